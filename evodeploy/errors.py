@@ -1,0 +1,71 @@
+"""Every error a caller can meet.
+
+    EvodeployError              exit code
+    ├── VerificationError       1   two artefacts that should agree do not
+    ├── UsageError              2   the request cannot be honoured as asked
+    │   └── InputError          2   images that do not fit the engine (also a ValueError)
+    ├── UnavailableError        3   something this needs is not on this machine
+    │   ├── MissingExtraError   3   a Python package; names the `pip install` line
+    │   └── RuntimeFailure      3   a runtime or a GPU that refused to work
+    └── BadFileError            4   a file that is not what it should be
+
+Messages are one sentence or two: what happened, what was given, what was expected, what mends it. Failures of
+third-party libraries are translated where they are called and chained as the cause.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import ClassVar
+
+
+class EvodeployError(Exception):
+    """Base of all errors; `exit_code` is what the command line ends with."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class VerificationError(EvodeployError):
+    """Two artefacts that should agree do not."""
+
+    exit_code = 1
+
+
+class UsageError(EvodeployError):
+    """The request cannot be honoured as asked."""
+
+    exit_code = 2
+
+
+class InputError(UsageError, ValueError):
+    """Images whose shape, type or number the engine does not take."""
+
+
+class UnavailableError(EvodeployError):
+    """Something this needs is not on this machine."""
+
+
+class MissingExtraError(UnavailableError):
+    """A Python package is missing."""
+
+
+class RuntimeFailure(UnavailableError):
+    """A runtime or a GPU refused to work."""
+
+
+class BadFileError(EvodeployError):
+    """A file is not what it should be."""
+
+    exit_code = 4
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import `module`, which comes with evodeploy's `extra`; raises MissingExtraError naming the install line."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"this needs the package '{module.split('.')[0]}', which cannot be imported here ({error}): "
+            f'pip install "evodeploy[{extra}]"'
+        ) from error

@@ -1,0 +1,156 @@
+"""Evo-DeiT: a DeiT whose later blocks run on the tokens that its class token attends to (Evo-ViT, section 3)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from evodeploy.models.selection import blend, class_attention, merge_tokens, split_tokens, top_k
+from evodeploy.models.zoo import EvoDeiTConfig, Segment
+
+
+class Evolved(NamedTuple):
+    """What the blocks made of a batch of B images.
+
+    `pooled` (B, C) is the mean of all patch tokens and `class_token` (B, C) the class token after the last block.
+    For each selection made, `selected` holds the positions kept (B, K), in the image's row-major grid of patches, and
+    `scores` the global class attention (B, N) that they were chosen by.
+    """
+
+    pooled: Tensor
+    class_token: Tensor
+    selected: tuple[Tensor, ...]
+    scores: tuple[Tensor, ...]
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention that can also tell what the class token attends to.
+
+    That one row is computed apart: read out of the full attention matrix it would keep every runtime from fusing
+    the matrix away.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, scored: bool) -> tuple[Tensor, Tensor | None]:
+        """Map (B, N + 1, C) to the same shape, and to the class attention (B, N) where `scored`."""
+        _, rows, width = x.shape
+        qkv = self.qkv(x).reshape(-1, rows, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        query, key, value = qkv.unbind(0)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        attention = class_attention(query[:, :, :1], key) if scored else None
+        return self.proj(mixed.transpose(1, 2).reshape(-1, rows, width)), attention
+
+
+class Mlp(nn.Module):
+    """Two linear layers with the exact (erf) GELU between."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (…, C) to (…, C)."""
+        y: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return y
+
+
+class Block(nn.Module):
+    """One pre-norm transformer block."""
+
+    def __init__(self, config: EvoDeiTConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.width, eps=1e-6)
+        self.attn = Attention(config.width, config.heads)
+        self.norm2 = nn.LayerNorm(config.width, eps=1e-6)
+        self.mlp = Mlp(config.width, int(config.width * config.mlp_ratio))
+
+    def forward(self, x: Tensor, scored: bool) -> tuple[Tensor, Tensor | None]:
+        """Map (B, N + 1, C) to the same shape, and to the class attention (B, N) where `scored`."""
+        residual, attention = self.attn(self.norm1(x), scored)
+        x = x + residual
+        return x + self.mlp(self.norm2(x)), attention
+
+
+class EvoDeiT(nn.Module):
+    """The network; `class_head` adds the head on the class token that serves training only."""
+
+    def __init__(self, config: EvoDeiTConfig, class_head: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, config.tokens + 1, width))
+        self.patch_embed = nn.Conv2d(3, width, config.patch_size, stride=config.patch_size)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.head = nn.Linear(width, config.num_classes)
+        if class_head:
+            self.norm_cls = nn.LayerNorm(width, eps=1e-6)
+            self.head_cls = nn.Linear(width, config.num_classes)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) to the sequence (B, N + 1, C) of class and patch tokens, positions added."""
+        patches = self.patch_embed(images).flatten(2).transpose(1, 2)
+        # Row 0 is padding plus a constant, so that no operator needs to know the batch size.
+        constant = self.pos_embed + F.pad(self.cls_token, (0, 0, 0, self.config.tokens))
+        return F.pad(patches, (0, 0, 1, 0)) + constant
+
+    def evolve(self, images: Tensor) -> Evolved:
+        """Run all blocks on images (B, 3, H, W), already normalised."""
+        x = self.embed(images)
+        segments = self.config.segments
+        scores: Tensor | None = None
+        selected, chosen_by = [], []
+        for run in segments:
+            if run.keep == self.config.tokens:
+                x, scores = self._run(run, x, scores)
+                continue
+            assert scores is not None  # config.scored covers the blocks before every selection
+            kept_scores, positions = top_k(scores, run.keep)
+            selected.append(positions)
+            chosen_by.append(scores)
+            kept, rows = split_tokens(x, positions)
+            slow, kept_scores = self._run(run, kept, kept_scores)
+            if run is segments[-1]:
+                # The fast tokens rest, so the mean over all tokens moves by what the slow ones gained.
+                gained = (slow - kept)[:, 1:].sum(dim=1)
+                return Evolved(
+                    x[:, 1:].mean(dim=1) + gained / self.config.tokens, slow[:, 0], tuple(selected), tuple(chosen_by)
+                )
+            x = merge_tokens(x, slow, rows)
+            scores = None if kept_scores is None else scores.scatter(1, positions, kept_scores)
+        return Evolved(x[:, 1:].mean(dim=1), x[:, 0], tuple(selected), tuple(chosen_by))
+
+    def _run(self, run: Segment, x: Tensor, scores: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The blocks of one segment on x (B, K + 1, C) and its scores (B, K), both moved on."""
+        for block in run.blocks:
+            x, attention = self.blocks[block](x, block in self.config.scored)
+            if attention is None:
+                scores = None
+            else:
+                attention = attention.detach()
+                scores = attention if scores is None else blend(scores, attention, self.config.tradeoff(block))
+        return x, scores
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class logits (B, classes) for images (B, 3, H, W), already normalised."""
+        return self.classify(self.evolve(images))
+
+    def classify(self, evolved: Evolved) -> Tensor:
+        """Class logits (B, classes) from the pooled patch tokens."""
+        logits: Tensor = self.head(self.norm(evolved.pooled))
+        return logits
+
+    def classify_class_token(self, evolved: Evolved) -> Tensor:
+        """Class logits (B, classes) from the class token, which training uses to give its attention a meaning."""
+        logits: Tensor = self.head_cls(self.norm_cls(evolved.class_token))
+        return logits

@@ -1,0 +1,141 @@
+"""The published models as one frozen table, and what a model of any other size needs to be built."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass
+
+from evodeploy.errors import UsageError
+from evodeploy.specs import Selection
+
+
+@dataclass(frozen=True)
+class EvoDeiTConfig:
+    """An Evo-DeiT: a plain vision transformer whose later blocks run on selected tokens.
+
+    `stages` holds the block at which each selecting stage begins; a stage lasts until the next one, or the end.
+    `keep_ratios` has one entry per stage: the share of patch tokens that take the slow path there.
+    """
+
+    name: str
+    width: int
+    heads: int
+    depth: int = 12
+    image_size: int = 224
+    patch_size: int = 16
+    mlp_ratio: float = 4.0
+    num_classes: int = 1000
+    selection: Selection = "stage"
+    stages: tuple[int, ...] = (4, 8)
+    keep_ratios: tuple[float, ...] = (0.5, 0.5)
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side of the image."""
+        return self.image_size // self.patch_size
+
+    @property
+    def tokens(self) -> int:
+        """Patch tokens N."""
+        return self.grid**2
+
+    def kept(self, ratio: float) -> int:
+        """K = int(ratio · N), the number of tokens on the slow path."""
+        return int(ratio * self.tokens)
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The blocks in runs that share one set of slow tokens, in order."""
+        starts = self.stages or (self.depth,)
+        runs = [Segment(tuple(range(starts[0])), self.tokens)]
+        for start, end, ratio in zip(starts, (*starts[1:], self.depth), self.keep_ratios, strict=False):
+            blocks = tuple(range(start, end))
+            groups = [blocks] if self.selection == "stage" else [(block,) for block in blocks]
+            runs += [Segment(group, self.kept(ratio)) for group in groups]
+        return tuple(runs)
+
+    def tradeoff(self, block: int) -> float:
+        """t of `block`: how much of the global class attention its own class attention replaces (paper, section 3.2)."""
+        return 1.0 if not self.stages or block < self.stages[0] else 0.5
+
+    @property
+    def selecting(self) -> tuple[int, ...]:
+        """The blocks before which tokens are selected."""
+        return tuple(run.blocks[0] for run in self.segments if run.keep < self.tokens)
+
+    @property
+    def scored(self) -> frozenset[int]:
+        """The blocks whose class attention can still reach a selection.
+
+        Selecting before block j reads g after block j-1, and g goes back as far as the last t of 1, where the past
+        is replaced whole. At the published settings these are blocks 3 to 7.
+        """
+        needed: set[int] = set()
+        for block in self.selecting:
+            for earlier in reversed(range(block)):
+                needed.add(earlier)
+                if self.tradeoff(earlier) == 1.0:
+                    break
+        return frozenset(needed)
+
+    @property
+    def tokens_per_block(self) -> tuple[int, ...]:
+        """Patch tokens that each block computes on."""
+        return tuple(run.keep for run in self.segments for _ in run.blocks)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive blocks that run on the same `keep` patch tokens."""
+
+    blocks: tuple[int, ...]
+    keep: int
+
+
+def _zoo() -> dict[str, EvoDeiTConfig]:
+    sizes = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12)}
+    images = {"tiny": (224,), "small": (224, 384), "base": (224, 384)}
+    table = (
+        EvoDeiTConfig(f"evo_deit_{size}_patch16_{pixels}", width, heads, image_size=pixels)
+        for size, (width, heads) in sizes.items()
+        for pixels in images[size]
+    )
+    return {config.name: config for config in table}
+
+
+ZOO = _zoo()
+
+
+def named(name: str) -> EvoDeiTConfig:
+    """The published model called `name`; raises UsageError with the nearest names."""
+    if name in ZOO:
+        return ZOO[name]
+    near = difflib.get_close_matches(name, ZOO, n=1)
+    hint = f"did you mean {near[0]}?" if near else "`evodeploy models` lists them"
+    raise UsageError(f"no model is called '{name}': {hint}")
+
+
+def with_selection(
+    config: EvoDeiTConfig,
+    keep_ratios: tuple[float, ...] | None = None,
+    selection: Selection | None = None,
+) -> EvoDeiTConfig:
+    """`config` with other keep ratios (one for all stages, or one each) or another selection mode."""
+    if keep_ratios is not None:
+        stages = len(config.stages)
+        if len(keep_ratios) not in (1, stages):
+            raise UsageError(f"{len(keep_ratios)} keep ratios given, but {config.name} has {stages} selecting stages")
+        ratios = keep_ratios * stages if len(keep_ratios) == 1 else keep_ratios
+        for ratio in ratios:
+            if not 0 < ratio <= 1:
+                raise UsageError(f"keep ratio {ratio:g} is outside (0, 1]")
+            if config.kept(ratio) < 1:
+                raise UsageError(f"keep ratio {ratio:g} keeps none of the {config.tokens} tokens of {config.name}")
+        config = dataclasses.replace(config, keep_ratios=ratios)
+    return config if selection is None else dataclasses.replace(config, selection=selection)
+
+
+def dense_twin(config: EvoDeiTConfig) -> EvoDeiTConfig:
+    """The same network and weights with keep ratio 1.0: every token is computed in full in every block."""
+    return dataclasses.replace(config, keep_ratios=(1.0,) * len(config.stages))

@@ -1,0 +1,112 @@
+"""The facts that travel with a model through the pipeline, as frozen data: no torch, no onnx.
+
+`ModelInfo` is written into the metadata of every ONNX file and into the sidecar of every engine, so that whatever
+runs the artefact knows how to prepare images and how to name the classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Selection = Literal["stage", "layer"]
+Precision = Literal["fp32", "fp16"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of an engine: a None in `shape` is the batch axis where it is dynamic."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype} ({', '.join('batch' if n is None else str(n) for n in self.shape)})"
+
+
+@dataclass(frozen=True)
+class BatchRange:
+    """The batch sizes an engine takes, both ends included; no maximum is `max=None`."""
+
+    min: int = 1
+    max: int | None = None
+
+    def __contains__(self, batch: object) -> bool:
+        return isinstance(batch, int) and self.min <= batch and (self.max is None or batch <= self.max)
+
+    def __str__(self) -> str:
+        if self.min == self.max:
+            return str(self.min)
+        return f"{self.min} or more" if self.max is None else f"{self.min} to {self.max}"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes a tensor: resize the shorter side, crop the centre, scale to [0, 1], normalise."""
+
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    interpolation: str = "bicubic"
+    resize_ratio: float = 256 / 224
+
+    def resized(self, image_size: int) -> int:
+        """Pixels of the shorter side before the crop: int(256/224 · size), so 256 for 224 and 438 for 384."""
+        return int(self.resize_ratio * image_size)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a deployed model is. `keep_ratios` has one entry per selecting stage; an empty tuple is the dense twin."""
+
+    model: str
+    image_size: int
+    patch_size: int
+    num_classes: int
+    selection: Selection
+    keep_ratios: tuple[float, ...]
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    class_names: tuple[str, ...] = ()
+    source: str = ""
+    source_sha256: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def dense(self) -> bool:
+        """Whether every token takes the slow path in every block."""
+        return all(ratio == 1.0 for ratio in self.keep_ratios)
+
+    def label(self, index: int) -> str:
+        """The name of class `index`, or its number where no names are known."""
+        return self.class_names[index] if index < len(self.class_names) else f"class {index}"
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelInfo:
+        """Read what `to_json` wrote; raises ValueError where it is not that."""
+        try:
+            return cls.from_dict(json.loads(text))
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"not evodeploy's model metadata: {error}") from error
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelInfo:
+        """Rebuild from plain JSON values; fields that a later version added are ignored."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        values = {name: value for name, value in values.items() if name in known}
+        pre = dict(values.pop("preprocessing"))
+        pre["mean"], pre["std"] = tuple(pre["mean"]), tuple(pre["std"])
+        values["keep_ratios"] = tuple(values["keep_ratios"])
+        values["class_names"] = tuple(values.get("class_names", ()))
+        return cls(preprocessing=Preprocessing(**pre), **values)
+
+
+METADATA_KEY = "evodeploy"  # the ONNX metadata property that holds ModelInfo as JSON
