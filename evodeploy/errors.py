@@ -6,7 +6,7 @@
     │   └── InputError          2   images that do not fit the engine (also a ValueError)
     ├── UnavailableError        3   something this needs is not on this machine
     │   ├── MissingExtraError   3   a Python package; names the `pip install` line
-    │   └── RuntimeFailure      3   a runtime or a GPU that refused to work
+    │   └── RuntimeFailedError      3   a runtime or a GPU that refused to work
     └── BadFileError            4   a file that is not what it should be
 
 Messages are one sentence or two: what happened, what was given, what was expected, what mends it. Failures of
@@ -50,7 +50,7 @@ class MissingExtraError(UnavailableError):
     """A Python package is missing."""
 
 
-class RuntimeFailure(UnavailableError):
+class RuntimeFailedError(UnavailableError):
     """A runtime or a GPU refused to work."""
 
 

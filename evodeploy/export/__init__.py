@@ -1,0 +1,1 @@
+"""Stage 2: network to ONNX, and its precision. Needs torch or onnx."""

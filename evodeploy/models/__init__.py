@@ -1,0 +1,1 @@
+"""Stage 1: checkpoint to network. Needs torch."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from evodeploy.models.selection import blend, class_attention, merge_tokens, split_tokens, top_k
 from evodeploy.models.zoo import EvoDeiTConfig, Segment
@@ -115,11 +115,11 @@ class EvoDeiT(nn.Module):
                 x, scores = self._run(run, x, scores)
                 continue
             assert scores is not None  # config.scored covers the blocks before every selection
-            kept_scores, positions = top_k(scores, run.keep)
+            best, positions = top_k(scores, run.keep)
             selected.append(positions)
             chosen_by.append(scores)
             kept, rows = split_tokens(x, positions)
-            slow, kept_scores = self._run(run, kept, kept_scores)
+            slow, kept_scores = self._run(run, kept, best)
             if run is segments[-1]:
                 # The fast tokens rest, so the mean over all tokens moves by what the slow ones gained.
                 gained = (slow - kept)[:, 1:].sum(dim=1)

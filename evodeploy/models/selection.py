@@ -7,8 +7,8 @@ class token in row 0, so that patch token i is row i + 1.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import functional as F
 
 
 @torch.library.custom_op("evodeploy::top_k", mutates_args=())
@@ -39,7 +39,8 @@ def class_attention(query: Tensor, keys: Tensor) -> Tensor:
     N + 1 of them, at scale d^-1/2.
     """
     logits = (query * query.shape[-1] ** -0.5) @ keys.transpose(-2, -1)
-    return logits.softmax(dim=-1).sum(dim=(1, 2))[:, 1:]
+    summed: Tensor = logits.softmax(dim=-1).sum(dim=(1, 2))
+    return summed[:, 1:]
 
 
 def blend(scores: Tensor, attention: Tensor, tradeoff: float) -> Tensor:

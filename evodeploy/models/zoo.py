@@ -30,6 +30,25 @@ class EvoDeiTConfig:
     stages: tuple[int, ...] = (4, 8)
     keep_ratios: tuple[float, ...] = (0.5, 0.5)
 
+    def __post_init__(self) -> None:
+        if self.width % self.heads or self.image_size % self.patch_size:
+            raise UsageError(
+                f"{self.name}: width {self.width} must be a multiple of the {self.heads} heads, and image size "
+                f"{self.image_size} one of the patch size {self.patch_size}"
+            )
+        if sorted({0, *self.stages, self.depth}) != [0, *self.stages, self.depth]:
+            raise UsageError(f"{self.name}: stages {self.stages} must begin, in order, after block 0 of {self.depth}")
+        if len(self.keep_ratios) != len(self.stages):
+            raise UsageError(
+                f"{len(self.keep_ratios)} keep ratios given, but {self.name} has {len(self.stages)} selecting stages"
+            )
+        for ratio in self.keep_ratios:
+            if not 0 < ratio <= 1 or self.kept(ratio) < 1:
+                raise UsageError(
+                    f"keep ratio {ratio:g} of {self.tokens} tokens keeps none or too many: expected one in (0, 1] that "
+                    "keeps at least one token"
+                )
+
     @property
     def grid(self) -> int:
         """Patches along one side of the image."""
@@ -47,17 +66,17 @@ class EvoDeiTConfig:
     @property
     def segments(self) -> tuple[Segment, ...]:
         """The blocks in runs that share one set of slow tokens, in order."""
-        starts = self.stages or (self.depth,)
-        runs = [Segment(tuple(range(starts[0])), self.tokens)]
-        for start, end, ratio in zip(starts, (*starts[1:], self.depth), self.keep_ratios, strict=False):
+        ends = (*self.stages, self.depth)
+        runs = [Segment(tuple(range(ends[0])), self.tokens)]
+        for start, end, ratio in zip(self.stages, ends[1:], self.keep_ratios, strict=True):
             blocks = tuple(range(start, end))
             groups = [blocks] if self.selection == "stage" else [(block,) for block in blocks]
             runs += [Segment(group, self.kept(ratio)) for group in groups]
         return tuple(runs)
 
     def tradeoff(self, block: int) -> float:
-        """t of `block`: how much of the global class attention its own class attention replaces (paper, section 3.2)."""
-        return 1.0 if not self.stages or block < self.stages[0] else 0.5
+        """How much of the global class attention the block's own replaces: t (paper, section 3.2)."""
+        return 1.0 if block < self.stages[0] else 0.5
 
     @property
     def selecting(self) -> tuple[int, ...]:
@@ -93,7 +112,10 @@ class Segment:
     keep: int
 
 
-def _zoo() -> dict[str, EvoDeiTConfig]:
+ModelConfig = EvoDeiTConfig
+
+
+def _zoo() -> dict[str, ModelConfig]:
     sizes = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12)}
     images = {"tiny": (224,), "small": (224, 384), "base": (224, 384)}
     table = (
@@ -107,7 +129,7 @@ def _zoo() -> dict[str, EvoDeiTConfig]:
 ZOO = _zoo()
 
 
-def named(name: str) -> EvoDeiTConfig:
+def named(name: str) -> ModelConfig:
     """The published model called `name`; raises UsageError with the nearest names."""
     if name in ZOO:
         return ZOO[name]
@@ -117,25 +139,17 @@ def named(name: str) -> EvoDeiTConfig:
 
 
 def with_selection(
-    config: EvoDeiTConfig,
+    config: ModelConfig,
     keep_ratios: tuple[float, ...] | None = None,
     selection: Selection | None = None,
-) -> EvoDeiTConfig:
+) -> ModelConfig:
     """`config` with other keep ratios (one for all stages, or one each) or another selection mode."""
     if keep_ratios is not None:
-        stages = len(config.stages)
-        if len(keep_ratios) not in (1, stages):
-            raise UsageError(f"{len(keep_ratios)} keep ratios given, but {config.name} has {stages} selecting stages")
-        ratios = keep_ratios * stages if len(keep_ratios) == 1 else keep_ratios
-        for ratio in ratios:
-            if not 0 < ratio <= 1:
-                raise UsageError(f"keep ratio {ratio:g} is outside (0, 1]")
-            if config.kept(ratio) < 1:
-                raise UsageError(f"keep ratio {ratio:g} keeps none of the {config.tokens} tokens of {config.name}")
+        ratios = keep_ratios * len(config.stages) if len(keep_ratios) == 1 else keep_ratios
         config = dataclasses.replace(config, keep_ratios=ratios)
     return config if selection is None else dataclasses.replace(config, selection=selection)
 
 
-def dense_twin(config: EvoDeiTConfig) -> EvoDeiTConfig:
+def dense_twin(config: ModelConfig) -> ModelConfig:
     """The same network and weights with keep ratio 1.0: every token is computed in full in every block."""
-    return dataclasses.replace(config, keep_ratios=(1.0,) * len(config.stages))
+    return with_selection(config, (1.0,))

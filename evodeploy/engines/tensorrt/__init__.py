@@ -1,0 +1,1 @@
+"""ONNX to TensorRT plan, for every flavour of TensorRT."""

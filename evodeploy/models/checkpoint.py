@@ -1,0 +1,209 @@
+"""Checkpoints: read in every form that training leaves them in, written in the published one."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evodeploy.errors import BadFileError, UsageError, require
+from evodeploy.files import check_input, replacing, sha256
+from evodeploy.models import evo_deit_layout
+from evodeploy.models.layout import Hints, Layout, Shapes, State
+from evodeploy.models.zoo import ModelConfig, named, with_selection
+from evodeploy.specs import ModelInfo, Selection
+
+LAYOUTS = (evo_deit_layout.LAYOUT,)
+_STATE_KEYS = ("model", "state_dict")
+_PREFIX = re.compile(r"^(?:module\.|_orig_mod\.)+")
+
+
+@dataclass(frozen=True)
+class RawCheckpoint:
+    """A checkpoint file's tensors under their published names, and what the training run said about itself."""
+
+    state: State
+    hints: Hints
+    epoch: int | None
+    has_ema: bool
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network with its weights, in evaluation mode, and the facts that travel with it."""
+
+    module: nn.Module
+    config: ModelConfig
+    info: ModelInfo
+
+
+def read_checkpoint(path: Path, ema: bool = False) -> RawCheckpoint:
+    """Read the tensors of `path`; nothing in the file is run.
+
+    Takes a training checkpoint (`model`, `model_ema`, `args`, …), a bare state dict, one under `state_dict`, names
+    prefixed by DataParallel or torch.compile, safetensors, and torch's format before 1.6. Raises BadFileError where
+    the file is none of these, UsageError where `ema` asks for a copy that is not there.
+    """
+    check_input(path, "a checkpoint: .pth, .pt or .safetensors")
+    content = _load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path)
+    if not isinstance(content, dict):
+        raise BadFileError(f"{path} holds a {type(content).__name__}, expected a dictionary of tensors")
+    has_ema = isinstance(content.get("model_ema"), dict)
+    if ema and not has_ema:
+        raise UsageError(f"{path} has no EMA weights ('model_ema'): leave out --ema")
+    keys = ("model_ema",) if ema else _STATE_KEYS
+    state = next((content[key] for key in keys if isinstance(content.get(key), dict)), content)
+    tensors: State = {}
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            known = ", ".join(sorted(map(str, content))[:6])
+            raise BadFileError(f"{path} is no checkpoint: '{name}' is a {type(value).__name__}, not a tensor ({known})")
+        tensors[_PREFIX.sub("", str(name))] = value.float() if value.is_floating_point() else value
+    args = content.get("args")
+    hints = Hints.from_args(vars(args) if isinstance(args, argparse.Namespace) else {})
+    epoch = content.get("epoch")
+    return RawCheckpoint(tensors, hints, epoch if isinstance(epoch, int) else None, has_ema)
+
+
+def _load_safetensors(path: Path) -> Any:
+    safetensors = require("safetensors.torch", "export")
+    try:
+        return safetensors.load_file(path)
+    except Exception as error:  # safetensors' own error type is private
+        raise BadFileError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def _load_torch(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file raises nearly anything: the unpickler, the zip reader, struct, …
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        if refused:
+            raise BadFileError(
+                f"{path} wants to create a Python object of class {refused[1]}, which could run code: only tensors, "
+                "plain values and argparse.Namespace are loaded; save a state dict instead"
+            ) from error
+        reason = str(error).strip().split("\n")[0][:160]
+        raise BadFileError(f"{path} is damaged or not a PyTorch checkpoint ({reason})") from error
+
+
+def layout_of(state: State, source: object) -> Layout:
+    """The family that `state` belongs to; raises BadFileError where it is none."""
+    shapes = _shapes(state)
+    for layout in LAYOUTS:
+        if layout.recognises(shapes):
+            return layout
+    families = " or ".join(layout.family for layout in LAYOUTS)
+    some = ", ".join(list(state)[:4]) or "none"
+    raise BadFileError(f"{source} is not an {families} checkpoint: its {len(state)} tensors are named {some}, …")
+
+
+def load_checkpoint(
+    path: Path,
+    *,
+    model: str | None = None,
+    ema: bool = False,
+    keep_ratios: tuple[float, ...] | None = None,
+    selection: Selection | None = None,
+) -> LoadedModel:
+    """Rebuild the network that `path` was trained as, strictly.
+
+    Sizes come from the tensors, or from the published `model` where named; keep ratios and selection mode from the
+    arguments, else from the training run's own `args`, else as published.
+    """
+    raw = read_checkpoint(path, ema)
+    layout = layout_of(raw.state, path)
+    inferred = layout.infer(_shapes(raw.state), raw.hints)
+    config = inferred if model is None else dataclasses.replace(named(model), num_classes=inferred.num_classes)
+    config = with_selection(config, keep_ratios or raw.hints.keep_ratios, selection or raw.hints.selection)
+    module = _built(layout, config, raw.state, path)
+    names = raw.hints.class_names if len(raw.hints.class_names) == config.num_classes else ()
+    return LoadedModel(module, config, model_info(config, names, path))
+
+
+def _shapes(state: State) -> Shapes:
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def _built(layout: Layout, config: ModelConfig, state: State, path: Path) -> nn.Module:
+    required, optional, found = layout.required(config), layout.optional(config), _shapes(state)
+    problems = {
+        "missing": [name for name in required if name not in found],
+        "unexpected": [name for name in found if name not in required | optional],
+        "of another shape": [
+            f"{name} {found[name]} instead of {shape}"
+            for name, shape in (required | optional).items()
+            if name in found and found[name] != shape
+        ],
+        "not finite": [name for name in required if name in found and not bool(state[name].isfinite().all())],
+    }
+    told = [f"{len(names)} {kind} ({_some(names)})" for kind, names in problems.items() if names]
+    if told:
+        raise BadFileError(f"{path} does not fit {config.name}: tensors {'; '.join(told)}")
+    module = layout.network(config)
+    module.load_state_dict(layout.to_module({name: state[name] for name in required}))
+    return module.eval().requires_grad_(False)
+
+
+def _some(names: list[str], limit: int = 8) -> str:
+    return ", ".join(names[:limit]) + (f", and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def model_info(config: ModelConfig, class_names: tuple[str, ...] = (), source: Path | None = None) -> ModelInfo:
+    """The facts of `config` that travel with every artefact made from it."""
+    return ModelInfo(
+        model=config.name,
+        image_size=config.image_size,
+        patch_size=config.patch_size,
+        num_classes=config.num_classes,
+        selection=config.selection,
+        keep_ratios=config.keep_ratios,
+        class_names=class_names,
+        source=source.name if source else "",
+        source_sha256=sha256(source) if source else "",
+    )
+
+
+def random_model(config: ModelConfig, seed: int = 0) -> LoadedModel:
+    """A network of random weights, scaled so that its attention is far from uniform and selections are decided."""
+    layout = next(layout for layout in LAYOUTS if isinstance(config, layout.config))
+    generator = torch.Generator().manual_seed(seed)
+    state = {name: _random(name, shape, generator) for name, shape in layout.required(config).items()}
+    module = layout.network(config)
+    module.load_state_dict(layout.to_module(state))
+    return LoadedModel(module.eval().requires_grad_(False), config, model_info(config))
+
+
+def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    leaf = name.rsplit(".", 1)[-1]
+    noise: Tensor = torch.randn(shape, generator=generator)
+    if leaf == "weight" and len(shape) > 1:
+        return noise * (1.5 / math.prod(shape[1:]) ** 0.5)
+    if leaf == "weight":
+        return 1 + 0.1 * noise
+    return 0.5 * noise if leaf in ("cls_token", "pos_embed") else 0.1 * noise
+
+
+def save_checkpoint(model: LoadedModel, path: Path, epoch: int = 0) -> None:
+    """Write `model` as training would have: published names, with an `args` namespace that names the variant."""
+    layout = next(layout for layout in LAYOUTS if isinstance(model.config, layout.config))
+    config = model.config
+    args = argparse.Namespace(
+        model=config.name,
+        input_size=config.image_size,
+        num_heads=config.heads,
+        selection=config.selection,
+        keep_ratio=list(config.keep_ratios),
+        class_names=list(model.info.class_names),
+    )
+    content = {"model": layout.to_published(model.module.state_dict()), "epoch": epoch, "args": args}
+    with replacing(path) as draft:
+        torch.save(content, draft)

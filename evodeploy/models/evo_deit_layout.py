@@ -1,0 +1,129 @@
+"""Evo-DeiT's published tensor names, and how they become the network's own.
+
+Published checkpoints keep query-key and value weights apart (`qks.i.qk`, `vs.i.v`) and the pieces of a block in
+parallel lists; the network has one `blocks.i.attn.qkv`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from typing import Any
+
+import torch
+
+from evodeploy.errors import BadFileError, UsageError
+from evodeploy.models.evo_deit import EvoDeiT
+from evodeploy.models.layout import Hints, Layout, Shapes, State
+from evodeploy.models.zoo import ZOO, EvoDeiTConfig
+
+_RENAMED = {"norms": "norm1", "projs": "attn.proj"}
+
+
+def _recognises(shapes: Shapes) -> bool:
+    return "pos_embed" in shapes and any(name.startswith("qks.") for name in shapes)
+
+
+def _infer(shapes: Shapes, hints: Hints) -> EvoDeiTConfig:
+    def shape(name: str, axes: int) -> tuple[int, ...]:
+        found = shapes.get(name)
+        if found is None or len(found) != axes or 0 in found:
+            raise BadFileError(f"the checkpoint's '{name}' is {found or 'missing'}, expected a tensor of {axes} axes")
+        return found
+
+    width, _, patch, _ = shape("patch_embed.proj.weight", 4)
+    rows = shape("pos_embed", 3)[1]
+    grid = math.isqrt(rows - 1)
+    if grid**2 + 1 != rows:
+        raise BadFileError(f"'pos_embed' has {rows} rows, expected those of a square grid and one class token")
+    depth = 1 + max(int(match[1]) for name in shapes if (match := re.match(r"qks\.(\d+)\.", name)))
+    if depth > len(shapes):
+        raise BadFileError(f"the checkpoint names block {depth - 1} but holds only {len(shapes)} tensors")
+    sizes: dict[str, Any] = {
+        "width": width,
+        "depth": depth,
+        "image_size": grid * patch,
+        "patch_size": patch,
+        "mlp_ratio": shape("blocks.0.mlp.fc1.weight", 2)[0] / width,
+    }
+    classes = shape("head.weight", 2)[0]
+    for published in ZOO.values():
+        if isinstance(published, EvoDeiTConfig) and sizes.items() <= dataclasses.asdict(published).items():
+            return dataclasses.replace(published, num_classes=classes)
+    heads = hints.num_heads or width // 64
+    if heads == 0 or width % heads:
+        raise UsageError(f"cannot tell the attention heads of width {width} from the tensors: name it with --model")
+    stages = tuple(sorted({depth // 3, 2 * depth // 3} - {0}))
+    name = hints.model if hints.model and hints.model not in ZOO else "evo_deit_custom"
+    return EvoDeiTConfig(
+        name, heads=heads, num_classes=classes, stages=stages, keep_ratios=(0.5,) * len(stages), **sizes
+    )
+
+
+def _linear(name: str, rows: int, columns: int) -> Shapes:
+    return {f"{name}.weight": (rows, columns), f"{name}.bias": (rows,)}
+
+
+def _norm(name: str, width: int) -> Shapes:
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def _required(config: EvoDeiTConfig) -> Shapes:
+    width, patch, hidden = config.width, config.patch_size, int(config.width * config.mlp_ratio)
+    shapes: Shapes = {
+        "cls_token": (1, 1, width),
+        "pos_embed": (1, config.tokens + 1, width),
+        "patch_embed.proj.weight": (width, 3, patch, patch),
+        "patch_embed.proj.bias": (width,),
+    }
+    for i in range(config.depth):
+        shapes |= _norm(f"norms.{i}", width) | _linear(f"qks.{i}.qk", 2 * width, width)
+        shapes |= _linear(f"vs.{i}.v", width, width) | _linear(f"projs.{i}", width, width)
+        shapes |= _norm(f"blocks.{i}.norm2", width) | _linear(f"blocks.{i}.mlp.fc1", hidden, width)
+        shapes |= _linear(f"blocks.{i}.mlp.fc2", width, hidden)
+    return shapes | _norm("norm", width) | _linear("head", config.num_classes, width)
+
+
+def _optional(config: EvoDeiTConfig) -> Shapes:
+    return _norm("norm_cls", config.width) | _linear("head_cls", config.num_classes, config.width)
+
+
+def to_module(state: State) -> State:
+    """Published names to the network's own; the training-only heads pass through where present."""
+    module = {}
+    for name, tensor in state.items():
+        parts = name.split(".")
+        if parts[0] == "qks":
+            kind = parts[-1]
+            module[f"blocks.{parts[1]}.attn.qkv.{kind}"] = torch.cat([tensor, state[f"vs.{parts[1]}.v.{kind}"]])
+        elif parts[0] in _RENAMED:
+            module[f"blocks.{parts[1]}.{_RENAMED[parts[0]]}.{parts[-1]}"] = tensor
+        elif parts[0] == "patch_embed":
+            module[f"patch_embed.{parts[-1]}"] = tensor
+        elif parts[0] != "vs":
+            module[name] = tensor
+    return module
+
+
+def to_published(state: State) -> State:
+    """The network's own names to the published ones."""
+    published = {}
+    for name, tensor in state.items():
+        parts = name.split(".")
+        if ".attn.qkv." in name:
+            third = tensor.shape[0] // 3
+            published[f"qks.{parts[1]}.qk.{parts[-1]}"] = tensor[: 2 * third].clone()
+            published[f"vs.{parts[1]}.v.{parts[-1]}"] = tensor[2 * third :].clone()
+        elif ".attn.proj." in name:
+            published[f"projs.{parts[1]}.{parts[-1]}"] = tensor
+        elif ".norm1." in name:
+            published[f"norms.{parts[1]}.{parts[-1]}"] = tensor
+        elif parts[0] == "patch_embed":
+            published[f"patch_embed.proj.{parts[-1]}"] = tensor
+        else:
+            published[name] = tensor
+    return published
+
+
+LAYOUT = Layout("Evo-DeiT", EvoDeiTConfig, _recognises, _infer, _required, _optional, to_module, to_published, EvoDeiT)
