@@ -15,8 +15,8 @@ third-party libraries are translated where they are called and chained as the ca
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
+import contextlib
+from collections.abc import Iterator
 from typing import ClassVar
 
 
@@ -60,12 +60,13 @@ class BadFileError(EvodeployError):
     exit_code = 4
 
 
-def require(module: str, extra: str) -> ModuleType:
-    """Import `module`, which comes with evodeploy's `extra`; raises MissingExtraError naming the install line."""
+@contextlib.contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Imports made inside come with evodeploy's `extra`: where one is missing, raises MissingExtraError naming it."""
     try:
-        return importlib.import_module(module)
+        yield
     except ImportError as error:
+        package = (error.name or "a package").split(".")[0]
         raise MissingExtraError(
-            f"this needs the package '{module.split('.')[0]}', which cannot be imported here ({error}): "
-            f'pip install "evodeploy[{extra}]"'
+            f'this needs {package}, which cannot be imported here ({error}): pip install "evodeploy[{extra}]"'
         ) from error

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evodeploy.errors import BadFileError, UsageError, require
+from evodeploy.errors import BadFileError, UsageError, needs
 from evodeploy.files import check_input, replacing, sha256
 from evodeploy.models import evo_deit_layout
 from evodeploy.models.layout import Hints, Layout, Shapes, State
@@ -73,9 +73,10 @@ def read_checkpoint(path: Path, ema: bool = False) -> RawCheckpoint:
 
 
 def _load_safetensors(path: Path) -> Any:
-    safetensors = require("safetensors.torch", "export")
+    with needs("export"):
+        from safetensors.torch import load_file
     try:
-        return safetensors.load_file(path)
+        return load_file(path)
     except Exception as error:  # safetensors' own error type is private
         raise BadFileError(f"{path} is not a readable safetensors file: {error}") from error
 
@@ -186,7 +187,7 @@ def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Te
     leaf = name.rsplit(".", 1)[-1]
     noise: Tensor = torch.randn(shape, generator=generator)
     if leaf == "weight" and len(shape) > 1:
-        return noise * (1.5 / math.prod(shape[1:]) ** 0.5)
+        return noise * float(1.5 / math.prod(shape[1:]) ** 0.5)
     if leaf == "weight":
         return 1 + 0.1 * noise
     return 0.5 * noise if leaf in ("cls_token", "pos_embed") else 0.1 * noise

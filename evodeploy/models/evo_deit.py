@@ -44,7 +44,7 @@ class Attention(nn.Module):
         _, rows, width = x.shape
         qkv = self.qkv(x).reshape(-1, rows, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         query, key, value = qkv.unbind(0)
-        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = F.scaled_dot_product_attention(query, key, value, scale=query.shape[-1] ** -0.5)
         attention = class_attention(query[:, :, :1], key) if scored else None
         return self.proj(mixed.transpose(1, 2).reshape(-1, rows, width)), attention
 

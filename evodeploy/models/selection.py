@@ -59,4 +59,4 @@ def split_tokens(sequence: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
 
 def merge_tokens(sequence: Tensor, slow: Tensor, rows: Tensor) -> Tensor:
     """`sequence` (B, N + 1, C) with the slow tokens (B, K + 1, C) put back at their `rows`; the others keep theirs."""
-    return sequence.scatter(1, rows.unsqueeze(-1).expand_as(slow), slow)
+    return sequence.scatter(1, rows.unsqueeze(-1).expand(-1, -1, slow.shape[-1]), slow)

@@ -1,0 +1,88 @@
+"""The one interface of everything that runs a model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evodeploy.errors import EvodeployError, InputError, RuntimeFailedError, UsageError
+from evodeploy.specs import BatchRange, ModelInfo, TensorSpec
+
+Array = NDArray[Any]
+
+
+class Engine(ABC):
+    """Something that maps a batch of images to named outputs; close it, or use it in a `with` statement.
+
+    Subclasses set the attributes and implement `_run`, which sees only input that fits them. Whatever `_run` raises is
+    translated, and the engine stays usable afterwards.
+    """
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    batch: BatchRange
+    info: ModelInfo | None = None
+
+    _closed = False
+
+    def run(self, images: Array) -> dict[str, Array]:
+        """Outputs by name for `images`, shaped and typed as `inputs[0]` says.
+
+        Raises InputError where they do not fit, UsageError after `close`, RuntimeFailedError where the runtime fails.
+        """
+        if self._closed:
+            raise UsageError(f"the {self.name} engine is closed: open it again")
+        self._check(images)
+        try:
+            return self._run(np.ascontiguousarray(images))
+        except EvodeployError:
+            raise
+        except Exception as error:
+            raise RuntimeFailedError(f"{self.name} failed at batch {len(images)}: {_first_line(error)}") from error
+
+    def close(self) -> None:
+        """Release what the engine holds; closing twice is harmless."""
+        if not self._closed:
+            self._closed = True
+            self._close()
+
+    @abstractmethod
+    def _run(self, images: Array) -> dict[str, Array]: ...
+
+    @abstractmethod
+    def _close(self) -> None: ...
+
+    def _check(self, images: object) -> None:
+        spec = self.inputs[0]
+        if not isinstance(images, np.ndarray):
+            raise InputError(f"input '{spec.name}' is a {type(images).__name__}, expected a NumPy array")
+        if images.dtype != np.dtype(spec.dtype):
+            raise InputError(f"input '{spec.name}' is {images.dtype}, expected {spec.dtype}: convert it with .astype")
+        if images.ndim != len(spec.shape) or images.shape[1:] != spec.shape[1:]:
+            expected = ", ".join("batch" if n is None else str(n) for n in spec.shape)
+            raise InputError(f"input '{spec.name}' has shape {images.shape}, expected ({expected})")
+        if images.shape[0] not in self.batch:
+            raise InputError(f"a batch of {images.shape[0]} images is outside this engine's range of {self.batch}")
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def batch_range(inputs: tuple[TensorSpec, ...]) -> BatchRange:
+    """Any batch where the first axis is dynamic, else the one it is fixed at."""
+    fixed = inputs[0].shape[0]
+    return BatchRange() if fixed is None else BatchRange(fixed, fixed)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().split("\n")[0] or type(error).__name__)[:300]

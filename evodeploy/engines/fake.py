@@ -1,0 +1,42 @@
+"""An engine that computes nothing worth having, for testing what stands on engines without a runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from evodeploy.engines.base import Array, Engine
+from evodeploy.specs import BatchRange, ModelInfo, TensorSpec
+
+
+def brightness_logits(images: Array, classes: int) -> Array:
+    """Logits (B, classes) that are largest at the class named by the image's mean, so that answers can be foretold."""
+    chosen = np.abs(images.mean(axis=(1, 2, 3)) * 10).astype(int) % classes
+    return np.eye(classes, dtype=np.float32)[chosen]
+
+
+class FakeEngine(Engine):
+    """Answers with `compute`, or with `brightness_logits`; counts its calls."""
+
+    name = "fake"
+
+    def __init__(
+        self,
+        info: ModelInfo,
+        batch: BatchRange | None = None,
+        compute: Callable[[Array], dict[str, Array]] | None = None,
+    ) -> None:
+        self.info = info
+        self.inputs = (TensorSpec("images", "float32", (None, 3, info.image_size, info.image_size)),)
+        self.outputs = (TensorSpec("logits", "float32", (None, info.num_classes)),)
+        self.batch = batch or BatchRange()
+        self.calls = 0
+        self._compute = compute or (lambda images: {"logits": brightness_logits(images, info.num_classes)})
+
+    def _run(self, images: Array) -> dict[str, Array]:
+        self.calls += 1
+        return self._compute(images)
+
+    def _close(self) -> None:
+        pass

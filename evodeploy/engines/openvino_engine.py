@@ -1,0 +1,54 @@
+"""OpenVINO as an engine, on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evodeploy.engines.base import Array, Engine, batch_range
+from evodeploy.errors import BadFileError, needs
+from evodeploy.files import check_input
+from evodeploy.onnx_files import parse_info
+from evodeploy.specs import METADATA_KEY, TensorSpec
+
+
+class OpenVinoEngine(Engine):
+    """Runs an ONNX file in float32; `threads` bounds the CPU threads of one run."""
+
+    name = "openvino"
+    device = "cpu"
+
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+        check_input(path, "an ONNX model")
+        with needs("cpu"):
+            import openvino as ov
+
+        # OpenVINO would choose bfloat16 by itself where the processor has it.
+        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        if threads:
+            options["INFERENCE_NUM_THREADS"] = threads
+        try:
+            model = ov.Core().read_model(path)
+            self._request = ov.Core().compile_model(model, "CPU", options).create_infer_request()
+        except Exception as error:  # OpenVINO raises RuntimeError and its own subclasses for any reason
+            reason = str(error).strip().split("\n")[-1][:300]
+            raise BadFileError(f"OpenVINO {ov.__version__} cannot load {path}: {reason}") from error
+        self.inputs = tuple(_spec(port) for port in model.inputs)
+        self.outputs = tuple(_spec(port) for port in model.outputs)
+        self.batch = batch_range(self.inputs)
+        key = ["framework", METADATA_KEY]
+        self.info = parse_info(model.get_rt_info(key).value) if model.has_rt_info(key) else None
+
+    def _run(self, images: Array) -> dict[str, Array]:
+        self._request.infer([images], share_inputs=True)
+        return {spec.name: np.array(self._request.get_tensor(spec.name).data) for spec in self.outputs}
+
+    def _close(self) -> None:
+        del self._request
+
+
+def _spec(port: Any) -> TensorSpec:
+    shape = tuple(None if size.is_dynamic else size.get_length() for size in port.partial_shape)
+    return TensorSpec(port.any_name, np.dtype(port.element_type.to_dtype()).name, shape)

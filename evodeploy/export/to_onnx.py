@@ -1,0 +1,93 @@
+"""Network to ONNX through torch.onnx's dynamo exporter."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+
+import onnx
+import torch
+
+from evodeploy import __version__
+from evodeploy.errors import RuntimeFailedError, UsageError
+from evodeploy.export.deployed import Deployed
+from evodeploy.export.operators import translations
+from evodeploy.models.checkpoint import LoadedModel
+from evodeploy.specs import METADATA_KEY
+
+OPSETS = range(18, 24)
+DEFAULT_OPSET = 20
+
+
+def onnx_from_model(
+    model: LoadedModel, *, opset: int = DEFAULT_OPSET, batch: int | None = None, tokens: bool = False
+) -> onnx.ModelProto:
+    """Trace `model` into a self-contained ONNX model whose only dynamic axis is the batch, or none with `batch` set.
+
+    Input `images` float32 (batch, 3, H, W), normalised; output `logits` (batch, classes) and, with `tokens`, int64
+    `selected_0`, … (batch, K): the original positions that each selection keeps. Raises UsageError for an opset or a
+    batch out of range.
+    """
+    if opset not in OPSETS:
+        raise UsageError(f"opset {opset} is not supported: expected {OPSETS.start} to {OPSETS.stop - 1}")
+    if batch is not None and batch < 1:
+        raise UsageError(f"batch {batch} is not a batch size: expected 1 or more, or 'dynamic'")
+    deployed = Deployed(model, tokens).eval()
+    side = model.config.image_size
+    example = torch.zeros(batch or 2, 3, side, side)  # a traced batch of 1 would be taken for a constant
+    shapes = None if batch else ({0: torch.export.Dim("batch", min=1, max=1 << 16)},)
+    with _quiet():
+        try:
+            program = torch.onnx.export(
+                deployed,
+                (example,),
+                dynamo=True,
+                opset_version=opset,
+                input_names=[spec.name for spec in deployed.inputs],
+                output_names=[spec.name for spec in deployed.outputs],
+                dynamic_shapes=shapes,
+                custom_translation_table=translations(opset),
+                optimize=True,
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise RuntimeFailedError(f"torch.onnx {torch.__version__} could not export {model.config.name}") from error
+    assert program is not None  # dynamo=True always returns the program
+    return _finished(program.model_proto, model, opset)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress, and its warnings on packages that it looks for, off the terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _finished(proto: onnx.ModelProto, model: LoadedModel, opset: int) -> onnx.ModelProto:
+    """The exporter's graph without traces of this machine, with TensorRT's needs met and the model's facts added."""
+    for node in proto.graph.node:
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+        if node.op_type == "TopK":  # TensorRT's parser wants both outputs named
+            for i, name in enumerate(node.output):
+                node.output[i] = name or f"{node.name}_values"
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info, *proto.graph.initializer):
+        value.ClearField("metadata_props")
+    proto.graph.ClearField("metadata_props")
+    proto.graph.name = model.config.name
+    versions = {"evodeploy": __version__, "torch": torch.__version__, "onnx": onnx.__version__, "opset": str(opset)}
+    info = dataclasses.replace(model.info, versions=versions)
+    onnx.helper.set_model_props(proto, {METADATA_KEY: info.to_json()})
+    onnx.checker.check_model(proto, full_check=True)
+    return proto

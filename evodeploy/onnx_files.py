@@ -1,0 +1,70 @@
+"""ONNX files: read with every check that a runtime's own parser may leave out, and written whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evodeploy.errors import BadFileError, needs
+from evodeploy.files import check_input, replacing
+from evodeploy.specs import METADATA_KEY, ModelInfo, Precision
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """Load and check `path`; raises BadFileError where it is damaged, empty of content, or no ONNX model at all."""
+    check_input(path, "an ONNX model")
+    with needs("export"):
+        import onnx
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+    except Exception as error:  # protobuf's decoding errors, the checker's own, missing external data
+        reason = str(error).strip().split("\n")[0][:200]
+        raise BadFileError(f"{path} is damaged or not an ONNX model ({reason})") from error
+    if not (model.graph.node and model.graph.input and model.graph.output):
+        raise BadFileError(f"{path} holds no network: {len(model.graph.node)} nodes, {len(model.graph.output)} outputs")
+    return model
+
+
+def write_onnx(model: onnx.ModelProto, path: Path) -> None:
+    """Write `model` into one self-contained file, whole or not at all."""
+    import onnx
+
+    with replacing(path) as draft:
+        onnx.save(model, str(draft), format="protobuf")
+
+
+def info_of(model: onnx.ModelProto) -> ModelInfo | None:
+    """The model's facts from its metadata, or None where evodeploy did not make it."""
+    text = next((entry.value for entry in model.metadata_props if entry.key == METADATA_KEY), None)
+    return parse_info(text)
+
+
+def parse_info(text: str | None) -> ModelInfo | None:
+    """The metadata property's text as ModelInfo, or None where there is none; raises BadFileError where unreadable."""
+    try:
+        return ModelInfo.from_json(text) if text else None
+    except ValueError as error:
+        raise BadFileError(f"the file's evodeploy metadata cannot be read: {error}") from error
+
+
+def precision_of(model: onnx.ModelProto) -> Precision:
+    """What most of the weights are stored as."""
+    import onnx
+
+    counts = {onnx.TensorProto.FLOAT: 0, onnx.TensorProto.FLOAT16: 0}
+    for tensor in model.graph.initializer:
+        if tensor.data_type in counts:
+            counts[tensor.data_type] += weight_elements(tensor)
+    return "fp16" if counts[onnx.TensorProto.FLOAT16] > counts[onnx.TensorProto.FLOAT] else "fp32"
+
+
+def weight_elements(tensor: onnx.TensorProto) -> int:
+    """How many numbers an initializer holds."""
+    elements = 1
+    for size in tensor.dims:
+        elements *= size
+    return elements
