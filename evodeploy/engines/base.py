@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Self
 
 from evodeploy.errors import EvodeployError, InputError, RuntimeFailedError, UsageError
 from evodeploy.specs import BatchRange, ModelInfo, TensorSpec
 
 Array = NDArray[Any]
+E = TypeVar("E", bound="Engine")
 
 
 class Engine(ABC):
@@ -69,7 +71,7 @@ class Engine(ABC):
         if images.shape[0] not in self.batch:
             raise InputError(f"a batch of {images.shape[0]} images is outside this engine's range of {self.batch}")
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -42,7 +42,9 @@ class OnnxRuntimeEngine(Engine):
             raise BadFileError(f"ONNX Runtime {ort.__version__} cannot load {path}: {reason}") from error
         active = self._session.get_providers()
         if device == "cuda" and "CUDAExecutionProvider" not in active:
-            raise UnavailableError("ONNX Runtime has no working CUDA here: pip install 'evodeploy[gpu]', or use the CPU")
+            raise UnavailableError(
+                "ONNX Runtime has no working CUDA here: pip install 'evodeploy[gpu]', or use the CPU"
+            )
         self.device = "cuda" if "CUDAExecutionProvider" in active else "cpu"
         self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
         self.outputs = tuple(_spec(value) for value in self._session.get_outputs())

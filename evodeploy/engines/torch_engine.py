@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class TorchEngine(Engine):
     """Runs a module that maps images to a tuple of outputs, eagerly or through torch.compile.
 
-    On CUDA where PyTorch has it, else on the CPU; `threads` bounds the CPU threads of this process's PyTorch.
+    On `device`, by default CUDA where PyTorch has it, else the CPU; `threads` bounds the CPU threads of all PyTorch in
+    this process.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class TorchEngine(Engine):
         *,
         compiled: bool = False,
         threads: int | None = None,
+        device: str | None = None,
     ) -> None:
         with needs("export"):
             import torch
@@ -34,7 +36,7 @@ class TorchEngine(Engine):
         self.name = "torch-compile" if compiled else "torch"
         self.inputs, self.outputs, self.info = inputs, outputs, info
         self.batch = batch_range(inputs)
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         if threads:
             torch.set_num_threads(threads)
         module = module.eval().to(self.device)

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from evodeploy.errors import BadFileError, UsageError, needs
 from evodeploy.files import check_input, replacing, sha256
 from evodeploy.models import evo_deit_layout
 from evodeploy.models.layout import Hints, Layout, Shapes, State
+from evodeploy.models.network import Network
 from evodeploy.models.zoo import ModelConfig, named, with_selection
 from evodeploy.specs import ModelInfo, Selection
 
@@ -39,7 +40,7 @@ class RawCheckpoint:
 class LoadedModel:
     """A network with its weights, in evaluation mode, and the facts that travel with it."""
 
-    module: nn.Module
+    module: Network
     config: ModelConfig
     info: ModelInfo
 
@@ -134,7 +135,7 @@ def _shapes(state: State) -> Shapes:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
-def _built(layout: Layout, config: ModelConfig, state: State, path: Path) -> nn.Module:
+def _built(layout: Layout, config: ModelConfig, state: State, path: Path) -> Network:
     required, optional, found = layout.required(config), layout.optional(config), _shapes(state)
     problems = {
         "missing": [name for name in required if name not in found],

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from evodeploy.models.network import Evolved, Network
 from evodeploy.models.selection import blend, class_attention, merge_tokens, split_tokens, top_k
 from evodeploy.models.zoo import EvoDeiTConfig, Segment
-
-
-class Evolved(NamedTuple):
-    """What the blocks made of a batch of B images.
-
-    `pooled` (B, C) is the mean of all patch tokens and `class_token` (B, C) the class token after the last block.
-    For each selection made, `selected` holds the positions kept (B, K), in the image's row-major grid of patches, and
-    `scores` the global class attention (B, N) that they were chosen by.
-    """
-
-    pooled: Tensor
-    class_token: Tensor
-    selected: tuple[Tensor, ...]
-    scores: tuple[Tensor, ...]
 
 
 class Attention(nn.Module):
@@ -80,12 +65,12 @@ class Block(nn.Module):
         return x + self.mlp(self.norm2(x)), attention
 
 
-class EvoDeiT(nn.Module):
+class EvoDeiT(Network):
     """The network; `class_head` adds the head on the class token that serves training only."""
 
     def __init__(self, config: EvoDeiTConfig, class_head: bool = False) -> None:
         super().__init__()
-        self.config = config
+        self.config: EvoDeiTConfig = config
         width = config.width
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, config.tokens + 1, width))
@@ -140,10 +125,6 @@ class EvoDeiT(nn.Module):
                 attention = attention.detach()
                 scores = attention if scores is None else blend(scores, attention, self.config.tradeoff(block))
         return x, scores
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Class logits (B, classes) for images (B, 3, H, W), already normalised."""
-        return self.classify(self.evolve(images))
 
     def classify(self, evolved: Evolved) -> Tensor:
         """Class logits (B, classes) from the pooled patch tokens."""

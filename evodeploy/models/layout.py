@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from evodeploy.models.network import Network
 from evodeploy.models.zoo import ModelConfig
 from evodeploy.specs import Selection
 
@@ -57,4 +58,4 @@ class Layout:
     optional: Callable[[ModelConfig], Shapes]
     to_module: Callable[[State], State]
     to_published: Callable[[State], State]
-    network: Callable[[ModelConfig], nn.Module]
+    network: Callable[[ModelConfig], Network]

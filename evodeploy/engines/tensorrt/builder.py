@@ -1,0 +1,177 @@
+"""ONNX to plan: one recipe for TensorRT 10, 11 and RTX.
+
+The network is strongly typed, so precision is what the ONNX holds and no flag can be ignored or downgraded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evodeploy.engines.tensorrt.flavour import Flavour, shared_logger
+from evodeploy.engines.tensorrt.sidecar import Profile
+from evodeploy.errors import BadFileError, RuntimeFailedError, UnavailableError, UsageError
+from evodeploy.specs import Precision, TensorSpec
+
+# Called with the phase's name and the share of it done; False cancels the build.
+Progress = Callable[[str, float], bool]
+
+_INDEX_LIMIT = 2**31 - 1
+_MEMORY = re.compile(r"Total (Weights|Activation) Memory: (\d+) bytes")
+
+
+@dataclass(frozen=True)
+class BuiltPlan:
+    """A serialized engine, its tensors, and the memory in bytes that the builder's log told of."""
+
+    plan: memoryview
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    weights_bytes: int | None
+    activation_bytes: int | None
+
+
+def check_profile(profile: Profile, spec: TensorSpec) -> Profile:
+    """`profile` as the input `spec` allows; raises UsageError where it is out of order or out of range."""
+    if not 1 <= profile.min <= profile.opt <= profile.max:
+        raise UsageError(
+            f"batch sizes min {profile.min}, opt {profile.opt}, max {profile.max} are out of order: "
+            "expected 1 ≤ min ≤ opt ≤ max"
+        )
+    elements = 1
+    for size in spec.shape[1:]:
+        elements *= size or 1
+    if profile.max * elements > _INDEX_LIMIT:
+        raise UsageError(
+            f"a batch of {profile.max} makes input '{spec.name}' larger than 2³¹ elements: "
+            f"expected a maximum of {_INDEX_LIMIT // elements} or less"
+        )
+    fixed = spec.shape[0]
+    if fixed is not None and (profile.min, profile.opt, profile.max) != (fixed, fixed, fixed):
+        raise UsageError(f"the ONNX has a fixed batch of {fixed}: export it with --batch dynamic for another")
+    return profile
+
+
+def plan_from_onnx(
+    path: Path,
+    flavour: Flavour,
+    profile: Profile,
+    precision: Precision,
+    targets: tuple[str, ...] = (),
+    progress: Progress | None = None,
+) -> BuiltPlan:
+    """Build the ONNX file `path`, already checked, whose weights are of `precision`.
+
+    Raises BadFileError where TensorRT's parser refuses a node, RuntimeFailedError with TensorRT's own first error where
+    the build fails, KeyboardInterrupt where it was cancelled.
+    """
+    trt = flavour.trt
+    logger, relay = shared_logger(flavour)
+    log: list[tuple[str, str]] = []
+    relay.sink = lambda severity, message: log.append((severity, message))
+    try:
+        try:
+            builder = trt.Builder(logger)
+        except Exception as error:  # the binding's way to say that the library gave it a null pointer
+            raise UnavailableError(f"{flavour} cannot start here: {_first_error(log)}") from error
+        network = flavour.strongly_typed_network(builder)
+        parser = trt.OnnxParser(network, logger)
+        if not parser.parse_from_file(str(path)):
+            refusals = [parser.get_error(i) for i in range(parser.num_errors)]
+            told = "; ".join(f"{e.node_operator()} {e.node_name()}: {e.desc()}" for e in refusals[:3])
+            raise BadFileError(f"{flavour} cannot build {path.name}: {told or _first_error(log)}")
+        inputs = tuple(_spec(trt, network.get_input(i)) for i in range(network.num_inputs))
+        outputs = tuple(_spec(trt, network.get_output(i)) for i in range(network.num_outputs))
+        if len(inputs) != 1 or not outputs:
+            raise BadFileError(f"{path.name} has {len(inputs)} inputs and {len(outputs)} outputs, expected one input")
+        if precision == "fp32":
+            _let_attention_decompose(trt, network)
+        config = builder.create_builder_config()
+        _set_profile(builder, config, inputs[0], check_profile(profile, inputs[0]))
+        if targets:
+            config.num_compute_capabilities = len(targets)
+            for index, target in enumerate(targets):
+                config.set_compute_capability(flavour.targets[target], index)
+        monitor = _monitor(trt, progress) if progress else None
+        if monitor is not None:
+            config.progress_monitor = monitor
+        plan = builder.build_serialized_network(network, config)
+        if monitor is not None and monitor.cancelled:
+            raise KeyboardInterrupt
+        if plan is None:
+            raise RuntimeFailedError(f"{flavour} could not build the engine: {_first_error(log)}")
+        memory = {match[1]: int(match[2]) for _, message in log if (match := _MEMORY.search(message))}
+        return BuiltPlan(memoryview(plan), inputs, outputs, memory.get("Weights"), memory.get("Activation"))
+    finally:
+        relay.sink = None
+
+
+def check_precision(built: BuiltPlan, precision: Precision, weight_count: int) -> None:
+    """Refuse an FP16 plan that holds FP32 weights: raises RuntimeFailedError.
+
+    `weight_count` is the number of weights in the ONNX. Plans of another make say nothing of their weights' memory;
+    their size then stands in for it.
+    """
+    held = len(built.plan) if built.weights_bytes is None else built.weights_bytes
+    if precision == "fp16" and held > 3 * weight_count:
+        raise RuntimeFailedError(
+            f"FP16 was asked for, but the engine holds {held / 1e6:.1f} MB for {weight_count / 1e6:.2f} M weights, "
+            "which is FP32: nothing was written"
+        )
+
+
+def _first_error(log: list[tuple[str, str]]) -> str:
+    """The reason is TensorRT's first error; what follows are its consequences."""
+    errors = [message for severity, message in log if severity in ("ERROR", "INTERNAL_ERROR")]
+    return errors[0].strip().split("\n")[0] if errors else "TensorRT gave no reason"
+
+
+def _set_profile(builder: Any, config: Any, spec: TensorSpec, profile: Profile) -> None:
+    shapes = [(batch, *spec.shape[1:]) for batch in (profile.min, profile.opt, profile.max)]
+    optimization = builder.create_optimization_profile()
+    optimization.set_shape(spec.name, *shapes)
+    if config.add_optimization_profile(optimization) < 0:
+        raise UsageError(f"TensorRT refused the batch range {profile.min} to {profile.max}")
+
+
+def _let_attention_decompose(trt: Any, network: Any) -> None:
+    """Fused attention exists in reduced precision only; in FP32 an Attention operator must be allowed to fall apart."""
+    kind = getattr(trt.LayerType, "ATTENTION_INPUT", None)
+    for index in range(network.num_layers if kind is not None else 0):
+        layer = network.get_layer(index)
+        if layer.type == kind:
+            layer.__class__ = trt.IAttentionInputLayer
+            layer.attention.decomposable = True
+
+
+def _monitor(trt: Any, progress: Progress) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.cancelled = False
+            self._steps: dict[str, int] = {}
+
+        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
+            self._steps[name] = steps
+
+        def phase_finish(self, name: str) -> None:
+            self._steps.pop(name, None)
+
+        def step_complete(self, name: str, step: int) -> bool:
+            try:
+                self.cancelled = self.cancelled or not progress(name, (step + 1) / max(1, self._steps.get(name, 1)))
+            except KeyboardInterrupt:  # nothing may be raised into TensorRT
+                self.cancelled = True
+            return not self.cancelled
+
+    return Monitor()
+
+
+def _spec(trt: Any, tensor: Any) -> TensorSpec:
+    import numpy as np
+
+    shape = tuple(None if size < 0 else int(size) for size in tensor.shape)
+    return TensorSpec(tensor.name, np.dtype(trt.nptype(tensor.dtype)).name, shape)

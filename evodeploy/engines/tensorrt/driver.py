@@ -1,0 +1,25 @@
+"""Whether an NVIDIA driver works here, found out without touching any TensorRT runtime.
+
+Without a driver TensorRT's own runtime may end the process, so this is asked first.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+
+
+def driver_problem() -> str | None:
+    """Why CUDA does not work on this machine, in a few words; None where it does."""
+    try:
+        cuda = ctypes.CDLL(_LIBRARY)
+    except OSError:
+        return f"no NVIDIA driver is installed ({_LIBRARY} not found)"
+    status = cuda.cuInit(0)
+    if status != 0:
+        return f"the NVIDIA driver does not start (cuInit error {status})"
+    count = ctypes.c_int()
+    status = cuda.cuDeviceGetCount(ctypes.byref(count))
+    return None if status == 0 and count.value else "the NVIDIA driver sees no GPU"

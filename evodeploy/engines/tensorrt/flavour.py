@@ -1,0 +1,114 @@
+"""TensorRT and TensorRT for RTX: one API, and the few places where they differ."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from evodeploy.engines.tensorrt.driver import driver_problem
+from evodeploy.errors import MissingExtraError, UnavailableError, UsageError
+from evodeploy.specs import Precision
+
+_PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """One installed TensorRT: `name` as the command line says it, `trt` the Python module."""
+
+    name: str
+    trt: ModuleType
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+    @property
+    def version(self) -> str:
+        """The library's version, such as 1.7.1.116."""
+        return str(self.trt.__version__)
+
+    @property
+    def targets(self) -> dict[str, Any]:
+        """The GPU architectures it can build for without having one, by name: only RTX has any."""
+        members = getattr(getattr(self.trt, "ComputeCapability", None), "__members__", {})
+        return {name.lower(): member for name, member in members.items() if name.startswith("SM")}
+
+    def resolve_targets(self, asked: tuple[str, ...], precision: Precision) -> tuple[str, ...]:
+        """The targets to build for; none asked means every one that takes `precision`, or the GPU that is here.
+
+        Raises UsageError for a target this flavour does not know, UnavailableError where it needs a GPU to build.
+        """
+        unknown = [name for name in asked if name not in self.targets]
+        if unknown and not self.targets:
+            raise UsageError(f"{self} builds for the GPU it runs on: leave out --target")
+        if unknown:
+            raise UsageError(f"unknown target {', '.join(unknown)}: expected some of {', '.join(self.targets)}")
+        refused = self.refused_targets(precision)
+        if set(asked) & set(refused):
+            raise UsageError(f"{self.name} builds no FP32 engine for {', '.join(refused)}: build it with --fp16")
+        if asked:
+            return tuple(dict.fromkeys(asked))
+        problem = driver_problem()
+        if problem is None:
+            return ()
+        if not self.targets:
+            raise UnavailableError(
+                f"{self} needs an NVIDIA GPU to build, and here {problem}: build where the GPU is, "
+                'or build for a named GPU with pip install "evodeploy[tensorrt-rtx]" and --runtime tensorrt-rtx'
+            )
+        return tuple(name for name in self.targets if name not in refused)
+
+    def refused_targets(self, precision: Precision) -> tuple[str, ...]:
+        """The targets whose kernels lack `precision`: SM75 has no FP32 matrix product in TensorRT for RTX."""
+        return ("sm75",) if precision == "fp32" and "sm75" in self.targets else ()
+
+    def strongly_typed_network(self, builder: Any) -> Any:
+        """An empty network whose types are those of the ONNX."""
+        flag = self.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED  # its bit differs between majors
+        return builder.create_network(1 << int(flag))
+
+
+def load_flavour(name: str | None = None) -> Flavour:
+    """The flavour called `name`; unnamed, TensorRT where a GPU works and RTX elsewhere, else whichever is installed."""
+    if name is not None and name not in _PACKAGES:
+        raise UsageError(f"no runtime is called '{name}': expected {' or '.join(_PACKAGES)}")
+    preferred = list(_PACKAGES) if driver_problem() is None else list(reversed(_PACKAGES))
+    problems = {}
+    for candidate in [name] if name else preferred:
+        try:
+            return Flavour(candidate, importlib.import_module(_PACKAGES[candidate]))
+        except Exception as error:  # noqa: PERF203 - bindings without their libraries raise OSError, ImportError or others
+            problems[candidate] = error
+    told = "; ".join(f"{key}: {(str(error) or repr(error)).splitlines()[0]}" for key, error in problems.items())
+    extra = name or "tensorrt-rtx"
+    raise MissingExtraError(f'TensorRT cannot be imported here ({told}): pip install "evodeploy[{extra}]"')
+
+
+Sink = Callable[[str, str], None]
+
+
+class _Relay:
+    """Passes TensorRT's log on to the sink of the moment: a process keeps only the first logger it registers."""
+
+    sink: Sink | None = None
+
+
+@functools.cache
+def shared_logger(flavour: Flavour) -> tuple[Any, _Relay]:
+    """The process's one logger for `flavour`, and the relay whose `sink` receives (severity, message)."""
+    relay = _Relay()
+    base: Any = flavour.trt.ILogger
+
+    class Logger(base):  # type: ignore[misc]
+        def __init__(self) -> None:
+            base.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if relay.sink is not None:
+                relay.sink(severity.name, message)
+
+    return Logger(), relay

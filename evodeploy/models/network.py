@@ -1,0 +1,41 @@
+"""What every network offers, whatever its family."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from evodeploy.models.zoo import ModelConfig
+
+
+class Evolved(NamedTuple):
+    """What the blocks made of a batch of B images.
+
+    `pooled` (B, C) is the mean of all patch tokens and `class_token` (B, C) the class token after the last block.
+    For each selection made, `selected` holds the positions kept (B, K), in the image's row-major grid of patches, and
+    `scores` the global class attention (B, N) that they were chosen by.
+    """
+
+    pooled: Tensor
+    class_token: Tensor
+    selected: tuple[Tensor, ...]
+    scores: tuple[Tensor, ...]
+
+
+class Network(nn.Module):
+    """A classifier of images whose tokens evolve at two speeds."""
+
+    config: ModelConfig
+
+    def evolve(self, images: Tensor) -> Evolved:
+        """Run all blocks on images (B, 3, H, W), already normalised."""
+        raise NotImplementedError
+
+    def classify(self, evolved: Evolved) -> Tensor:
+        """Class logits (B, classes) from the pooled patch tokens."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class logits (B, classes) for images (B, 3, H, W), already normalised."""
+        return self.classify(self.evolve(images))
