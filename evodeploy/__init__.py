@@ -1,3 +1,57 @@
-"""Deploy Evo-ViT, the vision transformers that spend full computation on the tokens that matter."""
+"""Deploy Evo-ViT, the vision transformers that spend full computation on the tokens that matter.
+
+    checkpoint ──▶ network ──▶ ONNX ──▶ engine ──▶ predictor, bench
+     models/       models/    export/   engines/   predictor.py, bench/
+
+The ONNX file is the border: what stands right of it needs no torch. Names are imported when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from evodeploy.artefacts import open_artefact as open_artefact
+    from evodeploy.engines.base import Engine as Engine
+    from evodeploy.engines.registry import open_engine as open_engine
+    from evodeploy.errors import BadFileError as BadFileError
+    from evodeploy.errors import EvodeployError as EvodeployError
+    from evodeploy.errors import InputError as InputError
+    from evodeploy.errors import MissingExtraError as MissingExtraError
+    from evodeploy.errors import RuntimeFailedError as RuntimeFailedError
+    from evodeploy.errors import UnavailableError as UnavailableError
+    from evodeploy.errors import UsageError as UsageError
+    from evodeploy.errors import VerificationError as VerificationError
+    from evodeploy.predictor import Label as Label
+    from evodeploy.predictor import Prediction as Prediction
+    from evodeploy.predictor import Predictor as Predictor
+    from evodeploy.predictor import load as load
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "evodeploy.artefacts": ("open_artefact",),
+    "evodeploy.engines.base": ("Engine",),
+    "evodeploy.engines.registry": ("open_engine",),
+    "evodeploy.errors": (
+        "BadFileError",
+        "EvodeployError",
+        "InputError",
+        "MissingExtraError",
+        "RuntimeFailedError",
+        "UnavailableError",
+        "UsageError",
+        "VerificationError",
+    ),
+    "evodeploy.predictor": ("Label", "Prediction", "Predictor", "load"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOME_OF)]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        return getattr(importlib.import_module(_HOME_OF[name]), name)
+    raise AttributeError(f"module 'evodeploy' has no attribute '{name}'")

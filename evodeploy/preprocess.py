@@ -48,7 +48,9 @@ def open_image(source: ImageLike) -> Image.Image:
         return Image.fromarray(source)
     try:
         with Image.open(source) as image:
-            return image.copy()
+            image.load()
+            opened: Image.Image = image
+            return opened
     except FileNotFoundError as error:
         raise UsageError(f"{source} does not exist (expected an image)") from error
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:

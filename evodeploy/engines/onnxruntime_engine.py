@@ -31,6 +31,7 @@ class OnnxRuntimeEngine(Engine):
 
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        options.add_session_config_entry("session.force_spinning_stop", "1")  # idle workers leave the cores to others
         if threads:
             options.intra_op_num_threads = threads
         self.device = device or ("cuda" if "CUDAExecutionProvider" in ort.get_available_providers() else "cpu")

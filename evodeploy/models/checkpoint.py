@@ -194,6 +194,15 @@ def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Te
     return 0.5 * noise if leaf in ("cls_token", "pos_embed") else 0.1 * noise
 
 
+def reconfigured(model: LoadedModel, config: ModelConfig) -> LoadedModel:
+    """The same weights run as `config` says: other keep ratios, another selection mode, the dense twin."""
+    layout = next(layout for layout in LAYOUTS if isinstance(config, layout.config))
+    module = layout.network(config)
+    module.load_state_dict(model.module.state_dict())
+    info = dataclasses.replace(model.info, keep_ratios=config.keep_ratios, selection=config.selection)
+    return LoadedModel(module.eval().requires_grad_(False), config, info)
+
+
 def save_checkpoint(model: LoadedModel, path: Path, epoch: int = 0) -> None:
     """Write `model` as training would have: published names, with an `args` namespace that names the variant."""
     layout = next(layout for layout in LAYOUTS if isinstance(model.config, layout.config))

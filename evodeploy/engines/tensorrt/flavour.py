@@ -81,7 +81,7 @@ def load_flavour(name: str | None = None) -> Flavour:
     for candidate in [name] if name else preferred:
         try:
             return Flavour(candidate, importlib.import_module(_PACKAGES[candidate]))
-        except Exception as error:  # noqa: PERF203 - bindings without their libraries raise OSError, ImportError or others
+        except Exception as error:  # bindings without their libraries raise OSError, ImportError or others
             problems[candidate] = error
     told = "; ".join(f"{key}: {(str(error) or repr(error)).splitlines()[0]}" for key, error in problems.items())
     extra = name or "tensorrt-rtx"

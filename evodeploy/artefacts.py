@@ -1,0 +1,87 @@
+"""The pipeline's files: what each is, which belong together, and how each is opened as an engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from evodeploy.engines.base import Engine
+from evodeploy.engines.registry import open_engine
+from evodeploy.engines.tensorrt.sidecar import read_sidecar
+from evodeploy.errors import BadFileError, UsageError, needs
+from evodeploy.files import sha256
+from evodeploy.onnx_files import info_of, read_onnx
+
+Kind = Literal["checkpoint", "onnx", "engine"]
+
+SUFFIXES: dict[str, Kind] = {
+    ".pth": "checkpoint",
+    ".pt": "checkpoint",
+    ".bin": "checkpoint",
+    ".safetensors": "checkpoint",
+    ".onnx": "onnx",
+    ".engine": "engine",
+}
+
+
+def kind_of(path: Path) -> Kind:
+    """What `path` is by its suffix; raises UsageError for one that no stage writes or reads."""
+    kind = SUFFIXES.get(path.suffix.lower())
+    if kind is None:
+        raise UsageError(f"cannot tell what {path} is: expected one of {', '.join(SUFFIXES)}")
+    return kind
+
+
+def open_artefact(path: Path, engine: str | None = None, *, threads: int | None = None) -> Engine:
+    """Open a checkpoint in PyTorch, or an ONNX file or plan in the engine named or the first installed that runs it."""
+    if kind_of(path) != "checkpoint":
+        return open_engine(path, engine, threads=threads)
+    if engine not in (None, "torch", "torch-compile"):
+        raise UsageError(f"the engine '{engine}' does not run checkpoints ({path}): export it first")
+    with needs("export"):
+        from evodeploy.engines.torch_engine import TorchEngine
+        from evodeploy.export.deployed import Deployed
+        from evodeploy.models.checkpoint import load_checkpoint
+    model = load_checkpoint(path)
+    deployed = Deployed(model)
+    compiled = engine == "torch-compile"
+    return TorchEngine(deployed, deployed.inputs, deployed.outputs, model.info, compiled=compiled, threads=threads)
+
+
+@dataclass(frozen=True)
+class Family:
+    """One export and what belongs to it: the ONNX, the checkpoint it came from where that is found, its engines."""
+
+    onnx: Path
+    checkpoint: Path | None
+    engines: tuple[Path, ...]
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files, in the pipeline's order."""
+        return (*([self.checkpoint] if self.checkpoint else []), self.onnx, *self.engines)
+
+
+def newest_onnx(folder: Path) -> Path | None:
+    """The ONNX file in `folder` that was written last, or None."""
+    found = [path for path in folder.glob("*.onnx") if path.is_file()]
+    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def family_of(onnx: Path) -> Family:
+    """The files in the folder of `onnx` that belong to it: its source by checksum, its engines by their records."""
+    info = info_of(read_onnx(onnx))
+    source = onnx.with_name(Path(info.source).name) if info and info.source else None
+    if source is not None and not (source.is_file() and info and sha256(source) == info.source_sha256):
+        source = None
+    checksum = sha256(onnx)
+    engines = [path for path in sorted(onnx.parent.glob("*.engine")) if _built_from(path, checksum)]
+    return Family(onnx, source, tuple(engines))
+
+
+def _built_from(plan: Path, checksum: str) -> bool:
+    try:
+        return read_sidecar(plan).source_sha256 == checksum
+    except (BadFileError, UsageError):
+        return False
