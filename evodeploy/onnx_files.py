@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from evodeploy.errors import BadFileError, needs
 from evodeploy.files import check_input, replacing
-from evodeploy.specs import METADATA_KEY, ModelInfo, Precision
+from evodeploy.specs import METADATA_KEY, ModelInfo, Precision, TensorSpec
 
 if TYPE_CHECKING:
     import onnx
@@ -68,3 +68,17 @@ def weight_elements(tensor: onnx.TensorProto) -> int:
     for size in tensor.dims:
         elements *= size
     return elements
+
+
+def input_spec(model: onnx.ModelProto) -> TensorSpec:
+    """The one input that is no weight; raises BadFileError where there is not exactly one, or its type is unknown."""
+    import onnx
+
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    if len(inputs) != 1:
+        raise BadFileError(f"the ONNX has {len(inputs)} inputs, expected one batch of images")
+    tensor = inputs[0].type.tensor_type
+    shape = tuple(size.dim_value or None for size in tensor.shape.dim)
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    return TensorSpec(inputs[0].name, dtype, shape)

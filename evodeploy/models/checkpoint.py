@@ -108,6 +108,11 @@ def layout_of(state: State, source: object) -> Layout:
     raise BadFileError(f"{source} is not an {families} checkpoint: its {len(state)} tensors are named {some}, …")
 
 
+def layout_for(config: ModelConfig) -> Layout:
+    """The layout of the family that `config` belongs to."""
+    return next(layout for layout in LAYOUTS if isinstance(config, layout.config))
+
+
 def load_checkpoint(
     path: Path,
     *,
@@ -176,7 +181,7 @@ def model_info(config: ModelConfig, class_names: tuple[str, ...] = (), source: P
 
 def random_model(config: ModelConfig, seed: int = 0) -> LoadedModel:
     """A network of random weights, scaled so that its attention is far from uniform and selections are decided."""
-    layout = next(layout for layout in LAYOUTS if isinstance(config, layout.config))
+    layout = layout_for(config)
     generator = torch.Generator().manual_seed(seed)
     state = {name: _random(name, shape, generator) for name, shape in layout.required(config).items()}
     module = layout.network(config)
@@ -196,8 +201,7 @@ def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Te
 
 def reconfigured(model: LoadedModel, config: ModelConfig) -> LoadedModel:
     """The same weights run as `config` says: other keep ratios, another selection mode, the dense twin."""
-    layout = next(layout for layout in LAYOUTS if isinstance(config, layout.config))
-    module = layout.network(config)
+    module = layout_for(config).network(config)
     module.load_state_dict(model.module.state_dict())
     info = dataclasses.replace(model.info, keep_ratios=config.keep_ratios, selection=config.selection)
     return LoadedModel(module.eval().requires_grad_(False), config, info)
@@ -205,7 +209,6 @@ def reconfigured(model: LoadedModel, config: ModelConfig) -> LoadedModel:
 
 def save_checkpoint(model: LoadedModel, path: Path, epoch: int = 0) -> None:
     """Write `model` as training would have: published names, with an `args` namespace that names the variant."""
-    layout = next(layout for layout in LAYOUTS if isinstance(model.config, layout.config))
     config = model.config
     args = argparse.Namespace(
         model=config.name,
@@ -215,6 +218,6 @@ def save_checkpoint(model: LoadedModel, path: Path, epoch: int = 0) -> None:
         keep_ratio=list(config.keep_ratios),
         class_names=list(model.info.class_names),
     )
-    content = {"model": layout.to_published(model.module.state_dict()), "epoch": epoch, "args": args}
+    content = {"model": layout_for(config).to_published(model.module.state_dict()), "epoch": epoch, "args": args}
     with replacing(path) as draft:
         torch.save(content, draft)

@@ -1,0 +1,5 @@
+"""`python -m evodeploy`."""
+
+from evodeploy.cli import app
+
+app()

@@ -1,0 +1,86 @@
+"""What all commands share: their common options, and where words go. Results go to stdout, progress to stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from evodeploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; all else goes to stderr.")]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace the output where it exists.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; all usable cores by default.")]
+
+
+def note(text: str) -> None:
+    """A line for whoever watches: on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def result(text: str) -> None:
+    """A line of what was asked for: on stdout."""
+    print(text, flush=True)
+
+
+def result_json(document: Any) -> None:
+    """One JSON document on stdout."""
+    print(json.dumps(document, ensure_ascii=False, indent=1))
+
+
+def show(what: RenderableType) -> None:
+    """A table on stdout, as wide as it needs to be where stdout is no terminal."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(what)
+
+
+@contextlib.contextmanager
+def working(text: str) -> Iterator[None]:
+    """Say `text` while the body runs: with a spinner on a terminal, else as a line."""
+    if not sys.stderr.isatty():
+        note(text)
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
+        yield
+
+
+class Stopwatch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return time.perf_counter() - self._start
+
+
+def size_of(path: Path) -> str:
+    """The file's size in MB, as `ls` would count it in millions."""
+    return f"{path.stat().st_size / 1e6:.1f} MB"
+
+
+def ratios(text: str | None) -> tuple[float, ...] | None:
+    """`0.5` or `0.7,0.5` as numbers; raises UsageError."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(
+            f"--keep-ratio is '{text}', expected a number such as 0.5, or one for each stage: 0.7,0.5"
+        ) from error

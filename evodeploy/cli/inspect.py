@@ -1,0 +1,47 @@
+"""`evodeploy inspect` and `evodeploy doctor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from evodeploy.cli.console import Json, result, result_json
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A checkpoint, an ONNX file or an engine.")], as_json: Json = False
+) -> None:
+    """Say what a checkpoint, an ONNX file or an engine is."""
+    from evodeploy.describe import describe
+
+    facts = describe(file)
+    if as_json:
+        result_json(facts)
+        return
+    for name, value in facts.items():
+        result(f"{name.replace('_', ' '):16} {_said(value)}")
+    if facts.get("intact") is False:
+        result("the engine differs from its record: it was altered or copied incompletely; build it again")
+
+
+def doctor(as_json: Json = False) -> None:
+    """Say which runtimes and devices work on this machine, and what mends those that do not."""
+    from evodeploy.diagnosis import diagnose
+
+    findings = diagnose()
+    if as_json:
+        result_json(findings)
+        return
+    for finding in findings:
+        mark = "ok" if finding["works"] else "–"
+        result(f"{mark:3} {finding['name']:16} {finding['detail']}")
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "–" if value in (None, "") else str(value)
