@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import math
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,8 @@ def _load_safetensors(path: Path) -> Any:
 
 def _load_torch(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on formats that are old, or none at all: what matters is raised
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises nearly anything: the unpickler, the zip reader, struct, …
         refused = re.search(r"GLOBAL (\S+)", str(error))
@@ -93,8 +95,8 @@ def _load_torch(path: Path) -> Any:
                 f"{path} wants to create a Python object of class {refused[1]}, which could run code: only tensors, "
                 "plain values and argparse.Namespace are loaded; save a state dict instead"
             ) from error
-        reason = str(error).strip().split("\n")[0][:160]
-        raise BadFileError(f"{path} is damaged or not a PyTorch checkpoint ({reason})") from error
+        reason = str(error).rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
+        raise BadFileError(f"{path} is damaged or not a PyTorch checkpoint ({reason.splitlines()[0][:160]})") from error
 
 
 def layout_of(state: State, source: object) -> Layout:

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
+from evodeploy.errors import UsageError
+from evodeploy.export.half import half_from_onnx
+from evodeploy.onnx_files import info_of, precision_of, read_onnx, write_onnx
+
+
+@pytest.fixture(scope="module")
+def half(small_onnx):
+    return half_from_onnx(read_onnx(small_onnx))
+
+
+def types(proto):
+    inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True)
+    graph = inferred.graph
+    found = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.input, *graph.output)}
+    return found | {tensor.name: tensor.data_type for tensor in graph.initializer}
+
+
+def test_all_weights_are_half_and_the_interface_is_unchanged(half, small_onnx):
+    assert precision_of(half.proto) == "fp16"
+    floats = [t for t in half.proto.graph.initializer if t.data_type == TensorProto.FLOAT]
+    assert sum(np.prod(t.dims) for t in floats) <= 4  # the constants of the blend
+    original = read_onnx(small_onnx).graph
+    assert list(half.proto.graph.input) == list(original.input)
+    assert list(half.proto.graph.output) == list(original.output)
+    assert info_of(half.proto) == info_of(read_onnx(small_onnx))
+
+
+def test_products_and_norms_run_in_half_and_what_selects_in_single(half):
+    kinds = types(half.proto)
+    for node in half.proto.graph.node:
+        if node.op_type in ("MatMul", "LayerNormalization", "Gelu", "Conv"):
+            assert kinds[node.output[0]] == TensorProto.FLOAT16, node.name
+        if node.op_type == "TopK":
+            assert kinds[node.input[0]] == TensorProto.FLOAT
+            assert half.kept_fp32[node.name] == "TopK decides a selection"
+    softmaxes = [kinds[node.output[0]] for node in half.proto.graph.node if node.op_type == "Softmax"]
+    assert softmaxes.count(TensorProto.FLOAT) == 3  # the scored blocks 1, 2 and 3
+    assert softmaxes.count(TensorProto.FLOAT16) == 6
+
+
+def test_it_computes_what_fp32_does_to_half_precision(tmp_path, half, small_onnx):
+    write_onnx(half.proto, tmp_path / "h.onnx")
+    images = np.random.default_rng(0).standard_normal((16, 3, 64, 64), dtype=np.float32)
+    with OnnxRuntimeEngine(small_onnx) as full, OnnxRuntimeEngine(tmp_path / "h.onnx") as halved:
+        expected, got = full.run(images), halved.run(images)
+    errors = np.abs(expected["logits"] - got["logits"]).max(axis=1) / np.abs(expected["logits"]).max()
+    assert np.median(errors) < 2e-3  # a flipped near-tie may move single images further
+    kept = [np.isin(a, b).mean() for a, b in zip(expected["selected_0"], got["selected_0"], strict=True)]
+    assert np.mean(kept) > 0.99
+
+
+def tiny(weight, op="Mul"):
+    graph = helper.make_graph(
+        [helper.make_node(op, ["x", "w"], ["y"])],
+        "tiny",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("batch", 2))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ("batch", 2))],
+        [numpy_helper.from_array(np.array(weight), "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def test_a_weight_beyond_the_range_of_half_is_refused_not_saturated():
+    with pytest.raises(UsageError, match=r"weight w reaches 7e\+04, beyond FP16's 65504"):
+        half_from_onnx(tiny(np.float32([7e4, 1.0])))
+
+
+def test_a_model_that_is_half_already_is_refused(half):
+    with pytest.raises(UsageError, match="already holds FP16"):
+        half_from_onnx(half.proto)
+
+
+def test_an_output_that_other_nodes_read_keeps_its_type(tmp_path):
+    proto = tiny(np.float32([2.0, 3.0]))
+    proto.graph.node.append(helper.make_node("Mul", ["y", "w"], ["z"]))
+    proto.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, ("batch", 2)))
+    write_onnx(half_from_onnx(proto).proto, tmp_path / "h.onnx")
+    with OnnxRuntimeEngine(tmp_path / "h.onnx") as engine:
+        got = engine.run(np.float32([[1.0, 2.0]]))
+    assert {name: value.tolist() for name, value in got.items()} == {"y": [[2.0, 6.0]], "z": [[4.0, 18.0]]}
+    assert {value.dtype for value in got.values()} == {np.dtype("float32")}
+
+
+def test_an_operator_whose_outputs_have_no_half_form_stays_single_and_is_named(tmp_path):
+    proto = tiny(np.float32([1.0, 4.0]))
+    norm = helper.make_node("LayerNormalization", ["m", "w"], ["y", "mean"], "norm")
+    proto.graph.node[0].CopyFrom(helper.make_node("Mul", ["x", "w"], ["m"], "scale"))
+    proto.graph.node.append(norm)
+    proto.graph.output.append(helper.make_tensor_value_info("mean", TensorProto.FLOAT, ("batch", 1)))
+    half = half_from_onnx(proto)
+    assert half.kept_fp32 == {"norm": "LayerNormalization has no FP16 form at opset 20"}
+    write_onnx(half.proto, tmp_path / "h.onnx")
+    with OnnxRuntimeEngine(tmp_path / "h.onnx") as engine:
+        assert engine.run(np.float32([[1.0, 2.0]]))["mean"].tolist() == [[4.5]]

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from evodeploy.models import selection
+
+
+def test_top_k_takes_the_largest_in_order():
+    values, positions = selection.top_k(torch.tensor([[0.1, 0.9, 0.5, 0.7]]), 3)
+    assert positions.tolist() == [[1, 3, 2]]
+    assert values.tolist() == [[pytest.approx(0.9), pytest.approx(0.7), pytest.approx(0.5)]]
+
+
+def test_of_equal_scores_the_lower_position_wins():
+    scores = torch.zeros(2, 500)
+    scores[1, 250] = 1.0
+    _, positions = selection.top_k(scores, 4)
+    assert positions.tolist() == [[0, 1, 2, 3], [250, 0, 1, 2]]
+
+
+def test_top_k_resolves_ties_as_onnx_runtime_does():
+    import onnx
+    import onnxruntime as ort
+
+    scores = np.random.default_rng(0).integers(0, 6, (64, 196)).astype(np.float32)
+    helper, kind = onnx.helper, onnx.TensorProto
+    graph = helper.make_graph(
+        [helper.make_node("TopK", ["x", "k"], ["values", "positions"])],
+        "ties",
+        [helper.make_tensor_value_info("x", kind.FLOAT, (64, 196))],
+        [helper.make_tensor_value_info("positions", kind.INT64, (64, 98))],
+        [onnx.numpy_helper.from_array(np.array([98]), "k")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, {"x": scores})
+    _, positions = selection.top_k(torch.from_numpy(scores), 98)
+    np.testing.assert_array_equal(positions.numpy(), expected)
+
+
+def test_class_attention_is_the_class_row_of_the_softmax():
+    generator = torch.Generator().manual_seed(0)
+    query, keys = torch.randn(2, 3, 5, 8, generator=generator), torch.randn(2, 3, 5, 8, generator=generator)
+    whole = torch.einsum("bhid,bhjd->bhij", query, keys).div(8**0.5).softmax(-1)
+    torch.testing.assert_close(selection.class_attention(query[:, :, :1], keys), whole[:, :, 0, 1:].sum(1))
+
+
+def test_blend_replaces_all_at_one_and_half_at_a_half():
+    old, new = torch.tensor([[2.0, 4.0]]), torch.tensor([[4.0, 0.0]])
+    assert selection.blend(old, new, 1.0) is new
+    assert selection.blend(old, new, 0.5).tolist() == [[3.0, 2.0]]
+
+
+def test_splitting_and_merging_touch_only_the_selected():
+    sequence = torch.arange(2 * 6 * 4, dtype=torch.float32).reshape(2, 6, 4)
+    positions = torch.tensor([[4, 0], [2, 3]])
+    slow, rows = selection.split_tokens(sequence, positions)
+    assert rows.tolist() == [[0, 5, 1], [0, 3, 4]]
+    torch.testing.assert_close(slow[1], sequence[1, [0, 3, 4]])
+    merged = selection.merge_tokens(sequence, slow + 100, rows)
+    changed = (merged != sequence).any(-1)
+    assert changed.tolist() == [[True, True, False, False, False, True], [True, False, False, True, True, False]]
+    torch.testing.assert_close(selection.merge_tokens(sequence, slow, rows), sequence)
+
+
+def test_gradients_reach_every_token_through_a_split_and_merge():
+    sequence = torch.randn(1, 5, 3, requires_grad=True)
+    slow, rows = selection.split_tokens(sequence, torch.tensor([[1, 3]]))
+    selection.merge_tokens(sequence, slow * 3, rows).sum().backward()
+    assert sequence.grad[0, :, 0].tolist() == [3.0, 1.0, 3.0, 1.0, 3.0]
