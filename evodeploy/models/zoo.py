@@ -7,6 +7,7 @@ import difflib
 from dataclasses import dataclass
 
 from evodeploy.errors import UsageError
+from evodeploy.models.segment import Segment
 from evodeploy.specs import Selection
 
 
@@ -102,14 +103,6 @@ class EvoDeiTConfig:
     def tokens_per_block(self) -> tuple[int, ...]:
         """Patch tokens that each block computes on."""
         return tuple(run.keep for run in self.segments for _ in run.blocks)
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Consecutive blocks that run on the same `keep` patch tokens."""
-
-    blocks: tuple[int, ...]
-    keep: int
 
 
 ModelConfig = EvoDeiTConfig
