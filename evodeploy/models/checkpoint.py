@@ -16,14 +16,15 @@ from torch import Tensor
 
 from evodeploy.errors import BadFileError, UsageError, needs
 from evodeploy.files import check_input, replacing, sha256
-from evodeploy.models import evo_deit_layout
+from evodeploy.models import evo_deit_layout, evo_levit_layout
 from evodeploy.models.layout import Hints, Layout, Shapes, State
 from evodeploy.models.network import Network
 from evodeploy.models.zoo import ModelConfig, named, with_selection
 from evodeploy.specs import ModelInfo, Selection
 
-LAYOUTS = (evo_deit_layout.LAYOUT,)
+LAYOUTS: tuple[Layout[Any], ...] = (evo_deit_layout.LAYOUT, evo_levit_layout.LAYOUT)
 _STATE_KEYS = ("model", "state_dict")
+_BRANCH_ENDS = (".proj.1.bn.weight", ".m.2.bn.weight")  # small gains there keep Evo-LeViT's residuals from growing
 _PREFIX = re.compile(r"^(?:module\.|_orig_mod\.)+")
 
 
@@ -99,7 +100,7 @@ def _load_torch(path: Path) -> Any:
         raise BadFileError(f"{path} is damaged or not a PyTorch checkpoint ({reason.splitlines()[0][:160]})") from error
 
 
-def layout_of(state: State, source: object) -> Layout:
+def layout_of(state: State, source: object) -> Layout[Any]:
     """The family that `state` belongs to; raises BadFileError where it is none."""
     shapes = _shapes(state)
     for layout in LAYOUTS:
@@ -130,10 +131,13 @@ def load_checkpoint(
     """
     raw = read_checkpoint(path, ema)
     layout = layout_of(raw.state, path)
-    inferred = layout.infer(_shapes(raw.state), raw.hints)
+    state = layout.canonical(raw.state)
+    inferred = layout.infer(_shapes(state), raw.hints)
     config = inferred if model is None else dataclasses.replace(named(model), num_classes=inferred.num_classes)
+    if not isinstance(config, layout.config):
+        raise UsageError(f"{path} is an {layout.family} checkpoint, but {config.name} is none: leave out --model")
     config = with_selection(config, keep_ratios or raw.hints.keep_ratios, selection or raw.hints.selection)
-    module = _built(layout, config, raw.state, path)
+    module = _built(layout, config, state, path)
     names = raw.hints.class_names if len(raw.hints.class_names) == config.num_classes else ()
     return LoadedModel(module, config, model_info(config, names, path))
 
@@ -142,7 +146,7 @@ def _shapes(state: State) -> Shapes:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
-def _built(layout: Layout, config: ModelConfig, state: State, path: Path) -> Network:
+def _built(layout: Layout[Any], config: ModelConfig, state: State, path: Path) -> Network:
     required, optional, found = layout.required(config), layout.optional(config), _shapes(state)
     problems = {
         "missing": [name for name in required if name not in found],
@@ -197,8 +201,10 @@ def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Te
     if leaf == "weight" and len(shape) > 1:
         return noise * float(1.5 / math.prod(shape[1:]) ** 0.5)
     if leaf == "weight":
-        return 1 + 0.1 * noise
-    return 0.5 * noise if leaf in ("cls_token", "pos_embed") else 0.1 * noise
+        return (1 + 0.1 * noise) * (0.5 if name.endswith(_BRANCH_ENDS) else 1.0)
+    if leaf == "running_var":
+        return 1 + 0.5 * noise.abs()
+    return 0.5 * noise if leaf in ("cls_token", "pos_embed", "poss", "learn_tradeoff") else 0.1 * noise
 
 
 def reconfigured(model: LoadedModel, config: ModelConfig) -> LoadedModel:

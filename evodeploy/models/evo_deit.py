@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evodeploy.models.network import Evolved, Network
+from evodeploy.models.segment import Segment
 from evodeploy.models.selection import blend, class_attention, merge_tokens, split_tokens, top_k
-from evodeploy.models.zoo import EvoDeiTConfig, Segment
+from evodeploy.models.zoo import EvoDeiTConfig
 
 
 class Attention(nn.Module):

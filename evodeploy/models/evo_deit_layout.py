@@ -51,7 +51,7 @@ def _infer(shapes: Shapes, hints: Hints) -> EvoDeiTConfig:
     for published in ZOO.values():
         if isinstance(published, EvoDeiTConfig) and sizes.items() <= dataclasses.asdict(published).items():
             return dataclasses.replace(published, num_classes=classes)
-    heads = hints.num_heads or width // 64
+    heads = hints.num_heads if isinstance(hints.num_heads, int) else width // 64
     if heads == 0 or width % heads:
         raise UsageError(f"cannot tell the attention heads of width {width} from the tensors: name it with --model")
     stages = tuple(sorted({depth // 3, 2 * depth // 3} - {0}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
@@ -18,10 +18,13 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Hints:
-    """What the training run's `args` say beyond the tensors; a field that is absent or of another type is None."""
+    """What the training run's `args` say beyond the tensors; a field that is absent or of another type is None.
+
+    `num_heads` is one number, or one for each stage of an Evo-LeViT.
+    """
 
     model: str | None = None
-    num_heads: int | None = None
+    num_heads: int | tuple[int, ...] | None = None
     selection: Selection | None = None
     keep_ratios: tuple[float, ...] | None = None
     class_names: tuple[str, ...] = ()
@@ -29,33 +32,50 @@ class Hints:
     @classmethod
     def from_args(cls, args: Mapping[str, Any]) -> Hints:
         """Read what is known and of the right type from the attributes of the `args` namespace."""
-        model, heads, selection = args.get("model"), args.get("num_heads"), args.get("selection")
+        model, selection = args.get("model"), args.get("selection")
         ratios, names = args.get("keep_ratio"), args.get("class_names")
         listed = isinstance(ratios, (list, tuple)) and all(isinstance(r, float) and 0 < r <= 1 for r in ratios)
         return cls(
             model=model if isinstance(model, str) else None,
-            num_heads=heads if isinstance(heads, int) and heads > 0 else None,
+            num_heads=_head_counts(args.get("num_heads")),
             selection=selection if selection in ("stage", "layer") else None,
             keep_ratios=tuple(ratios) if listed and ratios else None,
             class_names=tuple(map(str, names)) if isinstance(names, (list, tuple)) else (),
         )
 
 
+def _head_counts(value: Any) -> int | tuple[int, ...] | None:
+    counts = value if isinstance(value, (list, tuple)) else (value,)
+    if not counts or not all(isinstance(count, int) and count > 0 for count in counts):
+        return None
+    return tuple(counts) if counts is value else counts[0]
+
+
+C = TypeVar("C", bound=ModelConfig)
+
+
+def unchanged(state: State) -> State:
+    """A state dict whose every tensor has one name."""
+    return state
+
+
 @dataclass(frozen=True)
-class Layout:
+class Layout(Generic[C]):
     """How one family names its tensors. Shapes and states are keyed by the published names.
 
     `infer` reads a configuration off the shapes; `required` and `optional` (training-only) list the tensors that a
     configuration has; `to_module` and `to_published` translate a complete state dict to the network's own names and
-    back, and `network` builds the module.
+    back, and `network` builds the module. `canonical` comes before all of them: where a family's files hold a tensor
+    under two names it keeps one.
     """
 
     family: str
-    config: type[ModelConfig]
+    config: type[C]
     recognises: Callable[[Shapes], bool]
-    infer: Callable[[Shapes, Hints], ModelConfig]
-    required: Callable[[ModelConfig], Shapes]
-    optional: Callable[[ModelConfig], Shapes]
+    infer: Callable[[Shapes, Hints], C]
+    required: Callable[[C], Shapes]
+    optional: Callable[[C], Shapes]
     to_module: Callable[[State], State]
     to_published: Callable[[State], State]
-    network: Callable[[ModelConfig], Network]
+    network: Callable[[C], Network]
+    canonical: Callable[[State], State] = unchanged

@@ -32,20 +32,22 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, indices
 
 
-def class_attention(query: Tensor, keys: Tensor) -> Tensor:
+def class_attention(query: Tensor, keys: Tensor, scale: float | None = None) -> Tensor:
     """Attention of the class token over the patch tokens, summed over heads: (B, N).
 
     `query` (B, h, 1, d) is the class token's, `keys` (B, h, N + 1, d) are everyone's; the softmax runs over all
-    N + 1 of them, at scale d^-1/2.
+    N + 1 of them, at `scale`, or d^-1/2.
     """
-    logits = (query * query.shape[-1] ** -0.5) @ keys.transpose(-2, -1)
+    logits = (query * (scale or query.shape[-1] ** -0.5)) @ keys.transpose(-2, -1)
     summed: Tensor = logits.softmax(dim=-1).sum(dim=(1, 2))
     return summed[:, 1:]
 
 
-def blend(scores: Tensor, attention: Tensor, tradeoff: float) -> Tensor:
+def blend(scores: Tensor, attention: Tensor, tradeoff: float | Tensor) -> Tensor:
     """Global class attention g ← (1 - t)·g + t·c."""
-    return attention if tradeoff == 1.0 else (1 - tradeoff) * scores + tradeoff * attention
+    if isinstance(tradeoff, float) and tradeoff == 1.0:
+        return attention
+    return (1 - tradeoff) * scores + tradeoff * attention
 
 
 def split_tokens(sequence: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,3 +62,14 @@ def split_tokens(sequence: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
 def merge_tokens(sequence: Tensor, slow: Tensor, rows: Tensor) -> Tensor:
     """`sequence` (B, N + 1, C) with the slow tokens (B, K + 1, C) put back at their `rows`; the others keep theirs."""
     return sequence.scatter(1, rows.unsqueeze(-1).expand(-1, -1, slow.shape[-1]), slow)
+
+
+def representative_token(sequence: Tensor, scores: Tensor, positions: Tensor) -> Tensor:
+    """The fast tokens of `sequence` (B, N + 1, C), those not at `positions` (B, K), as one token: (B, 1, C).
+
+    It is their average, weighted by their `scores` (B, N).
+    """
+    nothing = scores.gather(1, positions) * 0  # zeros (B, K) that no operator needs the batch size for
+    fast = scores.scatter(1, positions, nothing)
+    weights = fast / fast.sum(dim=1, keepdim=True)
+    return F.pad(weights, (1, 0)).unsqueeze(1) @ sequence

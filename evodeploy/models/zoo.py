@@ -7,6 +7,8 @@ import difflib
 from dataclasses import dataclass
 
 from evodeploy.errors import UsageError
+from evodeploy.models.evo_levit_config import EVO_LEVIT, EvoLeViTConfig
+from evodeploy.models.segment import Segment
 from evodeploy.specs import Selection
 
 
@@ -104,15 +106,7 @@ class EvoDeiTConfig:
         return tuple(run.keep for run in self.segments for _ in run.blocks)
 
 
-@dataclass(frozen=True)
-class Segment:
-    """Consecutive blocks that run on the same `keep` patch tokens."""
-
-    blocks: tuple[int, ...]
-    keep: int
-
-
-ModelConfig = EvoDeiTConfig
+ModelConfig = EvoDeiTConfig | EvoLeViTConfig
 
 
 def _zoo() -> dict[str, ModelConfig]:
@@ -123,7 +117,7 @@ def _zoo() -> dict[str, ModelConfig]:
         for size, (width, heads) in sizes.items()
         for pixels in images[size]
     )
-    return {config.name: config for config in table}
+    return {config.name: config for config in table} | EVO_LEVIT
 
 
 ZOO = _zoo()

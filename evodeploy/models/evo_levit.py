@@ -1,0 +1,313 @@
+"""Evo-LeViT: a LeViT whose blocks run on the tokens that its class token attends to (Evo-ViT, section 3).
+
+Shapes as in selection.py; N is the number of patch tokens in the current stage's grid, h·d the width of all heads.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from evodeploy.models.evo_levit_config import EvoLeViTConfig
+from evodeploy.models.network import Evolved, Network
+from evodeploy.models.segment import Segment
+from evodeploy.models.selection import (
+    blend,
+    class_attention,
+    merge_tokens,
+    representative_token,
+    split_tokens,
+    top_k,
+)
+
+
+class LinearBN(nn.Module):
+    """A linear layer without bias, then batch norm over its channels."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs, bias=False)
+        self.bn = nn.BatchNorm1d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, rows, C) to (B, rows, C')."""
+        y = self.linear(x)
+        normed: Tensor = self.bn(y.reshape(-1, y.shape[-1]))
+        return normed.reshape(-1, *y.shape[1:])
+
+
+class BNLinear(nn.Module):
+    """Batch norm over the channels, then a linear layer."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm1d(inputs)
+        self.linear = nn.Linear(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C) to (B, C')."""
+        y: Tensor = self.linear(self.bn(x))
+        return y
+
+
+class ConvBN(nn.Module):
+    """A 3×3 convolution of stride 2 without bias, then batch norm over its channels."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C', H/2, W/2)."""
+        y: Tensor = self.bn(self.conv(x))
+        return y
+
+
+class TwinHead(nn.Module):
+    """The mean of two heads: training teaches one from the labels, the other from a teacher network."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.label = BNLinear(width, classes)
+        self.distilled = BNLinear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C) to logits (B, classes)."""
+        y: Tensor = (self.label(x) + self.distilled(x)) / 2
+        return y
+
+
+def _per_head(x: Tensor, heads: int) -> Tensor:
+    """(B, rows, h·d) to (B, h, rows, d)."""
+    _, rows, width = x.shape
+    return x.reshape(-1, rows, heads, width // heads).transpose(1, 2)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention that can also tell what the class token attends to, in a row computed apart.
+
+    `scale` is d^-1/2 of the trained key width; the widths grow where query and key are padded with zeros.
+    """
+
+    def __init__(self, width: int, heads: int, key_width: int) -> None:
+        super().__init__()
+        self.heads, self.key_width, self.value_width = heads, key_width, 2 * key_width
+        self.scale = key_width**-0.5
+        self.qkv: nn.Module = LinearBN(width, heads * (2 * key_width + self.value_width))
+        self.proj = LinearBN(heads * self.value_width, width)
+        self.learn_tradeoff = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor, scored: bool) -> tuple[Tensor, Tensor | None]:
+        """Map (B, rows, C) to the same shape, and to the class attention (B, rows - 1) where `scored`."""
+        widths = (self.key_width, self.key_width, self.value_width)
+        query, key, value = _per_head(self.qkv(x), self.heads).split_with_sizes(widths, dim=-1)
+        mixed = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
+        mixed = mixed.transpose(1, 2).reshape(-1, x.shape[1], self.heads * self.value_width)
+        attention = class_attention(query[:, :, :1], key, self.scale) / self.heads if scored else None
+        return self.proj(F.hardswish(mixed)), attention
+
+    def tradeoff(self) -> Tensor:
+        """How much of the global class attention this module's own replaces: t, in (0, 1)."""
+        return self.learn_tradeoff.sigmoid()
+
+
+class SubsampleAttention(nn.Module):
+    """Attention from every second row and column of the grid to all of it, to the next stage's width.
+
+    `sampled` holds those positions, `rows` the sequence's rows of the class token and of them.
+    """
+
+    sampled: Tensor
+    rows: Tensor
+
+    def __init__(self, grid: int, width: int, key_width: int, outputs: int) -> None:
+        super().__init__()
+        self.heads, self.key_width, self.value_width = width // key_width, key_width, 4 * key_width
+        self.scale = key_width**-0.5
+        self.pos_embed = nn.Parameter(torch.zeros(1, grid**2 + 1, width))
+        self.kv: nn.Module = LinearBN(width, self.heads * (key_width + self.value_width))
+        self.query: nn.Module = LinearBN(width, self.heads * key_width)
+        self.proj = LinearBN(self.heads * self.value_width, outputs)
+        self.learn_tradeoff = nn.Parameter(torch.zeros(1))
+        sampled = torch.arange(grid**2).reshape(grid, grid)[::2, ::2].flatten()
+        self.register_buffer("sampled", sampled, persistent=False)
+        self.register_buffer("rows", F.pad(sampled + 1, (1, 0)), persistent=False)
+
+    def forward(self, x: Tensor, scored: bool) -> tuple[Tensor, Tensor | None]:
+        """Map (B, N + 1, C) to (B, N' + 1, C'), and to the class attention (B, N') where `scored`."""
+        x = x + self.pos_embed
+        widths = (self.key_width, self.value_width)
+        key, value = _per_head(self.kv(x), self.heads).split_with_sizes(widths, dim=-1)
+        query = _per_head(self.query(x.index_select(1, self.rows)), self.heads)
+        mixed = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
+        mixed = mixed.transpose(1, 2).reshape(-1, len(self.rows), self.heads * self.value_width)
+        attention = None
+        if scored:
+            attention = class_attention(query[:, :, :1], key, self.scale).index_select(1, self.sampled) / self.heads
+        return self.proj(F.hardswish(mixed)), attention
+
+    def tradeoff(self) -> Tensor:
+        """How much of the global class attention this module's own replaces: t, in (0, 1)."""
+        return self.learn_tradeoff.sigmoid()
+
+
+class Mlp(nn.Module):
+    """Two linear layers with Hardswish between, twice as wide inside."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = LinearBN(width, 2 * width)
+        self.fc2 = LinearBN(2 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, rows, C) to the same shape."""
+        y: Tensor = self.fc2(F.hardswish(self.fc1(x)))
+        return y
+
+
+class Block(nn.Module):
+    """Attention and MLP, each a residual."""
+
+    def __init__(self, width: int, heads: int, key_width: int) -> None:
+        super().__init__()
+        self.attn = Attention(width, heads, key_width)
+        self.mlp = Mlp(width)
+
+    def forward(self, x: Tensor, scored: bool) -> tuple[Tensor, Tensor | None]:
+        """Map (B, rows, C) to the same shape, and to the class attention (B, rows - 1) where `scored`."""
+        residual, attention = self.attn(x, scored)
+        x = x + residual
+        return x + self.mlp(x), attention
+
+
+class Subsample(nn.Module):
+    """From one stage's grid to the next: a quarter of the tokens, of another width."""
+
+    def __init__(self, grid: int, width: int, key_width: int, outputs: int) -> None:
+        super().__init__()
+        self.attn = SubsampleAttention(grid, width, key_width, outputs)
+        self.mlp = Mlp(outputs)
+
+    def forward(self, x: Tensor, scores: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Map (B, N + 1, C) to (B, N' + 1, C'), and the scores (B, N) to (B, N') with the same sum."""
+        x, attention = self.attn(x, scores is not None)
+        if scores is not None:
+            total = scores.sum(dim=1, keepdim=True)
+            scores = blend(scores.index_select(1, self.attn.sampled), attention, self.attn.tradeoff())
+            scores = scores * (total / scores.sum(dim=1, keepdim=True))
+        return x + self.mlp(x), scores
+
+
+class Stage(nn.Module):
+    """The way to one grid, and the blocks on it. `origins` (N,) are the grid's positions in the first grid."""
+
+    origins: Tensor
+    subsample: Subsample
+
+    def __init__(self, config: EvoLeViTConfig, index: int) -> None:
+        super().__init__()
+        width, key_width = config.widths[index], config.key_width
+        if index > 0:
+            self.subsample = Subsample(config.grids[index - 1], config.widths[index - 1], key_width, width)
+        self.blocks = nn.ModuleList(Block(width, config.heads[index], key_width) for _ in range(config.depths[index]))
+        self.register_buffer("origins", torch.tensor(config.origins(index)), persistent=False)
+
+
+class EvoLeViT(Network):
+    """The network; `class_head` adds the heads on the class token that serve training only."""
+
+    def __init__(self, config: EvoLeViTConfig, class_head: bool = False) -> None:
+        super().__init__()
+        self.config: EvoLeViTConfig = config
+        first, last = config.widths[0], config.widths[-1]
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, first))
+        self.pos_embed = nn.Parameter(torch.zeros(1, config.tokens + 1, first))
+        self.patch_embed = nn.Sequential(
+            ConvBN(3, first // 8),
+            nn.Hardswish(),
+            ConvBN(first // 8, first // 4),
+            nn.Hardswish(),
+            ConvBN(first // 4, first // 2),
+            nn.Hardswish(),
+            ConvBN(first // 2, first),
+        )
+        self.stages = nn.ModuleList(Stage(config, index) for index in range(len(config.depths)))
+        self.head = TwinHead(last, config.num_classes)
+        if class_head:
+            self.head_cls = TwinHead(last, config.num_classes)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) to the sequence (B, N + 1, C) of class and patch tokens, positions added."""
+        patches = self.patch_embed(images).flatten(2).transpose(1, 2)
+        # Row 0 is padding plus a constant, so that no operator needs to know the batch size.
+        constant = self.pos_embed + F.pad(self.cls_token, (0, 0, 0, self.config.tokens))
+        return F.pad(patches, (0, 0, 1, 0)) + constant
+
+    def evolve(self, images: Tensor) -> Evolved:
+        """Run all blocks on images (B, 3, H, W), already normalised.
+
+        `selected` tells positions in the first grid, `scores` are those of the grid that was selected from.
+        """
+        x = self.embed(images)
+        segments = self.config.segments
+        last = segments[-1][-1]
+        scores: Tensor | None = None
+        selected, chosen_by = [], []
+        for index, (stage, runs) in enumerate(zip(self._stages, segments, strict=True)):
+            if index > 0:
+                x, scores = stage.subsample(x, scores)
+            tokens = x.shape[1] - 1
+            for run in runs:
+                if run.keep == tokens:
+                    x, scores = self._run(run, x, scores)
+                    continue
+                assert scores is not None  # config.scored covers the blocks before every selection
+                _, positions = top_k(scores, run.keep)
+                selected.append(stage.origins[positions])
+                chosen_by.append(scores)
+                slow, rows = split_tokens(x, positions)
+                before = torch.cat([slow, representative_token(x, scores, positions)], dim=1)
+                after, slow_scores = self._run(run, before, scores.gather(1, positions))
+                # What the representative token gained, every fast token gains.
+                gained = after - before
+                if run is last:
+                    total = gained[:, 1:-1].sum(dim=1) + (tokens - run.keep) * gained[:, -1]
+                    pooled = x[:, 1:].mean(dim=1) + total / tokens
+                    return Evolved(pooled, after[:, 0], tuple(selected), tuple(chosen_by))
+                x = merge_tokens(x + gained[:, -1:], after[:, :-1], rows)
+                scores = None if slow_scores is None else scores.scatter(1, positions, slow_scores)
+        return Evolved(x[:, 1:].mean(dim=1), x[:, 0], tuple(selected), tuple(chosen_by))
+
+    @property
+    def _stages(self) -> list[Stage]:
+        return cast("list[Stage]", list(self.stages))
+
+    def _run(self, run: Segment, x: Tensor, scores: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The blocks of one segment on x (B, rows, C) and its scores (B, K), both moved on.
+
+        A representative token, in the last row, takes part in the attention but has no score.
+        """
+        blocks = [cast("Block", block) for stage in self._stages for block in stage.blocks]
+        for index in run.blocks:
+            block = blocks[index]
+            x, attention = block(x, index in self.config.scored)
+            if attention is None:
+                scores = None
+            else:
+                attention = attention[:, : run.keep]
+                scores = attention if scores is None else blend(scores, attention, blocks[index].attn.tradeoff())
+        return x, scores
+
+    def classify(self, evolved: Evolved) -> Tensor:
+        """Class logits (B, classes) from the pooled patch tokens."""
+        logits: Tensor = self.head(evolved.pooled)
+        return logits
+
+    def classify_class_token(self, evolved: Evolved) -> Tensor:
+        """Class logits (B, classes) from the class token, which training uses to give its attention a meaning."""
+        logits: Tensor = self.head_cls(evolved.class_token)
+        return logits

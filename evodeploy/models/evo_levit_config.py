@@ -1,0 +1,160 @@
+"""The Evo-LeViT variants as frozen data, and what a model of any other size needs to be built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from evodeploy.errors import UsageError
+from evodeploy.models.segment import Segment
+from evodeploy.specs import Selection
+
+ALWAYS_DENSE = 2  # the network's first blocks, which run on all tokens in every variant
+STEM_STRIDE = 16  # four convolutions of stride 2 make one token of 16×16 pixels
+
+
+def selecting_stages(depths: tuple[int, ...]) -> tuple[int, ...]:
+    """The stages, of `depths` blocks each, with blocks beyond those that always run on all tokens."""
+    return tuple(stage for stage in range(len(depths)) if sum(depths[: stage + 1]) > ALWAYS_DENSE)
+
+
+@dataclass(frozen=True)
+class EvoLeViTConfig:
+    """An Evo-LeViT: stages of blocks on ever coarser grids, whose blocks run on selected tokens.
+
+    `widths`, `heads` and `depths` have one entry per stage; `key_width` is the width of one head's query and key, half
+    of its value's. Blocks are numbered through all stages; the subsampling between two stages is no block.
+    `keep_ratios` has one entry per selecting stage: the share of the tokens of its grid that take the slow path.
+    """
+
+    name: str
+    widths: tuple[int, ...]
+    heads: tuple[int, ...]
+    depths: tuple[int, ...]
+    key_width: int
+    image_size: int = 224
+    num_classes: int = 1000
+    selection: Selection = "stage"
+    keep_ratios: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+    def __post_init__(self) -> None:
+        if not len(self.widths) == len(self.heads) == len(self.depths) or 0 in self.depths:
+            raise UsageError(f"{self.name} needs a width, a number of heads and at least one block for every stage")
+        if self.image_size % STEM_STRIDE:
+            raise UsageError(f"{self.name} takes image sizes that are multiples of 16, not {self.image_size}")
+        if any(width % 8 for width in self.widths[:1]) or any(width % self.key_width for width in self.widths[:-1]):
+            raise UsageError(
+                f"the widths {self.widths} of {self.name} must be multiples of its key width {self.key_width}, "
+                "and the first a multiple of 8"
+            )
+        if len(self.keep_ratios) != len(self.stages):
+            raise UsageError(
+                f"{len(self.keep_ratios)} keep ratios given, but {self.name} has {len(self.stages)} selecting stages"
+            )
+        for ratio, stage in zip(self.keep_ratios, selecting_stages(self.depths), strict=True):
+            if not 0 < ratio <= 1:
+                raise UsageError(f"keep ratio {ratio:g} is outside (0, 1]")
+            if self.kept(ratio, stage) < 1:
+                raise UsageError(
+                    f"keep ratio {ratio:g} keeps none of the {self.grids[stage] ** 2} tokens that "
+                    f"{self.name} has in stage {stage}"
+                )
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels along one side of the patch that a token of the first grid stands for."""
+        return STEM_STRIDE
+
+    @property
+    def grid(self) -> int:
+        """Tokens along one side of the first grid."""
+        return self.image_size // STEM_STRIDE
+
+    @property
+    def grids(self) -> tuple[int, ...]:
+        """Tokens along one side of each stage's grid: every second row and column of the one before."""
+        grids = [self.grid]
+        for _ in self.depths[1:]:
+            grids.append((grids[-1] + 1) // 2)
+        return tuple(grids)
+
+    @property
+    def tokens(self) -> int:
+        """Patch tokens N of the first grid."""
+        return self.grid**2
+
+    def kept(self, ratio: float, stage: int = 0) -> int:
+        """K = int(ratio · N), the number of tokens on the slow path, of the N in the grid of `stage`."""
+        return int(ratio * self.grids[stage] ** 2)
+
+    def origins(self, stage: int) -> tuple[int, ...]:
+        """For each token of the grid of `stage`, its position in the first grid."""
+        stride, side = 2**stage, range(self.grids[stage])
+        return tuple(stride * (row * self.grid + column) for row in side for column in side)
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """The block at which each selecting stage begins; a stage whose blocks are all dense is none."""
+        return tuple(max(sum(self.depths[:stage]), ALWAYS_DENSE) for stage in selecting_stages(self.depths))
+
+    @property
+    def segments(self) -> tuple[tuple[Segment, ...], ...]:
+        """Each stage's blocks in runs that share one set of slow tokens, in order."""
+        ratios = dict(zip(selecting_stages(self.depths), self.keep_ratios, strict=True))
+        return tuple(self._segments(stage, ratios.get(stage, 1.0)) for stage in range(len(self.depths)))
+
+    def _segments(self, stage: int, ratio: float) -> tuple[Segment, ...]:
+        start = sum(self.depths[:stage])
+        blocks = tuple(range(start, start + self.depths[stage]))
+        dense = tuple(block for block in blocks if block < ALWAYS_DENSE)
+        rest = blocks[len(dense) :]
+        groups = [rest] if self.selection == "stage" else [(block,) for block in rest]
+        runs = (Segment(dense, self.kept(1.0, stage)), *(Segment(group, self.kept(ratio, stage)) for group in groups))
+        return tuple(run for run in runs if run.blocks)
+
+    @property
+    def selecting(self) -> tuple[int, ...]:
+        """The blocks before which tokens are selected."""
+        return tuple(
+            run.blocks[0]
+            for stage, runs in enumerate(self.segments)
+            for run in runs
+            if run.keep < self.kept(1.0, stage)
+        )
+
+    @property
+    def scored(self) -> frozenset[int]:
+        """The blocks whose class attention can still reach a selection or a representative token.
+
+        t is learnt and below 1, so the past is never replaced whole: those are all blocks before the last selection.
+        """
+        return frozenset(range(max(self.selecting, default=0)))
+
+    @property
+    def tokens_per_block(self) -> tuple[int, ...]:
+        """Patch tokens that each block computes on, the representative token not counted."""
+        return tuple(run.keep for runs in self.segments for run in runs for _ in run.blocks)
+
+
+def _variants() -> dict[str, EvoLeViTConfig]:
+    sizes = {
+        "128S": ((128, 256, 384), (4, 6, 8), (2, 3, 4), 16),
+        "128": ((128, 256, 384), (4, 8, 12), (4, 4, 4), 16),
+        "192": ((192, 288, 384), (3, 5, 6), (4, 4, 4), 32),
+        "256": ((256, 384, 512), (4, 6, 8), (4, 4, 4), 32),
+        "384": ((384, 512, 768), (6, 9, 12), (4, 4, 4), 32),
+    }
+    images = {224: "", 384: "_384"}
+    table = (
+        EvoLeViTConfig(
+            f"EvoLeViT_{size}{suffix}",
+            *shape,
+            image_size=pixels,
+            keep_ratios=(0.5, 0.5) if size == "128S" else (0.5, 0.5, 0.5),
+        )
+        for size, shape in sizes.items()
+        for pixels, suffix in images.items()
+    )
+    return {config.name: config for config in table}
+
+
+EVO_LEVIT = _variants()

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+import torch
+from levit_cases import INDEX, golden_images, golden_outputs, network, published, random_images, relative_error, small
+from levit_cases import weights as small_weights
+from torch import nn
+
+from evodeploy.models.checkpoint import random_model
+from evodeploy.models.evo_levit import EvoLeViT
+from evodeploy.models.evo_levit_layout import LAYOUT
+from evodeploy.models.folding import folded
+from evodeploy.models.zoo import ZOO, EvoDeiTConfig
+
+
+@pytest.mark.parametrize("pad_keys", [False, True])
+@pytest.mark.parametrize("changes", [{}, {"selection": "layer"}, {"keep_ratios": (1.0, 1.0, 1.0)}])
+def test_folding_is_exact(changes, pad_keys):
+    config = small(**changes)
+    model, images = network(config, small_weights(config)), random_images(config)
+    short = folded(model, pad_keys)
+    with torch.inference_mode():
+        before, after = model.evolve(images), short.evolve(images)
+        assert relative_error(short(images), model(images)) < 1e-12
+    assert relative_error(after.class_token, before.class_token) < 1e-12
+    assert len(after.selected) == len(before.selected)
+    for got, expected in zip(after.selected, before.selected, strict=True):
+        assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("pad_keys", [False, True])
+@pytest.mark.parametrize("tag", ["EvoLeViT_128S", "EvoLeViT_256"])
+def test_folded_in_single_precision_gives_the_golden_outputs(tag, pad_keys):
+    config = ZOO[INDEX[tag]["model"]]
+    model = EvoLeViT(config, class_head=True).eval()
+    model.load_state_dict(LAYOUT.to_module(LAYOUT.canonical(published(config.name))))
+    short, expected = folded(model, pad_keys), golden_outputs(tag)
+    with torch.inference_mode():
+        evolved = short.evolve(golden_images(tag))
+    for i, positions in enumerate(evolved.selected):
+        np.testing.assert_array_equal(positions.sort(dim=1).values, expected[f"selected_{i}"])
+    assert relative_error(short.classify(evolved), torch.from_numpy(expected["logits"])) < 1e-5
+
+
+def test_nothing_is_left_to_fold_and_the_original_is_as_it_was():
+    config = small()
+    model = EvoLeViT(config, class_head=True).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    short = folded(model)
+    assert not any(isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) for module in short.modules())
+    assert isinstance(short.head, nn.Linear) and isinstance(short.head_cls, nn.Linear)
+    assert all(tensor.dtype == torch.float32 for tensor in short.parameters())
+    assert not short.training and not any(tensor.requires_grad for tensor in short.parameters())
+    assert model.training and all(tensor.requires_grad for tensor in model.parameters())
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_padded_queries_and_keys_are_as_wide_as_the_values(monkeypatch):
+    config, widths = small(), set()
+    attend = nn.functional.scaled_dot_product_attention
+
+    def watching(query, key, value, **options):
+        widths.add((query.shape[-1], key.shape[-1], value.shape[-1], options["scale"]))
+        return attend(query, key, value, **options)
+
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", watching)
+    model = network(config, small_weights(config))
+    folded(model, pad_keys=True)(random_images(config))
+    assert widths == {(16, 16, 16, 8**-0.5), (32, 32, 32, 8**-0.5)}
+    widths.clear()
+    folded(model)(random_images(config))
+    assert widths == {(8, 8, 16, 8**-0.5), (8, 8, 32, 8**-0.5)}
+
+
+def test_a_network_without_batch_norms_is_copied():
+    config = EvoDeiTConfig("tiny", width=32, heads=2, depth=6, image_size=64, stages=(2, 4), num_classes=5)
+    model = random_model(config).module
+    short = folded(model, pad_keys=True)
+    assert short is not model
+    assert all(torch.equal(a, b) for a, b in zip(short.parameters(), model.parameters(), strict=True))
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(short(images), model(images))
