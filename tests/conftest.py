@@ -1,50 +1,15 @@
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from cases import SMALL
 
 from evodeploy.models.checkpoint import layout_for, random_model, save_checkpoint
-from evodeploy.models.zoo import EvoDeiTConfig
 
-sys.path.insert(0, str(Path(__file__).parent))
-from golden import recipe
-
-GOLDEN = Path(__file__).parent / "golden"
-torch.set_num_threads(2)
-
-
-def golden_state(model: str) -> dict[str, torch.Tensor]:
-    keys = json.loads((GOLDEN / "keys" / f"{model}.json").read_text())
-    return {name: torch.from_numpy(value) for name, value in recipe.checkpoint(keys).items()}
-
-
-def golden_entries(prefix: str) -> list[str]:
-    return [tag for tag in json.loads((GOLDEN / "index.json").read_text()) if tag.startswith(prefix)]
-
-
-def golden_entry(tag: str) -> tuple[dict, np.ndarray, dict[str, np.ndarray]]:
-    """The entry of the index, its images, and what the reference computes for them."""
-    entry = json.loads((GOLDEN / "index.json").read_text())[tag]
-    images = recipe.images(entry["batch"], entry["image_size"], entry["seed"])
-    return entry, images, dict(np.load(GOLDEN / "outputs" / f"{tag}.npz"))
-
-
-SMALL = EvoDeiTConfig(
-    "evo_deit_test",
-    width=64,
-    heads=2,
-    depth=6,
-    image_size=64,
-    patch_size=8,
-    mlp_ratio=2.0,
-    num_classes=10,
-    stages=(2, 4),
-)
+torch.set_num_threads(1)  # networks this small only wait for their threads
 
 
 @pytest.fixture(scope="session")

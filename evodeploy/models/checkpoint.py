@@ -111,7 +111,7 @@ def layout_of(state: State, source: object) -> Layout[Any]:
     raise BadFileError(f"{source} is not an {families} checkpoint: its {len(state)} tensors are named {some}, …")
 
 
-def layout_for(config: ModelConfig) -> Layout:
+def layout_for(config: ModelConfig) -> Layout[Any]:
     """The layout of the family that `config` belongs to."""
     return next(layout for layout in LAYOUTS if isinstance(config, layout.config))
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import SMALL
+from cases import SMALL
 
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.engines.openvino_engine import OpenVinoEngine

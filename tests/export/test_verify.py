@@ -3,13 +3,12 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import torch
+from cases import SMALL
 from onnx import numpy_helper
 
 from evodeploy.export.verify import CLEAR_MARGIN, clear_images, selection_margins, verify_export
 from evodeploy.models.checkpoint import random_model
 from evodeploy.onnx_files import read_onnx, write_onnx
-
-from conftest import SMALL  # isort: skip
 
 
 def test_a_faithful_export_passes_every_check(small, small_onnx):

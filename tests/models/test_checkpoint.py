@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from conftest import SMALL, golden_state
+from cases import SMALL, published
 
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.models.checkpoint import load_checkpoint, random_model, read_checkpoint, save_checkpoint
@@ -69,7 +69,7 @@ def test_the_format_before_torch_1_6(tmp_path, small_state, same):
 def test_safetensors(tmp_path):
     from safetensors.torch import save_file
 
-    state = golden_state("evo_deit_tiny_patch16_224")
+    state = published("evo_deit_tiny_patch16_224")
     save_file(state, tmp_path / "c.safetensors")
     loaded = load_checkpoint(tmp_path / "c.safetensors")
     assert loaded.config == ZOO["evo_deit_tiny_patch16_224"]
@@ -77,7 +77,7 @@ def test_safetensors(tmp_path):
 
 @pytest.mark.parametrize("name", sorted(name for name in ZOO if name.startswith("evo_deit")))
 def test_published_variants_are_told_from_their_tensors(tmp_path, name):
-    torch.save(golden_state(name), tmp_path / "c.pth")
+    torch.save(published(name), tmp_path / "c.pth")
     loaded = load_checkpoint(tmp_path / "c.pth")
     assert loaded.config == ZOO[name]
     assert loaded.info.image_size == ZOO[name].image_size
@@ -85,7 +85,7 @@ def test_published_variants_are_told_from_their_tensors(tmp_path, name):
 
 
 def test_training_only_heads_may_be_absent(tmp_path):
-    state = golden_state("evo_deit_tiny_patch16_224")
+    state = published("evo_deit_tiny_patch16_224")
     torch.save({k: v for k, v in state.items() if "_cls." not in k}, tmp_path / "c.pth")
     assert load_checkpoint(tmp_path / "c.pth").config == ZOO["evo_deit_tiny_patch16_224"]
 
@@ -165,12 +165,12 @@ def test_missing_unexpected_and_misshapen_tensors_are_listed(tmp_path, small_sta
 
 def test_weights_that_are_not_finite_are_refused(tmp_path, small_state):
     state = small_state | {"head.bias": torch.full((10,), torch.nan)}
-    with pytest.raises(BadFileError, match="not finite .head.bias"):
+    with pytest.raises(BadFileError, match=r"not finite .head.bias"):
         load_checkpoint(saved(tmp_path, {"model": state, "args": ARGS}))
 
 
 def test_another_network_is_refused_by_its_names(tmp_path):
-    with pytest.raises(BadFileError, match="not an Evo-DeiT.* conv1.weight"):
+    with pytest.raises(BadFileError, match=r"not an Evo-DeiT.* conv1.weight"):
         load_checkpoint(saved(tmp_path, {"conv1.weight": torch.zeros(3)}))
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, golden_entries, golden_entry, golden_state
+from cases import INDEX, SMALL, golden_images, golden_outputs, golden_tags, published
 from reference import evo_deit
 
 from evodeploy.models import evo_deit_layout
@@ -14,15 +14,15 @@ from evodeploy.models.evo_deit import EvoDeiT
 from evodeploy.models.zoo import ZOO, dense_twin, with_selection
 
 
-@pytest.mark.parametrize("tag", golden_entries("evo_deit"))
+@pytest.mark.parametrize("tag", golden_tags("evo_deit"))
 def test_golden(tag):
-    entry, images, expected = golden_entry(tag)
+    entry, images, expected = INDEX[tag], golden_images(tag), golden_outputs(tag)
     config = with_selection(ZOO[entry["model"]], selection=entry["selection"])
-    state = {k: v for k, v in golden_state(entry["model"]).items() if not k.startswith(("head_cls", "norm_cls"))}
+    state = {k: v for k, v in published(entry["model"]).items() if not k.startswith(("head_cls", "norm_cls"))}
     network = EvoDeiT(config).eval()
     network.load_state_dict(evo_deit_layout.to_module(state))
     with torch.inference_mode():
-        evolved = network.evolve(torch.from_numpy(images))
+        evolved = network.evolve(images)
         logits = network.classify(evolved).numpy()
     assert len(evolved.selected) == sum(name.startswith("selected_") for name in expected)
     for i, positions in enumerate(evolved.selected):

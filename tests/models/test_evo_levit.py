@@ -1,19 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from levit_cases import (
-    INDEX,
-    TAGS,
-    Oracle,
-    golden_images,
-    golden_outputs,
-    network,
-    published,
-    random_images,
-    relative_error,
-    small,
-    weights,
-)
+from cases import INDEX, golden_images, golden_outputs, published
+from levit_cases import TAGS, Oracle, network, random_images, relative_error, small, weights
 
 from evodeploy.models import evo_levit
 from evodeploy.models.evo_levit import EvoLeViT

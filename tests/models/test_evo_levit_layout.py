@@ -3,7 +3,8 @@ import json
 
 import pytest
 import torch
-from levit_cases import GOLDEN, published, random_images, small
+from cases import GOLDEN, published
+from levit_cases import random_images, small
 
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.models.checkpoint import load_checkpoint, random_model, save_checkpoint

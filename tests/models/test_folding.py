@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from levit_cases import INDEX, golden_images, golden_outputs, network, published, random_images, relative_error, small
+from cases import INDEX, golden_images, golden_outputs, published
+from levit_cases import network, random_images, relative_error, small
 from levit_cases import weights as small_weights
 from torch import nn
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import SMALL
+from cases import SMALL
 
 from evodeploy.errors import UsageError
 from evodeploy.models.cost import cost_of

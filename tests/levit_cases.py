@@ -1,40 +1,17 @@
-"""Golden entries, small networks, and Evo-LeViT once more: written from its description, image by image."""
+"""Small Evo-LeViTs, and the network once more: written from its description, image by image."""
 
-import importlib.util
-import json
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from cases import golden_tags, recipe
 
 from evodeploy.models.evo_levit import EvoLeViT
 from evodeploy.models.evo_levit_config import EvoLeViTConfig
 from evodeploy.models.evo_levit_layout import LAYOUT
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-INDEX = json.loads((GOLDEN / "index.json").read_text())
-TAGS = [tag for tag in INDEX if tag.startswith("EvoLeViT")]
-
-_spec = importlib.util.spec_from_file_location("recipe", GOLDEN / "recipe.py")
-recipe = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(recipe)
-
-
-def published(model):
-    """The published state dict of `model`, both names of every block."""
-    keys = json.loads((GOLDEN / "keys" / f"{model}.json").read_text())
-    return {name: torch.from_numpy(np.array(value)) for name, value in recipe.checkpoint(keys).items()}
-
-
-def golden_images(tag):
-    entry = INDEX[tag]
-    return torch.from_numpy(recipe.images(entry["batch"], entry["image_size"], entry["seed"]))
-
-
-def golden_outputs(tag):
-    return dict(np.load(GOLDEN / "outputs" / f"{tag}.npz"))
+TAGS = golden_tags("EvoLeViT")
 
 
 def small(**changes):
