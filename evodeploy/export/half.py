@@ -17,7 +17,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from evodeploy.errors import UsageError
 
 # Where the scores of a selection come from: the search upstream of TopK ends at these.
-_SCORE_SOURCES = {"MatMul", "Gemm", "Conv", "LayerNormalization", "Attention"}
+_SCORE_SOURCES = {"MatMul", "Gemm", "Conv", "LayerNormalization", "Attention", "Split"}
 _FP16_MAX = float(np.finfo(np.float16).max)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from evodeploy.models.network import Evolved, Network
 from evodeploy.models.segment import Segment
-from evodeploy.models.selection import blend, class_attention, merge_tokens, split_tokens, top_k
+from evodeploy.models.selection import class_logits, global_attention, merge_tokens, split_tokens, top_k
 from evodeploy.models.zoo import EvoDeiTConfig
 
 
@@ -26,13 +26,14 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, scored: bool) -> tuple[Tensor, Tensor | None]:
-        """Map (B, N + 1, C) to the same shape, and to the class attention (B, N) where `scored`."""
+        """Map (B, N + 1, C) to the same shape, and to the class token's logits (B, h, N + 1) where `scored`."""
         _, rows, width = x.shape
-        qkv = self.qkv(x).reshape(-1, rows, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        query, key, value = qkv.unbind(0)
-        mixed = F.scaled_dot_product_attention(query, key, value, scale=query.shape[-1] ** -0.5)
-        attention = class_attention(query[:, :, :1], key) if scored else None
-        return self.proj(mixed.transpose(1, 2).reshape(-1, rows, width)), attention
+        qkv = self.qkv(x).reshape(-1, rows, 3 * self.heads, width // self.heads).transpose(1, 2)
+        query, key, value = qkv.split(self.heads, dim=1)
+        scale = query.shape[-1] ** -0.5
+        mixed = F.scaled_dot_product_attention(query, key, value, scale=scale)
+        logits = class_logits(query[:, :, :1], key, scale) if scored else None
+        return self.proj(mixed.transpose(1, 2).reshape(-1, rows, width)), logits
 
 
 class Mlp(nn.Module):
@@ -60,7 +61,7 @@ class Block(nn.Module):
         self.mlp = Mlp(config.width, int(config.width * config.mlp_ratio))
 
     def forward(self, x: Tensor, scored: bool) -> tuple[Tensor, Tensor | None]:
-        """Map (B, N + 1, C) to the same shape, and to the class attention (B, N) where `scored`."""
+        """Map (B, N + 1, C) to the same shape, and to the class token's logits (B, h, N + 1) where `scored`."""
         residual, attention = self.attn(self.norm1(x), scored)
         x = x + residual
         return x + self.mlp(self.norm2(x)), attention
@@ -118,14 +119,13 @@ class EvoDeiT(Network):
 
     def _run(self, run: Segment, x: Tensor, scores: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The blocks of one segment on x (B, K + 1, C) and its scores (B, K), both moved on."""
+        logits, tradeoffs = [], []
         for block in run.blocks:
-            x, attention = self.blocks[block](x, block in self.config.scored)
-            if attention is None:
-                scores = None
-            else:
-                attention = attention.detach()
-                scores = attention if scores is None else blend(scores, attention, self.config.tradeoff(block))
-        return x, scores
+            x, seen = self.blocks[block](x, block in self.config.scored)
+            if seen is not None:
+                logits.append(seen.detach())
+                tradeoffs.append(self.config.tradeoff(block))
+        return x, global_attention(scores, logits, tradeoffs) if run.blocks[-1] in self.config.scored else None
 
     def classify(self, evolved: Evolved) -> Tensor:
         """Class logits (B, classes) from the pooled patch tokens."""

@@ -17,6 +17,8 @@ from evodeploy.models.segment import Segment
 from evodeploy.models.selection import (
     blend,
     class_attention,
+    class_logits,
+    global_attention,
     merge_tokens,
     representative_token,
     split_tokens,
@@ -102,13 +104,13 @@ class Attention(nn.Module):
         self.learn_tradeoff = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor, scored: bool) -> tuple[Tensor, Tensor | None]:
-        """Map (B, rows, C) to the same shape, and to the class attention (B, rows - 1) where `scored`."""
+        """Map (B, rows, C) to the same shape, and to the class token's logits (B, h, rows) where `scored`."""
         widths = (self.key_width, self.key_width, self.value_width)
         query, key, value = _per_head(self.qkv(x), self.heads).split_with_sizes(widths, dim=-1)
         mixed = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
         mixed = mixed.transpose(1, 2).reshape(-1, x.shape[1], self.heads * self.value_width)
-        attention = class_attention(query[:, :, :1], key, self.scale) / self.heads if scored else None
-        return self.proj(F.hardswish(mixed)), attention
+        logits = class_logits(query[:, :, :1], key, self.scale) if scored else None
+        return self.proj(F.hardswish(mixed)), logits
 
     def tradeoff(self) -> Tensor:
         """How much of the global class attention this module's own replaces: t, in (0, 1)."""
@@ -147,7 +149,8 @@ class SubsampleAttention(nn.Module):
         mixed = mixed.transpose(1, 2).reshape(-1, len(self.rows), self.heads * self.value_width)
         attention = None
         if scored:
-            attention = class_attention(query[:, :, :1], key, self.scale).index_select(1, self.sampled) / self.heads
+            logits = class_logits(query[:, :, :1], key, self.scale)
+            attention = class_attention(logits).index_select(1, self.sampled) / self.heads
         return self.proj(F.hardswish(mixed)), attention
 
     def tradeoff(self) -> Tensor:
@@ -178,7 +181,7 @@ class Block(nn.Module):
         self.mlp = Mlp(width)
 
     def forward(self, x: Tensor, scored: bool) -> tuple[Tensor, Tensor | None]:
-        """Map (B, rows, C) to the same shape, and to the class attention (B, rows - 1) where `scored`."""
+        """Map (B, rows, C) to the same shape, and to the class token's logits (B, h, rows) where `scored`."""
         residual, attention = self.attn(x, scored)
         x = x + residual
         return x + self.mlp(x), attention
@@ -292,15 +295,16 @@ class EvoLeViT(Network):
         A representative token, in the last row, takes part in the attention but has no score.
         """
         blocks = [cast("Block", block) for stage in self._stages for block in stage.blocks]
+        logits, tradeoffs, heads = [], [], 1
         for index in run.blocks:
-            block = blocks[index]
-            x, attention = block(x, index in self.config.scored)
-            if attention is None:
-                scores = None
-            else:
-                attention = attention[:, : run.keep]
-                scores = attention if scores is None else blend(scores, attention, blocks[index].attn.tradeoff())
-        return x, scores
+            attention = blocks[index].attn
+            x, seen = blocks[index](x, index in self.config.scored)
+            if seen is not None:
+                logits.append(seen)
+                tradeoffs.append(attention.tradeoff())
+                heads = attention.heads
+        scored = run.blocks[-1] in self.config.scored
+        return x, global_attention(scores, logits, tradeoffs, 1 / heads) if scored else None
 
     def classify(self, evolved: Evolved) -> Tensor:
         """Class logits (B, classes) from the pooled patch tokens."""

@@ -6,9 +6,13 @@ class token in row 0, so that patch token i is row i + 1.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+Share = float | Tensor
 
 
 @torch.library.custom_op("evodeploy::top_k", mutates_args=())
@@ -32,22 +36,61 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, indices
 
 
-def class_attention(query: Tensor, keys: Tensor, scale: float | None = None) -> Tensor:
-    """Attention of the class token over the patch tokens, summed over heads: (B, N).
+def class_logits(query: Tensor, keys: Tensor, scale: float) -> Tensor:
+    """Attention of the class token over all tokens, before the softmax: (B, h, N + 1).
 
-    `query` (B, h, 1, d) is the class token's, `keys` (B, h, N + 1, d) are everyone's; the softmax runs over all
-    N + 1 of them, at `scale`, or d^-1/2.
+    `query` (B, h, 1, d) is the class token's, `keys` (B, h, N + 1, d) are everyone's. Written as a sum, not as the
+    matrix product that it is: engines compute it where they write the keys, for which a product of one row would need
+    a kernel of its own, and its padding another.
     """
-    logits = (query * (scale or query.shape[-1] ** -0.5)) @ keys.transpose(-2, -1)
-    summed: Tensor = logits.softmax(dim=-1).sum(dim=(1, 2))
-    return summed[:, 1:]
+    return (query * keys).sum(dim=-1) * scale
+
+
+def class_attention(logits: Tensor) -> Tensor:
+    """What the class token's `logits` (B, h, N + 1) give the patch tokens, summed over heads: (B, N)."""
+    return logits.softmax(dim=-1).sum(dim=1)[:, 1:]
 
 
 def blend(scores: Tensor, attention: Tensor, tradeoff: float | Tensor) -> Tensor:
     """Global class attention g ← (1 - t)·g + t·c."""
-    if isinstance(tradeoff, float) and tradeoff == 1.0:
-        return attention
     return (1 - tradeoff) * scores + tradeoff * attention
+
+
+def global_attention(
+    scores: Tensor | None, logits: Sequence[Tensor], tradeoffs: Sequence[Share], head_share: float = 1.0
+) -> Tensor:
+    """Blend over blocks that see the same tokens, one after the other, as one softmax and one weighted sum.
+
+    Returns g (B, N). c is the softmax of a block's class `logits` (B, h, ≥ N + 1), summed over heads, times
+    `head_share`. `scores` is g before; without it the first c stands in.
+    """
+    past, *shares = shares_of(tradeoffs, begun=scores is not None)
+    attention = torch.cat([*logits], dim=1).softmax(dim=-1) if len(logits) > 1 else logits[0].softmax(dim=-1)
+    attention = attention[:, :, 1:] if scores is None else attention[:, :, 1 : scores.shape[1] + 1]
+    heads = logits[0].shape[1]
+    weights = [_repeated(share * head_share, heads, attention) for share in shares]
+    gained = (attention * torch.cat(weights).unsqueeze(-1)).sum(dim=1)
+    return gained if scores is None or _is_number(past, 0.0) else past * scores + gained
+
+
+def shares_of(tradeoffs: Sequence[Share], begun: bool) -> list[Share]:
+    """What blending with each of `tradeoffs` in turn leaves of g, then of every c; not `begun`, g is the first c."""
+    shares: list[Share] = []
+    left: Share = 1.0
+    for tradeoff in reversed(tradeoffs if begun else tradeoffs[1:]):
+        shares.append(left * tradeoff)
+        left = left * (1.0 - tradeoff)
+    if not begun:
+        shares, left = [*shares, left], 0.0
+    return [left, *reversed(shares)]
+
+
+def _repeated(share: Share, heads: int, like: Tensor) -> Tensor:
+    return share.expand(heads) if isinstance(share, Tensor) else like.new_full((heads,), share)
+
+
+def _is_number(share: Share, number: float) -> bool:
+    return not isinstance(share, Tensor) and share == number
 
 
 def split_tokens(sequence: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:

@@ -79,10 +79,10 @@ def test_class_attention_is_computed_only_where_it_reaches_the_output(changes, c
 
     def counting(*args):
         counted.append(args)
-        return class_attention(*args)
+        return class_logits(*args)
 
-    class_attention = evo_levit.class_attention
-    monkeypatch.setattr(evo_levit, "class_attention", counting)
+    class_logits = evo_levit.class_logits
+    monkeypatch.setattr(evo_levit, "class_logits", counting)
     network(config, weights(config))(random_images(config))
     assert len(counted) == calls
 

@@ -44,13 +44,32 @@ def test_class_attention_is_the_class_row_of_the_softmax():
     generator = torch.Generator().manual_seed(0)
     query, keys = torch.randn(2, 3, 5, 8, generator=generator), torch.randn(2, 3, 5, 8, generator=generator)
     whole = torch.einsum("bhid,bhjd->bhij", query, keys).div(8**0.5).softmax(-1)
-    torch.testing.assert_close(selection.class_attention(query[:, :, :1], keys), whole[:, :, 0, 1:].sum(1))
+    logits = selection.class_logits(query[:, :, :1], keys, 8**-0.5)
+    torch.testing.assert_close(selection.class_attention(logits), whole[:, :, 0, 1:].sum(1))
 
 
-def test_blend_replaces_all_at_one_and_half_at_a_half():
-    old, new = torch.tensor([[2.0, 4.0]]), torch.tensor([[4.0, 0.0]])
-    assert selection.blend(old, new, 1.0) is new
-    assert selection.blend(old, new, 0.5).tolist() == [[3.0, 2.0]]
+def test_blend_keeps_half_at_a_half():
+    assert selection.blend(torch.tensor([[2.0, 4.0]]), torch.tensor([[4.0, 0.0]]), 0.5).tolist() == [[3.0, 2.0]]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize(
+    "tradeoffs", [[0.5], [1.0], [0.5, 0.5, 0.5], [0.3, 1.0, 0.5], [torch.tensor([0.2]), torch.tensor([0.7])]]
+)
+def test_all_blocks_blended_at_once_are_the_blocks_blended_in_turn(begun, tradeoffs):
+    generator = torch.Generator().manual_seed(1)
+    logits = [torch.randn(2, 3, 6, generator=generator, dtype=torch.float64) for _ in tradeoffs]
+    expected = scores = torch.rand(2, 5, generator=generator, dtype=torch.float64) if begun else None
+    for seen, tradeoff in zip(logits, tradeoffs, strict=True):
+        attention = selection.class_attention(seen) / 3
+        expected = attention if expected is None else selection.blend(expected, attention, tradeoff)
+    torch.testing.assert_close(selection.global_attention(scores, logits, tradeoffs, 1 / 3), expected)
+
+
+def test_a_token_after_the_scored_ones_takes_part_in_the_softmax_alone():
+    logits, scores = torch.randn(2, 3, 7), torch.rand(2, 5)
+    got = selection.global_attention(scores, [logits], [0.5])
+    torch.testing.assert_close(got, 0.5 * scores + 0.5 * selection.class_attention(logits)[:, :5])
 
 
 def test_splitting_and_merging_touch_only_the_selected():
