@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from evodeploy.models.network import Evolved, Network
 from evodeploy.models.segment import Segment
-from evodeploy.models.selection import class_logits, global_attention, merge_tokens, split_tokens, top_k
+from evodeploy.models.selection import class_logits, global_attention, split_tokens, take_tokens, top_k
 from evodeploy.models.zoo import EvoDeiTConfig
 
 
@@ -92,29 +92,38 @@ class EvoDeiT(Network):
         return F.pad(patches, (0, 0, 1, 0)) + constant
 
     def evolve(self, images: Tensor) -> Evolved:
-        """Run all blocks on images (B, 3, H, W), already normalised."""
+        """Run all blocks on images (B, 3, H, W), already normalised.
+
+        A selection puts the patch tokens in the order of their scores, and so they stay: the slow tokens in front, the
+        fast ones behind, and merging is putting one behind the other. Nothing after the positions were added depends
+        on the order; equal scores are decided by it.
+        """
         x = self.embed(images)
         segments = self.config.segments
         scores: Tensor | None = None
+        origin: Tensor | None = (
+            None  # the positions (B, N) that the patch tokens of x had in the image, once they moved
+        )
         selected, chosen_by = [], []
         for run in segments:
             if run.keep == self.config.tokens:
                 x, scores = self._run(run, x, scores)
                 continue
             assert scores is not None  # config.scored covers the blocks before every selection
-            best, positions = top_k(scores, run.keep)
-            selected.append(positions)
-            chosen_by.append(scores)
-            kept, rows = split_tokens(x, positions)
-            slow, kept_scores = self._run(run, kept, best)
+            ranked, order = top_k(scores, self.config.tokens)
+            chosen_by.append(scores if origin is None else scores.scatter(1, origin, scores))
+            origin = order if origin is None else origin.gather(1, order)
+            selected.append(origin[:, : run.keep])
+            kept, _ = split_tokens(x, order[:, : run.keep])
+            slow, kept_scores = self._run(run, kept, ranked[:, : run.keep])
             if run is segments[-1]:
                 # The fast tokens rest, so the mean over all tokens moves by what the slow ones gained.
                 gained = (slow - kept)[:, 1:].sum(dim=1)
                 return Evolved(
                     x[:, 1:].mean(dim=1) + gained / self.config.tokens, slow[:, 0], tuple(selected), tuple(chosen_by)
                 )
-            x = merge_tokens(x, slow, rows)
-            scores = None if kept_scores is None else scores.scatter(1, positions, kept_scores)
+            x = torch.cat([slow, take_tokens(x, order[:, run.keep :])], dim=1)
+            scores = None if kept_scores is None else torch.cat([kept_scores, ranked[:, run.keep :]], dim=1)
         return Evolved(x[:, 1:].mean(dim=1), x[:, 0], tuple(selected), tuple(chosen_by))
 
     def _run(self, run: Segment, x: Tensor, scores: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -22,6 +22,7 @@ from evodeploy.models.selection import (
     merge_tokens,
     representative_token,
     split_tokens,
+    take_tokens,
     top_k,
 )
 
@@ -269,12 +270,14 @@ class EvoLeViT(Network):
                     x, scores = self._run(run, x, scores)
                     continue
                 assert scores is not None  # config.scored covers the blocks before every selection
-                _, positions = top_k(scores, run.keep)
+                ranked, order = top_k(scores, tokens)
+                positions = order[:, : run.keep]
                 selected.append(stage.origins[positions])
                 chosen_by.append(scores)
                 slow, rows = split_tokens(x, positions)
-                before = torch.cat([slow, representative_token(x, scores, positions)], dim=1)
-                after, slow_scores = self._run(run, before, scores.gather(1, positions))
+                fast = take_tokens(x, order[:, run.keep :])
+                before = torch.cat([slow, representative_token(fast, ranked[:, run.keep :])], dim=1)
+                after, slow_scores = self._run(run, before, ranked[:, : run.keep])
                 # What the representative token gained, every fast token gains.
                 gained = after - before
                 if run is last:

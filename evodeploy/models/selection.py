@@ -7,6 +7,7 @@ class token in row 0, so that patch token i is row i + 1.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,13 +27,27 @@ def _(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return scores.new_empty(scores.shape[0], k), scores.new_empty(scores.shape[0], k, dtype=torch.int64)
 
 
+def _keep_positions(ctx: Any, inputs: tuple[Tensor, int], output: tuple[Tensor, Tensor]) -> None:
+    ctx.width = inputs[0].shape[1]
+    ctx.save_for_backward(output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _spread(ctx: Any, values: Tensor, _: Tensor) -> tuple[Tensor, None]:
+    (indices,) = ctx.saved_tensors
+    return values.new_zeros(values.shape[0], ctx.width).scatter(1, indices, values), None
+
+
+torch.library.register_autograd("evodeploy::top_k", _spread, setup_context=_keep_positions)
+
+
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest of `scores` (B, N): values and int64 positions (B, k), largest first.
 
     Of equal scores the one at the lower position wins, as ONNX TopK defines and torch.topk does not; exports become
-    one TopK node. Not differentiable.
+    one TopK node. The values are differentiable.
     """
-    values, indices = _top_k(scores.detach(), k)
+    values, indices = _top_k(scores, k)
     return values, indices
 
 
@@ -93,13 +108,18 @@ def _is_number(share: Share, number: float) -> bool:
     return not isinstance(share, Tensor) and share == number
 
 
+def take_tokens(sequence: Tensor, positions: Tensor) -> Tensor:
+    """The patch tokens of `sequence` (B, N + 1, C) at `positions` (B, K): (B, K, C)."""
+    return _take_rows(sequence, positions + 1)
+
+
 def split_tokens(sequence: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
     """The slow path of `sequence` (B, N + 1, C): the class token and the patch tokens at `positions` (B, K).
 
     Returns the (B, K + 1, C) slow tokens and the (B, K + 1) rows that they came from.
     """
     rows = F.pad(positions + 1, (1, 0))
-    return sequence.gather(1, rows.unsqueeze(-1).expand(-1, -1, sequence.shape[-1])), rows
+    return _take_rows(sequence, rows), rows
 
 
 def merge_tokens(sequence: Tensor, slow: Tensor, rows: Tensor) -> Tensor:
@@ -107,12 +127,11 @@ def merge_tokens(sequence: Tensor, slow: Tensor, rows: Tensor) -> Tensor:
     return sequence.scatter(1, rows.unsqueeze(-1).expand(-1, -1, slow.shape[-1]), slow)
 
 
-def representative_token(sequence: Tensor, scores: Tensor, positions: Tensor) -> Tensor:
-    """The fast tokens of `sequence` (B, N + 1, C), those not at `positions` (B, K), as one token: (B, 1, C).
+def representative_token(fast: Tensor, scores: Tensor) -> Tensor:
+    """The average of the `fast` tokens (B, F, C), weighted by their `scores` (B, F), as one token: (B, 1, C)."""
+    weights = scores / scores.sum(dim=1, keepdim=True)
+    return (weights.unsqueeze(-1) * fast).sum(dim=1, keepdim=True)
 
-    It is their average, weighted by their `scores` (B, N).
-    """
-    nothing = scores.gather(1, positions) * 0  # zeros (B, K) that no operator needs the batch size for
-    fast = scores.scatter(1, positions, nothing)
-    weights = fast / fast.sum(dim=1, keepdim=True)
-    return F.pad(weights, (1, 0)).unsqueeze(1) @ sequence
+
+def _take_rows(sequence: Tensor, rows: Tensor) -> Tensor:
+    return sequence.gather(1, rows.unsqueeze(-1).expand(-1, -1, sequence.shape[-1]))

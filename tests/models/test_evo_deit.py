@@ -62,6 +62,14 @@ def test_any_keep_ratio_matches_the_plain_transcription(small, small_state, smal
     np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max(), rtol=0)
 
 
+@pytest.mark.parametrize("selection", ["stage", "layer"])
+def test_scores_are_told_by_position_however_the_tokens_have_moved(small, small_images, selection):
+    model = reconfigured(small, with_selection(SMALL, (0.3, 0.6), selection))
+    evolved = model.module.evolve(torch.from_numpy(small_images))
+    for positions, scores in zip(evolved.selected, evolved.scores, strict=True):
+        assert torch.equal(scores.topk(positions.shape[1]).indices.sort().values, positions.sort().values)
+
+
 def test_the_dense_twin_selects_nothing_and_scores_nothing():
     twin = dense_twin(ZOO["evo_deit_small_patch16_224"])
     assert twin.selecting == ()

@@ -40,6 +40,13 @@ def test_top_k_resolves_ties_as_onnx_runtime_does():
     np.testing.assert_array_equal(positions.numpy(), expected)
 
 
+def test_the_gradient_of_what_is_kept_goes_where_it_came_from():
+    scores = torch.tensor([[0.1, 0.9, 0.5, 0.7]], requires_grad=True)
+    values, _ = selection.top_k(scores, 2)
+    (values * torch.tensor([[3.0, 4.0]])).sum().backward()
+    assert scores.grad.tolist() == [[0.0, 3.0, 0.0, 4.0]]
+
+
 def test_class_attention_is_the_class_row_of_the_softmax():
     generator = torch.Generator().manual_seed(0)
     query, keys = torch.randn(2, 3, 5, 8, generator=generator), torch.randn(2, 3, 5, 8, generator=generator)
@@ -89,3 +96,13 @@ def test_gradients_reach_every_token_through_a_split_and_merge():
     slow, rows = selection.split_tokens(sequence, torch.tensor([[1, 3]]))
     selection.merge_tokens(sequence, slow * 3, rows).sum().backward()
     assert sequence.grad[0, :, 0].tolist() == [3.0, 1.0, 3.0, 1.0, 3.0]
+
+
+def test_the_representative_token_is_the_average_weighted_by_scores():
+    fast = torch.tensor([[[1.0, 2.0], [3.0, 6.0]]])
+    assert selection.representative_token(fast, torch.tensor([[1.0, 3.0]])).tolist() == [[[2.5, 5.0]]]
+
+
+def test_taking_tokens_leaves_the_class_token_out():
+    sequence = torch.arange(8.0).reshape(1, 4, 2)
+    assert selection.take_tokens(sequence, torch.tensor([[2, 0]])).tolist() == [[[6.0, 7.0], [2.0, 3.0]]]
