@@ -53,16 +53,22 @@ def build(request: BuildRequest, tell: Callable[[str], None], progress: Progress
         left_out = flavour.refused_targets(precision)
         if left_out:
             tell(f"not for {', '.join(left_out)}, which has no {precision.upper()} kernels in {flavour}")
+    with needs("export"):
+        from evodeploy.export.attention import attentions, with_wide_keys
+    prepared, widened = with_wide_keys(model)
+    if widened:
+        tell(f"widening the keys of {widened} attentions to their values' width: engines fuse no others")
     kept_fp32: dict[str, str] = {}
-    converts = precision != held
-    with tempfile.TemporaryDirectory(prefix="evodeploy-") if converts else nullcontext("") as folder:
+    if precision != held:
+        with needs("export"):
+            from evodeploy.export.half import half_from_onnx
+        half = half_from_onnx(prepared)
+        kept_fp32, prepared = half.kept_fp32, half.proto
+    with tempfile.TemporaryDirectory(prefix="evodeploy-") if prepared is not model else nullcontext("") as folder:
         source = request.onnx
-        if converts:
-            with needs("export"):
-                from evodeploy.export.half import half_from_onnx
-            half = half_from_onnx(model)
-            kept_fp32, source = half.kept_fp32, Path(folder, request.onnx.name)
-            write_onnx(half.proto, source)
+        if prepared is not model:
+            source = Path(folder, request.onnx.name)
+            write_onnx(prepared, source)
         tell(f"building {precision.upper()} with {flavour}")
         built = plan_from_onnx(source, flavour, profile, precision, targets, progress)
     check_precision(built, precision, sum(weight_elements(tensor) for tensor in model.graph.initializer))
@@ -84,6 +90,7 @@ def build(request: BuildRequest, tell: Callable[[str], None], progress: Progress
         weights_bytes=built.weights_bytes,
         activation_bytes=built.activation_bytes,
         kept_fp32=kept_fp32,
+        attentions=sum(1 for _ in attentions(model.graph)),
         evodeploy=__version__,
     )
     write_sidecar(record, request.output)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from evodeploy.artefacts import kind_of
-from evodeploy.engines.tensorrt.sidecar import read_sidecar
+from evodeploy.engines.tensorrt.program import read_program
+from evodeploy.engines.tensorrt.sidecar import PlanRecord, read_sidecar
 from evodeploy.errors import needs
 from evodeploy.files import sha256
 from evodeploy.onnx_files import info_of, precision_of, read_onnx
@@ -64,10 +65,20 @@ def _engine(path: Path) -> dict[str, Any]:
         "outputs": [str(spec) for spec in record.outputs],
         "weights_bytes": record.weights_bytes,
         "activation_bytes": record.activation_bytes,
+        **_program(path, record),
         "kept_fp32": len(record.kept_fp32),
         "source": record.source,
         "intact": sha256(path) == record.plan_sha256,
     }
+
+
+def _program(path: Path, record: PlanRecord) -> dict[str, Any]:
+    """What the GPU would run, where the plan tells."""
+    program = read_program(path)
+    if program is None:
+        return {}
+    fused = f"{program.attentions} of {record.attentions}" if record.attentions else str(program.attentions)
+    return {"kernels": {"total": program.total, **program.kernels}, "attention_fused": fused}
 
 
 def _model(info: ModelInfo | None) -> dict[str, Any]:

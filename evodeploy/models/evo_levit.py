@@ -93,7 +93,7 @@ def _per_head(x: Tensor, heads: int) -> Tensor:
 class Attention(nn.Module):
     """Multi-head self-attention that can also tell what the class token attends to, in a row computed apart.
 
-    `scale` is d^-1/2 of the trained key width; the widths grow where query and key are padded with zeros.
+    The logits are scaled by d^-1/2 of the key width d.
     """
 
     def __init__(self, width: int, heads: int, key_width: int) -> None:

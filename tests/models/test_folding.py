@@ -13,12 +13,11 @@ from evodeploy.models.folding import folded
 from evodeploy.models.zoo import ZOO, EvoDeiTConfig
 
 
-@pytest.mark.parametrize("pad_keys", [False, True])
 @pytest.mark.parametrize("changes", [{}, {"selection": "layer"}, {"keep_ratios": (1.0, 1.0, 1.0)}])
-def test_folding_is_exact(changes, pad_keys):
+def test_folding_is_exact(changes):
     config = small(**changes)
     model, images = network(config, small_weights(config)), random_images(config)
-    short = folded(model, pad_keys)
+    short = folded(model)
     with torch.inference_mode():
         before, after = model.evolve(images), short.evolve(images)
         assert relative_error(short(images), model(images)) < 1e-12
@@ -28,13 +27,12 @@ def test_folding_is_exact(changes, pad_keys):
         assert torch.equal(got, expected)
 
 
-@pytest.mark.parametrize("pad_keys", [False, True])
 @pytest.mark.parametrize("tag", ["EvoLeViT_128S", "EvoLeViT_256"])
-def test_folded_in_single_precision_gives_the_golden_outputs(tag, pad_keys):
+def test_folded_in_single_precision_gives_the_golden_outputs(tag):
     config = ZOO[INDEX[tag]["model"]]
     model = EvoLeViT(config, class_head=True).eval()
     model.load_state_dict(LAYOUT.to_module(LAYOUT.canonical(published(config.name))))
-    short, expected = folded(model, pad_keys), golden_outputs(tag)
+    short, expected = folded(model), golden_outputs(tag)
     with torch.inference_mode():
         evolved = short.evolve(golden_images(tag))
     for i, positions in enumerate(evolved.selected):
@@ -56,27 +54,10 @@ def test_nothing_is_left_to_fold_and_the_original_is_as_it_was():
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_padded_queries_and_keys_are_as_wide_as_the_values(monkeypatch):
-    config, widths = small(), set()
-    attend = nn.functional.scaled_dot_product_attention
-
-    def watching(query, key, value, **options):
-        widths.add((query.shape[-1], key.shape[-1], value.shape[-1], options["scale"]))
-        return attend(query, key, value, **options)
-
-    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", watching)
-    model = network(config, small_weights(config))
-    folded(model, pad_keys=True)(random_images(config))
-    assert widths == {(16, 16, 16, 8**-0.5), (32, 32, 32, 8**-0.5)}
-    widths.clear()
-    folded(model)(random_images(config))
-    assert widths == {(8, 8, 16, 8**-0.5), (8, 8, 32, 8**-0.5)}
-
-
 def test_a_network_without_batch_norms_is_copied():
     config = EvoDeiTConfig("tiny", width=32, heads=2, depth=6, image_size=64, stages=(2, 4), num_classes=5)
     model = random_model(config).module
-    short = folded(model, pad_keys=True)
+    short = folded(model)
     assert short is not model
     assert all(torch.equal(a, b) for a, b in zip(short.parameters(), model.parameters(), strict=True))
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))

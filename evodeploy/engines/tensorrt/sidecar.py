@@ -26,7 +26,8 @@ class Profile:
 class PlanRecord:
     """What a plan is. `targets` is empty where it was built for the GPU of the building machine.
 
-    `kept_fp32` names the nodes that stayed FP32 in an FP16 plan, with the reason of each; memory is in bytes.
+    `kept_fp32` names the nodes that stayed FP32 in an FP16 plan, with the reason of each; memory is in bytes;
+    `attentions` is how many the ONNX had, each of which a plan may hold as one kernel.
     """
 
     runtime: str
@@ -44,6 +45,7 @@ class PlanRecord:
     weights_bytes: int | None = None
     activation_bytes: int | None = None
     kept_fp32: dict[str, str] = dataclasses.field(default_factory=dict)
+    attentions: int | None = None
     evodeploy: str = ""
 
 
