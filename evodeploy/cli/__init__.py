@@ -22,9 +22,6 @@ class App(typer.Typer):
         except EvodeployError as error:
             print(f"Error: {error}", file=sys.stderr)
             sys.exit(error.exit_code)
-        except KeyboardInterrupt:
-            print("Interrupted: nothing was written", file=sys.stderr)
-            sys.exit(130)
 
 
 app = App(
