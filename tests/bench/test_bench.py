@@ -91,16 +91,16 @@ def test_the_document_has_one_object_a_row():
 
 def rows_of(paths, engines, model=None):
     with candidates_of(subject_of(paths, model), engines, threads=1) as candidates:
-        return [(c.engine, c.role, c.precision, c.artefact) for c in candidates]
+        return [(c.engine, c.role, c.artefact) for c in candidates]
 
 
 def test_a_checkpoint_is_exported_for_the_onnx_rows(small_checkpoint):
     assert rows_of([small_checkpoint], ["torch", "onnxruntime", "tensorrt"]) == [
-        ("torch", "evo", "fp32", ""),
-        ("onnxruntime", "evo", "fp32", "evo.onnx"),
-        ("tensorrt", "evo", "fp16", ""),
-        ("torch", "dense", "fp32", ""),
-        ("onnxruntime", "dense", "fp32", "dense.onnx"),
+        ("torch", "evo", ""),
+        ("onnxruntime", "evo", "evo.onnx"),
+        ("tensorrt", "evo", ""),
+        ("torch", "dense", ""),
+        ("onnxruntime", "dense", "dense.onnx"),
     ]
 
 
@@ -132,7 +132,7 @@ def test_a_dense_model_is_its_own_twin(tmp_path, small):
     from evodeploy.models.checkpoint import reconfigured, save_checkpoint
 
     save_checkpoint(reconfigured(small, dense_twin(SMALL)), tmp_path / "dense.pth")
-    assert rows_of([tmp_path / "dense.pth"], ["torch"]) == [("torch", "evo", "fp32", "")]
+    assert rows_of([tmp_path / "dense.pth"], ["torch"]) == [("torch", "evo", "")]
 
 
 def test_what_cannot_be_meant_is_refused(small_checkpoint):
@@ -140,3 +140,14 @@ def test_what_cannot_be_meant_is_refused(small_checkpoint):
         rows_of([small_checkpoint], ["torhc"])
     with pytest.raises(UsageError, match="2 checkpoints given"):
         subject_of([small_checkpoint, small_checkpoint])
+
+
+def test_the_precision_of_a_row_is_that_of_its_file(small_onnx, tmp_path):
+    from evodeploy.export.half import half_from_onnx
+    from evodeploy.onnx_files import read_onnx, write_onnx
+
+    half = tmp_path / "half.onnx"
+    write_onnx(half_from_onnx(read_onnx(small_onnx)).proto, half)
+    with candidates_of(subject_of([small_onnx, half]), ["onnxruntime"], threads=1) as candidates:
+        rows = bench(candidates, [1], QUICK, quiet)
+    assert [(row.artefact, row.precision) for row in rows[:2]] == [("small.onnx", "fp32"), ("half.onnx", "fp16")]

@@ -44,10 +44,10 @@ def test_the_sequence_of_the_mission_typed_in_one_folder(cli, folder):
     code, out, err = cli("bench", "--engines", "torch,onnxruntime,tensorrt", "--batch", "2", "--seconds", "0")
     assert code == 0
     assert "taking ckpt.pth, ckpt.onnx, ckpt.engine, the newest export of this folder" in err
-    rows = [line.split()[:4] for line in out.splitlines() if line.strip().startswith("2 ")]
+    rows = [tuple(line.split()[:4]) for line in out.splitlines() if line.strip().startswith("2 ")]
     assert rows == [
-        ["2", "torch", "evo", "fp32"], ["2", "onnxruntime", "evo", "fp32"], ["2", "tensorrt", "evo", "fp16"],
-        ["2", "torch", "dense", "fp32"], ["2", "onnxruntime", "dense", "fp32"],
+        ("2", "torch", "evo", "fp32"), ("2", "onnxruntime", "evo", "fp32"), ("2", "tensorrt", "evo", "fp16"),
+        ("2", "torch", "dense", "fp32"), ("2", "onnxruntime", "dense", "fp32"),
     ]  # fmt: skip
     assert "– tensorrt (evo): ckpt.engine is a tensorrt-rtx engine and runs on an NVIDIA GPU only" in out
     assert names(folder) == ["ckpt.engine", "ckpt.engine.json", "ckpt.onnx", "ckpt.pth"]

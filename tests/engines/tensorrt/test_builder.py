@@ -39,7 +39,7 @@ def test_the_sidecar_says_what_was_built(plan, small_onnx):
     assert [str(spec) for spec in record.outputs] == [
         "logits float32 (batch, 10)", "selected_0 int64 (batch, 32)", "selected_1 int64 (batch, 32)",
     ]  # fmt: skip
-    assert record.model.model == "evo_deit_test"
+    assert (record.model.model, record.model.precision) == ("evo_deit_test", "fp16")
     assert record.plan_sha256 == sha256(plan)
     assert record.plan_bytes == plan.stat().st_size
     assert record.source_sha256 == sha256(small_onnx)
