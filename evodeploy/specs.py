@@ -64,7 +64,7 @@ class Preprocessing:
 class ModelInfo:
     """What a deployed model is.
 
-    `precision` is that of its weights. `keep_ratios` has one entry per selecting stage; all of them 1.0 is the dense twin.
+    `precision` is that of its weights. `keep_ratios` has one entry per selecting stage; all 1.0 is the dense twin.
     """
 
     model: str
