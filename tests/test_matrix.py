@@ -1,4 +1,4 @@
-"""Published models through every step: export, ONNX Runtime, OpenVINO, an FP16 engine. `benchmarks/matrix.py` prints it."""
+"""Published models through every step: export, ONNX Runtime, OpenVINO, an FP16 engine; see benchmarks/matrix.py."""
 
 from __future__ import annotations
 

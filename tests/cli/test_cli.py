@@ -116,7 +116,8 @@ def test_export_options_reach_the_file(cli, folder):
     code, out, _ = cli("inspect", "other.onnx", "--json")
     facts = json.loads(out)
     assert facts["selection"] == "layer"
-    assert facts["outputs"] == ["logits", "selected_0", "selected_1", "selected_2", "selected_3"]
+    kinds = [f"{kind}_{i}" for kind in ("selected", "scores") for i in range(4)]
+    assert facts["outputs"] == ["logits", *kinds]
 
 
 BAD = {

@@ -32,6 +32,8 @@ def test_inputs_and_outputs_have_their_names_and_a_dynamic_batch_alone(graph):
         ("logits", ["batch", 10]),
         ("selected_0", ["batch", 32]),
         ("selected_1", ["batch", 32]),
+        ("scores_0", ["batch", 64]),
+        ("scores_1", ["batch", 64]),
     ]
     assert graph.output[1].type.tensor_type.elem_type == onnx.TensorProto.INT64
 
@@ -79,6 +81,8 @@ def test_engines_agree_with_pytorch_at_every_batch(small, small_onnx, engine, ba
     with engine(small_onnx) as opened:
         got = opened.run(images)
     np.testing.assert_allclose(got["logits"], logits, rtol=0, atol=1e-4 * np.abs(logits).max())
+    for i, scores in enumerate(evolved.scores):
+        np.testing.assert_allclose(got[f"scores_{i}"], scores.numpy(), rtol=1e-3, atol=1e-7)
     for i, positions in enumerate(evolved.selected):
         np.testing.assert_array_equal(np.sort(got[f"selected_{i}"]), positions.sort(dim=1).values.numpy())
 

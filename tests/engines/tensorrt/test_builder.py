@@ -38,6 +38,7 @@ def test_the_sidecar_says_what_was_built(plan, small_onnx):
     assert [str(spec) for spec in record.inputs] == ["images float32 (batch, 3, 64, 64)"]
     assert [str(spec) for spec in record.outputs] == [
         "logits float32 (batch, 10)", "selected_0 int64 (batch, 32)", "selected_1 int64 (batch, 32)",
+        "scores_0 float32 (batch, 64)", "scores_1 float32 (batch, 64)",
     ]  # fmt: skip
     assert (record.model.model, record.model.precision) == ("evo_deit_test", "fp16")
     assert record.plan_sha256 == sha256(plan)
