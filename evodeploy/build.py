@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -74,6 +75,7 @@ def build(request: BuildRequest, tell: Callable[[str], None], progress: Progress
     check_precision(built, precision, sum(weight_elements(tensor) for tensor in model.graph.initializer))
     with replacing(request.output) as draft:
         draft.write_bytes(built.plan)
+    info = info_of(model)
     record = PlanRecord(
         runtime=flavour.name,
         runtime_version=flavour.version,
@@ -82,7 +84,7 @@ def build(request: BuildRequest, tell: Callable[[str], None], progress: Progress
         profile=profile,
         inputs=built.inputs,
         outputs=built.outputs,
-        model=info_of(model),
+        model=dataclasses.replace(info, precision=precision) if info else None,
         source=request.onnx.name,
         source_sha256=sha256(request.onnx),
         plan_sha256=sha256(request.output),

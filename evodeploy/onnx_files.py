@@ -43,6 +43,13 @@ def info_of(model: onnx.ModelProto) -> ModelInfo | None:
     return parse_info(text)
 
 
+def set_info(model: onnx.ModelProto, info: ModelInfo) -> None:
+    """Write the model's facts into its metadata, the only entry there."""
+    import onnx
+
+    onnx.helper.set_model_props(model, {METADATA_KEY: info.to_json()})
+
+
 def parse_info(text: str | None) -> ModelInfo | None:
     """The metadata property's text as ModelInfo, or None where there is none; raises BadFileError where unreadable."""
     try:

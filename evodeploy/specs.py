@@ -62,7 +62,10 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a deployed model is. `keep_ratios` has one entry per selecting stage; an empty tuple is the dense twin."""
+    """What a deployed model is.
+
+    `precision` is that of its weights. `keep_ratios` has one entry per selecting stage; all 1.0 is the dense twin.
+    """
 
     model: str
     image_size: int
@@ -70,6 +73,7 @@ class ModelInfo:
     num_classes: int
     selection: Selection
     keep_ratios: tuple[float, ...]
+    precision: Precision = "fp32"
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     class_names: tuple[str, ...] = ()
     source: str = ""

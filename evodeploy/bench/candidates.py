@@ -15,7 +15,7 @@ from evodeploy.engines.base import Engine
 from evodeploy.engines.registry import open_engine
 from evodeploy.engines.tensorrt.sidecar import read_sidecar
 from evodeploy.errors import MissingExtraError, UnavailableError, UsageError, needs
-from evodeploy.onnx_files import info_of, precision_of, read_onnx
+from evodeploy.onnx_files import info_of, read_onnx
 from evodeploy.specs import Precision
 
 if TYPE_CHECKING:
@@ -32,12 +32,13 @@ DEFAULT_MODEL = "evo_deit_small_patch16_224"
 class Candidate:
     """One row to be: an engine on the model (`evo`) or on its twin that keeps every token (`dense`).
 
-    `open` gives the engine, or raises UnavailableError with the reason why this machine has none.
+    `precision` is what is known before it is opened. `open` gives the engine, or raises UnavailableError with the
+    reason why this machine has none.
     """
 
     engine: str
     role: Role
-    precision: Precision
+    precision: Precision | None
     artefact: str
     open: Callable[[], Engine]
 
@@ -143,15 +144,15 @@ def _rows(
             yield Candidate(name, role, "fp32", "", partial(_torch_engine, name, model, subject, threads))
         elif name in ONNX_ENGINES:
             for path in onnx:
-                yield _file_candidate(name, role, path, precision_of(read_onnx(path)), threads)
+                yield _file_candidate(name, role, path, None, threads)
             if not onnx:
-                yield Candidate(name, role, "fp32", "", partial(_refuse, subject.no_model))
+                yield Candidate(name, role, None, "", partial(_refuse, subject.no_model))
         elif role == "evo":
             for path in subject.plans:
                 yield _file_candidate(name, role, path, read_sidecar(path).precision, threads)
             if not subject.plans:
                 reason = "no engine file is given or beside the ONNX: `evodeploy build-engine --fp16` makes one"
-                yield Candidate(name, role, "fp16", "", partial(_refuse, reason))
+                yield Candidate(name, role, None, "", partial(_refuse, reason))
 
 
 def _exported(model: LoadedModel, path: Path) -> Path:
@@ -174,7 +175,7 @@ def _torch_engine(name: str, model: LoadedModel | None, subject: Subject, thread
     return TorchEngine(deployed, deployed.inputs, deployed.outputs, model.info, compiled=compiled, threads=threads)
 
 
-def _file_candidate(name: str, role: Role, path: Path, precision: Precision, threads: int) -> Candidate:
+def _file_candidate(name: str, role: Role, path: Path, precision: Precision | None, threads: int) -> Candidate:
     return Candidate(name, role, precision, path.name, partial(open_engine, path, name, threads=threads))
 
 

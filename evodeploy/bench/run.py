@@ -96,12 +96,13 @@ def _rows(
 ) -> Iterator[Row]:
     for candidate in candidates:
         timing = timings.get(candidate)
+        engine = engines.get(candidate)
         yield Row(
             engine=candidate.engine,
             role=candidate.role,
-            precision=candidate.precision,
+            precision=(engine.info.precision if engine and engine.info else candidate.precision) or "",
             artefact=candidate.artefact,
-            device=getattr(engines.get(candidate), "device", ""),
+            device=getattr(engine, "device", ""),
             batch=batch,
             timing=timing,
             ratio=baseline.median / timing.median if baseline and timing else None,

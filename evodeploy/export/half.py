@@ -7,6 +7,7 @@ admits no FP16.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from evodeploy.errors import UsageError
+from evodeploy.onnx_files import info_of, set_info
 
 # Where the scores of a selection come from: the search upstream of TopK ends at these.
 _SCORE_SOURCES = {"MatMul", "Gemm", "Conv", "LayerNormalization", "Attention", "Split"}
@@ -74,6 +76,9 @@ class _Converter:
         used = {name for node in self.nodes for name in node.input}
         initializers = (*graph.initializer, *self.converted)
         result.graph.initializer.extend(tensor for tensor in initializers if tensor.name in used)
+        info = info_of(self.model)
+        if info is not None:
+            set_info(result, dataclasses.replace(info, precision="fp16"))
         onnx.checker.check_model(result, full_check=True)
         return HalfModel(result, self.kept)
 

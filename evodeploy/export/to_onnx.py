@@ -18,7 +18,7 @@ from evodeploy.export.deployed import Deployed
 from evodeploy.export.operators import translations
 from evodeploy.models.checkpoint import LoadedModel
 from evodeploy.models.folding import folded
-from evodeploy.specs import METADATA_KEY
+from evodeploy.onnx_files import set_info
 
 OPSETS = range(18, 24)
 
@@ -92,7 +92,6 @@ def _finished(proto: onnx.ModelProto, model: LoadedModel, opset: int) -> onnx.Mo
     proto.graph.ClearField("metadata_props")
     proto.graph.name = model.config.name
     versions = {"evodeploy": __version__, "torch": torch.__version__, "onnx": onnx.__version__, "opset": str(opset)}
-    info = dataclasses.replace(model.info, versions=versions)
-    onnx.helper.set_model_props(proto, {METADATA_KEY: info.to_json()})
+    set_info(proto, dataclasses.replace(model.info, versions=versions))
     onnx.checker.check_model(proto, full_check=True)
     return proto

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
+import importlib.resources
 import math
 import re
 import warnings
@@ -19,7 +21,7 @@ from evodeploy.files import check_input, replacing, sha256
 from evodeploy.models import evo_deit_layout, evo_levit_layout
 from evodeploy.models.layout import Hints, Layout, Shapes, State
 from evodeploy.models.network import Network
-from evodeploy.models.zoo import ModelConfig, named, with_selection
+from evodeploy.models.zoo import ZOO, ModelConfig, named, with_selection
 from evodeploy.specs import ModelInfo, Selection
 
 LAYOUTS: tuple[Layout[Any], ...] = (evo_deit_layout.LAYOUT, evo_levit_layout.LAYOUT)
@@ -171,7 +173,12 @@ def _some(names: list[str], limit: int = 8) -> str:
 
 
 def model_info(config: ModelConfig, class_names: tuple[str, ...] = (), source: Path | None = None) -> ModelInfo:
-    """The facts of `config` that travel with every artefact made from it."""
+    """The facts of `config` that travel with every artefact made from it.
+
+    A published model's 1000 classes are ImageNet's where the checkpoint names none.
+    """
+    if not class_names and config.name in ZOO and config.num_classes == len(imagenet_names()):
+        class_names = imagenet_names()
     return ModelInfo(
         model=config.name,
         image_size=config.image_size,
@@ -183,6 +190,13 @@ def model_info(config: ModelConfig, class_names: tuple[str, ...] = (), source: P
         source=source.name if source else "",
         source_sha256=sha256(source) if source else "",
     )
+
+
+@functools.cache
+def imagenet_names() -> tuple[str, ...]:
+    """ImageNet's 1000 classes in their usual order, each by the first of its WordNet lemmas."""
+    text = importlib.resources.files("evodeploy.models").joinpath("imagenet.txt").read_text(encoding="utf-8")
+    return tuple(text.splitlines())
 
 
 def random_model(config: ModelConfig, seed: int = 0) -> LoadedModel:

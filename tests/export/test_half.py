@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import onnx
 import pytest
@@ -30,7 +32,9 @@ def test_all_weights_are_half_and_the_interface_is_unchanged(half, small_onnx):
     original = read_onnx(small_onnx).graph
     assert list(half.proto.graph.input) == list(original.input)
     assert list(half.proto.graph.output) == list(original.output)
-    assert info_of(half.proto) == info_of(read_onnx(small_onnx))
+    original_info = info_of(read_onnx(small_onnx))
+    assert original_info.precision == "fp32"
+    assert info_of(half.proto) == dataclasses.replace(original_info, precision="fp16")
 
 
 def test_products_and_norms_run_in_half_and_what_selects_in_single(half):

@@ -1,0 +1,42 @@
+# make demo     checkpoint → ONNX → engines → verified → benched → a prediction, on the bundled sample
+# make test     checks and tests; the minutes-long ones: make test-slow
+# make check    lint and types; make fix mends what can be mended
+
+PYTHON ?= python3
+BIN := .venv/bin
+EVODEPLOY := $(CURDIR)/$(BIN)/evodeploy
+
+.PHONY: setup demo test test-slow check fix clean
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("evodeploy needs Python 3.10 or newer" if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[export,cpu,tensorrt-rtx,dev]"
+	touch $@
+
+demo: setup
+	rm -rf .demo && mkdir .demo && cp sample/digits.pth .demo/
+	cd .demo && $(EVODEPLOY) export digits.pth
+	cd .demo && $(EVODEPLOY) build-engine --fp16
+	cd .demo && $(EVODEPLOY) bench --engines torch,onnxruntime,openvino,tensorrt --batch 1,32 --seconds 1
+	cd .demo && $(EVODEPLOY) predict digits.onnx ../sample/images/*.png --top 2
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check
+	$(BIN)/pytest
+
+test-slow: setup
+	$(BIN)/pytest -m slow
+
+fix: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv .demo build dist *.egg-info

@@ -1,0 +1,73 @@
+"""Every published model through every step: `python benchmarks/matrix.py [MODEL …]`.
+
+For each model, with random weights: export with token outputs, ONNX Runtime against PyTorch at batches 1, 3 and 8,
+OpenVINO against PyTorch, an FP16 engine by TensorRT for RTX, in stage-wise and layer-wise mode. Prints a Markdown
+table; ends with 1 where a step failed. Golden files are the tests' business: `make test`.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from evodeploy.build import BuildRequest, build
+from evodeploy.engines.openvino_engine import OpenVinoEngine
+from evodeploy.engines.torch_engine import TorchEngine
+from evodeploy.errors import EvodeployError
+from evodeploy.export.deployed import Deployed
+from evodeploy.export.to_onnx import onnx_from_model
+from evodeploy.export.verify import clear_images, verify_export
+from evodeploy.models.checkpoint import LoadedModel, random_model
+from evodeploy.models.zoo import ZOO, with_selection
+from evodeploy.onnx_files import write_onnx
+from evodeploy.parity import Check, compare
+
+HEADINGS = ("model", "selection", "nodes", "ONNX Runtime", "OpenVINO", "FP16 engine", "seconds")
+
+
+def main() -> None:
+    """Run the matrix."""
+    failed = False
+    print("| " + " | ".join(HEADINGS) + " |\n|" + "---|" * len(HEADINGS), flush=True)
+    for name in sys.argv[1:] or ZOO:
+        for selection in ("stage", "layer"):
+            start = time.perf_counter()
+            model = random_model(with_selection(ZOO[name], selection=selection))
+            cells, passed = steps(model)
+            failed = failed or not passed
+            row = (name, selection, *cells, f"{time.perf_counter() - start:.0f}")
+            print("| " + " | ".join(row) + " |", flush=True)
+    sys.exit(1 if failed else 0)
+
+
+def steps(model: LoadedModel) -> tuple[list[str], bool]:
+    """The cells of one row, and whether all is well."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.onnx")
+        proto = onnx_from_model(model, tokens=True)
+        write_onnx(proto, path)
+        checks = list(verify_export(model, path))
+        deployed = Deployed(model, tokens=True)
+        images = clear_images(model, 3)
+        with TorchEngine(deployed, deployed.inputs, deployed.outputs) as torch, OpenVinoEngine(path) as openvino:
+            others = list(compare(torch, openvino, images))
+        try:
+            request = BuildRequest(path, path.with_suffix(".engine"), fp16=True, runtime="tensorrt-rtx")
+            record = build(request, tell=lambda text: None)
+            engine, built = f"{record.plan_bytes / 1e6:.1f} MB", True
+        except EvodeployError as error:
+            engine, built = str(error), False
+    passed = built and all(check.passed for check in (*checks, *others))
+    return [str(len(proto.graph.node)), summary(checks), summary(others), engine], passed
+
+
+def summary(checks: list[Check]) -> str:
+    """How many checks passed, and the largest error of the logits."""
+    error = max(check.error for check in checks if check.output == "logits")
+    return f"{sum(check.passed for check in checks)}/{len(checks)} ({error:.0e})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,272 @@
+"""The commands as they are typed, with their exit codes and what they leave in the folder."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, small_checkpoint):
+    (tmp_path / "ckpt.pth").write_bytes(small_checkpoint.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def with_onnx(folder, small_onnx):
+    (folder / "ckpt.onnx").write_bytes(small_onnx.read_bytes())
+    return folder
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_sequence_of_the_mission_typed_in_one_folder(cli, folder):
+    code, out, err = cli("export", "ckpt.pth")
+    assert code == 0
+    assert out.splitlines()[0].startswith("ckpt.onnx  ")
+    assert "all 3 checks passed" in out
+    assert "next: evodeploy build-engine ckpt.onnx --fp16" in out
+    assert err.count("  ok   batch") == 3
+    code, out, err = cli("build-engine", "--fp16")
+    assert code == 0
+    assert "taking ckpt.onnx, the newest ONNX file of this folder" in err
+    assert "building for every target" in err
+    assert "fp16 for sm75, sm80, sm86, sm89, sm120, sm121, batch 1 to 128 (best at 32)" in out
+    code, out, err = cli("bench", "--engines", "torch,onnxruntime,tensorrt", "--batch", "2", "--seconds", "0")
+    assert code == 0
+    assert "taking ckpt.pth, ckpt.onnx, ckpt.engine, the newest export of this folder" in err
+    rows = [tuple(line.split()[:4]) for line in out.splitlines() if line.strip().startswith("2 ")]
+    assert rows == [
+        ("2", "torch", "evo", "fp32"), ("2", "onnxruntime", "evo", "fp32"), ("2", "tensorrt", "evo", "fp16"),
+        ("2", "torch", "dense", "fp32"), ("2", "onnxruntime", "dense", "fp32"),
+    ]  # fmt: skip
+    assert "– tensorrt (evo): ckpt.engine is a tensorrt-rtx engine and runs on an NVIDIA GPU only" in out
+    assert names(folder) == ["ckpt.engine", "ckpt.engine.json", "ckpt.onnx", "ckpt.pth"]
+
+
+def test_nothing_to_build_is_a_usage_error_with_the_command_that_helps(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = cli("build-engine", "--fp16")
+    assert (code, out) == (2, "")
+    assert err == "Error: there is no ONNX file in this folder: `evodeploy export ckpt.pth` makes one\n"
+
+
+def test_with_nothing_there_bench_takes_random_weights(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = (
+        "--model",
+        "evo_deit_tiny_patch16_224",
+        "--engines",
+        "torch",
+        "--batch",
+        "1",
+        "--seconds",
+        "0",
+        "--rounds",
+        "2",
+    )
+    code, out, err = cli("bench", *options, "--json")
+    assert code == 0
+    assert "evo_deit_tiny_patch16_224 with random weights" in err
+    document = json.loads(out)
+    assert [row["model"] for row in document["results"]] == ["evo", "dense"]
+    assert names(tmp_path) == []
+
+
+def test_an_existing_output_is_kept_without_force(cli, with_onnx):
+    before = (with_onnx / "ckpt.onnx").read_bytes()
+    code, _, err = cli("export", "ckpt.pth")
+    assert code == 2
+    assert "ckpt.onnx already exists: pass --force" in err
+    assert (with_onnx / "ckpt.onnx").read_bytes() == before
+    code, _, _ = cli("export", "ckpt.pth", "--force", "--no-verify")
+    assert code == 0
+    assert (with_onnx / "ckpt.onnx").read_bytes() != before
+
+
+def test_a_failed_verification_ends_with_1_and_leaves_nothing(cli, folder, monkeypatch):
+    from evodeploy.export import verify
+    from evodeploy.parity import Check
+
+    wrong = Check("logits", 1, 0.5, 1e-4, "largest difference 5.0e-01")
+    monkeypatch.setattr(verify, "verify_export", lambda model, path: iter([wrong]))
+    code, out, err = cli("export", "ckpt.pth")
+    assert (code, out) == (1, "")
+    assert "FAIL batch 1: logits" in err
+    assert "nothing was written" in err
+    assert names(folder) == ["ckpt.pth"]
+
+
+def test_export_options_reach_the_file(cli, folder):
+    code, out, _ = cli("export", "ckpt.pth", "-o", "other.onnx", "--keep-ratio", "0.75,0.25", "--selection", "layer",
+                       "--tokens", "--batch", "2", "--json")  # fmt: skip
+    assert code == 0
+    document = json.loads(out)
+    assert document["keep_ratios"] == [0.75, 0.25]
+    assert {check["batch"] for check in document["checks"]} == {2}
+    code, out, _ = cli("inspect", "other.onnx", "--json")
+    facts = json.loads(out)
+    assert facts["selection"] == "layer"
+    kinds = [f"{kind}_{i}" for kind in ("selected", "scores") for i in range(4)]
+    assert facts["outputs"] == ["logits", *kinds]
+
+
+BAD = {
+    ("export", "none.pth"): (2, "none.pth does not exist"),
+    ("export", "ckpt.pth", "-o", "x.onnx", "--keep-ratio", "2"): (2, "keep ratio 2"),
+    ("export", "ckpt.pth", "-o", "x.onnx", "--keep-ratio", "half"): (2, "--keep-ratio is 'half'"),
+    ("export", "ckpt.pth", "-o", "x.onnx", "--batch", "many"): (2, "--batch is 'many'"),
+    ("export", "ckpt.pth", "-o", "x.onnx", "--opset", "5"): (2, "opset 5 is not supported"),
+    ("export", "ckpt.pth", "-o", "x.onnx", "--model", "resnet50"): (2, "no model is called 'resnet50'"),
+    ("export", "ckpt.pth", "-o", "no/such/folder.onnx"): (2, "folder no/such does not exist"),
+    ("export", "ckpt.pth", "-o", "ckpt.pth", "--force"): (2, "is the input itself"),
+    ("export", "ckpt.pth", "-o", "x.onnx", "--ema"): (2, "no EMA weights"),
+    ("export", "garbage.pth", "-o", "x.onnx"): (4, "garbage.pth is damaged"),
+    ("build-engine", "garbage.onnx", "--fp16"): (4, "garbage.onnx is damaged"),
+    ("build-engine", "empty.onnx", "--fp16"): (4, "empty.onnx is empty"),
+    ("build-engine", "ckpt.onnx", "--min-batch", "9", "--max-batch", "3"): (2, "out of order"),
+    ("build-engine", "ckpt.onnx", "--target", "sm42"): (2, "unknown target sm42"),
+    ("build-engine", "ckpt.onnx", "--runtime", "tensorflow"): (2, "no runtime is called 'tensorflow'"),
+    ("bench", "--engines", "abacus"): (2, "no engine is called 'abacus'"),
+    ("bench", "--batch", "0"): (2, "--batch is '0'"),
+    ("predict", "ckpt.pth", "none.png"): (2, "none.png does not exist"),
+    ("predict", "ckpt.pth", "garbage.pth"): (4, "not a readable image"),
+    ("predict", "ckpt.txt", "none.png"): (2, "cannot tell what ckpt.txt is"),
+    ("inspect", "garbage.onnx"): (4, "damaged"),
+    ("init", "evo_deit"): (2, "no model is called 'evo_deit'"),
+}
+
+
+@pytest.mark.parametrize("arguments", BAD, ids=" ".join)
+def test_bad_input_gets_one_sentence_and_its_exit_code(cli, with_onnx, arguments):
+    (with_onnx / "garbage.pth").write_bytes(b"garbage" * 9)
+    (with_onnx / "garbage.onnx").write_bytes(b"garbage" * 9)
+    (with_onnx / "empty.onnx").write_bytes(b"")
+    import os
+
+    os.utime(with_onnx / "ckpt.onnx", (2e9, 2e9))  # the newest
+    before = names(with_onnx)
+    expected, message = BAD[arguments]
+    code, out, err = cli(*arguments)
+    assert (code, out) == (expected, "")
+    last = err.splitlines()[-1]
+    assert last.startswith("Error: ")
+    assert message in last
+    assert names(with_onnx) == before
+
+
+def test_an_unknown_option_is_a_usage_error(cli):
+    assert cli("export", "--fast")[0] == 2
+
+
+def test_predict_names_classes(cli, with_onnx):
+    rng = np.random.default_rng(0)
+    for i in range(2):
+        Image.fromarray(rng.integers(0, 256, (70, 80, 3), dtype=np.uint8)).save(f"{i}.png")
+    code, out, _ = cli("predict", "ckpt.onnx", "0.png", "1.png", "--top", "3", "--json")
+    assert code == 0
+    predictions = json.loads(out)
+    assert [p["image"] for p in predictions] == ["0.png", "1.png"]
+    assert all(len(p["labels"]) == 3 for p in predictions)
+    code, out, _ = cli("predict", "ckpt.pth", "0.png", "1.png", "--top", "3")
+    assert code == 0
+    for line, prediction in zip(out.splitlines(), predictions, strict=True):
+        assert line.startswith(f"{prediction['image']}  {prediction['labels'][0]['name']} ")
+
+
+def test_predict_from_a_plan_without_a_gpu_is_refused_with_3(cli, with_onnx):
+    assert cli("build-engine", "--fp16", "--target", "sm89")[0] == 0
+    Image.new("RGB", (64, 64)).save("i.png")
+    code, _, err = cli("predict", "ckpt.engine", "i.png")
+    assert code == 3
+    assert err.count("\n") == 1
+    assert "runs on an NVIDIA GPU only" in err
+
+
+def test_inspect_tells_what_files_are(cli, with_onnx):
+    assert cli("build-engine", "--fp16", "--target", "sm86,sm89")[0] == 0
+    facts = {name: json.loads(cli("inspect", name, "--json")[1]) for name in ("ckpt.pth", "ckpt.onnx", "ckpt.engine")}
+    assert {f["model"] for f in facts.values()} == {"evo_deit_test"}
+    assert facts["ckpt.pth"]["parameters"] > 200_000
+    assert facts["ckpt.onnx"]["operators"]["TopK"] == 2
+    assert facts["ckpt.engine"]["targets"] == ["sm86", "sm89"]
+    assert facts["ckpt.engine"]["intact"] is True
+    with (with_onnx / "ckpt.engine").open("ab") as file:
+        file.write(b"x")
+    code, out, _ = cli("inspect", "ckpt.engine")
+    assert code == 0
+    assert "differs from its record" in out
+
+
+def test_init_writes_the_published_format_by_its_seed(cli, folder):
+    code, out, _ = cli("init", "evo_deit_tiny_patch16_224", "-o", "a.pth", "--seed", "1")
+    assert code == 0
+    assert "next: evodeploy export a.pth" in out
+    assert cli("init", "evo_deit_tiny_patch16_224", "-o", "b.pth", "--seed", "1")[0] == 0
+    first, second = (torch.load(name, weights_only=False) for name in ("a.pth", "b.pth"))
+    assert first["args"].model == "evo_deit_tiny_patch16_224"
+    assert all(torch.equal(tensor, second["model"][name]) for name, tensor in first["model"].items())
+    assert "qks.11.qk.weight" in first["model"]
+
+
+def test_models_lists_the_zoo(cli):
+    code, out, _ = cli("models", "--json")
+    assert code == 0
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert len(rows) == 15
+    small = rows["evo_deit_small_patch16_224"]
+    assert small["gflops"] < 0.7 * small["dense_gflops"]
+    assert small["tokens_per_block"] == [196] * 4 + [98] * 8
+    code, out, _ = cli("models")
+    assert "4×196 8×98" in out
+
+
+def test_doctor_tells_what_works(cli):
+    code, out, _ = cli("doctor", "--json")
+    assert code == 0
+    found = {finding["name"]: finding for finding in json.loads(out)}
+    assert found["onnxruntime"]["works"]
+    assert "sm89" in found["tensorrt-rtx"]["detail"]
+    assert not found["tensorrt"]["works"]
+    assert 'pip install "evodeploy[tensorrt]"' in found["tensorrt"]["detail"]
+
+
+def test_a_missing_extra_is_named_with_its_install_line(with_onnx):
+    hide = "import sys; sys.modules.update(dict.fromkeys(['torch', 'onnxruntime', 'openvino', 'tensorrt_rtx']))\n"
+    cases = {
+        "'export', 'ckpt.pth', '-o', 'x.onnx'": "evodeploy[export]",
+        "'models'": "evodeploy[export]",
+        "'predict', 'ckpt.onnx', 'x.png'": "evodeploy[cpu]",
+        "'build-engine', 'ckpt.onnx', '--fp16'": "evodeploy[tensorrt-rtx]",
+    }
+    for arguments, extra in cases.items():
+        code = f"{hide}from evodeploy.cli import app\napp([{arguments}])"
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert run.returncode == 3, arguments
+        assert run.stderr.count("\n") == 1, run.stderr
+        assert f'pip install "{extra}"' in run.stderr
+
+
+def test_an_interrupt_leaves_nothing_behind(monkeypatch, cli, folder):
+    from evodeploy.export import to_onnx
+
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(to_onnx, "onnx_from_model", interrupted)
+    assert cli("export", "ckpt.pth")[0] == 130
+    assert names(folder) == ["ckpt.pth"]
+
+
+def test_the_package_runs_as_a_module():
+    run = subprocess.run([sys.executable, "-m", "evodeploy", "--version"], capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("evodeploy 0.1.0")

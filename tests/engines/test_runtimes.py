@@ -1,0 +1,86 @@
+"""The real engines, held to one contract."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from evodeploy.artefacts import open_artefact
+from evodeploy.engines.registry import open_engine
+from evodeploy.errors import BadFileError, InputError, UsageError
+
+ENGINES = ["torch", "onnxruntime", "openvino"]
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request, small_checkpoint, small_onnx):
+    path = small_checkpoint if request.param == "torch" else small_onnx
+    with open_artefact(path, request.param, threads=1) as engine:
+        yield engine
+
+
+def test_specs_batch_and_metadata(engine):
+    assert str(engine.inputs[0]) == "images float32 (batch, 3, 64, 64)"
+    assert str(engine.outputs[0]) == "logits float32 (batch, 10)"
+    assert (engine.batch.min, engine.batch.max) == (1, None)
+    assert engine.info.model == "evo_deit_test"
+    assert engine.info.keep_ratios == (0.5, 0.5)
+
+
+def test_outputs_are_what_the_specs_promise(engine, small_images):
+    got = engine.run(small_images)
+    assert list(got) == [spec.name for spec in engine.outputs]
+    for spec in engine.outputs:
+        assert got[spec.name].dtype == spec.dtype
+        assert got[spec.name].shape == (3, *spec.shape[1:])
+
+
+def test_a_bad_call_leaves_a_working_engine(engine, small_images):
+    before = engine.run(small_images)["logits"]
+    with pytest.raises(InputError):
+        engine.run(small_images.astype(np.float16))
+    with pytest.raises(InputError):
+        engine.run(small_images[:, :, :32])
+    np.testing.assert_array_equal(engine.run(small_images)["logits"], before)
+
+
+def test_results_are_the_callers_to_keep(engine, small_images):
+    first = engine.run(small_images)["logits"]
+    kept = first.copy()
+    engine.run(small_images * 2)
+    np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("damage", ["half", "garbage", "empty"])
+def test_damaged_files_are_refused_in_one_sentence(tmp_path, small_onnx, name, damage):
+    data = small_onnx.read_bytes()
+    path = tmp_path / "bad.onnx"
+    path.write_bytes({"half": data[: len(data) // 2], "garbage": b"no network" * 9, "empty": b""}[damage])
+    with pytest.raises(BadFileError) as raised:
+        open_engine(path, name)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_engine_is_chosen_by_the_file(small_onnx, small_checkpoint):
+    with open_engine(small_onnx) as engine:
+        assert engine.name == "onnxruntime"
+    with pytest.raises(UsageError, match="no engine runs '.pth'"):
+        open_engine(small_checkpoint)
+    with pytest.raises(UsageError, match="'tensorrt' does not run .*small.onnx: expected onnxruntime or openvino"):
+        open_engine(small_onnx, "tensorrt")
+    with pytest.raises(UsageError, match="does not run checkpoints"):
+        open_artefact(small_checkpoint, "openvino")
+    with pytest.raises(UsageError, match="cannot tell what"):
+        open_artefact(small_onnx.with_suffix(".txt"))
+
+
+def test_compiled_pytorch_computes_the_same(small_checkpoint, small_images):
+    with (
+        open_artefact(small_checkpoint, "torch") as eager,
+        open_artefact(small_checkpoint, "torch-compile") as compiled,
+    ):
+        expected = eager.run(small_images)["logits"]
+        got = compiled.run(small_images)["logits"]
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4 * np.abs(expected).max())

@@ -1,0 +1,114 @@
+"""What may import what, and what must not be imported until it is needed."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import evodeploy
+
+PACKAGE = Path(evodeploy.__file__).parent
+
+# Each part and what of evodeploy it may import, beside itself and the ground that all stand on.
+GROUND = {"errors", "specs", "files", "onnx_files"}
+ALLOWED = {
+    "models": set(),
+    "export": {"models", "engines", "parity"},
+    "engines": set(),
+    "preprocess": set(),
+    "parity": {"engines"},
+    "artefacts": {"engines", "export", "models"},
+    "build": {"engines", "export"},
+    "predictor": {"artefacts", "engines", "preprocess"},
+    "agreement": {"engines"},
+    "verification": {"agreement", "artefacts", "engines", "preprocess"},
+    "bench": {"artefacts", "engines", "export", "models"},
+    "describe": {"artefacts", "engines", "models"},
+    "diagnosis": {"bench", "engines"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        found |= {name.split(".")[1] for name in names if name.startswith("evodeploy.")}
+    return found
+
+
+def test_dependencies_point_one_way():
+    for part, allowed in ALLOWED.items():
+        home = PACKAGE / part
+        files = home.rglob("*.py") if home.is_dir() else [home.with_suffix(".py")]
+        for path in files:
+            beyond = imported(path) - allowed - GROUND - {part}
+            assert not beyond, f"{path.relative_to(PACKAGE)} imports {beyond}"
+
+
+def test_every_part_has_its_rule():
+    parts = {path.stem for path in PACKAGE.iterdir() if path.is_dir() or path.suffix == ".py"}
+    assert parts - {"__init__", "__main__", "__pycache__", "cli"} == GROUND | set(ALLOWED)
+
+
+HEAVY = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "safetensors")
+
+
+def modules_after(code: str, *wanted: str) -> list[str]:
+    probe = f"{code}\nimport sys\nprint(*[m for m in {wanted!r} if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    return run.stdout.splitlines()[-1].split()
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import evodeploy", "import evodeploy.cli", "from evodeploy import load, open_engine, Predictor, UsageError",
+     "import evodeploy.build", "import evodeploy.bench.run", "import evodeploy.models.zoo"],
+)  # fmt: skip
+def test_importing_loads_nothing_heavy(code):
+    assert modules_after(code, *HEAVY) == []
+
+
+def test_the_command_line_answers_before_numpy_is_loaded():
+    code = "from evodeploy.cli import app\ntry: app(['--help'])\nexcept SystemExit: pass"
+    assert modules_after(code, "numpy", "PIL", *HEAVY) == []
+
+
+def test_running_an_onnx_file_needs_neither_torch_nor_onnx(small_onnx):
+    code = f"import numpy, evodeploy\nwith evodeploy.open_engine({str(small_onnx)!r}) as e:\n"
+    code += "    e.run(numpy.zeros((1, 3, 64, 64), 'float32'))"
+    assert modules_after(code, "torch", "onnx") == []
+
+
+def test_help_answers_within_three_tenths_of_a_second():
+    import os
+    import resource
+
+    best = float("inf")
+    for _ in range(5):  # processor time, the best of five: what a loaded machine adds is not ours
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(
+            [sys.executable, "-m", "evodeploy", "--help"], stdout=subprocess.DEVNULL, check=True, env=os.environ
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert best < 0.3
+
+
+def test_the_public_names():
+    assert evodeploy.__all__ == [
+        "__version__", "BadFileError", "Engine", "EvodeployError", "InputError", "Label", "MissingExtraError",
+        "Prediction", "Predictor", "RuntimeFailedError", "UnavailableError", "UsageError", "VerificationError",
+        "load", "open_artefact", "open_engine",
+    ]  # fmt: skip
+    for name in evodeploy.__all__:
+        assert getattr(evodeploy, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'laod'"):
+        _ = evodeploy.laod
