@@ -24,7 +24,9 @@ def _top_k(scores: Any, k: int) -> Any:
 
 
 def _plain_attention(query: Any, key: Any, value: Any, *_: Any, scale: float, **__: Any) -> Any:
-    logits = opset18.MatMul(opset18.Mul(query, scale), opset18.Transpose(key, perm=[0, 1, 3, 2]))
+    if scale != 1.0:
+        query = opset18.Mul(query, scale)
+    logits = opset18.MatMul(query, opset18.Transpose(key, perm=[0, 1, 3, 2]))
     return opset18.MatMul(opset18.Softmax(logits, axis=-1), value)
 
 

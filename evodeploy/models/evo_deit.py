@@ -22,6 +22,7 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
+        self.scale = (width // heads) ** -0.5
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
@@ -30,9 +31,8 @@ class Attention(nn.Module):
         _, rows, width = x.shape
         qkv = self.qkv(x).reshape(-1, rows, 3 * self.heads, width // self.heads).transpose(1, 2)
         query, key, value = qkv.split(self.heads, dim=1)
-        scale = query.shape[-1] ** -0.5
-        mixed = F.scaled_dot_product_attention(query, key, value, scale=scale)
-        logits = class_logits(query[:, :, :1], key, scale) if scored else None
+        mixed = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
+        logits = class_logits(query[:, :, :1], key, self.scale) if scored else None
         return self.proj(mixed.transpose(1, 2).reshape(-1, rows, width)), logits
 
 

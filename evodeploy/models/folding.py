@@ -1,4 +1,4 @@
-"""Batch norms folded into the layers beside them: the same function of the images, in fewer operations."""
+"""Batch norms and attention scales folded into the layers beside them: the same function in fewer operations."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from typing import TypeVar
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from evodeploy.models import evo_deit, evo_levit
 from evodeploy.models.evo_levit import BNLinear, ConvBN, LinearBN, TwinHead
 
 M = TypeVar("M", bound=nn.Module)
 
 
 def folded(model: M) -> M:
-    """A frozen copy of `model` for inference, whose batch norms, and pairs of heads, are folded into single layers.
+    """A frozen copy of `model` for inference.
 
-    A model without batch norms is copied as it is.
+    Its batch norms, and pairs of heads, are folded into single layers, the attentions' scales into their queries.
     """
     model = copy.deepcopy(model).eval()
     _fold_children(model)
+    for module in model.modules():
+        if isinstance(module, (evo_deit.Attention, evo_levit.Attention, evo_levit.SubsampleAttention)):
+            _scale_queries(module)
     return model.requires_grad_(False)
 
 
@@ -30,6 +34,20 @@ def _fold_children(module: nn.Module) -> None:
             setattr(module, name, _single(child.double()).to(dtype))  # rounded once, at the end
         else:
             _fold_children(child)
+
+
+def _scale_queries(module: evo_deit.Attention | evo_levit.Attention | evo_levit.SubsampleAttention) -> None:
+    """Give the queries of `module`, whose layers are folded, their scale by weight."""
+    if isinstance(module, evo_levit.SubsampleAttention):
+        layer, groups, queries = module.query, 1, slice(None)
+    elif isinstance(module, evo_levit.Attention):
+        layer, groups, queries = module.qkv, module.heads, slice(module.key_width)
+    else:
+        layer, groups, queries = module.qkv, 1, slice(module.qkv.in_features)
+    for values in (layer.weight, layer.bias):
+        assert isinstance(values, Tensor)
+        values.data.view(groups, -1, *values.shape[1:])[:, queries] *= module.scale
+    module.scale = 1.0
 
 
 def _single(module: ConvBN | LinearBN | BNLinear | TwinHead) -> nn.Module:

@@ -58,7 +58,8 @@ def class_logits(query: Tensor, keys: Tensor, scale: float) -> Tensor:
     matrix product that it is: engines compute it where they write the keys, for which a product of one row would need
     a kernel of its own, and its padding another.
     """
-    return (query * keys).sum(dim=-1) * scale
+    logits = (query * keys).sum(dim=-1)
+    return logits if scale == 1.0 else logits * scale
 
 
 def class_attention(logits: Tensor) -> Tensor:
