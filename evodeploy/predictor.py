@@ -65,6 +65,10 @@ class Predictor:
         An image is a path, a Pillow image or a uint8 array (H, W) or (H, W, 3). Raises UsageError for a missing file,
         BadFileError for one that is no image, InputError for an array of another kind.
         """
+        if not self.info.num_classes:
+            raise UsageError(
+                f"{self.info.model} has no classifier: it gives features, which predict_logits returns, not classes"
+            )
         if top < 1:
             raise UsageError(f"top is {top}, expected 1 or more")
         if isinstance(images, (str, Path, Image.Image, np.ndarray)):
@@ -79,7 +83,8 @@ class Predictor:
     def predict_logits(self, images: Array) -> NDArray[np.float32]:
         """Logits (N, classes) for any number N of prepared images, float32 (N, 3, size, size).
 
-        Runs in batches that the engine takes; where it takes no fewer than so many, the last batch is filled up.
+        Of a network without a classifier these are its features (N, C). Runs in batches that the engine takes; where
+        it takes no fewer than so many, the last batch is filled up.
         """
         limit = min(self.engine.batch.max or CHUNK, CHUNK) if self.engine.batch.min <= CHUNK else self.engine.batch.min
         logits = []
@@ -87,8 +92,8 @@ class Predictor:
             batch = images[start : start + limit]
             missing = max(0, self.engine.batch.min - len(batch))
             filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
-            logits.append(self.engine.run(filled)["logits"][: len(batch)])
-        return np.concatenate(logits) if logits else np.empty((0, self.info.num_classes), np.float32)
+            logits.append(self.engine.run(filled)[self.engine.outputs[0].name][: len(batch)])
+        return np.concatenate(logits) if logits else np.empty((0, self.engine.outputs[0].shape[1] or 0), np.float32)
 
     def _labelled(self, probabilities: Array, top: int) -> Prediction:
         best = np.argsort(-probabilities, kind="stable")[:top]

@@ -74,6 +74,16 @@ def size_of(path: Path) -> str:
     return f"{path.stat().st_size / 1e6:.1f} MB"
 
 
+def blocks(text: str | None) -> tuple[int, ...] | None:
+    """`4,8` as numbers of blocks; raises UsageError."""
+    if text is None:
+        return None
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise UsageError(f"--stages is '{text}', expected the blocks at which selecting stages begin, such as 4,8")
+    return tuple(map(int, parts))
+
+
 def ratios(text: str | None) -> tuple[float, ...] | None:
     """`0.5` or `0.7,0.5` as numbers; raises UsageError."""
     if text is None:

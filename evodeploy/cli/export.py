@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from evodeploy.cli.console import Force, Json, Stopwatch, note, ratios, result, result_json, size_of, working
+from evodeploy.cli.console import Force, Json, Stopwatch, blocks, note, ratios, result, result_json, size_of, working
 from evodeploy.errors import UsageError, VerificationError, needs
 from evodeploy.files import check_output, replacing
 from evodeploy.specs import Selection
@@ -25,6 +25,12 @@ def export(
         str | None, typer.Option(help="Share of tokens kept: one for all stages, or 0.7,0.5. 1.0 is the dense twin.")
     ] = None,
     selection: Annotated[Selection | None, typer.Option(help="Select tokens per stage or per layer.")] = None,
+    stages: Annotated[
+        str | None, typer.Option(help="Blocks before which selecting stages begin, counted from 0: 4,8 for example.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Pixels a side, where not as trained: positions are interpolated.", min=1)
+    ] = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="Add outputs with the positions that were kept.")] = False,
     ema: Annotated[bool, typer.Option("--ema", help="Take the checkpoint's averaged weights.")] = False,
     verify: Annotated[bool, typer.Option(help="Compare with PyTorch after export.")] = True,
@@ -35,16 +41,24 @@ def export(
     clock = Stopwatch()
     path = output or checkpoint.with_suffix(".onnx")
     fixed = _fixed_batch(batch)
-    asked = ratios(keep_ratio)
+    asked, starts = ratios(keep_ratio), blocks(stages)
     with needs("export"):
         from evodeploy.export.to_onnx import DEFAULT_OPSET, onnx_from_model
         from evodeploy.models.checkpoint import load_checkpoint
         from evodeploy.onnx_files import write_onnx
     check_output(path, force, checkpoint)
-    loaded = load_checkpoint(checkpoint, model=model, ema=ema, keep_ratios=asked, selection=selection)
+    loaded = load_checkpoint(
+        checkpoint, model=model, ema=ema, keep_ratios=asked, selection=selection, stages=starts, image_size=image_size
+    )
     config = loaded.config
     kept = ", ".join(f"{ratio:g}" for ratio in config.keep_ratios)
-    note(f"{checkpoint}: {config.name}, {config.image_size} px, {config.num_classes} classes, keep ratio {kept}")
+    told = f"{config.num_classes} classes" if config.num_classes else "no classifier, so features are exported"
+    note(f"{checkpoint}: {config.name}, {config.image_size} px, {told}, keep ratio {kept}")
+    if loaded.trained_at:
+        note(
+            f"warning: position embeddings trained at {loaded.trained_at} px are interpolated for "
+            f"{config.image_size} px: what that costs in accuracy is to be measured, no check of the export shows it"
+        )
     with working("exporting"):
         proto = onnx_from_model(loaded, opset=opset or DEFAULT_OPSET, batch=fixed, tokens=tokens)
     checks = []

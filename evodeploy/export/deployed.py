@@ -9,7 +9,10 @@ from evodeploy.specs import TensorSpec
 
 
 class Deployed(nn.Module):
-    """Wraps a network so that its outputs are a flat tuple: logits, then what each selection kept where asked for."""
+    """Wraps a network so that its outputs are a flat tuple: logits, then what each selection kept where asked for.
+
+    A network without a classifier gives `features` (B, C) in place of `logits`.
+    """
 
     def __init__(self, model: LoadedModel, tokens: bool = False) -> None:
         super().__init__()
@@ -19,7 +22,7 @@ class Deployed(nn.Module):
         self.inputs = (TensorSpec("images", "float32", (None, 3, config.image_size, config.image_size)),)
         kept = [config.tokens_per_block[block] for block in config.selecting] if tokens else []
         self.outputs = (
-            TensorSpec("logits", "float32", (None, config.num_classes)),
+            TensorSpec(model.info.output, "float32", (None, config.output_width)),
             *(TensorSpec(f"selected_{i}", "int64", (None, keep)) for i, keep in enumerate(kept)),
         )
 
