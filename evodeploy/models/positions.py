@@ -12,10 +12,10 @@ from torch import Tensor
 def resized(positions: Tensor, grid: int, *, antialias: bool = False, offset: float = 0.0) -> Tensor:
     """`positions` (1, n² + 1, C), the class token's first, interpolated bicubically to (1, grid² + 1, C).
 
-    The recipes differ by family, and only where the grid shrinks does `antialias` matter:
+    The recipes differ by family, by far more than rounding:
 
-    - DeiT's fine-tuning and Hugging Face: neither antialias nor offset;
-    - timm: `antialias`;
+    - DeiT's fine-tuning, and with it Evo-DeiT, and Hugging Face: neither antialias nor offset;
+    - timm: `antialias`, which PyTorch computes with another cubic even where the grid grows;
     - facebookresearch's DINOv2: `offset` 0.1, which its scale factor (grid + 0.1) / n carries against rounding.
     """
     old = math.isqrt(positions.shape[1] - 1)

@@ -186,7 +186,10 @@ def to_module(state: State) -> State:
 
 
 def _at_grid(state: State, grid: int) -> State:
-    """Positions by DINOv2's own recipe where its mask token tells the file, else by timm's (and DeiT's, enlarging)."""
+    """Positions by DINOv2's own recipe where its mask token tells the file, else by timm's.
+
+    A file of DeiT's own looks like one of timm's, and is taken as timm takes it.
+    """
     dinov2 = "mask_token" in state
     positions = resized(state["pos_embed"], grid, antialias=not dinov2, offset=0.1 if dinov2 else 0.0)
     return state | {"pos_embed": positions}
