@@ -125,7 +125,7 @@ def infer(shapes: Shapes, hints: Hints) -> EvoDeiTConfig:
     stages = tuple(sorted({depth // 3, 2 * depth // 3} - {0}))
     sizes: dict[str, Any] = {"depth": depth, "image_size": grid * patch, "patch_size": patch, "mlp_ratio": ratio}
     return EvoDeiTConfig(
-        hints.model or f"vit_{_SIZES.get(width, width)}_patch{patch}_{grid * patch}",
+        hints.model or f"vit_{_SIZES.get(width, width)}_patch{patch}",
         width,
         _heads(width, hints),
         num_classes=classes,
