@@ -25,7 +25,11 @@ class Tolerance:
 
 
 # Scores are softmax outputs, so their relative error is the absolute error of their logits: about 32 units of rounding.
-TOLERANCES: dict[Precision, Tolerance] = {"fp32": Tolerance(1e-4, 1e-4), "fp16": Tolerance(1e-2, 1.6e-2)}
+TOLERANCES: dict[Precision, Tolerance] = {
+    "fp32": Tolerance(1e-4, 1e-4),
+    "fp16": Tolerance(1e-2, 1.6e-2),
+    "bf16": Tolerance(8e-2, 0.125),
+}
 
 
 @dataclass(frozen=True)
