@@ -28,16 +28,18 @@ from sklearn.preprocessing import StandardScaler
 
 import evodeploy
 from evodeploy.engines.base import Engine
-from evodeploy.export.half import half_from_onnx
-from evodeploy.export.to_onnx import onnx_from_model
+from evodeploy.export.precision import reduced_from_onnx
+from evodeploy.export.to_onnx import DEFAULT_OPSET, onnx_from_model
 from evodeploy.models.checkpoint import load_checkpoint
 from evodeploy.onnx_files import write_onnx
 
 SIZE = 224
 DENSE = 1.0
+OPSET = 23  # the one that has BF16 everywhere
 PRECISIONS: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
     "fp32": lambda proto: proto,
-    "fp16": lambda proto: half_from_onnx(proto).proto,
+    "fp16": lambda proto: reduced_from_onnx(proto, "fp16").proto,
+    "bf16": lambda proto: reduced_from_onnx(proto, "bf16").proto,
 }
 Setting = tuple[str, float]
 
@@ -86,7 +88,8 @@ def opened(checkpoint: Path, setting: Setting, engine: str, folder: Path) -> Eng
     precision, keep = setting
     model = load_checkpoint(checkpoint, keep_ratios=(keep,), image_size=SIZE)
     path = folder / f"{precision}-{keep:g}.onnx"
-    write_onnx(PRECISIONS[precision](onnx_from_model(model)), path)
+    opset = OPSET if precision == "bf16" else DEFAULT_OPSET
+    write_onnx(PRECISIONS[precision](onnx_from_model(model, opset=opset)), path)
     return evodeploy.open_engine(path, engine)
 
 

@@ -12,6 +12,7 @@ from evodeploy.engines.tensorrt.sidecar import read_sidecar
 from evodeploy.errors import BadFileError, UsageError, needs
 from evodeploy.files import sha256
 from evodeploy.onnx_files import info_of, read_onnx
+from evodeploy.specs import ModelInfo
 
 Kind = Literal["checkpoint", "onnx", "engine"]
 
@@ -33,8 +34,19 @@ def kind_of(path: Path) -> Kind:
     return kind
 
 
-def open_artefact(path: Path, engine: str | None = None, *, threads: int | None = None) -> Engine:
-    """Open a checkpoint in PyTorch, or an ONNX file or plan in the engine named or the first installed that runs it."""
+def open_artefact(
+    path: Path,
+    engine: str | None = None,
+    *,
+    threads: int | None = None,
+    tokens: bool = False,
+    like: ModelInfo | None = None,
+) -> Engine:
+    """Open a checkpoint in PyTorch, or an ONNX file or plan in the engine named or the first installed that runs it.
+
+    `tokens` adds a checkpoint's selections to the outputs, and it selects as the model that `like` describes; what is
+    exported already has the outputs and the selection that it was exported with.
+    """
     if kind_of(path) != "checkpoint":
         return open_engine(path, engine, threads=threads)
     if engine not in (None, "torch", "torch-compile"):
@@ -43,8 +55,17 @@ def open_artefact(path: Path, engine: str | None = None, *, threads: int | None 
         from evodeploy.engines.torch_engine import TorchEngine
         from evodeploy.export.deployed import Deployed
         from evodeploy.models.checkpoint import load_checkpoint
-    model = load_checkpoint(path)
-    deployed = Deployed(model)
+    if like is None:
+        model = load_checkpoint(path)
+    else:
+        model = load_checkpoint(
+            path,
+            keep_ratios=like.keep_ratios,
+            selection=like.selection,
+            stages=like.stages or None,
+            image_size=like.image_size,
+        )
+    deployed = Deployed(model, tokens)
     compiled = engine == "torch-compile"
     return TorchEngine(deployed, deployed.inputs, deployed.outputs, model.info, compiled=compiled, threads=threads)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from evodeploy.artefacts import open_artefact
-from evodeploy.engines.base import Array, Engine
+from evodeploy.engines.base import Array, Engine, run_all
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.preprocess import ImageLike, open_image, prepare
 from evodeploy.specs import ModelInfo
@@ -83,17 +83,11 @@ class Predictor:
     def predict_logits(self, images: Array) -> NDArray[np.float32]:
         """Logits (N, classes) for any number N of prepared images, float32 (N, 3, size, size).
 
-        Of a network without a classifier these are its features (N, C). Runs in batches that the engine takes; where
-        it takes no fewer than so many, the last batch is filled up.
+        Of a network without a classifier these are its features (N, C).
         """
-        limit = min(self.engine.batch.max or CHUNK, CHUNK) if self.engine.batch.min <= CHUNK else self.engine.batch.min
-        logits = []
-        for start in range(0, len(images), limit):
-            batch = images[start : start + limit]
-            missing = max(0, self.engine.batch.min - len(batch))
-            filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
-            logits.append(self.engine.run(filled)[self.engine.outputs[0].name][: len(batch)])
-        return np.concatenate(logits) if logits else np.empty((0, self.engine.outputs[0].shape[1] or 0), np.float32)
+        if len(images) == 0:
+            return np.empty((0, self.engine.outputs[0].shape[1] or 0), np.float32)
+        return run_all(self.engine, images, CHUNK)[self.info.output]
 
     def _labelled(self, probabilities: Array, top: int) -> Prediction:
         best = np.argsort(-probabilities, kind="stable")[:top]

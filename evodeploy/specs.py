@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 Selection = Literal["stage", "layer"]
 Pooling = Literal["mean", "class"]
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "bf16"]
+Reduced = Literal["fp16", "bf16"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -24,6 +24,8 @@ ALLOWED = {
     "artefacts": {"engines", "export", "models"},
     "build": {"engines", "export"},
     "predictor": {"artefacts", "engines", "preprocess"},
+    "agreement": {"engines"},
+    "verification": {"agreement", "artefacts", "engines", "preprocess"},
     "bench": {"artefacts", "engines", "export", "models"},
     "describe": {"artefacts", "engines", "models"},
     "diagnosis": {"bench", "engines"},

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from evodeploy import __version__
-from evodeploy.cli import bench, build, export, inspect, models, predict
+from evodeploy.cli import bench, build, export, inspect, models, predict, verify
 from evodeploy.errors import EvodeployError
 
 
@@ -52,6 +52,7 @@ app.command("models")(models.models)
 app.command("init")(models.init)
 app.command("export")(export.export)
 app.command("build-engine")(build.build_engine)
+app.command("verify")(verify.verify)
 app.command("bench")(bench.bench)
 app.command("predict")(predict.predict)
 app.command("inspect")(inspect.inspect)

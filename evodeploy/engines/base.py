@@ -80,6 +80,22 @@ class Engine(ABC):
         self.close()
 
 
+def run_all(engine: Engine, images: Array, chunk: int = 32) -> dict[str, Array]:
+    """Outputs for any number of `images`, in batches that `engine` takes and of `chunk` images where it may choose.
+
+    Where it takes no fewer than so many, the last batch is filled up with copies of its last image.
+    """
+    low, high = engine.batch.min, engine.batch.max
+    size = max(low, min(chunk, high or chunk))
+    parts: list[dict[str, Array]] = []
+    for start in range(0, len(images), size):
+        batch = images[start : start + size]
+        missing = max(0, low - len(batch))
+        filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
+        parts.append({name: value[: len(batch)] for name, value in engine.run(filled).items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+
+
 def batch_range(inputs: tuple[TensorSpec, ...]) -> BatchRange:
     """Any batch where the first axis is dynamic, else the one it is fixed at."""
     fixed = inputs[0].shape[0]

@@ -9,9 +9,11 @@ from evodeploy.specs import TensorSpec
 
 
 class Deployed(nn.Module):
-    """Wraps a network so that its outputs are a flat tuple: logits, then what each selection kept where asked for.
+    """Wraps a network so that its outputs are a flat tuple: logits, then with `tokens` what each selection did.
 
-    A network without a classifier gives `features` (B, C) in place of `logits`.
+    A network without a classifier gives `features` (B, C) in place of `logits`. What a selection did is `selected_0`, …
+    int64 (B, K), the positions kept in the image's grid of patches, then `scores_0`, … float32 (B, N), the global class
+    attention they were chosen by, over the N tokens of the grid at that selection.
     """
 
     def __init__(self, model: LoadedModel, tokens: bool = False) -> None:
@@ -20,13 +22,21 @@ class Deployed(nn.Module):
         self.tokens = tokens
         config = model.config
         self.inputs = (TensorSpec("images", "float32", (None, 3, config.image_size, config.image_size)),)
-        kept = [config.tokens_per_block[block] for block in config.selecting] if tokens else []
+        selecting = config.selecting if tokens else ()
         self.outputs = (
             TensorSpec(model.info.output, "float32", (None, config.output_width)),
-            *(TensorSpec(f"selected_{i}", "int64", (None, keep)) for i, keep in enumerate(kept)),
+            *(
+                TensorSpec(f"selected_{i}", "int64", (None, config.tokens_per_block[block]))
+                for i, block in enumerate(selecting)
+            ),
+            *(
+                TensorSpec(f"scores_{i}", "float32", (None, config.tokens_at(block)))
+                for i, block in enumerate(selecting)
+            ),
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images (B, 3, H, W), normalised, to logits (B, classes) and int64 positions (B, K) of each selection."""
+        """Images (B, 3, H, W), normalised, to the tensors that `outputs` names."""
         evolved = self.network.evolve(images)
-        return (self.network.classify(evolved), *(evolved.selected if self.tokens else ()))
+        told = (*evolved.selected, *evolved.scores) if self.tokens else ()
+        return (self.network.classify(evolved), *told)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
+import importlib.resources
 import math
 import re
 import warnings
@@ -20,7 +22,7 @@ from evodeploy.models import evo_deit_layout, evo_levit_layout, hugging_face_lay
 from evodeploy.models.hub_config import hints_beside
 from evodeploy.models.layout import Hints, Layout, Shapes, State
 from evodeploy.models.network import Network
-from evodeploy.models.zoo import EvoDeiTConfig, ModelConfig, named, with_selection
+from evodeploy.models.zoo import ZOO, EvoDeiTConfig, ModelConfig, named, with_selection
 from evodeploy.specs import ModelInfo, Preprocessing, Selection
 
 LAYOUTS: tuple[Layout[Any], ...] = (
@@ -212,8 +214,13 @@ def model_info(
     source: Path | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> ModelInfo:
-    """The facts of `config` that travel with every artefact made from it."""
+    """The facts of `config` that travel with every artefact made from it.
+
+    A published model's 1000 classes are ImageNet's where the checkpoint names none.
+    """
     plain = config if isinstance(config, EvoDeiTConfig) else None
+    if not class_names and config.name in ZOO and config.num_classes == len(imagenet_names()):
+        class_names = imagenet_names()
     return ModelInfo(
         model=config.name,
         image_size=config.image_size,
@@ -228,6 +235,13 @@ def model_info(
         pooling=plain.pooling if plain else "mean",
         stages=plain.stages if plain else (),
     )
+
+
+@functools.cache
+def imagenet_names() -> tuple[str, ...]:
+    """ImageNet's 1000 classes in their usual order, each by the first of its WordNet lemmas."""
+    text = importlib.resources.files("evodeploy.models").joinpath("imagenet.txt").read_text(encoding="utf-8")
+    return tuple(text.splitlines())
 
 
 def random_model(config: ModelConfig, seed: int = 0) -> LoadedModel:

@@ -134,6 +134,11 @@ class EvoLeViTConfig:
         """
         return frozenset(range(max(self.selecting, default=0)))
 
+    def tokens_at(self, block: int) -> int:
+        """Patch tokens there are at `block`, slow and fast: those of its stage's grid."""
+        stage = next(i for i in range(len(self.depths)) if block < sum(self.depths[: i + 1]))
+        return self.kept(1.0, stage)
+
     @property
     def tokens_per_block(self) -> tuple[int, ...]:
         """Patch tokens that each block computes on, the representative token not counted."""

@@ -76,6 +76,10 @@ class EvoDeiTConfig:
         """K = int(ratio · N), the number of tokens on the slow path."""
         return int(ratio * self.tokens)
 
+    def tokens_at(self, block: int) -> int:
+        """Patch tokens there are at `block`, slow and fast."""
+        return self.tokens
+
     @property
     def segments(self) -> tuple[Segment, ...]:
         """The blocks in runs that share one set of slow tokens, in order."""

@@ -14,7 +14,9 @@ from evodeploy.onnx_files import read_onnx, write_onnx
 def test_a_faithful_export_passes_every_check(small, small_onnx):
     checks = list(verify_export(small, small_onnx))
     assert [(check.batch, check.output) for check in checks] == [
-        (batch, output) for batch in (1, 3, 8) for output in ("logits", "selected_0", "selected_1")
+        (batch, output)
+        for batch in (1, 3, 8)
+        for output in ("logits", "selected_0", "selected_1", "scores_0", "scores_1")
     ]
     assert all(check.passed for check in checks)
 
@@ -40,7 +42,7 @@ def test_another_selection_is_caught(tmp_path, small, small_onnx):
     onnx.checker.check_model(proto)
     write_onnx(proto, tmp_path / "m.onnx")
     failed = [check for check in verify_export(small, tmp_path / "m.onnx") if not check.passed]
-    assert {check.output for check in failed} == {"logits", "selected_0", "selected_1"}
+    assert {check.output for check in failed} == {"logits", "selected_0", "selected_1", "scores_1"}
 
 
 def test_margins_are_those_of_the_scores(small, small_images):

@@ -84,6 +84,24 @@ def test_published_variants_are_told_from_their_tensors(tmp_path, name):
     assert loaded.info.source == "c.pth"
 
 
+def test_imagenet_classes_have_their_names(tmp_path):
+    loaded = load_checkpoint(saved(tmp_path, published("evo_deit_tiny_patch16_224")))
+    assert len(set(loaded.info.class_names)) == 1000
+    assert [loaded.info.label(i) for i in (0, 207, 281, 517, 999)] == [
+        "tench", "golden retriever", "tabby", "crane (machine)", "toilet tissue",
+    ]  # fmt: skip
+
+
+def test_another_class_count_loads_without_names(tmp_path):
+    state = published("EvoLeViT_128S")
+    for name in list(state):
+        if name.startswith("head") and name.endswith((".l.weight", ".l.bias")):
+            state[name] = state[name][:7].clone()
+    loaded = load_checkpoint(saved(tmp_path, state))
+    assert (loaded.config.name, loaded.config.num_classes) == ("EvoLeViT_128S", 7)
+    assert loaded.info.label(3) == "class 3"
+
+
 def test_training_only_heads_may_be_absent(tmp_path):
     state = published("evo_deit_tiny_patch16_224")
     torch.save({k: v for k, v in state.items() if "_cls." not in k}, tmp_path / "c.pth")

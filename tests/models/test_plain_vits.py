@@ -91,7 +91,7 @@ def test_the_export_follows(tmp_path, source):
     model = load_checkpoint(saved(tmp_path, filled(SOURCES[source]()).state_dict()))
     proto = onnx_from_model(model, tokens=True)
     write_onnx(proto, tmp_path / "c.onnx")
-    assert [value.name for value in proto.graph.output] == [model.info.output, "selected_0", "selected_1"]
+    assert [value.name for value in proto.graph.output][:3] == [model.info.output, "selected_0", "selected_1"]
     checks = list(verify_export(model, tmp_path / "c.onnx"))
     assert all(check.passed for check in checks), checks
     if source != "timm ViT, mean-pooled":  # nothing is averaged, so the patches' mean is not computed

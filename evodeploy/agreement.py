@@ -1,0 +1,166 @@
+"""How far two artefacts agree, image by image: logits, top-1, and the tokens that each selection keeps.
+
+A flipped token is not yet an error. Where the scores of the last kept and the first dropped token nearly tie, rounding
+decides; and what follows in that image, later selections and logits, follows from there. So each image is judged by
+itself, and each differing token by its score.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from evodeploy.engines.base import Array
+from evodeploy.specs import Precision
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What rounding may do. `logits` is relative to the largest magnitude; `score` to the score at the threshold."""
+
+    logits: float
+    score: float
+
+
+# Scores are softmax outputs, so their relative error is the absolute error of their logits: about 32 units of rounding.
+TOLERANCES: dict[Precision, Tolerance] = {
+    "fp32": Tolerance(1e-4, 1e-4),
+    "fp16": Tolerance(1e-2, 1.6e-2),
+    "bf16": Tolerance(8e-2, 0.125),
+}
+
+
+@dataclass(frozen=True)
+class LogitAgreement:
+    """Logits of all images, and apart of those in which every selection kept the same tokens (`unmoved`).
+
+    Errors are relative to the reference's largest magnitude; cosines are between the two logit vectors of an image.
+    """
+
+    images: int
+    unmoved: int
+    max_error: float
+    mean_error: float
+    max_error_unmoved: float
+    min_cosine: float
+    median_cosine: float
+    top1: float
+
+
+@dataclass(frozen=True)
+class SelectionAgreement:
+    """One selection: images with the same set kept, the mean Jaccard index, and the differing tokens by their cause.
+
+    `near_ties` differ by less than rounding moves a score, `consequences` come after another difference in their image,
+    `errors` are neither. `largest_gap` is the furthest that a differing token outside `consequences` lies from the
+    threshold, relative to it; None where no scores are known.
+    """
+
+    name: str
+    identical: int
+    jaccard: float
+    agreement: float
+    near_ties: int
+    consequences: int
+    errors: int
+    largest_gap: float | None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The whole comparison, and the tolerance it is judged by."""
+
+    logits: LogitAgreement
+    selections: tuple[SelectionAgreement, ...]
+    tolerance: Tolerance
+
+    @property
+    def passed(self) -> bool:
+        """No selection error, and logits within tolerance in every image whose selections are the same."""
+        return self.logits.max_error_unmoved <= self.tolerance.logits and not any(s.errors for s in self.selections)
+
+
+def agreement(expected: dict[str, Array], got: dict[str, Array], tolerance: Tolerance, grid: int) -> Agreement:
+    """Compare outputs of N images: `logits` (N, classes), and where both have them `selected_i` (N, K).
+
+    Features of a network without a classifier are compared as logits are; their top-1 says nothing then.
+    `scores_i` (N, tokens) of `expected`, where present, tell near-ties from errors; `grid` is the number of patches
+    along a side of the first grid, whose positions `selected_i` hold.
+    """
+    output = "logits" if "logits" in expected else "features"
+    count = len(expected[output])
+    moved = np.zeros(count, bool)
+    selections = []
+    for name in sorted(set(expected) & set(got)):
+        if name.startswith("selected_"):
+            scores = expected.get(name.replace("selected", "scores"))
+            judged, differs = _selection(name, expected[name], got[name], scores, moved, tolerance, grid)
+            selections.append(judged)
+            moved |= differs
+    return Agreement(_logits(expected[output], got[output], ~moved), tuple(selections), tolerance)
+
+
+def _logits(expected: Array, got: Array, unmoved: Array) -> LogitAgreement:
+    expected, got = expected.astype(np.float64), got.astype(np.float64)
+    scale = float(np.abs(expected).max()) or 1.0
+    errors = np.abs(expected - got).max(axis=1) / scale
+    norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(got, axis=1)
+    cosines = (expected * got).sum(axis=1) / np.where(norms > 0, norms, 1)
+    return LogitAgreement(
+        images=len(expected),
+        unmoved=int(unmoved.sum()),
+        max_error=float(errors.max()),
+        mean_error=float(errors.mean()),
+        max_error_unmoved=float(errors[unmoved].max()) if unmoved.any() else 0.0,
+        min_cosine=float(cosines.min()),
+        median_cosine=float(np.median(cosines)),
+        top1=float((expected.argmax(axis=1) == got.argmax(axis=1)).mean()),
+    )
+
+
+def _selection(
+    name: str, expected: Array, got: Array, scores: Array | None, moved: Array, tolerance: Tolerance, grid: int
+) -> tuple[SelectionAgreement, Array]:
+    differs = np.zeros(len(expected), bool)
+    jaccards, near, consequences, errors, gaps = [], 0, 0, 0, []
+    for i, (ours, theirs) in enumerate(zip(expected, got, strict=True)):
+        lost, won = np.setdiff1d(ours, theirs), np.setdiff1d(theirs, ours)
+        differs[i] = bool(len(lost) or len(won))
+        common = len(ours) - len(lost)
+        jaccards.append(common / (common + len(lost) + len(won)))
+        if moved[i]:
+            consequences += len(lost)
+        elif scores is None:
+            errors += len(lost)
+        else:
+            gap = _gaps(scores[i], len(ours), np.concatenate([lost, won]), grid)
+            gaps += gap.tolist()
+            beyond = gap > tolerance.score
+            flipped = max(int(beyond[: len(lost)].sum()), int(beyond[len(lost) :].sum()))
+            errors += flipped
+            near += len(lost) - flipped
+    kept = expected.size
+    judged = SelectionAgreement(
+        name=name,
+        identical=int((~differs).sum()),
+        jaccard=float(np.mean(jaccards)),
+        agreement=1 - (near + consequences + errors) / kept,
+        near_ties=near,
+        consequences=consequences,
+        errors=errors,
+        largest_gap=max(gaps, default=0.0) if scores is not None else None,
+    )
+    return judged, differs
+
+
+def _gaps(scores: Array, keep: int, positions: Array, grid: int) -> Array:
+    """How far the tokens at first-grid `positions` lie from the threshold of `scores` (tokens,), relative to it."""
+    ordered = -np.sort(-scores.astype(np.float64))
+    threshold = (ordered[keep - 1] + ordered[keep]) / 2
+    side = math.isqrt(len(scores))
+    stride = 2 ** round(math.log2(grid / side))  # later grids hold every second row and column of the one before
+    tokens = positions // grid // stride * side + positions % grid // stride
+    gaps: Array = np.abs(scores[tokens] - threshold) / abs(threshold)
+    return gaps

@@ -1,0 +1,87 @@
+"""Two artefacts opened, run on the same images and compared."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from evodeploy.agreement import TOLERANCES, Agreement, agreement
+from evodeploy.artefacts import kind_of, open_artefact
+from evodeploy.engines.base import Array, Engine, run_all
+from evodeploy.errors import UsageError
+from evodeploy.preprocess import open_image, prepare
+from evodeploy.specs import ModelInfo
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+
+
+def compare_artefacts(
+    reference: Path,
+    candidate: Path,
+    *,
+    folder: Path | None = None,
+    count: int = 32,
+    seed: int = 0,
+    rtol: float | None = None,
+    score_tolerance: float | None = None,
+    engine: str | None = None,
+    threads: int | None = None,
+    tell: Callable[[str], None],
+) -> Agreement:
+    """Run both on the images of `folder`, or on `count` random ones, and compare what they compute.
+
+    A checkpoint selects as the other artefact does. Tolerances are those of the lower precision of the two where not
+    given. Raises UsageError where the two are not of one model.
+    """
+    first, second = _opened(reference, candidate, engine, threads)
+    with first, second:
+        info = _one_model(first, second, reference, candidate)
+        images = _random(info, count, seed) if folder is None else _from_folder(info, folder)
+        tell(f"running {first.name} and {second.name} on {len(images)} images")
+        expected, got = run_all(first, images), run_all(second, images)
+    precisions = {opened.info.precision for opened in (first, second) if opened.info}
+    tolerance = TOLERANCES[max(precisions, key=lambda precision: TOLERANCES[precision].logits)]
+    if rtol is not None:
+        tolerance = dataclasses.replace(tolerance, logits=rtol)
+    if score_tolerance is not None:
+        tolerance = dataclasses.replace(tolerance, score=score_tolerance)
+    return agreement(expected, got, tolerance, info.image_size // info.patch_size)
+
+
+def _opened(reference: Path, candidate: Path, engine: str | None, threads: int | None) -> tuple[Engine, Engine]:
+    """Both engines; whichever is exported is opened first, for a checkpoint to select as it does."""
+    if kind_of(reference) == "checkpoint":
+        second = open_artefact(candidate, engine, threads=threads, tokens=True)
+        return open_artefact(reference, threads=threads, tokens=True, like=second.info), second
+    first = open_artefact(reference, threads=threads)
+    return first, open_artefact(candidate, engine, threads=threads, tokens=True, like=first.info)
+
+
+def _one_model(first: Engine, second: Engine, reference: Path, candidate: Path) -> ModelInfo:
+    for opened, path in ((first, reference), (second, candidate)):
+        if opened.info is None:
+            raise UsageError(f"{path} carries no evodeploy metadata: export its checkpoint with `evodeploy export`")
+    ours, theirs = first.info, second.info
+    assert ours is not None and theirs is not None  # refused above
+    for what in ("image_size", "patch_size", "num_classes", "pooling", "selection", "keep_ratios", "stages"):
+        if getattr(ours, what) != getattr(theirs, what):
+            raise UsageError(
+                f"{reference} and {candidate} are not one model: {what.replace('_', ' ')} {getattr(ours, what)} and "
+                f"{getattr(theirs, what)}"
+            )
+    return ours
+
+
+def _random(info: ModelInfo, count: int, seed: int) -> Array:
+    generator = np.random.Generator(np.random.PCG64(seed))
+    return generator.standard_normal((count, 3, info.image_size, info.image_size), dtype=np.float32)
+
+
+def _from_folder(info: ModelInfo, folder: Path) -> Array:
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise UsageError(f"{folder} holds no images: expected {', '.join(sorted(IMAGE_SUFFIXES))}")
+    return np.stack([prepare(open_image(path), info.image_size, info.preprocessing) for path in paths])

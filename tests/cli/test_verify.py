@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from onnx import numpy_helper
+from PIL import Image
+
+from evodeploy.export.precision import reduced_from_onnx
+from evodeploy.onnx_files import read_onnx, write_onnx
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, small_checkpoint, small_onnx):
+    shutil.copy(small_checkpoint, tmp_path / "ckpt.pth")
+    shutil.copy(small_onnx, tmp_path / "ckpt.onnx")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_faithful_export_passes(cli, folder):
+    code, out, err = cli("verify", "ckpt.pth", "ckpt.onnx")
+    assert code == 0
+    assert "ckpt.onnx against ckpt.pth, 32 images" in out
+    assert "32 of 32" in out
+    assert out.splitlines()[-1] == "PASSED"
+    assert "running torch and onnxruntime on 32 images" in err
+
+
+def test_fp16_is_judged_by_its_own_tolerance(cli, folder):
+    write_onnx(reduced_from_onnx(read_onnx(folder / "ckpt.onnx"), "fp16").proto, folder / "half.onnx")
+    code, out, _ = cli("verify", "ckpt.pth", "half.onnx", "--json", "--random", "64")
+    verdict = json.loads(out)
+    assert (code, verdict["passed"]) == (0, True)
+    assert verdict["logits"]["images"] == 64
+    assert verdict["tolerance"]["logits"] == 1e-2
+    assert verdict["logits"]["median_cosine"] > 0.9999
+    assert all(selection["agreement"] > 0.99 for selection in verdict["selections"])
+    assert cli("verify", "ckpt.onnx", "half.onnx", "--rtol", "1e-7")[0] == 1
+
+
+def test_other_weights_fail_with_1(cli, folder):
+    proto = read_onnx(folder / "ckpt.onnx")
+    for tensor in proto.graph.initializer:
+        if tensor.name == "network.head.weight":
+            tensor.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(tensor), tensor.name))
+    write_onnx(proto, folder / "other.onnx")
+    code, out, err = cli("verify", "ckpt.pth", "other.onnx")
+    assert code == 1
+    assert out.splitlines()[-1] == "FAILED"
+    assert "other.onnx does not agree with ckpt.pth" in err
+
+
+def test_a_checkpoint_selects_as_its_export_does(cli, folder):
+    assert cli("export", "ckpt.pth", "-o", "k.onnx", "--keep-ratio", "0.25", "--selection", "layer", "--tokens")[0] == 0
+    code, out, _ = cli("verify", "ckpt.pth", "k.onnx", "--json", "--random", "4")
+    assert (code, len(json.loads(out)["selections"])) == (0, 4)
+    code, _, err = cli("verify", "k.onnx", "ckpt.onnx")
+    assert code == 2
+    assert "not one model: selection layer and stage" in err
+
+
+def test_a_folder_of_images(cli, folder):
+    rng = np.random.default_rng(0)
+    (folder / "images" / "deep").mkdir(parents=True)
+    for i, name in enumerate(("a.png", "deep/b.jpg", "notes.txt")):
+        path = folder / "images" / name
+        if path.suffix == ".txt":
+            path.write_text("no image")
+        else:
+            Image.fromarray(rng.integers(0, 256, (50 + i, 60, 3), dtype=np.uint8)).save(path)
+    code, out, _ = cli("verify", "ckpt.pth", "ckpt.onnx", "--images", "images", "--json")
+    assert (code, json.loads(out)["logits"]["images"]) == (0, 2)
+    (folder / "none").mkdir()
+    code, _, err = cli("verify", "ckpt.pth", "ckpt.onnx", "--images", "none")
+    assert code == 2
+    assert "none holds no images" in err
+
+
+def test_without_token_outputs_only_logits_are_compared(cli, folder):
+    assert cli("export", "ckpt.pth", "-o", "plain.onnx")[0] == 0
+    code, out, _ = cli("verify", "ckpt.pth", "plain.onnx")
+    assert code == 0
+    assert "selections are not compared: export the ONNX with --tokens" in out

@@ -1,0 +1,28 @@
+"""Published models through every step: export, ONNX Runtime, OpenVINO, an FP16 engine; see benchmarks/matrix.py."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from evodeploy.models.checkpoint import random_model
+from evodeploy.models.zoo import ZOO, with_selection
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from matrix import steps
+
+REPRESENTATIVE = {("evo_deit_tiny_patch16_224", "stage"), ("EvoLeViT_128S", "stage"), ("EvoLeViT_128S", "layer")}
+CASES = [
+    pytest.param(name, mode, marks=() if (name, mode) in REPRESENTATIVE else pytest.mark.slow)
+    for name in ZOO
+    for mode in ("stage", "layer")
+]
+
+
+@pytest.mark.parametrize(("name", "selection"), CASES)
+def test_every_step_of_a_published_model(name, selection):
+    cells, passed = steps(random_model(with_selection(ZOO[name], selection=selection)))
+    assert passed, cells
