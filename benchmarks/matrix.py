@@ -54,7 +54,7 @@ def steps(model: LoadedModel) -> tuple[list[str], bool]:
         with TorchEngine(deployed, deployed.inputs, deployed.outputs) as torch, OpenVinoEngine(path) as openvino:
             others = list(compare(torch, openvino, images))
         try:
-            request = BuildRequest(path, path.with_suffix(".engine"), fp16=True, runtime="tensorrt-rtx")
+            request = BuildRequest(path, path.with_suffix(".engine"), precision="fp16", runtime="tensorrt-rtx")
             record = build(request, tell=lambda text: None)
             engine, built = f"{record.plan_bytes / 1e6:.1f} MB", True
         except EvodeployError as error:

@@ -25,7 +25,11 @@ class Tolerance:
 
 
 # Scores are softmax outputs, so their relative error is the absolute error of their logits: about 32 units of rounding.
-TOLERANCES: dict[Precision, Tolerance] = {"fp32": Tolerance(1e-4, 1e-4), "fp16": Tolerance(1e-2, 1.6e-2)}
+TOLERANCES: dict[Precision, Tolerance] = {
+    "fp32": Tolerance(1e-4, 1e-4),
+    "fp16": Tolerance(1e-2, 1.6e-2),
+    "bf16": Tolerance(8e-2, 0.125),
+}
 
 
 @dataclass(frozen=True)
@@ -81,10 +85,12 @@ class Agreement:
 def agreement(expected: dict[str, Array], got: dict[str, Array], tolerance: Tolerance, grid: int) -> Agreement:
     """Compare outputs of N images: `logits` (N, classes), and where both have them `selected_i` (N, K).
 
+    Features of a network without a classifier are compared as logits are; their top-1 says nothing then.
     `scores_i` (N, tokens) of `expected`, where present, tell near-ties from errors; `grid` is the number of patches
     along a side of the first grid, whose positions `selected_i` hold.
     """
-    count = len(expected["logits"])
+    output = "logits" if "logits" in expected else "features"
+    count = len(expected[output])
     moved = np.zeros(count, bool)
     selections = []
     for name in sorted(set(expected) & set(got)):
@@ -93,7 +99,7 @@ def agreement(expected: dict[str, Array], got: dict[str, Array], tolerance: Tole
             judged, differs = _selection(name, expected[name], got[name], scores, moved, tolerance, grid)
             selections.append(judged)
             moved |= differs
-    return Agreement(_logits(expected["logits"], got["logits"], ~moved), tuple(selections), tolerance)
+    return Agreement(_logits(expected[output], got[output], ~moved), tuple(selections), tolerance)
 
 
 def _logits(expected: Array, got: Array, unmoved: Array) -> LogitAgreement:

@@ -58,7 +58,13 @@ def open_artefact(
     if like is None:
         model = load_checkpoint(path)
     else:
-        model = load_checkpoint(path, keep_ratios=like.keep_ratios, selection=like.selection)
+        model = load_checkpoint(
+            path,
+            keep_ratios=like.keep_ratios,
+            selection=like.selection,
+            stages=like.stages or None,
+            image_size=like.image_size,
+        )
     deployed = Deployed(model, tokens)
     compiled = engine == "torch-compile"
     return TorchEngine(deployed, deployed.inputs, deployed.outputs, model.info, compiled=compiled, threads=threads)

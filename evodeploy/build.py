@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from evodeploy.engines.tensorrt.sidecar import PlanRecord, Profile, write_sideca
 from evodeploy.errors import UsageError, needs
 from evodeploy.files import replacing, sha256
 from evodeploy.onnx_files import info_of, input_spec, precision_of, read_onnx, weight_elements, write_onnx
+from evodeploy.specs import Precision
 
 OPT_BATCH = 32
 MAX_BATCH = 128
@@ -23,11 +23,11 @@ MAX_BATCH = 128
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What to build. `fp16` None keeps the ONNX file's precision; batches are (min, opt, max), None by default."""
+    """What to build. `precision` None keeps the ONNX file's precision; batches are (min, opt, max), None by default."""
 
     onnx: Path
     output: Path
-    fp16: bool | None = None
+    precision: Precision | None = None
     batches: tuple[int | None, int | None, int | None] = (None, None, None)
     runtime: str | None = None
     targets: tuple[str, ...] = ()
@@ -44,9 +44,7 @@ def build(request: BuildRequest, tell: Callable[[str], None], progress: Progress
     spec = input_spec(model)
     profile = check_profile(_profile(request.batches, spec.shape[0]), spec)
     held = precision_of(model)
-    precision = held if request.fp16 is None else "fp16" if request.fp16 else "fp32"
-    if precision == "fp32" and held == "fp16":
-        raise UsageError(f"{request.onnx} holds FP16 weights: leave out --fp32, or export it again")
+    precision = request.precision or held
     flavour = load_flavour(request.runtime)
     targets = flavour.resolve_targets(request.targets, precision)
     if not request.targets and targets:
@@ -62,10 +60,12 @@ def build(request: BuildRequest, tell: Callable[[str], None], progress: Progress
     kept_fp32: dict[str, str] = {}
     if precision != held:
         with needs("export"):
-            from evodeploy.export.half import half_from_onnx
-        half = half_from_onnx(prepared)
-        kept_fp32, prepared = half.kept_fp32, half.proto
-    with tempfile.TemporaryDirectory(prefix="evodeploy-") if prepared is not model else nullcontext("") as folder:
+            from evodeploy.export.precision import reduced_from_onnx
+        if precision == "fp32":
+            raise UsageError(f"{request.onnx} holds {held.upper()} weights: leave out --fp32, or export it again")
+        reduced = reduced_from_onnx(prepared, precision)
+        kept_fp32, prepared = reduced.kept_fp32, reduced.proto
+    with tempfile.TemporaryDirectory(prefix="evodeploy-") as folder:
         source = request.onnx
         if prepared is not model:
             source = Path(folder, request.onnx.name)

@@ -90,5 +90,8 @@ def _model(info: ModelInfo | None) -> dict[str, Any]:
         "classes": info.num_classes,
         "selection": info.selection,
         "keep_ratios": list(info.keep_ratios),
+        "stages": list(info.stages),
+        "pooling": info.pooling,
+        "output": info.output,
         "made_from": info.source,
     }

@@ -60,13 +60,18 @@ def parse_info(text: str | None) -> ModelInfo | None:
 
 def precision_of(model: onnx.ModelProto) -> Precision:
     """What most of the weights are stored as."""
-    import onnx
+    from onnx import TensorProto
 
-    counts = {onnx.TensorProto.FLOAT: 0, onnx.TensorProto.FLOAT16: 0}
+    kinds: dict[int, Precision] = {
+        TensorProto.FLOAT: "fp32",
+        TensorProto.FLOAT16: "fp16",
+        TensorProto.BFLOAT16: "bf16",
+    }
+    counts: dict[Precision, int] = dict.fromkeys(kinds.values(), 0)
     for tensor in model.graph.initializer:
-        if tensor.data_type in counts:
-            counts[tensor.data_type] += weight_elements(tensor)
-    return "fp16" if counts[onnx.TensorProto.FLOAT16] > counts[onnx.TensorProto.FLOAT] else "fp32"
+        if tensor.data_type in kinds:
+            counts[kinds[tensor.data_type]] += weight_elements(tensor)
+    return max(counts, key=lambda precision: counts[precision])
 
 
 def weight_elements(tensor: onnx.TensorProto) -> int:

@@ -65,6 +65,10 @@ class Predictor:
         An image is a path, a Pillow image or a uint8 array (H, W) or (H, W, 3). Raises UsageError for a missing file,
         BadFileError for one that is no image, InputError for an array of another kind.
         """
+        if not self.info.num_classes:
+            raise UsageError(
+                f"{self.info.model} has no classifier: it gives features, which predict_logits returns, not classes"
+            )
         if top < 1:
             raise UsageError(f"top is {top}, expected 1 or more")
         if isinstance(images, (str, Path, Image.Image, np.ndarray)):
@@ -77,10 +81,13 @@ class Predictor:
         return predictions
 
     def predict_logits(self, images: Array) -> NDArray[np.float32]:
-        """Logits (N, classes) for any number N of prepared images, float32 (N, 3, size, size)."""
+        """Logits (N, classes) for any number N of prepared images, float32 (N, 3, size, size).
+
+        Of a network without a classifier these are its features (N, C).
+        """
         if len(images) == 0:
-            return np.empty((0, self.info.num_classes), np.float32)
-        return run_all(self.engine, images, CHUNK)["logits"]
+            return np.empty((0, self.engine.outputs[0].shape[1] or 0), np.float32)
+        return run_all(self.engine, images, CHUNK)[self.info.output]
 
     def _labelled(self, probabilities: Array, top: int) -> Prediction:
         best = np.argsort(-probabilities, kind="stable")[:top]

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Selection = Literal["stage", "layer"]
-Precision = Literal["fp32", "fp16"]
+Pooling = Literal["mean", "class"]
+Precision = Literal["fp32", "fp16", "bf16"]
+Reduced = Literal["fp16", "bf16"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -65,6 +67,9 @@ class ModelInfo:
     """What a deployed model is.
 
     `precision` is that of its weights. `keep_ratios` has one entry per selecting stage; all 1.0 is the dense twin.
+    `pooling` says what the head reads: the mean of the patch tokens, or the class token. `stages` holds the block at
+    which each selecting stage begins, where the family lets them be chosen. A network without a classifier has
+    `num_classes` 0.
     """
 
     model: str
@@ -78,12 +83,19 @@ class ModelInfo:
     class_names: tuple[str, ...] = ()
     source: str = ""
     source_sha256: str = ""
+    pooling: Pooling = "mean"
+    stages: tuple[int, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
 
     @property
     def dense(self) -> bool:
         """Whether every token takes the slow path in every block."""
         return all(ratio == 1.0 for ratio in self.keep_ratios)
+
+    @property
+    def output(self) -> str:
+        """The first output's name: `logits`, or `features` where there is no classifier to make them."""
+        return output_name(self.num_classes)
 
     def label(self, index: int) -> str:
         """The name of class `index`, or its number where no names are known."""
@@ -109,8 +121,14 @@ class ModelInfo:
         pre = dict(values.pop("preprocessing"))
         pre["mean"], pre["std"] = tuple(pre["mean"]), tuple(pre["std"])
         values["keep_ratios"] = tuple(values["keep_ratios"])
-        values["class_names"] = tuple(values.get("class_names", ()))
+        for name in ("class_names", "stages"):
+            values[name] = tuple(values.get(name, ()))
         return cls(preprocessing=Preprocessing(**pre), **values)
+
+
+def output_name(num_classes: int) -> str:
+    """What the first output of a network of so many classes is called; none means that it has no classifier."""
+    return "logits" if num_classes else "features"
 
 
 METADATA_KEY = "evodeploy"  # the ONNX metadata property that holds ModelInfo as JSON

@@ -66,7 +66,7 @@ def _one_model(first: Engine, second: Engine, reference: Path, candidate: Path) 
             raise UsageError(f"{path} carries no evodeploy metadata: export its checkpoint with `evodeploy export`")
     ours, theirs = first.info, second.info
     assert ours is not None and theirs is not None  # refused above
-    for what in ("image_size", "patch_size", "num_classes", "selection", "keep_ratios"):
+    for what in ("image_size", "patch_size", "num_classes", "pooling", "selection", "keep_ratios", "stages"):
         if getattr(ours, what) != getattr(theirs, what):
             raise UsageError(
                 f"{reference} and {candidate} are not one model: {what.replace('_', ' ')} {getattr(ours, what)} and "

@@ -89,7 +89,13 @@ def _model(
     if info is not None:
         source = family_of(onnx[0]).checkpoint if onnx else None
         if source is not None:
-            model = load_checkpoint(source, keep_ratios=info.keep_ratios, selection=info.selection)
+            model = load_checkpoint(
+                source,
+                keep_ratios=info.keep_ratios,
+                selection=info.selection,
+                stages=info.stages or None,
+                image_size=info.image_size,
+            )
             return model, f"{source.name}, which {onnx[0].name} was exported from, is taken for the PyTorch rows"
         name = name or info.model
         if name not in ZOO:

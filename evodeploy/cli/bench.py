@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -46,10 +47,10 @@ def bench(
     subject = subject_of(artefacts or _newest(model), model)
     for line in subject.notes:
         note(line)
-    with working("preparing the model and its dense twin"):
-        prepared = candidates_of(subject, engines.split(","), threads)
-        with prepared as candidates:
-            rows = run_bench(candidates, batches, Budget(seconds, rounds), note)
+    with ExitStack() as stack:
+        with working("preparing the model and its dense twin"):
+            candidates = stack.enter_context(candidates_of(subject, engines.split(","), threads))
+        rows = run_bench(candidates, batches, Budget(seconds, rounds), note)
     machine = environment(threads)
     document = report_json(subject, rows, machine)
     if output is not None:

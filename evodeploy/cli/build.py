@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evodeploy.cli.console import Force, Json, Stopwatch, note, result, result_json, size_of
+from evodeploy.cli.console import Force, Json, Stopwatch, note, one_precision, result, result_json, size_of
 from evodeploy.errors import UsageError, needs
 from evodeploy.files import check_output
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 def build_engine(
     onnx: Annotated[Path | None, typer.Argument(help="Default: the newest ONNX file of this folder.")] = None,
-    fp16: Annotated[
-        bool | None, typer.Option("--fp16/--fp32", help="Precision of the engine; as in the ONNX by default.")
-    ] = None,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Weights and activations in FP16.")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Weights and activations in BF16.")] = False,
+    fp32: Annotated[bool, typer.Option("--fp32", help="All in FP32. Without any: as in the ONNX.")] = False,
     min_batch: Annotated[int | None, typer.Option(help="Smallest batch, 1 by default.")] = None,
     opt_batch: Annotated[int | None, typer.Option(help="Batch to be fastest at, 32 by default.")] = None,
     max_batch: Annotated[int | None, typer.Option(help="Largest batch, 128 by default.")] = None,
@@ -49,7 +49,7 @@ def build_engine(
     request = BuildRequest(
         onnx=onnx,
         output=path,
-        fp16=fp16,
+        precision=one_precision(fp16=fp16, bf16=bf16, fp32=fp32),
         batches=(min_batch, opt_batch, max_batch),
         runtime=runtime,
         targets=tuple(part.strip().lower() for part in target.split(",")) if target else (),

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -16,6 +16,8 @@ from evodeploy.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from evodeploy.specs import Precision
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; all else goes to stderr.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace the output where it exists.")]
@@ -72,6 +74,24 @@ class Stopwatch:
 def size_of(path: Path) -> str:
     """The file's size in MB, as `ls` would count it in millions."""
     return f"{path.stat().st_size / 1e6:.1f} MB"
+
+
+def blocks(text: str | None) -> tuple[int, ...] | None:
+    """`4,8` as numbers of blocks; raises UsageError."""
+    if text is None:
+        return None
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise UsageError(f"--stages is '{text}', expected the blocks at which selecting stages begin, such as 4,8")
+    return tuple(map(int, parts))
+
+
+def one_precision(**asked: bool) -> Precision | None:
+    """The one precision that is asked for, or None; raises UsageError for several."""
+    chosen = [name for name, wanted in asked.items() if wanted]
+    if len(chosen) > 1:
+        raise UsageError(f"{' and '.join(f'--{name}' for name in chosen)} exclude each other: choose one")
+    return cast("Precision", chosen[0]) if chosen else None
 
 
 def ratios(text: str | None) -> tuple[float, ...] | None:

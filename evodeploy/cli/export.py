@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
-from evodeploy.cli.console import Force, Json, Stopwatch, note, ratios, result, result_json, size_of, working
-from evodeploy.errors import UsageError, VerificationError, needs
-from evodeploy.files import check_output, replacing
-from evodeploy.specs import Selection
+from evodeploy.cli.console import (
+    Force,
+    Json,
+    Stopwatch,
+    blocks,
+    note,
+    one_precision,
+    ratios,
+    result,
+    result_json,
+    size_of,
+)
+from evodeploy.errors import UsageError, needs
+from evodeploy.files import check_output
+from evodeploy.specs import Reduced, Selection
 
 
 def export(
@@ -25,7 +36,17 @@ def export(
         str | None, typer.Option(help="Share of tokens kept: one for all stages, or 0.7,0.5. 1.0 is the dense twin.")
     ] = None,
     selection: Annotated[Selection | None, typer.Option(help="Select tokens per stage or per layer.")] = None,
+    stages: Annotated[
+        str | None, typer.Option(help="Blocks before which selecting stages begin, counted from 0: 4,8 for example.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Pixels a side, where not as trained: positions are interpolated.", min=1)
+    ] = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="Add outputs with the positions that were kept.")] = False,
+    fp16: Annotated[
+        bool, typer.Option("--fp16", help="Store and compute in FP16; build-engine does so by itself.")
+    ] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Store and compute in BF16, at opset 22 or higher.")] = False,
     ema: Annotated[bool, typer.Option("--ema", help="Take the checkpoint's averaged weights.")] = False,
     verify: Annotated[bool, typer.Option(help="Compare with PyTorch after export.")] = True,
     force: Force = False,
@@ -33,37 +54,19 @@ def export(
 ) -> None:
     """Turn a checkpoint into one self-contained ONNX file, compared with PyTorch before it is kept."""
     clock = Stopwatch()
-    path = output or checkpoint.with_suffix(".onnx")
+    precision = one_precision(fp16=fp16, bf16=bf16)
+    path = output or checkpoint.with_suffix(f".{precision}.onnx" if precision else ".onnx")
     fixed = _fixed_batch(batch)
-    asked = ratios(keep_ratio)
+    asked, starts = ratios(keep_ratio), blocks(stages)
     with needs("export"):
-        from evodeploy.export.to_onnx import DEFAULT_OPSET, onnx_from_model
-        from evodeploy.models.checkpoint import load_checkpoint
-        from evodeploy.onnx_files import write_onnx
+        from evodeploy.export.run import ExportRequest, export_checkpoint
     check_output(path, force, checkpoint)
-    loaded = load_checkpoint(checkpoint, model=model, ema=ema, keep_ratios=asked, selection=selection)
-    config = loaded.config
-    kept = ", ".join(f"{ratio:g}" for ratio in config.keep_ratios)
-    note(f"{checkpoint}: {config.name}, {config.image_size} px, {config.num_classes} classes, keep ratio {kept}")
-    with working("exporting"):
-        proto = onnx_from_model(loaded, opset=opset or DEFAULT_OPSET, batch=fixed, tokens=tokens)
-    checks = []
-    with replacing(path) as draft:
-        write_onnx(proto, draft)
-        if verify:
-            with needs("cpu"):
-                from evodeploy.export.verify import verify_export
-            note("comparing ONNX Runtime with PyTorch")
-            for check in verify_export(loaded, draft):
-                checks.append(check)
-                note(f"  {'ok  ' if check.passed else 'FAIL'} batch {check.batch}: {check.output}, {check.detail}")
-            failed = [check for check in checks if not check.passed]
-            if failed:
-                first = failed[0]
-                raise VerificationError(
-                    f"the ONNX does not compute what PyTorch does: {len(failed)} of {len(checks)} checks failed, first "
-                    f"{first.output} at batch {first.batch} ({first.detail}); nothing was written"
-                )
+    request = ExportRequest(
+        checkpoint, path, model, fixed, opset, asked, selection, tokens, ema, cast("Reduced | None", precision), verify,
+        starts, image_size,
+    )  # fmt: skip
+    exported = export_checkpoint(request, tell=note)
+    config, checks = exported.model.config, exported.checks
     if as_json:
         result_json(
             {
@@ -71,8 +74,9 @@ def export(
                 "bytes": path.stat().st_size,
                 "seconds": clock.seconds,
                 "model": config.name,
+                "precision": precision or "fp32",
                 "keep_ratios": list(config.keep_ratios),
-                "nodes": len(proto.graph.node),
+                "nodes": exported.nodes,
                 "verified": verify,
                 "checks": [{"output": c.output, "batch": c.batch, "error": c.error, "limit": c.limit} for c in checks],
             }
@@ -80,7 +84,7 @@ def export(
         return
     told = f"all {len(checks)} checks passed" if verify else "not verified"
     result(f"{path}  {size_of(path)}  {clock.seconds:.1f} s  {told}")
-    result(f"next: evodeploy build-engine {path} --fp16")
+    result(f"next: evodeploy build-engine {path}{'' if precision else ' --fp16'}")
     result(f"      evodeploy bench {checkpoint} {path}")
 
 

@@ -11,8 +11,9 @@ from evodeploy.specs import TensorSpec
 class Deployed(nn.Module):
     """Wraps a network so that its outputs are a flat tuple: logits, then with `tokens` what each selection did.
 
-    That is, `selected_0`, … int64 (B, K), the positions kept in the image's grid of patches, then `scores_0`, … float32
-    (B, N), the global class attention they were chosen by, over the N tokens of the grid at that selection.
+    A network without a classifier gives `features` (B, C) in place of `logits`. What a selection did is `selected_0`, …
+    int64 (B, K), the positions kept in the image's grid of patches, then `scores_0`, … float32 (B, N), the global class
+    attention they were chosen by, over the N tokens of the grid at that selection.
     """
 
     def __init__(self, model: LoadedModel, tokens: bool = False) -> None:
@@ -23,7 +24,7 @@ class Deployed(nn.Module):
         self.inputs = (TensorSpec("images", "float32", (None, 3, config.image_size, config.image_size)),)
         selecting = config.selecting if tokens else ()
         self.outputs = (
-            TensorSpec("logits", "float32", (None, config.num_classes)),
+            TensorSpec(model.info.output, "float32", (None, config.output_width)),
             *(
                 TensorSpec(f"selected_{i}", "int64", (None, config.tokens_per_block[block]))
                 for i, block in enumerate(selecting)

@@ -33,8 +33,9 @@ def onnx_from_model(
 ) -> onnx.ModelProto:
     """Trace `model` into a self-contained ONNX model whose only dynamic axis is the batch, or none with `batch` set.
 
-    Input `images` float32 (batch, 3, H, W), normalised; output `logits` (batch, classes) and, with `tokens`, int64
-    `selected_0`, … (batch, K): the original positions that each selection keeps. Raises UsageError for an opset or a
+    Input `images` float32 (batch, 3, H, W), normalised; output `logits` (batch, classes), `features` (batch, C) where
+    there is no classifier, and, with `tokens`, int64 `selected_0`, … (batch, K): the original positions that each
+    selection keeps. Raises UsageError for an opset or a
     batch out of range.
     """
     if opset not in OPSETS:

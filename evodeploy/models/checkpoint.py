@@ -18,13 +18,20 @@ from torch import Tensor
 
 from evodeploy.errors import BadFileError, UsageError, needs
 from evodeploy.files import check_input, replacing, sha256
-from evodeploy.models import evo_deit_layout, evo_levit_layout
+from evodeploy.models import evo_deit_layout, evo_levit_layout, hugging_face_layout, vit_layout
+from evodeploy.models.hub_config import hints_beside
 from evodeploy.models.layout import Hints, Layout, Shapes, State
 from evodeploy.models.network import Network
-from evodeploy.models.zoo import ZOO, ModelConfig, named, with_selection
-from evodeploy.specs import ModelInfo, Selection
+from evodeploy.models.zoo import ZOO, EvoDeiTConfig, ModelConfig, named, with_selection
+from evodeploy.specs import ModelInfo, Preprocessing, Selection
 
-LAYOUTS: tuple[Layout[Any], ...] = (evo_deit_layout.LAYOUT, evo_levit_layout.LAYOUT)
+LAYOUTS: tuple[Layout[Any], ...] = (
+    evo_deit_layout.LAYOUT,
+    evo_levit_layout.LAYOUT,
+    vit_layout.LAYOUT,
+    hugging_face_layout.VIT,
+    hugging_face_layout.DINOV2,
+)
 _STATE_KEYS = ("model", "state_dict")
 _BRANCH_ENDS = (".proj.1.bn.weight", ".m.2.bn.weight")  # small gains there keep Evo-LeViT's residuals from growing
 _PREFIX = re.compile(r"^(?:module\.|_orig_mod\.)+")
@@ -42,11 +49,15 @@ class RawCheckpoint:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network with its weights, in evaluation mode, and the facts that travel with it."""
+    """A network with its weights, in evaluation mode, and the facts that travel with it.
+
+    `trained_at` is the image size of the source, where that was interpolated to another.
+    """
 
     module: Network
     config: ModelConfig
     info: ModelInfo
+    trained_at: int | None = None
 
 
 def read_checkpoint(path: Path, ema: bool = False) -> RawCheckpoint:
@@ -72,7 +83,7 @@ def read_checkpoint(path: Path, ema: bool = False) -> RawCheckpoint:
             raise BadFileError(f"{path} is no checkpoint: '{name}' is a {type(value).__name__}, not a tensor ({known})")
         tensors[_PREFIX.sub("", str(name))] = value.float() if value.is_floating_point() else value
     args = content.get("args")
-    hints = Hints.from_args(vars(args) if isinstance(args, argparse.Namespace) else {})
+    hints = Hints.from_args(vars(args)) if isinstance(args, argparse.Namespace) else hints_beside(path)
     epoch = content.get("epoch")
     return RawCheckpoint(tensors, hints, epoch if isinstance(epoch, int) else None, has_ema)
 
@@ -108,7 +119,8 @@ def layout_of(state: State, source: object) -> Layout[Any]:
     for layout in LAYOUTS:
         if layout.recognises(shapes):
             return layout
-    families = " or ".join(layout.family for layout in LAYOUTS)
+    *first, last = [layout.family for layout in LAYOUTS]
+    families = f"{', '.join(first)} or {last}"
     some = ", ".join(list(state)[:4]) or "none"
     raise BadFileError(f"{source} is not an {families} checkpoint: its {len(state)} tensors are named {some}, …")
 
@@ -125,23 +137,47 @@ def load_checkpoint(
     ema: bool = False,
     keep_ratios: tuple[float, ...] | None = None,
     selection: Selection | None = None,
+    stages: tuple[int, ...] | None = None,
+    image_size: int | None = None,
 ) -> LoadedModel:
     """Rebuild the network that `path` was trained as, strictly.
 
-    Sizes come from the tensors, or from the published `model` where named; keep ratios and selection mode from the
-    arguments, else from the training run's own `args`, else as published.
+    Sizes come from the tensors, or from the published `model` where named; keep ratios, selection mode and the blocks
+    that begin a stage from the arguments, else from the training run's own `args`, else as published. With another
+    `image_size` than it was trained at, the position embeddings are interpolated.
     """
     raw = read_checkpoint(path, ema)
     layout = layout_of(raw.state, path)
     state = layout.canonical(raw.state)
     inferred = layout.infer(_shapes(state), raw.hints)
-    config = inferred if model is None else dataclasses.replace(named(model), num_classes=inferred.num_classes)
+    config = inferred if model is None else _as_named(model, inferred)
     if not isinstance(config, layout.config):
         raise UsageError(f"{path} is an {layout.family} checkpoint, but {config.name} is none: leave out --model")
-    config = with_selection(config, keep_ratios or raw.hints.keep_ratios, selection or raw.hints.selection)
+    hints = raw.hints
+    config = with_selection(config, None if keep_ratios else hints.keep_ratios, hints.selection, hints.stages)
+    config = with_selection(config, keep_ratios, selection, stages)
+    trained_at = None
+    if image_size is not None and image_size != config.image_size:
+        trained_at = config.image_size
+        config, state = _at_image_size(layout, config, state, image_size)
     module = _built(layout, config, state, path)
-    names = raw.hints.class_names if len(raw.hints.class_names) == config.num_classes else ()
-    return LoadedModel(module, config, model_info(config, names, path))
+    names = hints.class_names if len(hints.class_names) == config.num_classes else ()
+    return LoadedModel(module, config, model_info(config, names, path, hints.preprocessing), trained_at)
+
+
+def _as_named(model: str, inferred: ModelConfig) -> ModelConfig:
+    """The published `model` with what only the file can tell: its classes, its pooling, its epsilon."""
+    config = dataclasses.replace(named(model), num_classes=inferred.num_classes)
+    if isinstance(config, EvoDeiTConfig) and isinstance(inferred, EvoDeiTConfig):
+        return dataclasses.replace(config, pooling=inferred.pooling, norm_eps=inferred.norm_eps)
+    return config
+
+
+def _at_image_size(layout: Layout[Any], config: Any, state: State, image_size: int) -> tuple[Any, State]:
+    if layout.at_grid is None:
+        raise UsageError(f"{config.name} runs at {config.image_size} px alone: leave out --image-size")
+    resized = dataclasses.replace(config, image_size=image_size)
+    return resized, layout.at_grid(state, resized.grid)
 
 
 def _shapes(state: State) -> Shapes:
@@ -172,11 +208,17 @@ def _some(names: list[str], limit: int = 8) -> str:
     return ", ".join(names[:limit]) + (f", and {len(names) - limit} more" if len(names) > limit else "")
 
 
-def model_info(config: ModelConfig, class_names: tuple[str, ...] = (), source: Path | None = None) -> ModelInfo:
+def model_info(
+    config: ModelConfig,
+    class_names: tuple[str, ...] = (),
+    source: Path | None = None,
+    preprocessing: Preprocessing | None = None,
+) -> ModelInfo:
     """The facts of `config` that travel with every artefact made from it.
 
     A published model's 1000 classes are ImageNet's where the checkpoint names none.
     """
+    plain = config if isinstance(config, EvoDeiTConfig) else None
     if not class_names and config.name in ZOO and config.num_classes == len(imagenet_names()):
         class_names = imagenet_names()
     return ModelInfo(
@@ -186,9 +228,12 @@ def model_info(config: ModelConfig, class_names: tuple[str, ...] = (), source: P
         num_classes=config.num_classes,
         selection=config.selection,
         keep_ratios=config.keep_ratios,
+        preprocessing=preprocessing or Preprocessing(),
         class_names=class_names,
         source=source.name if source else "",
         source_sha256=sha256(source) if source else "",
+        pooling=plain.pooling if plain else "mean",
+        stages=plain.stages if plain else (),
     )
 
 
@@ -225,7 +270,8 @@ def reconfigured(model: LoadedModel, config: ModelConfig) -> LoadedModel:
     """The same weights run as `config` says: other keep ratios, another selection mode, the dense twin."""
     module = layout_for(config).network(config)
     module.load_state_dict(model.module.state_dict())
-    info = dataclasses.replace(model.info, keep_ratios=config.keep_ratios, selection=config.selection)
+    stages = config.stages if isinstance(config, EvoDeiTConfig) else ()
+    info = dataclasses.replace(model.info, keep_ratios=config.keep_ratios, selection=config.selection, stages=stages)
     return LoadedModel(module.eval().requires_grad_(False), config, info)
 
 
@@ -240,6 +286,8 @@ def save_checkpoint(model: LoadedModel, path: Path, epoch: int = 0) -> None:
         keep_ratio=list(config.keep_ratios),
         class_names=list(model.info.class_names),
     )
+    if isinstance(config, EvoDeiTConfig):
+        args.stages, args.pooling, args.norm_eps = list(config.stages), config.pooling, config.norm_eps
     content = {"model": layout_for(config).to_published(model.module.state_dict()), "epoch": epoch, "args": args}
     with replacing(path) as draft:
         torch.save(content, draft)

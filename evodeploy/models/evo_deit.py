@@ -55,9 +55,9 @@ class Block(nn.Module):
 
     def __init__(self, config: EvoDeiTConfig) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(config.width, eps=1e-6)
+        self.norm1 = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.attn = Attention(config.width, config.heads)
-        self.norm2 = nn.LayerNorm(config.width, eps=1e-6)
+        self.norm2 = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.mlp = Mlp(config.width, int(config.width * config.mlp_ratio))
 
     def forward(self, x: Tensor, scored: bool) -> tuple[Tensor, Tensor | None]:
@@ -78,10 +78,10 @@ class EvoDeiT(Network):
         self.pos_embed = nn.Parameter(torch.zeros(1, config.tokens + 1, width))
         self.patch_embed = nn.Conv2d(3, width, config.patch_size, stride=config.patch_size)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.head = nn.Linear(width, config.num_classes)
+        self.norm = nn.LayerNorm(width, eps=config.norm_eps)
+        self.head = nn.Linear(width, config.num_classes) if config.num_classes else nn.Identity()
         if class_head:
-            self.norm_cls = nn.LayerNorm(width, eps=1e-6)
+            self.norm_cls = nn.LayerNorm(width, eps=config.norm_eps)
             self.head_cls = nn.Linear(width, config.num_classes)
 
     def embed(self, images: Tensor) -> Tensor:
@@ -137,8 +137,9 @@ class EvoDeiT(Network):
         return x, global_attention(scores, logits, tradeoffs) if run.blocks[-1] in self.config.scored else None
 
     def classify(self, evolved: Evolved) -> Tensor:
-        """Class logits (B, classes) from the pooled patch tokens."""
-        logits: Tensor = self.head(self.norm(evolved.pooled))
+        """Class logits (B, classes), or features (B, C) where there is no head, from what `config.pooling` names."""
+        pooled = evolved.class_token if self.config.pooling == "class" else evolved.pooled
+        logits: Tensor = self.head(self.norm(pooled))
         return logits
 
     def classify_class_token(self, evolved: Evolved) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.models.evo_deit import EvoDeiT
 from evodeploy.models.layout import Hints, Layout, Shapes, State
+from evodeploy.models.positions import resized
 from evodeploy.models.zoo import ZOO, EvoDeiTConfig
 
 _RENAMED = {"norms": "norm1", "projs": "attn.proj"}
@@ -47,18 +48,18 @@ def _infer(shapes: Shapes, hints: Hints) -> EvoDeiTConfig:
         "patch_size": patch,
         "mlp_ratio": shape("blocks.0.mlp.fc1.weight", 2)[0] / width,
     }
-    classes = shape("head.weight", 2)[0]
+    classes = shape("head.weight", 2)[0] if any(name.startswith("head.") for name in shapes) else 0
+    told: dict[str, Any] = {"num_classes": classes, "pooling": hints.pooling or "mean"}
+    told["norm_eps"] = 1e-6 if hints.norm_eps is None else hints.norm_eps
     for published in ZOO.values():
         if isinstance(published, EvoDeiTConfig) and sizes.items() <= dataclasses.asdict(published).items():
-            return dataclasses.replace(published, num_classes=classes)
+            return dataclasses.replace(published, **told)
     heads = hints.num_heads if isinstance(hints.num_heads, int) else width // 64
     if heads == 0 or width % heads:
         raise UsageError(f"cannot tell the attention heads of width {width} from the tensors: name it with --model")
     stages = tuple(sorted({depth // 3, 2 * depth // 3} - {0}))
     name = hints.model if hints.model and hints.model not in ZOO else "evo_deit_custom"
-    return EvoDeiTConfig(
-        name, heads=heads, num_classes=classes, stages=stages, keep_ratios=(0.5,) * len(stages), **sizes
-    )
+    return EvoDeiTConfig(name, heads=heads, stages=stages, keep_ratios=(0.5,) * len(stages), **sizes, **told)
 
 
 def _linear(name: str, rows: int, columns: int) -> Shapes:
@@ -82,7 +83,8 @@ def _required(config: EvoDeiTConfig) -> Shapes:
         shapes |= _linear(f"vs.{i}.v", width, width) | _linear(f"projs.{i}", width, width)
         shapes |= _norm(f"blocks.{i}.norm2", width) | _linear(f"blocks.{i}.mlp.fc1", hidden, width)
         shapes |= _linear(f"blocks.{i}.mlp.fc2", width, hidden)
-    return shapes | _norm("norm", width) | _linear("head", config.num_classes, width)
+    head = _linear("head", config.num_classes, width) if config.num_classes else {}
+    return shapes | _norm("norm", width) | head
 
 
 def _optional(config: EvoDeiTConfig) -> Shapes:
@@ -126,4 +128,11 @@ def to_published(state: State) -> State:
     return published
 
 
-LAYOUT = Layout("Evo-DeiT", EvoDeiTConfig, _recognises, _infer, _required, _optional, to_module, to_published, EvoDeiT)
+def _at_grid(state: State, grid: int) -> State:
+    return state | {"pos_embed": resized(state["pos_embed"], grid)}
+
+
+LAYOUT = Layout(
+    "Evo-DeiT", EvoDeiTConfig, _recognises, _infer, _required, _optional, to_module, to_published, EvoDeiT,
+    at_grid=_at_grid,
+)  # fmt: skip

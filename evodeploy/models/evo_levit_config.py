@@ -65,6 +65,11 @@ class EvoLeViTConfig:
         return STEM_STRIDE
 
     @property
+    def output_width(self) -> int:
+        """Columns of the output, one for each class."""
+        return self.num_classes
+
+    @property
     def grid(self) -> int:
         """Tokens along one side of the first grid."""
         return self.image_size // STEM_STRIDE

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from evodeploy.models.network import Network
 from evodeploy.models.zoo import ModelConfig
-from evodeploy.specs import Selection
+from evodeploy.specs import Pooling, Preprocessing, Selection
 
 State = dict[str, Tensor]
 Shapes = dict[str, tuple[int, ...]]
@@ -18,9 +18,9 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Hints:
-    """What the training run's `args` say beyond the tensors; a field that is absent or of another type is None.
+    """What the training run's `args`, or a hub's config, say beyond the tensors.
 
-    `num_heads` is one number, or one for each stage of an Evo-LeViT.
+    A field that is absent or of another type is None. `num_heads` is one number, or one for each stage of an Evo-LeViT.
     """
 
     model: str | None = None
@@ -28,12 +28,18 @@ class Hints:
     selection: Selection | None = None
     keep_ratios: tuple[float, ...] | None = None
     class_names: tuple[str, ...] = ()
+    stages: tuple[int, ...] | None = None
+    pooling: Pooling | None = None
+    norm_eps: float | None = None
+    preprocessing: Preprocessing | None = None
 
     @classmethod
     def from_args(cls, args: Mapping[str, Any]) -> Hints:
         """Read what is known and of the right type from the attributes of the `args` namespace."""
         model, selection = args.get("model"), args.get("selection")
         ratios, names = args.get("keep_ratio"), args.get("class_names")
+        pooling, eps, stages = args.get("pooling"), args.get("norm_eps"), args.get("stages")
+        numbered = isinstance(stages, (list, tuple)) and all(isinstance(block, int) for block in stages)
         listed = isinstance(ratios, (list, tuple)) and all(isinstance(r, float) and 0 < r <= 1 for r in ratios)
         return cls(
             model=model if isinstance(model, str) else None,
@@ -41,6 +47,9 @@ class Hints:
             selection=selection if selection in ("stage", "layer") else None,
             keep_ratios=tuple(ratios) if listed and ratios else None,
             class_names=tuple(map(str, names)) if isinstance(names, (list, tuple)) else (),
+            stages=tuple(stages) if numbered and stages else None,
+            pooling=pooling if pooling in ("mean", "class") else None,
+            norm_eps=eps if isinstance(eps, float) and 0 < eps < 1 else None,
         )
 
 
@@ -66,7 +75,8 @@ class Layout(Generic[C]):
     `infer` reads a configuration off the shapes; `required` and `optional` (training-only) list the tensors that a
     configuration has; `to_module` and `to_published` translate a complete state dict to the network's own names and
     back, and `network` builds the module. `canonical` comes before all of them: where a family's files hold a tensor
-    under two names it keeps one.
+    under two names it keeps one. `at_grid` brings a state's position embeddings to a grid of so many tokens a side;
+    it is None where a network's size is fixed.
     """
 
     family: str
@@ -79,3 +89,4 @@ class Layout(Generic[C]):
     to_published: Callable[[State], State]
     network: Callable[[C], Network]
     canonical: Callable[[State], State] = unchanged
+    at_grid: Callable[[State, int], State] | None = None

@@ -33,7 +33,7 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def classify(self, evolved: Evolved) -> Tensor:
-        """Class logits (B, classes) from the pooled patch tokens."""
+        """Class logits (B, classes), or features (B, C) of a network without a classifier."""
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:

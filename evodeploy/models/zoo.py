@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from dataclasses import dataclass
+from typing import Any
 
 from evodeploy.errors import UsageError
 from evodeploy.models.evo_levit_config import EVO_LEVIT, EvoLeViTConfig
 from evodeploy.models.segment import Segment
-from evodeploy.specs import Selection
+from evodeploy.specs import Pooling, Selection
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,9 @@ class EvoDeiTConfig:
 
     `stages` holds the block at which each selecting stage begins; a stage lasts until the next one, or the end.
     `keep_ratios` has one entry per stage: the share of patch tokens that take the slow path there.
+    `pooling` is what the last norm and the head read: the mean of the patch tokens, as the published models do, or the
+    class token, as most other vision transformers do. With `num_classes` 0 there is no head: the network's output is
+    the normed pooled vector. `norm_eps` is the epsilon of every LayerNorm.
     """
 
     name: str
@@ -31,6 +35,8 @@ class EvoDeiTConfig:
     selection: Selection = "stage"
     stages: tuple[int, ...] = (4, 8)
     keep_ratios: tuple[float, ...] = (0.5, 0.5)
+    pooling: Pooling = "mean"
+    norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.image_size % self.patch_size:
@@ -50,6 +56,11 @@ class EvoDeiTConfig:
                     f"keep ratio {ratio:g} of {self.tokens} tokens keeps none or too many: expected one in (0, 1] that "
                     "keeps at least one token"
                 )
+
+    @property
+    def output_width(self) -> int:
+        """Columns of the output: one for each class, or the width where there is no head."""
+        return self.num_classes or self.width
 
     @property
     def grid(self) -> int:
@@ -140,12 +151,23 @@ def with_selection(
     config: ModelConfig,
     keep_ratios: tuple[float, ...] | None = None,
     selection: Selection | None = None,
+    stages: tuple[int, ...] | None = None,
 ) -> ModelConfig:
-    """`config` with other keep ratios (one for all stages, or one each) or another selection mode."""
+    """`config` with other keep ratios (one for all stages, or one each), selection mode, or blocks that begin a stage.
+
+    Where the number of stages changes, a keep ratio that all of them share goes over to the new ones.
+    """
+    changes: dict[str, Any] = {} if selection is None else {"selection": selection}
+    if stages is not None:
+        if not isinstance(config, EvoDeiTConfig):
+            raise UsageError(f"the stages of {config.name} are part of its network: leave out --stages")
+        changes["stages"] = stages
+        if keep_ratios is None and len(set(config.keep_ratios)) == 1:
+            keep_ratios = config.keep_ratios[:1]
     if keep_ratios is not None:
-        ratios = keep_ratios * len(config.stages) if len(keep_ratios) == 1 else keep_ratios
-        config = dataclasses.replace(config, keep_ratios=ratios)
-    return config if selection is None else dataclasses.replace(config, selection=selection)
+        count = len(config.stages if stages is None else stages)
+        changes["keep_ratios"] = keep_ratios * count if len(keep_ratios) == 1 else keep_ratios
+    return dataclasses.replace(config, **changes)
 
 
 def dense_twin(config: ModelConfig) -> ModelConfig:

@@ -143,11 +143,11 @@ def test_what_cannot_be_meant_is_refused(small_checkpoint):
 
 
 def test_the_precision_of_a_row_is_that_of_its_file(small_onnx, tmp_path):
-    from evodeploy.export.half import half_from_onnx
+    from evodeploy.export.precision import reduced_from_onnx
     from evodeploy.onnx_files import read_onnx, write_onnx
 
     half = tmp_path / "half.onnx"
-    write_onnx(half_from_onnx(read_onnx(small_onnx)).proto, half)
+    write_onnx(reduced_from_onnx(read_onnx(small_onnx), "fp16").proto, half)
     with candidates_of(subject_of([small_onnx, half]), ["onnxruntime"], threads=1) as candidates:
         rows = bench(candidates, [1], QUICK, quiet)
     assert [(row.artefact, row.precision) for row in rows[:2]] == [("small.onnx", "fp32"), ("half.onnx", "fp16")]

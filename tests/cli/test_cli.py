@@ -120,6 +120,30 @@ def test_export_options_reach_the_file(cli, folder):
     assert facts["outputs"] == ["logits", *kinds]
 
 
+def test_export_in_reduced_precision(cli, folder):
+    code, out, err = cli("export", "ckpt.pth", "--fp16", "--tokens")
+    assert code == 0
+    assert "converted to FP16" in err
+    assert "next: evodeploy build-engine ckpt.fp16.onnx\n" in out
+    assert json.loads(cli("inspect", "ckpt.fp16.onnx", "--json")[1])["precision"] == "fp16"
+    assert cli("verify", "ckpt.pth", "ckpt.fp16.onnx")[0] == 0
+    code, _, _ = cli("export", "ckpt.pth", "--bf16", "--opset", "23")
+    assert code == 0
+    assert json.loads(cli("inspect", "ckpt.bf16.onnx", "--json")[1])["precision"] == "bf16"
+    assert names(folder) == ["ckpt.bf16.onnx", "ckpt.fp16.onnx", "ckpt.pth"]
+
+
+def test_activations_beyond_fp16_are_reported_not_saturated(cli, folder):
+    content = torch.load("ckpt.pth", weights_only=False)
+    content["model"]["blocks.1.mlp.fc2.bias"][3] = 6e4
+    content["model"]["blocks.2.mlp.fc2.bias"][3] = 6e4
+    torch.save(content, "large.pth")
+    code, _, err = cli("export", "large.pth", "--fp16")
+    assert code == 1
+    assert "beyond FP16's 65504: export with --bf16" in err
+    assert names(folder) == ["ckpt.pth", "large.pth"]
+
+
 BAD = {
     ("export", "none.pth"): (2, "none.pth does not exist"),
     ("export", "ckpt.pth", "-o", "x.onnx", "--keep-ratio", "2"): (2, "keep ratio 2"),
@@ -135,6 +159,7 @@ BAD = {
     ("build-engine", "empty.onnx", "--fp16"): (4, "empty.onnx is empty"),
     ("build-engine", "ckpt.onnx", "--min-batch", "9", "--max-batch", "3"): (2, "out of order"),
     ("build-engine", "ckpt.onnx", "--target", "sm42"): (2, "unknown target sm42"),
+    ("build-engine", "ckpt.onnx", "--fp16", "--bf16"): (2, "--fp16 and --bf16 exclude each other"),
     ("build-engine", "ckpt.onnx", "--runtime", "tensorflow"): (2, "no runtime is called 'tensorflow'"),
     ("bench", "--engines", "abacus"): (2, "no engine is called 'abacus'"),
     ("bench", "--batch", "0"): (2, "--batch is '0'"),
@@ -257,12 +282,12 @@ def test_a_missing_extra_is_named_with_its_install_line(with_onnx):
 
 
 def test_an_interrupt_leaves_nothing_behind(monkeypatch, cli, folder):
-    from evodeploy.export import to_onnx
+    from evodeploy.export import run
 
     def interrupted(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(to_onnx, "onnx_from_model", interrupted)
+    monkeypatch.setattr(run, "onnx_from_model", interrupted)
     assert cli("export", "ckpt.pth")[0] == 130
     assert names(folder) == ["ckpt.pth"]
 

@@ -110,16 +110,16 @@ def plan_from_onnx(
 
 
 def check_precision(built: BuiltPlan, precision: Precision, weight_count: int) -> None:
-    """Refuse an FP16 plan that holds FP32 weights: raises RuntimeFailedError.
+    """Refuse an FP16 or BF16 plan that holds FP32 weights: raises RuntimeFailedError.
 
     `weight_count` is the number of weights in the ONNX. Plans of another make say nothing of their weights' memory;
     their size then stands in for it.
     """
     held = len(built.plan) if built.weights_bytes is None else built.weights_bytes
-    if precision == "fp16" and held > 3 * weight_count:
+    if precision != "fp32" and held > 3 * weight_count:
         raise RuntimeFailedError(
-            f"FP16 was asked for, but the engine holds {held / 1e6:.1f} MB for {weight_count / 1e6:.2f} M weights, "
-            "which is FP32: nothing was written"
+            f"{precision.upper()} was asked for, but the engine holds {held / 1e6:.1f} MB for "
+            f"{weight_count / 1e6:.2f} M weights, which is FP32: nothing was written"
         )
 
 

@@ -49,7 +49,9 @@ class Flavour:
             raise UsageError(f"unknown target {', '.join(unknown)}: expected some of {', '.join(self.targets)}")
         refused = self.refused_targets(precision)
         if set(asked) & set(refused):
-            raise UsageError(f"{self.name} builds no FP32 engine for {', '.join(refused)}: build it with --fp16")
+            raise UsageError(
+                f"{self.name} builds no {precision.upper()} engine for {', '.join(refused)}: build it with --fp16"
+            )
         if asked:
             return tuple(dict.fromkeys(asked))
         problem = driver_problem()
@@ -63,8 +65,8 @@ class Flavour:
         return tuple(name for name in self.targets if name not in refused)
 
     def refused_targets(self, precision: Precision) -> tuple[str, ...]:
-        """The targets whose kernels lack `precision`: SM75 has no FP32 matrix product in TensorRT for RTX."""
-        return ("sm75",) if precision == "fp32" and "sm75" in self.targets else ()
+        """The targets whose kernels lack `precision`: in TensorRT for RTX, SM75 multiplies matrices in FP16 alone."""
+        return ("sm75",) if precision != "fp16" and "sm75" in self.targets else ()
 
     def strongly_typed_network(self, builder: Any) -> Any:
         """An empty network whose types are those of the ONNX."""

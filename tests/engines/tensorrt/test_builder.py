@@ -27,7 +27,7 @@ def request(onnx_path, output, **options):
 @pytest.fixture(scope="module")
 def plan(small_onnx, tmp_path_factory):
     path = tmp_path_factory.mktemp("plan") / "small.engine"
-    build(request(small_onnx, path, fp16=True, batches=(1, 4, 16)), tell=lambda text: None)
+    build(request(small_onnx, path, precision="fp16", batches=(1, 4, 16)), tell=lambda text: None)
     return path
 
 
@@ -49,7 +49,7 @@ def test_the_sidecar_says_what_was_built(plan, small_onnx):
 
 
 def test_an_fp16_plan_holds_half_the_weights_of_an_fp32_one(plan, small_onnx, tmp_path):
-    full = build(request(small_onnx, tmp_path / "full.engine", fp16=False), tell=lambda text: None)
+    full = build(request(small_onnx, tmp_path / "full.engine", precision="fp32"), tell=lambda text: None)
     half = read_sidecar(plan)
     assert full.precision == "fp32"
     assert half.weights_bytes < 0.6 * full.weights_bytes
@@ -57,18 +57,18 @@ def test_an_fp16_plan_holds_half_the_weights_of_an_fp32_one(plan, small_onnx, tm
 
 def test_one_engine_for_every_target_is_the_default_without_a_gpu(small_onnx, tmp_path):
     told = []
-    record = build(request(small_onnx, tmp_path / "all.engine", fp16=True, targets=()), tell=told.append)
+    record = build(request(small_onnx, tmp_path / "all.engine", precision="fp16", targets=()), tell=told.append)
     assert record.targets == ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
     assert "building for every target" in told[0]
 
 
 def test_fp32_leaves_out_the_target_without_fp32_kernels_and_says_so(small_onnx, tmp_path):
     told = []
-    record = build(request(small_onnx, tmp_path / "all.engine", fp16=False, targets=()), tell=told.append)
+    record = build(request(small_onnx, tmp_path / "all.engine", precision="fp32", targets=()), tell=told.append)
     assert "sm75" not in record.targets
     assert any("not for sm75" in line for line in told)
     with pytest.raises(UsageError, match="no FP32 engine for sm75"):
-        build(request(small_onnx, tmp_path / "x.engine", fp16=False, targets=("sm75",)), tell=told.append)
+        build(request(small_onnx, tmp_path / "x.engine", precision="fp32", targets=("sm75",)), tell=told.append)
 
 
 @pytest.mark.parametrize(
@@ -95,9 +95,20 @@ def test_a_fixed_batch_takes_no_other_profile():
 
 def test_a_maximum_below_the_default_optimum_is_the_optimum(small_onnx, tmp_path):
     record = build(
-        request(small_onnx, tmp_path / "x.engine", fp16=True, batches=(None, None, 8)), tell=lambda text: None
+        request(small_onnx, tmp_path / "x.engine", precision="fp16", batches=(None, None, 8)), tell=lambda text: None
     )
     assert record.profile == Profile(1, 8, 8)
+
+
+def test_bf16_engines_build_for_the_targets_that_have_it(small, tmp_path):
+    from evodeploy.export.to_onnx import onnx_from_model
+
+    write_onnx(onnx_from_model(small, opset=23), tmp_path / "m.onnx")
+    told = []
+    record = build(request(tmp_path / "m.onnx", tmp_path / "m.engine", precision="bf16", targets=()), tell=told.append)
+    assert (record.precision, record.model.precision) == ("bf16", "bf16")
+    assert record.targets == ("sm80", "sm86", "sm89", "sm120", "sm121")
+    assert any("not for sm75, which has no BF16 kernels" in line for line in told)
 
 
 def test_an_unknown_target_is_refused_with_those_there_are(small_onnx, tmp_path):
@@ -136,11 +147,11 @@ def test_what_the_parser_refuses_is_named_with_its_node(tmp_path):
 
 
 def test_fp32_of_an_fp16_file_is_refused(tmp_path, small_onnx):
-    from evodeploy.export.half import half_from_onnx
+    from evodeploy.export.precision import reduced_from_onnx
 
-    write_onnx(half_from_onnx(read_onnx(small_onnx)).proto, tmp_path / "h.onnx")
+    write_onnx(reduced_from_onnx(read_onnx(small_onnx), "fp16").proto, tmp_path / "h.onnx")
     with pytest.raises(UsageError, match="holds FP16 weights"):
-        build(request(tmp_path / "h.onnx", tmp_path / "x.engine", fp16=False), tell=lambda text: None)
+        build(request(tmp_path / "h.onnx", tmp_path / "x.engine", precision="fp32"), tell=lambda text: None)
 
 
 def test_an_fp16_plan_that_came_out_fp32_is_a_failure(small_onnx):
@@ -160,10 +171,12 @@ def test_progress_is_told_and_can_cancel(small_onnx, tmp_path):
         phases.add(phase)
         return True
 
-    build(request(small_onnx, tmp_path / "x.engine", fp16=True), tell=lambda text: None, progress=count)
+    build(request(small_onnx, tmp_path / "x.engine", precision="fp16"), tell=lambda text: None, progress=count)
     assert len(phases) > 3
     with pytest.raises(KeyboardInterrupt):
-        build(request(small_onnx, tmp_path / "y.engine", fp16=True), lambda text: None, lambda phase, share: False)
+        build(
+            request(small_onnx, tmp_path / "y.engine", precision="fp16"), lambda text: None, lambda phase, share: False
+        )
     assert not (tmp_path / "y.engine").exists()
 
 
@@ -172,7 +185,7 @@ def test_an_interrupt_during_progress_cancels_the_build(small_onnx, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(request(small_onnx, tmp_path / "y.engine", fp16=True), lambda text: None, interrupt)
+        build(request(small_onnx, tmp_path / "y.engine", precision="fp16"), lambda text: None, interrupt)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -197,7 +210,7 @@ def test_attention_of_an_fp32_engine_may_decompose(tmp_path, small):
     from evodeploy.export.to_onnx import onnx_from_model
 
     write_onnx(onnx_from_model(small, opset=23), tmp_path / "m.onnx")
-    record = build(request(tmp_path / "m.onnx", tmp_path / "m.engine", fp16=False), tell=lambda text: None)
+    record = build(request(tmp_path / "m.onnx", tmp_path / "m.engine", precision="fp32"), tell=lambda text: None)
     assert record.precision == "fp32"
 
 

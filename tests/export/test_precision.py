@@ -5,17 +5,18 @@ import dataclasses
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.errors import UsageError
-from evodeploy.export.half import half_from_onnx
+from evodeploy.export.precision import reduced_from_onnx
 from evodeploy.onnx_files import info_of, precision_of, read_onnx, write_onnx
 
 
 @pytest.fixture(scope="module")
 def half(small_onnx):
-    return half_from_onnx(read_onnx(small_onnx))
+    return reduced_from_onnx(read_onnx(small_onnx), "fp16")
 
 
 def types(proto):
@@ -74,19 +75,19 @@ def tiny(weight, op="Mul"):
 
 def test_a_weight_beyond_the_range_of_half_is_refused_not_saturated():
     with pytest.raises(UsageError, match=r"weight w reaches 7e\+04, beyond FP16's 65504"):
-        half_from_onnx(tiny(np.float32([7e4, 1.0])))
+        reduced_from_onnx(tiny(np.float32([7e4, 1.0])), "fp16")
 
 
 def test_a_model_that_is_half_already_is_refused(half):
-    with pytest.raises(UsageError, match="already holds FP16"):
-        half_from_onnx(half.proto)
+    with pytest.raises(UsageError, match="holds FP16 weights already"):
+        reduced_from_onnx(half.proto, "fp16")
 
 
 def test_an_output_that_other_nodes_read_keeps_its_type(tmp_path):
     proto = tiny(np.float32([2.0, 3.0]))
     proto.graph.node.append(helper.make_node("Mul", ["y", "w"], ["z"]))
     proto.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, ("batch", 2)))
-    write_onnx(half_from_onnx(proto).proto, tmp_path / "h.onnx")
+    write_onnx(reduced_from_onnx(proto, "fp16").proto, tmp_path / "h.onnx")
     with OnnxRuntimeEngine(tmp_path / "h.onnx") as engine:
         got = engine.run(np.float32([[1.0, 2.0]]))
     assert {name: value.tolist() for name, value in got.items()} == {"y": [[2.0, 6.0]], "z": [[4.0, 18.0]]}
@@ -99,8 +100,30 @@ def test_an_operator_whose_outputs_have_no_half_form_stays_single_and_is_named(t
     proto.graph.node[0].CopyFrom(helper.make_node("Mul", ["x", "w"], ["m"], "scale"))
     proto.graph.node.append(norm)
     proto.graph.output.append(helper.make_tensor_value_info("mean", TensorProto.FLOAT, ("batch", 1)))
-    half = half_from_onnx(proto)
+    half = reduced_from_onnx(proto, "fp16")
     assert half.kept_fp32 == {"norm": "LayerNormalization has no FP16 form at opset 20"}
     write_onnx(half.proto, tmp_path / "h.onnx")
     with OnnxRuntimeEngine(tmp_path / "h.onnx") as engine:
         assert engine.run(np.float32([[1.0, 2.0]]))["mean"].tolist() == [[4.5]]
+
+
+def test_bfloat16_at_an_opset_that_has_it(tmp_path, small, small_images):
+    from evodeploy.engines.openvino_engine import OpenVinoEngine
+    from evodeploy.export.to_onnx import onnx_from_model
+
+    reduced = reduced_from_onnx(onnx_from_model(small, opset=23), "bf16")
+    assert precision_of(reduced.proto) == info_of(reduced.proto).precision == "bf16"
+    assert all("decides a selection" in reason for reason in reduced.kept_fp32.values())
+    write_onnx(reduced.proto, tmp_path / "b.onnx")
+    with OpenVinoEngine(tmp_path / "b.onnx") as engine:
+        got = engine.run(small_images)["logits"]
+    expected = small.module(torch.from_numpy(small_images)).numpy()
+    assert np.median(np.abs(got - expected).max(axis=1)) < 3e-2 * np.abs(expected).max()
+    assert not np.array_equal(got, expected)
+
+
+def test_operators_without_a_bfloat16_form_stay_single(small_onnx):
+    reduced = reduced_from_onnx(read_onnx(small_onnx), "bf16")  # at opset 20 convolution has none
+    conv = next(node for node in reduced.proto.graph.node if node.op_type == "Conv")
+    assert reduced.kept_fp32[conv.name] == "Conv has no BF16 form at opset 20"
+    assert types(reduced.proto)[conv.output[0]] == TensorProto.FLOAT

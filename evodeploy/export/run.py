@@ -1,0 +1,120 @@
+"""Checkpoint file to ONNX file: traced, compared with PyTorch, converted where asked, and only then kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from evodeploy.errors import VerificationError, needs
+from evodeploy.export.precision import reduced_from_onnx
+from evodeploy.export.to_onnx import DEFAULT_OPSET, onnx_from_model
+from evodeploy.files import replacing
+from evodeploy.models.checkpoint import LoadedModel, load_checkpoint
+from evodeploy.onnx_files import write_onnx
+from evodeploy.parity import Check
+from evodeploy.specs import Reduced, Selection
+
+FP16_LARGEST = 65504.0
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to export, and how; what is None is told from the checkpoint, or the default."""
+
+    checkpoint: Path
+    output: Path
+    model: str | None = None
+    batch: int | None = None
+    opset: int | None = None
+    keep_ratios: tuple[float, ...] | None = None
+    selection: Selection | None = None
+    tokens: bool = False
+    ema: bool = False
+    precision: Reduced | None = None
+    verify: bool = True
+    stages: tuple[int, ...] | None = None
+    image_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: the model it is, the graph's nodes, and the checks that it passed before it was kept."""
+
+    model: LoadedModel
+    nodes: int
+    checks: tuple[Check, ...]
+
+
+def export_checkpoint(request: ExportRequest, tell: Callable[[str], None]) -> Exported:
+    """Write the ONNX file; `tell` hears what is being done, and each check.
+
+    Raises VerificationError where ONNX Runtime and PyTorch differ, or where an activation on random images exceeds what
+    FP16 holds; nothing is written then.
+    """
+    model = load_checkpoint(
+        request.checkpoint,
+        model=request.model,
+        ema=request.ema,
+        keep_ratios=request.keep_ratios,
+        selection=request.selection,
+        stages=request.stages,
+        image_size=request.image_size,
+    )
+    config = model.config
+    kept = ", ".join(f"{ratio:g}" for ratio in config.keep_ratios)
+    told = f"{config.num_classes} classes" if config.num_classes else "no classifier, so features are exported"
+    tell(f"{request.checkpoint}: {config.name}, {config.image_size} px, {told}, keep ratio {kept}")
+    if model.trained_at:
+        tell(
+            f"warning: position embeddings trained at {model.trained_at} px are interpolated for "
+            f"{config.image_size} px: what that costs in accuracy no check of the export shows"
+        )
+    tell("exporting")
+    proto = onnx_from_model(model, opset=request.opset or DEFAULT_OPSET, batch=request.batch, tokens=request.tokens)
+    with replacing(request.output) as draft:
+        write_onnx(proto, draft)
+        checks = _verified(model, draft, tell) if request.verify else ()
+        if request.precision is not None:
+            if request.precision == "fp16" and request.verify:
+                _check_range(model, proto)
+            reduced = reduced_from_onnx(proto, request.precision)
+            tell(f"converted to {request.precision.upper()}, {len(reduced.kept_fp32)} nodes kept in FP32")
+            proto = reduced.proto
+            write_onnx(proto, draft)
+    return Exported(model, len(proto.graph.node), checks)
+
+
+def _verified(model: LoadedModel, path: Path, tell: Callable[[str], None]) -> tuple[Check, ...]:
+    with needs("cpu"):
+        from evodeploy.export.verify import verify_export
+
+    tell("comparing ONNX Runtime with PyTorch")
+    checks = []
+    for check in verify_export(model, path):
+        checks.append(check)
+        tell(f"  {'ok  ' if check.passed else 'FAIL'} batch {check.batch}: {check.output}, {check.detail}")
+    failed = [check for check in checks if not check.passed]
+    if failed:
+        first = failed[0]
+        raise VerificationError(
+            f"the ONNX does not compute what PyTorch does: {len(failed)} of {len(checks)} checks failed, first "
+            f"{first.output} at batch {first.batch} ({first.detail}); nothing was written"
+        )
+    return tuple(checks)
+
+
+def _check_range(model: LoadedModel, proto: onnx.ModelProto) -> None:
+    from evodeploy.export.ranges import activation_ranges
+    from evodeploy.export.verify import clear_images
+
+    batch = proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 2
+    ranges = activation_ranges(proto, clear_images(model, batch))
+    name, largest = max(ranges.items(), key=lambda item: item[1])
+    if not largest <= FP16_LARGEST:
+        raise VerificationError(
+            f"the activation '{name}' reaches {largest:.3g} on random images, beyond FP16's 65504: export with --bf16 "
+            "or without; nothing was written"
+        )

@@ -1,0 +1,201 @@
+"""Plain vision transformers as timm, DeiT and DINOv2 name them: every one of them is an Evo-DeiT that never selects.
+
+Their class tokens attend as Evo-DeiT's do, so tokens can be selected without training; what that costs in accuracy is
+for the user to measure. `canonical` folds layer scales into the layers before them, so that what is left is one naming.
+What the network does not compute is refused by name.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from evodeploy.errors import BadFileError, UsageError
+from evodeploy.models.evo_deit import EvoDeiT
+from evodeploy.models.evo_deit_layout import LAYOUT as EVO_DEIT
+from evodeploy.models.layout import Hints, Layout, Shapes, State
+from evodeploy.models.positions import resized
+from evodeploy.models.zoo import EvoDeiTConfig
+
+_REFUSED = {
+    r"dist_token|head_dist\.|.*distillation": "a distillation token",
+    r"reg_token|.*register_tokens": "register tokens",
+    r".*mlp\.(w12|w3|w1|w2|fc1_g|weights_in|gate_proj)\b": "a SwiGLU MLP",
+    r".*\.[qk]_norm\.": "query and key norms",
+    r".*rel(ative)?_pos": "relative position embeddings",
+    r".*attn\.[qv]_bias$": "a BEiT bias on queries and values alone",
+    r".*rope": "rotary position embeddings",
+    r"norm_pre\.": "a norm before its blocks",
+    r"attn_pool\.": "attention pooling",
+    r"pre_logits\.": "a representation layer before its head",
+    r"patch_embed\.backbone\.": "a convolutional network before its blocks",
+    r"blocks\.\d+\.\d+\.": "blocks in chunks",
+}
+_SCALES = {
+    re.compile(r"(blocks\.\d+)\.(?:ls1\.gamma|gamma_1)"): "attn.proj",
+    re.compile(r"(blocks\.\d+)\.(?:ls2\.gamma|gamma_2)"): "mlp.fc2",
+}
+_SIZES = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge"}
+_HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}  # the known sizes whose heads are not 64 wide
+
+
+def refuse(names: Shapes | State) -> None:
+    """Raise BadFileError for what a plain vision transformer does not have."""
+    for pattern, what in _REFUSED.items():
+        for name in names:
+            if re.match(pattern, name):
+                raise BadFileError(
+                    f"the vision transformer has {what} ('{name}'), which is not supported: expected a plain ViT, "
+                    "DeiT or DINOv2 with a class token and learnt positions"
+                )
+
+
+def canonical(state: State) -> State:
+    """`state` with its layer scales folded, zeros for query-key-value biases, and a position for the class token."""
+    refuse(state)
+    if "cls_token" not in state:
+        raise BadFileError("the vision transformer has no class token ('cls_token'), whose attention selects tokens")
+    if "pos_embed" not in state:
+        raise BadFileError("the vision transformer has no learnt positions ('pos_embed'), which Evo-DeiT adds")
+    kept = {name: tensor for name, tensor in state.items() if not any(scale.fullmatch(name) for scale in _SCALES)}
+    for name, gamma in state.items():
+        for scale, layer in _SCALES.items():
+            if match := scale.fullmatch(name):
+                _fold(kept, f"{match[1]}.{layer}", name, gamma)
+    for name in [name for name in kept if name.endswith(".attn.qkv.weight")]:
+        kept.setdefault(name.replace("weight", "bias"), torch.zeros(kept[name].shape[:1]))
+    positions = kept["pos_embed"]
+    if positions.ndim == 3 and math.isqrt(positions.shape[1]) ** 2 == positions.shape[1] > 1:
+        kept["pos_embed"] = F.pad(positions, (0, 0, 1, 0))  # DeiT III adds positions to the patches alone
+    return kept
+
+
+def _fold(state: State, layer: str, name: str, gamma: torch.Tensor) -> None:
+    """Scale the rows of `layer` in `state` by `gamma`: γ ⊙ (W x + b) = (γ ⊙ W) x + γ ⊙ b."""
+    for kind in ("weight", "bias"):
+        tensor = state.get(f"{layer}.{kind}")
+        if tensor is None:
+            continue  # listed as missing later
+        if gamma.shape != tensor.shape[:1]:
+            raise BadFileError(f"'{name}' is {tuple(gamma.shape)}, expected one scale for each row of '{layer}'")
+        state[f"{layer}.{kind}"] = tensor * gamma.reshape(-1, *[1] * (tensor.ndim - 1))
+
+
+def _recognises(shapes: Shapes) -> bool:
+    return any(re.match(r"blocks\.\d+\.(\d+\.)?attn\.(qkv|q_proj)\.weight", name) for name in shapes)
+
+
+def infer(shapes: Shapes, hints: Hints) -> EvoDeiTConfig:
+    """The configuration that tensors of these canonical shapes have; raises BadFileError."""
+
+    def shape(name: str, axes: int) -> tuple[int, ...]:
+        found = shapes.get(name)
+        if found is None or len(found) != axes or 0 in found:
+            raise BadFileError(f"the checkpoint's '{name}' is {found or 'missing'}, expected a tensor of {axes} axes")
+        return found
+
+    width, _, patch, _ = shape("patch_embed.proj.weight", 4)
+    rows = shape("pos_embed", 3)[1]
+    grid = math.isqrt(rows - 1)
+    if grid**2 + 1 != rows:
+        raise BadFileError(f"'pos_embed' has {rows} rows, expected those of a square grid, with or without a class row")
+    depth = 1 + max(int(match[1]) for name in shapes if (match := re.match(r"blocks\.(\d+)\.", name)))
+    if depth > len(shapes):
+        raise BadFileError(f"the checkpoint names block {depth - 1} but holds only {len(shapes)} tensors")
+    hidden, narrowed = shape("blocks.0.mlp.fc1.weight", 2)[0], shape("blocks.0.mlp.fc2.weight", 2)[1]
+    if hidden == 2 * narrowed:
+        raise BadFileError("the vision transformer has a SwiGLU MLP ('blocks.0.mlp.fc1'), which is not supported")
+    ratio = hidden / width
+    if int(width * ratio) != hidden:
+        ratio = math.nextafter(ratio, math.inf)
+    pooled_norm = "fc_norm.weight" in shapes
+    if pooled_norm and "norm.weight" in shapes:
+        raise BadFileError("the vision transformer has a norm before and after pooling ('norm' and 'fc_norm'): one, or "
+                           "the other, is supported")  # fmt: skip
+    classes, read = shape("head.weight", 2) if "head.weight" in shapes else (0, width)
+    if read == 2 * width:
+        raise BadFileError(
+            "the classifier reads the class token beside the patches' mean (DINOv2's linear head), which is not "
+            "supported: leave its head out to export the features"
+        )
+    stages = tuple(sorted({depth // 3, 2 * depth // 3} - {0}))
+    sizes: dict[str, Any] = {"depth": depth, "image_size": grid * patch, "patch_size": patch, "mlp_ratio": ratio}
+    return EvoDeiTConfig(
+        hints.model or f"vit_{_SIZES.get(width, width)}_patch{patch}",
+        width,
+        _heads(width, hints),
+        num_classes=classes,
+        stages=stages,
+        keep_ratios=(0.5,) * len(stages),
+        pooling="mean" if pooled_norm else "class",
+        norm_eps=1e-6 if hints.norm_eps is None else hints.norm_eps,
+        **sizes,
+    )
+
+
+def _heads(width: int, hints: Hints) -> int:
+    heads = hints.num_heads if isinstance(hints.num_heads, int) else _HEADS.get(width, width // 64)
+    if heads == 0 or width % heads or (hints.num_heads is None and width not in _HEADS and width % 64):
+        raise UsageError(
+            f"cannot tell the attention heads of width {width} from the tensors: expected 'num_heads' in the "
+            "checkpoint's args, or a config.json beside model.safetensors"
+        )
+    return heads
+
+
+def required(config: EvoDeiTConfig) -> Shapes:
+    """Canonical names and shapes of what `config` needs."""
+    width, patch, hidden = config.width, config.patch_size, int(config.width * config.mlp_ratio)
+    shapes: Shapes = {
+        "cls_token": (1, 1, width),
+        "pos_embed": (1, config.tokens + 1, width),
+        "patch_embed.proj.weight": (width, 3, patch, patch),
+        "patch_embed.proj.bias": (width,),
+    }
+    layers = {"attn.qkv": (3 * width, width), "attn.proj": (width, width)}
+    layers |= {"mlp.fc1": (hidden, width), "mlp.fc2": (width, hidden)}
+    for i in range(config.depth):
+        for name in ("norm1", "norm2"):
+            shapes |= {f"blocks.{i}.{name}.weight": (width,), f"blocks.{i}.{name}.bias": (width,)}
+        for name, (rows, columns) in layers.items():
+            shapes |= {f"blocks.{i}.{name}.weight": (rows, columns), f"blocks.{i}.{name}.bias": (rows,)}
+    norm = "fc_norm" if config.pooling == "mean" else "norm"
+    shapes |= {f"{norm}.weight": (width,), f"{norm}.bias": (width,)}
+    if config.num_classes:
+        shapes |= {"head.weight": (config.num_classes, width), "head.bias": (config.num_classes,)}
+    return shapes
+
+
+def optional(config: EvoDeiTConfig) -> Shapes:
+    """What DINOv2's training alone uses."""
+    return {"mask_token": (1, config.width)}
+
+
+def to_module(state: State) -> State:
+    """Canonical names to the network's own."""
+    renamed = {"patch_embed.proj.": "patch_embed.", "fc_norm.": "norm."}
+    module = {}
+    for name, tensor in state.items():
+        start = next((start for start in renamed if name.startswith(start)), "")
+        module[renamed.get(start, "") + name.removeprefix(start)] = tensor
+    return module
+
+
+def _at_grid(state: State, grid: int) -> State:
+    """Positions by DINOv2's own recipe where its mask token tells the file, else by timm's.
+
+    A file of DeiT's own looks like one of timm's, and is taken as timm takes it.
+    """
+    dinov2 = "mask_token" in state
+    positions = resized(state["pos_embed"], grid, antialias=not dinov2, offset=0.1 if dinov2 else 0.0)
+    return state | {"pos_embed": positions}
+
+
+LAYOUT = Layout(
+    "timm ViT", EvoDeiTConfig, _recognises, infer, required, optional, to_module, EVO_DEIT.to_published, EvoDeiT,
+    canonical, _at_grid,
+)  # fmt: skip
