@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("skimage") is None, reason="pip install --no-deps scikit-image")
 def test_crops_follow_their_seed_and_their_number():
     from photographs import FILES, batch, crops
 
@@ -25,7 +23,6 @@ def test_crops_follow_their_seed_and_their_number():
 
 
 def test_the_interval_of_a_share():
-    pytest.importorskip("sklearn")
     from digits_probe import interval
 
     assert interval(90, 100) == pytest.approx((0.8256, 0.9448), abs=1e-4)
