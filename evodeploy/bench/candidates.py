@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from evodeploy.engines.base import Engine
 from evodeploy.engines.registry import open_engine
 from evodeploy.engines.tensorrt.sidecar import read_sidecar
 from evodeploy.errors import MissingExtraError, UnavailableError, UsageError, needs
+from evodeploy.files import sha256
 from evodeploy.onnx_files import info_of, read_onnx
 from evodeploy.specs import Precision
 
@@ -80,27 +82,24 @@ def _model(
     checkpoints: list[Path], onnx: tuple[Path, ...], plans: tuple[Path, ...], name: str | None
 ) -> tuple[LoadedModel | None, str]:
     with needs("export"):
-        from evodeploy.models.checkpoint import load_checkpoint, random_model
+        from evodeploy.models.checkpoint import load_checkpoint, load_checkpoint_like, random_model
         from evodeploy.models.zoo import ZOO, named, with_selection
 
-    if checkpoints:
-        return load_checkpoint(checkpoints[0], model=name), ""
     info = info_of(read_onnx(onnx[0])) if onnx else read_sidecar(plans[0]).model if plans else None
+    if checkpoints:
+        if info is not None and info.source_sha256 == sha256(checkpoints[0]):
+            return load_checkpoint_like(checkpoints[0], info, name), ""
+        return load_checkpoint(checkpoints[0], model=name), ""
     if info is not None:
         source = family_of(onnx[0]).checkpoint if onnx else None
         if source is not None:
-            model = load_checkpoint(
-                source,
-                keep_ratios=info.keep_ratios,
-                selection=info.selection,
-                stages=info.stages or None,
-                image_size=info.image_size,
-            )
+            model = load_checkpoint_like(source, info)
             return model, f"{source.name}, which {onnx[0].name} was exported from, is taken for the PyTorch rows"
         name = name or info.model
         if name not in ZOO:
             return None, f"the checkpoint of {info.model} is not given and not beside its export"
-        model = random_model(with_selection(named(name), info.keep_ratios, info.selection))
+        config = dataclasses.replace(named(name), image_size=info.image_size)
+        model = random_model(with_selection(config, info.keep_ratios, info.selection, info.stages or None))
         return model, "no checkpoint is given: the rows that need one run on random weights, which are as fast"
     if name is None and (onnx or plans):
         return None, f"{(onnx or plans)[0].name} does not say what model it is: name it with --model"

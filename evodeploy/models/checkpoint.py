@@ -165,6 +165,18 @@ def load_checkpoint(
     return LoadedModel(module, config, model_info(config, names, path, hints.preprocessing), trained_at)
 
 
+def load_checkpoint_like(path: Path, info: ModelInfo, model: str | None = None) -> LoadedModel:
+    """`path` run as the artefact that `info` describes: its keep ratios, selection, stages and image size."""
+    return load_checkpoint(
+        path,
+        model=model,
+        keep_ratios=info.keep_ratios,
+        selection=info.selection,
+        stages=info.stages or None,
+        image_size=info.image_size,
+    )
+
+
 def _as_named(model: str, inferred: ModelConfig) -> ModelConfig:
     """The published `model` with what only the file can tell: its classes, its pooling, its epsilon."""
     config = dataclasses.replace(named(model), num_classes=inferred.num_classes)
