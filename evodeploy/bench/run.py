@@ -69,17 +69,18 @@ def _at_batch(
 ) -> list[Row]:
     reasons = dict(refused)
     ready = []
+    timings: dict[Candidate, Timing] = {}
+    if engines:
+        images = _images(next(iter(engines.values())), batch)  # the same for all: one that takes others is refused
     for candidate, engine in engines.items():
         tell(f"batch {batch}: warming up {candidate.engine} ({candidate.role})")
         try:
-            engine.run(_images(engine, batch))
+            engine.run(images)
             ready.append(candidate)
         except EvodeployError as error:
             reasons[candidate] = str(error)
-    timings: dict[Candidate, Timing] = {}
     if ready:
         tell(f"batch {batch}: timing {len(ready)} candidates in turn")
-        images = _images(engines[ready[0]], batch)
         timed = interleaved([engines[candidate].run for candidate in ready], images, budget)
         timings = dict(zip(ready, timed, strict=True))
     baseline = next((timings[c] for c in ready if c.engine == "torch" and c.role == "evo"), None)

@@ -63,6 +63,14 @@ def test_one_that_cannot_open_or_fails_is_a_row_with_its_reason_and_the_others_g
     assert len(reasons(rows)) == 3
 
 
+def test_one_that_takes_other_images_is_a_row_with_its_reason():
+    larger = dataclasses.replace(INFO, image_size=16)
+    other = Candidate("onnxruntime", "evo", "fp32", "", lambda: FakeEngine(larger))
+    first, second = bench([fake("torch"), other], [2], QUICK, quiet)
+    assert first.timing is not None
+    assert "expected (batch, 3, 16, 16)" in second.reason
+
+
 def test_engines_are_closed_at_the_end():
     opened = []
 
