@@ -30,7 +30,11 @@ demo-real: setup
 	$(BIN)/python benchmarks/real_weights.py .demo-real/dinov2_small.pth
 	cd .demo-real && $(EVODEPLOY) export dinov2_small.pth --image-size 224 --tokens
 	cd .demo-real && $(EVODEPLOY) build-engine --fp16
-	cd .demo-real && $(EVODEPLOY) bench --engines onnxruntime,openvino,tensorrt --batch 1,16 --seconds 1
+	cd .demo-real && $(EVODEPLOY) export dinov2_small.pth --image-size 224 --tokens --fp16
+	$(BIN)/python benchmarks/photographs.py .demo-real/photographs 90
+	cd .demo-real && $(EVODEPLOY) verify dinov2_small.pth dinov2_small.fp16.onnx --images photographs
+	cd .demo-real && $(EVODEPLOY) bench dinov2_small.pth dinov2_small.onnx dinov2_small.engine \
+	    --engines onnxruntime,openvino,tensorrt --batch 1,16 --seconds 1
 	$(BIN)/python benchmarks/kept_tokens.py .demo-real/dinov2_small.onnx .demo-real/kept-tokens.png
 
 check: setup

@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", default=["4,8", "6,9"], help="where selecting stages begin")
     parser.add_argument("--precisions", default="fp32", help=f"some of {','.join(PRECISIONS)}")
     parser.add_argument("--engine", default="openvino", help="openvino or onnxruntime")
-    parser.add_argument("--train", type=int, default=1198, help="digits to train on, of 1198")
+    parser.add_argument("--train", type=int, default=1195, help="digits to train on, of 1195")
     parser.add_argument("--test", type=int, default=599, help="digits to test on, of 599")
     parser.add_argument("--batch", type=int, default=20)
     args = parser.parse_args()

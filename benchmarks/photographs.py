@@ -2,6 +2,7 @@
 
 Noise decides nothing about a trained network: agreement between precisions and engines is measured on these. Nothing of
 them is in this repository; `pip install --no-deps scikit-image` and scikit-learn hold the files. Credits: CREDITS.md.
+`python benchmarks/photographs.py FOLDER [COUNT]` writes the crops as files, for `evodeploy verify --images FOLDER`.
 """
 
 from __future__ import annotations
@@ -85,6 +86,6 @@ def batch(count: int = 300, size: int = 224, seed: int = 0) -> NDArray[np.float3
 if __name__ == "__main__":
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "photographs")
     folder.mkdir(parents=True, exist_ok=True)
-    for number, image in enumerate(crops()):
+    for number, image in enumerate(crops(int(sys.argv[2]) if len(sys.argv) > 2 else 300)):
         image.save(folder / f"{number:03}-{list(FILES)[number % len(FILES)]}.png")
     print(folder)
