@@ -2,7 +2,7 @@
 
 An Evo-DeiT written as papers write it (the whole attention matrix, from which the class row is read; query-key and
 value products apart; tokens sorted and gathered) and exported with torch.onnx as it is, beside this project's export of
-the same weights. Nodes, the GPU program of an FP16 engine for SM89 (TensorRT for RTX), and throughput on the CPU in ONNX
+the same weights. Nodes, an FP16 engine's GPU program (SM89, TensorRT for RTX), and throughput on the CPU in ONNX
 Runtime and OpenVINO, batch 8, interleaved. Prints a Markdown table.
 """
 
