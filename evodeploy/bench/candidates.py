@@ -60,8 +60,9 @@ class Subject:
 def subject_of(paths: Sequence[Path], model_name: str | None = None) -> Subject:
     """The subject of a bench over `paths`: the checkpoint, ONNX files and engines of one model.
 
-    Without a checkpoint, the one that an ONNX was exported from is taken where it lies beside it, else random weights
-    of the same sizes: they are as fast. With no paths at all, the published model called `model_name` is taken so.
+    With an ONNX come the engines that were built from it, and the checkpoint that it was exported from, where they lie
+    beside it; without a checkpoint, random weights of the same sizes, which are as fast. With no paths at all, the
+    published model called `model_name` is taken so.
     """
     checkpoints = [path for path in paths if kind_of(path) == "checkpoint"]
     onnx = tuple(path for path in paths if kind_of(path) == "onnx")
@@ -74,8 +75,12 @@ def subject_of(paths: Sequence[Path], model_name: str | None = None) -> Subject:
         if not paths or checkpoints:
             raise
         model, note = None, str(error)
+    notes = [note] if note else []
+    if onnx and not plans and model is not None:
+        plans = family_of(onnx[0]).engines
+        notes += [f"{path.name}, which was built from {onnx[0].name}, is taken too" for path in plans]
     name = model.config.name if model else paths[0].stem
-    return Subject(name, model, "" if model else note, onnx, plans, (note,) if note else ())
+    return Subject(name, model, "" if model else note, onnx, plans, tuple(notes))
 
 
 def _model(
@@ -156,7 +161,7 @@ def _rows(
             for path in subject.plans:
                 yield _file_candidate(name, role, path, read_sidecar(path).precision, threads)
             if not subject.plans:
-                reason = "no engine file is given or beside the ONNX: `evodeploy build-engine --fp16` makes one"
+                reason = "no engine is given or lies beside the ONNX it was built from: see `evodeploy build-engine`"
                 yield Candidate(name, role, None, "", partial(_refuse, reason))
 
 

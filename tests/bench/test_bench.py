@@ -12,7 +12,9 @@ from evodeploy.bench.environment import environment
 from evodeploy.bench.measure import Budget
 from evodeploy.bench.report import as_json, as_table, reasons
 from evodeploy.bench.run import bench
+from evodeploy.build import BuildRequest, build
 from evodeploy.engines.fake import FakeEngine
+from evodeploy.engines.tensorrt.sidecar import write_sidecar
 from evodeploy.errors import UnavailableError, UsageError
 from evodeploy.models.zoo import dense_twin
 from evodeploy.specs import BatchRange, ModelInfo
@@ -122,6 +124,20 @@ def test_an_onnx_finds_the_checkpoint_it_was_made_from(small_onnx, small_checkpo
     assert subject_of([onnx]).model.config == SMALL
     checkpoint.write_bytes(b"another file of that name")
     assert subject_of([onnx]).model is None
+
+
+def test_an_onnx_brings_the_engines_that_were_built_from_it(small_onnx, small_checkpoint, tmp_path):
+    onnx = tmp_path / "small.onnx"
+    onnx.write_bytes(small_onnx.read_bytes())
+    (tmp_path / small_checkpoint.name).write_bytes(small_checkpoint.read_bytes())
+    record = build(BuildRequest(onnx, tmp_path / "a.engine", "fp16", targets=("sm89",)), tell=quiet)
+    other = dataclasses.replace(record, source_sha256="of another file")
+    (tmp_path / "b.engine").write_bytes(b"x")
+    write_sidecar(other, tmp_path / "b.engine")
+    (tmp_path / "c.engine").write_bytes(b"without a record")
+    subject = subject_of([onnx])
+    assert [path.name for path in subject.plans] == ["a.engine"]
+    assert "a.engine, which was built from small.onnx, is taken too" in subject.notes
 
 
 def test_without_the_network_its_rows_say_why(small_onnx, tmp_path):
