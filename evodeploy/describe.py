@@ -25,7 +25,8 @@ def describe(path: Path) -> dict[str, Any]:
 
 def _checkpoint(path: Path) -> dict[str, Any]:
     with needs("export"):
-        from evodeploy.models.checkpoint import load_checkpoint, read_checkpoint
+        from evodeploy.models.checkpoint import load_checkpoint
+        from evodeploy.models.checkpoint_file import read_checkpoint
     raw = read_checkpoint(path)
     model = load_checkpoint(path)
     return {

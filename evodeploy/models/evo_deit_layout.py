@@ -7,15 +7,13 @@ parallel lists; the network has one `blocks.i.attn.qkv`.
 from __future__ import annotations
 
 import dataclasses
-import math
-import re
 from typing import Any
 
 import torch
 
-from evodeploy.errors import BadFileError, UsageError
+from evodeploy.errors import UsageError
 from evodeploy.models.evo_deit import EvoDeiT
-from evodeploy.models.layout import Hints, Layout, Shapes, State
+from evodeploy.models.layout import Hints, Layout, Shapes, State, depth_of, grid_of, shape_of
 from evodeploy.models.positions import resized
 from evodeploy.models.zoo import ZOO, EvoDeiTConfig
 
@@ -27,28 +25,17 @@ def _recognises(shapes: Shapes) -> bool:
 
 
 def _infer(shapes: Shapes, hints: Hints) -> EvoDeiTConfig:
-    def shape(name: str, axes: int) -> tuple[int, ...]:
-        found = shapes.get(name)
-        if found is None or len(found) != axes or 0 in found:
-            raise BadFileError(f"the checkpoint's '{name}' is {found or 'missing'}, expected a tensor of {axes} axes")
-        return found
-
-    width, _, patch, _ = shape("patch_embed.proj.weight", 4)
-    rows = shape("pos_embed", 3)[1]
-    grid = math.isqrt(rows - 1)
-    if grid**2 + 1 != rows:
-        raise BadFileError(f"'pos_embed' has {rows} rows, expected those of a square grid and one class token")
-    depth = 1 + max(int(match[1]) for name in shapes if (match := re.match(r"qks\.(\d+)\.", name)))
-    if depth > len(shapes):
-        raise BadFileError(f"the checkpoint names block {depth - 1} but holds only {len(shapes)} tensors")
+    width, _, patch, _ = shape_of(shapes, "patch_embed.proj.weight", 4)
+    grid = grid_of(shapes, "pos_embed")
+    depth = depth_of(shapes, "qks")
     sizes: dict[str, Any] = {
         "width": width,
         "depth": depth,
         "image_size": grid * patch,
         "patch_size": patch,
-        "mlp_ratio": shape("blocks.0.mlp.fc1.weight", 2)[0] / width,
+        "mlp_ratio": shape_of(shapes, "blocks.0.mlp.fc1.weight", 2)[0] / width,
     }
-    classes = shape("head.weight", 2)[0] if any(name.startswith("head.") for name in shapes) else 0
+    classes = shape_of(shapes, "head.weight", 2)[0] if any(name.startswith("head.") for name in shapes) else 0
     told: dict[str, Any] = {"num_classes": classes, "pooling": hints.pooling or "mean"}
     told["norm_eps"] = 1e-6 if hints.norm_eps is None else hints.norm_eps
     for published in ZOO.values():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import re
 from typing import Any
 
@@ -17,7 +16,7 @@ import torch
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.models.evo_levit import EvoLeViT
 from evodeploy.models.evo_levit_config import ALWAYS_DENSE, EVO_LEVIT, STEM_STRIDE, EvoLeViTConfig, selecting_stages
-from evodeploy.models.layout import Hints, Layout, Shapes, State
+from evodeploy.models.layout import Hints, Layout, Shapes, State, grid_of, shape_of
 
 _HEADS = {
     "head": "head.label",
@@ -100,21 +99,14 @@ def _recognises(shapes: Shapes) -> bool:
 
 
 def _infer(shapes: Shapes, hints: Hints) -> EvoLeViTConfig:
-    def shape(name: str, axes: int) -> tuple[int, ...]:
-        found = shapes.get(name)
-        if found is None or len(found) != axes or 0 in found:
-            raise BadFileError(f"the checkpoint's '{name}' is {found or 'missing'}, expected a tensor of {axes} axes")
-        return found
-
-    rows = shape("poss", 3)[1]
-    grid = math.isqrt(rows - 1)
-    if grid**2 + 1 != rows:
-        raise BadFileError(f"'poss' has {rows} rows, expected those of a square grid and one class token")
+    grid = grid_of(shapes, "poss")
     depths = _depths(shapes, "blocks")
     if 0 in depths:
         raise BadFileError(f"the checkpoint's stages hold {depths} blocks, expected at least one in each")
     starts = {place.own: place.block for place in _places(depths)}
-    qkv = [shape(f"{starts[f'stages.{stage}.blocks.0.attn.']}qkv.c.weight", 2) for stage in range(len(depths))]
+    qkv = [
+        shape_of(shapes, f"{starts[f'stages.{stage}.blocks.0.attn.']}qkv.c.weight", 2) for stage in range(len(depths))
+    ]
     widths, keys = tuple(width for _, width in qkv), tuple(rows // 4 for rows, _ in qkv)
     fits = [
         config
@@ -122,7 +114,7 @@ def _infer(shapes: Shapes, hints: Hints) -> EvoLeViTConfig:
         if (config.widths, config.depths) == (widths, depths)
         and keys == tuple(heads * config.key_width for heads in config.heads)
     ]
-    sizes: dict[str, Any] = {"image_size": grid * STEM_STRIDE, "num_classes": shape("head.l.weight", 2)[0]}
+    sizes: dict[str, Any] = {"image_size": grid * STEM_STRIDE, "num_classes": shape_of(shapes, "head.l.weight", 2)[0]}
     for published in fits:
         if published.image_size == sizes["image_size"]:
             return dataclasses.replace(published, **sizes)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
+from evodeploy.errors import BadFileError
 from evodeploy.models.network import Network
 from evodeploy.models.zoo import ModelConfig
 from evodeploy.specs import Pooling, Preprocessing, Selection
@@ -58,6 +61,31 @@ def _head_counts(value: Any) -> int | tuple[int, ...] | None:
     if not counts or not all(isinstance(count, int) and count > 0 for count in counts):
         return None
     return tuple(counts) if counts is value else counts[0]
+
+
+def shape_of(shapes: Shapes, name: str, axes: int) -> tuple[int, ...]:
+    """The shape of the tensor called `name`; raises BadFileError where it is missing or not of so many axes."""
+    found = shapes.get(name)
+    if found is None or len(found) != axes or 0 in found:
+        raise BadFileError(f"the checkpoint's '{name}' is {found or 'missing'}, expected a tensor of {axes} axes")
+    return found
+
+
+def grid_of(shapes: Shapes, name: str) -> int:
+    """Patches along one side, from the position embeddings called `name`, (1, N + 1, C); raises BadFileError."""
+    rows = shape_of(shapes, name, 3)[1]
+    grid = math.isqrt(rows - 1)
+    if grid**2 + 1 != rows:
+        raise BadFileError(f"'{name}' has {rows} rows, expected those of a square grid and a class token")
+    return grid
+
+
+def depth_of(shapes: Shapes, start: str) -> int:
+    """The number of blocks, from names that begin with `start` and a block's number; raises BadFileError."""
+    depth = 1 + max(int(match[1]) for name in shapes if (match := re.match(rf"{start}\.(\d+)\.", name)))
+    if depth > len(shapes):
+        raise BadFileError(f"the checkpoint names block {depth - 1} but holds only {len(shapes)} tensors")
+    return depth
 
 
 C = TypeVar("C", bound=ModelConfig)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.models.evo_deit import EvoDeiT
 from evodeploy.models.evo_deit_layout import LAYOUT as EVO_DEIT
-from evodeploy.models.layout import Hints, Layout, Shapes, State
+from evodeploy.models.layout import Hints, Layout, Shapes, State, depth_of, grid_of, shape_of
 from evodeploy.models.positions import resized
 from evodeploy.models.zoo import EvoDeiTConfig
 
@@ -91,22 +91,13 @@ def _recognises(shapes: Shapes) -> bool:
 
 def infer(shapes: Shapes, hints: Hints) -> EvoDeiTConfig:
     """The configuration that tensors of these canonical shapes have; raises BadFileError."""
-
-    def shape(name: str, axes: int) -> tuple[int, ...]:
-        found = shapes.get(name)
-        if found is None or len(found) != axes or 0 in found:
-            raise BadFileError(f"the checkpoint's '{name}' is {found or 'missing'}, expected a tensor of {axes} axes")
-        return found
-
-    width, _, patch, _ = shape("patch_embed.proj.weight", 4)
-    rows = shape("pos_embed", 3)[1]
-    grid = math.isqrt(rows - 1)
-    if grid**2 + 1 != rows:
-        raise BadFileError(f"'pos_embed' has {rows} rows, expected those of a square grid, with or without a class row")
-    depth = 1 + max(int(match[1]) for name in shapes if (match := re.match(r"blocks\.(\d+)\.", name)))
-    if depth > len(shapes):
-        raise BadFileError(f"the checkpoint names block {depth - 1} but holds only {len(shapes)} tensors")
-    hidden, narrowed = shape("blocks.0.mlp.fc1.weight", 2)[0], shape("blocks.0.mlp.fc2.weight", 2)[1]
+    width, _, patch, _ = shape_of(shapes, "patch_embed.proj.weight", 4)
+    grid = grid_of(shapes, "pos_embed")
+    depth = depth_of(shapes, "blocks")
+    hidden, narrowed = (
+        shape_of(shapes, "blocks.0.mlp.fc1.weight", 2)[0],
+        shape_of(shapes, "blocks.0.mlp.fc2.weight", 2)[1],
+    )
     if hidden == 2 * narrowed:
         raise BadFileError("the vision transformer has a SwiGLU MLP ('blocks.0.mlp.fc1'), which is not supported")
     ratio = hidden / width
@@ -116,7 +107,7 @@ def infer(shapes: Shapes, hints: Hints) -> EvoDeiTConfig:
     if pooled_norm and "norm.weight" in shapes:
         raise BadFileError("the vision transformer has a norm before and after pooling ('norm' and 'fc_norm'): one, or "
                            "the other, is supported")  # fmt: skip
-    classes, read = shape("head.weight", 2) if "head.weight" in shapes else (0, width)
+    classes, read = shape_of(shapes, "head.weight", 2) if "head.weight" in shapes else (0, width)
     if read == 2 * width:
         raise BadFileError(
             "the classifier reads the class token beside the patches' mean (DINOv2's linear head), which is not "
