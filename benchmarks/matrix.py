@@ -14,9 +14,8 @@ from pathlib import Path
 
 from evodeploy.build import BuildRequest, build
 from evodeploy.engines.openvino_engine import OpenVinoEngine
-from evodeploy.engines.torch_engine import TorchEngine
 from evodeploy.errors import EvodeployError
-from evodeploy.export.deployed import Deployed
+from evodeploy.export.deployed import torch_engine
 from evodeploy.export.to_onnx import onnx_from_model
 from evodeploy.export.verify import clear_images, verify_export
 from evodeploy.models.checkpoint import LoadedModel, random_model
@@ -49,9 +48,8 @@ def steps(model: LoadedModel) -> tuple[list[str], bool]:
         proto = onnx_from_model(model, tokens=True)
         write_onnx(proto, path)
         checks = list(verify_export(model, path))
-        deployed = Deployed(model, tokens=True)
         images = clear_images(model, 3)
-        with TorchEngine(deployed, deployed.inputs, deployed.outputs) as torch, OpenVinoEngine(path) as openvino:
+        with torch_engine(model, tokens=True) as torch, OpenVinoEngine(path) as openvino:
             others = list(compare(torch, openvino, images))
         try:
             request = BuildRequest(path, path.with_suffix(".engine"), precision="fp16", runtime="tensorrt-rtx")

@@ -52,13 +52,10 @@ def open_artefact(
     if engine not in (None, "torch", "torch-compile"):
         raise UsageError(f"the engine '{engine}' does not run checkpoints ({path}): export it first")
     with needs("export"):
-        from evodeploy.engines.torch_engine import TorchEngine
-        from evodeploy.export.deployed import Deployed
+        from evodeploy.export.deployed import torch_engine
         from evodeploy.models.checkpoint import load_checkpoint, load_checkpoint_like
     model = load_checkpoint(path) if like is None else load_checkpoint_like(path, like)
-    deployed = Deployed(model, tokens)
-    compiled = engine == "torch-compile"
-    return TorchEngine(deployed, deployed.inputs, deployed.outputs, model.info, compiled=compiled, threads=threads)
+    return torch_engine(model, tokens=tokens, compiled=engine == "torch-compile", threads=threads)
 
 
 @dataclass(frozen=True)

@@ -177,12 +177,9 @@ def _exported(model: LoadedModel, path: Path) -> Path:
 def _torch_engine(name: str, model: LoadedModel | None, subject: Subject, threads: int) -> Engine:
     if model is None:
         _refuse(subject.no_model)
-    from evodeploy.engines.torch_engine import TorchEngine
-    from evodeploy.export.deployed import Deployed
+    from evodeploy.export.deployed import torch_engine
 
-    deployed = Deployed(model)
-    compiled = name == "torch-compile"
-    return TorchEngine(deployed, deployed.inputs, deployed.outputs, model.info, compiled=compiled, threads=threads)
+    return torch_engine(model, compiled=name == "torch-compile", threads=threads)
 
 
 def _file_candidate(name: str, role: Role, path: Path, precision: Precision | None, threads: int) -> Candidate:

@@ -4,8 +4,24 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from evodeploy.engines.torch_engine import TorchEngine
 from evodeploy.models.checkpoint import LoadedModel
 from evodeploy.specs import TensorSpec
+
+
+def torch_engine(
+    model: LoadedModel,
+    *,
+    tokens: bool = False,
+    compiled: bool = False,
+    threads: int | None = None,
+    device: str | None = None,
+) -> TorchEngine:
+    """`model` in PyTorch, with the outputs that its export has."""
+    deployed = Deployed(model, tokens)
+    return TorchEngine(
+        deployed, deployed.inputs, deployed.outputs, model.info, compiled=compiled, threads=threads, device=device
+    )
 
 
 class Deployed(nn.Module):

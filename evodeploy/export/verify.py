@@ -11,8 +11,7 @@ from torch import Tensor
 
 from evodeploy.engines.base import Array
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
-from evodeploy.engines.torch_engine import TorchEngine
-from evodeploy.export.deployed import Deployed
+from evodeploy.export.deployed import torch_engine
 from evodeploy.models.checkpoint import LoadedModel
 from evodeploy.parity import Check, compare
 
@@ -28,9 +27,8 @@ def verify_export(model: LoadedModel, path: Path, seed: int = 0) -> Iterator[Che
     """
     with OnnxRuntimeEngine(path, device="cpu") as candidate:
         tokens = any(spec.name.startswith("selected_") for spec in candidate.outputs)
-        deployed = Deployed(model, tokens)
         # On the CPU both: float32 on a GPU may mean TF32.
-        with TorchEngine(deployed, deployed.inputs, deployed.outputs, device="cpu") as reference:
+        with torch_engine(model, tokens=tokens, device="cpu") as reference:
             batches = BATCHES if candidate.batch.max is None else (candidate.batch.max,)
             images = clear_images(model, max(batches), seed)
             for batch in batches:

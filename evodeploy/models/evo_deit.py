@@ -101,9 +101,7 @@ class EvoDeiT(Network):
         x = self.embed(images)
         segments = self.config.segments
         scores: Tensor | None = None
-        origin: Tensor | None = (
-            None  # the positions (B, N) that the patch tokens of x had in the image, once they moved
-        )
+        origin: Tensor | None = None  # once the patch tokens of x moved: the positions (B, N) they had in the image
         selected, chosen_by = [], []
         for run in segments:
             if run.keep == self.config.tokens:
