@@ -28,6 +28,7 @@ from evodeploy.models.checkpoint import LoadedModel, random_model
 from evodeploy.models.evo_deit import EvoDeiT
 from evodeploy.models.zoo import named
 from evodeploy.onnx_files import write_onnx
+from evodeploy.specs import EngineOptions
 
 BATCH = 8
 
@@ -116,7 +117,10 @@ def main() -> None:
                 len(proto.graph.node), program.total, program.kernels["gemm"], program.attentions,
                 f"{record.activation_bytes / 1e6:.0f} MB",
             ]  # fmt: skip
-            runs += [open_engine(paths[name], engine, threads=usable_cores()) for engine in ("onnxruntime", "openvino")]
+            runs += [
+                open_engine(paths[name], engine, EngineOptions(usable_cores()))
+                for engine in ("onnxruntime", "openvino")
+            ]
         outputs = [engine.run(images)["logits"] for engine in runs]
         assert all(np.abs(output - outputs[0]).max() < 1e-4 * np.abs(outputs[0]).max() for output in outputs)
         timings = interleaved([engine.run for engine in runs], images, Budget(seconds=10, rounds=20))

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 from evodeploy.engines.base import Engine
-from evodeploy.engines.registry import open_engine
+from evodeploy.engines.registry import check_honoured, open_engine
 from evodeploy.engines.tensorrt.sidecar import read_sidecar
 from evodeploy.errors import BadFileError, UsageError, needs
 from evodeploy.files import sha256
 from evodeploy.onnx_files import info_of, read_onnx
-from evodeploy.specs import ModelInfo
+from evodeploy.specs import EngineOptions, ModelInfo
 
 Kind = Literal["checkpoint", "onnx", "engine"]
 
@@ -37,8 +37,8 @@ def kind_of(path: Path) -> Kind:
 def open_artefact(
     path: Path,
     engine: str | None = None,
+    options: EngineOptions | None = None,
     *,
-    threads: int | None = None,
     tokens: bool = False,
     like: ModelInfo | None = None,
 ) -> Engine:
@@ -48,14 +48,16 @@ def open_artefact(
     exported already has the outputs and the selection that it was exported with.
     """
     if kind_of(path) != "checkpoint":
-        return open_engine(path, engine, threads=threads)
+        return open_engine(path, engine, options)
     if engine not in (None, "torch", "torch-compile"):
         raise UsageError(f"the engine '{engine}' does not run checkpoints ({path}): export it first")
+    options = options or EngineOptions()
+    check_honoured(engine or "torch", frozenset({"threads", "device"}), options)
     with needs("export"):
         from evodeploy.export.deployed import torch_engine
         from evodeploy.models.checkpoint import load_checkpoint, load_checkpoint_like
     model = load_checkpoint(path) if like is None else load_checkpoint_like(path, like)
-    return torch_engine(model, tokens=tokens, compiled=engine == "torch-compile", threads=threads)
+    return torch_engine(model, tokens=tokens, options=options, compiled=engine == "torch-compile")
 
 
 @dataclass(frozen=True)

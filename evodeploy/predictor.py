@@ -16,7 +16,7 @@ from evodeploy.artefacts import open_artefact
 from evodeploy.engines.base import Array, Engine, run_all
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.preprocess import ImageLike, open_image, prepare
-from evodeploy.specs import ModelInfo
+from evodeploy.specs import EngineOptions, ModelInfo, Precision
 
 CHUNK = 32  # images prepared and run at a time
 
@@ -113,10 +113,19 @@ def softmax(logits: Array) -> Array:
     return probabilities
 
 
-def load(path: Path | str, engine: str | None = None, *, threads: int | None = None) -> Predictor:
+def load(
+    path: Path | str,
+    engine: str | None = None,
+    *,
+    threads: int | None = None,
+    device: str | None = None,
+    precision: Precision | None = None,
+    cuda_graph: bool = False,
+    cache: Path | None = None,
+) -> Predictor:
     """Open a checkpoint, an ONNX file or an engine for prediction.
 
     `engine` names what runs it (torch, torch-compile; onnxruntime, openvino; tensorrt), by default the first installed
-    that can; `threads` bounds the CPU threads.
+    that can; the rest are its `EngineOptions`.
     """
-    return Predictor(open_artefact(Path(path), engine, threads=threads))
+    return Predictor(open_artefact(Path(path), engine, EngineOptions(threads, device, precision, cuda_graph, cache)))

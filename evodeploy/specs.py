@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 Selection = Literal["stage", "layer"]
@@ -46,6 +47,22 @@ class BatchRange:
         if self.min == self.max:
             return str(self.min)
         return f"{self.min} or more" if self.max is None else f"{self.min} to {self.max}"
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What a runtime is told when it opens a file; None leaves the choice to the runtime.
+
+    `threads` bounds the CPU threads of one run. `device` is cpu, cuda or cuda:N. `precision` is what an FP32 file is
+    computed in, where the runtime can compute it in another. `cuda_graph` replays a recorded launch for each batch
+    size. `cache` is a folder for what the runtime compiles, so that the next start is faster.
+    """
+
+    threads: int | None = None
+    device: str | None = None
+    precision: Precision | None = None
+    cuda_graph: bool = False
+    cache: Path | None = None
 
 
 @dataclass(frozen=True)

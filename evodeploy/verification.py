@@ -13,7 +13,7 @@ from evodeploy.artefacts import kind_of, open_artefact
 from evodeploy.engines.base import Array, Engine, run_all
 from evodeploy.errors import UsageError
 from evodeploy.preprocess import open_image, prepare
-from evodeploy.specs import ModelInfo
+from evodeploy.specs import EngineOptions, ModelInfo
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 
@@ -28,7 +28,7 @@ def compare_artefacts(
     rtol: float | None = None,
     score_tolerance: float | None = None,
     engine: str | None = None,
-    threads: int | None = None,
+    options: EngineOptions | None = None,
     tell: Callable[[str], None],
 ) -> Agreement:
     """Run both on the images of `folder`, or on `count` random ones, and compare what they compute.
@@ -36,13 +36,16 @@ def compare_artefacts(
     A checkpoint selects as the other artefact does. Tolerances are those of the lower precision of the two where not
     given. Raises UsageError where the two are not of one model.
     """
-    first, second = _opened(reference, candidate, engine, threads)
+    options = options or EngineOptions()
+    first, second = _opened(reference, candidate, engine, options)
     with first, second:
         info = _one_model(first, second, reference, candidate)
         images = _random(info, count, seed) if folder is None else _from_folder(info, folder)
         tell(f"running {first.name} and {second.name} on {len(images)} images")
         expected, got = run_all(first, images), run_all(second, images)
     precisions = {opened.info.precision for opened in (first, second) if opened.info}
+    if options.precision:
+        precisions.add(options.precision)
     tolerance = TOLERANCES[max(precisions, key=lambda precision: TOLERANCES[precision].logits)]
     if rtol is not None:
         tolerance = dataclasses.replace(tolerance, logits=rtol)
@@ -51,13 +54,14 @@ def compare_artefacts(
     return agreement(expected, got, tolerance, info.image_size // info.patch_size)
 
 
-def _opened(reference: Path, candidate: Path, engine: str | None, threads: int | None) -> tuple[Engine, Engine]:
-    """Both engines; whichever is exported is opened first, for a checkpoint to select as it does."""
+def _opened(reference: Path, candidate: Path, engine: str | None, options: EngineOptions) -> tuple[Engine, Engine]:
+    """Both engines, the candidate as `options` say; the exported one first, for a checkpoint to select as it does."""
+    host = EngineOptions(threads=options.threads)
     if kind_of(reference) == "checkpoint":
-        second = open_artefact(candidate, engine, threads=threads, tokens=True)
-        return open_artefact(reference, threads=threads, tokens=True, like=second.info), second
-    first = open_artefact(reference, threads=threads)
-    return first, open_artefact(candidate, engine, threads=threads, tokens=True, like=first.info)
+        second = open_artefact(candidate, engine, options, tokens=True)
+        return open_artefact(reference, options=host, tokens=True, like=second.info), second
+    first = open_artefact(reference, options=host)
+    return first, open_artefact(candidate, engine, options, tokens=True, like=first.info)
 
 
 def _one_model(first: Engine, second: Engine, reference: Path, candidate: Path) -> ModelInfo:

@@ -18,7 +18,7 @@ from evodeploy.engines.tensorrt.sidecar import read_sidecar
 from evodeploy.errors import MissingExtraError, UnavailableError, UsageError, needs
 from evodeploy.files import sha256
 from evodeploy.onnx_files import info_of, read_onnx
-from evodeploy.specs import Precision
+from evodeploy.specs import EngineOptions, Precision
 
 if TYPE_CHECKING:
     from evodeploy.models.checkpoint import LoadedModel
@@ -179,11 +179,11 @@ def _torch_engine(name: str, model: LoadedModel | None, subject: Subject, thread
         _refuse(subject.no_model)
     from evodeploy.export.deployed import torch_engine
 
-    return torch_engine(model, compiled=name == "torch-compile", threads=threads)
+    return torch_engine(model, compiled=name == "torch-compile", options=EngineOptions(threads))
 
 
 def _file_candidate(name: str, role: Role, path: Path, precision: Precision | None, threads: int) -> Candidate:
-    return Candidate(name, role, precision, path.name, partial(open_engine, path, name, threads=threads))
+    return Candidate(name, role, precision, path.name, partial(open_engine, path, name, EngineOptions(threads)))
 
 
 def _refuse(reason: str) -> NoReturn:

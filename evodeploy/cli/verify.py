@@ -10,6 +10,7 @@ import typer
 
 from evodeploy.cli.console import Json, Threads, note, result, result_json, show
 from evodeploy.errors import VerificationError
+from evodeploy.specs import EngineOptions
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,7 +46,7 @@ def verify(
         rtol=rtol,
         score_tolerance=score_tol,
         engine=engine,
-        threads=threads,
+        options=EngineOptions(threads),
         tell=note,
     )
     if as_json:

@@ -17,14 +17,31 @@ Array = NDArray[Any]
 E = TypeVar("E", bound="Engine")
 
 
+class Resident(ABC):
+    """A batch that lies in a device's memory, run there without transfers; close it before its engine."""
+
+    @abstractmethod
+    def time(self) -> float:
+        """Run once; seconds between start and end by the device's own clock."""
+
+    @abstractmethod
+    def outputs(self) -> dict[str, Array]:
+        """What the last run computed, fetched."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the memory."""
+
+
 class Engine(ABC):
     """Something that maps a batch of images to named outputs; close it, or use it in a `with` statement.
 
     Subclasses set the attributes and implement `_run`, which sees only input that fits them. Whatever `_run` raises is
-    translated, and the engine stays usable afterwards.
+    translated, and the engine stays usable afterwards. `device` is where it runs: cpu, or cuda:N.
     """
 
     name: str
+    device: str = "cpu"
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     batch: BatchRange
@@ -46,6 +63,13 @@ class Engine(ABC):
             raise
         except Exception as error:
             raise RuntimeFailedError(f"{self.name} failed at batch {len(images)}: {_first_line(error)}") from error
+
+    def resident(self, images: Array) -> Resident | None:
+        """`images` placed on the engine's device for runs without transfers, or None where it computes in host memory.
+
+        Raises as `run` does.
+        """
+        return None
 
     def close(self) -> None:
         """Release what the engine holds; closing twice is harmless."""

@@ -8,7 +8,7 @@ from evodeploy.engines.base import Array, Engine, batch_range
 from evodeploy.errors import BadFileError, UnavailableError, needs
 from evodeploy.files import check_input
 from evodeploy.onnx_files import parse_info
-from evodeploy.specs import METADATA_KEY, TensorSpec
+from evodeploy.specs import METADATA_KEY, EngineOptions, TensorSpec
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -20,29 +20,30 @@ _DTYPES = {
 
 
 class OnnxRuntimeEngine(Engine):
-    """Runs an ONNX file; `threads` bounds the CPU threads of one run."""
+    """Runs an ONNX file."""
 
     name = "onnxruntime"
 
-    def __init__(self, path: Path, *, threads: int | None = None, device: str | None = None) -> None:
+    def __init__(self, path: Path, options: EngineOptions | None = None) -> None:
+        options = options or EngineOptions()
         check_input(path, "an ONNX model")
         with needs("cpu"):
             import onnxruntime as ort
 
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.force_spinning_stop", "1")  # idle workers leave the cores to others
-        if threads:
-            options.intra_op_num_threads = threads
-        self.device = device or ("cuda" if "CUDAExecutionProvider" in ort.get_available_providers() else "cpu")
+        session = ort.SessionOptions()
+        session.log_severity_level = 3
+        session.add_session_config_entry("session.force_spinning_stop", "1")  # idle workers leave the cores to others
+        if options.threads:
+            session.intra_op_num_threads = options.threads
+        self.device = options.device or ("cuda" if "CUDAExecutionProvider" in ort.get_available_providers() else "cpu")
         providers = ["CUDAExecutionProvider"] if self.device == "cuda" else []
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=[*providers, "CPUExecutionProvider"])
+            self._session = ort.InferenceSession(str(path), session, providers=[*providers, "CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises a type of its own for each status code
             reason = str(error).strip().split("\n")[0][:300]
             raise BadFileError(f"ONNX Runtime {ort.__version__} cannot load {path}: {reason}") from error
         active = self._session.get_providers()
-        if device == "cuda" and "CUDAExecutionProvider" not in active:
+        if options.device == "cuda" and "CUDAExecutionProvider" not in active:
             raise UnavailableError(
                 "ONNX Runtime has no working CUDA here: pip install 'evodeploy[gpu]', or use the CPU"
             )

@@ -8,30 +8,33 @@ from typing import Any
 import numpy as np
 
 from evodeploy.engines.base import Array, Engine, batch_range
-from evodeploy.errors import BadFileError, needs
+from evodeploy.errors import BadFileError, UsageError, needs
 from evodeploy.files import check_input
 from evodeploy.onnx_files import parse_info
-from evodeploy.specs import METADATA_KEY, TensorSpec
+from evodeploy.specs import METADATA_KEY, EngineOptions, TensorSpec
 
 
 class OpenVinoEngine(Engine):
-    """Runs an ONNX file in float32; `threads` bounds the CPU threads of one run."""
+    """Runs an ONNX file on the CPU, in float32 unless the options name another precision."""
 
     name = "openvino"
-    device = "cpu"
 
-    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+    def __init__(self, path: Path, options: EngineOptions | None = None) -> None:
+        options = options or EngineOptions()
+        if options.device not in (None, "cpu"):
+            raise UsageError(f"the engine 'openvino' runs on the CPU only, got device {options.device}")
         check_input(path, "an ONNX model")
         with needs("cpu"):
             import openvino as ov
 
         # OpenVINO would choose bfloat16 by itself where the processor has it.
-        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        if threads:
-            options["INFERENCE_NUM_THREADS"] = threads
+        hint = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}[options.precision or "fp32"]
+        properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+        if options.threads:
+            properties["INFERENCE_NUM_THREADS"] = options.threads
         try:
             model = ov.Core().read_model(path)
-            self._request = ov.Core().compile_model(model, "CPU", options).create_infer_request()
+            self._request = ov.Core().compile_model(model, "CPU", properties).create_infer_request()
         except Exception as error:  # OpenVINO raises RuntimeError and its own subclasses for any reason
             reason = str(error).strip().split("\n")[-1][:300]
             raise BadFileError(f"OpenVINO {ov.__version__} cannot load {path}: {reason}") from error

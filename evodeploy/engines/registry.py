@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,16 +10,21 @@ from pathlib import Path
 
 from evodeploy.engines.base import Engine
 from evodeploy.errors import UsageError
+from evodeploy.specs import EngineOptions
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """How an engine is opened: the file suffix it runs, the package it needs and the extra that brings it."""
+    """How an engine is opened.
+
+    The file suffix it runs, the package it needs, the extra that brings it, and the options that it can honour.
+    """
 
     suffix: str
     package: str
     extra: str
-    open: Callable[[Path, int | None], Engine]
+    open: Callable[[Path, EngineOptions], Engine]
+    honours: frozenset[str]
 
     @property
     def installed(self) -> bool:
@@ -26,44 +32,54 @@ class Runtime:
         return importlib.util.find_spec(self.package) is not None
 
 
-def _onnxruntime(path: Path, threads: int | None) -> Engine:
+def _onnxruntime(path: Path, options: EngineOptions) -> Engine:
     from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 
-    return OnnxRuntimeEngine(path, threads=threads)
+    return OnnxRuntimeEngine(path, options)
 
 
-def _openvino(path: Path, threads: int | None) -> Engine:
+def _openvino(path: Path, options: EngineOptions) -> Engine:
     from evodeploy.engines.openvino_engine import OpenVinoEngine
 
-    return OpenVinoEngine(path, threads=threads)
+    return OpenVinoEngine(path, options)
 
 
-def _tensorrt(path: Path, threads: int | None) -> Engine:
+def _tensorrt(path: Path, options: EngineOptions) -> Engine:
     from evodeploy.engines.tensorrt.runner import open_plan
 
     return open_plan(path)
 
 
 RUNTIMES = {
-    "onnxruntime": Runtime(".onnx", "onnxruntime", "cpu", _onnxruntime),
-    "openvino": Runtime(".onnx", "openvino", "cpu", _openvino),
-    "tensorrt": Runtime(".engine", "tensorrt", "tensorrt", _tensorrt),
+    "onnxruntime": Runtime(".onnx", "onnxruntime", "cpu", _onnxruntime, frozenset({"threads", "device"})),
+    "openvino": Runtime(".onnx", "openvino", "cpu", _openvino, frozenset({"threads", "device", "precision"})),
+    "tensorrt": Runtime(".engine", "tensorrt", "tensorrt", _tensorrt, frozenset({"device"})),
 }
 
 
-def open_engine(path: Path | str, name: str | None = None, *, threads: int | None = None) -> Engine:
+def open_engine(path: Path | str, name: str | None = None, options: EngineOptions | None = None) -> Engine:
     """Open the engine called `name` on `path`, or the first installed one that runs such a file.
 
     Checkpoints are not opened here: they need the network's code, see `evodeploy.load`. Raises UsageError for an
-    unknown name or suffix, MissingExtraError where no runtime for the file is installed.
+    unknown name or suffix and for an option that the engine cannot honour, MissingExtraError where no runtime for the
+    file is installed.
     """
-    path = Path(path)
+    path, options = Path(path), options or EngineOptions()
     fitting = {key: runtime for key, runtime in RUNTIMES.items() if runtime.suffix == path.suffix}
     if not fitting:
         raise UsageError(f"no engine runs '{path.suffix}' files ({path}): expected .onnx or .engine")
-    if name is not None:
-        if name not in fitting:
-            raise UsageError(f"the engine '{name}' does not run {path}: expected {' or '.join(fitting)}")
-        return fitting[name].open(path, threads)
-    ready = [runtime for runtime in fitting.values() if runtime.installed]
-    return (ready or list(fitting.values()))[0].open(path, threads)
+    if name is None:
+        name = next((key for key, runtime in fitting.items() if runtime.installed), next(iter(fitting)))
+    if name not in fitting:
+        raise UsageError(f"the engine '{name}' does not run {path}: expected {' or '.join(fitting)}")
+    runtime = fitting[name]
+    check_honoured(name, runtime.honours, options)
+    return runtime.open(path, options)
+
+
+def check_honoured(name: str, honours: frozenset[str], options: EngineOptions) -> None:
+    """Raise UsageError where `options` say something that the engine `name`, which honours these, would ignore."""
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if value not in (None, False) and field.name not in honours:
+            raise UsageError(f"the engine '{name}' has no option {field.name} (got {value}): leave it out")

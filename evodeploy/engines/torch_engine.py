@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from evodeploy.engines.base import Array, Engine, batch_range
 from evodeploy.errors import needs
-from evodeploy.specs import ModelInfo, TensorSpec
+from evodeploy.specs import EngineOptions, ModelInfo, TensorSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class TorchEngine(Engine):
     """Runs a module that maps images to a tuple of outputs, eagerly or through torch.compile.
 
-    On `device`, by default CUDA where PyTorch has it, else the CPU; `threads` bounds the CPU threads of all PyTorch in
-    this process.
+    By default on CUDA where PyTorch has it, else on the CPU; a bound on the threads holds for all PyTorch in this
+    process.
     """
 
     def __init__(
@@ -27,18 +27,18 @@ class TorchEngine(Engine):
         info: ModelInfo | None = None,
         *,
         compiled: bool = False,
-        threads: int | None = None,
-        device: str | None = None,
+        options: EngineOptions | None = None,
     ) -> None:
+        options = options or EngineOptions()
         with needs("export"):
             import torch
 
         self.name = "torch-compile" if compiled else "torch"
         self.inputs, self.outputs, self.info = inputs, outputs, info
         self.batch = batch_range(inputs)
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        if threads:
-            torch.set_num_threads(threads)
+        self.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if options.threads:
+            torch.set_num_threads(options.threads)
         module = module.eval().to(self.device)
         self._module = torch.compile(module, dynamic=False) if compiled else module
 

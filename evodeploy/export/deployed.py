@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from evodeploy.engines.torch_engine import TorchEngine
 from evodeploy.models.checkpoint import LoadedModel
-from evodeploy.specs import TensorSpec
+from evodeploy.specs import EngineOptions, TensorSpec
 
 
 def torch_engine(
@@ -14,14 +14,11 @@ def torch_engine(
     *,
     tokens: bool = False,
     compiled: bool = False,
-    threads: int | None = None,
-    device: str | None = None,
+    options: EngineOptions | None = None,
 ) -> TorchEngine:
     """`model` in PyTorch, with the outputs that its export has."""
     deployed = Deployed(model, tokens)
-    return TorchEngine(
-        deployed, deployed.inputs, deployed.outputs, model.info, compiled=compiled, threads=threads, device=device
-    )
+    return TorchEngine(deployed, deployed.inputs, deployed.outputs, model.info, compiled=compiled, options=options)
 
 
 class Deployed(nn.Module):

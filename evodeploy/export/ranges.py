@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 from evodeploy.engines.base import Array
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.onnx_files import write_onnx
+from evodeploy.specs import EngineOptions
 
 
 def activation_ranges(model: onnx.ModelProto, images: Array) -> dict[str, float]:
@@ -34,5 +35,5 @@ def activation_ranges(model: onnx.ModelProto, images: Array) -> dict[str, float]
     with tempfile.TemporaryDirectory(prefix="evodeploy-") as folder:
         path = Path(folder, "ranges.onnx")
         write_onnx(probe, path)
-        with OnnxRuntimeEngine(path, device="cpu") as engine:
+        with OnnxRuntimeEngine(path, EngineOptions(device="cpu")) as engine:
             return {name.removesuffix("_range"): float(value) for name, value in engine.run(images).items()}

@@ -14,6 +14,7 @@ from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.export.deployed import torch_engine
 from evodeploy.models.checkpoint import LoadedModel
 from evodeploy.parity import Check, compare
+from evodeploy.specs import EngineOptions
 
 BATCHES = (1, 3, 8)  # none of them the one that was traced
 CLEAR_MARGIN = 1e-4  # a hundred times what float32 rounding moves a score
@@ -25,10 +26,10 @@ def verify_export(model: LoadedModel, path: Path, seed: int = 0) -> Iterator[Che
     The images are drawn so that every selection is clear: where the K-th and the next score nearly tie, rounding alone
     could decide, and a difference would say nothing.
     """
-    with OnnxRuntimeEngine(path, device="cpu") as candidate:
+    with OnnxRuntimeEngine(path, EngineOptions(device="cpu")) as candidate:
         tokens = any(spec.name.startswith("selected_") for spec in candidate.outputs)
         # On the CPU both: float32 on a GPU may mean TF32.
-        with torch_engine(model, tokens=tokens, device="cpu") as reference:
+        with torch_engine(model, tokens=tokens, options=EngineOptions(device="cpu")) as reference:
             batches = BATCHES if candidate.batch.max is None else (candidate.batch.max,)
             images = clear_images(model, max(batches), seed)
             for batch in batches:

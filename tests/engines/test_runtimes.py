@@ -8,6 +8,7 @@ import pytest
 from evodeploy.artefacts import open_artefact
 from evodeploy.engines.registry import open_engine
 from evodeploy.errors import BadFileError, InputError, UsageError
+from evodeploy.specs import EngineOptions
 
 ENGINES = ["torch", "onnxruntime", "openvino"]
 
@@ -15,7 +16,7 @@ ENGINES = ["torch", "onnxruntime", "openvino"]
 @pytest.fixture(params=ENGINES)
 def engine(request, small_checkpoint, small_onnx):
     path = small_checkpoint if request.param == "torch" else small_onnx
-    with open_artefact(path, request.param, threads=1) as engine:
+    with open_artefact(path, request.param, EngineOptions(threads=1)) as engine:
         yield engine
 
 
@@ -84,3 +85,21 @@ def test_compiled_pytorch_computes_the_same(small_checkpoint, small_images):
         expected = eager.run(small_images)["logits"]
         got = compiled.run(small_images)["logits"]
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("engine", "options", "named"),
+    [
+        ("onnxruntime", EngineOptions(cuda_graph=True), "cuda_graph"),
+        ("openvino", EngineOptions(device="cuda"), "device cuda"),
+        ("onnxruntime", EngineOptions(precision="bf16"), "precision"),
+    ],
+)
+def test_an_option_that_cannot_be_honoured_is_refused(small_onnx, engine, options, named):
+    with pytest.raises(UsageError, match=named):
+        open_engine(small_onnx, engine, options)
+
+
+def test_a_checkpoint_refuses_options_that_pytorch_would_ignore(small_checkpoint):
+    with pytest.raises(UsageError, match="'torch' has no option cache"):
+        open_artefact(small_checkpoint, options=EngineOptions(cache=small_checkpoint.parent))
