@@ -53,7 +53,9 @@ def _tensorrt(path: Path, options: EngineOptions) -> Engine:
 RUNTIMES = {
     "onnxruntime": Runtime(".onnx", "onnxruntime", "cpu", _onnxruntime, frozenset({"threads", "device"})),
     "openvino": Runtime(".onnx", "openvino", "cpu", _openvino, frozenset({"threads", "device", "precision"})),
-    "tensorrt": Runtime(".engine", "tensorrt", "tensorrt", _tensorrt, frozenset({"device"})),
+    "tensorrt": Runtime(
+        ".engine", "tensorrt", "tensorrt", _tensorrt, frozenset({"threads", "device"})
+    ),  # computes on no CPU thread
 }
 
 
