@@ -45,7 +45,11 @@ def main() -> None:
                 grid = reduced.info.image_size // reduced.info.patch_size
                 verdict = agreement(run_all(torch, images), run_all(reduced, images), TOLERANCES[precision], grid)
         logits = verdict.logits
-        cells = [precision, f"{logits.top1:.2%}", f"{logits.min_cosine:.6f} {logits.median_cosine:.6f}"]
+        cells = [
+            precision,
+            "–" if logits.top1 is None else f"{logits.top1:.2%}",
+            f"{logits.min_cosine:.6f} {logits.median_cosine:.6f}",
+        ]
         for each in verdict.selections:
             row = [*cells, each.name, f"{each.agreement:.2%}", str(each.near_ties), str(each.errors)]
             print("| " + " | ".join(row) + " |")

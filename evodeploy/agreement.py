@@ -7,6 +7,7 @@ itself, and each differing token by its score.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -18,10 +19,14 @@ from evodeploy.specs import Precision
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What rounding may do. `logits` is relative to the largest magnitude; `score` to the score at the threshold."""
+    """What rounding may do. `logits` is relative to the largest magnitude; `score` to the score at the threshold.
+
+    A logit may be off by `absolute` beside that.
+    """
 
     logits: float
     score: float
+    absolute: float = 0.0
 
 
 # Scores are softmax outputs, so their relative error is the absolute error of their logits: about 32 units of rounding.
@@ -36,7 +41,8 @@ TOLERANCES: dict[Precision, Tolerance] = {
 class LogitAgreement:
     """Logits of all images, and apart of those in which every selection kept the same tokens (`unmoved`).
 
-    Errors are relative to the reference's largest magnitude; cosines are between the two logit vectors of an image.
+    Errors are relative to the reference's largest magnitude, `scale`; cosines are between the two logit vectors of an
+    image. Features of a network without a classifier have no `top1`.
     """
 
     images: int
@@ -46,7 +52,8 @@ class LogitAgreement:
     max_error_unmoved: float
     min_cosine: float
     median_cosine: float
-    top1: float
+    top1: float | None
+    scale: float
 
 
 @dataclass(frozen=True)
@@ -79,13 +86,18 @@ class Agreement:
     @property
     def passed(self) -> bool:
         """No selection error, and logits within tolerance in every image whose selections are the same."""
-        return self.logits.max_error_unmoved <= self.tolerance.logits and not any(s.errors for s in self.selections)
+        return self.logits.max_error_unmoved <= self.limit and not any(s.errors for s in self.selections)
+
+    @property
+    def limit(self) -> float:
+        """The largest error of a logit that passes, relative to the largest magnitude."""
+        return self.tolerance.logits + self.tolerance.absolute / self.logits.scale
 
 
 def agreement(expected: dict[str, Array], got: dict[str, Array], tolerance: Tolerance, grid: int) -> Agreement:
     """Compare outputs of N images: `logits` (N, classes), and where both have them `selected_i` (N, K).
 
-    Features of a network without a classifier are compared as logits are; their top-1 says nothing then.
+    Features of a network without a classifier are compared as logits are.
     `scores_i` (N, tokens) of `expected`, where present, tell near-ties from errors; `grid` is the number of patches
     along a side of the first grid, whose positions `selected_i` hold.
     """
@@ -99,7 +111,10 @@ def agreement(expected: dict[str, Array], got: dict[str, Array], tolerance: Tole
             judged, differs = _selection(name, expected[name], got[name], scores, moved, tolerance, grid)
             selections.append(judged)
             moved |= differs
-    return Agreement(_logits(expected[output], got[output], ~moved), tuple(selections), tolerance)
+    logits = _logits(expected[output], got[output], ~moved)
+    if output == "features":
+        logits = dataclasses.replace(logits, top1=None)
+    return Agreement(logits, tuple(selections), tolerance)
 
 
 def _logits(expected: Array, got: Array, unmoved: Array) -> LogitAgreement:
@@ -117,6 +132,7 @@ def _logits(expected: Array, got: Array, unmoved: Array) -> LogitAgreement:
         min_cosine=float(cosines.min()),
         median_cosine=float(np.median(cosines)),
         top1=float((expected.argmax(axis=1) == got.argmax(axis=1)).mean()),
+        scale=scale,
     )
 
 

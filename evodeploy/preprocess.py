@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from evodeploy.errors import BadFileError, InputError, UsageError
-from evodeploy.specs import Preprocessing
+from evodeploy.specs import ModelInfo, Preprocessing
 
 ImageLike = Image.Image | Path | str | NDArray[np.uint8]
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
@@ -30,6 +32,17 @@ def prepare(image: Image.Image, size: int, preprocessing: Preprocessing) -> NDAr
     pixels = np.asarray(image.crop((left, top, left + size, top + size)), dtype=np.float32) / 255
     mean, std = np.array(preprocessing.mean, np.float32), np.array(preprocessing.std, np.float32)
     return np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1))
+
+
+def prepared_folder(folder: Path, info: ModelInfo) -> NDArray[np.float32]:
+    """Every image below `folder`, in the order of their paths, prepared for a model: float32 (N, 3, size, size).
+
+    Raises UsageError where there is none, BadFileError for one that cannot be read.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise UsageError(f"{folder} holds no images: expected {', '.join(sorted(IMAGE_SUFFIXES))}")
+    return np.stack([prepare(open_image(path), info.image_size, info.preprocessing) for path in paths])
 
 
 def open_image(source: ImageLike) -> Image.Image:

@@ -12,10 +12,8 @@ from evodeploy.agreement import TOLERANCES, Agreement, agreement
 from evodeploy.artefacts import kind_of, open_artefact
 from evodeploy.engines.base import Array, Engine, run_all
 from evodeploy.errors import UsageError
-from evodeploy.preprocess import open_image, prepare
+from evodeploy.preprocess import prepared_folder
 from evodeploy.specs import EngineOptions, ModelInfo
-
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 
 
 def compare_artefacts(
@@ -26,6 +24,7 @@ def compare_artefacts(
     count: int = 32,
     seed: int = 0,
     rtol: float | None = None,
+    atol: float = 0.0,
     score_tolerance: float | None = None,
     engine: str | None = None,
     options: EngineOptions | None = None,
@@ -40,15 +39,14 @@ def compare_artefacts(
     first, second = _opened(reference, candidate, engine, options)
     with first, second:
         info = _one_model(first, second, reference, candidate)
-        images = _random(info, count, seed) if folder is None else _from_folder(info, folder)
+        images = _random(info, count, seed) if folder is None else prepared_folder(folder, info)
         tell(f"running {first.name} and {second.name} on {len(images)} images")
         expected, got = run_all(first, images), run_all(second, images)
     precisions = {opened.info.precision for opened in (first, second) if opened.info}
     if options.precision:
         precisions.add(options.precision)
     tolerance = TOLERANCES[max(precisions, key=lambda precision: TOLERANCES[precision].logits)]
-    if rtol is not None:
-        tolerance = dataclasses.replace(tolerance, logits=rtol)
+    tolerance = dataclasses.replace(tolerance, logits=tolerance.logits if rtol is None else rtol, absolute=atol)
     if score_tolerance is not None:
         tolerance = dataclasses.replace(tolerance, score=score_tolerance)
     return agreement(expected, got, tolerance, info.image_size // info.patch_size)
@@ -82,10 +80,3 @@ def _one_model(first: Engine, second: Engine, reference: Path, candidate: Path) 
 def _random(info: ModelInfo, count: int, seed: int) -> Array:
     generator = np.random.Generator(np.random.PCG64(seed))
     return generator.standard_normal((count, 3, info.image_size, info.image_size), dtype=np.float32)
-
-
-def _from_folder(info: ModelInfo, folder: Path) -> Array:
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        raise UsageError(f"{folder} holds no images: expected {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return np.stack([prepare(open_image(path), info.image_size, info.preprocessing) for path in paths])

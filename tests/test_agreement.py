@@ -84,6 +84,18 @@ def test_logits_out_of_tolerance_or_not_a_number_fail():
     assert not judge(got={"logits": LOGITS * np.nan}).passed
 
 
+def test_an_absolute_tolerance_comes_on_top_of_the_relative_one():
+    tolerance = Tolerance(logits=0.01, score=0.01, absolute=0.5)
+    verdict = agreement({"logits": LOGITS}, {"logits": LOGITS + 0.55}, tolerance, grid=2)
+    assert verdict.limit == pytest.approx(0.01 + 0.5 / np.abs(LOGITS).max())
+    assert verdict.passed == (0.5 + 0.01 * np.abs(LOGITS).max() >= 0.55)
+    assert not agreement({"logits": LOGITS}, {"logits": LOGITS + 0.7}, tolerance, grid=2).passed
+
+
+def test_features_have_no_top1():
+    assert agreement({"features": LOGITS}, {"features": LOGITS}, Tolerance(0.01, 0.01), grid=2).logits.top1 is None
+
+
 def test_top1_and_cosine_are_those_of_each_image():
     verdict = judge(got={"logits": np.float32([[5, 1, 2], [4, -10, 6]])})
     assert verdict.logits.top1 == 0.5

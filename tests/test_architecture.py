@@ -17,7 +17,7 @@ PACKAGE = Path(evodeploy.__file__).parent
 GROUND = {"errors", "specs", "files", "onnx_files"}
 ALLOWED = {
     "models": set(),
-    "export": {"models", "engines", "parity"},
+    "export": {"models", "engines", "parity", "preprocess"},
     "engines": set(),
     "preprocess": set(),
     "parity": {"engines"},

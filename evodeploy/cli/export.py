@@ -47,6 +47,9 @@ def export(
         bool, typer.Option("--fp16", help="Store and compute in FP16; build-engine does so by itself.")
     ] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Store and compute in BF16, at opset 22 or higher.")] = False,
+    images: Annotated[
+        Path | None, typer.Option(help="With --fp16: a folder of images to measure the activations' range on.")
+    ] = None,
     ema: Annotated[bool, typer.Option("--ema", help="Take the checkpoint's averaged weights.")] = False,
     verify: Annotated[bool, typer.Option(help="Compare with PyTorch after export.")] = True,
     force: Force = False,
@@ -56,6 +59,8 @@ def export(
     clock = Stopwatch()
     precision = one_precision(fp16=fp16, bf16=bf16)
     path = output or checkpoint.with_suffix(f".{precision}.onnx" if precision else ".onnx")
+    if images is not None and not (fp16 and verify):
+        raise UsageError("--images serves the range check of --fp16: leave it out, or add --fp16 and drop --no-verify")
     fixed = _fixed_batch(batch)
     asked, starts = ratios(keep_ratio), blocks(stages)
     with needs("export"):
@@ -63,7 +68,7 @@ def export(
     check_output(path, force, checkpoint)
     request = ExportRequest(
         checkpoint, path, model, fixed, opset, asked, selection, tokens, ema, cast("Reduced | None", precision), verify,
-        starts, image_size,
+        starts, image_size, images,
     )  # fmt: skip
     exported = export_checkpoint(request, tell=note)
     config, checks = exported.model.config, exported.checks

@@ -27,6 +27,7 @@ def verify(
     rtol: Annotated[
         float | None, typer.Option(help="Largest error of a logit, relative to the largest; by precision otherwise.")
     ] = None,
+    atol: Annotated[float, typer.Option(help="Error of a logit that passes in any case, as it is.", min=0)] = 0.0,
     score_tol: Annotated[
         float | None, typer.Option(help="How near a tie a differing token must be; by precision otherwise.")
     ] = None,
@@ -44,6 +45,7 @@ def verify(
         count=random,
         seed=seed,
         rtol=rtol,
+        atol=atol,
         score_tolerance=score_tol,
         engine=engine,
         options=EngineOptions(threads),
@@ -70,7 +72,7 @@ def _logits(verdict: Agreement) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("logits", "", "limit"):
         table.add_column(heading, justify="left" if heading == "logits" else "right")
-    logits, limit = verdict.logits, f"{verdict.tolerance.logits:.0e}"
+    logits, limit = verdict.logits, f"{verdict.limit:.0e}"
     table.add_row("largest error", f"{logits.max_error:.1e}", "" if verdict.selections else limit)
     if verdict.selections:
         table.add_row(
@@ -78,7 +80,8 @@ def _logits(verdict: Agreement) -> Table:
         )
     table.add_row("mean error", f"{logits.mean_error:.1e}", "")
     table.add_row("cosine, worst and median", f"{logits.min_cosine:.6f}  {logits.median_cosine:.6f}", "")
-    table.add_row("same top-1", f"{logits.top1:.2%}", "")
+    if logits.top1 is not None:
+        table.add_row("same top-1", f"{logits.top1:.2%}", "")
     return table
 
 

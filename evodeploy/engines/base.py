@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -109,15 +110,21 @@ def run_all(engine: Engine, images: Array, chunk: int = 32) -> dict[str, Array]:
 
     Where it takes no fewer than so many, the last batch is filled up with copies of its last image.
     """
-    low, high = engine.batch.min, engine.batch.max
-    size = max(low, min(chunk, high or chunk))
-    parts: list[dict[str, Array]] = []
+    parts = [
+        {name: value[:count] for name, value in engine.run(batch).items()}
+        for batch, count in batches(engine.batch, images, chunk)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+
+
+def batches(allowed: BatchRange, images: Array, chunk: int = 32) -> Iterator[tuple[Array, int]]:
+    """`images` in `allowed` batches, each with how many of its images count: the rest fill up the last batch."""
+    size = max(allowed.min, min(chunk, allowed.max or chunk))
     for start in range(0, len(images), size):
         batch = images[start : start + size]
-        missing = max(0, low - len(batch))
+        missing = max(0, allowed.min - len(batch))
         filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
-        parts.append({name: value[: len(batch)] for name, value in engine.run(filled).items()})
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+        yield filled, len(batch)
 
 
 def batch_range(inputs: tuple[TensorSpec, ...]) -> BatchRange:

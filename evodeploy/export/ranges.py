@@ -3,15 +3,48 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from evodeploy.engines.base import Array
+from evodeploy.engines.base import Array, batches
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
+from evodeploy.errors import VerificationError
 from evodeploy.onnx_files import write_onnx
 from evodeploy.specs import EngineOptions
+
+FP16_LARGEST = 65504.0
+CHUNK = 8  # images at a time
+
+
+@dataclass(frozen=True)
+class LargestActivation:
+    """The value of a graph that becomes largest, its magnitude, and on how many images that was measured."""
+
+    name: str
+    magnitude: float
+    images: int
+
+    def __str__(self) -> str:
+        return f"'{self.name}' reaches {self.magnitude:.3g} on {self.images} images"
+
+
+def check_fp16_range(model: onnx.ModelProto, images: Array) -> LargestActivation:
+    """What becomes largest in the FP32 `model` on `images`; raises VerificationError where FP16 cannot hold it."""
+    ranges = activation_ranges(model, images)
+    beyond = {name: magnitude for name, magnitude in ranges.items() if not magnitude <= FP16_LARGEST}
+    name, magnitude = max((beyond or ranges).items(), key=lambda item: item[1])
+    largest = LargestActivation(name, magnitude, len(images))
+    if beyond:
+        others = f" and {len(beyond) - 1} other activations as far or less" if len(beyond) > 1 else ""
+        raise VerificationError(
+            f"the activation {largest}{others}, beyond FP16's {FP16_LARGEST:.0f}: take --bf16 or FP32; "
+            "nothing was written"
+        )
+    return largest
 
 
 def activation_ranges(model: onnx.ModelProto, images: Array) -> dict[str, float]:
@@ -36,4 +69,5 @@ def activation_ranges(model: onnx.ModelProto, images: Array) -> dict[str, float]
         path = Path(folder, "ranges.onnx")
         write_onnx(probe, path)
         with OnnxRuntimeEngine(path, EngineOptions(device="cpu")) as engine:
-            return {name.removesuffix("_range"): float(value) for name, value in engine.run(images).items()}
+            found = [engine.run(batch) for batch, _ in batches(engine.batch, images, CHUNK)]
+    return {name.removesuffix("_range"): float(np.max([part[name] for part in found])) for name in found[0]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
 
@@ -15,9 +16,11 @@ from evodeploy.files import replacing
 from evodeploy.models.checkpoint import LoadedModel, load_checkpoint
 from evodeploy.onnx_files import write_onnx
 from evodeploy.parity import Check
+from evodeploy.preprocess import prepared_folder
 from evodeploy.specs import Reduced, Selection
 
-FP16_LARGEST = 65504.0
+if TYPE_CHECKING:
+    from evodeploy.export.ranges import LargestActivation
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class ExportRequest:
     verify: bool = True
     stages: tuple[int, ...] | None = None
     image_size: int | None = None
+    images: Path | None = None  # a folder to measure activations on, before FP16
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,8 @@ class Exported:
 def export_checkpoint(request: ExportRequest, tell: Callable[[str], None]) -> Exported:
     """Write the ONNX file; `tell` hears what is being done, and each check.
 
-    Raises VerificationError where ONNX Runtime and PyTorch differ, or where an activation on random images exceeds what
-    FP16 holds; nothing is written then.
+    Raises VerificationError where ONNX Runtime and PyTorch differ, or where an activation exceeds what FP16 holds, on
+    the images given or on random ones; nothing is written then.
     """
     model = load_checkpoint(
         request.checkpoint,
@@ -79,7 +83,7 @@ def export_checkpoint(request: ExportRequest, tell: Callable[[str], None]) -> Ex
         checks = _verified(model, draft, tell) if request.verify else ()
         if request.precision is not None:
             if request.precision == "fp16" and request.verify:
-                _check_range(model, proto)
+                tell(f"largest activation: {_check_range(model, proto, request.images)}; FP16 holds 65504")
             reduced = reduced_from_onnx(proto, request.precision)
             tell(f"converted to {request.precision.upper()}, {len(reduced.kept_fp32)} nodes kept in FP32")
             proto = reduced.proto
@@ -106,15 +110,11 @@ def _verified(model: LoadedModel, path: Path, tell: Callable[[str], None]) -> tu
     return tuple(checks)
 
 
-def _check_range(model: LoadedModel, proto: onnx.ModelProto) -> None:
-    from evodeploy.export.ranges import activation_ranges
-    from evodeploy.export.verify import clear_images
+def _check_range(model: LoadedModel, proto: onnx.ModelProto, folder: Path | None) -> LargestActivation:
+    with needs("cpu"):
+        from evodeploy.export.ranges import check_fp16_range
+        from evodeploy.export.verify import clear_images
 
-    batch = proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 2
-    ranges = activation_ranges(proto, clear_images(model, batch))
-    name, largest = max(ranges.items(), key=lambda item: item[1])
-    if not largest <= FP16_LARGEST:
-        raise VerificationError(
-            f"the activation '{name}' reaches {largest:.3g} on random images, beyond FP16's 65504: export with --bf16 "
-            "or without; nothing was written"
-        )
+    if folder is not None:
+        return check_fp16_range(proto, prepared_folder(folder, model.info))
+    return check_fp16_range(proto, clear_images(model, count=2))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -140,8 +142,20 @@ def test_activations_beyond_fp16_are_reported_not_saturated(cli, folder):
     torch.save(content, "large.pth")
     code, _, err = cli("export", "large.pth", "--fp16")
     assert code == 1
-    assert "beyond FP16's 65504: export with --bf16" in err
+    assert "beyond FP16's 65504: take --bf16" in err
     assert names(folder) == ["ckpt.pth", "large.pth"]
+
+
+def test_activations_are_measured_on_the_images_given(cli, folder):
+    Path("images").mkdir()
+    for i in range(3):
+        Image.new("RGB", (80, 70), (80 * i, 0, 200)).save(f"images/{i}.png")
+    code, _, err = cli("export", "ckpt.pth", "--fp16", "--images", "images")
+    assert code == 0
+    assert re.search(r"largest activation: '\w+' reaches [\d.]+ on 3 images; FP16 holds 65504", err)
+    code, _, err = cli("export", "ckpt.pth", "-o", "x.onnx", "--images", "images")
+    assert code == 2
+    assert "--images serves the range check of --fp16" in err
 
 
 BAD = {

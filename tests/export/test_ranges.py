@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from evodeploy.export.ranges import activation_ranges
+from evodeploy.errors import VerificationError
+from evodeploy.export.ranges import activation_ranges, check_fp16_range
 
 
 def test_every_value_has_the_largest_magnitude_it_took():
@@ -18,3 +20,25 @@ def test_every_value_has_the_largest_magnitude_it_took():
     onnx.checker.check_model(model)
     assert activation_ranges(model, np.float32([[1, -2], [3, 1]])) == {"scaled": 200.0, "y": 100.0}
     assert [output.name for output in model.graph.output] == ["y"]
+
+
+def scaled_by(factor: float) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "w"], ["scaled"]), helper.make_node("Tanh", ["scaled"], ["y"])], "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (2, 1))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (2, 1))],
+        [numpy_helper.from_array(np.float32([factor]), "w")],
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def test_the_largest_of_all_images_counts_also_in_the_last_batch():
+    images = np.float32([[1]] * 8 + [[2]] * 2 + [[-3]])  # a model of fixed batch 2, so the last one is filled up
+    largest = check_fp16_range(scaled_by(100), images)
+    assert (largest.name, largest.magnitude, largest.images) == ("scaled", 300.0, 11)
+
+
+@pytest.mark.parametrize("beyond", [65505.0, float("inf")])
+def test_what_fp16_cannot_hold_is_an_error_by_name(beyond):
+    with pytest.raises(VerificationError, match="activation 'scaled' reaches .* on 2 images, beyond FP16's 65504"):
+        check_fp16_range(scaled_by(1.0), np.float32([[1], [beyond]]))
