@@ -8,8 +8,8 @@ from typing import TypeVar
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from evodeploy.models import evo_deit, evo_levit
-from evodeploy.models.evo_levit import BNLinear, ConvBN, LinearBN, TwinHead
+from evodeploy.models import evo_deit, levit_blocks
+from evodeploy.models.levit_blocks import BNLinear, ConvBN, LinearBN, TwinHead
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -22,7 +22,7 @@ def folded(model: M) -> M:
     model = copy.deepcopy(model).eval()
     _fold_children(model)
     for module in model.modules():
-        if isinstance(module, (evo_deit.Attention, evo_levit.Attention, evo_levit.SubsampleAttention)):
+        if isinstance(module, (evo_deit.Attention, levit_blocks.Attention, levit_blocks.SubsampleAttention)):
             _scale_queries(module)
     return model.requires_grad_(False)
 
@@ -36,11 +36,11 @@ def _fold_children(module: nn.Module) -> None:
             _fold_children(child)
 
 
-def _scale_queries(module: evo_deit.Attention | evo_levit.Attention | evo_levit.SubsampleAttention) -> None:
+def _scale_queries(module: evo_deit.Attention | levit_blocks.Attention | levit_blocks.SubsampleAttention) -> None:
     """Give the queries of `module`, whose layers are folded, their scale by weight."""
-    if isinstance(module, evo_levit.SubsampleAttention):
+    if isinstance(module, levit_blocks.SubsampleAttention):
         layer, groups, queries = module.query, 1, slice(None)
-    elif isinstance(module, evo_levit.Attention):
+    elif isinstance(module, levit_blocks.Attention):
         layer, groups, queries = module.qkv, module.heads, slice(module.key_width)
     else:
         layer, groups, queries = module.qkv, 1, slice(module.qkv.in_features)
