@@ -1,6 +1,7 @@
-"""What FP16 and BF16 change: `python benchmarks/precision_agreement.py [CHECKPOINT IMAGES.npy]`.
+"""What FP16 and BF16 change: `python benchmarks/precision_agreement.py [CHECKPOINT FOLDER]`.
 
-Without arguments, the sample on its whole held-out set. Each reduced ONNX file against PyTorch in FP32: top-1, cosine,
+Without arguments, the sample on its whole held-out set; else the checkpoint at 224 px on the pictures in the folder,
+such as the photographs that `make demo-real` writes. Each reduced ONNX file against PyTorch in FP32: top-1, cosine,
 and the tokens that each selection keeps. FP16 is run by ONNX Runtime, BF16 by OpenVINO, both on the CPU, where they
 show the rounding of what is stored, not of what a GPU accumulates. Prints a Markdown table.
 """
@@ -11,12 +12,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
-
 from evodeploy.agreement import TOLERANCES, agreement
 from evodeploy.artefacts import open_artefact
 from evodeploy.engines.base import run_all
 from evodeploy.export.run import ExportRequest, export_checkpoint
+from evodeploy.models.checkpoint import load_checkpoint
+from evodeploy.preprocess import prepared_folder
 from evodeploy.specs import Reduced
 
 SAMPLE = Path(__file__).parents[1] / "sample"
@@ -26,24 +27,27 @@ ENGINES: dict[Reduced, str] = {"fp16": "onnxruntime", "bf16": "openvino"}
 def main() -> None:
     """Print the table."""
     if len(sys.argv) > 1:
-        checkpoint, images = Path(sys.argv[1]), np.load(sys.argv[2])
+        checkpoint, size = Path(sys.argv[1]), 224
+        images = prepared_folder(Path(sys.argv[2]), load_checkpoint(checkpoint, image_size=size).info)
     else:
         sys.path.insert(0, str(SAMPLE))
         from digits import split
 
-        checkpoint, images = SAMPLE / "digits.pth", split()[1].images.numpy()
+        checkpoint, size, images = SAMPLE / "digits.pth", None, split()[1].images.numpy()
     print(f"{checkpoint.name}, {len(images)} images\n")
     print("| precision | same top-1 | cosine, worst and median | selection | tokens agreeing | near-ties | errors |")
     print("|---|---|---|---|---|---|---|")
     for precision, engine in ENGINES.items():
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "m.onnx")
-            request = ExportRequest(checkpoint, path, opset=23, tokens=True, precision=precision)
+            request = ExportRequest(checkpoint, path, opset=23, tokens=True, precision=precision, image_size=size)
             export_checkpoint(request, tell=lambda text: None)
-            with open_artefact(path, engine) as reduced, open_artefact(checkpoint, tokens=True) as torch:
+            with open_artefact(path, engine) as reduced:
                 assert reduced.info is not None
+                with open_artefact(checkpoint, tokens=True, like=reduced.info) as torch:
+                    expected, got = run_all(torch, images), run_all(reduced, images)
                 grid = reduced.info.image_size // reduced.info.patch_size
-                verdict = agreement(run_all(torch, images), run_all(reduced, images), TOLERANCES[precision], grid)
+                verdict = agreement(expected, got, TOLERANCES[precision], grid)
         logits = verdict.logits
         cells = [
             precision,

@@ -4,7 +4,7 @@ import torch
 from cases import INDEX, golden_images, golden_outputs, published
 from levit_cases import TAGS, Oracle, network, random_images, relative_error, small, weights
 
-from evodeploy.models import evo_levit
+from evodeploy.models import levit_blocks
 from evodeploy.models.evo_levit import EvoLeViT
 from evodeploy.models.evo_levit_layout import LAYOUT
 from evodeploy.models.zoo import ZOO, with_selection
@@ -82,7 +82,7 @@ def test_class_attention_is_computed_only_where_it_reaches_the_output(changes, c
         return class_logits(*args)
 
     class_logits = evo_levit.class_logits
-    monkeypatch.setattr(evo_levit, "class_logits", counting)
+    monkeypatch.setattr(levit_blocks, "class_logits", counting)
     network(config, weights(config))(random_images(config))
     assert len(counted) == calls
 
