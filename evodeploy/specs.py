@@ -16,6 +16,7 @@ Selection = Literal["stage", "layer"]
 Pooling = Literal["mean", "class"]
 Precision = Literal["fp32", "fp16", "bf16"]
 Reduced = Literal["fp16", "bf16"]
+InputFormat = Literal["float32", "uint8", "uint8-nchw"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -87,6 +88,10 @@ class ModelInfo:
     `pooling` says what the head reads: the mean of the patch tokens, or the class token. `stages` holds the block at
     which each selecting stage begins, where the family lets them be chosen. A network without a classifier has
     `num_classes` 0.
+
+    `input_format` is what the artefact takes: `float32` is (batch, 3, H, W), normalised; `uint8` is (batch, H, W, 3)
+    and `uint8-nchw` (batch, 3, H, W), RGB from 0 to 255 that the graph itself normalises. With `top_k` the artefact
+    gives the so many most probable classes in place of all logits.
     """
 
     model: str
@@ -102,6 +107,8 @@ class ModelInfo:
     source_sha256: str = ""
     pooling: Pooling = "mean"
     stages: tuple[int, ...] = ()
+    input_format: InputFormat = "float32"
+    top_k: int | None = None
     versions: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -111,8 +118,15 @@ class ModelInfo:
 
     @property
     def output(self) -> str:
-        """The first output's name: `logits`, or `features` where there is no classifier to make them."""
-        return output_name(self.num_classes)
+        """The first output's name: `logits`, `features` without a classifier, or with `top_k` `probabilities`."""
+        return "probabilities" if self.top_k else output_name(self.num_classes)
+
+    @property
+    def input(self) -> TensorSpec:
+        """The input with a dynamic batch."""
+        side = self.image_size
+        shape = (None, side, side, 3) if self.input_format == "uint8" else (None, 3, side, side)
+        return TensorSpec("images", "float32" if self.input_format == "float32" else "uint8", shape)
 
     def label(self, index: int) -> str:
         """The name of class `index`, or its number where no names are known."""

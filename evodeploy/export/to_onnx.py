@@ -33,9 +33,7 @@ def onnx_from_model(
 ) -> onnx.ModelProto:
     """Trace `model` into a self-contained ONNX model whose only dynamic axis is the batch, or none with `batch` set.
 
-    Input `images` float32 (batch, 3, H, W), normalised; output `logits` (batch, classes), `features` (batch, C) where
-    there is no classifier, and, with `tokens`, int64 `selected_0`, … (batch, K): the original positions that each
-    selection keeps. Raises UsageError for an opset or a
+    Input and outputs are those of `Deployed`, as `model.info` and `tokens` say. Raises UsageError for an opset or a
     batch out of range.
     """
     if opset not in OPSETS:
@@ -43,8 +41,9 @@ def onnx_from_model(
     if batch is not None and batch < 1:
         raise UsageError(f"batch {batch} is not a batch size: expected 1 or more, or 'dynamic'")
     deployed = Deployed(dataclasses.replace(model, module=folded(model.module)), tokens)
-    side = model.config.image_size
-    example = torch.zeros(batch or 2, 3, side, side)  # a traced batch of 1 would be taken for a constant
+    spec = model.info.input
+    # A traced batch of 1 would be taken for a constant.
+    example = torch.zeros(batch or 2, *(size or 1 for size in spec.shape[1:]), dtype=getattr(torch, spec.dtype))
     shapes = None if batch else ({0: torch.export.Dim("batch", min=1, max=1 << 16)},)
     with _quiet():
         try:
@@ -53,7 +52,7 @@ def onnx_from_model(
                 (example,),
                 dynamo=True,
                 opset_version=opset,
-                input_names=[spec.name for spec in deployed.inputs],
+                input_names=[spec.name],
                 output_names=[spec.name for spec in deployed.outputs],
                 dynamic_shapes=shapes,
                 custom_translation_table=translations(opset),

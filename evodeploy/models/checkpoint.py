@@ -21,7 +21,7 @@ from evodeploy.models.checkpoint_file import read_checkpoint
 from evodeploy.models.layout import Layout, Shapes, State
 from evodeploy.models.network import Network
 from evodeploy.models.zoo import ZOO, EvoDeiTConfig, ModelConfig, named, with_selection
-from evodeploy.specs import ModelInfo, Preprocessing, Selection
+from evodeploy.specs import InputFormat, ModelInfo, Preprocessing, Selection
 
 LAYOUTS: tuple[Layout[Any], ...] = (
     evo_deit_layout.LAYOUT,
@@ -30,6 +30,7 @@ LAYOUTS: tuple[Layout[Any], ...] = (
     hugging_face_layout.VIT,
     hugging_face_layout.DINOV2,
 )
+LARGEST_TOP_K = 3840  # TensorRT's limit
 _BRANCH_ENDS = (".proj.1.bn.weight", ".m.2.bn.weight")  # small gains there keep Evo-LeViT's residuals from growing
 
 
@@ -99,8 +100,8 @@ def load_checkpoint(
 
 
 def load_checkpoint_like(path: Path, info: ModelInfo, model: str | None = None) -> LoadedModel:
-    """`path` run as the artefact that `info` describes: its keep ratios, selection, stages and image size."""
-    return load_checkpoint(
+    """`path` run as the artefact that `info` describes: its selection, image size, form of input and of output."""
+    loaded = load_checkpoint(
         path,
         model=model,
         keep_ratios=info.keep_ratios,
@@ -108,6 +109,23 @@ def load_checkpoint_like(path: Path, info: ModelInfo, model: str | None = None) 
         stages=info.stages or None,
         image_size=info.image_size,
     )
+    return with_interface(loaded, info.input_format, info.top_k)
+
+
+def with_interface(model: LoadedModel, input_format: InputFormat, top_k: int | None) -> LoadedModel:
+    """`model` deployed with images taken as `input_format` says, and its `top_k` classes given; see `ModelInfo`.
+
+    Raises UsageError for a number of classes that the model, or an engine built from its export, cannot give.
+    """
+    classes = model.info.num_classes
+    if top_k is not None and not classes:
+        raise UsageError(f"{model.info.model} has no classifier, so there are no classes to take the top {top_k} of")
+    if top_k is not None and not 1 <= top_k <= min(classes, LARGEST_TOP_K):
+        raise UsageError(
+            f"the top {top_k} of {classes} classes cannot be given: expected 1 to {min(classes, LARGEST_TOP_K)}"
+        )
+    info = dataclasses.replace(model.info, input_format=input_format, top_k=top_k)
+    return dataclasses.replace(model, info=info)
 
 
 def _as_named(model: str, inferred: ModelConfig) -> ModelConfig:
