@@ -47,15 +47,15 @@ def _openvino(path: Path, options: EngineOptions) -> Engine:
 def _tensorrt(path: Path, options: EngineOptions) -> Engine:
     from evodeploy.engines.tensorrt.runner import open_plan
 
-    return open_plan(path)
+    return open_plan(path, options)
 
 
 RUNTIMES = {
     "onnxruntime": Runtime(".onnx", "onnxruntime", "cpu", _onnxruntime, frozenset({"threads", "device"})),
     "openvino": Runtime(".onnx", "openvino", "cpu", _openvino, frozenset({"threads", "device", "precision"})),
-    "tensorrt": Runtime(
-        ".engine", "tensorrt", "tensorrt", _tensorrt, frozenset({"threads", "device"})
-    ),  # computes on no CPU thread
+    "tensorrt": Runtime(  # computes on no CPU thread
+        ".engine", "tensorrt", "tensorrt", _tensorrt, frozenset({"threads", "device", "cuda_graph", "cache"})
+    ),
 }
 
 

@@ -341,6 +341,14 @@ CUresult cuDeviceGetName(char *name, int length, CUdevice device) {
   return snprintf(name, length, "Host memory %d", device), CUDA_SUCCESS;
 }
 
+CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice device) {
+  (void)device;
+  *value = attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR   ? 8
+           : attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR ? 9
+                                                                       : 0;
+  return CUDA_SUCCESS;
+}
+
 CUresult cuDeviceComputeCapability(int *major, int *minor, CUdevice device) {
   (void)device;
   return *major = 8, *minor = 9, CUDA_SUCCESS;
@@ -360,7 +368,14 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device) {
 
 CUresult cuDevicePrimaryCtxRelease(CUdevice device) {
   ENTER(0);
-  if (!primary[device].retains--) report("%s more often than retained", __func__);
+  CUcontext context = &primary[device];
+  if (!context->retains) return report("%s more often than retained", __func__), leave(CUDA_ERROR_INVALID_CONTEXT);
+  if (--context->retains) return leave(CUDA_SUCCESS);
+  for (Object *o = objects; o; o = o->next) { /* the last one out: the context goes, with what is in it */
+    if (!o->live || o->context != context) continue;
+    if (!context->lost) report("%s with %s in the context (%zu bytes)", __func__, KIND_NAMES[o->kind], o->bytes);
+    o->live = 0;
+  }
   return leave(CUDA_SUCCESS);
 }
 
