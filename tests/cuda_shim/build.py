@@ -55,7 +55,7 @@ def _build_pycuda(folder: Path) -> None:
     source = next(path for path in downloads.glob("pycuda-*") if path.is_dir())
     objects = _compile(source, draft / "include", downloads)
     told = subprocess.run(["nm", "-u", *map(str, objects)], check=True, capture_output=True, text=True).stdout
-    weak = "int __attribute__((weak)) {0}(void) {{ return shim_missing(\"{0}\"); }}"
+    weak = 'int __attribute__((weak)) {0}(void) {{ return shim_missing("{0}"); }}'
     calls = [weak.format(name) for name in sorted(set(re.findall(r"\bU (cu[A-Z]\w*)", told)))]
     (draft / "calls.c").write_text("\n".join(["int shim_missing(const char *);", *calls, ""]))
     build_shim(draft, draft)

@@ -217,7 +217,7 @@ def rtx_cache_and_graphs():
         (kept,) = cache.iterdir()
         assert kept.name.endswith("-sm89.rtx-cache")
     assert kept.read_text() == "[2, 4, 8]"  # of all three starts
-    config = fake_tensorrt.Engine.made_contexts[-1]
+    config = fake_tensorrt.Engine.last_config
     assert config.cuda_graph_strategy is fake_tensorrt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
     kept.write_bytes(b"of another driver")
     with open_engine(PLAN, "tensorrt", options) as engine:
@@ -252,7 +252,9 @@ def failing_enqueue():
     with open_engine(PLAN, "tensorrt") as engine:
         held = on_the_device()
         fake_tensorrt.Engine.fail_enqueue = 1
-        with refused(RuntimeFailedError, "tensorrt 10.13.0.35 could not start a batch of 3: Error Code 1: Cuda Runtime"):
+        with refused(
+            RuntimeFailedError, "tensorrt 10.13.0.35 could not start a batch of 3: Error Code 1: Cuda Runtime"
+        ):
             engine.run(IMAGES[:3])
         same(engine.run(IMAGES[:3]), IMAGES[:3])
         assert on_the_device() == held

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import json
+import weakref
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -107,7 +108,7 @@ class Runtime:
 class Engine:
     fail_enqueue = 0  # counts down to an enqueue that fails
     device_memory_size_v2 = 4096
-    made_contexts: list[Any] = []  # the configuration of each
+    last_config: RuntimeConfig | None = None  # of the execution context made last
 
     def __init__(self, runtime: Runtime, plan: dict[str, Any]) -> None:
         self.runtime, self.profiles = runtime, plan["profiles"]
@@ -123,7 +124,7 @@ class Engine:
 
     def create_execution_context(self, config: RuntimeConfig | None = None) -> ExecutionContext | None:
         needs_context("create_execution_context")
-        Engine.made_contexts.append(config)
+        Engine.last_config = config
         memory = ctypes.c_size_t()
         if cuda.cuMemAlloc_v2(ctypes.byref(memory), ctypes.c_size_t(self.device_memory_size_v2)):
             self.runtime.logger.log(Severity.ERROR, "Requested amount of GPU memory could not be allocated.")
@@ -176,7 +177,7 @@ class ExecutionContext:
 
     def _kernel(self, shape: tuple[int, ...], addresses: dict[str, int], state: int) -> Callable[[object], None]:
         session = self.engine.session
-        now = weak(self)
+        now = weakref.ref(self)
 
         def compute(_: object) -> None:
             context = now()
@@ -193,12 +194,6 @@ class ExecutionContext:
                     target[...] = value
 
         return compute
-
-
-def weak(value: Any) -> Any:
-    import weakref
-
-    return weakref.ref(value)
 
 
 def on_device(address: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray | None:

@@ -83,7 +83,7 @@ class Device:
         return bool(self._lost)
 
     def memory(self, size: int) -> Any:
-        """`size` bytes of the GPU's memory, as an int its address, to be freed by `release`; raises OutOfMemoryError."""
+        """`size` bytes of the GPU's memory: an int is its address, `release` frees it. Raises OutOfMemoryError."""
         try:
             return self.driver.mem_alloc(size)
         except self.driver.MemoryError as error:

@@ -25,9 +25,7 @@ class Launcher(Protocol):
 class Execution:
     """Launches through one execution context, which is told a new shape whenever the batch changes."""
 
-    def __init__(
-        self, device: Device, plan: Plan, spec: TensorSpec, addresses: Mapping[str, int], stream: int
-    ) -> None:
+    def __init__(self, device: Device, plan: Plan, spec: TensorSpec, addresses: Mapping[str, int], stream: int) -> None:
         """`spec` is the input's; `addresses` are those of all inputs and outputs on `device`, by name."""
         self._plan, self._spec, self._stream = plan, spec, stream
         self._batch = 0

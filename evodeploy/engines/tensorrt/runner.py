@@ -131,11 +131,6 @@ class TensorRtEngine(Engine):
         self._release()
 
 
-def open_plan(path: Path, options: EngineOptions) -> Engine:
-    """The plan at `path` as an engine; raises as TensorRtEngine does."""
-    return TensorRtEngine(path, options)
-
-
 def _new_lane(gpu: Device, plan: Plan, record: PlanRecord, replay: bool) -> Lane:
     def launcher(addresses: dict[str, int], stream: int) -> Launcher:
         execution = partial(Execution, gpu, plan, record.inputs[0], addresses, stream)
