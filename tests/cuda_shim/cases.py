@@ -312,6 +312,64 @@ def another_gpu():
         open_engine(PLAN, "tensorrt")
 
 
+def half_precision():
+    """Tensors of the plan's own types: float16 in, float16 and int64 out."""
+    images = IMAGES[:, :, :4, :4].astype(np.float16)
+    with open_engine(PLAN, "tensorrt") as engine:
+        assert [str(spec) for spec in (*engine.inputs, *engine.outputs)] == [
+            "images float16 (batch, 3, 4, 4)", "scaled float16 (batch, 3, 4, 4)", "best int64 (batch, 4, 4)",
+        ]  # fmt: skip
+        for batch in (3, 8):
+            same(engine.run(images[:batch]), images[:batch])
+        with refused(InputError, "float32, expected float16"):
+            engine.run(IMAGES[:, :, :4, :4])
+
+
+def misuse():
+    """Every mistake is told: what the other cases rely on."""
+    import pycuda.driver as driver
+
+    shim.shim_misuse.restype = ctypes.c_char_p
+    told = 0
+
+    def tells(words, mistake, error=None):
+        nonlocal told
+        with contextlib.suppress(driver.Error):
+            mistake()
+        lines = shim.shim_misuse().decode()
+        assert words in lines[told:], (words, lines[told:])
+        told = len(lines)
+
+    driver.init()
+    context = driver.Device(0).retain_primary_context()
+    tells("cuMemAlloc_v2 without a current context", lambda: shim.cuMemAlloc_v2(ctypes.byref(ctypes.c_size_t()), 8))
+    context.push()
+    stream = driver.Stream()
+    memory, host = driver.mem_alloc(64), driver.pagelocked_empty(16, np.float32)
+    tells("64 bytes beyond the end", lambda: driver.memcpy_htod_async(int(memory) + 4, host, stream))
+    tells("not page-locked memory", lambda: driver.memcpy_htod_async(memory, np.zeros(4, np.float32), stream))
+    tells("not device memory", lambda: driver.memcpy_dtoh_async(host, 4096, stream))
+    host[:] = 3
+    driver.memcpy_htod_async(memory, host, stream)
+    host[:] = 4  # too early: the copy has not happened
+    tells("that work in a stream still uses", lambda: shim.cuMemFree_v2(ctypes.c_size_t(int(memory))))
+    tells("freed device memory", memory.free)
+    tells("ran after its device memory was freed", stream.synchronize)
+    memory = driver.mem_alloc(64)
+    host[:] = 3
+    driver.memcpy_htod_async(memory, host, stream)
+    driver.memcpy_dtoh_async(host, memory, stream)
+    assert (host != 3).all(), "read before it was waited for, and there already"
+    tells("work that nobody waited for", lambda: shim.cuStreamDestroy_v2(ctypes.c_void_p(stream.handle)))
+    stream = None
+    driver.Context.pop()
+    other = driver.Device(1).retain_primary_context()
+    other.push()
+    tells("in another context", lambda: shim.cuMemFree_v2(ctypes.c_size_t(int(memory))))
+    tells("does not play", lambda: driver.memset_d8(memory, 0, 4))
+    driver.Context.pop()
+
+
 if __name__ == "__main__":
     name = "tensorrt_rtx" if sys.argv[1].startswith("rtx") else "tensorrt"
     version = {"tensorrt": "10.13.0.35", "tensorrt_rtx": "1.7.1.116"}[name]

@@ -49,9 +49,8 @@ def check_fits(record: PlanRecord, path: Path, flavour: Flavour, architecture: s
 
 
 def _version_fits(record: PlanRecord, here: str) -> bool:
-    if record.version_compatible:
-        return _numbers(here) >= _numbers(record.runtime_version)
-    return here == record.runtime_version
+    built, found = _numbers(record.runtime_version)[:4], _numbers(here)[:4]  # what follows is the packaging's
+    return found >= built if record.version_compatible else found == built
 
 
 def _gpu_fits(record: PlanRecord, here: str) -> bool:

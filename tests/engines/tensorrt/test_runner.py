@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 from cuda_shim.build import build_pycuda, build_shim
+from onnx import TensorProto, helper
 
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, Profile, write_sidecar
 from evodeploy.files import sha256
+from evodeploy.onnx_files import write_onnx
 
 SHIM = Path(__file__).parents[2] / "cuda_shim"
 
@@ -34,15 +36,15 @@ def libraries(pytestconfig, tmp_path_factory):
 def plan(tmp_path, small_onnx):
     """A function that writes a plan as the fake reads it, with its record."""
 
-    def write(profiles=((1, 4, 16),), content=None, **changes):
+    def write(profiles=((1, 4, 16),), content=None, onnx=small_onnx, **changes):
         path = tmp_path / "small.engine"
-        path.write_text(content or json.dumps({"onnx": str(small_onnx), "profiles": profiles}))
-        with OnnxRuntimeEngine(small_onnx) as engine:
+        path.write_text(content or json.dumps({"onnx": str(onnx), "profiles": profiles}))
+        with OnnxRuntimeEngine(onnx) as engine:
             inputs, outputs, info = engine.inputs, engine.outputs, engine.info
         record = PlanRecord(
             runtime="tensorrt", runtime_version="10.13.0.35", targets=(), precision="fp32",
             profile=Profile(*profiles[0]), inputs=inputs, outputs=outputs, model=info, source="small.onnx",
-            source_sha256=sha256(small_onnx), plan_sha256=sha256(path), plan_bytes=path.stat().st_size,
+            source_sha256=sha256(onnx), plan_sha256=sha256(path), plan_bytes=path.stat().st_size,
             architecture="sm89",
         )  # fmt: skip
         write_sidecar(PlanRecord(**{**vars(record), **changes}), path)
@@ -56,7 +58,7 @@ def on_shim(libraries, small_onnx, tmp_path):
     """Run a case of cuda_shim/cases.py in a process of its own; what the shim found wrong, line by line, and stderr."""
     pycuda, folder = libraries
 
-    def run(case, plan):
+    def run(case, plan, onnx=small_onnx):
         report = tmp_path / "report"
         paths = [str(pycuda), str(SHIM), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
         environment = {
@@ -65,7 +67,7 @@ def on_shim(libraries, small_onnx, tmp_path):
             "LD_LIBRARY_PATH": str(folder),
             "SHIM_REPORT": str(report),
         }
-        command = [sys.executable, str(SHIM / "cases.py"), case, str(plan), str(small_onnx)]
+        command = [sys.executable, str(SHIM / "cases.py"), case, str(plan), str(onnx)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         return report.read_text().splitlines(), done.stderr
@@ -88,6 +90,24 @@ def test_the_narrowest_profile_that_fits_is_taken_and_gaps_are_refused(on_shim, 
 def test_rtx_keeps_finished_kernels_and_records_graphs_by_itself(on_shim, plan):
     path = plan(runtime="tensorrt-rtx", runtime_version="1.7.1.116", targets=("sm86", "sm89"))
     assert on_shim("rtx_cache_and_graphs", path) == ([], "")
+
+
+def test_tensors_have_the_types_that_the_record_says(on_shim, plan, tmp_path):
+    shape = ["batch", 3, 4, 4]
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["images", "images"], ["scaled"]), helper.make_node("ArgMax", ["scaled"], ["best"], axis=1, keepdims=0)],
+        "half",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT16, shape)],
+        [helper.make_tensor_value_info("scaled", TensorProto.FLOAT16, shape),
+         helper.make_tensor_value_info("best", TensorProto.INT64, ["batch", 4, 4])],
+    )  # fmt: skip
+    path = tmp_path / "half.onnx"
+    write_onnx(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    assert on_shim("half_precision", plan(onnx=path), path) == ([], "")
+
+
+def test_the_shim_tells_every_mistake(on_shim, plan):
+    on_shim("misuse", plan())
 
 
 def test_a_plan_that_tensorrt_refuses(on_shim, plan):
