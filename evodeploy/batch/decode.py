@@ -1,4 +1,4 @@
-"""From a shard to batches of prepared images, in Arrow's format, so that they travel between processes uncopied."""
+"""From a shard to batches of prepared images, in Arrow's format."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from evodeploy.batch.inputs import Rows, Shard
-from evodeploy.preprocess import open_image, prepare
+from evodeploy.preprocess import prepare
 from evodeploy.specs import ModelInfo
 
 # One row is one batch. `images` holds float32 (N, 3, size, size) of the N images that could be read; the lists have an
@@ -85,10 +85,15 @@ def _values(file: pq.ParquetFile, shard: Rows) -> Iterator[tuple[int, Any]]:
 
 
 def _prepared(image: Path | bytes | None, info: ModelInfo) -> tuple[np.ndarray[Any, Any] | None, str | None]:
+    """The tensor, or why there is none."""
     try:
         if image is None:
-            raise ValueError("the row holds no image")
-        opened = Image.open(io.BytesIO(image)) if isinstance(image, bytes) else open_image(image)
-        return prepare(opened, info.image_size, info.preprocessing), None
+            return None, "the row holds no image"
+        data = image.read_bytes() if isinstance(image, Path) else image
+        return prepare(Image.open(io.BytesIO(data)), info.image_size, info.preprocessing), None
+    except UnidentifiedImageError:
+        return None, "not an image, or one of an unknown format"
+    except OSError as error:
+        return None, error.strerror or str(error)
     except Exception as error:  # whatever a decoder makes of bytes that are no image: it must not end the run
-        return None, str(error) or type(error).__name__
+        return None, f"{type(error).__name__}: {error}"

@@ -109,6 +109,8 @@ def _found(given: str) -> Iterator[str]:
     elif _suffix(path) in {*IMAGE_SUFFIXES, ".parquet"}:
         check_input(path, "an image or a Parquet file")
         yield given
+    elif not path.exists():
+        raise UsageError(f"{given} does not exist (expected a folder, a glob, an image, a Parquet file or a list)")
     else:
         raise UsageError(
             f"cannot tell what {given} is: expected a folder, a glob, an image, a .parquet file or a .txt list of paths"

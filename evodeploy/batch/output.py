@@ -108,7 +108,7 @@ class OutputFolder:
         if differing:
             name = differing[0]
             raise UsageError(
-                f"{self.path} belongs to another run: its {name} is {found.get(name)}, and now {manifest[name]}; "
+                f"{self.path} belongs to another run (its {name}: {found.get(name)}, now {manifest[name]}): "
                 "choose another --out, or pass --force to begin anew"
             )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ def cluster(work: Work) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone unless the user says so
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # at less, every actor pool begins with a false alarm
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not os.environ.get("RAY_ADDRESS"):
         cores = usable_cores()
@@ -78,22 +80,18 @@ def results(shards: Mapping[int, Shard], work: Work) -> Iterator[pa.Table]:
     context.enable_progress_bars = False
     context.target_max_block_size = work.block
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    batches = sum(math.ceil(len(shard) / work.batch) for shard in shards.values())
     todo = ray.data.from_items(
         [{"number": number, "shard": shard} for number, shard in shards.items()], override_num_blocks=len(shards)
     )
-    decoded = todo.map_batches(
-        partial(_decode, work=work),
-        batch_size=1,
-        batch_format="numpy",
-        # A bound of its own keeps Ray from fusing the decoding into the actors.
-        compute=ray.data.TaskPoolStrategy(size=usable_cores()),
-    )
+    decoded = todo.map_batches(partial(_decode, work=work), batch_size=1, batch_format="numpy")
     answered = decoded.map_batches(
         Answerer,
         fn_constructor_args=(work.home / work.artefact, work.engine, work.threads, work.top),
         batch_size=1,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=work.actors),
+        compute=ray.data.ActorPoolStrategy(size=min(work.actors, batches)),
+        memory=work.block,  # another claim than the decoding's keeps Ray from fusing that into the actors
         num_cpus=1,
         num_gpus=1 if work.on_gpu else 0,
     )
