@@ -40,7 +40,8 @@ def main() -> None:
     for precision, engine in ENGINES.items():
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "m.onnx")
-            request = ExportRequest(checkpoint, path, opset=23, tokens=True, precision=precision, image_size=size)
+            opset = 23 if precision == "bf16" else None  # the lowest whose operators take BF16 is 22
+            request = ExportRequest(checkpoint, path, opset=opset, tokens=True, precision=precision, image_size=size)
             export_checkpoint(request, tell=lambda text: None)
             with open_artefact(path, engine) as reduced:
                 assert reduced.info is not None
@@ -55,7 +56,7 @@ def main() -> None:
             f"{logits.min_cosine:.6f} {logits.median_cosine:.6f}",
         ]
         for each in verdict.selections:
-            row = [*cells, each.name, f"{each.agreement:.2%}", str(each.near_ties), str(each.errors)]
+            row = [*cells, each.name, f"{each.agreement:.3%}", str(each.near_ties), str(each.errors)]
             print("| " + " | ".join(row) + " |")
             cells = [""] * len(cells)
 

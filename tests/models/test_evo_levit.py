@@ -81,7 +81,7 @@ def test_class_attention_is_computed_only_where_it_reaches_the_output(changes, c
         counted.append(args)
         return class_logits(*args)
 
-    class_logits = evo_levit.class_logits
+    class_logits = levit_blocks.class_logits
     monkeypatch.setattr(levit_blocks, "class_logits", counting)
     network(config, weights(config))(random_images(config))
     assert len(counted) == calls

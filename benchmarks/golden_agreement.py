@@ -1,0 +1,51 @@
+"""The exported files on the reference's own weights and images: `python benchmarks/golden_agreement.py`.
+
+For each golden entry, `evodeploy verify` of its checkpoint against the ONNX in FP32 and in FP16: the tokens that agree,
+and the largest logit error among images that keep the same tokens. Prints a Markdown table.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evodeploy.export.run import ExportRequest, export_checkpoint
+from evodeploy.specs import Reduced
+from evodeploy.verification import compare_artefacts
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from cases import INDEX, published
+
+PRECISIONS: tuple[Reduced | None, ...] = (None, "fp16")
+
+
+def main() -> None:
+    """Print the table."""
+    print("| entry | precision | tokens agreeing | near-ties | errors | logit error, same tokens | limit | passed |")
+    print("|---|---|---|---|---|---|---|---|")
+    for tag, entry in INDEX.items():
+        for precision in PRECISIONS:
+            print("| " + " | ".join([tag, precision or "fp32", *_cells(entry, precision)]) + " |", flush=True)
+
+
+def _cells(entry: dict[str, Any], precision: Reduced | None) -> list[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint, onnx = Path(folder, "golden.pth"), Path(folder, "golden.onnx")
+        torch.save({"model": published(entry["model"])}, checkpoint)
+        export_checkpoint(
+            ExportRequest(checkpoint, onnx, selection=entry["selection"], tokens=True, precision=precision),
+            tell=lambda text: None,
+        )
+        verdict = compare_artefacts(checkpoint, onnx, count=8, tell=lambda text: None)
+    agreeing = min((each.agreement for each in verdict.selections), default=1.0)
+    near, errors = (sum(getattr(each, name) for each in verdict.selections) for name in ("near_ties", "errors"))
+    error = f"{verdict.logits.max_error_unmoved:.1e}"
+    return [f"{agreeing:.2%}", str(near), str(errors), error, f"{verdict.limit:.0e}", str(verdict.passed)]
+
+
+if __name__ == "__main__":
+    main()
