@@ -5,5 +5,5 @@
     cut into   tasks      actors, an  part a shard
     shards                engine each
 
-A shard is finished when its part exists, and parts appear whole, so a killed run loses the shards in flight and no more.
+A shard is finished when its part exists, and parts appear whole: a killed run loses the shards in flight, no more.
 """

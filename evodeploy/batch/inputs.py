@@ -94,7 +94,8 @@ def _found(given: str) -> Iterator[str]:
             raise UsageError(f"{given} holds no images: expected {', '.join(sorted(IMAGE_SUFFIXES))} or .parquet")
         yield from found
     elif not path.exists() and glob.has_magic(given):
-        matched = [match for match in glob.glob(given, recursive=True) if not Path(match).is_dir()]
+        matches = glob.glob(given, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+        matched = [match for match in matches if not Path(match).is_dir()]
         if not matched:
             raise UsageError(f"nothing matches {given}: expected a pattern of image or Parquet files")
         for match in matched:
@@ -138,7 +139,7 @@ def _rows(table: str, column: str) -> int:
         raise BadFileError(f"{table} is not a readable Parquet file: {error}") from error
     if column not in schema.names:
         raise UsageError(
-            f"{table} has no column '{column}': name the one with images by --image-column, of {', '.join(schema.names)}"
+            f"{table} has no column '{column}': name the one with images by --image-column ({', '.join(schema.names)})"
         )
     kind = schema.field(column).type
     if not (_is_image(kind) or (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0)):

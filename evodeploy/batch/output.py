@@ -1,9 +1,9 @@
 """The folder a run writes: its manifest, a part for each finished shard, and a mark once all are there.
 
-    manifest.json                 which run this is: artefact, list of inputs, options
-    predictions/part-00000.parquet   the answers of shard 0, in the order of its images
-    errors/part-00000.parquet     the images of shard 0 that could not be read; only where there are some
-    _SUCCESS                      a summary, once every shard is finished
+manifest.json                 which run this is: artefact, list of inputs, options
+predictions/part-00000.parquet   the answers of shard 0, in the order of its images
+errors/part-00000.parquet     the images of shard 0 that could not be read; only where there are some
+_SUCCESS                      a summary, once every shard is finished
 """
 
 from __future__ import annotations

@@ -46,9 +46,7 @@ class Summary:
     resumed: int
 
 
-def run_batch(
-    request: BatchRequest, tell: Callable[[str], None], progress: Callable[[int, int], None]
-) -> Summary:
+def run_batch(request: BatchRequest, tell: Callable[[str], None], progress: Callable[[int, int], None]) -> Summary:
     """Predict every image of the inputs that the output folder lacks; `progress` hears images done and images in all.
 
     Raises UsageError for inputs or a folder that do not fit, what opening the artefact raises, and RuntimeFailedError

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from evodeploy.cli.console import Force, Json, Stopwatch, note, result, result_json
+from evodeploy.cli.console import Json, Stopwatch, note, result, result_json
 from evodeploy.errors import BadFileError, needs
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -56,7 +56,9 @@ def batch(
         result_json(dataclasses.asdict(summary) | {"out": str(out), "seconds": seconds})
     else:
         rate = (summary.images - summary.resumed) / seconds
-        result(f"{out}  {summary.predicted} predictions in {summary.shards} parts  {seconds:.1f} s  {rate:.1f} images/s")
+        result(
+            f"{out}  {summary.predicted} predictions in {summary.shards} parts  {seconds:.1f} s  {rate:.1f} images/s"
+        )
         if summary.broken:
             result(f"{out / 'errors'}  {summary.broken} images could not be read")
     if not summary.predicted:

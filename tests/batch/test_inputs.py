@@ -63,7 +63,7 @@ def test_another_list_has_another_checksum(folder):
         ("*.bmp", "image", "nothing matches"),
         ("photos/notes.md", "image", "cannot tell what photos/notes.md is"),
         ("empty", "image", "empty holds no images"),
-        ("rows.parquet", "picture", "no column 'picture': .* of image, path, age"),
+        ("rows.parquet", "picture", "no column 'picture': .* \\(image, path, age\\)"),
         ("rows.parquet", "age", "'age' of rows.parquet is int64, expected images"),
     ],
 )

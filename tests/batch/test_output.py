@@ -55,8 +55,9 @@ def test_a_folder_of_another_run_is_refused_or_discarded(folder):
     with folder.claimed(RUN, force=False):
         folder.write(0, answers(None))
         folder.complete({})
-    with pytest.raises(UsageError, match=r"another run \(artefact: abc, now xyz\)"), folder.claimed(
-        RUN | {"artefact": "xyz"}, force=False
+    with (
+        pytest.raises(UsageError, match=r"another run \(its artefact: abc, now xyz\)"),
+        folder.claimed(RUN | {"artefact": "xyz"}, force=False),
     ):
         pass
     assert folder.is_finished(0, 1)
@@ -74,9 +75,9 @@ def test_other_things_are_never_touched(folder, force):
 
 
 def test_two_runs_do_not_write_to_one_folder(folder):
-    with folder.claimed(RUN, force=False):
-        with pytest.raises(UsageError, match="another run is writing"), folder.claimed(RUN, force=False):
-            pass
+    first = folder.claimed(RUN, force=False)
+    with first, pytest.raises(UsageError, match="another run is writing"), folder.claimed(RUN, force=False):
+        pass
     with folder.claimed(RUN, force=False):
         pass
 
