@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from evodeploy import __version__
-from evodeploy.cli import batch, bench, build, export, inspect, models, predict, verify
+from evodeploy.cli import batch, bench, build, export, inspect, models, package, predict, verify
 from evodeploy.errors import EvodeployError
 
 
@@ -56,5 +56,6 @@ app.command("verify")(verify.verify)
 app.command("bench")(bench.bench)
 app.command("predict")(predict.predict)
 app.command("batch")(batch.batch)
+app.command("package")(package.package)
 app.command("inspect")(inspect.inspect)
 app.command("doctor")(inspect.doctor)
