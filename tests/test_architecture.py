@@ -28,7 +28,7 @@ ALLOWED = {
     "verification": {"agreement", "artefacts", "engines", "preprocess"},
     "bench": {"artefacts", "engines", "export", "models"},
     "batch": {"predictor", "preprocess"},
-    "triton": {"artefacts", "engines"},
+    "repository": {"artefacts", "engines"},
     "describe": {"artefacts", "engines", "models"},
     "diagnosis": {"bench", "engines"},
 }

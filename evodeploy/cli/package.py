@@ -11,7 +11,7 @@ from evodeploy.cli.console import Force, Json, result, result_json
 from evodeploy.errors import needs
 
 if TYPE_CHECKING:
-    from evodeploy.triton.config import Accelerator, Device
+    from evodeploy.repository.config import Accelerator, Device
 
 
 def package(
@@ -37,10 +37,10 @@ def package(
 ) -> None:
     """Put a model into a repository for Triton Inference Server, with Kubernetes manifests beside it."""
     with needs("export"):
-        from evodeploy.triton.config import Serving
-        from evodeploy.triton.model import served_model
-        from evodeploy.triton.package import model_name
-        from evodeploy.triton.package import package as write
+        from evodeploy.repository.config import Serving
+        from evodeploy.repository.model import served_model
+        from evodeploy.repository.package import model_name
+        from evodeploy.repository.package import package as write
     model = served_model(artefact, max_batch)
     place: Device = device or ("gpu" if model.backend == "tensorrt" else "cpu")
     runner: Accelerator | None = accelerator

@@ -12,8 +12,8 @@ from string import Template
 
 from evodeploy.errors import UsageError
 from evodeploy.files import replacing
-from evodeploy.triton.config import LABELS, Serving, config_text, has_labels
-from evodeploy.triton.model import ServedModel
+from evodeploy.repository.config import LABELS, Serving, config_text, has_labels
+from evodeploy.repository.model import ServedModel
 
 MANIFESTS = ("kserve", "kubernetes")
 _RESOURCES = {"gpu": '{cpu: "2", memory: 4Gi, nvidia.com/gpu: "1"}', "cpu": '{cpu: "2", memory: 2Gi}'}
@@ -79,7 +79,7 @@ def _write_folder(model: ServedModel, config: str, folder: Path) -> None:
 
 
 def _manifest(kind: str, model: ServedModel, serving: Serving, repository: str) -> str:
-    template = importlib.resources.files("evodeploy.triton").joinpath(f"{kind}.yaml").read_text(encoding="utf-8")
+    template = importlib.resources.files("evodeploy.repository").joinpath(f"{kind}.yaml").read_text(encoding="utf-8")
     return Template(template).substitute(
         name=serving.name,
         repository=repository,

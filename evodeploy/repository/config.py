@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from evodeploy.errors import UsageError
+from evodeploy.repository.model import ServedModel
+from evodeploy.repository.pbtxt import Message, Word, to_text
 from evodeploy.specs import METADATA_KEY, TensorSpec
-from evodeploy.triton.model import ServedModel
-from evodeploy.triton.pbtxt import Message, Word, to_text
 
 Device = Literal["cpu", "gpu"]
 Accelerator = Literal["tensorrt", "openvino"]
@@ -59,7 +59,7 @@ def has_labels(model: ServedModel) -> bool:
 
 def _config(model: ServedModel, serving: Serving) -> Message:
     batches = model.batches
-    message: dict[str, object] = {
+    message: dict[str, Any] = {
         "name": serving.name,
         "backend": model.backend,
         "max_batch_size": batches.max if batches else 0,
@@ -78,14 +78,14 @@ def _config(model: ServedModel, serving: Serving) -> Message:
         field = f"{serving.device}_execution_accelerator"
         message["optimization"] = {"execution_accelerators": {field: {"name": serving.accelerator}}}
     message["parameters"] = [{"key": key, "value": {"string_value": value}} for key, value in _facts(model).items()]
-    return message  # type: ignore[return-value]
+    return message
 
 
 def _tensor(model: ServedModel, spec: TensorSpec) -> Message:
-    message: dict[str, object] = {"name": spec.name, "data_type": _type(spec), "dims": _dims(model, spec)}
+    message: dict[str, Any] = {"name": spec.name, "data_type": _type(spec), "dims": _dims(model, spec)}
     if has_labels(model) and spec.name == _ranked(model):
         message["label_filename"] = LABELS
-    return message  # type: ignore[return-value]
+    return message
 
 
 def _warmup(model: ServedModel, batch: int) -> Message:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Union
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-Scalar = Union[str, int, bool]
-Value = Union[Scalar, Sequence[Scalar], "Message", Sequence["Message"]]
-Message = Mapping[str, Value]
+Message = Mapping[str, Any]  # fields by name: text, numbers, truth values and messages, or lists of one kind of them
 
 
 class Word(str):
@@ -30,16 +28,16 @@ def _lines(message: Message) -> Iterator[str]:
         if all(isinstance(item, Mapping) for item in values):
             for item in values:
                 yield f"{name} {{"
-                yield from (f"  {line}" for line in _lines(item))  # type: ignore[arg-type]
+                yield from (f"  {line}" for line in _lines(item))
                 yield "}"
         else:
-            yield f"{name}: [ {', '.join(map(_scalar, values))} ]"  # type: ignore[arg-type]
+            yield f"{name}: [ {', '.join(map(_scalar, values))} ]"
 
 
-def _scalar(value: Scalar) -> str:
+def _scalar(value: str | int) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int) or isinstance(value, Word):
+    if isinstance(value, (int, Word)):
         return str(value)
     return f'"{"".join(map(_escaped, value))}"'
 
