@@ -7,7 +7,7 @@ from evodeploy.repository.pbtxt import Word, to_text
 
 
 def test_the_library_reads_back_what_was_written():
-    awkward = 'a "quoted" \\ back\nslash\tß 🐈 \x01'
+    awkward = 'a "quoted" \\ back\nslash\tß 🐈 \x012'
     text = to_text(
         {
             "name": awkward,
