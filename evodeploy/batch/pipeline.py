@@ -51,6 +51,7 @@ class Work:
 @contextlib.contextmanager
 def cluster(work: Work) -> Iterator[None]:
     """Ray, for as long as the body runs: one that this process has already is used and left."""
+    os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")  # Ray would put a print of its own in place of Python's
     if ray.is_initialized():
         yield
         return
