@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -58,12 +59,18 @@ class Engine(ABC):
         if self._closed:
             raise UsageError(f"the {self.name} engine is closed: open it again")
         self._check(images)
-        try:
+        with self.translated(len(images)):
             return self._run(np.ascontiguousarray(images))
+
+    @contextmanager
+    def translated(self, batch: int) -> Iterator[None]:
+        """Whatever the runtime raises inside, on so many images, becomes a RuntimeFailedError."""
+        try:
+            yield
         except EvodeployError:
             raise
         except Exception as error:
-            raise RuntimeFailedError(f"{self.name} failed at batch {len(images)}: {_first_line(error)}") from error
+            raise RuntimeFailedError(f"{self.name} failed at batch {batch}: {_first_line(error)}") from error
 
     def resident(self, images: Array) -> Resident | None:
         """`images` placed on the engine's device for runs without transfers, or None where it computes in host memory.
