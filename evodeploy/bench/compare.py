@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from evodeploy.bench.document import SCHEMA
 from evodeploy.bench.intervals import Interval, ratio_of_medians, same_location_probability
@@ -16,9 +16,36 @@ from evodeploy.files import check_input
 
 SIGNIFICANT = 0.01  # how probable it may be that any row of a comparison is called changed by chance
 MACHINE = ("processor", "cores", "threads", "memory_bytes", "gpus")
-_ROW = ("engine", "precision", "model", "transfers", "cuda_graph", "batch")
 
 Document = dict[str, Any]
+
+
+class _Key(NamedTuple):
+    """What makes two rows the same in two documents; of several alike, which have other files, `number` counts."""
+
+    engine: str
+    precision: str | None
+    model: str
+    transfers: str
+    cuda_graph: bool
+    batch: int
+    number: int
+
+    @property
+    def label(self) -> str:
+        """All but the batch, in words."""
+        parts = (
+            self.engine,
+            self.precision,
+            "graph" if self.cuda_graph else None,
+            "resident" if self.transfers == "resident" else None,
+            f"#{self.number}" if self.number > 1 else None,
+            f"({self.model})",
+        )
+        return " ".join(part for part in parts if part)
+
+    def __str__(self) -> str:
+        return f"{self.label} at batch {self.batch}"
 
 
 @dataclass(frozen=True)
@@ -84,34 +111,24 @@ def compare(old: Document, new: Document, smallest: float) -> Comparison:
     ]
     return Comparison(
         tuple(changes),
-        tuple(_label(key) for key in before if key not in after),
-        tuple(_label(key) for key in after if key not in before),
+        tuple(str(key) for key in before if key not in after),
+        tuple(str(key) for key in after if key not in before),
         tuple(_differences(old["environment"], new["environment"])),
     )
 
 
-Key = tuple[Any, ...]
-
-
-def _by_key(document: Document) -> dict[Key, Document]:
-    """Rows by what they are; of several alike, which have other files, the first with the first."""
-    seen: Counter[Key] = Counter()
+def _by_key(document: Document) -> dict[_Key, Document]:
+    seen: Counter[tuple[Any, ...]] = Counter()
     rows = {}
     for row in document["results"]:
-        key = tuple(row[name] for name in _ROW)
-        seen[key] += 1
-        rows[key + (seen[key],)] = row  # noqa: RUF005 - unpacking in a subscript takes Python 3.11
+        what = tuple(row[name] for name in _Key._fields[:-1])
+        seen[what] += 1
+        rows[_Key(*what, seen[what])] = row
     return rows
 
 
-def _label(key: Key) -> str:
-    engine, precision, role, transfers, graph, batch, number = key
-    parts = [engine, precision, "graph" if graph else "", "resident" if transfers == "resident" else "", f"({role})"]
-    return " ".join([part for part in parts if part] + ([f"#{number}"] if number > 1 else []) + [f"at batch {batch}"])
-
-
 def _change(
-    key: Key, old: Document, new: Document, probability: float | None, significant: bool, smallest: float
+    key: _Key, old: Document, new: Document, probability: float | None, significant: bool, smallest: float
 ) -> Change:
     speedup = None
     if new["status"] != "unavailable":
@@ -121,12 +138,12 @@ def _change(
         verdict = "broken"
     elif significant and abs(speedup.value - 1) >= smallest:
         verdict = "faster" if speedup.value > 1 else "slower"
-    return Change(_label(key).rpartition(" at batch")[0], new["batch"], speedup, probability, verdict)
+    return Change(key.label, new["batch"], speedup, probability, verdict)
 
 
-def _holm(probabilities: dict[Key, float]) -> set[Key]:
+def _holm(probabilities: dict[_Key, float]) -> set[_Key]:
     """The rows whose difference is significant when all are judged together (Holm, 1979)."""
-    found: set[Key] = set()
+    found: set[_Key] = set()
     for rank, key in enumerate(sorted(probabilities, key=lambda key: probabilities[key])):
         if probabilities[key] > SIGNIFICANT / (len(probabilities) - rank):
             break
