@@ -17,6 +17,7 @@ WIDTH = 560
 LEFT, RIGHT, TOP, BOTTOM = 48, 14, 14, 36  # margins
 LANE = 22  # height of a row in plots with one row a line
 NAMES = 178  # width of the names before them
+NOTES = 90  # width kept free for the notes behind bars
 MOST_DOTS = 1000  # of one row; of more samples evenly spaced quantiles are drawn
 
 
@@ -91,7 +92,7 @@ def bars(heading: str, unit: str, lanes: Sequence[Lane], limits: Sequence[tuple[
     """
     height = TOP + LANE * (len(lanes) + len(limits)) + BOTTOM
     highest = max([sum(lane.values) for lane in lanes] + [limit for _, limit in limits])
-    across = Axis(0, highest * (1.05 if limits else 1.25), NAMES, WIDTH - RIGHT)
+    across = Axis(0, highest * 1.05, NAMES, WIDTH - RIGHT - NOTES)
     parts = [_grid_down(across, height, unit)]
     for number, (name, limit) in enumerate(limits):
         x, y = across(limit), TOP + LANE * number
@@ -131,7 +132,8 @@ def _grid_down(across: Axis, height: float, unit: str) -> str:
         + text(short(tick), across(tick), bottom + 16, class_="tick", text_anchor="middle")
         for tick in across.ticks
     ]
-    return "".join(marks) + text(unit, (NAMES + WIDTH - RIGHT) / 2, height - 4, class_="tick", text_anchor="middle")
+    middle = (across.start + across.end) / 2
+    return "".join(marks) + text(unit, middle, height - 4, class_="tick", text_anchor="middle")
 
 
 def _line(one: Series, across: Callable[[int], float], up: Axis, unit: str) -> str:

@@ -123,7 +123,7 @@ def _by_key(document: Document) -> dict[_Key, Document]:
     for row in document["results"]:
         what = tuple(row[name] for name in _Key._fields[:-1])
         seen[what] += 1
-        rows[_Key(*what, seen[what])] = row
+        rows[_Key._make((*what, seen[what]))] = row
     return rows
 
 

@@ -32,8 +32,9 @@ h1{font-size:26px;margin:0}h2{font-size:19px;margin:36px 0 10px}h3{font-size:15p
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(480px,100%),1fr));gap:16px;align-items:start}
 figure{margin:0;padding:14px 16px;background:var(--card);border:1px solid var(--line);border-radius:8px;min-width:0}
 figcaption p{margin:0 0 6px;color:var(--soft);font-size:13px}
-svg{width:100%;height:auto;display:block}
+svg{width:100%;max-width:680px;height:auto;display:block}
 svg text{fill:var(--ink);font:12px system-ui,sans-serif}svg .tick,svg .note{fill:var(--soft)}
+svg .note,svg .name{paint-order:stroke;stroke:var(--card);stroke-width:3px}
 .grid{stroke:var(--line)}.mark{stroke:var(--soft);stroke-dasharray:2 3}.limit{stroke:var(--ink);stroke-width:1.5}
 .line{fill:none;stroke:var(--c);stroke-width:2}.line.twin{stroke-dasharray:5 4;stroke-width:1.5}
 .whisker{stroke:var(--c);stroke-width:1.5}

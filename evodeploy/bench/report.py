@@ -51,7 +51,7 @@ class Report:
 
 
 def headlines(report: Report) -> Iterator[str]:
-    """The bench in sentences: the fastest at each batch, where selection pays, and what not to trust."""
+    """The bench in sentences: the fastest at each batch, and where selection pays."""
     for batch in dict.fromkeys(row.asked for row in report.rows):
         evo = [row for row in report.rows if row.asked == batch and row.candidate.role == "evo" and not row.wrong]
         speeds = {row: speed.value for row in evo if (speed := row.images_per_second)}
@@ -64,13 +64,6 @@ def headlines(report: Report) -> Iterator[str]:
     for crossover in crossovers(report.rows):
         pays.setdefault(crossover.sentence, []).append(crossover.label)
     yield from (f"{sentence}: {', '.join(labels)}" for sentence, labels in pays.items())
-    for stages in report.end_to_end:
-        if stages.seconds:
-            rate, slowest = stages.images_per_second, stages.bottleneck
-            yield (
-                f"from files to labels with {stages.label}, batch {stages.batch}: {rate:.1f} img/s; "
-                f"{slowest} takes {stages.seconds[slowest] * rate:.0%}"
-            )
 
 
 def cautions(report: Report) -> Iterator[str]:

@@ -12,6 +12,7 @@ from evodeploy.bench.intervals import Interval
 from evodeploy.bench.report import Report
 from evodeploy.bench.run import Row
 from evodeploy.bench.speedups import over_dense, over_eager
+from evodeploy.bench.stages import STAGES, EndToEnd
 
 WIDEST = 120
 GAP = 2  # blanks between columns
@@ -30,7 +31,7 @@ class Column:
 def as_table(report: Report, width: int) -> Table:
     """One line a row, the batch sizes apart, at most `width` or 120 characters wide."""
     columns = _fitting(report, min(width, WIDEST))
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, GAP, 0, 0))
+    table = _empty()
     for column, _ in columns:
         table.add_column(column.heading, justify="left" if column.left else "right", no_wrap=True)
     previous = None
@@ -41,6 +42,23 @@ def as_table(report: Report, width: int) -> Table:
         style = "bold red" if row.wrong else "dim" if row.timing is None else None
         table.add_row(*(cells[number] for _, cells in columns), style=style)
     return table
+
+
+def stages_table(stages: Sequence[EndToEnd]) -> Table:
+    """From files to labels: one line an engine, milliseconds of one image in each stage."""
+    table = _empty()
+    for heading in ("engine", "batch", *STAGES, "img/s", "bottleneck"):
+        table.add_column(heading, justify="left" if heading in ("engine", "bottleneck") else "right", no_wrap=True)
+    for one in stages:
+        if one.seconds:
+            times = [f"{one.seconds[stage] * 1e3:.2f}" for stage in STAGES]
+            speed = f"{one.images_per_second:.1f}"
+            table.add_row(one.label, str(one.batch), *times, speed, one.bottleneck)
+    return table
+
+
+def _empty() -> Table:
+    return Table(box=None, header_style="bold", pad_edge=False, padding=(0, GAP, 0, 0))
 
 
 def _fitting(report: Report, width: int) -> list[tuple[Column, list[str]]]:

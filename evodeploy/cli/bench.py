@@ -132,7 +132,7 @@ def _write(report: Report, output: Path | None, csv: Path | None, html: Path | N
 def _tell(report: Report, as_json: bool) -> None:
     from evodeploy.bench.document import as_json as document
     from evodeploy.bench.report import cautions, headlines
-    from evodeploy.bench.table import as_table
+    from evodeploy.bench.table import as_table, stages_table
 
     if as_json:
         result_json(document(report))
@@ -141,6 +141,9 @@ def _tell(report: Report, as_json: bool) -> None:
     result(f"{report.subject.name} on {machine.processor}, {machine.threads} threads, runs interleaved")
     result("evo: the model; dense: its twin that keeps every token; eager: PyTorch eager in FP32 on evo\n")
     show(as_table(report, columns()))
+    if report.end_to_end:
+        result("\nfrom files to labels, milliseconds of one image")
+        show(stages_table(report.end_to_end))
     result("")
     for line in headlines(report):
         result(line)
