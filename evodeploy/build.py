@@ -10,6 +10,7 @@ from pathlib import Path
 
 from evodeploy import __version__
 from evodeploy.engines.tensorrt.builder import Progress, check_precision, check_profile, plan_from_onnx
+from evodeploy.engines.tensorrt.driver import architecture
 from evodeploy.engines.tensorrt.flavour import load_flavour
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, Profile, write_sidecar
 from evodeploy.errors import UsageError, needs
@@ -94,6 +95,7 @@ def build(request: BuildRequest, tell: Callable[[str], None], progress: Progress
         kept_fp32=kept_fp32,
         attentions=sum(1 for _ in attentions(model.graph)),
         evodeploy=__version__,
+        architecture="" if targets else architecture(),
     )
     write_sidecar(record, request.output)
     return record

@@ -7,6 +7,7 @@
     ├── UnavailableError        3   something this needs is not on this machine
     │   ├── MissingExtraError   3   a Python package; names the `pip install` line
     │   └── RuntimeFailedError      3   a runtime or a GPU that refused to work
+    │       └── OutOfMemoryError    3   a device without room for what was asked
     └── BadFileError            4   a file that is not what it should be
 
 Messages are one sentence or two: what happened, what was given, what was expected, what mends it. Failures of
@@ -52,6 +53,10 @@ class MissingExtraError(UnavailableError):
 
 class RuntimeFailedError(UnavailableError):
     """A runtime or a GPU refused to work."""
+
+
+class OutOfMemoryError(RuntimeFailedError):
+    """A device has no room for what was asked."""
 
 
 class BadFileError(EvodeployError):

@@ -84,13 +84,21 @@ def weight_elements(tensor: onnx.TensorProto) -> int:
 
 def input_spec(model: onnx.ModelProto) -> TensorSpec:
     """The one input that is no weight; raises BadFileError where there is not exactly one, or its type is unknown."""
-    import onnx
-
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     if len(inputs) != 1:
         raise BadFileError(f"the ONNX has {len(inputs)} inputs, expected one batch of images")
-    tensor = inputs[0].type.tensor_type
+    return _spec(inputs[0])
+
+
+def output_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
+    """All outputs, in the file's order."""
+    return tuple(map(_spec, model.graph.output))
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    import onnx
+
+    tensor = value.type.tensor_type
     shape = tuple(size.dim_value or None for size in tensor.shape.dim)
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-    return TensorSpec(inputs[0].name, dtype, shape)
+    return TensorSpec(value.name, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, shape)

@@ -26,7 +26,9 @@ ALLOWED = {
     "predictor": {"artefacts", "engines", "preprocess"},
     "agreement": {"engines"},
     "verification": {"agreement", "artefacts", "engines", "preprocess"},
-    "bench": {"artefacts", "engines", "export", "models"},
+    "bench": {"agreement", "artefacts", "engines", "export", "models", "predictor", "preprocess"},
+    "batch": {"predictor", "preprocess"},
+    "repository": {"artefacts", "engines"},
     "describe": {"artefacts", "engines", "models"},
     "diagnosis": {"bench", "engines"},
 }
@@ -58,7 +60,18 @@ def test_every_part_has_its_rule():
     assert parts - {"__init__", "__main__", "__pycache__", "cli"} == GROUND | set(ALLOWED)
 
 
-HEAVY = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "safetensors")
+HEAVY = (
+    "torch",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "openvino",
+    "tensorrt",
+    "tensorrt_rtx",
+    "safetensors",
+    "pyarrow",
+    "ray",
+)
 
 
 def modules_after(code: str, *wanted: str) -> list[str]:

@@ -70,9 +70,13 @@ class _Side:
 
 
 def usual_engines(subject: Subject) -> tuple[str, ...]:
-    """PyTorch, every runtime that is installed, and those that run the plans at hand."""
-    plans = {path.suffix for path in subject.plans}
-    runtimes = [name for name, runtime in RUNTIMES.items() if runtime.installed or runtime.suffix in plans]
+    """PyTorch, every runtime that is installed and has its device here, and those that run the plans at hand."""
+    plans, gpu = {path.suffix for path in subject.plans}, driver_problem() is None
+    runtimes = [
+        name
+        for name, runtime in RUNTIMES.items()
+        if runtime.suffix in plans or (runtime.installed and (gpu or not runtime.on_gpu))
+    ]
     return (*TORCH_ENGINES, *runtimes)
 
 

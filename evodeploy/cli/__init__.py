@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from evodeploy import __version__
-from evodeploy.cli import bench, build, export, inspect, models, predict, verify
+from evodeploy.cli import batch, bench, build, export, inspect, models, package, predict, verify
 from evodeploy.errors import EvodeployError
 
 
@@ -55,5 +55,7 @@ app.command("build-engine")(build.build_engine)
 app.command("verify")(verify.verify)
 app.command("bench")(bench.bench)
 app.command("predict")(predict.predict)
+app.command("batch")(batch.batch)
+app.command("package")(package.package)
 app.command("inspect")(inspect.inspect)
 app.command("doctor")(inspect.doctor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
@@ -56,21 +56,19 @@ class Engine(ABC):
 
         Raises InputError where they do not fit, UsageError after `close`, RuntimeFailedError where the runtime fails.
         """
-        if self._closed:
-            raise UsageError(f"the {self.name} engine is closed: open it again")
+        self._check_open()
         self._check(images)
         with self.translated(len(images)):
             return self._run(np.ascontiguousarray(images))
 
-    @contextmanager
-    def translated(self, batch: int) -> Iterator[None]:
-        """Whatever the runtime raises inside, on so many images, becomes a RuntimeFailedError."""
-        try:
-            yield
-        except EvodeployError:
-            raise
-        except Exception as error:
-            raise RuntimeFailedError(f"{self.name} failed at batch {batch}: {_first_line(error)}") from error
+    def run_many(self, batches: Iterable[Array]) -> Iterator[dict[str, Array]]:
+        """The outputs of each of `batches`, in their order; raises as `run` does.
+
+        An engine on a device may take a batch before it gives the outputs of the one before, so that copies and
+        computing overlap.
+        """
+        for images in batches:
+            yield self.run(images)
 
     def resident(self, images: Array) -> Resident | None:
         """`images` placed on the engine's device for runs without transfers, or None where it computes in host memory.
@@ -78,6 +76,16 @@ class Engine(ABC):
         Raises as `run` does.
         """
         return None
+
+    @contextmanager
+    def translated(self, batch: int) -> Iterator[None]:
+        """Say in our words what a runtime raises at a batch of so many."""
+        try:
+            yield
+        except EvodeployError:
+            raise
+        except Exception as error:
+            raise RuntimeFailedError(f"{self.name} failed at batch {batch}: {_first_line(error)}") from error
 
     def close(self) -> None:
         """Release what the engine holds; closing twice is harmless."""
@@ -90,6 +98,10 @@ class Engine(ABC):
 
     @abstractmethod
     def _close(self) -> None: ...
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError(f"the {self.name} engine is closed: open it again")
 
     def _check(self, images: object) -> None:
         spec = self.inputs[0]
@@ -117,9 +129,16 @@ def run_all(engine: Engine, images: Array, chunk: int = 32) -> dict[str, Array]:
 
     Where it takes no fewer than so many, the last batch is filled up with copies of its last image.
     """
+    counts: list[int] = []
+
+    def counted() -> Iterator[Array]:
+        for batch, count in batches(engine.batch, images, chunk):
+            counts.append(count)
+            yield batch
+
     parts = [
-        {name: value[:count] for name, value in engine.run(batch).items()}
-        for batch, count in batches(engine.batch, images, chunk)
+        {name: value[: counts[index]] for name, value in outputs.items()}
+        for index, outputs in enumerate(engine.run_many(counted()))
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
 

@@ -1,11 +1,18 @@
-"""ONNX Runtime as an engine: on CUDA where its build and the machine have it, else on the CPU."""
+"""ONNX Runtime as an engine: on the CPU, or on a GPU through its CUDA or TensorRT provider."""
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 from evodeploy.engines.base import Array, Engine, batch_range
-from evodeploy.errors import BadFileError, UnavailableError, needs
+from evodeploy.engines.device import cuda_index
+from evodeploy.engines.onnxruntime_binding import BoundBatch
+from evodeploy.engines.onnxruntime_providers import ON_CPU, Provider
+from evodeploy.errors import BadFileError, UnavailableError, UsageError, needs
 from evodeploy.files import check_input
 from evodeploy.onnx_files import parse_info
 from evodeploy.specs import METADATA_KEY, EngineOptions, TensorSpec
@@ -20,48 +27,70 @@ _DTYPES = {
 
 
 class OnnxRuntimeEngine(Engine):
-    """Runs an ONNX file."""
+    """Runs an ONNX file with one execution provider; with `cuda_graph`, on tensors that stay on the GPU."""
 
-    name = "onnxruntime"
-
-    def __init__(self, path: Path, options: EngineOptions | None = None) -> None:
+    def __init__(self, path: Path, options: EngineOptions | None = None, provider: Provider = ON_CPU) -> None:
         options = options or EngineOptions()
+        self.name = provider.name
+        self._index = cuda_index(options.device) if options.device or provider.on_gpu else None
+        if (self._index is not None) != provider.on_gpu:
+            where = "an NVIDIA GPU" if provider.on_gpu else "the CPU"
+            raise UsageError(f"the engine '{self.name}' runs on {where}, got device {options.device}")
         check_input(path, "an ONNX model")
         with needs("cpu"):
             import onnxruntime as ort
 
+        chosen = provider.chain[0]
+        if chosen not in ort.get_available_providers():
+            raise UnavailableError(
+                f"ONNX Runtime {ort.__version__} here is a build without {chosen}: replace it, pip uninstall "
+                'onnxruntime && pip install "evodeploy[gpu]"'
+            )
         session = ort.SessionOptions()
         session.log_severity_level = 3
         session.add_session_config_entry("session.force_spinning_stop", "1")  # idle workers leave the cores to others
         if options.threads:
             session.intra_op_num_threads = options.threads
-        self.device = options.device or ("cuda" if "CUDAExecutionProvider" in ort.get_available_providers() else "cpu")
-        providers = ["CUDAExecutionProvider"] if self.device == "cuda" else []
+        providers = [(chosen, provider.options(options)), *provider.chain[1:]]
         try:
-            self._session = ort.InferenceSession(str(path), session, providers=[*providers, "CPUExecutionProvider"])
+            with contextlib.redirect_stdout(sys.stderr):  # where ONNX Runtime prints that it falls back to the CPU
+                self._session = ort.InferenceSession(str(path), session, providers=providers)
         except Exception as error:  # ONNX Runtime raises a type of its own for each status code
             reason = str(error).strip().split("\n")[0][:300]
             raise BadFileError(f"ONNX Runtime {ort.__version__} cannot load {path}: {reason}") from error
-        active = self._session.get_providers()
-        if options.device == "cuda" and "CUDAExecutionProvider" not in active:
+        if self._session.get_providers()[0] != chosen:
             raise UnavailableError(
-                "ONNX Runtime has no working CUDA here: pip install 'evodeploy[gpu]', or use the CPU"
+                f"ONNX Runtime {ort.__version__} has {chosen}, but it does not start here: no GPU, or libraries "
+                "missing, which ONNX Runtime names on stderr"
             )
-        self.device = "cuda" if "CUDAExecutionProvider" in active else "cpu"
+        self._session.disable_fallback()
+        self.device = "cpu" if self._index is None else f"cuda:{self._index}"
         self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
         self.outputs = tuple(_spec(value) for value in self._session.get_outputs())
         self.batch = batch_range(self.inputs)
         self.info = parse_info(self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY))
+        self._bound: dict[int, BoundBatch] | None = {} if options.cuda_graph else None
+        self._one_at_a_time = threading.Lock()
 
     def _run(self, images: Array) -> dict[str, Array]:
+        if self._bound is not None:
+            return self._run_bound(self._bound, images)
         values = self._session.run(None, {self.inputs[0].name: images})
         return {spec.name: value for spec, value in zip(self.outputs, values, strict=True)}
 
+    def _run_bound(self, bound: dict[int, BoundBatch], images: Array) -> dict[str, Array]:
+        batch = len(images)
+        with self._one_at_a_time:
+            if batch not in bound:
+                where = ("cpu", 0) if self._index is None else ("cuda", self._index)
+                bound[batch] = BoundBatch(self._session, self.inputs, self.outputs, batch, *where)
+            return bound[batch].run(images)
+
     def _close(self) -> None:
+        self._bound = None
         del self._session
 
 
-def _spec(value: object) -> TensorSpec:
-    shape = tuple(size if isinstance(size, int) else None for size in value.shape)  # type: ignore[attr-defined]
-    dtype = value.type  # type: ignore[attr-defined]
-    return TensorSpec(value.name, _DTYPES.get(dtype, dtype), shape)  # type: ignore[attr-defined]
+def _spec(value: Any) -> TensorSpec:
+    shape = tuple(size if isinstance(size, int) else None for size in value.shape)
+    return TensorSpec(value.name, _DTYPES.get(value.type, value.type), shape)

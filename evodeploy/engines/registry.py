@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evodeploy.engines.base import Engine
+from evodeploy.engines.device import cuda_index
 from evodeploy.errors import UsageError
 from evodeploy.specs import EngineOptions
 
@@ -17,7 +18,8 @@ from evodeploy.specs import EngineOptions
 class Runtime:
     """How an engine is opened.
 
-    The file suffix it runs, the package it needs, the extra that brings it, and the options that it can honour.
+    The file suffix it runs, the package it needs, the extra that brings it, the options that it can honour, and
+    whether it computes on a GPU.
     """
 
     suffix: str
@@ -25,6 +27,7 @@ class Runtime:
     extra: str
     open: Callable[[Path, EngineOptions], Engine]
     honours: frozenset[str]
+    on_gpu: bool = False
 
     @property
     def installed(self) -> bool:
@@ -38,6 +41,20 @@ def _onnxruntime(path: Path, options: EngineOptions) -> Engine:
     return OnnxRuntimeEngine(path, options)
 
 
+def _onnxruntime_cuda(path: Path, options: EngineOptions) -> Engine:
+    from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
+    from evodeploy.engines.onnxruntime_providers import ON_CUDA
+
+    return OnnxRuntimeEngine(path, options, ON_CUDA)
+
+
+def _onnxruntime_tensorrt(path: Path, options: EngineOptions) -> Engine:
+    from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
+    from evodeploy.engines.onnxruntime_providers import ON_TENSORRT
+
+    return OnnxRuntimeEngine(path, options, ON_TENSORRT)
+
+
 def _openvino(path: Path, options: EngineOptions) -> Engine:
     from evodeploy.engines.openvino_engine import OpenVinoEngine
 
@@ -45,22 +62,31 @@ def _openvino(path: Path, options: EngineOptions) -> Engine:
 
 
 def _tensorrt(path: Path, options: EngineOptions) -> Engine:
-    from evodeploy.engines.tensorrt.runner import open_plan
+    from evodeploy.engines.tensorrt.runner import TensorRtEngine
 
-    return open_plan(path)
+    return TensorRtEngine(path, options)
 
 
+# In the order of preference among those for one kind of file and device.
 RUNTIMES = {
     "onnxruntime": Runtime(".onnx", "onnxruntime", "cpu", _onnxruntime, frozenset({"threads", "device"})),
     "openvino": Runtime(".onnx", "openvino", "cpu", _openvino, frozenset({"threads", "device", "precision"})),
-    "tensorrt": Runtime(
-        ".engine", "tensorrt", "tensorrt", _tensorrt, frozenset({"threads", "device"})
-    ),  # computes on no CPU thread
-}
+    "onnxruntime-cuda": Runtime(
+        ".onnx", "onnxruntime", "gpu", _onnxruntime_cuda, frozenset({"threads", "device", "cuda_graph"}), on_gpu=True
+    ),
+    "onnxruntime-tensorrt": Runtime(
+        ".onnx", "onnxruntime", "gpu", _onnxruntime_tensorrt,
+        frozenset({"threads", "device", "precision", "cuda_graph", "cache"}), on_gpu=True,
+    ),
+    "tensorrt": Runtime(  # computes on no CPU thread
+        ".engine", "tensorrt", "tensorrt", _tensorrt, frozenset({"threads", "device", "cuda_graph", "cache"}),
+        on_gpu=True,
+    ),
+}  # fmt: skip
 
 
 def open_engine(path: Path | str, name: str | None = None, options: EngineOptions | None = None) -> Engine:
-    """Open the engine called `name` on `path`, or the first installed one that runs such a file.
+    """Open the engine called `name` on `path`, or the first installed one that runs such a file on `options.device`.
 
     Checkpoints are not opened here: they need the network's code, see `evodeploy.load`. Raises UsageError for an
     unknown name or suffix and for an option that the engine cannot honour, MissingExtraError where no runtime for the
@@ -71,7 +97,9 @@ def open_engine(path: Path | str, name: str | None = None, options: EngineOption
     if not fitting:
         raise UsageError(f"no engine runs '{path.suffix}' files ({path}): expected .onnx or .engine")
     if name is None:
-        name = next((key for key, runtime in fitting.items() if runtime.installed), next(iter(fitting)))
+        on_gpu = options.device is not None and cuda_index(options.device) is not None
+        there = [key for key, runtime in fitting.items() if runtime.on_gpu == on_gpu] or list(fitting)
+        name = next((key for key in there if fitting[key].installed), there[0])
     if name not in fitting:
         raise UsageError(f"the engine '{name}' does not run {path}: expected {' or '.join(fitting)}")
     runtime = fitting[name]

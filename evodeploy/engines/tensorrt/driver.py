@@ -1,4 +1,4 @@
-"""Whether an NVIDIA driver works here, found out without touching any TensorRT runtime.
+"""What the NVIDIA driver says of this machine, asked without touching any TensorRT runtime.
 
 Without a driver TensorRT's own runtime may end the process, so this is asked first.
 """
@@ -9,6 +9,7 @@ import ctypes
 import sys
 
 _LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
 
 
 def driver_problem() -> str | None:
@@ -23,3 +24,15 @@ def driver_problem() -> str | None:
     count = ctypes.c_int()
     status = cuda.cuDeviceGetCount(ctypes.byref(count))
     return None if status == 0 and count.value else "the NVIDIA driver sees no GPU"
+
+
+def architecture(index: int = 0) -> str:
+    """The architecture of GPU `index`, such as sm89, where `driver_problem` finds none; empty for no such GPU."""
+    cuda, device, part = ctypes.CDLL(_LIBRARY), ctypes.c_int(), ctypes.c_int()
+    if cuda.cuDeviceGet(ctypes.byref(device), index) != 0:
+        return ""
+    parts = []
+    for attribute in (_CAPABILITY_MAJOR, _CAPABILITY_MINOR):
+        cuda.cuDeviceGetAttribute(ctypes.byref(part), attribute, device)
+        parts.append(str(part.value))
+    return "sm" + "".join(parts)

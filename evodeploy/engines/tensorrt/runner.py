@@ -1,22 +1,150 @@
-"""A plan as an engine. This version builds plans and does not run them yet."""
+"""A plan as an engine on an NVIDIA GPU."""
 
 from __future__ import annotations
 
+import contextlib
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
-from evodeploy.engines.base import Engine
-from evodeploy.engines.tensorrt.driver import driver_problem
-from evodeploy.engines.tensorrt.sidecar import read_sidecar
-from evodeploy.errors import UnavailableError
+import numpy as np
+
+from evodeploy.engines.base import Array, Engine, Resident
+from evodeploy.engines.device import cuda_index
+from evodeploy.engines.tensorrt import rtx
+from evodeploy.engines.tensorrt.compatibility import check_fits, check_unchanged, runtime_of
+from evodeploy.engines.tensorrt.cuda import Device, device
+from evodeploy.engines.tensorrt.driver import architecture, driver_problem
+from evodeploy.engines.tensorrt.execution import Execution, Launcher, RecordedExecution
+from evodeploy.engines.tensorrt.lane import Lane
+from evodeploy.engines.tensorrt.lane_pool import LanePool
+from evodeploy.engines.tensorrt.plan import Plan, choose_profile
+from evodeploy.engines.tensorrt.resident import LaneResident
+from evodeploy.engines.tensorrt.sidecar import PlanRecord, read_sidecar
+from evodeploy.errors import EvodeployError, UnavailableError, UsageError
+from evodeploy.specs import BatchRange, EngineOptions
+
+LANES = 4  # callers that compute at a time; two keep a GPU busy with copies and kernels
 
 
-def open_plan(path: Path) -> Engine:
-    """Refuse, in one sentence, for as long as plans cannot be run: raises UnavailableError."""
-    record = read_sidecar(path)
-    problem = driver_problem()
-    if problem is not None:
-        raise UnavailableError(
-            f"{path} is a {record.runtime} engine and runs on an NVIDIA GPU only, and here {problem}: "
-            f"use the ONNX it was built from ({record.source})"
-        )
-    raise UnavailableError(f"this version of evodeploy builds TensorRT engines but does not run them yet ({path})")
+class TensorRtEngine(Engine):
+    """Runs a plan, in any number of threads; each that computes at a time takes memory for the largest batch."""
+
+    name = "tensorrt"
+
+    def __init__(self, path: Path, options: EngineOptions | None = None) -> None:
+        """Open the plan `path`, which runs code in it, with its record beside it.
+
+        Raises BadFileError where they do not belong together, UnavailableError where the plan cannot run on this
+        machine or with the TensorRT installed, OutOfMemoryError where it does not fit.
+        """
+        options = options or EngineOptions()
+        record = read_sidecar(path)
+        index = cuda_index(options.device)
+        if index is None:
+            raise UsageError(f"the engine 'tensorrt' runs on an NVIDIA GPU only, got device {options.device}")
+        problem = driver_problem()
+        if problem is not None:
+            raise UnavailableError(
+                f"{path} is a {record.runtime} engine and runs on an NVIDIA GPU only, and here {problem}: "
+                f"use the ONNX it was built from ({record.source})"
+            )
+        flavour = runtime_of(record)
+        if options.cache and not rtx.is_rtx(flavour):
+            raise UsageError(f"{flavour} compiles nothing when it opens an engine: leave out cache")
+        data = path.read_bytes()
+        check_unchanged(record, path, data)
+        gpu = device(index)
+        check_fits(record, path, flavour, architecture(index))
+
+        self.device, self._gpu = str(gpu), gpu
+        self.inputs, self.outputs, self.info = record.inputs, record.outputs, record.model
+        self._ahead = threading.Lock()
+        self._residents: set[LaneResident] = set()
+        with gpu.active(), contextlib.ExitStack() as stack:
+            plan = Plan(data, flavour, record.inputs[0].name, host_code=record.version_compatible)
+            stack.callback(plan.close)
+            if rtx.is_rtx(flavour):
+                stack.callback(rtx.configure(plan, record.plan_sha256, architecture(index), options))
+            self._profiles = plan.profiles
+            self.batch = BatchRange(min(p.min for p in plan.profiles), max(p.max for p in plan.profiles))
+            self._new_lane = partial(_new_lane, gpu, plan, record, options.cuda_graph and not rtx.is_rtx(flavour))
+            self._lanes = LanePool(self._new_lane, LANES)
+            stack.callback(self._lanes.close)
+            stack.callback(_close_all, self._residents)
+            with self._lanes.working():
+                pass  # so that memory for one caller is had now, or missed now
+            held = stack.pop_all()
+        self._release = weakref.finalize(self, _release, gpu, held)  # at the latest when the process ends
+
+    def run_many(self, batches: Iterable[Array]) -> Iterator[dict[str, Array]]:
+        """See Engine; one caller at a time looks a batch ahead, so that waiting lanes cannot block one another."""
+        if not self._ahead.acquire(blocking=False):
+            yield from super().run_many(batches)
+            return
+        under_way: deque[Lane] = deque()
+        try:
+            for images in batches:
+                under_way.append(self._start(images))
+                if len(under_way) == 2:
+                    yield self._finish(under_way.popleft())
+            while under_way:
+                yield self._finish(under_way.popleft())
+        finally:
+            for lane in under_way:
+                with contextlib.suppress(EvodeployError):  # of a caller who left early, or has heard of a failure
+                    self._finish(lane)
+            self._ahead.release()
+
+    def resident(self, images: Array) -> Resident:
+        """See Engine."""
+        self._check_open()
+        self._check(images)
+        with self.translated(len(images)), self._gpu.active():
+            return LaneResident(self._gpu, self._new_lane(), images, self._residents)
+
+    def _run(self, images: Array) -> dict[str, Array]:
+        with self._gpu.active(), self._lanes.working() as lane:
+            lane.start(images)
+            return lane.collect()
+
+    def _start(self, images: Array) -> Lane:
+        self._check_open()
+        self._check(images)
+        with self.translated(len(images)), self._gpu.active(), self._lanes.working(park=True) as lane:
+            lane.start(np.ascontiguousarray(images))
+            return lane
+
+    def _finish(self, lane: Lane) -> dict[str, Array]:
+        with self.translated(lane.batch), self._gpu.active(), self._lanes.working(lane):
+            return lane.collect()
+
+    def _check(self, images: object) -> None:
+        super()._check(images)
+        if isinstance(images, np.ndarray):
+            choose_profile(self._profiles, len(images))  # there may be gaps between them
+
+    def _close(self) -> None:
+        self._release()
+
+
+def _new_lane(gpu: Device, plan: Plan, record: PlanRecord, replay: bool) -> Lane:
+    def launcher(addresses: dict[str, int], stream: int) -> Launcher:
+        execution = partial(Execution, gpu, plan, record.inputs[0], addresses, stream)
+        return RecordedExecution(execution, stream) if replay else execution()
+
+    largest = max(profile.max for profile in plan.profiles)
+    return Lane(gpu, record.inputs, record.outputs, largest, launcher)
+
+
+def _close_all(residents: set[LaneResident]) -> None:
+    for resident in list(residents):
+        resident.close()
+
+
+def _release(gpu: Device, held: contextlib.ExitStack) -> None:
+    with gpu.releasing():
+        held.close()

@@ -24,7 +24,7 @@ class Profile:
 
 @dataclass(frozen=True)
 class PlanRecord:
-    """What a plan is. `targets` is empty where it was built for the GPU of the building machine.
+    """What a plan is. `targets` is empty where it was built for the GPU of the building machine, `architecture`.
 
     `kept_fp32` names the nodes that stayed FP32 in an FP16 plan, with the reason of each; memory is in bytes;
     `attentions` is how many the ONNX had, each of which a plan may hold as one kernel.
@@ -47,6 +47,9 @@ class PlanRecord:
     kept_fp32: dict[str, str] = dataclasses.field(default_factory=dict)
     attentions: int | None = None
     evodeploy: str = ""
+    architecture: str = ""
+    version_compatible: bool = False
+    hardware_compatible: str = ""
 
 
 def sidecar_path(plan: Path) -> Path:

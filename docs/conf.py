@@ -1,0 +1,35 @@
+"""Sphinx: `make docs` builds the pages with every warning an error, broken references among them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import evodeploy
+
+project = "evodeploy"
+author = "the evodeploy authors"
+version = release = evodeploy.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+exclude_patterns = ["_build"]
+nitpicky = True
+nitpick_ignore_regex = [("py:.*", r"(?!evodeploy).*")]  # what other libraries document is not looked up
+myst_heading_anchors = 3
+suppress_warnings = ["myst.xref_missing.external"]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+
+html_theme = "furo"
+html_title = "evodeploy"
+
+# The commands' reference is what the commands say of themselves.
+_commands = Path(__file__).parent / "reference" / "commands.md"
+subprocess.run(
+    [sys.executable, "-m", "typer", "evodeploy.cli", "utils", "docs", "--name", "evodeploy", "--output", _commands],
+    check=True,
+    stdout=subprocess.DEVNULL,
+)

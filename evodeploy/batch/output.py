@@ -1,0 +1,142 @@
+"""The folder a run writes: its manifest, a part for each finished shard, and a mark once all are there.
+
+manifest.json                 which run this is: artefact, list of inputs, options
+predictions/part-00000.parquet   the answers of shard 0, in the order of its images
+errors/part-00000.parquet     the images of shard 0 that could not be read; only where there are some
+_SUCCESS                      a summary, once every shard is finished
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from evodeploy.errors import BadFileError, UsageError
+from evodeploy.files import replacing
+
+# Whose row it is: the path as it was listed, and the row where that is a Parquet file (else null).
+IDENTITY = {"path": pa.string(), "row": pa.int64()}
+CLASSES = {"labels": pa.list_(pa.string()), "indices": pa.list_(pa.int32()), "probabilities": pa.list_(pa.float32())}
+FEATURES = {"features": pa.list_(pa.float32())}
+ERROR = {"error": pa.string()}
+
+
+@dataclass(frozen=True)
+class OutputFolder:
+    """A run's output. Parts are written whole, errors before predictions: a shard with predictions is finished."""
+
+    path: Path
+
+    @contextlib.contextmanager
+    def claimed(self, manifest: Mapping[str, Any], force: bool) -> Iterator[None]:
+        """Hold the folder for the run that `manifest` describes, to begin it or to go on.
+
+        Raises UsageError where the folder holds something else or another run, unless `force` discards that run, and
+        where a run is writing to it now.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            folder = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise UsageError(f"cannot write to {self.path}: {error.strerror or error}") from error
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go of it whatever ends this process
+            self._check(dict(manifest), force)
+            self._tidy()
+            yield
+        except BlockingIOError as error:
+            raise UsageError(f"another run is writing to {self.path}: let it end, or choose another --out") from error
+        finally:
+            os.close(folder)
+
+    def is_finished(self, number: int, images: int) -> bool:
+        """Whether the parts of shard `number` are there and account for all of its `images`."""
+        predictions, errors = self._part("predictions", number), self._part("errors", number)
+        if not predictions.exists():
+            return False
+        try:
+            rows = sum(pq.read_metadata(part).num_rows for part in (predictions, errors) if part.exists())
+        except (pa.ArrowException, OSError):  # cut short by a loss of power
+            return False
+        return bool(rows == images)
+
+    def write(self, number: int, results: pa.Table) -> None:
+        """Write the parts of shard `number` from the answers and errors for all of its images."""
+        results = results.sort_by("position")
+        broken = pc.is_valid(results["error"])
+        if pc.any(broken).as_py():
+            self._write("errors", number, results.filter(broken).select([*IDENTITY, *ERROR]))
+        answers = [name for name in results.column_names if name in {*IDENTITY, *CLASSES, *FEATURES}]
+        self._write("predictions", number, results.filter(pc.invert(broken)).select(answers))
+
+    def count(self, kind: str) -> int:
+        """How many rows the parts of predictions or errors hold."""
+        return sum(pq.read_metadata(part).num_rows for part in (self.path / kind).glob("part-*.parquet"))
+
+    def complete(self, summary: Mapping[str, Any]) -> None:
+        """Mark the run as complete."""
+        _write_json(self.path / "_SUCCESS", summary)
+
+    def _check(self, manifest: dict[str, Any], force: bool) -> None:
+        path = self.path / "manifest.json"
+        ours = {"manifest.json", "predictions", "errors", "_SUCCESS"} if path.exists() else set()
+        names = {found.name for found in self.path.iterdir() if not found.name.endswith(".part")}
+        if names - ours:
+            raise UsageError(f"{self.path} holds other things ({min(names - ours)}): choose an empty or a new folder")
+        if force:
+            for name in names:
+                _remove(self.path / name)
+        if not path.exists():
+            _write_json(path, manifest)
+            return
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            differing = [name for name in manifest if found.get(name) != manifest[name]]
+        except (ValueError, AttributeError) as error:
+            raise BadFileError(f"{path} is not a run's manifest: pass --force to begin anew") from error
+        if differing:
+            name = differing[0]
+            raise UsageError(
+                f"{self.path} belongs to another run (its {name}: {found.get(name)}, now {manifest[name]}): "
+                "choose another --out, or pass --force to begin anew"
+            )
+
+    def _tidy(self) -> None:
+        """Remove what a killed run left: drafts, and errors whose predictions were not written."""
+        for draft in self.path.rglob(".*.part"):
+            draft.unlink()
+        for kind in ("predictions", "errors"):
+            (self.path / kind).mkdir(exist_ok=True)
+        for errors in (self.path / "errors").iterdir():
+            if not (self.path / "predictions" / errors.name).exists():
+                errors.unlink()
+
+    def _part(self, kind: str, number: int) -> Path:
+        return self.path / kind / f"part-{number:05}.parquet"
+
+    def _write(self, kind: str, number: int, table: pa.Table) -> None:
+        with replacing(self._part(kind, number)) as draft:
+            pq.write_table(table, draft)
+
+
+def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,112 @@
+"""The run on Ray Data: decoding in parallel tasks, a pool of actors that predict, blocks no larger than a batch.
+
+Ray is started on this machine, or joined where RAY_ADDRESS names a cluster whose machines see the same files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+
+from evodeploy.batch.decode import prepared_batches
+from evodeploy.batch.inputs import Shard
+from evodeploy.batch.predict import Answerer
+from evodeploy.errors import RuntimeFailedError
+from evodeploy.specs import ModelInfo
+
+LEAST_STORE = 256 << 20  # bytes of shared memory for blocks in flight
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is done with each shard, and by how many actors; `home` roots the paths of inputs and artefact."""
+
+    home: Path
+    artefact: Path
+    info: ModelInfo
+    engine: str
+    on_gpu: bool
+    threads: int
+    actors: int
+    batch: int
+    top: int
+
+    @property
+    def block(self) -> int:
+        """Bytes of a batch of prepared images."""
+        return self.batch * 3 * self.info.image_size**2 * 4
+
+
+@contextlib.contextmanager
+def cluster(work: Work) -> Iterator[None]:
+    """Ray, for as long as the body runs: one that this process has already is used and left."""
+    os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")  # Ray would put a print of its own in place of Python's
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone unless the user says so
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # at less, every actor pool begins with a false alarm
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if not os.environ.get("RAY_ADDRESS"):
+        cores = usable_cores()
+        store = max(LEAST_STORE, 4 * work.block * (work.actors + cores))
+        quiet |= {"num_cpus": cores + work.actors, "object_store_memory": store, "include_dashboard": False}
+    try:
+        ray.init(**quiet)
+    except Exception as error:  # Ray raises what its parts raise
+        raise RuntimeFailedError(f"Ray cannot start here: {str(error).strip().splitlines()[0]}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def results(shards: Mapping[int, Shard], work: Work) -> Iterator[pa.Table]:
+    """Answers as they come, in no order: tables with a row for each image, see `Answerer`.
+
+    Raises RuntimeFailedError where decoding, an engine or Ray fails for good; a lost worker's work is done again.
+    """
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.target_max_block_size = work.block
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    batches = sum(math.ceil(len(shard) / work.batch) for shard in shards.values())
+    todo = ray.data.from_items(
+        [{"number": number, "shard": shard} for number, shard in shards.items()], override_num_blocks=len(shards)
+    )
+    decoded = todo.map_batches(partial(_decode, work=work), batch_size=1, batch_format="numpy")
+    answered = decoded.map_batches(
+        Answerer,
+        fn_constructor_args=(work.home / work.artefact, work.engine, work.threads, work.top),
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=min(work.actors, batches)),
+        memory=work.block,  # another claim than the decoding's keeps Ray from fusing that into the actors
+        num_cpus=1,
+        num_gpus=1 if work.on_gpu else 0,
+    )
+    try:
+        yield from answered.iter_batches(batch_size=None, batch_format="pyarrow")
+    except ray.exceptions.RayError as error:
+        reason = getattr(error, "cause", None) or error
+        raise RuntimeFailedError(f"the run stopped: {str(reason).strip().splitlines()[-1]}") from error
+
+
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _decode(item: Mapping[str, Any], work: Work) -> Iterator[pa.Table]:
+    yield from prepared_batches(int(item["number"][0]), item["shard"][0], work.home, work.info, work.batch)

@@ -1,0 +1,112 @@
+"""A batch run from request to summary: what is to do, what is done already, and where each answer goes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from evodeploy.batch.inputs import Shard, list_inputs
+from evodeploy.batch.output import OutputFolder
+from evodeploy.batch.pipeline import Work, cluster, results, usable_cores
+from evodeploy.errors import UsageError
+from evodeploy.files import sha256
+from evodeploy.predictor import load
+
+
+@dataclass(frozen=True)
+class BatchRequest:
+    """What to predict, how, and where to. `top` None is 5, or nothing where the model has no classes."""
+
+    artefact: Path
+    inputs: tuple[str, ...]
+    out: Path
+    actors: int = 1
+    batch: int = 32
+    top: int | None = None
+    image_column: str = "image"
+    shard: int = 1024
+    engine: str | None = None
+    threads: int | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the folder holds after a run; `resumed` images were there before it."""
+
+    images: int
+    predicted: int
+    broken: int
+    shards: int
+    resumed: int
+
+
+def run_batch(request: BatchRequest, tell: Callable[[str], None], progress: Callable[[int, int], None]) -> Summary:
+    """Predict every image of the inputs that the output folder lacks; `progress` hears images done and images in all.
+
+    Raises UsageError for inputs or a folder that do not fit, what opening the artefact raises, and RuntimeFailedError
+    where the run stops: its finished shards stay, and the same request goes on from there.
+    """
+    listing = list_inputs(request.inputs, request.image_column, request.shard)
+    work = _work(request)
+    manifest = {
+        "artefact": sha256(request.artefact),
+        "inputs": listing.sha256,
+        "images": listing.images,
+        "engine": work.engine,
+        "batch": work.batch,
+        "top": work.top,
+        "shard": request.shard,
+    }
+    folder = OutputFolder(request.out)
+    with folder.claimed(manifest, request.force):
+        shards = dict(enumerate(listing.shards))
+        todo = {number: shard for number, shard in shards.items() if not folder.is_finished(number, len(shard))}
+        resumed = done = listing.images - sum(map(len, todo.values()))
+        if resumed:
+            tell(f"{resumed} of {listing.images} images are done already")
+        if todo:
+            with cluster(work):
+                for number, answers in _whole(results(todo, work), shards):
+                    folder.write(number, answers)
+                    done += answers.num_rows
+                    progress(done, listing.images)
+        predicted, broken = folder.count("predictions"), folder.count("errors")
+        summary = Summary(listing.images, predicted, broken, len(shards), resumed)
+        folder.complete({"images": listing.images, "predicted": predicted, "broken": broken, "shards": len(shards)})
+    return summary
+
+
+def _work(request: BatchRequest) -> Work:
+    """The artefact is opened once here, before any worker is: what is wrong with it is told at once."""
+    threads = request.threads or max(1, usable_cores() // request.actors)
+    with load(request.artefact, request.engine, threads=threads) as predictor:
+        info, engine = predictor.info, predictor.engine
+    if request.top is not None and not info.num_classes:
+        raise UsageError(f"{info.model} has no classifier: it gives features, of which there is no top {request.top}")
+    return Work(
+        home=Path.cwd(),
+        artefact=request.artefact,
+        info=info,
+        engine=engine.name,
+        on_gpu=engine.device.startswith("cuda"),
+        threads=threads,
+        actors=request.actors,
+        batch=request.batch,
+        top=request.top or 5,
+    )
+
+
+def _whole(answers: Iterable[pa.Table], shards: Mapping[int, Shard]) -> Iterator[tuple[int, pa.Table]]:
+    """Each shard's number and all of its answers, as soon as the last of them has come."""
+    waiting: dict[int, list[pa.Table]] = defaultdict(list)
+    for table in answers:
+        for number in table["shard"].unique().to_pylist():
+            waiting[number].append(table.filter(pc.equal(table["shard"], number)))
+            if sum(part.num_rows for part in waiting[number]) == len(shards[number]):
+                yield number, pa.concat_tables(waiting.pop(number))

@@ -1,0 +1,91 @@
+"""`evodeploy batch`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evodeploy.cli.console import Json, Stopwatch, note, result, result_json
+from evodeploy.errors import BadFileError, needs
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def batch(
+    artefact: Annotated[Path, typer.Argument(help="A checkpoint, an ONNX file or an engine.")],
+    inputs: Annotated[
+        list[str], typer.Argument(help="Folders, globs, images, .parquet files with images, .txt lists of paths.")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder for predictions; one of this very run is gone on with.")],
+    actors: Annotated[int, typer.Option(help="Engines that run side by side.", min=1)] = 1,
+    batch: Annotated[int, typer.Option(help="Images an engine is given at a time.", min=1)] = 32,
+    top: Annotated[int | None, typer.Option(help="How many classes to name, 5 by default.", min=1)] = None,
+    image_column: Annotated[str, typer.Option(help="The column of Parquet inputs with images or paths.")] = "image",
+    shard: Annotated[
+        int, typer.Option(help="Images of an output part, which is what a kill loses at most per worker.", min=1)
+    ] = 1024,
+    engine: Annotated[str | None, typer.Option(help="What runs it; the first installed that can by default.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads of each engine; by default the cores are shared out.", min=1)
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Discard another run's output in the folder.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Predict any number of images into Parquet, on Ray; after a kill the same command goes on."""
+    with needs("batch"):
+        from evodeploy.batch.run import BatchRequest, run_batch
+    request = BatchRequest(
+        artefact, tuple(inputs), out, actors, batch, top, image_column, shard, engine, threads, force
+    )
+    clock = Stopwatch()
+    try:
+        with _progress() as progress:
+            summary = run_batch(request, note, progress)
+    except KeyboardInterrupt:
+        note("interrupted: the finished shards are kept, and the same command goes on from there")
+        raise typer.Exit(130) from None
+    seconds = clock.seconds
+    if as_json:
+        result_json(dataclasses.asdict(summary) | {"out": str(out), "seconds": seconds})
+    else:
+        rate = (summary.images - summary.resumed) / seconds
+        result(
+            f"{out}  {summary.predicted} predictions in {summary.shards} parts  {seconds:.1f} s  {rate:.1f} images/s"
+        )
+        if summary.broken:
+            result(f"{out / 'errors'}  {summary.broken} images could not be read")
+    if not summary.predicted:
+        raise BadFileError(f"none of the {summary.images} images could be read: see {out / 'errors'}")
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """A progress bar with time left on a terminal; elsewhere a line now and then."""
+    if not sys.stderr.isatty():
+        yield _lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    with Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task("predicting", total=None)
+        yield lambda done, images: bar.update(task, completed=done, total=images)
+
+
+def _lines() -> Callable[[int, int], None]:
+    last = time.monotonic()
+
+    def report(done: int, images: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            note(f"{done} of {images} images")
+
+    return report

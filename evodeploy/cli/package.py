@@ -1,0 +1,63 @@
+"""`evodeploy package`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from evodeploy.cli.console import Force, Json, result, result_json
+from evodeploy.errors import needs
+
+if TYPE_CHECKING:
+    from evodeploy.repository.config import Accelerator, Device
+
+
+def package(
+    artefact: Annotated[Path, typer.Argument(help="An ONNX file or a TensorRT engine.")],
+    triton: Annotated[Path, typer.Option(help="The model repository, a folder; others in it stay.")],
+    name: Annotated[str | None, typer.Option(help="The model's name; the file's by default.")] = None,
+    device: Annotated[
+        Literal["cpu", "gpu"] | None, typer.Option(help="Where an ONNX file is run, cpu by default; engines on gpu.")
+    ] = None,
+    instances: Annotated[int, typer.Option(help="Copies of the model on each device.", min=1)] = 1,
+    max_batch: Annotated[
+        int | None, typer.Option(help="Largest batch; the engine's, or 32 of an ONNX file, by default.", min=1)
+    ] = None,
+    max_queue_delay_us: Annotated[
+        int, typer.Option(help="Microseconds a request may wait for others to fill a batch.", min=0)
+    ] = 500,
+    accelerator: Annotated[
+        Literal["tensorrt", "openvino"] | None,
+        typer.Option(help="What ONNX Runtime hands an ONNX file to: tensorrt with --device gpu, openvino with cpu."),
+    ] = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Put a model into a repository for Triton Inference Server, with Kubernetes manifests beside it."""
+    with needs("export"):
+        from evodeploy.repository.config import Serving
+        from evodeploy.repository.model import served_model
+        from evodeploy.repository.package import model_name
+        from evodeploy.repository.package import package as write
+    model = served_model(artefact, max_batch)
+    place: Device = device or ("gpu" if model.backend == "tensorrt" else "cpu")
+    runner: Accelerator | None = accelerator
+    serving = Serving(name or model_name(artefact), place, instances, max_queue_delay_us, runner)
+    written = write(model, serving, triton, force)
+    if as_json:
+        result_json(
+            {
+                "folder": str(written.folder),
+                "manifests": [str(path) for path in written.manifests],
+                "backend": model.backend,
+                "max_batch": model.batches.max if model.batches else 0,
+            }
+        )
+        return
+    taken = f"up to {model.batches.max}" if model.batches else f"of {model.input.shape[0]} only"
+    result(f"{written.folder}  {model.backend} on {place}, batches {taken}")
+    for path in written.manifests:
+        result(str(path))
+    result(f"next: tritonserver --model-repository={written.folder.parent}")

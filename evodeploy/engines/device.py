@@ -1,0 +1,20 @@
+"""Names of devices: cpu, cuda, cuda:N."""
+
+from __future__ import annotations
+
+import re
+
+from evodeploy.errors import UsageError
+
+
+def cuda_index(device: str | None) -> int | None:
+    """The number of the GPU that `device` names, or None for the CPU; unnamed is the first GPU.
+
+    Raises UsageError for what is no device's name.
+    """
+    if device == "cpu":
+        return None
+    match = re.fullmatch(r"cuda(?::(\d+))?", device or "cuda")
+    if match is None:
+        raise UsageError(f"no device is called '{device}': expected cpu, cuda or cuda:N")
+    return int(match[1] or 0)

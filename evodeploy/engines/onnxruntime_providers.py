@@ -1,0 +1,56 @@
+"""ONNX Runtime's execution providers as engines: what each is called, and what our options are called there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from evodeploy.engines.device import cuda_index
+from evodeploy.errors import UsageError
+from evodeploy.specs import EngineOptions
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+
+@dataclass(frozen=True)
+class Provider:
+    """An engine's `name`, its execution providers, the first choice first, and how that one is told our options.
+
+    The names of those options were looked up in the libraries of onnxruntime-gpu 1.22.
+    """
+
+    name: str
+    chain: tuple[str, ...]
+    options: Callable[[EngineOptions], dict[str, str]]
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it computes on an NVIDIA GPU."""
+        return CUDA in self.chain
+
+
+def _cuda_options(options: EngineOptions) -> dict[str, str]:
+    chosen = {"device_id": str(cuda_index(options.device))}
+    if options.cuda_graph:
+        chosen["enable_cuda_graph"] = "1"
+    return chosen
+
+
+def _tensorrt_options(options: EngineOptions) -> dict[str, str]:
+    if options.precision == "bf16":
+        raise UsageError("the engine 'onnxruntime-tensorrt' computes in fp32 or fp16, got precision bf16")
+    chosen = {"device_id": str(cuda_index(options.device))}
+    if options.precision == "fp16":
+        chosen["trt_fp16_enable"] = "1"
+    if options.cuda_graph:
+        chosen["trt_cuda_graph_enable"] = "1"
+    if options.cache:
+        folder = str(options.cache)
+        chosen |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": folder}
+        chosen |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": folder}
+    return chosen
+
+
+ON_CPU = Provider("onnxruntime", (CPU,), lambda options: {})
+ON_CUDA = Provider("onnxruntime-cuda", (CUDA, CPU), _cuda_options)
+ON_TENSORRT = Provider("onnxruntime-tensorrt", (TENSORRT, CUDA, CPU), _tensorrt_options)

@@ -1,0 +1,65 @@
+"""Whether a plan can run here, found out before TensorRT sees it: its own refusals are cryptic, or a crash."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import re
+from pathlib import Path
+
+from evodeploy.engines.tensorrt.flavour import Flavour, load_flavour
+from evodeploy.engines.tensorrt.sidecar import PlanRecord
+from evodeploy.errors import BadFileError, MissingExtraError, UnavailableError
+
+
+def runtime_of(record: PlanRecord) -> Flavour:
+    """The TensorRT to run a plan with: the flavour that built it, or the lean runtime where that is enough.
+
+    Raises MissingExtraError where neither is installed.
+    """
+    try:
+        return load_flavour(record.runtime)
+    except MissingExtraError as error:
+        if not record.version_compatible:
+            raise
+        try:
+            return Flavour("tensorrt-lean", importlib.import_module("tensorrt_lean"))
+        except Exception as lean:  # bindings without their libraries raise OSError, ImportError or others
+            raise MissingExtraError(f'{error}, or pip install "evodeploy[tensorrt-lean]", which is enough') from lean
+
+
+def check_unchanged(record: PlanRecord, path: Path, data: bytes) -> None:
+    """Raise BadFileError where `data`, the content of the plan `path`, is not what was built."""
+    found = hashlib.sha256(data).hexdigest()
+    if found != record.plan_sha256:
+        raise BadFileError(
+            f"{path} is not the engine that its record describes (SHA-256 {found[:12]}…, expected "
+            f"{record.plan_sha256[:12]}…): copy both files again, or build it again from {record.source}"
+        )
+
+
+def check_fits(record: PlanRecord, path: Path, flavour: Flavour, architecture: str) -> None:
+    """Raise UnavailableError where the plan was built for another TensorRT or GPU than `flavour`, `architecture`."""
+    if not (_version_fits(record, flavour.version) and _gpu_fits(record, architecture)):
+        built_for = ", ".join(record.targets) or record.architecture or "another GPU"
+        raise UnavailableError(
+            f"{path} was built for {built_for} with {record.runtime} {record.runtime_version}; here: {architecture} "
+            f"with {flavour}: build it again with `evodeploy build-engine {record.source}`"
+        )
+
+
+def _version_fits(record: PlanRecord, here: str) -> bool:
+    built, found = _numbers(record.runtime_version)[:4], _numbers(here)[:4]  # what follows is the packaging's
+    return found >= built if record.version_compatible else found == built
+
+
+def _gpu_fits(record: PlanRecord, here: str) -> bool:
+    if record.targets:
+        return here in record.targets
+    if record.hardware_compatible == "ampere-plus":
+        return _numbers(here) >= (80,)
+    return record.architecture in ("", here)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", text))

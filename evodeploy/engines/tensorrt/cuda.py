@@ -1,0 +1,127 @@
+"""A GPU through pycuda: its context, its memory, and its failures in our words.
+
+PyTorch and TensorRT share a GPU's primary context, so that one is retained and none is created. It is current only
+around calls: pycuda keeps a stack of contexts for each thread, and a thread that ends with one on it ends the process.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from evodeploy.engines.base import Array
+from evodeploy.errors import OutOfMemoryError, RuntimeFailedError, UsageError, needs
+
+
+class Device:
+    """GPU number `index`; see `device`. Memory and streams are made and freed inside `active` or `releasing`."""
+
+    def __init__(self, index: int) -> None:
+        with needs("cuda"):
+            import pycuda.driver as driver
+
+        self.driver = driver
+        driver.init()
+        count = driver.Device.count()
+        if index >= count:
+            raise UsageError(f"there is no cuda:{index} here: the driver sees {count} GPU(s), numbered from 0")
+        self._name = f"cuda:{index}"
+        self._lost = ""
+        self._kept: list[Any] = []
+        self._context = driver.Device(index).retain_primary_context()
+        weakref.finalize(self, _detach, self._context)  # a primary context's own destructor gets this wrong
+
+    def __str__(self) -> str:
+        return self._name
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Work on the GPU in this thread.
+
+        Raises RuntimeFailedError where a failure, now or earlier, has lost the context: nothing runs in it any more.
+        """
+        if self._lost:
+            raise RuntimeFailedError(f"{self} was lost to an earlier failure ({self._lost}): start the process again")
+        with self.releasing():
+            try:
+                yield
+            except (self.driver.Error, RuntimeFailedError) as error:
+                if not self.lost():
+                    raise
+                raise RuntimeFailedError(
+                    f"{self} is lost to this process ({self._lost}): start the process again"
+                ) from error
+
+    @contextmanager
+    def releasing(self) -> Iterator[None]:
+        """Free what lies on the GPU, in this thread and in a lost context too."""
+        self._context.push()
+        try:
+            yield
+        finally:
+            self._context.pop()
+
+    def release(self, thing: Any) -> None:
+        """Free memory, or let go of a stream or an event.
+
+        In a lost context that would only fail, loudly: there it is kept until the process ends.
+        """
+        if self._lost:
+            self._kept.append(thing)
+        elif hasattr(thing, "free"):
+            thing.free()
+
+    def lost(self) -> bool:
+        """Whether the context no longer works, found out after a failure, while it is current."""
+        try:
+            self.driver.Context.synchronize()
+        except self.driver.Error as error:
+            self._lost = str(error)
+        return bool(self._lost)
+
+    def memory(self, size: int) -> Any:
+        """`size` bytes of the GPU's memory: an int is its address, `release` frees it. Raises OutOfMemoryError."""
+        try:
+            return self.driver.mem_alloc(size)
+        except self.driver.MemoryError as error:
+            raise self.out_of_memory(size) from error
+
+    def page_locked(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """Memory of the host that the GPU copies from and to by itself; `release` its `base`."""
+        try:
+            array: Array = self.driver.pagelocked_empty(shape, dtype)
+        except self.driver.MemoryError as error:
+            raise OutOfMemoryError(
+                f"no {shape} {dtype} of page-locked memory can be had on this machine: "
+                "build the engine with a smaller --max-batch"
+            ) from error
+        return array
+
+    def free_memory(self) -> int:
+        """Bytes of the GPU's memory that nobody uses."""
+        return int(self.driver.mem_get_info()[0])
+
+    def out_of_memory(self, wanted: int) -> OutOfMemoryError:
+        """The error for `wanted` bytes that could not be had."""
+        free, total = self.driver.mem_get_info()
+        return OutOfMemoryError(
+            f"{self} has no room for {wanted / 1e6:.1f} MB more: {free / 1e6:.1f} of {total / 1e6:.1f} MB are free; "
+            "end what else uses it, or build the engine with a smaller --max-batch"
+        )
+
+
+@functools.cache
+def device(index: int) -> Device:
+    """The GPU `index`, whose context this process keeps until it ends, as CUDA's own runtime does.
+
+    Raises UsageError where there is no such GPU, MissingExtraError without pycuda.
+    """
+    return Device(index)
+
+
+def _detach(context: Any) -> None:
+    context.push()
+    context.detach()  # takes it off this thread's stack too

@@ -1,0 +1,103 @@
+"""What one caller computes with on a GPU."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evodeploy.engines.base import Array
+from evodeploy.engines.tensorrt.cuda import Device
+from evodeploy.engines.tensorrt.execution import Launcher
+from evodeploy.specs import TensorSpec
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A tensor of the largest batch, on the GPU and in page-locked memory of the host."""
+
+    spec: TensorSpec
+    host: Array
+    device: Any
+
+
+# Given the addresses of all tensors by name and the stream.
+MakeLauncher = Callable[[dict[str, int], int], Launcher]
+
+
+class Lane:
+    """A stream, memory for the largest batch, and a launcher: one batch at a time goes in, is computed, comes out."""
+
+    def __init__(
+        self,
+        device: Device,
+        inputs: tuple[TensorSpec, ...],
+        outputs: tuple[TensorSpec, ...],
+        largest: int,
+        launcher: MakeLauncher,
+    ) -> None:
+        """All memory is taken here; raises OutOfMemoryError where there is not enough, with nothing kept."""
+        self._device, self._driver = device, device.driver
+        self.batch = 0
+        with contextlib.ExitStack() as stack:
+            self.stream = self._driver.Stream()
+            stack.callback(self._drop_stream)
+            buffers = [self._buffer(stack, spec, largest) for spec in (*inputs, *outputs)]
+            self._input, self._outputs = buffers[0], buffers[len(inputs) :]
+            addresses = {buffer.spec.name: int(buffer.device) for buffer in buffers}
+            self._launcher = launcher(addresses, self.stream.handle)
+            stack.callback(self._launcher.close)
+            stack.callback(self._finish)
+            self._held = stack.pop_all()
+
+    def load(self, images: Array) -> None:
+        """Start copying a batch to the GPU; `images` may change afterwards."""
+        self.batch = len(images)
+        staged = self._input.host[: self.batch]
+        np.copyto(staged, images)
+        self._driver.memcpy_htod_async(self._input.device, staged, self.stream)
+
+    def launch(self) -> None:
+        """Start computing the batch that was loaded last."""
+        self._launcher.launch(self.batch)
+
+    def unload(self) -> None:
+        """Start copying the outputs back."""
+        for buffer in self._outputs:
+            self._driver.memcpy_dtoh_async(buffer.host[: self.batch], buffer.device, self.stream)
+
+    def start(self, images: Array) -> None:
+        """Start the whole way of a batch, to the GPU and back; `collect` waits for its end."""
+        self.load(images)
+        self.launch()
+        self.unload()
+
+    def collect(self) -> dict[str, Array]:
+        """Wait for all that was started; the outputs by name, the caller's to keep."""
+        self.stream.synchronize()
+        return {buffer.spec.name: buffer.host[: self.batch].copy() for buffer in self._outputs}
+
+    def close(self) -> None:
+        """Wait for what is under way, and free everything."""
+        self._held.close()
+
+    def _buffer(self, stack: contextlib.ExitStack, spec: TensorSpec, largest: int) -> Buffer:
+        shape = (largest, *(size or 1 for size in spec.shape[1:]))
+        host = self._device.page_locked(shape, spec.dtype)
+        stack.callback(self._device.release, host.base)
+        device = self._device.memory(host.nbytes)
+        stack.callback(self._device.release, device)
+        return Buffer(spec, host, device)
+
+    def _finish(self) -> None:
+        try:
+            self.stream.synchronize()
+        except self._driver.Error:
+            self._device.lost()  # if it is, there is nothing to wait for
+
+    def _drop_stream(self) -> None:
+        stream, self.stream = self.stream, None
+        self._device.release(stream)

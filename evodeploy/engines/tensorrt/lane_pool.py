@@ -1,0 +1,93 @@
+"""Lanes for several callers at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+
+from evodeploy.engines.tensorrt.lane import Lane
+from evodeploy.errors import UsageError
+
+
+class LanePool:
+    """Lanes for callers in several threads: made when needed up to `limit`, after that waited for.
+
+    A lane is free, working for a call that is under way, or parked by a caller that will come back for it.
+    """
+
+    def __init__(self, make: Callable[[], Lane], limit: int) -> None:
+        self._make, self._limit = make, limit
+        self._free: list[Lane] = []
+        self._parked: set[Lane] = set()
+        self._working = 0
+        self._made = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def working(self, parked: Lane | None = None, *, park: bool = False) -> Iterator[Lane]:
+        """A lane for the calls inside: the one `parked` before, or any; afterwards free, or parked with `park`.
+
+        After a failure it is closed, for work may be under way in it. Raises UsageError once the pool is closed.
+        """
+        lane = self._resume(parked) if parked else self._take()
+        try:
+            yield lane
+        except BaseException:
+            lane.close()
+            with self._change():
+                self._made -= 1
+                self._working -= 1
+            raise
+        with self._change():
+            if park:
+                self._parked.add(lane)
+            else:
+                self._free.append(lane)
+            self._working -= 1
+
+    def close(self) -> None:
+        """Wait for the calls under way, then close all lanes, also those that are parked."""
+        with self._change():
+            self._closed = True
+        with self._changed:
+            self._changed.wait_for(lambda: not self._working)
+            lanes = [*self._free, *self._parked]
+            self._free.clear()
+            self._parked.clear()
+        for lane in lanes:
+            lane.close()
+
+    def _take(self) -> Lane:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._free or self._made < self._limit)
+            self._check_open()
+            self._working += 1
+            if self._free:
+                return self._free.pop()
+            self._made += 1
+        try:
+            return self._make()
+        except BaseException:
+            with self._change():
+                self._made -= 1
+                self._working -= 1
+            raise
+
+    def _resume(self, lane: Lane) -> Lane:
+        with self._changed:
+            self._check_open()
+            self._parked.remove(lane)
+            self._working += 1
+        return lane
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[None]:
+        with self._changed:
+            yield
+            self._changed.notify_all()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError("the engine was closed meanwhile: open it again")

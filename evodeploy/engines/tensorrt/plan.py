@@ -1,0 +1,94 @@
+"""A plan on a GPU: deserialized, its profiles known, ready to make execution contexts."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from evodeploy.engines.tensorrt.flavour import Flavour, shared_logger
+from evodeploy.engines.tensorrt.sidecar import Profile
+from evodeploy.errors import InputError, RuntimeFailedError
+
+
+class Plan:
+    """What TensorRT made of a serialized plan; used and closed while its device is active."""
+
+    def __init__(self, data: bytes, flavour: Flavour, input_name: str, *, host_code: bool) -> None:
+        """Deserialize `data`, which runs code in it; `host_code` admits the runtime that a portable plan carries.
+
+        Raises RuntimeFailedError with TensorRT's reason.
+        """
+        self.flavour = flavour
+        self._errors = _errors_of(flavour)
+        self._runtime = flavour.trt.Runtime(shared_logger(flavour)[0])
+        if host_code:
+            self._runtime.engine_host_code_allowed = True
+        self._engine = self._runtime.deserialize_cuda_engine(data)
+        if self._engine is None:
+            raise self.failure("cannot load the plan")
+        self.profiles = tuple(
+            Profile(*(int(shape[0]) for shape in self._engine.get_tensor_profile_shape(input_name, index)))
+            for index in range(self._engine.num_optimization_profiles)
+        )
+        self.config: Any = None
+
+    @property
+    def context_bytes(self) -> int:
+        """The GPU memory that one execution context takes for its activations."""
+        return int(self._engine.device_memory_size_v2)
+
+    def runtime_config(self) -> Any:
+        """How contexts are made, in the flavour that can be told; kept as `config` it holds for the next ones."""
+        return self._engine.create_runtime_config()
+
+    def new_context(self) -> Any:
+        """An execution context, or None where TensorRT makes none."""
+        arguments = () if self.config is None else (self.config,)
+        return self._engine.create_execution_context(*arguments)
+
+    def failure(self, what: str) -> RuntimeFailedError:
+        """The error for a call that TensorRT answered with nothing but failure, with the reason it logged."""
+        return RuntimeFailedError(f"{self.flavour} {what}: {self._errors.reason()}")
+
+    def close(self) -> None:
+        """Free it, the last made first."""
+        self.config = None
+        self._engine = None
+        self._runtime = None
+
+
+def choose_profile(profiles: Sequence[Profile], batch: int) -> int:
+    """Which of `profiles` runs `batch` images: the narrowest of those that do. Raises InputError where none does."""
+    fitting = [index for index, profile in enumerate(profiles) if profile.min <= batch <= profile.max]
+    if not fitting:
+        ranges = ", ".join(f"{profile.min} to {profile.max}" for profile in profiles)
+        raise InputError(f"no profile of the engine takes a batch of {batch} images: its profiles take {ranges}")
+    return min(fitting, key=lambda index: profiles[index].max - profiles[index].min)
+
+
+class _Errors:
+    """TensorRT's latest errors with the threads they happened in."""
+
+    def __init__(self) -> None:
+        self._heard: deque[tuple[int, str]] = deque(maxlen=64)
+
+    def __call__(self, severity: str, message: str) -> None:
+        if severity in ("ERROR", "INTERNAL_ERROR"):
+            self._heard.append((threading.get_ident(), message))
+
+    def reason(self) -> str:
+        """The first error of this thread since the last question: what follow are its consequences."""
+        mine = [entry for entry in list(self._heard) if entry[0] == threading.get_ident()]
+        for entry in mine:
+            self._heard.remove(entry)
+        return mine[0][1].strip().split("\n")[0] if mine else "TensorRT gave no reason"
+
+
+@functools.cache
+def _errors_of(flavour: Flavour) -> _Errors:
+    errors = _Errors()
+    shared_logger(flavour)[1].sink = errors
+    return errors

@@ -1,0 +1,52 @@
+"""What TensorRT for RTX does on the GPU by itself: it finishes kernels just in time, and records CUDA graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from evodeploy.engines.tensorrt.flavour import Flavour
+from evodeploy.engines.tensorrt.plan import Plan
+from evodeploy.errors import UsageError
+from evodeploy.files import replacing
+from evodeploy.specs import EngineOptions
+
+
+def is_rtx(flavour: Flavour) -> bool:
+    """Whether this flavour finishes its kernels on the GPU."""
+    return flavour.name == "tensorrt-rtx"
+
+
+def configure(plan: Plan, plan_sha256: str, architecture: str, options: EngineOptions) -> Callable[[], None]:
+    """Make `plan`'s contexts as `options` say; what is returned keeps the finished kernels for the next start.
+
+    They lie in the folder `options.cache`, in a file for each plan and GPU, which TensorRT ignores where it is of
+    another driver. Raises UsageError where the folder cannot be made or read.
+    """
+    config = plan.config = plan.runtime_config()
+    if options.cuda_graph:
+        config.cuda_graph_strategy = plan.flavour.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    if options.cache is None:
+        return lambda: None
+    path = options.cache / f"{plan_sha256[:16]}-{architecture}.rtx-cache"
+    kernels = config.create_runtime_cache()
+    known = _read(path)
+    if known:
+        kernels.deserialize(known)
+    config.set_runtime_cache(kernels)
+
+    def save() -> None:
+        held = bytes(kernels.serialize())
+        if held != known:
+            with replacing(path) as draft:
+                draft.write_bytes(held)
+
+    return save
+
+
+def _read(path: Path) -> bytes:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise UsageError(f"cannot use the cache {path}: {error.strerror or error}") from error

@@ -1,0 +1,133 @@
+"""A served model's `config.pbtxt`."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from evodeploy.errors import UsageError
+from evodeploy.repository.model import ServedModel
+from evodeploy.repository.pbtxt import Message, Word, to_text
+from evodeploy.specs import METADATA_KEY, TensorSpec
+
+Device = Literal["cpu", "gpu"]
+Accelerator = Literal["tensorrt", "openvino"]
+
+LABELS = "labels.txt"
+
+_TYPES = {
+    "float32": "TYPE_FP32",
+    "float16": "TYPE_FP16",
+    "bfloat16": "TYPE_BF16",
+    "int64": "TYPE_INT64",
+    "int32": "TYPE_INT32",
+    "int8": "TYPE_INT8",
+    "uint8": "TYPE_UINT8",
+    "bool": "TYPE_BOOL",
+}
+_ACCELERATORS: dict[Accelerator, Device] = {"tensorrt": "gpu", "openvino": "cpu"}
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How a model is served. `delay` is how many microseconds a request may wait for others to fill a batch.
+
+    `accelerator` is what ONNX Runtime hands the network to: TensorRT on a GPU, OpenVINO on a CPU.
+    """
+
+    name: str
+    device: Device
+    instances: int = 1
+    delay: int = 500
+    accelerator: Accelerator | None = None
+
+
+def config_text(model: ServedModel, serving: Serving) -> str:
+    """The configuration as text.
+
+    Raises UsageError for a device or accelerator that the backend has not, or a tensor type that Triton has not.
+    """
+    _check(model, serving)
+    return f"# {model.path.name}: {model.made}\n" + to_text(_config(model, serving))
+
+
+def has_labels(model: ServedModel) -> bool:
+    """Whether the classes have names, and one of the outputs is what Triton ranks them by."""
+    return bool(model.info and model.info.class_names and _ranked(model))
+
+
+def _config(model: ServedModel, serving: Serving) -> Message:
+    batches = model.batches
+    message: dict[str, Any] = {
+        "name": serving.name,
+        "backend": model.backend,
+        "max_batch_size": batches.max if batches else 0,
+        "input": _tensor(model, model.input),
+        "output": [_tensor(model, spec) for spec in model.outputs],
+        "instance_group": {"kind": Word(f"KIND_{serving.device.upper()}"), "count": serving.instances},
+    }
+    if batches:
+        message["dynamic_batching"] = {
+            "preferred_batch_size": sorted({batches.opt, batches.max}),
+            "max_queue_delay_microseconds": serving.delay,
+        }
+    sizes = sorted({batches.min, batches.opt, batches.max}) if batches else [0]
+    message["model_warmup"] = [_warmup(model, size) for size in sizes]
+    if serving.accelerator:
+        field = f"{serving.device}_execution_accelerator"
+        message["optimization"] = {"execution_accelerators": {field: {"name": serving.accelerator}}}
+    message["parameters"] = [{"key": key, "value": {"string_value": value}} for key, value in _facts(model).items()]
+    return message
+
+
+def _tensor(model: ServedModel, spec: TensorSpec) -> Message:
+    message: dict[str, Any] = {"name": spec.name, "data_type": _type(spec), "dims": _dims(model, spec)}
+    if has_labels(model) and spec.name == _ranked(model):
+        message["label_filename"] = LABELS
+    return message
+
+
+def _warmup(model: ServedModel, batch: int) -> Message:
+    images = {"data_type": _type(model.input), "dims": _dims(model, model.input), "random_data": True}
+    size = {"batch_size": batch} if batch else {}
+    return {
+        "name": f"batch {batch or model.input.shape[0]}",
+        **size,
+        "inputs": {"key": model.input.name, "value": images},
+    }
+
+
+def _facts(model: ServedModel) -> dict[str, str]:
+    """What a client may ask the server for: how images are prepared, and whose weights these are."""
+    facts = {"made_by": model.made}
+    if model.info:
+        facts[METADATA_KEY] = dataclasses.replace(model.info, class_names=()).to_json()  # which the labels file has
+    return facts
+
+
+def _dims(model: ServedModel, spec: TensorSpec) -> list[int]:
+    """The shape, less the batch axis where Triton adds it."""
+    shape = spec.shape[1:] if model.batches else spec.shape
+    return [-1 if size is None else size for size in shape]
+
+
+def _type(spec: TensorSpec) -> Word:
+    if spec.dtype not in _TYPES:
+        raise UsageError(f"'{spec.name}' is {spec.dtype}, a type that Triton has not (expected {', '.join(_TYPES)})")
+    return Word(_TYPES[spec.dtype])
+
+
+def _ranked(model: ServedModel) -> str | None:
+    """The output with a number for every class, if there is one."""
+    classes = model.info.num_classes if model.info else 0
+    return next((spec.name for spec in model.outputs if classes and spec.shape[1:] == (classes,)), None)
+
+
+def _check(model: ServedModel, serving: Serving) -> None:
+    if model.backend == "tensorrt" and (serving.device == "cpu" or serving.accelerator):
+        wrong = "--device cpu" if serving.device == "cpu" else "--accelerator"
+        raise UsageError(f"{model.path} is a TensorRT engine, which runs on a GPU as it is: leave out {wrong}")
+    if serving.accelerator and _ACCELERATORS[serving.accelerator] != serving.device:
+        needed = _ACCELERATORS[serving.accelerator]
+        raise UsageError(f"the accelerator '{serving.accelerator}' works on a {needed.upper()}: add --device {needed}")

@@ -1,0 +1,105 @@
+"""What Triton needs to know of an ONNX file or a plan, and what it cannot serve."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from evodeploy.artefacts import kind_of
+from evodeploy.engines.tensorrt.sidecar import Profile, read_sidecar
+from evodeploy.errors import BadFileError, UsageError
+from evodeploy.files import sha256
+from evodeploy.onnx_files import info_of, input_spec, output_specs, read_onnx
+from evodeploy.specs import ModelInfo, TensorSpec
+
+ONNX_MAX_BATCH = 32
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A file that one of Triton's backends runs: `batches` is None where its batch is fixed; `made` says by what."""
+
+    path: Path
+    backend: str
+    input: TensorSpec
+    outputs: tuple[TensorSpec, ...]
+    batches: Profile | None
+    info: ModelInfo | None
+    made: str
+
+    @property
+    def file_name(self) -> str:
+        """What the backend expects the file to be called."""
+        return "model.plan" if self.backend == "tensorrt" else "model.onnx"
+
+
+def served_model(path: Path, max_batch: int | None = None) -> ServedModel:
+    """Read what `path` is, served in batches of up to `max_batch`: the engine's largest, or 32 of an ONNX file.
+
+    Raises UsageError for a checkpoint, an engine of TensorRT for RTX, one that takes no single image, and a `max_batch`
+    that the file does not take; BadFileError where it is damaged.
+    """
+    kind = kind_of(path)
+    if kind == "checkpoint":
+        raise UsageError(f"Triton runs ONNX files and engines, and {path} is a checkpoint: export it first")
+    model = _onnx(path) if kind == "onnx" else _plan(path)
+    if model.batches is None:
+        if max_batch is not None:
+            raise UsageError(f"{path} takes batches of {model.input.shape[0]} and no other: leave out --max-batch")
+        return model
+    if model.batches.min > 1:
+        raise UsageError(
+            f"{path} takes {model.batches.min} images or more, and Triton passes on what comes, be it one: "
+            "build it with --min-batch 1"
+        )
+    for spec in model.outputs:
+        if spec.shape[:1] != (None,):
+            raise UsageError(f"the output {spec} of {path} has no batch axis, so Triton cannot divide it up")
+    if max_batch is None:
+        return model
+    if kind == "engine" and max_batch > model.batches.max:
+        raise UsageError(f"{path} takes up to {model.batches.max} images, fewer than --max-batch {max_batch}")
+    batches = _halved(max_batch) if kind == "onnx" else Profile(1, min(model.batches.opt, max_batch), max_batch)
+    return dataclasses.replace(model, batches=batches)
+
+
+def _onnx(path: Path) -> ServedModel:
+    model = read_onnx(path)
+    images = input_spec(model)
+    opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return ServedModel(
+        path=path,
+        backend="onnxruntime",
+        input=images,
+        outputs=output_specs(model),
+        batches=_halved(ONNX_MAX_BATCH) if images.shape[0] is None else None,
+        info=info_of(model),
+        made=f"ONNX of operator set {opset} and IR version {model.ir_version}",
+    )
+
+
+def _plan(path: Path) -> ServedModel:
+    record = read_sidecar(path)
+    if record.runtime == "tensorrt-rtx":
+        raise UsageError(
+            f"{path} was built by TensorRT for RTX, whose engines Triton's tensorrt backend does not load: "
+            f"package the ONNX it was built from ({record.source}), or build it with --runtime tensorrt"
+        )
+    if sha256(path) != record.plan_sha256:
+        raise BadFileError(f"{path} differs from its record: it was altered or copied incompletely; build it again")
+    (images,) = record.inputs
+    return ServedModel(
+        path=path,
+        backend="tensorrt",
+        input=images,
+        outputs=record.outputs,
+        batches=record.profile if images.shape[0] is None else None,
+        info=record.model,
+        made=f"{record.runtime} {record.runtime_version} for {', '.join(record.targets) or 'the GPU it was built on'}",
+    )
+
+
+def _halved(largest: int) -> Profile:
+    """Of a file that is as good at any batch: half the largest is not worth more waiting."""
+    return Profile(1, max(1, largest // 2), largest)

@@ -1,0 +1,168 @@
+"""Whole runs on a real Ray: two actors, a killed driver, a lost actor."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+from PIL import Image
+
+import evodeploy
+from evodeploy.batch.run import BatchRequest, run_batch
+from evodeploy.errors import UsageError
+
+IMAGES = 240
+SHARD = 4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_here():
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(num_cpus=4, object_store_memory=128 << 20, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Images in a folder and in a table, one of each broken."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(1)
+    for i in range(IMAGES):
+        Image.fromarray(rng.integers(0, 256, (70, 80, 3), dtype=np.uint8)).save(folder / f"{i:03}.png")
+    data = [(folder / f"{i:03}.png").read_bytes() for i in range(10)]
+    pq.write_table(pa.table({"image": [*data, b"junk"]}), folder / "more.parquet")
+    (folder / "100.png").write_bytes(b"junk")
+    return folder
+
+
+def request(model, photos, out, **changes):
+    return BatchRequest(model, (str(photos),), out, **({"actors": 2, "batch": 3, "top": 2, "shard": SHARD} | changes))
+
+
+def run(*args, **changes):
+    return run_batch(request(*args, **changes), tell=lambda _: None, progress=lambda done, images: None)
+
+
+def parts(out):
+    return {path.relative_to(out): path.read_bytes() for path in sorted(out.rglob("part-*.parquet"))}
+
+
+@pytest.fixture(scope="module")
+def whole(small_onnx, photos, tmp_path_factory):
+    """An uninterrupted run."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    return out, run(small_onnx, photos, out)
+
+
+def test_every_image_is_answered_once_as_a_predictor_answers_it(whole, small_onnx, photos):
+    out, summary = whole
+    assert (summary.images, summary.predicted, summary.broken, summary.resumed) == (IMAGES + 11, IMAGES + 9, 2, 0)
+    rows = pq.read_table(out / "predictions").to_pylist()
+    files = [path for path in sorted(photos.glob("*.png")) if path.name != "100.png"]
+    table = str(photos / "more.parquet")
+    assert [(row["path"], row["row"]) for row in rows] == [
+        *((str(path), None) for path in files), *((table, i) for i in range(10)),
+    ]  # fmt: skip
+    with evodeploy.load(small_onnx) as predictor:
+        for row, prediction in zip(rows, predictor.predict(files, top=2), strict=False):
+            assert row["labels"] == [label.name for label in prediction.labels]
+            assert row["indices"] == [label.index for label in prediction.labels]
+            assert row["probabilities"] == pytest.approx([label.probability for label in prediction.labels], abs=1e-5)
+    errors = pq.read_table(out / "errors").to_pylist()
+    assert [(row["path"], row["row"]) for row in errors] == [(str(photos / "100.png"), None), (table, 10)]
+    assert json.loads((out / "_SUCCESS").read_text())["predicted"] == IMAGES + 9
+
+
+def killed(small_onnx, photos, out, how):
+    """Start the command, stop it by the signal `how` once some parts are there, and return its exit code."""
+    command = [
+        sys.executable,
+        "-m",
+        "evodeploy",
+        "batch",
+        small_onnx,
+        photos,
+        "--out",
+        out,
+        "--actors",
+        2,
+        "--batch",
+        3,
+    ]
+    command += ["--top", 2, "--shard", SHARD]
+    process = subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True)
+    while len(parts(out)) < 3:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(how)
+    _, said = process.communicate(timeout=60)
+    return process.returncode, said
+
+
+def test_a_killed_run_goes_on_and_equals_an_uninterrupted_one(whole, small_onnx, photos, tmp_path):
+    out = tmp_path / "out"
+    code, _ = killed(small_onnx, photos, out, signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    done = len(list((out / "predictions").glob("part-*")))
+    assert not (out / "_SUCCESS").exists()
+    summary = run(small_onnx, photos, out, actors=1)
+    assert 0 < summary.resumed <= done * SHARD
+    assert (summary.predicted, summary.broken) == (IMAGES + 9, 2)
+    assert parts(out) == parts(whole[0])
+
+
+def test_a_complete_run_is_left_as_it_is(whole, small_onnx, photos):
+    before = {path: path.stat().st_mtime_ns for path in whole[0].rglob("part-*")}
+    assert run(small_onnx, photos, whole[0]).resumed == IMAGES + 11
+    assert {path: path.stat().st_mtime_ns for path in whole[0].rglob("part-*")} == before
+    with pytest.raises(UsageError, match="another run"):
+        run(small_onnx, photos, whole[0], top=3)
+
+
+def actor_processes():
+    """The processes below this one that hold an engine, by the title that Ray gives them."""
+    parents, actors = {}, []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if "Answerer" in (entry / "cmdline").read_text():
+                actors.append(int(entry.name))
+
+    def is_ours(pid):
+        return pid == os.getpid() or (pid in parents and is_ours(parents[pid]))
+
+    return [pid for pid in actors if is_ours(pid)]
+
+
+def test_a_lost_actor_costs_no_row(whole, small_onnx, photos, tmp_path):
+    lost = []
+
+    def end_one_actor(done, images):
+        if not lost:
+            lost.extend(actor_processes()[:1])
+            os.kill(lost[0], signal.SIGKILL)
+
+    run_batch(request(small_onnx, photos, tmp_path / "out"), tell=lambda _: None, progress=end_one_actor)
+    assert lost
+    assert parts(tmp_path / "out") == parts(whole[0])
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_how_to_go_on(whole, small_onnx, photos, tmp_path):
+    code, said = killed(small_onnx, photos, tmp_path / "out", signal.SIGINT)
+    assert code == 130
+    assert said.splitlines()[-1] == "interrupted: the finished shards are kept, and the same command goes on from there"
+    run(small_onnx, photos, tmp_path / "out")
+    assert parts(tmp_path / "out") == parts(whole[0])

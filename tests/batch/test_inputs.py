@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from evodeploy.batch.inputs import Files, Rows, list_inputs
+from evodeploy.errors import BadFileError, UsageError
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.png", "a.jpg", "c/d.png"):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(path)
+    (tmp_path / "photos" / "notes.md").write_text("no image")
+    pq.write_table(pa.table({"image": [b""] * 5, "path": ["x"] * 5, "age": range(5)}), "rows.parquet", row_group_size=2)
+    return tmp_path
+
+
+def paths(listing):
+    return [path for shard in listing.shards if isinstance(shard, Files) for path in shard.paths]
+
+
+ALL = ["photos/a.jpg", "photos/b.png", "photos/c/d.png"]
+
+
+@pytest.mark.parametrize("inputs", [["photos"], ["photos/**/*.*g"], [*reversed(ALL)], ["photos", "photos/*.png"]])
+def test_however_images_are_named_the_list_is_the_same(folder, inputs):
+    listing = list_inputs(inputs, "image", 2)
+    assert paths(listing) == ALL
+    assert [len(shard) for shard in listing.shards] == [2, 1]
+    assert listing == list_inputs(["photos"], "image", 2)
+
+
+def test_a_list_of_paths_starts_from_its_own_folder_and_may_name_what_is_missing(folder):
+    (folder / "photos" / "list.txt").write_text("b.png\n\ngone.png\n")
+    assert paths(list_inputs(["photos/list.txt"], "image", 9)) == ["photos/b.png", "photos/gone.png"]
+
+
+def test_rows_are_cut_into_shards_regardless_of_row_groups(folder):
+    listing = list_inputs(["rows.parquet", "photos"], "image", 3)
+    assert listing.shards[1:] == (Rows("rows.parquet", "image", 0, 3), Rows("rows.parquet", "image", 3, 5))
+    assert listing.images == 8
+
+
+def test_another_list_has_another_checksum(folder):
+    before = list_inputs(["photos", "rows.parquet"], "image", 3).sha256
+    assert list_inputs(["photos", "rows.parquet"], "path", 3).sha256 != before
+    (folder / "photos" / "b.png").rename("photos/z.png")
+    assert list_inputs(["photos", "rows.parquet"], "image", 3).sha256 != before
+
+
+@pytest.mark.parametrize(
+    ("given", "column", "message"),
+    [
+        ("nowhere", "image", "nowhere does not exist"),
+        ("*.bmp", "image", "nothing matches"),
+        ("photos/notes.md", "image", "cannot tell what photos/notes.md is"),
+        ("empty", "image", "empty holds no images"),
+        ("rows.parquet", "picture", "no column 'picture': .* \\(image, path, age\\)"),
+        ("rows.parquet", "age", "'age' of rows.parquet is int64, expected images"),
+    ],
+)
+def test_what_cannot_be_listed_is_refused(folder, given, column, message):
+    (folder / "empty").mkdir()
+    with pytest.raises(UsageError, match=message):
+        list_inputs([given], column, 10)
+
+
+def test_a_damaged_table_and_a_name_no_table_can_hold_are_refused(folder):
+    (folder / "bad.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(BadFileError, match=r"bad\.parquet is not a readable Parquet file"):
+        list_inputs(["bad.parquet"], "image", 10)
+    (folder / "photos" / os.fsdecode(b"\xff.png")).write_bytes(b"")
+    with pytest.raises(UsageError, match="is not UTF-8"):
+        list_inputs(["photos"], "image", 10)

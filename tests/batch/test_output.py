@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from evodeploy.batch.output import FEATURES, OutputFolder
+from evodeploy.errors import BadFileError, UsageError
+
+RUN = {"artefact": "abc", "images": 3}
+
+
+def answers(*errors):
+    rows = range(len(errors))
+    table = pa.table({"shard": [0 for _ in rows], "position": rows, "path": [f"{i}.png" for i in rows]})
+    table = table.append_column("row", pa.nulls(len(errors), pa.int64()))
+    table = table.append_column("features", pa.array([[float(i)] for i in rows], FEATURES["features"]))
+    return table.append_column("error", pa.array(errors, pa.string())).sort_by([("position", "descending")])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return OutputFolder(tmp_path / "out")
+
+
+def test_a_part_holds_a_shard_in_order_and_errors_lie_apart(folder):
+    with folder.claimed(RUN, force=False):
+        folder.write(4, answers(None, "broken", None))
+        assert folder.is_finished(4, 3)
+        assert not folder.is_finished(4, 2)
+        assert not folder.is_finished(5, 3)
+    predictions = pq.read_table(folder.path / "predictions")
+    assert predictions.column_names == ["path", "row", "features"]
+    assert predictions["path"].to_pylist() == ["0.png", "2.png"]
+    errors = pq.read_table(folder.path / "errors").to_pylist()
+    assert errors == [{"path": "1.png", "row": None, "error": "broken"}]
+    assert (folder.count("predictions"), folder.count("errors")) == (2, 1)
+
+
+def test_what_a_kill_leaves_half_done_is_cleared_away(folder):
+    with folder.claimed(RUN, force=False):
+        folder.write(0, answers(None, "broken"))
+        folder.write(1, answers(None, "broken"))
+    parts = folder.path / "predictions"
+    (parts / "part-00000.parquet").rename(parts / ".part-00000.parquet.1234.part")
+    (parts / "part-00001.parquet").write_bytes(b"PAR1")
+    with folder.claimed(RUN, force=False):
+        assert not folder.is_finished(0, 2)
+        assert not folder.is_finished(1, 2)
+        left = sorted(str(path.relative_to(folder.path)) for path in folder.path.rglob("*.par*"))
+    assert left == ["errors/part-00001.parquet", "predictions/part-00001.parquet"]
+
+
+def test_a_folder_of_another_run_is_refused_or_discarded(folder):
+    with folder.claimed(RUN, force=False):
+        folder.write(0, answers(None))
+        folder.complete({})
+    with (
+        pytest.raises(UsageError, match=r"another run \(its artefact: abc, now xyz\)"),
+        folder.claimed(RUN | {"artefact": "xyz"}, force=False),
+    ):
+        pass
+    assert folder.is_finished(0, 1)
+    with folder.claimed(RUN | {"artefact": "xyz"}, force=True):
+        assert not folder.is_finished(0, 1)
+        assert not (folder.path / "_SUCCESS").exists()
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_other_things_are_never_touched(folder, force):
+    (folder.path / "predictions").mkdir(parents=True)
+    with pytest.raises(UsageError, match="holds other things"), folder.claimed(RUN, force):
+        pass
+    assert (folder.path / "predictions").exists()
+
+
+def test_two_runs_do_not_write_to_one_folder(folder):
+    first = folder.claimed(RUN, force=False)
+    with first, pytest.raises(UsageError, match="another run is writing"), folder.claimed(RUN, force=False):
+        pass
+    with folder.claimed(RUN, force=False):
+        pass
+
+
+def test_a_damaged_manifest_is_said_to_be_one(folder):
+    folder.path.mkdir()
+    (folder.path / "manifest.json").write_text("[")
+    with pytest.raises(BadFileError, match="not a run's manifest"), folder.claimed(RUN, force=False):
+        pass

@@ -1,0 +1,377 @@
+"""What is tried on the shim, each case in a process of its own: `python cases.py CASE PLAN ONNX`.
+
+A case fails by an assertion; what the shim reports when the process ends is judged by the test that started it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import itertools
+import sys
+import threading
+from pathlib import Path
+
+import fake_tensorrt
+import numpy as np
+import onnxruntime
+
+from evodeploy.engines.base import run_all
+from evodeploy.engines.registry import open_engine
+from evodeploy.errors import InputError, OutOfMemoryError, RuntimeFailedError, UnavailableError, UsageError
+from evodeploy.specs import EngineOptions
+
+shim = fake_tensorrt.cuda
+DEVICE_MEMORY, HOST_MEMORY, STREAM, EVENT, GRAPH, GRAPH_EXEC = range(6)
+LAUNCH_FAILED = 719
+PLAN, ONNX = (Path(argument) for argument in sys.argv[2:4])
+IMAGES = np.random.default_rng(5).standard_normal((16, 3, 64, 64), dtype=np.float32)
+
+reference = onnxruntime.InferenceSession(str(ONNX), providers=["CPUExecutionProvider"])
+
+
+def expected(images):
+    names = [spec.name for spec in reference.get_outputs()]
+    return dict(zip(names, reference.run(None, {"images": images}), strict=True))
+
+
+def same(got, images):
+    """Equal to the last bit: it is the same computation, so any difference is memory that was mixed up."""
+    wanted = expected(images)
+    assert list(got) == list(wanted)
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(got[name], value, err_msg=name)
+
+
+def on_the_device():
+    return [shim.shim_live(kind) for kind in range(6)]
+
+
+@contextlib.contextmanager
+def refused(error, *words):
+    told = None
+    try:
+        yield
+    except error as caught:
+        told = str(caught)
+    assert told is not None, f"no {error.__name__} was raised"
+    assert "\n" not in told, told
+    for word in words:
+        assert word in told, told
+
+
+def batches_in_turn():
+    with open_engine(PLAN, "tensorrt") as engine:
+        assert (engine.name, engine.device, str(engine.batch)) == ("tensorrt", "cuda:0", "1 to 16")
+        held = on_the_device()
+        kept = engine.run(IMAGES[:1])
+        for batch in (16, 3, 8, 4, 1):
+            same(engine.run(IMAGES[:batch]), IMAGES[:batch])
+        same(kept, IMAGES[:1])
+        same(engine.run(IMAGES[::5]), IMAGES[::5])
+        with refused(InputError, "a batch of 17 images is outside this engine's range of 1 to 16"):
+            engine.run(np.concatenate([IMAGES, IMAGES[:1]]))
+        assert on_the_device() == held, "memory was taken while running"
+        with open_engine(PLAN, "tensorrt", EngineOptions(device="cuda:1")) as other:
+            assert other.device == "cuda:1"
+            same(other.run(IMAGES[:2]), IMAGES[:2])
+            same(engine.run(IMAGES[1:5]), IMAGES[1:5])
+    assert on_the_device() == [0] * 6
+    engine.close()
+    with refused(UsageError, "the tensorrt engine is closed"):
+        engine.run(IMAGES)
+    with refused(UsageError, "closed"):
+        next(engine.run_many([IMAGES]))
+    with refused(UsageError, "closed"):
+        engine.resident(IMAGES)
+    with refused(UsageError, "there is no cuda:2 here: the driver sees 2"):
+        open_engine(PLAN, "tensorrt", EngineOptions(device="cuda:2"))
+    with refused(UsageError, "runs on an NVIDIA GPU only, got device cpu"):
+        open_engine(PLAN, "tensorrt", EngineOptions(device="cpu"))
+    with refused(UsageError, "compiles nothing"):
+        open_engine(PLAN, "tensorrt", EngineOptions(cache=PLAN.parent))
+
+
+def gaps_between_profiles():
+    with open_engine(PLAN, "tensorrt") as engine:
+        for batch in (1, 8, 1, 16, 9):
+            same(engine.run(IMAGES[:batch]), IMAGES[:batch])
+        with refused(InputError, "no profile of the engine takes a batch of 4 images", "1 to 1, 8 to 16, 8 to 8"):
+            engine.run(IMAGES[:4])
+
+
+def streamed():
+    """Batches one ahead: the next is under way, unfinished, while the caller has the outputs of the one before."""
+    sizes = (4, 16, 1, 7)
+    batches = [IMAGES[:size] for size in sizes]
+    with open_engine(PLAN, "tensorrt") as engine:
+        for got, batch in zip(engine.run_many(iter(batches)), batches, strict=True):
+            same(got, batch)
+        assert list(engine.run_many([])) == []
+        drawn = []
+        stream = engine.run_many(drawn.append(batch) or batch for batch in batches)
+        same(next(stream), batches[0])
+        assert len(drawn) == 2
+        same(engine.run(IMAGES[3:5]), IMAGES[3:5])
+        for got, batch in zip(engine.run_many(batches), batches, strict=True):  # a second one does not look ahead
+            same(got, batch)
+        stream.close()
+        with refused(InputError, "float64"):
+            list(engine.run_many([IMAGES[:2], IMAGES[:2].astype(np.float64)]))
+        many = np.concatenate([IMAGES] * 3)[:41]
+        same(run_all(engine, many, chunk=16), many)
+        left = engine.run_many(batches)
+        next(left)
+    with refused(UsageError, "closed"):
+        next(left)
+
+
+def several_threads():
+    """More threads than lanes, on one engine, while one of them streams."""
+    failures = []
+
+    def work(engine, number):
+        try:
+            for turn in range(4):
+                batch = IMAGES[(number + turn) % 8 :][: 1 + (number * 3 + turn) % 8]
+                same(engine.run(batch), batch)
+        except BaseException as error:
+            failures.append(error)
+
+    with open_engine(PLAN, "tensorrt") as engine:
+        threads = [threading.Thread(target=work, args=(engine, number)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        batches = [IMAGES[start : start + 3] for start in range(12)]
+        for got, batch in zip(engine.run_many(batches), batches, strict=True):
+            same(got, batch)
+        for thread in threads:
+            thread.join()
+        assert shim.shim_live(STREAM) <= 4
+        thread = threading.Thread(target=engine.close)  # not the thread that opened it
+        thread.start()
+        thread.join()
+    assert not failures, failures
+    assert on_the_device() == [0] * 6
+
+
+def beside_torch():
+    """PyTorch's context, current in this thread, is so before, between and after our calls."""
+    import torch
+
+    theirs, current = ctypes.c_void_p(), ctypes.c_void_p()
+    assert shim.cuInit(0) == shim.cuDevicePrimaryCtxRetain(ctypes.byref(theirs), 1) == 0
+    assert shim.cuCtxPushCurrent_v2(theirs) == 0
+    with open_engine(PLAN, "tensorrt") as engine:
+        for batch in (2, 5):
+            layer = torch.nn.functional.normalize(torch.from_numpy(IMAGES[:batch]))
+            same(engine.run(layer.numpy()), layer.numpy())
+            shim.cuCtxGetCurrent(ctypes.byref(current))
+            assert current.value == theirs.value
+    shim.cuCtxPopCurrent_v2(ctypes.byref(current))
+    assert current.value == theirs.value
+    shim.cuDevicePrimaryCtxRelease_v2(1)
+
+
+def resident():
+    with open_engine(PLAN, "tensorrt") as engine:
+        batch = engine.resident(IMAGES[:8])
+        timings = [batch.time() for _ in range(5)]
+        assert all(0 < seconds < 10 for seconds in timings), timings
+        same(batch.outputs(), IMAGES[:8])
+        same(engine.run(IMAGES[8:]), IMAGES[8:])
+        same(batch.outputs(), IMAGES[:8])
+        batch.close()
+        batch.close()
+        with refused(UsageError, "closed"):
+            batch.time()
+        forgotten = engine.resident(IMAGES[:2])
+    with refused(UsageError, "closed"):
+        forgotten.outputs()
+
+
+def graphs():
+    """One recording for each batch size and lane; each keeps working when others were recorded after it."""
+    with open_engine(PLAN, "tensorrt", EngineOptions(cuda_graph=True)) as engine:
+        for batch in (4, 16, 4, 1, 16, 4):
+            same(engine.run(IMAGES[-batch:]), IMAGES[-batch:])
+        assert shim.shim_live(GRAPH_EXEC) == 3
+        assert shim.shim_live(GRAPH) == 0
+        batch = engine.resident(IMAGES[:4])
+        assert batch.time() > 0
+        same(batch.outputs(), IMAGES[:4])
+        fake_tensorrt.Engine.fail_enqueue = 2  # the one that is being recorded
+        with refused(RuntimeFailedError, "could not start a batch of 5", "no kernel for you"):
+            engine.run(IMAGES[:5])
+        same(engine.run(IMAGES[:5]), IMAGES[:5])
+
+
+def rtx_cache_and_graphs():
+    cache = PLAN.parent / "made" / "cache"
+    options = EngineOptions(cuda_graph=True, cache=cache)
+    for sizes in ((4, 2), (2,), (8,)):
+        with open_engine(PLAN, "tensorrt", options) as engine:
+            for batch in sizes:
+                same(engine.run(IMAGES[:batch]), IMAGES[:batch])
+        (kept,) = cache.iterdir()
+        assert kept.name.endswith("-sm89.rtx-cache")
+    assert kept.read_text() == "[2, 4, 8]"  # of all three starts
+    config = fake_tensorrt.Engine.last_config
+    assert config.cuda_graph_strategy is fake_tensorrt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    kept.write_bytes(b"of another driver")
+    with open_engine(PLAN, "tensorrt", options) as engine:
+        same(engine.run(IMAGES[:1]), IMAGES[:1])
+    assert kept.read_text() == "[1]"
+
+
+def no_room():
+    per_image = IMAGES[0].nbytes
+    shim.shim_set_memory(ctypes.c_size_t(2 * per_image))
+    with refused(OutOfMemoryError, "cuda:0 has no room for 0.8 MB more: 0.1 of 0.1 MB are free", "--max-batch"):
+        open_engine(PLAN, "tensorrt")
+    assert on_the_device() == [0] * 6
+    shim.shim_set_memory(ctypes.c_size_t(1 << 30))
+    engine = open_engine(PLAN, "tensorrt")
+    shim.shim_set_memory(ctypes.c_size_t(1 << 20))
+    fake_tensorrt.Engine.device_memory_size_v2 = 10 << 20
+    with refused(OutOfMemoryError, "no room for"):
+        engine.resident(IMAGES)
+    same(engine.run(IMAGES), IMAGES)
+    shim.shim_set_memory(ctypes.c_size_t(4 << 20))
+    with refused(OutOfMemoryError, "no room for 10.5 MB more"):
+        engine.resident(IMAGES)
+    shim.shim_fail(b"cuMemHostAlloc", 1, 2)
+    with refused(OutOfMemoryError, "page-locked"):
+        engine.resident(IMAGES)
+    same(engine.run(IMAGES), IMAGES)
+    engine.close()
+
+
+def failing_enqueue():
+    with open_engine(PLAN, "tensorrt") as engine:
+        held = on_the_device()
+        fake_tensorrt.Engine.fail_enqueue = 1
+        with refused(
+            RuntimeFailedError, "tensorrt 10.13.0.35 could not start a batch of 3: Error Code 1: Cuda Runtime"
+        ):
+            engine.run(IMAGES[:3])
+        same(engine.run(IMAGES[:3]), IMAGES[:3])
+        assert on_the_device() == held
+        fake_tensorrt.Engine.fail_enqueue = 2
+        stream = engine.run_many([IMAGES[:2]] * 3)
+        with refused(RuntimeFailedError, "could not start a batch of 2"):
+            next(stream)
+        shim.shim_fail(b"cuMemcpyDtoHAsync_v2", 2, 1)
+        with refused(RuntimeFailedError, "tensorrt failed at batch 2: cuMemcpyDtoHAsync failed: invalid argument"):
+            engine.run(IMAGES[:2])
+        same(engine.run(IMAGES), IMAGES)
+
+
+def context_lost():
+    engine = open_engine(PLAN, "tensorrt")
+    batch = engine.resident(IMAGES[:2])
+    shim.shim_fail(b"kernel", 1, LAUNCH_FAILED)
+    with refused(RuntimeFailedError, "cuda:0 is lost to this process", "launch failure", "start the process again"):
+        engine.run(IMAGES[:3])
+    for again in (lambda: engine.run(IMAGES[:3]), batch.time, lambda: open_engine(PLAN, "tensorrt")):
+        with refused(RuntimeFailedError, "cuda:0 was lost to an earlier failure"):
+            again()
+    with open_engine(PLAN, "tensorrt", EngineOptions(device="cuda:1")) as other:
+        same(other.run(IMAGES[:3]), IMAGES[:3])
+    engine.close()
+
+
+def left_open():
+    """Never closed: one engine still in use when the process ends, with a batch under way; one that was dropped."""
+    global survivor, stream
+    survivor = open_engine(PLAN, "tensorrt")
+    survivor.resident(IMAGES[:2])
+    stream = survivor.run_many(itertools.repeat(IMAGES[:2]))
+    same(next(stream), IMAGES[:2])
+    dropped = open_engine(PLAN, "tensorrt")
+    same(dropped.run(IMAGES), IMAGES)
+    held = shim.shim_live(DEVICE_MEMORY)
+    del dropped
+    gc.collect()
+    assert shim.shim_live(DEVICE_MEMORY) < held
+
+
+def bad_plan():
+    with refused(RuntimeFailedError, "tensorrt 10.13.0.35 cannot load the plan: Serialization assertion failed."):
+        open_engine(PLAN, "tensorrt")
+    assert on_the_device() == [0] * 6
+
+
+def another_gpu():
+    with refused(
+        UnavailableError,
+        "built for sm86 with tensorrt 10.13.0.35; here: sm89 with tensorrt 10.13.0.35: build it again with "
+        "`evodeploy build-engine small.onnx`",
+    ):
+        open_engine(PLAN, "tensorrt")
+
+
+def half_precision():
+    """Tensors of the plan's own types: float16 in, float16 and int64 out."""
+    images = IMAGES[:, :, :4, :4].astype(np.float16)
+    with open_engine(PLAN, "tensorrt") as engine:
+        assert [str(spec) for spec in (*engine.inputs, *engine.outputs)] == [
+            "images float16 (batch, 3, 4, 4)", "scaled float16 (batch, 3, 4, 4)", "best int64 (batch, 4, 4)",
+        ]  # fmt: skip
+        for batch in (3, 8):
+            same(engine.run(images[:batch]), images[:batch])
+        with refused(InputError, "float32, expected float16"):
+            engine.run(IMAGES[:, :, :4, :4])
+
+
+def misuse():
+    """Every mistake is told: what the other cases rely on."""
+    import pycuda.driver as driver
+
+    shim.shim_misuse.restype = ctypes.c_char_p
+    told = 0
+
+    def tells(words, mistake, error=None):
+        nonlocal told
+        with contextlib.suppress(driver.Error):
+            mistake()
+        lines = shim.shim_misuse().decode()
+        assert words in lines[told:], (words, lines[told:])
+        told = len(lines)
+
+    driver.init()
+    context = driver.Device(0).retain_primary_context()
+    tells("cuMemAlloc_v2 without a current context", lambda: shim.cuMemAlloc_v2(ctypes.byref(ctypes.c_size_t()), 8))
+    context.push()
+    stream = driver.Stream()
+    memory, host = driver.mem_alloc(64), driver.pagelocked_empty(16, np.float32)
+    tells("64 bytes beyond the end", lambda: driver.memcpy_htod_async(int(memory) + 4, host, stream))
+    tells("not page-locked memory", lambda: driver.memcpy_htod_async(memory, np.zeros(4, np.float32), stream))
+    tells("not device memory", lambda: driver.memcpy_dtoh_async(host, 4096, stream))
+    host[:] = 3
+    driver.memcpy_htod_async(memory, host, stream)
+    host[:] = 4  # too early: the copy has not happened
+    tells("that work in a stream still uses", lambda: shim.cuMemFree_v2(ctypes.c_size_t(int(memory))))
+    tells("freed device memory", memory.free)
+    tells("ran after its device memory was freed", stream.synchronize)
+    memory = driver.mem_alloc(64)
+    host[:] = 3
+    driver.memcpy_htod_async(memory, host, stream)
+    driver.memcpy_dtoh_async(host, memory, stream)
+    assert (host != 3).all(), "read before it was waited for, and there already"
+    tells("work that nobody waited for", lambda: shim.cuStreamDestroy_v2(ctypes.c_void_p(stream.handle)))
+    stream = None
+    driver.Context.pop()
+    other = driver.Device(1).retain_primary_context()
+    other.push()
+    tells("in another context", lambda: shim.cuMemFree_v2(ctypes.c_size_t(int(memory))))
+    tells("does not play", lambda: driver.memset_d8(memory, 0, 4))
+    driver.Context.pop()
+
+
+if __name__ == "__main__":
+    name = "tensorrt_rtx" if sys.argv[1].startswith("rtx") else "tensorrt"
+    version = {"tensorrt": "10.13.0.35", "tensorrt_rtx": "1.7.1.116"}[name]
+    sys.modules[name] = fake_tensorrt.as_module(name, version)
+    globals()[sys.argv[1]]()

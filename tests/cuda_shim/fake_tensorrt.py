@@ -1,0 +1,214 @@
+"""The few classes of TensorRT that run a plan, played by ONNX Runtime on the shim's memory.
+
+A plan is a JSON text that names an ONNX file and its profiles. An enqueue notes shapes and addresses and puts a
+function into the stream that computes them when the stream gets there, as a kernel would. Whatever real TensorRT
+forbids is refused here too, or told to the shim. `FakeTensorRt` is put into sys.modules under a flavour's name.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import json
+import weakref
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+cuda = ctypes.CDLL("libcuda.so.1")
+cuda.shim_translate.restype = ctypes.c_void_p
+cuda.shim_translate.argtypes = (ctypes.c_size_t, ctypes.c_size_t)
+cuda.cuLaunchHostFunc.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+HOST_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+DTYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(float16)": np.float16}
+
+kept: list[Any] = []  # functions that a stream or a graph may still call
+
+
+def write_plan(path, onnx, profiles) -> bytes:
+    data = json.dumps({"onnx": str(onnx), "profiles": profiles}).encode()
+    path.write_bytes(data)
+    return data
+
+
+def tell(misuse: str) -> None:
+    cuda.shim_report(misuse.encode())
+
+
+def needs_context(what: str) -> None:
+    current = ctypes.c_void_p()
+    cuda.cuCtxGetCurrent(ctypes.byref(current))
+    if not current.value:
+        tell(f"{what} without a current context")
+
+
+class CudaGraphStrategy(enum.Enum):
+    DISABLED = 0
+    WHOLE_GRAPH_CAPTURE = 1
+
+
+class Logger:
+    def __init__(self) -> None:
+        pass
+
+
+class Severity(enum.Enum):
+    ERROR = 1
+
+
+class RuntimeConfig:
+    """Of TensorRT for RTX."""
+
+    def __init__(self) -> None:
+        self.cuda_graph_strategy = CudaGraphStrategy.DISABLED
+        self.cache: RuntimeCache | None = None
+
+    def create_runtime_cache(self) -> RuntimeCache:
+        return RuntimeCache()
+
+    def set_runtime_cache(self, cache: RuntimeCache) -> bool:
+        self.cache = cache
+        return True
+
+
+class RuntimeCache:
+    """Holds the batch sizes whose kernels were finished."""
+
+    def __init__(self) -> None:
+        self.batches: set[int] = set()
+
+    def deserialize(self, blob: bytes) -> bool:
+        try:
+            self.batches |= set(json.loads(blob))
+        except ValueError:
+            return False
+        return True
+
+    def serialize(self) -> bytes:
+        return json.dumps(sorted(self.batches)).encode()
+
+
+class Runtime:
+    def __init__(self, logger: Any) -> None:
+        needs_context("Runtime")
+        self.logger = logger
+        self.engine_host_code_allowed = False
+
+    def deserialize_cuda_engine(self, data: bytes) -> Engine | None:
+        try:
+            return Engine(self, json.loads(data))
+        except ValueError:
+            self.logger.log(Severity.ERROR, "Serialization assertion failed.\nmore")
+            return None
+
+
+class Engine:
+    fail_enqueue = 0  # counts down to an enqueue that fails
+    device_memory_size_v2 = 4096
+    last_config: RuntimeConfig | None = None  # of the execution context made last
+
+    def __init__(self, runtime: Runtime, plan: dict[str, Any]) -> None:
+        self.runtime, self.profiles = runtime, plan["profiles"]
+        self.session = onnxruntime.InferenceSession(plan["onnx"], providers=["CPUExecutionProvider"])
+        self.num_optimization_profiles = len(self.profiles)
+
+    def get_tensor_profile_shape(self, name: str, index: int) -> list[tuple[int, ...]]:
+        rest = tuple(self.session.get_inputs()[0].shape[1:])
+        return [(batch, *rest) for batch in self.profiles[index]]
+
+    def create_runtime_config(self) -> RuntimeConfig:
+        return RuntimeConfig()
+
+    def create_execution_context(self, config: RuntimeConfig | None = None) -> ExecutionContext | None:
+        needs_context("create_execution_context")
+        Engine.last_config = config
+        memory = ctypes.c_size_t()
+        if cuda.cuMemAlloc_v2(ctypes.byref(memory), ctypes.c_size_t(self.device_memory_size_v2)):
+            self.runtime.logger.log(Severity.ERROR, "Requested amount of GPU memory could not be allocated.")
+            return None
+        return ExecutionContext(self, config, memory)
+
+
+class ExecutionContext:
+    def __init__(self, engine: Engine, config: RuntimeConfig | None, memory: ctypes.c_size_t) -> None:
+        self.engine, self.config, self.memory = engine, config, memory
+        self.addresses: dict[str, int] = {}
+        self.active_optimization_profile = 0
+        self.shape: tuple[int, ...] | None = None
+        self.state = 0  # changes with everything that a recorded graph would not notice
+
+    def __del__(self) -> None:
+        needs_context("~IExecutionContext")
+        cuda.cuMemFree_v2(self.memory)
+
+    def set_optimization_profile_async(self, index: int, stream: int) -> bool:
+        self.active_optimization_profile, self.shape = index, None
+        self.state += 1
+        return True
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self.addresses[name] = address
+        self.state += 1
+        return address % 256 == 0
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        low, _, high = self.engine.profiles[self.active_optimization_profile]
+        self.state += 1
+        if not low <= shape[0] <= high:
+            self.engine.runtime.logger.log(Severity.ERROR, f"batch {shape[0]} is outside the profile")
+            return False
+        self.shape = tuple(shape)
+        return True
+
+    def execute_async_v3(self, stream: int) -> bool:
+        needs_context("execute_async_v3")
+        Engine.fail_enqueue -= 1
+        if Engine.fail_enqueue == 0 or self.shape is None:
+            self.engine.runtime.logger.log(Severity.ERROR, "Error Code 1: Cuda Runtime (no kernel for you)")
+            return False
+        if self.config is not None and self.config.cache is not None:
+            self.config.cache.batches.add(self.shape[0])
+        function = HOST_FUNCTION(self._kernel(self.shape, dict(self.addresses), self.state))
+        kept.append(function)
+        return cuda.cuLaunchHostFunc(stream, ctypes.cast(function, ctypes.c_void_p), None) == 0
+
+    def _kernel(self, shape: tuple[int, ...], addresses: dict[str, int], state: int) -> Callable[[object], None]:
+        session = self.engine.session
+        now = weakref.ref(self)
+
+        def compute(_: object) -> None:
+            context = now()
+            if context is None or context.state != state:
+                tell("work was launched whose execution context is gone or has changed since")
+                return
+            source = session.get_inputs()[0]
+            images = on_device(addresses[source.name], shape, DTYPES[source.type])
+            if images is None:
+                return
+            for spec, value in zip(session.get_outputs(), session.run(None, {source.name: images}), strict=True):
+                target = on_device(addresses[spec.name], value.shape, DTYPES[spec.type])
+                if target is not None:
+                    target[...] = value
+
+        return compute
+
+
+def on_device(address: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray | None:
+    """Device memory as an array; None, and a line in the shim's report, where it is too small or not there."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    where = cuda.shim_translate(address, size)
+    if not where:
+        return None
+    return np.frombuffer((ctypes.c_char * size).from_address(where), dtype).reshape(shape)
+
+
+def as_module(name: str, version: str) -> ModuleType:
+    """A module that stands for the TensorRT called `name`."""
+    module = ModuleType(name)
+    module.__dict__.update(
+        __version__=version, ILogger=Logger, Runtime=Runtime, CudaGraphStrategy=CudaGraphStrategy, Engine=Engine
+    )
+    return module

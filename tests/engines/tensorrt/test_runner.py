@@ -1,0 +1,119 @@
+"""Plans on a GPU: real pycuda on a CUDA driver of host memory. tests/cuda_shim/README.md says what this proves."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cuda_shim.build import build_pycuda, build_shim
+from onnx import TensorProto, helper
+
+from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
+from evodeploy.engines.tensorrt.sidecar import PlanRecord, Profile, write_sidecar
+from evodeploy.files import sha256
+from evodeploy.onnx_files import write_onnx
+
+SHIM = Path(__file__).parents[2] / "cuda_shim"
+
+
+@pytest.fixture(scope="session")
+def libraries(pytestconfig, tmp_path_factory):
+    """The folders of pycuda and of libcuda.so.1; pycuda is compiled once for this checkout."""
+    if shutil.which("g++") is None:
+        pytest.skip("pycuda comes as source, and here is no g++ to compile it")
+    pycuda = build_pycuda(pytestconfig.cache.mkdir("cuda-shim"))
+    folder = tmp_path_factory.mktemp("shim")
+    build_shim(pycuda, folder)
+    return pycuda, folder
+
+
+@pytest.fixture
+def plan(tmp_path, small_onnx):
+    """A function that writes a plan as the fake reads it, with its record."""
+
+    def write(profiles=((1, 4, 16),), content=None, onnx=small_onnx, **changes):
+        path = tmp_path / "small.engine"
+        path.write_text(content or json.dumps({"onnx": str(onnx), "profiles": profiles}))
+        with OnnxRuntimeEngine(onnx) as engine:
+            inputs, outputs, info = engine.inputs, engine.outputs, engine.info
+        record = PlanRecord(
+            runtime="tensorrt", runtime_version="10.13.0.35", targets=(), precision="fp32",
+            profile=Profile(*profiles[0]), inputs=inputs, outputs=outputs, model=info, source="small.onnx",
+            source_sha256=sha256(onnx), plan_sha256=sha256(path), plan_bytes=path.stat().st_size,
+            architecture="sm89",
+        )  # fmt: skip
+        write_sidecar(PlanRecord(**{**vars(record), **changes}), path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def on_shim(libraries, small_onnx, tmp_path):
+    """Run a case of cuda_shim/cases.py in a process of its own; what the shim found wrong, line by line, and stderr."""
+    pycuda, folder = libraries
+
+    def run(case, plan, onnx=small_onnx):
+        report = tmp_path / "report"
+        paths = [str(pycuda), str(SHIM), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            "LD_LIBRARY_PATH": str(folder),
+            "SHIM_REPORT": str(report),
+        }
+        command = [sys.executable, str(SHIM / "cases.py"), case, str(plan), str(onnx)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return report.read_text().splitlines(), done.stderr
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "case", ["batches_in_turn", "streamed", "several_threads", "resident", "graphs", "beside_torch", "no_room",
+             "failing_enqueue", "context_lost", "left_open"],
+)  # fmt: skip
+def test_on_the_shim(on_shim, plan, case):
+    assert on_shim(case, plan()) == ([], "")
+
+
+def test_the_narrowest_profile_that_fits_is_taken_and_gaps_are_refused(on_shim, plan):
+    assert on_shim("gaps_between_profiles", plan([[1, 1, 1], [8, 12, 16], [8, 8, 8]])) == ([], "")
+
+
+def test_rtx_keeps_finished_kernels_and_records_graphs_by_itself(on_shim, plan):
+    path = plan(runtime="tensorrt-rtx", runtime_version="1.7.1.116", targets=("sm86", "sm89"))
+    assert on_shim("rtx_cache_and_graphs", path) == ([], "")
+
+
+def test_tensors_have_the_types_that_the_record_says(on_shim, plan, tmp_path):
+    shape = ["batch", 3, 4, 4]
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["images", "images"], ["scaled"]),
+         helper.make_node("ArgMax", ["scaled"], ["best"], axis=1, keepdims=0)],
+        "half",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT16, shape)],
+        [helper.make_tensor_value_info("scaled", TensorProto.FLOAT16, shape),
+         helper.make_tensor_value_info("best", TensorProto.INT64, ["batch", 4, 4])],
+    )  # fmt: skip
+    path = tmp_path / "half.onnx"
+    write_onnx(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    assert on_shim("half_precision", plan(onnx=path), path) == ([], "")
+
+
+def test_the_shim_tells_every_mistake(on_shim, plan):
+    on_shim("misuse", plan())
+
+
+def test_a_plan_that_tensorrt_refuses(on_shim, plan):
+    assert on_shim("bad_plan", plan(content="no plan")) == ([], "")
+
+
+def test_a_plan_for_another_gpu(on_shim, plan):
+    assert on_shim("another_gpu", plan(architecture="sm86")) == ([], "")
