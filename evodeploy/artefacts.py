@@ -52,7 +52,7 @@ def open_artefact(
     if engine not in (None, "torch", "torch-compile"):
         raise UsageError(f"the engine '{engine}' does not run checkpoints ({path}): export it first")
     options = options or EngineOptions()
-    check_honoured(engine or "torch", frozenset({"threads", "device"}), options)
+    check_honoured(engine or "torch", frozenset({"threads", "device", "precision"}), options)
     with needs("export"):
         from evodeploy.export.deployed import torch_engine
         from evodeploy.models.checkpoint import load_checkpoint, load_checkpoint_like

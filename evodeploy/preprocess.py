@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +40,20 @@ def prepared_folder(folder: Path, info: ModelInfo) -> NDArray[np.float32]:
 
     Raises UsageError where there is none, BadFileError for one that cannot be read.
     """
+    return prepared(image_paths(folder), info)
+
+
+def prepared(images: Iterable[ImageLike], info: ModelInfo) -> NDArray[np.float32]:
+    """`images`, at least one, prepared for a model: float32 (N, 3, size, size); raises as `open_image` does."""
+    return np.stack([prepare(open_image(image), info.image_size, info.preprocessing) for image in images])
+
+
+def image_paths(folder: Path) -> list[Path]:
+    """Every image below `folder`, sorted; raises UsageError where there is none."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
         raise UsageError(f"{folder} holds no images: expected {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return np.stack([prepare(open_image(path), info.image_size, info.preprocessing) for path in paths])
+    return paths
 
 
 def open_image(source: ImageLike) -> Image.Image:

@@ -26,7 +26,7 @@ ALLOWED = {
     "predictor": {"artefacts", "engines", "preprocess"},
     "agreement": {"engines"},
     "verification": {"agreement", "artefacts", "engines", "preprocess"},
-    "bench": {"artefacts", "engines", "export", "models"},
+    "bench": {"agreement", "artefacts", "engines", "export", "models", "predictor", "preprocess"},
     "batch": {"predictor", "preprocess"},
     "repository": {"artefacts", "engines"},
     "describe": {"artefacts", "engines", "models"},

@@ -1,23 +1,24 @@
-"""What a bench compares: each engine on the model and on its dense twin."""
+"""What a bench compares: each engine in each precision, on the model and on its dense twin."""
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn, cast
 
-from evodeploy.artefacts import family_of, kind_of
+from evodeploy.bench.environment import cpu_flags
+from evodeploy.bench.flops import flops_of_onnx
+from evodeploy.bench.subject import Subject
 from evodeploy.engines.base import Engine
-from evodeploy.engines.registry import open_engine
+from evodeploy.engines.registry import RUNTIMES, open_engine
+from evodeploy.engines.tensorrt.driver import driver_problem
 from evodeploy.engines.tensorrt.sidecar import read_sidecar
 from evodeploy.errors import MissingExtraError, UnavailableError, UsageError, needs
-from evodeploy.files import sha256
-from evodeploy.onnx_files import info_of, read_onnx
+from evodeploy.onnx_files import precision_of, read_onnx
 from evodeploy.specs import EngineOptions, Precision
 
 if TYPE_CHECKING:
@@ -25,17 +26,17 @@ if TYPE_CHECKING:
 
 Role = Literal["evo", "dense"]
 TORCH_ENGINES = ("torch", "torch-compile")
-ONNX_ENGINES = ("onnxruntime", "openvino")
-ENGINES = (*TORCH_ENGINES, *ONNX_ENGINES, "tensorrt")
-DEFAULT_MODEL = "evo_deit_small_patch16_224"
+ENGINES = (*TORCH_ENGINES, *RUNTIMES)
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 
 
 @dataclass(frozen=True)
 class Candidate:
     """One row to be: an engine on the model (`evo`) or on its twin that keeps every token (`dense`).
 
-    `precision` is what is known before it is opened. `open` gives the engine, or raises UnavailableError with the
-    reason why this machine has none.
+    `precision` is what it computes in, None where that is known only once it is opened; `flops` is what the matrix
+    products of one image take, None where that cannot be counted. `open` gives the engine, or raises UnavailableError
+    with the reason why this machine has none.
     """
 
     engine: str
@@ -43,89 +44,78 @@ class Candidate:
     precision: Precision | None
     artefact: str
     open: Callable[[], Engine]
+    cuda_graph: bool = False
+    flops: float | None = None
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is measured: the network, or why there is none; the ONNX files and plans given; what was assumed."""
+class _Onnx:
+    """An ONNX file of one role: what its weights are stored as, where that can be read, and the work of one image."""
 
-    name: str
+    path: Path
+    precision: Precision | None
+    flops: float | None
+
+
+@dataclass(frozen=True)
+class _Side:
+    """The model or its twin, and all that its rows are made of."""
+
+    role: Role
     model: LoadedModel | None
-    no_model: str
-    onnx: tuple[Path, ...]
+    onnx: tuple[_Onnx, ...]
     plans: tuple[Path, ...]
-    notes: tuple[str, ...]
+    flops: float | None
+    no_model: str
 
 
-def subject_of(paths: Sequence[Path], model_name: str | None = None) -> Subject:
-    """The subject of a bench over `paths`: the checkpoint, ONNX files and engines of one model.
-
-    With an ONNX come the engines that were built from it, and the checkpoint that it was exported from, where they lie
-    beside it; without a checkpoint, random weights of the same sizes, which are as fast. With no paths at all, the
-    published model called `model_name` is taken so.
-    """
-    checkpoints = [path for path in paths if kind_of(path) == "checkpoint"]
-    onnx = tuple(path for path in paths if kind_of(path) == "onnx")
-    plans = tuple(path for path in paths if kind_of(path) == "engine")
-    if len(checkpoints) > 1:
-        raise UsageError(f"{len(checkpoints)} checkpoints given, expected one: bench them one after another")
-    try:
-        model, note = _model(checkpoints, onnx, plans, model_name)
-    except MissingExtraError as error:
-        if not paths or checkpoints:
-            raise
-        model, note = None, str(error)
-    notes = [note] if note else []
-    if onnx and not plans and model is not None:
-        plans = family_of(onnx[0]).engines
-        notes += [f"{path.name}, which was built from {onnx[0].name}, is taken too" for path in plans]
-    name = model.config.name if model else paths[0].stem
-    return Subject(name, model, "" if model else note, onnx, plans, tuple(notes))
+def usual_engines(subject: Subject) -> tuple[str, ...]:
+    """PyTorch, every runtime that is installed and has its device here, and those that run the plans at hand."""
+    plans, gpu = {path.suffix for path in subject.plans}, driver_problem() is None
+    runtimes = [
+        name
+        for name, runtime in RUNTIMES.items()
+        if runtime.suffix in plans or (runtime.installed and (gpu or not runtime.on_gpu))
+    ]
+    return (*TORCH_ENGINES, *runtimes)
 
 
-def _model(
-    checkpoints: list[Path], onnx: tuple[Path, ...], plans: tuple[Path, ...], name: str | None
-) -> tuple[LoadedModel | None, str]:
-    with needs("export"):
-        from evodeploy.models.checkpoint import load_checkpoint, load_checkpoint_like, random_model
-        from evodeploy.models.zoo import ZOO, named, with_selection
-
-    info = info_of(read_onnx(onnx[0])) if onnx else read_sidecar(plans[0]).model if plans else None
-    if checkpoints:
-        if info is not None and info.source_sha256 == sha256(checkpoints[0]):
-            return load_checkpoint_like(checkpoints[0], info, name), ""
-        return load_checkpoint(checkpoints[0], model=name), ""
-    if info is not None:
-        source = family_of(onnx[0]).checkpoint if onnx else None
-        if source is not None:
-            model = load_checkpoint_like(source, info)
-            return model, f"{source.name}, which {onnx[0].name} was exported from, is taken for the PyTorch rows"
-        name = name or info.model
-        if name not in ZOO:
-            return None, f"the checkpoint of {info.model} is not given and not beside its export"
-        config = dataclasses.replace(named(name), image_size=info.image_size)
-        model = random_model(with_selection(config, info.keep_ratios, info.selection, info.stages or None))
-        return model, "no checkpoint is given: the rows that need one run on random weights, which are as fast"
-    if name is None and (onnx or plans):
-        return None, f"{(onnx or plans)[0].name} does not say what model it is: name it with --model"
-    return random_model(named(name or DEFAULT_MODEL)), f"{name or DEFAULT_MODEL} with random weights, which are as fast"
+def usual_precisions() -> tuple[Precision, ...]:
+    """FP32, and the reduced precision that this machine computes fast: FP16 on a GPU, BF16 where the CPU has it."""
+    if driver_problem() is None:
+        return ("fp32", "fp16")
+    return ("fp32", "bf16") if {"avx512_bf16", "amx_bf16"} & cpu_flags() else ("fp32",)
 
 
 @contextmanager
-def candidates_of(subject: Subject, engines: Sequence[str], threads: int) -> Iterator[list[Candidate]]:
-    """All rows that `engines` ask for, in their order, the model's before the twin's.
+def candidates_of(
+    subject: Subject, engines: Sequence[str], precisions: Sequence[str], threads: int
+) -> Iterator[list[Candidate]]:
+    """All rows that `engines` and `precisions` ask for, in their order, the model's before the twin's.
 
-    ONNX files that are wanted and were not given are exported into a folder that lives as long as this context.
+    A plan and an ONNX file of reduced precision are run as they are. ONNX files that are wanted and were not given are
+    exported into a folder that lives as long as this context.
     """
-    unknown = [name for name in engines if name not in ENGINES]
-    if unknown:
-        raise UsageError(f"no engine is called '{unknown[0]}': expected some of {', '.join(ENGINES)}")
+    _check("engine", engines, ENGINES)
+    _check("precision", precisions, PRECISIONS)
+    chosen = cast("tuple[Precision, ...]", tuple(precisions))
     with tempfile.TemporaryDirectory(prefix="evodeploy-bench-") as folder:
-        rows = list(_rows(subject, "evo", subject.model, subject.onnx, engines, threads, Path(folder)))
+        wanted = any(_runs_onnx(name) for name in engines)
+        sides = [_side(subject, "evo", subject.model, subject.onnx, subject.plans, wanted, Path(folder))]
         twin = _twin(subject.model)
         if twin is not None or subject.model is None:
-            rows += _rows(subject, "dense", twin, (), engines, threads, Path(folder))
-        yield rows
+            sides.append(_side(subject, "dense", twin, (), (), wanted, Path(folder)))
+        yield [row for side in sides for name in engines for row in _rows(name, side, chosen, threads)]
+
+
+def _check(what: str, asked: Sequence[str], known: Sequence[str]) -> None:
+    unknown = [name for name in asked if name not in known]
+    if unknown:
+        raise UsageError(f"no {what} is called '{unknown[0]}': expected some of {', '.join(known)}")
+
+
+def _runs_onnx(engine: str) -> bool:
+    return engine in RUNTIMES and RUNTIMES[engine].suffix == ".onnx"
 
 
 def _twin(model: LoadedModel | None) -> LoadedModel | None:
@@ -138,31 +128,19 @@ def _twin(model: LoadedModel | None) -> LoadedModel | None:
     return reconfigured(model, dense_twin(model.config))
 
 
-def _rows(
+def _side(
     subject: Subject,
     role: Role,
     model: LoadedModel | None,
-    onnx: tuple[Path, ...],
-    engines: Sequence[str],
-    threads: int,
+    given: tuple[Path, ...],
+    plans: tuple[Path, ...],
+    wanted: bool,
     folder: Path,
-) -> Iterator[Candidate]:
-    if model is not None and not onnx and set(engines) & set(ONNX_ENGINES):
-        onnx = (_exported(model, folder / f"{role}.onnx"),)
-    for name in engines:
-        if name in TORCH_ENGINES:
-            yield Candidate(name, role, "fp32", "", partial(_torch_engine, name, model, subject, threads))
-        elif name in ONNX_ENGINES:
-            for path in onnx:
-                yield _file_candidate(name, role, path, None, threads)
-            if not onnx:
-                yield Candidate(name, role, None, "", partial(_refuse, subject.no_model))
-        elif role == "evo":
-            for path in subject.plans:
-                yield _file_candidate(name, role, path, read_sidecar(path).precision, threads)
-            if not subject.plans:
-                reason = "no engine is given or lies beside the ONNX it was built from: see `evodeploy build-engine`"
-                yield Candidate(name, role, None, "", partial(_refuse, reason))
+) -> _Side:
+    if model is not None and not given and wanted:
+        given = (_exported(model, folder / f"{role}.onnx"),)
+    files = tuple(_read(path) for path in given)
+    return _Side(role, model, files, plans, files[0].flops if files else _counted(model), subject.no_model)
 
 
 def _exported(model: LoadedModel, path: Path) -> Path:
@@ -174,16 +152,75 @@ def _exported(model: LoadedModel, path: Path) -> Path:
     return path
 
 
-def _torch_engine(name: str, model: LoadedModel | None, subject: Subject, threads: int) -> Engine:
+def _read(path: Path) -> _Onnx:
+    try:
+        proto = read_onnx(path)
+    except MissingExtraError:  # runtimes read the file without this package
+        return _Onnx(path, None, None)
+    return _Onnx(path, precision_of(proto), flops_of_onnx(proto))
+
+
+def _counted(model: LoadedModel | None) -> float | None:
+    """What one image takes, counted on the network itself where no graph of it is at hand."""
     if model is None:
-        _refuse(subject.no_model)
+        return None
+    from evodeploy.models.cost import cost_of
+
+    return 2e9 * cost_of(model.config).gflops
+
+
+def _rows(name: str, side: _Side, precisions: Sequence[Precision], threads: int) -> Iterator[Candidate]:
+    if name in TORCH_ENGINES:
+        for precision in precisions:
+            opened = partial(_torch_engine, name, side, EngineOptions(threads, precision=_unless_fp32(precision)))
+            yield Candidate(name, side.role, precision, "", opened, flops=side.flops)
+    elif _runs_onnx(name):
+        for file in side.onnx:
+            yield from _file_rows(name, side.role, file, precisions, threads)
+        if not side.onnx:
+            yield Candidate(name, side.role, None, "", partial(_refuse, side.no_model))
+    elif side.role == "evo":
+        for path in side.plans:
+            file = _Onnx(path, read_sidecar(path).precision, side.flops)
+            yield from _file_rows(name, side.role, file, (), threads)
+        if not side.plans:
+            reason = "no engine is given or lies beside the ONNX it was built from: see `evodeploy build-engine`"
+            yield Candidate(name, side.role, None, "", partial(_refuse, reason))
+
+
+def _file_rows(
+    name: str, role: Role, file: _Onnx, precisions: Sequence[Precision], threads: int
+) -> Iterator[Candidate]:
+    """The rows of one file: in each precision that its engine can be told, with CUDA graphs and without."""
+    honours = RUNTIMES[name].honours
+    row = partial(Candidate, name, role, artefact=file.path.name, flops=file.flops)
+    if file.precision not in (None, "fp32") or not precisions:
+        told: list[Precision | None] = [None]
+    elif "precision" in honours:
+        told = [_unless_fp32(precision) for precision in precisions]
+    elif "fp32" in precisions:
+        told = [None]
+    else:
+        reason = f"{name} computes an FP32 file in FP32 only, which is not among the precisions asked for"
+        yield row(precision="fp32", open=partial(_refuse, reason))
+        return
+    for precision in told:
+        for graph in (False, True) if "cuda_graph" in honours and driver_problem() is None else (False,):
+            options = EngineOptions(threads, precision=precision, cuda_graph=graph)
+            opened = partial(open_engine, file.path, name, options)
+            yield row(precision=precision or file.precision, open=opened, cuda_graph=graph)
+
+
+def _unless_fp32(precision: Precision) -> Precision | None:
+    return None if precision == "fp32" else precision
+
+
+def _torch_engine(name: str, side: _Side, options: EngineOptions) -> Engine:
+    if side.model is None:
+        _refuse(side.no_model)
     from evodeploy.export.deployed import torch_engine
 
-    return torch_engine(model, compiled=name == "torch-compile", options=EngineOptions(threads))
-
-
-def _file_candidate(name: str, role: Role, path: Path, precision: Precision | None, threads: int) -> Candidate:
-    return Candidate(name, role, precision, path.name, partial(open_engine, path, name, EngineOptions(threads)))
+    return torch_engine(side.model, compiled=name == "torch-compile", options=options)
 
 
 def _refuse(reason: str) -> NoReturn:

@@ -2,31 +2,59 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
+from evodeploy.bench.intervals import FEWEST, Interval, median_interval, quantile, trend_probability
 from evodeploy.engines.base import Array
+from evodeploy.errors import UsageError
 
 SETTLE = 0.002  # seconds between candidates, for the last one's worker threads to stop spinning
+STABLE = 0.02  # warm: when two more runs do not lower the fastest by more than this share
+PATIENCE = 10  # times the warm-up's time, after which a candidate that still gets faster is measured as it is
+
+# What makes a timing unstable: its standard deviation relative to its mean, and how far it drifts from start to end.
+LARGEST_CV = 0.1
+LARGEST_DRIFT = 0.05
+
+Clock = Callable[[], float]  # runs a candidate once and returns the seconds it took
+Stop = Literal["precise", "time"]
 
 
 @dataclass(frozen=True)
 class Budget:
-    """When measuring ends: after `seconds` for each candidate, but not before `rounds`."""
+    """When measuring ends; times are in seconds of each candidate.
 
-    seconds: float = 3.0
-    rounds: int = 5
+    After `rounds` rounds and `min_seconds`, once every median is known to `precision` (the width of its 95 % interval,
+    relative to it), or after `seconds` however wide they are. `rounds` are always run.
+    """
+
+    seconds: float = 5.0
+    rounds: int = 10
+    precision: float = 0.02
+    min_seconds: float = 1.0
     warmup_seconds: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Refuse what no measurement can keep to: raises UsageError."""
+        if self.rounds < FEWEST:
+            raise UsageError(f"{self.rounds} rounds are too few for a confidence interval: expected {FEWEST} or more")
+        if self.min_seconds > self.seconds:
+            raise UsageError(f"at least {self.min_seconds:g} s of at most {self.seconds:g} s: raise the latter")
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds that each run of one candidate took, in order; warm-up runs apart."""
+    """Seconds that each run of one candidate took, in order; warm-up runs apart, and whether they became stable."""
 
     samples: tuple[float, ...]
     warmup: tuple[float, ...]
+    settled: bool = True
 
     @property
     def median(self) -> float:
@@ -34,38 +62,107 @@ class Timing:
         return statistics.median(self.samples)
 
     @property
+    def interval(self) -> Interval:
+        """The median in seconds with its 95 % confidence interval."""
+        return median_interval(self.samples)
+
+    @property
     def p90(self) -> float:
         """Nine runs in ten took no longer, in seconds."""
-        return statistics.quantiles(self.samples, n=10, method="inclusive")[-1]
+        return quantile(self.samples, 0.9)
+
+    @property
+    def p99(self) -> float:
+        """Ninety-nine runs in a hundred took no longer, in seconds."""
+        return quantile(self.samples, 0.99)
 
     @property
     def spread(self) -> float:
         """The middle half of the runs, relative to the median: (Q3 - Q1) / median."""
-        first, _, third = statistics.quantiles(self.samples, n=4, method="inclusive")
-        return (third - first) / self.median
+        return (quantile(self.samples, 0.75) - quantile(self.samples, 0.25)) / self.median
+
+    @property
+    def cv(self) -> float:
+        """The coefficient of variation: standard deviation over mean."""
+        return statistics.stdev(self.samples) / statistics.mean(self.samples)
+
+    @property
+    def drift(self) -> float:
+        """How much slower the last third of the runs was than the first, by medians; 0.05 is five per cent."""
+        third = math.ceil(len(self.samples) / 3)
+        return statistics.median(self.samples[-third:]) / statistics.median(self.samples[:third]) - 1
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Why the figures should not be trusted, if they should not."""
+        found = []
+        if not self.settled:
+            found.append("still getting faster after the warm-up")
+        if self.cv > LARGEST_CV:
+            found.append(f"runs vary by {self.cv:.0%} (standard deviation over mean)")
+        if abs(self.drift) > LARGEST_DRIFT and trend_probability(self.samples) < 0.01:
+            found.append(
+                f"runs {'slow down' if self.drift > 0 else 'speed up'} by {abs(self.drift):.0%} while measured"
+            )
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Timings of all candidates in their order, and why measuring stopped."""
+
+    timings: tuple[Timing, ...]
+    stopped: Stop
+
+
+def wall_clock(run: Callable[[Array], object], images: Array) -> Clock:
+    """A clock of `run` on `images` by this host's own time, what it returns included."""
+    return partial(_timed, run, images)
 
 
 def interleaved(runs: Sequence[Callable[[Array], object]], images: Array, budget: Budget) -> list[Timing]:
-    """Time each of `runs` on `images`, in rounds A B C A B C …, after warming each up."""
-    warmups = [_warm_up(run, images, budget) for run in runs]
-    samples: list[list[float]] = [[] for _ in runs]
-    spent = 0.0
-    while len(samples[0]) < budget.rounds or spent < budget.seconds * len(runs):
-        for run, taken in zip(runs, samples, strict=True):
-            taken.append(_timed(run, images))
+    """Time each of `runs` on the same `images` by the host's time, as `measured` does."""
+    return list(measured([wall_clock(run, images) for run in runs], budget).timings)
+
+
+def measured(clocks: Sequence[Clock], budget: Budget) -> Measurement:
+    """Warm each of `clocks` up, then run them in rounds A B C A B C … until `budget` says enough."""
+    warmups = [_warm_up(clock, budget.warmup_seconds) for clock in clocks]
+    samples: list[list[float]] = [[] for _ in clocks]
+    spent, rounds, next_look = 0.0, 0, budget.rounds
+    stopped: Stop = "time"
+    while rounds < budget.rounds or spent < budget.seconds * len(clocks):
+        for clock, taken in zip(clocks, samples, strict=True):
+            time.sleep(SETTLE)
+            taken.append(clock())
             spent += taken[-1]
-    return [Timing(tuple(taken), tuple(warm)) for taken, warm in zip(samples, warmups, strict=True)]
+        rounds += 1
+        if rounds >= next_look and spent >= budget.min_seconds * len(clocks):
+            if all(median_interval(taken).width <= budget.precision for taken in samples):
+                stopped = "precise"
+                break
+            next_look = math.ceil(rounds * 1.1)  # looking sorts all samples
+    timings = tuple(
+        Timing(tuple(taken), tuple(warm), settled) for taken, (warm, settled) in zip(samples, warmups, strict=True)
+    )
+    return Measurement(timings, stopped)
 
 
-def _warm_up(run: Callable[[Array], object], images: Array, budget: Budget) -> list[float]:
-    taken = [_timed(run, images)]  # the first run may compile or allocate, and does not count as warm
-    while len(taken) < 2 or sum(taken[1:]) < budget.warmup_seconds:
-        taken.append(_timed(run, images))
-    return taken
+def _warm_up(clock: Clock, seconds: float) -> tuple[list[float], bool]:
+    """Run until `seconds` are over and the fastest run stays the fastest; the runs, and whether that was reached."""
+    taken = [clock()]  # the first run may compile or allocate, and does not count as warm
+    spent = 0.0
+    settled = False
+    while len(taken) < 4 or spent < (seconds if settled else PATIENCE * seconds):
+        time.sleep(SETTLE)
+        taken.append(clock())
+        spent += taken[-1]
+        warm = taken[1:]
+        settled = len(warm) > 2 and min(warm[-2:]) > min(warm[:-2]) * (1 - STABLE)
+    return taken, settled
 
 
 def _timed(run: Callable[[Array], object], images: Array) -> float:
-    time.sleep(SETTLE)
     start = time.perf_counter()
     run(images)
     return time.perf_counter() - start

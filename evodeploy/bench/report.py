@@ -1,82 +1,95 @@
-"""A bench's rows as JSON and as a table."""
+"""All that one bench found, and what follows from it."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from rich.table import Table
-
-from evodeploy.bench.candidates import Subject
 from evodeploy.bench.environment import Environment
+from evodeploy.bench.measure import Budget
 from evodeploy.bench.run import Row
+from evodeploy.bench.speedups import crossovers, over_eager
+from evodeploy.bench.stages import EndToEnd
+from evodeploy.bench.subject import Subject
+from evodeploy.specs import Precision
 
-SCHEMA = 1
-
-
-def as_json(subject: Subject, rows: Sequence[Row], machine: Environment) -> dict[str, Any]:
-    """One document: what was measured, on what, and one object a row under `results`; times are in milliseconds."""
-    return {
-        "schema": SCHEMA,
-        "model": subject.name,
-        "notes": list(subject.notes),
-        "environment": dataclasses.asdict(machine),
-        "results": [_result(row) for row in rows],
-    }
+Peaks = dict[tuple[str, Precision], float]
 
 
-def _result(row: Row) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "engine": row.engine,
-        "model": row.role,
-        "precision": row.precision,
-        "artefact": row.artefact,
-        "device": row.device,
-        "batch": row.batch,
-        "status": "ok" if row.timing else "unavailable",
-    }
-    if row.timing is None:
-        return values | {"reason": row.reason}
-    return values | {
-        "images_per_second": row.images_per_second,
-        "ratio_to_torch": row.ratio,
-        "median_ms": row.timing.median * 1e3,
-        "p90_ms": row.timing.p90 * 1e3,
-        "spread": row.timing.spread,
-        "samples_ms": [sample * 1e3 for sample in row.timing.samples],
-        "warmup_ms": [sample * 1e3 for sample in row.timing.warmup],
-    }
+@dataclass(frozen=True)
+class Report:
+    """Of which model, on what machine, by which budget; `peaks` are operations a second by device and precision."""
+
+    subject: Subject
+    environment: Environment
+    budget: Budget
+    rows: tuple[Row, ...]
+    peaks: Peaks
+    end_to_end: tuple[EndToEnd, ...] = ()
+
+    @property
+    def wrong(self) -> tuple[Row, ...]:
+        """Rows that were timed and compute something else than they should."""
+        return tuple(row for row in self.rows if row.wrong)
+
+    def operations_per_second(self, row: Row) -> float | None:
+        """What the row's matrix products come to, a multiply-add counted as two."""
+        speed = row.images_per_second
+        return None if speed is None or row.candidate.flops is None else speed.value * row.candidate.flops
+
+    def share_of_peak(self, row: Row) -> float | None:
+        """How much of the fastest matrix product of this machine and precision the row reaches (MFU)."""
+        achieved, precision = self.operations_per_second(row), row.precision
+        peak = self.peaks.get((row.device, precision)) if precision else None
+        return None if achieved is None or peak is None else achieved / peak
+
+    def name(self, row: Row) -> str:
+        """The row's label, with its file where several of a kind are compared."""
+        peers = {other.candidate.artefact for other in self.rows if other.label == row.label}
+        peers = {artefact for artefact in peers if artefact not in ("evo.onnx", "dense.onnx")}
+        return f"{row.label} {row.candidate.artefact}" if len(peers) > 1 else row.label
 
 
-def as_table(rows: Sequence[Row]) -> Table:
-    """One line a row, the batch sizes apart; rows that could not run say why under the table (`reasons`)."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("batch", "engine", "model", "precision", "img/s", "× torch", "median ms", "p90 ms", "spread"):
-        table.add_column(heading, justify="left" if heading in ("engine", "model", "precision") else "right")
-    previous = None
-    for row in rows:
-        if previous is not None and row.batch != previous:
-            table.add_section()
-            table.add_row()
-        previous = row.batch
-        first = [str(row.batch), row.engine, row.role, row.precision]
-        if row.timing is None:
-            table.add_row(*first, "–", "–", "–", "–", "–", style="dim")
-            continue
-        ratio = "–" if row.ratio is None else f"{row.ratio:.2f}"
-        timing = row.timing
-        table.add_row(
-            *first,
-            f"{row.images_per_second:.1f}",
-            ratio,
-            f"{timing.median * 1e3:.1f}",
-            f"{timing.p90 * 1e3:.1f}",
-            f"{timing.spread:.1%}",
+def headlines(report: Report) -> Iterator[str]:
+    """The bench in sentences: the fastest at each batch, and where selection pays."""
+    for batch in dict.fromkeys(row.asked for row in report.rows):
+        evo = [row for row in report.rows if row.asked == batch and row.candidate.role == "evo" and not row.wrong]
+        speeds = {row: speed.value for row in evo if (speed := row.images_per_second)}
+        if speeds:
+            best = max(speeds, key=lambda row: speeds[row])
+            ratio = over_eager(best, report.rows)
+            over = f", {ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f}) × PyTorch eager" if ratio else ""
+            yield f"fastest at batch {batch}: {report.name(best)}, {speeds[best]:.1f} img/s{over}"
+    pays: dict[str, list[str]] = {}
+    for crossover in crossovers(report.rows):
+        pays.setdefault(crossover.sentence, []).append(crossover.label)
+    yield from (f"{sentence}: {', '.join(labels)}" for sentence, labels in pays.items())
+
+
+def cautions(report: Report) -> Iterator[str]:
+    """What is wrong, unstable, halved or missing, each said once."""
+    told = []
+    for row in report.rows:
+        where = f"{report.name(row)} ({row.candidate.role})"
+        at = f"batch {row.asked}: {where}"
+        if row.reason:
+            told.append(f"{where}: {row.reason}")
+        if row.wrong and row.verdict is not None:
+            told.append(f"WRONG: {at}: {row.verdict}")
+        if row.batch < row.asked:
+            told.append(f"{at} ran out of memory and was run at batch {row.batch}")
+    told += [f"{stages.label}, from files to labels: {stages.reason}" for stages in report.end_to_end if stages.reason]
+    yield from dict.fromkeys(told)
+    unstable = [(row, row.timing) for row in report.rows if row.timing and row.timing.warnings]
+    if unstable:
+        row, timing = max(unstable, key=lambda pair: pair[1].cv)
+        yield (
+            f"{len(unstable)} of {len(report.rows)} rows are unstable (img/s marked !), {report.name(row)} at batch "
+            f"{row.asked} the most: {', '.join(timing.warnings)}"
         )
-    return table
-
-
-def reasons(rows: Sequence[Row]) -> list[str]:
-    """Why rows are empty, each said once."""
-    return list(dict.fromkeys(f"{row.engine} ({row.role}): {row.reason}" for row in rows if row.timing is None))
+    late = [str(batch) for batch in dict.fromkeys(row.asked for row in report.rows if row.stopped == "time")]
+    if late:
+        yield (
+            f"batch {', '.join(late)}: the time was spent before every median was known to "
+            f"{report.budget.precision:.1%}: --seconds raises it"
+        )

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evodeploy.cli.console import Force, Json, Threads, note, result, result_json, show, working
+from evodeploy.cli import bench_compare
+from evodeploy.cli.console import Force, Json, Threads, columns, note, result, result_json, show, working
 from evodeploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from evodeploy.bench.report import Report
+
+SAMPLE = 64  # pictures of a folder that rows are run on and judged by
 
 
 def bench(
+    context: typer.Context,
     artefacts: Annotated[
         list[Path] | None,
         typer.Argument(help="A checkpoint, ONNX files, engines. Default: the newest export of this folder."),
@@ -21,50 +28,126 @@ def bench(
         str | None, typer.Option(help="A published model, with random weights where none are given.")
     ] = None,
     engines: Annotated[
-        str, typer.Option(help="What to compare.")
-    ] = "torch,torch-compile,onnxruntime,openvino,tensorrt",
+        str | None, typer.Option(help="What to compare. Default: torch, torch-compile, and what is installed.")
+    ] = None,
+    precisions: Annotated[
+        str | None,
+        typer.Option(help="What FP32 files are computed in. Default: fp32, and bf16 or fp16 where it is fast here."),
+    ] = None,
     batch: Annotated[str, typer.Option(help="Batch sizes.")] = "1,8,32",
-    seconds: Annotated[float, typer.Option(help="Measured time for each row, at least.", min=0)] = 3.0,
-    rounds: Annotated[int, typer.Option(help="Rounds, at least.", min=2)] = 5,
+    images: Annotated[
+        Path | None, typer.Option(help="A folder of pictures: run on them, and time files to labels too.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Measured time for each row, at most.", min=0)] = 5.0,
+    min_seconds: Annotated[
+        float | None, typer.Option(help="Measured time for each row, at least; 1 or --seconds by default.", min=0)
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds, at least.", min=6)] = 10,
+    precision_target: Annotated[
+        float, typer.Option(help="Stop once the 95 % interval of every median is narrower, relative to it.", min=0)
+    ] = 0.02,
     threads: Threads = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the JSON document here too.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the rows here, without samples.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a report with plots, one page that needs no network.")
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Compare two JSON documents, the old and the new, instead.")
+    ] = False,
+    min_change: bench_compare.MinChange = bench_compare.MIN_CHANGE,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Measure engines against PyTorch, and the model against its dense twin, in turn in one process."""
-    from evodeploy.bench.candidates import candidates_of, subject_of
+    """Measure engines against PyTorch, and the model against its dense twin, in turn in one process.
+
+    Ends with 1 where a row computes something else than PyTorch, or where --compare finds one slower.
+    """
+    if compare:
+        bench_compare.compare(context, artefacts or [], min_change, as_json)
+        return
+    bench_compare.refuse_without_compare(context)
+    from evodeploy.bench.candidates import candidates_of, usual_engines, usual_precisions
     from evodeploy.bench.environment import environment, usable_cores
     from evodeploy.bench.measure import Budget
-    from evodeploy.bench.report import as_json as report_json
-    from evodeploy.bench.report import as_table, reasons
+    from evodeploy.bench.peak import peaks
+    from evodeploy.bench.report import Report
     from evodeploy.bench.run import bench as run_bench
-    from evodeploy.files import check_output, replacing
+    from evodeploy.bench.stages import end_to_end
+    from evodeploy.bench.subject import subject_of
+    from evodeploy.files import check_output
+    from evodeploy.preprocess import image_paths, prepared
 
     batches = _batches(batch)
-    if output is not None:
-        check_output(output, force)
+    budget = Budget(seconds, rounds, precision_target, min(1.0, seconds) if min_seconds is None else min_seconds)
+    for path in (output, csv, html):
+        if path is not None:
+            check_output(path, force)
+    pictures = image_paths(images) if images else []
     threads = threads or usable_cores()
+    machine = environment(threads)
     subject = subject_of(artefacts or _newest(model), model)
+    if pictures and subject.info is None:
+        raise UsageError(f"{subject.name} does not say how images are prepared: leave out --images")
     for line in subject.notes:
         note(line)
+    names = engines.split(",") if engines else usual_engines(subject)
+    kinds = precisions.split(",") if precisions else usual_precisions()
+    sample = prepared(pictures[: max(SAMPLE, *batches)], subject.info) if pictures and subject.info else None
     with ExitStack() as stack:
         with working("preparing the model and its dense twin"):
-            candidates = stack.enter_context(candidates_of(subject, engines.split(","), threads))
-        rows = run_bench(candidates, batches, Budget(seconds, rounds), note)
-    machine = environment(threads)
-    document = report_json(subject, rows, machine)
-    if output is not None:
-        import json
+            candidates = stack.enter_context(candidates_of(subject, names, kinds, threads))
+        rows = run_bench(candidates, batches, budget, note, sample)
+        timed = [row for row in rows if row.timing and row.precision]
+        with working("measuring the machine's matrix products"):
+            best = peaks([(row.device, row.precision) for row in timed if row.precision], threads)
+        ended = {row.label: row.candidate for row in timed if row.candidate.role == "evo"}
+        stages = end_to_end(ended.items(), pictures, max(batches), seconds, note) if pictures else []
+    report = Report(subject, machine, budget, tuple(rows), best, tuple(stages))
+    _write(report, output, csv, html)
+    _tell(report, as_json)
+    if report.wrong:
+        raise typer.Exit(1)
 
-        with replacing(output) as draft:
-            draft.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+def _write(report: Report, output: Path | None, csv: Path | None, html: Path | None) -> None:
+    import json
+
+    from evodeploy.bench.document import as_csv, as_json
+    from evodeploy.bench.page import as_html
+    from evodeploy.files import replacing
+
+    texts = (
+        (output, lambda report: json.dumps(as_json(report), indent=1) + "\n"),
+        (csv, as_csv),
+        (html, as_html),
+    )
+    for path, text in texts:
+        if path is not None:
+            with replacing(path) as draft:
+                draft.write_text(text(report), encoding="utf-8")
+            note(f"wrote {path}")
+
+
+def _tell(report: Report, as_json: bool) -> None:
+    from evodeploy.bench.document import as_json as document
+    from evodeploy.bench.report import cautions, headlines
+    from evodeploy.bench.table import as_table, stages_table
+
     if as_json:
-        result_json(document)
+        result_json(document(report))
         return
-    result(f"{subject.name} on {machine.processor}, {threads} threads, runs interleaved")
-    result("evo: the model; dense: its twin that keeps every token; × torch: throughput over PyTorch eager on evo\n")
-    show(as_table(rows))
-    for line in reasons(rows):
+    machine = report.environment
+    result(f"{report.subject.name} on {machine.processor}, {machine.threads} threads, runs interleaved")
+    result("evo: the model; dense: its twin that keeps every token; eager: PyTorch eager in FP32 on evo\n")
+    show(as_table(report, columns()))
+    if report.end_to_end:
+        result("\nfrom files to labels, milliseconds of one image")
+        show(stages_table(report.end_to_end))
+    result("")
+    for line in headlines(report):
+        result(line)
+    for line in cautions(report):
         result(f"– {line}")
 
 

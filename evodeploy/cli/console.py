@@ -39,11 +39,18 @@ def result_json(document: Any) -> None:
     print(json.dumps(document, ensure_ascii=False, indent=1))
 
 
+def columns() -> int:
+    """How many characters a line on stdout holds: the terminal's, or 200 where it is none."""
+    from rich.console import Console
+
+    return Console().width if sys.stdout.isatty() else 200
+
+
 def show(what: RenderableType) -> None:
     """A table on stdout, as wide as it needs to be where stdout is no terminal."""
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(what)
+    Console(width=columns(), highlight=False).print(what)
 
 
 @contextlib.contextmanager

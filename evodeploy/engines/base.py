@@ -58,7 +58,7 @@ class Engine(ABC):
         """
         self._check_open()
         self._check(images)
-        with self._translated(len(images)):
+        with self.translated(len(images)):
             return self._run(np.ascontiguousarray(images))
 
     def run_many(self, batches: Iterable[Array]) -> Iterator[dict[str, Array]]:
@@ -77,6 +77,16 @@ class Engine(ABC):
         """
         return None
 
+    @contextmanager
+    def translated(self, batch: int) -> Iterator[None]:
+        """Say in our words what a runtime raises at a batch of so many."""
+        try:
+            yield
+        except EvodeployError:
+            raise
+        except Exception as error:
+            raise RuntimeFailedError(f"{self.name} failed at batch {batch}: {_first_line(error)}") from error
+
     def close(self) -> None:
         """Release what the engine holds; closing twice is harmless."""
         if not self._closed:
@@ -92,16 +102,6 @@ class Engine(ABC):
     def _check_open(self) -> None:
         if self._closed:
             raise UsageError(f"the {self.name} engine is closed: open it again")
-
-    @contextmanager
-    def _translated(self, batch: int) -> Iterator[None]:
-        """Say in our words what a runtime raises at a batch of so many."""
-        try:
-            yield
-        except EvodeployError:
-            raise
-        except Exception as error:
-            raise RuntimeFailedError(f"{self.name} failed at batch {batch}: {_first_line(error)}") from error
 
     def _check(self, images: object) -> None:
         spec = self.inputs[0]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from evodeploy.engines.base import Array, Engine
+from evodeploy.engines.base import Array, Engine, Resident
 from evodeploy.specs import BatchRange, ModelInfo, TensorSpec
 
 
@@ -18,7 +18,10 @@ def brightness_logits(images: Array, classes: int) -> Array:
 
 
 class FakeEngine(Engine):
-    """Answers with `compute`, or with `brightness_logits`; counts its calls."""
+    """Answers with `compute`, or with `brightness_logits`; counts its calls.
+
+    With `device_seconds` it pretends to run on a GPU, by whose clock each run takes so long.
+    """
 
     name = "fake"
 
@@ -27,13 +30,20 @@ class FakeEngine(Engine):
         info: ModelInfo,
         batch: BatchRange | None = None,
         compute: Callable[[Array], dict[str, Array]] | None = None,
+        device_seconds: float | None = None,
     ) -> None:
         self.info = info
         self.inputs = (TensorSpec("images", "float32", (None, 3, info.image_size, info.image_size)),)
         self.outputs = (TensorSpec("logits", "float32", (None, info.num_classes)),)
         self.batch = batch or BatchRange()
         self.calls = 0
+        self.device = "cpu" if device_seconds is None else "cuda:0"
+        self._device_seconds = device_seconds
         self._compute = compute or (lambda images: {"logits": brightness_logits(images, info.num_classes)})
+
+    def resident(self, images: Array) -> Resident | None:
+        """A batch that pretends to lie on the GPU, where this engine pretends to run on one."""
+        return None if self._device_seconds is None else _FakeResident(self, images, self._device_seconds)
 
     def _run(self, images: Array) -> dict[str, Array]:
         self.calls += 1
@@ -41,3 +51,19 @@ class FakeEngine(Engine):
 
     def _close(self) -> None:
         pass
+
+
+class _FakeResident(Resident):
+    def __init__(self, engine: FakeEngine, images: Array, seconds: float) -> None:
+        self._engine, self._images, self._seconds = engine, images, seconds
+        self._outputs: dict[str, Array] = {}
+
+    def time(self) -> float:
+        self._outputs = self._engine.run(self._images)
+        return self._seconds
+
+    def outputs(self) -> dict[str, Array]:
+        return self._outputs
+
+    def close(self) -> None:
+        self._outputs = {}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from evodeploy.engines.base import Array, Engine, batch_range
-from evodeploy.errors import BadFileError, UsageError, needs
+from evodeploy.errors import BadFileError, UnavailableError, UsageError, needs
 from evodeploy.files import check_input
 from evodeploy.onnx_files import parse_info
 from evodeploy.specs import METADATA_KEY, EngineOptions, TensorSpec
@@ -34,10 +34,14 @@ class OpenVinoEngine(Engine):
             properties["INFERENCE_NUM_THREADS"] = options.threads
         try:
             model = ov.Core().read_model(path)
-            self._request = ov.Core().compile_model(model, "CPU", properties).create_infer_request()
+            compiled = ov.Core().compile_model(model, "CPU", properties)
+            self._request = compiled.create_infer_request()
         except Exception as error:  # OpenVINO raises RuntimeError and its own subclasses for any reason
             reason = str(error).strip().split("\n")[-1][:300]
             raise BadFileError(f"OpenVINO {ov.__version__} cannot load {path}: {reason}") from error
+        actual = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        if actual != hint:
+            raise UnavailableError(f"OpenVINO computes in {actual} on this processor where {hint} is asked for")
         self.inputs = tuple(_spec(port) for port in model.inputs)
         self.outputs = tuple(_spec(port) for port in model.outputs)
         self.batch = batch_range(self.inputs)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evodeploy.engines.base import Array, Engine, batch_range
+from evodeploy.engines.base import Array, Engine, Resident, batch_range
 from evodeploy.errors import needs
 from evodeploy.specs import EngineOptions, ModelInfo, TensorSpec
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 class TorchEngine(Engine):
     """Runs a module that maps images to a tuple of outputs, eagerly or through torch.compile.
 
     By default on CUDA where PyTorch has it, else on the CPU; a bound on the threads holds for all PyTorch in this
-    process.
+    process. A precision other than float32 is by autocast, which leaves to float32 what it would harm.
     """
 
     def __init__(
@@ -39,15 +39,62 @@ class TorchEngine(Engine):
         self.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
         if options.threads:
             torch.set_num_threads(options.threads)
+        reduced = {"fp16": torch.float16, "bf16": torch.bfloat16}
+        self._autocast = reduced.get(options.precision or "fp32")
         module = module.eval().to(self.device)
         self._module = torch.compile(module, dynamic=False) if compiled else module
+
+    def resident(self, images: Array) -> Resident | None:
+        """On CUDA a batch in the GPU's memory."""
+        if self.device == "cpu":
+            return None
+        self._check(images)
+        with self.translated(len(images)):
+            return _TorchResident(self, images)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """What the module gives for `images`, which lie on its device."""
+        import torch
+
+        kind = torch.device(self.device).type
+        with torch.inference_mode(), torch.autocast(kind, self._autocast, enabled=self._autocast is not None):
+            values: tuple[Tensor, ...] = self._module(images)
+        return values
+
+    def fetched(self, values: tuple[Tensor, ...]) -> dict[str, Array]:
+        """`values` by name on the host, floating-point ones as float32."""
+        floats = (value.float() if value.is_floating_point() else value for value in values)
+        return {spec.name: value.cpu().numpy() for spec, value in zip(self.outputs, floats, strict=True)}
 
     def _run(self, images: Array) -> dict[str, Array]:
         import torch
 
-        with torch.inference_mode():
-            values = self._module(torch.from_numpy(images).to(self.device))
-        return {spec.name: value.cpu().numpy() for spec, value in zip(self.outputs, values, strict=True)}
+        return self.fetched(self.forward(torch.from_numpy(images).to(self.device)))
 
     def _close(self) -> None:
         del self._module
+
+
+class _TorchResident(Resident):
+    """A batch in a CUDA device's memory."""
+
+    def __init__(self, engine: TorchEngine, images: Array) -> None:
+        import torch
+
+        self._engine = engine
+        self._images = torch.from_numpy(images).to(engine.device)
+        self._start, self._end = (torch.Event(engine.device, enable_timing=True) for _ in range(2))
+
+    def time(self) -> float:
+        with self._engine.translated(len(self._images)):
+            self._start.record()
+            self._values = self._engine.forward(self._images)
+            self._end.record()
+            self._end.synchronize()
+            return float(self._start.elapsed_time(self._end)) / 1e3
+
+    def outputs(self) -> dict[str, Array]:
+        return self._engine.fetched(self._values)
+
+    def close(self) -> None:
+        del self._images, self._values

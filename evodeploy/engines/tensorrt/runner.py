@@ -103,7 +103,7 @@ class TensorRtEngine(Engine):
         """See Engine."""
         self._check_open()
         self._check(images)
-        with self._translated(len(images)), self._gpu.active():
+        with self.translated(len(images)), self._gpu.active():
             return LaneResident(self._gpu, self._new_lane(), images, self._residents)
 
     def _run(self, images: Array) -> dict[str, Array]:
@@ -114,12 +114,12 @@ class TensorRtEngine(Engine):
     def _start(self, images: Array) -> Lane:
         self._check_open()
         self._check(images)
-        with self._translated(len(images)), self._gpu.active(), self._lanes.working(park=True) as lane:
+        with self.translated(len(images)), self._gpu.active(), self._lanes.working(park=True) as lane:
             lane.start(np.ascontiguousarray(images))
             return lane
 
     def _finish(self, lane: Lane) -> dict[str, Array]:
-        with self._translated(lane.batch), self._gpu.active(), self._lanes.working(lane):
+        with self.translated(lane.batch), self._gpu.active(), self._lanes.working(lane):
             return lane.collect()
 
     def _check(self, images: object) -> None:

@@ -1,0 +1,114 @@
+"""A bench as JSON and as CSV; docs/bench.md describes the fields."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from typing import Any
+
+from evodeploy.bench.intervals import Interval
+from evodeploy.bench.judge import Verdict
+from evodeploy.bench.measure import Timing
+from evodeploy.bench.report import Report
+from evodeploy.bench.run import Row
+from evodeploy.bench.speedups import crossovers, over_dense, over_eager
+
+SCHEMA = 2
+_IDENTITY = ("image_size", "patch_size", "num_classes", "selection", "keep_ratios", "stages")
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """One document: what was measured, how, on what, and one object a row under `results`."""
+    info = report.subject.info
+    identity = {name: getattr(info, name) for name in _IDENTITY} if info else {}
+    return {
+        "schema": SCHEMA,
+        "model": {"name": report.subject.name, **identity},
+        "notes": list(report.subject.notes),
+        "environment": dataclasses.asdict(report.environment),
+        "budget": dataclasses.asdict(report.budget),
+        "peak_flops_per_second": {f"{device} {precision}": peak for (device, precision), peak in report.peaks.items()},
+        "crossovers": [dataclasses.asdict(crossover) for crossover in crossovers(report.rows)],
+        "end_to_end": [dataclasses.asdict(stages) for stages in report.end_to_end],
+        "results": [result(report, row) for row in report.rows],
+    }
+
+
+def as_csv(report: Report) -> str:
+    """One line a row: the results of the document without samples, nested values as name_part."""
+    flat = [_flat(result(report, row)) for row in report.rows]
+    columns = list(dict.fromkeys(name for values in flat for name in values))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue()
+
+
+def result(report: Report, row: Row) -> dict[str, Any]:
+    """One row of the document."""
+    values: dict[str, Any] = {
+        "engine": row.candidate.engine,
+        "model": row.candidate.role,
+        "precision": row.precision,
+        "artefact": row.candidate.artefact,
+        "device": row.device,
+        "transfers": row.transfers,
+        "cuda_graph": row.candidate.cuda_graph,
+        "batch": row.batch,
+        "batch_asked": row.asked,
+        "status": "unavailable" if row.timing is None else "wrong" if row.wrong else "ok",
+    }
+    if row.timing is None:
+        return values | {"reason": row.reason}
+    return values | {
+        "images_per_second": _interval(row.images_per_second),
+        "over_eager": _interval(over_eager(row, report.rows)),
+        "over_dense": _interval(over_dense(row, report.rows)),
+        "flops_per_image": row.candidate.flops,
+        "share_of_peak": report.share_of_peak(row),
+        "host_memory_bytes": row.host_memory,
+        "device_memory_bytes": row.device_memory,
+        "joules_per_image": row.joules,
+        "check": _check(row.verdict),
+        "stopped": row.stopped,
+        **_timing(row.timing),
+    }
+
+
+def _timing(timing: Timing) -> dict[str, Any]:
+    return {
+        "median_ms": _interval(timing.interval, 1e3),
+        "p90_ms": timing.p90 * 1e3,
+        "p99_ms": timing.p99 * 1e3,
+        "spread": timing.spread,
+        "cv": timing.cv,
+        "drift": timing.drift,
+        "warnings": list(timing.warnings),
+        "samples_ms": [round(sample * 1e3, 5) for sample in timing.samples],
+        "warmup_ms": [round(sample * 1e3, 5) for sample in timing.warmup],
+    }
+
+
+def _interval(interval: Interval | None, scale: float = 1.0) -> dict[str, float] | None:
+    if interval is None:
+        return None
+    return {"value": interval.value * scale, "low": interval.low * scale, "high": interval.high * scale}
+
+
+def _check(verdict: Verdict | None) -> dict[str, Any] | None:
+    return None if verdict is None else dataclasses.asdict(verdict) | {"correct": verdict.correct}
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}_")
+        elif isinstance(value, list):
+            if name == "warnings":
+                flat[name] = "; ".join(value)
+        else:
+            flat[prefix + name] = value
+    return flat

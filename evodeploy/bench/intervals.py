@@ -1,0 +1,114 @@
+"""What samples say of a median, and how sure: nothing assumed of how they are distributed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.float64]
+
+CONFIDENCE = 0.95
+FEWEST = 6  # samples of which the smallest and the largest hold the median with that confidence
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and the bounds between which the true value lies with 95 % confidence."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def width(self) -> float:
+        """How far the bounds are apart, relative to the estimate."""
+        return (self.high - self.low) / self.value
+
+    def inverted(self, numerator: float = 1.0) -> Interval:
+        """The interval of `numerator` over this quantity: images per second from seconds."""
+        return Interval(numerator / self.value, numerator / self.high, numerator / self.low)
+
+
+def median_interval(samples: Sequence[float]) -> Interval:
+    """The median of at least six `samples` between two of them; fewer would not give 95 %.
+
+    A sample lies below the true median with probability 1/2 whatever the distribution, so how many do is binomial, and
+    the k-th smallest and k-th largest bound it (Hahn and Meeker, Statistical Intervals, chapter 5; for timings: Le
+    Boudec, Performance Evaluation of Computer and Communication Systems, chapter 2). Samples are taken as independent.
+    """
+    if len(samples) < FEWEST:
+        raise ValueError(f"a median's interval takes at least {FEWEST} samples, got {len(samples)}")
+    rank = _rank(len(samples))
+    ordered = np.sort(np.asarray(samples, np.float64))
+    return Interval(float(np.median(ordered)), float(ordered[rank - 1]), float(ordered[-rank]))
+
+
+def _rank(count: int) -> int:
+    """The largest k such that fewer than k of `count` fair coins show heads with a probability of 2.5 % at most."""
+    if count > 1000:  # the normal approximation is off by less than one rank there
+        return math.floor((count - 1.96 * math.sqrt(count)) / 2)
+    tail, probability, rank = 0.0, 0.5**count, 0
+    while tail + probability <= (1 - CONFIDENCE) / 2:
+        tail += probability
+        probability *= (count - rank) / (rank + 1)
+        rank += 1
+    return rank
+
+
+def quantile(samples: Sequence[float], share: float) -> float:
+    """The value that `share` of `samples` do not exceed, interpolated."""
+    return float(np.quantile(np.asarray(samples, np.float64), share))
+
+
+def trend_probability(samples: Sequence[float]) -> float:
+    """How probable so strong a rise or fall in order is by chance alone (Spearman's rank correlation with time)."""
+    count = len(samples)
+    ranks = midranks(np.asarray(samples, np.float64))
+    if count < 3 or ranks.std() == 0:
+        return 1.0
+    correlation = float(np.corrcoef(ranks, np.arange(count))[0, 1])
+    return two_sided(correlation * math.sqrt(count - 1))
+
+
+def same_location_probability(first: Sequence[float], second: Sequence[float]) -> float:
+    """How probable it is that chance alone sets the ranks of two sets of samples so far apart.
+
+    The Mann-Whitney rank-sum test, its normal approximation corrected for ties.
+    """
+    n, m = len(first), len(second)
+    pooled = np.asarray([*first, *second], np.float64)
+    ranks = midranks(pooled)
+    statistic = float(ranks[:n].sum()) - n * (n + 1) / 2
+    _, ties = np.unique(pooled, return_counts=True)
+    total = n + m
+    spread = n * m / 12 * (total + 1 - float((ties**3 - ties).sum()) / (total * (total - 1)))
+    return 1.0 if spread <= 0 else two_sided((statistic - n * m / 2) / math.sqrt(spread))
+
+
+def ratio_of_medians(numerator: Sequence[float], denominator: Sequence[float], draws: int = 2000) -> Interval:
+    """The ratio of two medians of unpaired samples, its bounds by bootstrap (percentiles, a fixed seed)."""
+    generator = np.random.Generator(np.random.PCG64(0))
+    over, under = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
+    ratios = [
+        float(np.median(generator.choice(over, len(over))) / np.median(generator.choice(under, len(under))))
+        for _ in range(draws)
+    ]
+    tail = (1 - CONFIDENCE) / 2
+    return Interval(float(np.median(over) / np.median(under)), quantile(ratios, tail), quantile(ratios, 1 - tail))
+
+
+def midranks(values: Numbers) -> Numbers:
+    """The rank of each of `values` (N,) from 1; equal ones share the mean of theirs."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    ranks: Numbers = (ends - (counts - 1) / 2)[inverse]
+    return ranks
+
+
+def two_sided(score: float) -> float:
+    """The probability that a standard normal variable lies as far from zero as `score`."""
+    return math.erfc(abs(score) / math.sqrt(2))

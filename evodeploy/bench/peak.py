@@ -1,0 +1,79 @@
+"""The machine's own limit: the fastest matrix product it can be brought to compute, in each precision."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from evodeploy.specs import Precision
+
+if TYPE_CHECKING:
+    import torch
+
+SIDES = {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192)}  # of square matrices; the best is rarely the largest
+ROUNDS = 6
+
+Product = Callable[[], object]
+
+
+def peaks(wanted: Iterable[tuple[str, Precision]], threads: int) -> dict[tuple[str, Precision], float]:
+    """Operations a second for each device and precision of `wanted`, a multiply-add counted as two.
+
+    The best run over several sizes and, on a CPU, over the libraries that PyTorch brings: on some processors one of
+    them is twice as fast as the other. All are run in turn, so that none is measured in a slow moment alone. Empty
+    where PyTorch is not installed.
+    """
+    try:
+        import torch
+    except ImportError:
+        return {}
+    torch.set_num_threads(threads)
+    contest = [
+        ((device, precision), 2.0 * side**3, product, device)
+        for device, precision in dict.fromkeys(wanted)
+        for side in SIDES[device.partition(":")[0]]
+        for product in _products(device, precision, side)
+    ]
+    best: dict[tuple[str, Precision], float] = {}
+    for _ in range(ROUNDS):  # the first warms up, and is never the best
+        for key, operations, product, device in contest:
+            best[key] = max(best.get(key, 0.0), operations / _seconds(product, device))
+    return best
+
+
+def _products(device: str, precision: Precision, side: int) -> Iterator[Product]:
+    import torch
+
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    yield lambda: left @ right
+    if device == "cpu" and precision == "fp32" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        yield _onednn(left, right)
+
+
+def _onednn(left: torch.Tensor, right: torch.Tensor) -> Product:
+    """The product by oneDNN, which PyTorch takes for reduced precision only unless it is handed its own layout."""
+    import torch
+    from torch.utils import mkldnn
+
+    linear = torch.nn.Linear(*right.shape)
+    linear.weight.data = right
+    packed = mkldnn.to_mkldnn(linear)  # type: ignore[no-untyped-call]
+    rows = left.to_mkldnn()
+    return lambda: packed(rows)
+
+
+def _seconds(product: Product, device: str) -> float:
+    if device == "cpu":
+        start = time.perf_counter()
+        product()
+        return time.perf_counter() - start
+    import torch
+
+    start_event, end_event = (torch.Event(device, enable_timing=True) for _ in range(2))
+    start_event.record()
+    product()
+    end_event.record()
+    end_event.synchronize()
+    return float(start_event.elapsed_time(end_event)) / 1e3

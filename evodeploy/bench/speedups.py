@@ -1,0 +1,81 @@
+"""What rows say of each other: how much faster one is, and from which batch size selection pays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from evodeploy.bench.intervals import Interval, median_interval
+from evodeploy.bench.run import Row
+
+
+@dataclass(frozen=True)
+class Crossover:
+    """From which batch size on the model is faster than its dense twin, on one engine; None where on none measured.
+
+    `batches` are those that were measured.
+    """
+
+    label: str
+    batch: int | None
+    batches: tuple[int, ...]
+
+    @property
+    def sentence(self) -> str:
+        """Where selection pays."""
+        among = f"{self.batches[0]} to {self.batches[-1]}" if len(self.batches) > 1 else str(self.batches[0])
+        if self.batch is None:
+            return f"selection pays at no batch measured ({among})"
+        if self.batch == self.batches[0]:
+            return f"selection pays at every batch measured ({among})"
+        return f"selection pays from batch {self.batch} up ({among} measured)"
+
+
+def over_eager(row: Row, rows: Sequence[Row]) -> Interval | None:
+    """Throughput over PyTorch eager in FP32 on the model itself, at the same batch and transfers."""
+    return _over(row, rows, lambda other: _is_eager(other) and other.candidate.role == "evo")
+
+
+def over_dense(row: Row, rows: Sequence[Row]) -> Interval | None:
+    """Throughput of the model over that of its dense twin on the same engine; None for the twin itself."""
+    if row.candidate.role == "dense":
+        return None
+    return _over(row, rows, lambda other: other.label == row.label and other.candidate.role == "dense")
+
+
+def crossovers(rows: Sequence[Row]) -> list[Crossover]:
+    """One for each engine that ran the model and its twin. A batch counts where all of the interval is above 1."""
+    ratios: dict[str, dict[int, Interval]] = {}
+    for row in rows:
+        ratio = over_dense(row, rows)
+        if ratio is not None:
+            label = row.label + (" resident" if row.transfers == "resident" else "")
+            ratios.setdefault(label, {})[row.batch] = ratio
+    return [_crossover(label, by_batch) for label, by_batch in ratios.items()]
+
+
+def _crossover(label: str, by_batch: dict[int, Interval]) -> Crossover:
+    batches = sorted(by_batch)
+    losing = [batch for batch in batches if by_batch[batch].low <= 1]
+    paying = [batch for batch in batches if not losing or batch > losing[-1]]
+    return Crossover(label, paying[0] if paying else None, tuple(batches))
+
+
+def _is_eager(row: Row) -> bool:
+    return row.candidate.engine == "torch" and row.precision == "fp32"
+
+
+def _over(row: Row, rows: Sequence[Row], chosen: Callable[[Row], bool]) -> Interval | None:
+    for other in rows:
+        if other.asked == row.asked and other.transfers == row.transfers and chosen(other):
+            return _ratio(row, other)
+    return None
+
+
+def _ratio(row: Row, other: Row) -> Interval | None:
+    """How many times the throughput of `other`: the median over rounds, for what slows a round slows both in it."""
+    if row.timing is None or other.timing is None:
+        return None
+    per_image = other.batch / row.batch
+    pairs = zip(row.timing.samples, other.timing.samples, strict=True)
+    return median_interval([theirs / ours / per_image for ours, theirs in pairs])

@@ -1,0 +1,53 @@
+"""Candidates that compute nothing worth having, and reports of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evodeploy.bench.candidates import Candidate
+from evodeploy.bench.environment import environment
+from evodeploy.bench.measure import Budget, Timing
+from evodeploy.bench.report import Report
+from evodeploy.bench.run import Row, bench
+from evodeploy.bench.subject import Subject
+from evodeploy.engines.fake import FakeEngine
+from evodeploy.errors import UnavailableError
+from evodeploy.specs import ModelInfo
+
+INFO = ModelInfo("fake", image_size=8, patch_size=4, num_classes=3, selection="stage", keep_ratios=(0.5,))
+QUICK = Budget(seconds=0, rounds=6, min_seconds=0, warmup_seconds=0)
+SUBJECT = Subject("fake", INFO, None, "no network", (), (), ("assumed",))
+
+
+def quiet(text):
+    pass
+
+
+def fake(name, role="evo", precision="fp32", flops=None, **options):
+    return Candidate(name, role, precision, "", lambda: FakeEngine(INFO, **options), flops=flops)
+
+
+def missing(name, reason="no GPU here"):
+    def refuse():
+        raise UnavailableError(reason)
+
+    return Candidate(name, "evo", "fp16", "", refuse)
+
+
+def raced(candidates, batches=(4,)):
+    return bench(candidates, batches, QUICK, quiet)
+
+
+def row(name, milliseconds, batch=1, role="evo", precision="fp32"):
+    """A row timed in a way that can be foretold."""
+    samples = tuple(float(value) / 1e3 for value in np.broadcast_to(milliseconds, 6))
+    candidate = Candidate(name, role, precision, "", refuse_to_open)
+    return Row(candidate, batch, batch, precision, "cpu", timing=Timing(samples, (1.0,)), stopped="precise")
+
+
+def refuse_to_open():
+    raise AssertionError("nothing opens this one")
+
+
+def report(rows, peaks=None):
+    return Report(SUBJECT, environment(1), QUICK, tuple(rows), peaks or {})

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from bench.fakes import INFO, QUICK, fake, missing, quiet, raced
+
+from evodeploy.bench.candidates import Candidate
+from evodeploy.bench.run import bench
+from evodeploy.engines.fake import FakeEngine, brightness_logits
+from evodeploy.errors import UsageError
+from evodeploy.specs import BatchRange
+
+
+def test_rows_come_in_order_and_are_judged_by_pytorch():
+    rows = raced([fake("onnxruntime"), fake("torch"), fake("torch", "dense")], [1, 4])
+    assert [(row.batch, row.candidate.engine, row.candidate.role) for row in rows] == [
+        (batch, *which) for batch in (1, 4) for which in (("onnxruntime", "evo"), ("torch", "evo"), ("torch", "dense"))
+    ]
+    for row in rows:
+        assert len(row.timing.samples) == 6
+        assert row.images_per_second.value == pytest.approx(row.batch / row.timing.median)
+        assert (row.verdict is None) == (row.candidate.engine == "torch")
+        assert not row.wrong
+        assert row.transfers == "none"
+
+
+def test_one_that_cannot_open_or_fails_is_a_row_with_its_reason_and_the_others_go_on():
+    def fail(images):
+        raise RuntimeError("a kernel is missing")
+
+    rows = raced([missing("tensorrt"), fake("broken", compute=fail), fake("narrow", batch=BatchRange(1, 2)),
+                  fake("torch")])  # fmt: skip
+    assert [row.timing is not None for row in rows] == [False, False, False, True]
+    assert rows[0].reason == "no GPU here"
+    assert "a kernel is missing" in rows[1].reason
+    assert "range of 1 to 2" in rows[2].reason
+
+
+def test_one_that_fails_while_timed_leaves_and_the_others_are_timed_anew():
+    calls = []
+
+    def fail_later(images):
+        calls.append(len(images))
+        if len(calls) > 8:
+            raise RuntimeError("too hot")
+        return {"logits": brightness_logits(images, 3)}
+
+    rows = raced([fake("torch"), fake("hot", compute=fail_later)])
+    assert len(rows[0].timing.samples) == 6
+    assert (rows[1].timing, "too hot" in rows[1].reason) == (None, True)
+
+
+def test_memory_that_runs_out_halves_the_batch():
+    def small_memory(images):
+        if len(images) > 2:
+            raise MemoryError("not that much")
+        return {"logits": brightness_logits(images, 3)}
+
+    _, halved = raced([fake("torch"), fake("small", compute=small_memory)], [8])
+    assert (halved.asked, halved.batch, halved.timing is not None) == (8, 2, True)
+
+
+def test_a_fast_wrong_row_is_marked():
+    wrong = fake("fast", compute=lambda images: {"logits": brightness_logits(images, 3) + 1})
+    torch, fast = raced([fake("torch"), wrong])
+    assert (torch.wrong, fast.wrong) == (False, True)
+    assert "of the largest" in str(fast.verdict)
+
+
+def test_a_device_gives_a_row_with_transfers_and_one_without():
+    host, included, resident = raced([fake("torch"), fake("tensorrt", device_seconds=0.25)], [2])
+    assert (host.transfers, included.transfers, resident.transfers) == ("none", "included", "resident")
+    assert resident.timing.median == 0.25
+    assert resident.images_per_second.value == 8
+    assert not resident.wrong
+
+
+def test_one_that_takes_other_images_is_a_row_with_its_reason():
+    larger = dataclasses.replace(INFO, image_size=16)
+    first, second = raced([fake("torch"), Candidate("other", "evo", "fp32", "", lambda: FakeEngine(larger))])
+    assert first.timing is not None
+    assert "expected (batch, 3, 16, 16)" in second.reason
+
+
+def test_engines_are_closed_at_the_end():
+    opened = []
+
+    def open_one():
+        opened.append(FakeEngine(INFO))
+        return opened[0]
+
+    raced([Candidate("torch", "evo", "fp32", "", open_one)])
+    with pytest.raises(UsageError, match="closed"):
+        opened[0].run(np.zeros((1, 3, 8, 8), np.float32))
+
+
+def test_images_given_are_the_images_run_over_again_where_they_are_few():
+    seen = []
+
+    def look(images):
+        seen.append(images)
+        return {"logits": brightness_logits(images, 3)}
+
+    given = np.stack([np.full((3, 8, 8), value, np.float32) for value in (0.1, 0.2)])
+    bench([fake("torch", compute=look)], [3], QUICK, quiet, given)
+    np.testing.assert_array_equal(seen[0], given[[0, 1, 0]])

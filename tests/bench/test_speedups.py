@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from bench.fakes import row
+
+from evodeploy.bench.speedups import crossovers, over_dense, over_eager
+
+
+def test_ratios_are_medians_over_rounds_for_noise_slows_both():
+    noise = [1, 9, 1, 1, 5, 1]
+    eager, fast = row("torch", [4 * n for n in noise]), row("openvino", [2 * n for n in noise])
+    ratio = over_eager(fast, [eager, fast])
+    assert (ratio.low, ratio.value, ratio.high) == pytest.approx((2, 2, 2))
+    assert over_eager(eager, [eager, fast]).value == 1
+    assert over_eager(fast, [fast]) is None
+
+
+def test_a_halved_batch_is_compared_by_throughput():
+    eager = row("torch", 8, batch=8)
+    halved = dataclasses.replace(row("openvino", 2, batch=4), asked=8)
+    assert over_eager(halved, [eager, halved]).value == pytest.approx(2)
+
+
+def test_selection_pays_from_the_batch_after_the_last_that_loses():
+    rows = []
+    for batch, evo, dense in ((1, 5, 4), (2, 4, 5), (4, 5, 5), (8, 4, 6), (16, 8, 12)):
+        rows += [row("openvino", evo, batch), row("openvino", dense, batch, role="dense")]
+    (crossover,) = crossovers(rows)
+    assert (crossover.label, crossover.batch) == ("openvino fp32", 8)
+    assert crossover.sentence == "selection pays from batch 8 up (1 to 16 measured)"
+    assert over_dense(rows[1], rows) is None
+    assert crossovers(rows[:2])[0].sentence == "selection pays at no batch measured (1)"
+    assert crossovers(rows[6:])[0].sentence == "selection pays at every batch measured (8 to 16)"

@@ -1,0 +1,68 @@
+"""`evodeploy bench`: its outputs, a comparison of two runs, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+QUICK = ("--engines", "torch,onnxruntime", "--precisions", "fp32", "--batch", "1,2", "--seconds", "0", "--rounds", "6")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, small_checkpoint, small_onnx):
+    folder = tmp_path_factory.mktemp("bench")
+    shutil.copy(small_checkpoint, folder / small_checkpoint.name)
+    shutil.copy(small_onnx, folder / "small.onnx")
+    for i in range(3):
+        Image.new("RGB", (70 + i, 80), (80 * i, 10, 200)).save(folder / f"{i}.png")
+    return folder
+
+
+def test_one_run_writes_every_form_and_compares_with_itself(cli, home, monkeypatch):
+    monkeypatch.chdir(home)
+    outputs = ("-o", "old.json", "--csv", "rows.csv", "--html", "report.html")
+    code, out, err = cli("bench", "small.onnx", *QUICK, "--images", ".", *outputs)
+    assert code == 0, err
+    assert "fastest at batch 2:" in out
+    assert "from files to labels" in out
+    assert "× eager" in out
+    rows = json.loads((home / "old.json").read_text())
+    assert len(rows["results"]) == 8
+    assert {entry["label"] for entry in rows["end_to_end"]} == {"torch fp32", "onnxruntime fp32"}
+    assert len((home / "rows.csv").read_text().splitlines()) == 9
+    assert "<svg" in (home / "report.html").read_text()
+    code, _, err = cli("bench", "small.onnx", *QUICK, "-o", "old.json")
+    assert (code, "already exists" in err) == (2, True)
+    code, out, _ = cli("bench", "--compare", "old.json", "old.json")
+    assert code == 0
+    assert "no row changed of 8" in out
+    for name, milliseconds in (("before.json", 1), ("after.json", 2)):
+        for result in rows["results"]:
+            result["samples_ms"] = [milliseconds * (1 + 0.01 * i) for i in range(30)]
+        (home / name).write_text(json.dumps(rows))
+    code, out, _ = cli("bench", "--compare", "before.json", "after.json", "--json")
+    assert code == 1
+    assert {change["verdict"] for change in json.loads(out)["changes"]} == {"slower"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--batch", "0"), "--batch is '0', expected batch sizes"),
+        (("--engines", "torhc"), "no engine is called 'torhc'"),
+        (("--compare", "one.json"), "--compare takes two JSON documents"),
+        (("--compare", "a", "b", "--threads", "2"), "--threads has no meaning with --compare"),
+        (("--min-change", "0.1"), "--min-change needs --compare"),
+        (("--seconds", "1", "--min-seconds", "2"), "raise the latter"),
+        (("--images", "nowhere"), "nowhere holds no images"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(cli, home, monkeypatch, arguments, told):
+    monkeypatch.chdir(home)
+    files = () if "--compare" in arguments else ("small.onnx",)
+    code, _, err = cli("bench", *files, *arguments)
+    assert code == 2
+    assert told in err
