@@ -154,7 +154,7 @@ def test_a_packaged_model_is_replaced_only_when_told(cli, folder):
     ("changes", "options", "message"),
     [
         ({"runtime": "tensorrt-rtx"}, [], "TensorRT for RTX, .* package the ONNX it was built from \\(net.onnx\\)"),
-        ({"profile": Profile(4, 8, 8)}, [], "takes 4 images or more"),
+        ({"profiles": (Profile(4, 8, 8),)}, [], "takes 4 images or more"),
         ({"outputs": (TensorSpec("x", "float32", (10,)),)}, [], "has no batch axis"),
         ({"outputs": (TensorSpec("x", "float8", (None, 10)),)}, [], "'x' is float8, a type that Triton has not"),
         ({}, ["--max-batch", 65], "takes up to 64 images, fewer than --max-batch 65"),

@@ -27,14 +27,14 @@ def request(onnx_path, output, **options):
 @pytest.fixture(scope="module")
 def plan(small_onnx, tmp_path_factory):
     path = tmp_path_factory.mktemp("plan") / "small.engine"
-    build(request(small_onnx, path, precision="fp16", batches=(1, 4, 16)), tell=lambda text: None)
+    build(request(small_onnx, path, precision="fp16", profiles=((1, 4, 16),)), tell=lambda text: None)
     return path
 
 
 def test_the_sidecar_says_what_was_built(plan, small_onnx):
     record = read_sidecar(plan)
     assert (record.runtime, record.targets, record.precision) == ("tensorrt-rtx", ("sm89",), "fp16")
-    assert record.profile == Profile(1, 4, 16)
+    assert record.profiles == (Profile(1, 4, 16),)
     assert [str(spec) for spec in record.inputs] == ["images float32 (batch, 3, 64, 64)"]
     assert [str(spec) for spec in record.outputs] == [
         "logits float32 (batch, 10)", "selected_0 int64 (batch, 32)", "selected_1 int64 (batch, 32)",
@@ -82,7 +82,7 @@ def test_fp32_leaves_out_the_target_without_fp32_kernels_and_says_so(small_onnx,
 )
 def test_profiles_that_tensorrt_would_swallow_are_refused(small_onnx, tmp_path, batches, message):
     with pytest.raises(UsageError, match=message):
-        build(request(small_onnx, tmp_path / "x.engine", batches=batches), tell=lambda text: None)
+        build(request(small_onnx, tmp_path / "x.engine", profiles=(batches,)), tell=lambda text: None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -95,9 +95,10 @@ def test_a_fixed_batch_takes_no_other_profile():
 
 def test_a_maximum_below_the_default_optimum_is_the_optimum(small_onnx, tmp_path):
     record = build(
-        request(small_onnx, tmp_path / "x.engine", precision="fp16", batches=(None, None, 8)), tell=lambda text: None
+        request(small_onnx, tmp_path / "x.engine", precision="fp16", profiles=((None, None, 8),)),
+        tell=lambda text: None,
     )
-    assert record.profile == Profile(1, 8, 8)
+    assert record.profiles == (Profile(1, 8, 8),)
 
 
 def test_bf16_engines_build_for_the_targets_that_have_it(small, tmp_path):

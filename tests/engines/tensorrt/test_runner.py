@@ -43,7 +43,7 @@ def plan(tmp_path, small_onnx):
             inputs, outputs, info = engine.inputs, engine.outputs, engine.info
         record = PlanRecord(
             runtime="tensorrt", runtime_version="10.13.0.35", targets=(), precision="fp32",
-            profile=Profile(*profiles[0]), inputs=inputs, outputs=outputs, model=info, source="small.onnx",
+            profiles=(Profile(*profiles[0]),), inputs=inputs, outputs=outputs, model=info, source="small.onnx",
             source_sha256=sha256(onnx), plan_sha256=sha256(path), plan_bytes=path.stat().st_size,
             architecture="sm89",
         )  # fmt: skip
