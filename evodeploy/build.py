@@ -45,7 +45,7 @@ class BuildRequest:
     profiles: tuple[Batches, ...] = ()
     runtime: str | None = None
     targets: tuple[str, ...] = ()
-    options: BuilderOptions = BuilderOptions()
+    options: BuilderOptions = dataclasses.field(default_factory=BuilderOptions)
     images: Path | None = None
     log: Path | None = None
     verbose: bool = False
@@ -127,7 +127,7 @@ def build(request: BuildRequest, tell: Callable[[str], None], progress: Progress
             write_onnx(prepared.proto, source)
         tell(f"building {prepared.precision.upper()} with {flavour}")
         built = plan_from_onnx(
-            source, flavour, prepared.profiles, prepared.precision, prepared.targets, options, log, tell, progress
+            source, flavour, prepared.profiles, prepared.precision, prepared.targets, options, log, progress
         )
     if not options.strip_plan:
         weights = sum(weight_elements(tensor) for tensor in prepared.source.graph.initializer)
@@ -174,7 +174,7 @@ def _profile(batches: Batches, fixed: int | None) -> Profile:
 
 
 def _largest_activation(model: onnx.ModelProto, folder: Path | None, tell: Callable[[str], None]) -> str:
-    """What becomes largest in the FP32 `model` on the images in `folder`; empty without one, for nothing is measured."""
+    """What becomes largest in the FP32 `model` on the images in `folder`; empty where there is none to measure on."""
     if folder is None:
         return ""
     with needs("cpu"):

@@ -75,7 +75,7 @@ def _engine(path: Path) -> dict[str, Any]:
 
 def _program(path: Path, record: PlanRecord) -> dict[str, Any]:
     """What the GPU would run, where the plan tells."""
-    program = read_program(path)
+    program = read_program(path, len(record.profiles))
     if program is None:
         return {}
     fused = f"{program.attentions} of {record.attentions}" if record.attentions else str(program.attentions)

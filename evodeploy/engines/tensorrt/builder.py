@@ -5,7 +5,10 @@ The network is strongly typed, so precision is what the ONNX holds and no flag c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +67,6 @@ def plan_from_onnx(
     targets: tuple[str, ...],
     options: BuilderOptions,
     log: BuildLog,
-    tell: Callable[[str], None],
     progress: Progress | None = None,
 ) -> BuiltPlan:
     """Build the ONNX file `path`, already checked, whose weights are of `precision`; `options` are checked too.
@@ -74,7 +76,7 @@ def plan_from_onnx(
     """
     trt = flavour.trt
     logger, relay = shared_logger(flavour)
-    with relay.to(log):
+    with _deferred_interrupt() as interrupted, relay.to(log):
         try:
             builder = trt.Builder(logger)
         except Exception as error:  # the binding's way to say that the library gave it a null pointer
@@ -99,15 +101,12 @@ def plan_from_onnx(
             config.num_compute_capabilities = len(targets)
             for index, target in enumerate(targets):
                 config.set_compute_capability(flavour.targets[target], index)
-        monitor = _monitor(trt, progress) if progress else None
-        if monitor is not None:
+        with shared_timings(config, options.timing_cache, log.tell):
+            monitor = _monitor(trt, progress or (lambda phase, share: True), interrupted)
             config.progress_monitor = monitor
-        with shared_timings(config, options.timing_cache, tell):
             plan = builder.build_serialized_network(network, config)
-        if monitor is not None and monitor.cancelled:
-            raise KeyboardInterrupt
-        if plan is None:
-            raise RuntimeFailedError(f"{flavour} could not build the engine: {log.reason}")
+            if plan is None:
+                raise RuntimeFailedError(f"{flavour} could not build the engine: {log.reason}")
         return BuiltPlan(memoryview(plan), inputs, outputs, log.memory.get("Weights"), log.memory.get("Activation"))
 
 
@@ -143,11 +142,25 @@ def _let_attention_decompose(trt: Any, network: Any) -> None:
             layer.attention.decomposable = True
 
 
-def _monitor(trt: Any, progress: Progress) -> Any:
+@contextlib.contextmanager
+def _deferred_interrupt() -> Iterator[threading.Event]:
+    """Ctrl-C inside sets the event yielded, for nothing may be raised into TensorRT, and is raised at the end."""
+    interrupted = threading.Event()
+    here = threading.current_thread() is threading.main_thread()  # Ctrl-C arrives in no other
+    before = signal.signal(signal.SIGINT, lambda number, frame: interrupted.set()) if here else None
+    try:
+        yield interrupted
+    finally:
+        if here:
+            signal.signal(signal.SIGINT, before)
+        if interrupted.is_set():
+            raise KeyboardInterrupt  # rather than TensorRT's complaint that it was cancelled
+
+
+def _monitor(trt: Any, progress: Progress, interrupted: threading.Event) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
-            self.cancelled = False
             self._steps: dict[str, int] = {}
 
         def phase_start(self, name: str, parent: str | None, steps: int) -> None:
@@ -157,11 +170,9 @@ def _monitor(trt: Any, progress: Progress) -> Any:
             self._steps.pop(name, None)
 
         def step_complete(self, name: str, step: int) -> bool:
-            try:
-                self.cancelled = self.cancelled or not progress(name, (step + 1) / max(1, self._steps.get(name, 1)))
-            except KeyboardInterrupt:  # nothing may be raised into TensorRT
-                self.cancelled = True
-            return not self.cancelled
+            if not progress(name, (step + 1) / max(1, self._steps.get(name, 1))):
+                interrupted.set()
+            return not interrupted.is_set()
 
     return Monitor()
 

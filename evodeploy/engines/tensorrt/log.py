@@ -17,7 +17,7 @@ class BuildLog:
     """
 
     def __init__(self, tell: Callable[[str], None], *, verbose: bool = False, file: TextIO | None = None) -> None:
-        self._tell, self._verbose, self._file = tell, verbose, file
+        self.tell, self._verbose, self._file = tell, verbose, file
         self._told: set[str] = set()
         self._errors: list[str] = []
         self.memory: dict[str, int] = {}  # bytes of Weights and of Activation
@@ -33,7 +33,7 @@ class BuildLog:
         warning = severity == "WARNING" and message not in self._told and not _NOISE.search(message)
         if self._verbose or warning:
             self._told.add(message)
-            self._tell(f"TensorRT {severity.lower()}: {message.strip()}")
+            self.tell(f"TensorRT {severity.lower()}: {message.strip()}")
 
     @property
     def reason(self) -> str:

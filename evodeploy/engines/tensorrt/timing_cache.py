@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from evodeploy.errors import UsageError
-from evodeploy.files import replacing
+from evodeploy.errors import UsageError, needs
+from evodeploy.files import check_output, replacing
 
 
 @contextlib.contextmanager
@@ -22,6 +21,7 @@ def shared_timings(config: Any, path: Path | None, tell: Callable[[str], None]) 
     if path is None:
         yield
         return
+    check_output(path, True)
     with _locked(path):
         known = path.read_bytes() if path.exists() else b""
     if not config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False):
@@ -43,10 +43,11 @@ def shared_timings(config: Any, path: Path | None, tell: Callable[[str], None]) 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Alone with `path` among builds: a lock on a file beside it, since `path` itself is replaced."""
-    try:
-        file = path.with_name(f"{path.name}.lock").open("w")
-    except OSError as error:
-        raise UsageError(f"cannot use the timing cache {path}: {error.strerror or error}") from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # let go of when the file is closed, whatever ends this process
+    with needs("tensorrt"):
+        from filelock import FileLock
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(FileLock(path.with_name(f"{path.name}.lock")))
+        except OSError as error:
+            raise UsageError(f"cannot use the timing cache {path}: {error.strerror or error}") from error
         yield
