@@ -9,6 +9,7 @@ from pathlib import Path
 
 from evodeploy.build import BuildRequest, prepare
 from evodeploy.engines.tensorrt.compatibility import check_fits, check_unchanged, runtime_of
+from evodeploy.engines.tensorrt.cuda import device
 from evodeploy.engines.tensorrt.driver import architecture, driver_problem
 from evodeploy.engines.tensorrt.refit import refitted
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, read_sidecar, write_sidecar
@@ -39,7 +40,8 @@ def refit_engine(plan: Path, onnx: Path, output: Path, tell: Callable[[str], Non
     with tempfile.TemporaryDirectory(prefix="evodeploy-") as folder:
         source = Path(folder, onnx.name)
         write_onnx(prepared.proto, source)
-        content = refitted(data, source, flavour, tell)
+        with device(0).active():
+            content = refitted(data, source, flavour, tell)
     with replacing(output) as draft:
         draft.write_bytes(content)
     info = info_of(prepared.source)
