@@ -108,7 +108,7 @@ def main() -> None:
         for name, proto in files.items():
             write_onnx(proto, paths[name])
             request = BuildRequest(
-                paths[name], paths[name].with_suffix(".engine"), "fp16", (1, 32, 64), "tensorrt-rtx", ("sm89",)
+                paths[name], paths[name].with_suffix(".engine"), "fp16", ((1, 32, 64),), "tensorrt-rtx", ("sm89",)
             )
             record = build(request, tell=lambda text: None)
             program = read_program(request.output)

@@ -61,7 +61,7 @@ def _engine(path: Path) -> dict[str, Any]:
         "runtime": f"{record.runtime} {record.runtime_version}",
         "targets": list(record.targets) or ["the GPU it was built on"],
         "precision": record.precision,
-        "batch": dataclasses.asdict(record.profile),
+        "batch": [dataclasses.asdict(profile) for profile in record.profiles],
         "inputs": [str(spec) for spec in record.inputs],
         "outputs": [str(spec) for spec in record.outputs],
         "weights_bytes": record.weights_bytes,
@@ -75,7 +75,7 @@ def _engine(path: Path) -> dict[str, Any]:
 
 def _program(path: Path, record: PlanRecord) -> dict[str, Any]:
     """What the GPU would run, where the plan tells."""
-    program = read_program(path)
+    program = read_program(path, len(record.profiles))
     if program is None:
         return {}
     fused = f"{program.attentions} of {record.attentions}" if record.attentions else str(program.attentions)

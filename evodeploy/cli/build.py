@@ -1,12 +1,14 @@
-"""`evodeploy build-engine`."""
+"""`evodeploy build-engine` and `evodeploy refit`."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -15,7 +17,9 @@ from evodeploy.errors import UsageError, needs
 from evodeploy.files import check_output
 
 if TYPE_CHECKING:
+    from evodeploy.build import Batches, BuildRequest, Prepared
     from evodeploy.engines.tensorrt.builder import Progress
+    from evodeploy.engines.tensorrt.options import HardwareCompatibility
 
 
 def build_engine(
@@ -26,16 +30,48 @@ def build_engine(
     min_batch: Annotated[int | None, typer.Option(help="Smallest batch, 1 by default.")] = None,
     opt_batch: Annotated[int | None, typer.Option(help="Batch to be fastest at, 32 by default.")] = None,
     max_batch: Annotated[int | None, typer.Option(help="Largest batch, 128 by default.")] = None,
+    profile: Annotated[
+        list[str] | None, typer.Option(help="MIN:OPT:MAX, again for each optimization profile, in place of these.")
+    ] = None,
     runtime: Annotated[str | None, typer.Option(help="tensorrt or tensorrt-rtx; what is installed by default.")] = None,
     target: Annotated[
         str | None, typer.Option(help="GPU architectures, such as sm89,sm120. Default: the GPU here, else all.")
     ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="A folder of images to measure the activations' range on, before FP16.")
+    ] = None,
+    optimization_level: Annotated[int | None, typer.Option(help="0 to 5: build longer for a faster engine.")] = None,
+    workspace: Annotated[str | None, typer.Option(help="Memory that a kernel may use beside its tensors: 4G.")] = None,
+    timing_cache: Annotated[
+        Path | None, typer.Option(help="A file in which builds share what they measured of kernels.")
+    ] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="Let later versions of TensorRT run it, and the lean runtime.")
+    ] = False,
+    hardware_compatible: Annotated[
+        str | None, typer.Option(help="ampere-plus or same-capability: let other GPUs run it.")
+    ] = None,
+    refittable: Annotated[
+        bool, typer.Option("--refittable", help="Let `evodeploy refit` give it other weights.")
+    ] = False,
+    strip_plan: Annotated[
+        bool, typer.Option("--strip-plan", help="Leave the weights out; `evodeploy refit` puts them in.")
+    ] = False,
+    tf32: Annotated[
+        bool | None, typer.Option("--tf32/--no-tf32", help="Let FP32 products round to TF32; TensorRT does by default.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, say what would be built, stop.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show all of TensorRT's log.")] = False,
+    log: Annotated[Path | None, typer.Option(help="Write all of TensorRT's log here, also if the build fails.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: beside the ONNX.")] = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Build a TensorRT engine with a dynamic batch; TensorRT for RTX builds without a GPU."""
     from evodeploy.artefacts import newest_onnx
+    from evodeploy.engines.tensorrt.options import BuilderOptions
 
     if onnx is None:
         onnx = newest_onnx(Path())
@@ -43,34 +79,105 @@ def build_engine(
             raise UsageError("there is no ONNX file in this folder: `evodeploy export ckpt.pth` makes one")
         note(f"taking {onnx}, the newest ONNX file of this folder")
     path = output or onnx.with_suffix(".engine")
-    check_output(path, force, onnx)
+    for written in filter(None, (path, log)):
+        check_output(written, force or (dry_run and written == path), onnx)
     with needs("tensorrt-rtx"):
-        from evodeploy.build import BuildRequest, build
+        from evodeploy.build import BuildRequest, build, prepare
     request = BuildRequest(
         onnx=onnx,
         output=path,
         precision=one_precision(fp16=fp16, bf16=bf16, fp32=fp32),
-        batches=(min_batch, opt_batch, max_batch),
+        profiles=_profiles(profile or [], (min_batch, opt_batch, max_batch)),
         runtime=runtime,
         targets=tuple(part.strip().lower() for part in target.split(",")) if target else (),
-    )
+        options=BuilderOptions(
+            optimization_level, _bytes(workspace), timing_cache, version_compatible,
+            cast("HardwareCompatibility | None", hardware_compatible), refittable, strip_plan, tf32,
+        ),
+        images=images,
+        log=log,
+        verbose=verbose,
+    )  # fmt: skip
+    if dry_run:
+        _tell_prepared(request, prepare(request, tell=note), as_json)
+        return
     clock = Stopwatch()
     with _progress() as progress:
         record = build(request, tell=note, progress=progress)
     if as_json:
-        import dataclasses
-
         result_json(dataclasses.asdict(record) | {"engine": str(path), "seconds": clock.seconds})
         return
     for_what = ", ".join(record.targets) or "the GPU here"
-    profile = record.profile
-    result(
-        f"{path}  {size_of(path)}  {clock.seconds:.1f} s  {record.precision} for {for_what}, batch {profile.min} to "
-        f"{profile.max} (best at {profile.opt})"
-    )
+    batches = "; ".join(map(str, record.profiles))
+    result(f"{path}  {size_of(path)}  {clock.seconds:.1f} s  {record.precision} for {for_what}, batch {batches}")
     result(f"{path}.json  what was built, and checksums")
+    if record.stripped:
+        result(f"next: evodeploy refit {path} {onnx} -o FULL.engine")
+        return
     result(f"next: evodeploy bench {onnx} {path}")
     result(f"      evodeploy inspect {path}")
+
+
+def refit(
+    engine: Annotated[Path, typer.Argument(help="Built with --refittable or --strip-plan.")],
+    onnx: Annotated[Path, typer.Argument(help="The same network with the weights to put in, in FP32.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The engine with these weights.")],
+    force: Force = False,
+) -> None:
+    """Give an engine the weights of another ONNX file, without building it again; needs the GPU it was built for."""
+    check_output(output, force, engine)
+    check_output(output, force, onnx)
+    with needs("tensorrt"):
+        from evodeploy.refit import refit_engine
+    clock = Stopwatch()
+    refit_engine(engine, onnx, output, tell=note)
+    result(f"{output}  {size_of(output)}  {clock.seconds:.1f} s  with the weights of {onnx}")
+
+
+def _tell_prepared(request: BuildRequest, prepared: Prepared, as_json: bool) -> None:
+    facts = {
+        "engine": str(request.output),
+        "runtime": str(prepared.flavour),
+        "precision": prepared.precision,
+        "targets": list(prepared.targets) or ["the GPU here"],
+        "profiles": [dataclasses.asdict(profile) for profile in prepared.profiles],
+        "options": {name: str(value) for name, value in request.options.chosen.items()},
+        "attentions": prepared.attentions,
+        "keys_widened": prepared.widened,
+        "kept_fp32": prepared.kept_fp32,
+        "largest_activation": prepared.largest_activation,
+    }
+    if as_json:
+        result_json(facts)
+        return
+    result(f"would build {request.output}: {prepared.precision} with {prepared.flavour}")
+    result(f"  for {', '.join(prepared.targets) or 'the GPU here'}, batch {'; '.join(map(str, prepared.profiles))}")
+    result(f"  {prepared.attentions} attentions, {len(prepared.kept_fp32)} nodes kept in FP32")
+    for name, value in request.options.chosen.items():
+        result(f"  {name.replace('_', ' ')}: {value}")
+
+
+def _profiles(texts: list[str], batches: Batches) -> tuple[Batches, ...]:
+    """Those written MIN:OPT:MAX, or the one of the three options; raises UsageError for both."""
+    if not texts:
+        return (batches,)
+    if any(batch is not None for batch in batches):
+        raise UsageError("--profile and --min-batch, --opt-batch, --max-batch exclude each other: choose one way")
+    parts = [text.split(":") for text in texts]
+    for text, numbers in zip(texts, parts, strict=True):
+        if len(numbers) != 3 or not all(number.isdecimal() for number in numbers):
+            raise UsageError(f"--profile is '{text}', expected MIN:OPT:MAX such as 1:8:32")
+    return tuple((int(low), int(best), int(high)) for low, best, high in parts)
+
+
+def _bytes(text: str | None) -> int | None:
+    """`512M` or `4G` as bytes; raises UsageError."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)([KMG])", text.strip().upper())
+    if match is None or match[1] == "0":
+        raise UsageError(f"--workspace is '{text}', expected a size such as 512M or 4G")
+    return int(match[1]) << {"K": 10, "M": 20, "G": 30}[match[2]]
 
 
 @contextlib.contextmanager

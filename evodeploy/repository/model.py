@@ -94,10 +94,17 @@ def _plan(path: Path) -> ServedModel:
         backend="tensorrt",
         input=images,
         outputs=record.outputs,
-        batches=record.profile if images.shape[0] is None else None,
+        batches=_served(record.profiles, path) if images.shape[0] is None else None,
         info=record.model,
         made=f"{record.runtime} {record.runtime_version} for {', '.join(record.targets) or 'the GPU it was built on'}",
     )
+
+
+def _served(profiles: tuple[Profile, ...], path: Path) -> Profile:
+    """The one profile that Triton is told of: it uses the first unless an instance group names another."""
+    if len(profiles) > 1:
+        raise UsageError(f"{path} has {len(profiles)} optimization profiles: build it with one to serve it by Triton")
+    return profiles[0]
 
 
 def _halved(largest: int) -> Profile:

@@ -19,7 +19,15 @@ import onnxruntime
 
 from evodeploy.engines.base import run_all
 from evodeploy.engines.registry import open_engine
-from evodeploy.errors import InputError, OutOfMemoryError, RuntimeFailedError, UnavailableError, UsageError
+from evodeploy.errors import (
+    BadFileError,
+    InputError,
+    OutOfMemoryError,
+    RuntimeFailedError,
+    UnavailableError,
+    UsageError,
+)
+from evodeploy.refit import refit_engine
 from evodeploy.specs import EngineOptions
 
 shim = fake_tensorrt.cuda
@@ -295,6 +303,23 @@ def left_open():
     del dropped
     gc.collect()
     assert shim.shim_live(DEVICE_MEMORY) < held
+
+
+def refit():
+    """`PLAN` with the weights of `ONNX`, which are others: `expected` is computed from them."""
+    full = PLAN.with_name("full.engine")
+    told = []
+    with open_engine(PLAN, "tensorrt") as before:
+        assert (before.run(IMAGES[:2])["logits"] != expected(IMAGES[:2])["logits"]).any()
+    record = refit_engine(PLAN, ONNX, full, told.append)
+    assert (record.stripped, record.refittable, record.source) == (False, True, ONNX.name)
+    with open_engine(full, "tensorrt") as after:
+        same(after.run(IMAGES[:2]), IMAGES[:2])
+    with refused(BadFileError, "other.onnx does not fit the engine: the weights 'w' have another shape"):
+        fake_tensorrt.OnnxParserRefitter.fits = False
+        refit_engine(PLAN, ONNX, PLAN.with_name("again.engine"), told.append)
+    assert not PLAN.with_name("again.engine").exists()
+    assert on_the_device() == [0] * 6
 
 
 def bad_plan():

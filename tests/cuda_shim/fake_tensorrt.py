@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import json
+import shutil
 import weakref
 from collections.abc import Callable
 from types import ModuleType
@@ -105,14 +106,63 @@ class Runtime:
             return None
 
 
+class SerializationFlag(enum.Enum):
+    EXCLUDE_WEIGHTS = 0
+
+
+class SerializationConfig:
+    def __init__(self) -> None:
+        self.flags = {SerializationFlag.EXCLUDE_WEIGHTS}  # as of a plan without weights
+
+    def clear_flag(self, flag: SerializationFlag) -> bool:
+        self.flags.discard(flag)
+        return True
+
+
+class Refitter:
+    def __init__(self, engine: Engine, logger: Any) -> None:
+        needs_context("Refitter")
+        self.engine, self.logger = engine, logger
+        self.onnx: str | None = None
+
+    def get_missing_weights(self) -> list[str]:
+        return [] if self.onnx else ["all"]
+
+    def refit_cuda_engine(self) -> bool:
+        self.engine.onnx = self.onnx
+        return True
+
+
+class ParserError:
+    def desc(self) -> str:
+        return "the weights 'w' have another shape"
+
+
+class OnnxParserRefitter:
+    fits = True
+
+    def __init__(self, refitter: Refitter, logger: Any) -> None:
+        self.refitter, self.num_errors = refitter, 0
+
+    def refit_from_file(self, path: str) -> bool:
+        if not self.fits:
+            self.num_errors = 1
+            return False
+        self.refitter.onnx = shutil.copy(path, f"{self.refitter.engine.onnx}.refitted")
+        return True
+
+    def get_error(self, index: int) -> ParserError:
+        return ParserError()
+
+
 class Engine:
     fail_enqueue = 0  # counts down to an enqueue that fails
     device_memory_size_v2 = 4096
     last_config: RuntimeConfig | None = None  # of the execution context made last
 
     def __init__(self, runtime: Runtime, plan: dict[str, Any]) -> None:
-        self.runtime, self.profiles = runtime, plan["profiles"]
-        self.session = onnxruntime.InferenceSession(plan["onnx"], providers=["CPUExecutionProvider"])
+        self.runtime, self.profiles, self.onnx = runtime, plan["profiles"], plan["onnx"]
+        self.session = onnxruntime.InferenceSession(self.onnx, providers=["CPUExecutionProvider"])
         self.num_optimization_profiles = len(self.profiles)
 
     def get_tensor_profile_shape(self, name: str, index: int) -> list[tuple[int, ...]]:
@@ -121,6 +171,12 @@ class Engine:
 
     def create_runtime_config(self) -> RuntimeConfig:
         return RuntimeConfig()
+
+    def create_serialization_config(self) -> SerializationConfig:
+        return SerializationConfig()
+
+    def serialize_with_config(self, config: SerializationConfig) -> bytes | None:
+        return None if config.flags else json.dumps({"onnx": self.onnx, "profiles": self.profiles}).encode()
 
     def create_execution_context(self, config: RuntimeConfig | None = None) -> ExecutionContext | None:
         needs_context("create_execution_context")
@@ -209,6 +265,13 @@ def as_module(name: str, version: str) -> ModuleType:
     """A module that stands for the TensorRT called `name`."""
     module = ModuleType(name)
     module.__dict__.update(
-        __version__=version, ILogger=Logger, Runtime=Runtime, CudaGraphStrategy=CudaGraphStrategy, Engine=Engine
+        __version__=version,
+        ILogger=Logger,
+        Runtime=Runtime,
+        CudaGraphStrategy=CudaGraphStrategy,
+        Engine=Engine,
+        Refitter=Refitter,
+        OnnxParserRefitter=OnnxParserRefitter,
+        SerializationFlag=SerializationFlag,
     )
     return module

@@ -73,7 +73,9 @@ def test_the_engine_stays_within_its_budget(name, opset, tmp_path):
     assert dynamic - {""} == {"batch"}
     assert len(proto.graph.node) <= budget.nodes
     write_onnx(proto, tmp_path / "m.onnx")
-    request = BuildRequest(tmp_path / "m.onnx", tmp_path / "m.engine", "fp16", (1, 32, 64), "tensorrt-rtx", ("sm89",))
+    request = BuildRequest(
+        tmp_path / "m.onnx", tmp_path / "m.engine", "fp16", ((1, 32, 64),), "tensorrt-rtx", ("sm89",)
+    )
     record = build(request, tell=lambda text: None)
     program = read_program(request.output)
     assert program.attentions == record.attentions == budget.attentions
@@ -87,6 +89,8 @@ def test_the_engine_stays_within_its_budget(name, opset, tmp_path):
 @pytest.mark.parametrize("name", ["evo_deit_tiny_patch16_224", "EvoLeViT_128S"])
 def test_every_opset_builds_in_fp32(name, opset, tmp_path):
     write_onnx(exported(name, opset), tmp_path / "m.onnx")
-    request = BuildRequest(tmp_path / "m.onnx", tmp_path / "m.engine", "fp32", (1, 32, 64), "tensorrt-rtx", ("sm89",))
+    request = BuildRequest(
+        tmp_path / "m.onnx", tmp_path / "m.engine", "fp32", ((1, 32, 64),), "tensorrt-rtx", ("sm89",)
+    )
     assert build(request, tell=lambda text: None).precision == "fp32"
     assert read_program(request.output).total > 0

@@ -54,7 +54,7 @@ def plan(request, exported, runtime):
     path = exported[1].with_name(f"{runtime}-{request.param}.engine")
     precision = None if request.param == "fp32" else request.param
     targets = (architecture(),) if runtime == "tensorrt-rtx" else ()
-    build(BuildRequest(exported[1], path, precision, (1, 8, LARGEST), runtime, targets), tell=lambda text: None)
+    build(BuildRequest(exported[1], path, precision, ((1, 8, LARGEST),), runtime, targets), tell=lambda text: None)
     return path
 
 

@@ -36,7 +36,7 @@ def plan(folder, **changes):
     model, path = read_onnx(folder / "Net_v2.onnx"), folder / "net.engine"
     path.write_bytes(b"a plan")
     record = PlanRecord(
-        "tensorrt", "10.13.3", ("sm89",), "fp16", Profile(1, 16, 64), (input_spec(model),), output_specs(model),
+        "tensorrt", "10.13.3", ("sm89",), "fp16", (Profile(1, 16, 64),), (input_spec(model),), output_specs(model),
         info_of(model), "net.onnx", "", sha256(path), 6,
     )  # fmt: skip
     write_sidecar(dataclasses.replace(record, **changes), path)
@@ -154,7 +154,8 @@ def test_a_packaged_model_is_replaced_only_when_told(cli, folder):
     ("changes", "options", "message"),
     [
         ({"runtime": "tensorrt-rtx"}, [], "TensorRT for RTX, .* package the ONNX it was built from \\(net.onnx\\)"),
-        ({"profile": Profile(4, 8, 8)}, [], "takes 4 images or more"),
+        ({"profiles": (Profile(4, 8, 8),)}, [], "takes 4 images or more"),
+        ({"profiles": (Profile(1, 1, 1), Profile(2, 8, 8))}, [], "has 2 optimization profiles: build it with one"),
         ({"outputs": (TensorSpec("x", "float32", (10,)),)}, [], "has no batch axis"),
         ({"outputs": (TensorSpec("x", "float8", (None, 10)),)}, [], "'x' is float8, a type that Triton has not"),
         ({}, ["--max-batch", 65], "takes up to 64 images, fewer than --max-batch 65"),

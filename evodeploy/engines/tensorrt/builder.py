@@ -5,14 +5,19 @@ The network is strongly typed, so precision is what the ONNX holds and no flag c
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evodeploy.engines.tensorrt.flavour import Flavour, shared_logger
+from evodeploy.engines.tensorrt.log import BuildLog
+from evodeploy.engines.tensorrt.options import BuilderOptions, apply_options
 from evodeploy.engines.tensorrt.sidecar import Profile
+from evodeploy.engines.tensorrt.timing_cache import shared_timings
 from evodeploy.errors import BadFileError, RuntimeFailedError, UnavailableError, UsageError
 from evodeploy.specs import Precision, TensorSpec
 
@@ -20,7 +25,6 @@ from evodeploy.specs import Precision, TensorSpec
 Progress = Callable[[str, float], bool]
 
 _INDEX_LIMIT = 2**31 - 1
-_MEMORY = re.compile(r"Total (Weights|Activation) Memory: (\d+) bytes")
 
 
 @dataclass(frozen=True)
@@ -58,31 +62,31 @@ def check_profile(profile: Profile, spec: TensorSpec) -> Profile:
 def plan_from_onnx(
     path: Path,
     flavour: Flavour,
-    profile: Profile,
+    profiles: Sequence[Profile],
     precision: Precision,
-    targets: tuple[str, ...] = (),
+    targets: tuple[str, ...],
+    options: BuilderOptions,
+    log: BuildLog,
     progress: Progress | None = None,
 ) -> BuiltPlan:
-    """Build the ONNX file `path`, already checked, whose weights are of `precision`.
+    """Build the ONNX file `path`, already checked, whose weights are of `precision`; `options` are checked too.
 
     Raises BadFileError where TensorRT's parser refuses a node, RuntimeFailedError with TensorRT's own first error where
     the build fails, KeyboardInterrupt where it was cancelled.
     """
     trt = flavour.trt
     logger, relay = shared_logger(flavour)
-    log: list[tuple[str, str]] = []
-    relay.sink = lambda severity, message: log.append((severity, message))
-    try:
+    with _deferred_interrupt() as interrupted, relay.to(log):
         try:
             builder = trt.Builder(logger)
         except Exception as error:  # the binding's way to say that the library gave it a null pointer
-            raise UnavailableError(f"{flavour} cannot start here: {_first_error(log)}") from error
+            raise UnavailableError(f"{flavour} cannot start here: {log.reason}") from error
         network = flavour.strongly_typed_network(builder)
         parser = trt.OnnxParser(network, logger)
         if not parser.parse_from_file(str(path)):
             refusals = [parser.get_error(i) for i in range(parser.num_errors)]
             told = "; ".join(f"{e.node_operator()} {e.node_name()}: {e.desc()}" for e in refusals[:3])
-            raise BadFileError(f"{flavour} cannot build {path.name}: {told or _first_error(log)}")
+            raise BadFileError(f"{flavour} cannot build {path.name}: {told or log.reason}")
         inputs = tuple(_spec(trt, network.get_input(i)) for i in range(network.num_inputs))
         outputs = tuple(_spec(trt, network.get_output(i)) for i in range(network.num_outputs))
         if len(inputs) != 1 or not outputs:
@@ -90,23 +94,20 @@ def plan_from_onnx(
         if precision == "fp32":
             _let_attention_decompose(trt, network)
         config = builder.create_builder_config()
-        _set_profile(builder, config, inputs[0], check_profile(profile, inputs[0]))
+        apply_options(flavour, config, options)
+        for profile in profiles:
+            _add_profile(builder, config, inputs[0], check_profile(profile, inputs[0]))
         if targets:
             config.num_compute_capabilities = len(targets)
             for index, target in enumerate(targets):
                 config.set_compute_capability(flavour.targets[target], index)
-        monitor = _monitor(trt, progress) if progress else None
-        if monitor is not None:
+        with shared_timings(config, options.timing_cache, log.tell):
+            monitor = _monitor(trt, progress or (lambda phase, share: True), interrupted)
             config.progress_monitor = monitor
-        plan = builder.build_serialized_network(network, config)
-        if monitor is not None and monitor.cancelled:
-            raise KeyboardInterrupt
-        if plan is None:
-            raise RuntimeFailedError(f"{flavour} could not build the engine: {_first_error(log)}")
-        memory = {match[1]: int(match[2]) for _, message in log if (match := _MEMORY.search(message))}
-        return BuiltPlan(memoryview(plan), inputs, outputs, memory.get("Weights"), memory.get("Activation"))
-    finally:
-        relay.sink = None
+            plan = builder.build_serialized_network(network, config)
+            if plan is None:
+                raise RuntimeFailedError(f"{flavour} could not build the engine: {log.reason}")
+        return BuiltPlan(memoryview(plan), inputs, outputs, log.memory.get("Weights"), log.memory.get("Activation"))
 
 
 def check_precision(built: BuiltPlan, precision: Precision, weight_count: int) -> None:
@@ -123,13 +124,7 @@ def check_precision(built: BuiltPlan, precision: Precision, weight_count: int) -
         )
 
 
-def _first_error(log: list[tuple[str, str]]) -> str:
-    """The reason is TensorRT's first error; what follows are its consequences."""
-    errors = [message for severity, message in log if severity in ("ERROR", "INTERNAL_ERROR")]
-    return errors[0].strip().split("\n")[0] if errors else "TensorRT gave no reason"
-
-
-def _set_profile(builder: Any, config: Any, spec: TensorSpec, profile: Profile) -> None:
+def _add_profile(builder: Any, config: Any, spec: TensorSpec, profile: Profile) -> None:
     shapes = [(batch, *spec.shape[1:]) for batch in (profile.min, profile.opt, profile.max)]
     optimization = builder.create_optimization_profile()
     optimization.set_shape(spec.name, *shapes)
@@ -147,11 +142,25 @@ def _let_attention_decompose(trt: Any, network: Any) -> None:
             layer.attention.decomposable = True
 
 
-def _monitor(trt: Any, progress: Progress) -> Any:
+@contextlib.contextmanager
+def _deferred_interrupt() -> Iterator[threading.Event]:
+    """Ctrl-C inside sets the event yielded, for nothing may be raised into TensorRT, and is raised at the end."""
+    interrupted = threading.Event()
+    here = threading.current_thread() is threading.main_thread()  # Ctrl-C arrives in no other
+    before = signal.signal(signal.SIGINT, lambda number, frame: interrupted.set()) if here else None
+    try:
+        yield interrupted
+    finally:
+        if here:
+            signal.signal(signal.SIGINT, before)
+        if interrupted.is_set():
+            raise KeyboardInterrupt  # rather than TensorRT's complaint that it was cancelled
+
+
+def _monitor(trt: Any, progress: Progress, interrupted: threading.Event) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
-            self.cancelled = False
             self._steps: dict[str, int] = {}
 
         def phase_start(self, name: str, parent: str | None, steps: int) -> None:
@@ -161,11 +170,9 @@ def _monitor(trt: Any, progress: Progress) -> Any:
             self._steps.pop(name, None)
 
         def step_complete(self, name: str, step: int) -> bool:
-            try:
-                self.cancelled = self.cancelled or not progress(name, (step + 1) / max(1, self._steps.get(name, 1)))
-            except KeyboardInterrupt:  # nothing may be raised into TensorRT
-                self.cancelled = True
-            return not self.cancelled
+            if not progress(name, (step + 1) / max(1, self._steps.get(name, 1))):
+                interrupted.set()
+            return not interrupted.is_set()
 
     return Monitor()
 

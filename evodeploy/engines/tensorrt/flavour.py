@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,16 @@ from evodeploy.errors import MissingExtraError, UnavailableError, UsageError
 from evodeploy.specs import Precision
 
 _PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+
+
+# Builder options that TensorRT for RTX would ignore or break on, with the reason; measured with 1.7.1.116.
+_RTX_LACKS = {
+    "optimization_level": "its plans are the same at every level",
+    "timing_cache": "it measures nothing while it builds, since kernels are finished on the GPU that runs them",
+    "version_compatible": "it comes without a lean runtime",
+    "hardware_compatible": "name the GPUs with --target",
+}
+_RTX_NEEDS_GPU = ("refittable", "strip_plan")
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,13 @@ class Flavour:
         """The targets whose kernels lack `precision`: in TensorRT for RTX, SM75 multiplies matrices in FP16 alone."""
         return ("sm75",) if precision != "fp16" and "sm75" in self.targets else ()
 
+    def lacks(self, option: str) -> str:
+        """Why the builder option of that name cannot be honoured here; empty where it can."""
+        if self.name != "tensorrt-rtx":
+            return ""
+        problem = driver_problem() if option in _RTX_NEEDS_GPU else None
+        return f"it needs a GPU for that, and here {problem}" if problem else _RTX_LACKS.get(option, "")
+
     def strongly_typed_network(self, builder: Any) -> Any:
         """An empty network whose types are those of the ONNX."""
         flag = self.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED  # its bit differs between majors
@@ -93,16 +111,25 @@ def load_flavour(name: str | None = None) -> Flavour:
 Sink = Callable[[str, str], None]
 
 
-class _Relay:
+class Relay:
     """Passes TensorRT's log on to the sink of the moment: a process keeps only the first logger it registers."""
 
     sink: Sink | None = None
 
+    @contextlib.contextmanager
+    def to(self, sink: Sink) -> Iterator[None]:
+        """Pass it to `sink` for a while."""
+        before, self.sink = self.sink, sink
+        try:
+            yield
+        finally:
+            self.sink = before
+
 
 @functools.cache
-def shared_logger(flavour: Flavour) -> tuple[Any, _Relay]:
+def shared_logger(flavour: Flavour) -> tuple[Any, Relay]:
     """The process's one logger for `flavour`, and the relay whose `sink` receives (severity, message)."""
-    relay = _Relay()
+    relay = Relay()
     base: Any = flavour.trt.ILogger
 
     class Logger(base):  # type: ignore[misc]

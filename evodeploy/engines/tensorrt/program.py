@@ -50,27 +50,30 @@ class GpuProgram:
         return self.kernels.get("attention", 0)
 
 
-def read_program(plan: Path) -> GpuProgram | None:
-    """The program in the file `plan`, or None where there is none that can be read."""
+def read_program(plan: Path, profiles: int = 1) -> GpuProgram | None:
+    """The program in the file `plan`, or None where there is none that can be read; see `program_of`."""
     try:
         with plan.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return program_of(data)
+            return program_of(data, profiles)
     except (OSError, ValueError):  # mmap's way to say that a file is empty
         return None
 
 
-def program_of(plan: bytes | memoryview | mmap.mmap) -> GpuProgram | None:
-    """The program in a serialized engine, or None where the format is another."""
-    kernels: Counter[str] = Counter()
+def program_of(plan: bytes | memoryview | mmap.mmap, profiles: int = 1) -> GpuProgram | None:
+    """The program in a serialized engine, or None where the format is another.
+
+    Of a plan with several optimization `profiles`, each of which has its own kernels, it is the first one's.
+    """
+    parts: list[Counter[str]] = []
     targets: tuple[str, ...] = ()
     made_for: tuple[str, ...] = ()
     for match in _PROGRAM.finditer(plan):
         if match[1] is not None:
             made_for = tuple(match[1].decode("ascii", "replace").split())
         elif made_for != ("*",):
-            found = _kinds(match[2])
+            parts.append(_kinds(match[2]))
             targets = targets or made_for
-            kernels.update(found)
+    kernels = sum(parts[: len(parts) // profiles], Counter[str]())
     return GpuProgram(dict(kernels.most_common()), targets) if kernels else None
 
 

@@ -21,20 +21,24 @@ class Profile:
     opt: int = 32
     max: int = 128
 
+    def __str__(self) -> str:
+        return f"{self.min} to {self.max} (best at {self.opt})"
+
 
 @dataclass(frozen=True)
 class PlanRecord:
     """What a plan is. `targets` is empty where it was built for the GPU of the building machine, `architecture`.
 
     `kept_fp32` names the nodes that stayed FP32 in an FP16 plan, with the reason of each; memory is in bytes;
-    `attentions` is how many the ONNX had, each of which a plan may hold as one kernel.
+    `attentions` is how many the ONNX had, each of which a plan may hold as one kernel; `largest_activation` what the
+    check of FP16's range found; of the builder's options those that matter later.
     """
 
     runtime: str
     runtime_version: str
     targets: tuple[str, ...]
     precision: Precision
-    profile: Profile
+    profiles: tuple[Profile, ...]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     model: ModelInfo | None
@@ -50,6 +54,10 @@ class PlanRecord:
     architecture: str = ""
     version_compatible: bool = False
     hardware_compatible: str = ""
+    refittable: bool = False
+    stripped: bool = False
+    tf32: bool | None = None
+    largest_activation: str = ""
 
 
 def sidecar_path(plan: Path) -> Path:
@@ -76,7 +84,7 @@ def read_sidecar(plan: Path) -> PlanRecord:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         known = {field.name for field in dataclasses.fields(PlanRecord)}
         values = {name: value for name, value in values.items() if name in known}
-        values["profile"] = Profile(**values["profile"])
+        values["profiles"] = tuple(Profile(**profile) for profile in values["profiles"])
         values["targets"] = tuple(values["targets"])
         for side in ("inputs", "outputs"):
             values[side] = tuple(TensorSpec(v["name"], v["dtype"], tuple(v["shape"])) for v in values[side])

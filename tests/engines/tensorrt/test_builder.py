@@ -11,6 +11,8 @@ from evodeploy.build import BuildRequest, build
 from evodeploy.engines.registry import open_engine
 from evodeploy.engines.tensorrt import builder, driver, flavour
 from evodeploy.engines.tensorrt.builder import BuiltPlan, check_precision, check_profile
+from evodeploy.engines.tensorrt.log import BuildLog
+from evodeploy.engines.tensorrt.options import BuilderOptions
 from evodeploy.engines.tensorrt.sidecar import Profile, read_sidecar, sidecar_path
 from evodeploy.errors import BadFileError, RuntimeFailedError, UnavailableError, UsageError
 from evodeploy.files import sha256
@@ -27,14 +29,14 @@ def request(onnx_path, output, **options):
 @pytest.fixture(scope="module")
 def plan(small_onnx, tmp_path_factory):
     path = tmp_path_factory.mktemp("plan") / "small.engine"
-    build(request(small_onnx, path, precision="fp16", batches=(1, 4, 16)), tell=lambda text: None)
+    build(request(small_onnx, path, precision="fp16", profiles=((1, 4, 16),)), tell=lambda text: None)
     return path
 
 
 def test_the_sidecar_says_what_was_built(plan, small_onnx):
     record = read_sidecar(plan)
     assert (record.runtime, record.targets, record.precision) == ("tensorrt-rtx", ("sm89",), "fp16")
-    assert record.profile == Profile(1, 4, 16)
+    assert record.profiles == (Profile(1, 4, 16),)
     assert [str(spec) for spec in record.inputs] == ["images float32 (batch, 3, 64, 64)"]
     assert [str(spec) for spec in record.outputs] == [
         "logits float32 (batch, 10)", "selected_0 int64 (batch, 32)", "selected_1 int64 (batch, 32)",
@@ -82,7 +84,7 @@ def test_fp32_leaves_out_the_target_without_fp32_kernels_and_says_so(small_onnx,
 )
 def test_profiles_that_tensorrt_would_swallow_are_refused(small_onnx, tmp_path, batches, message):
     with pytest.raises(UsageError, match=message):
-        build(request(small_onnx, tmp_path / "x.engine", batches=batches), tell=lambda text: None)
+        build(request(small_onnx, tmp_path / "x.engine", profiles=(batches,)), tell=lambda text: None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -95,9 +97,10 @@ def test_a_fixed_batch_takes_no_other_profile():
 
 def test_a_maximum_below_the_default_optimum_is_the_optimum(small_onnx, tmp_path):
     record = build(
-        request(small_onnx, tmp_path / "x.engine", precision="fp16", batches=(None, None, 8)), tell=lambda text: None
+        request(small_onnx, tmp_path / "x.engine", precision="fp16", profiles=((None, None, 8),)),
+        tell=lambda text: None,
     )
-    assert record.profile == Profile(1, 8, 8)
+    assert record.profiles == (Profile(1, 8, 8),)
 
 
 def test_bf16_engines_build_for_the_targets_that_have_it(small, tmp_path):
@@ -177,16 +180,7 @@ def test_progress_is_told_and_can_cancel(small_onnx, tmp_path):
         build(
             request(small_onnx, tmp_path / "y.engine", precision="fp16"), lambda text: None, lambda phase, share: False
         )
-    assert not (tmp_path / "y.engine").exists()
-
-
-def test_an_interrupt_during_progress_cancels_the_build(small_onnx, tmp_path):
-    def interrupt(phase, share):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        build(request(small_onnx, tmp_path / "y.engine", precision="fp16"), lambda text: None, interrupt)
-    assert list(tmp_path.iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.engine", "x.engine.json"]
 
 
 def test_running_a_plan_without_a_gpu_is_refused_before_any_runtime_is_touched(plan):
@@ -231,4 +225,4 @@ def test_a_builder_that_cannot_start_is_reported(monkeypatch, small_onnx):
 
     monkeypatch.setattr(ours.trt, "Builder", Nothing)
     with pytest.raises(UnavailableError, match="cannot start here"):
-        builder.plan_from_onnx(small_onnx, ours, Profile(), "fp32", ("sm89",))
+        builder.plan_from_onnx(small_onnx, ours, (Profile(),), "fp32", ("sm89",), BuilderOptions(), BuildLog(print))

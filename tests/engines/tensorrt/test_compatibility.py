@@ -18,7 +18,7 @@ from evodeploy.specs import EngineOptions
 
 PLAN = b"a plan"
 RECORD = PlanRecord(
-    runtime="tensorrt", runtime_version="10.13.0.35", targets=(), precision="fp16", profile=Profile(), inputs=(),
+    runtime="tensorrt", runtime_version="10.13.0.35", targets=(), precision="fp16", profiles=(Profile(),), inputs=(),
     outputs=(), model=None, source="x.onnx", source_sha256="", plan_sha256=hashlib.sha256(PLAN).hexdigest(),
     plan_bytes=len(PLAN), architecture="sm86",
 )  # fmt: skip

@@ -9,14 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cuda_shim.build import build_pycuda, build_shim
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, Profile, write_sidecar
 from evodeploy.files import sha256
-from evodeploy.onnx_files import write_onnx
+from evodeploy.onnx_files import read_onnx, write_onnx
 
 SHIM = Path(__file__).parents[2] / "cuda_shim"
 
@@ -41,9 +42,10 @@ def plan(tmp_path, small_onnx):
         path.write_text(content or json.dumps({"onnx": str(onnx), "profiles": profiles}))
         with OnnxRuntimeEngine(onnx) as engine:
             inputs, outputs, info = engine.inputs, engine.outputs, engine.info
+        batches = tuple(Profile(*profile) for profile in profiles)
         record = PlanRecord(
             runtime="tensorrt", runtime_version="10.13.0.35", targets=(), precision="fp32",
-            profile=Profile(*profiles[0]), inputs=inputs, outputs=outputs, model=info, source="small.onnx",
+            profiles=batches, inputs=inputs, outputs=outputs, model=info, source="small.onnx",
             source_sha256=sha256(onnx), plan_sha256=sha256(path), plan_bytes=path.stat().st_size,
             architecture="sm89",
         )  # fmt: skip
@@ -109,6 +111,16 @@ def test_tensors_have_the_types_that_the_record_says(on_shim, plan, tmp_path):
 
 def test_the_shim_tells_every_mistake(on_shim, plan):
     on_shim("misuse", plan())
+
+
+def test_a_plan_takes_other_weights(on_shim, plan, small_onnx, tmp_path):
+    other = tmp_path / "other.onnx"
+    model = read_onnx(small_onnx)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(0.9), tensor.name))
+    write_onnx(model, other)
+    assert on_shim("refit", plan(refittable=True, stripped=True), other) == ([], "")
 
 
 def test_a_plan_that_tensorrt_refuses(on_shim, plan):

@@ -1,0 +1,68 @@
+"""Our engine beside Polygraphy's: `pip install polygraphy; python benchmarks/polygraphy_build.py [MODEL]`.
+
+The same FP16 ONNX file, TensorRT for RTX, SM89, one profile of 1 to 64 images, each tool in a process of its own and
+in turn. Prints a Markdown table: what a build takes, how large its plan is and what the GPU would run.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from pathlib import Path
+
+from evodeploy.engines.tensorrt.program import read_program
+from evodeploy.export.precision import reduced_from_onnx
+from evodeploy.export.to_onnx import onnx_from_model
+from evodeploy.models.checkpoint import random_model
+from evodeploy.models.zoo import named
+from evodeploy.onnx_files import write_onnx
+
+ROUNDS = 5
+
+
+def main() -> None:
+    """Print the table."""
+    model = random_model(named(sys.argv[1] if len(sys.argv) > 1 else "evo_deit_small_patch16_224"))
+    side = model.config.image_size
+    shapes = {kind: f"images:[{batch},3,{side},{side}]" for kind, batch in (("min", 1), ("opt", 32), ("max", 64))}
+    polygraphy = next(
+        (path for folder in (sysconfig.get_path("scripts"), *os.get_exec_path())
+         if (path := Path(folder, "polygraphy")).exists()), None,
+    )  # fmt: skip
+    if polygraphy is None:
+        sys.exit("polygraphy is not installed: pip install polygraphy")
+    commands = {
+        "evodeploy": [
+            "-m", "evodeploy", "build-engine", "m.onnx", "-o", "evodeploy.plan", "--runtime", "tensorrt-rtx",
+            "--target", "sm89", "--max-batch", "64", "--force",
+        ],
+        "Polygraphy": [
+            str(polygraphy), "convert", "m.onnx", "--convert-to", "trt", "-o", "Polygraphy.plan", "--strongly-typed",
+            "--compute-capabilities", "8.9", *(part for kind, shape in shapes.items()
+            for part in (f"--trt-{kind}-shapes", shape)),
+        ],
+    }  # fmt: skip
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    environment = {**os.environ, "POLYGRAPHY_USE_TENSORRT_RTX": "1"}
+    with tempfile.TemporaryDirectory() as folder:
+        write_onnx(reduced_from_onnx(onnx_from_model(model), "fp16").proto, Path(folder, "m.onnx"))
+        for _ in range(ROUNDS):
+            for name, command in commands.items():
+                began = time.perf_counter()
+                subprocess.run([sys.executable, *command], cwd=folder, env=environment, check=True, capture_output=True)
+                seconds[name].append(time.perf_counter() - began)
+        print("| tool | seconds, median of 5 | plan | kernels |\n|---|---|---|---|")
+        for name in commands:
+            plan = Path(folder, f"{name}.plan")
+            program = read_program(plan)
+            kernels = "?" if program is None else f"{program.total}, {program.attentions} fused attentions"
+            print(f"| {name} | {statistics.median(seconds[name]):.1f} | {plan.stat().st_size / 1e6:.1f} MB | {kernels} |")
+
+
+if __name__ == "__main__":
+    main()

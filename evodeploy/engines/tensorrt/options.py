@@ -1,0 +1,79 @@
+"""What a builder is told beside the network."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from evodeploy.engines.tensorrt.flavour import Flavour
+from evodeploy.errors import UsageError
+
+HardwareCompatibility = Literal["ampere-plus", "same-capability"]
+
+
+@dataclass(frozen=True)
+class BuilderOptions:
+    """None and False leave the choice to TensorRT.
+
+    `optimization_level` 0 to 5 spends more time for a faster plan. `workspace` bounds, in bytes, what a kernel may use
+    beside its tensors. `timing_cache` is a file in which builds share what they measured. A `version_compatible` plan
+    runs in later versions, a `hardware_compatible` one on more GPUs than the one here. A `refittable` plan can be given
+    other weights; with `strip_plan` it holds none. `tf32` lets FP32 products round their factors to ten bits.
+    """
+
+    optimization_level: int | None = None
+    workspace: int | None = None
+    timing_cache: Path | None = None
+    version_compatible: bool = False
+    hardware_compatible: HardwareCompatibility | None = None
+    refittable: bool = False
+    strip_plan: bool = False
+    tf32: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no builder takes: raises UsageError."""
+        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
+            raise UsageError(f"the optimization level is {self.optimization_level}, expected 0 to 5")
+        levels = get_args(HardwareCompatibility)
+        if self.hardware_compatible not in (None, *levels):
+            raise UsageError(f"hardware compatibility is '{self.hardware_compatible}', expected {' or '.join(levels)}")
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """What was asked for, by name."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if value is not None and value is not _DEFAULTS[name]}
+
+
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(BuilderOptions)}
+
+
+def check_options(flavour: Flavour, options: BuilderOptions) -> None:
+    """Raise UsageError where `flavour` would ignore or break on one of `options`."""
+    for name in options.chosen:
+        reason = flavour.lacks(name)
+        if reason:
+            raise UsageError(f"{flavour} does not honour --{name.replace('_', '-')} ({reason}): leave it out")
+
+
+def apply_options(flavour: Flavour, config: Any, options: BuilderOptions) -> None:
+    """Set `options`, already checked, on a builder's `config`; the timing cache is apart."""
+    flags = flavour.trt.BuilderFlag
+    if options.optimization_level is not None:
+        config.builder_optimization_level = options.optimization_level
+    if options.workspace is not None:
+        config.set_memory_pool_limit(flavour.trt.MemoryPoolType.WORKSPACE, options.workspace)
+    if options.version_compatible:
+        config.set_flag(flags.VERSION_COMPATIBLE)
+    if options.hardware_compatible is not None:
+        levels = flavour.trt.HardwareCompatibilityLevel
+        chosen = {"ampere-plus": "AMPERE_PLUS", "same-capability": "SAME_COMPUTE_CAPABILITY"}
+        config.hardware_compatibility_level = getattr(levels, chosen[options.hardware_compatible])
+    if options.refittable or options.strip_plan:
+        config.set_flag(flags.REFIT)
+    if options.strip_plan:
+        config.set_flag(flags.STRIP_PLAN)
+    if options.tf32 is not None:
+        (config.set_flag if options.tf32 else config.clear_flag)(flags.TF32)

@@ -1,0 +1,53 @@
+"""What builds measured of kernels, in a file that they share: the next build need not measure it again."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from evodeploy.errors import UsageError, needs
+from evodeploy.files import check_output, replacing
+
+
+@contextlib.contextmanager
+def shared_timings(config: Any, path: Path | None, tell: Callable[[str], None]) -> Iterator[None]:
+    """Build with the timings in `path`, and add what the build inside measured; without a path do nothing.
+
+    Builds may run at the same time: the file is locked while it is read or written, not while a build measures. Raises
+    UsageError where it cannot be used, or is of another TensorRT or GPU.
+    """
+    if path is None:
+        yield
+        return
+    check_output(path, True)
+    with _locked(path):
+        known = path.read_bytes() if path.exists() else b""
+    if not config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False):
+        raise UsageError(f"{path} holds timings of another TensorRT or GPU: name another file with --timing-cache")
+    yield
+    ours = config.get_timing_cache()
+    if len(bytes(ours.serialize())) == len(known):
+        tell(f"timing cache {path}: everything was measured before")
+        return
+    with _locked(path):
+        merged = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
+        merged.combine(ours, ignore_mismatch=False)
+        content = bytes(merged.serialize())
+        with replacing(path) as draft:
+            draft.write_bytes(content)
+    tell(f"timing cache {path}: {len(content) - len(known)} bytes of new timings")
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Alone with `path` among builds: a lock on a file beside it, since `path` itself is replaced."""
+    with needs("tensorrt"):
+        from filelock import FileLock
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(FileLock(path.with_name(f"{path.name}.lock")))
+        except OSError as error:
+            raise UsageError(f"cannot use the timing cache {path}: {error.strerror or error}") from error
+        yield
