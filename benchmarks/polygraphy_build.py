@@ -61,7 +61,8 @@ def main() -> None:
             plan = Path(folder, f"{name}.plan")
             program = read_program(plan)
             kernels = "?" if program is None else f"{program.total}, {program.attentions} fused attentions"
-            print(f"| {name} | {statistics.median(seconds[name]):.1f} | {plan.stat().st_size / 1e6:.1f} MB | {kernels} |")
+            took, size = statistics.median(seconds[name]), plan.stat().st_size / 1e6
+            print(f"| {name} | {took:.1f} | {size:.1f} MB | {kernels} |")
 
 
 if __name__ == "__main__":
