@@ -120,7 +120,9 @@ def test_a_plan_takes_other_weights(on_shim, plan, small_onnx, tmp_path):
         if tensor.data_type == TensorProto.FLOAT:
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(0.9), tensor.name))
     write_onnx(model, other)
-    assert on_shim("refit", plan(refittable=True, stripped=True), other) == ([], "")
+    before = tmp_path / "before.onnx"
+    shutil.copy(small_onnx, before)
+    assert on_shim("refit", plan(onnx=before, refittable=True, stripped=True), other) == ([], "")
 
 
 def test_a_plan_that_tensorrt_refuses(on_shim, plan):
