@@ -30,7 +30,7 @@ def draw(model: Path, images: dict[str, Image.Image]) -> Image.Image:
         names = [spec.name for spec in engine.outputs if spec.name.startswith("selected_")]
         if info is None or not names:
             sys.exit(f"{model} does not tell what it keeps: export it with --tokens and a keep ratio below 1")
-        batch = np.stack([prepare(image, info.image_size, info.preprocessing) for image in images.values()])
+        batch = np.stack([prepare(image, info) for image in images.values()])
         kept = [np.concatenate([engine.run(one[None])[name] for one in batch]) for name in names]
     size, grid = info.image_size, info.image_size // info.patch_size
     squares = [_unprepared(one, info.preprocessing.mean, info.preprocessing.std) for one in batch]

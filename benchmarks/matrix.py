@@ -17,11 +17,12 @@ from evodeploy.engines.openvino_engine import OpenVinoEngine
 from evodeploy.errors import EvodeployError
 from evodeploy.export.deployed import torch_engine
 from evodeploy.export.to_onnx import onnx_from_model
-from evodeploy.export.verify import clear_images, verify_export
+from evodeploy.export.verify import clear_pictures, verify_export
 from evodeploy.models.checkpoint import LoadedModel, random_model
 from evodeploy.models.zoo import ZOO, with_selection
 from evodeploy.onnx_files import write_onnx
 from evodeploy.parity import Check, compare
+from evodeploy.preprocess import as_input
 
 HEADINGS = ("model", "selection", "nodes", "ONNX Runtime", "OpenVINO", "FP16 engine", "seconds")
 
@@ -48,7 +49,7 @@ def steps(model: LoadedModel) -> tuple[list[str], bool]:
         proto = onnx_from_model(model, tokens=True)
         write_onnx(proto, path)
         checks = list(verify_export(model, path))
-        images = clear_images(model, 3)
+        images = as_input(clear_pictures(model, 3), model.info)
         with torch_engine(model, tokens=True) as torch, OpenVinoEngine(path) as openvino:
             others = list(compare(torch, openvino, images))
         try:

@@ -17,7 +17,7 @@ from evodeploy.artefacts import open_artefact
 from evodeploy.engines.base import run_all
 from evodeploy.export.run import ExportRequest, export_checkpoint
 from evodeploy.models.checkpoint import load_checkpoint
-from evodeploy.preprocess import prepared_folder
+from evodeploy.preprocess import as_input, folder_pictures
 from evodeploy.specs import Reduced
 
 SAMPLE = Path(__file__).parents[1] / "sample"
@@ -28,7 +28,8 @@ def main() -> None:
     """Print the table."""
     if len(sys.argv) > 1:
         checkpoint, size = Path(sys.argv[1]), 224
-        images = prepared_folder(Path(sys.argv[2]), load_checkpoint(checkpoint, image_size=size).info)
+        info = load_checkpoint(checkpoint, image_size=size).info
+        images = as_input(folder_pictures(Path(sys.argv[2]), info), info)
     else:
         sys.path.insert(0, str(SAMPLE))
         from digits import split

@@ -1,7 +1,7 @@
 """Deploy Evo-ViT, the vision transformers that spend full computation on the tokens that matter.
 
     checkpoint ──▶ network ──▶ ONNX ──▶ engine ──▶ predictor, bench
-     models/       models/    export/   engines/   predictor.py, bench/
+     models/       models/    export/   engines/   inference/, bench/
 
 The ONNX file is the border: what stands right of it needs no torch. Names are imported when first used.
 """
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from evodeploy.errors import UnavailableError as UnavailableError
     from evodeploy.errors import UsageError as UsageError
     from evodeploy.errors import VerificationError as VerificationError
-    from evodeploy.predictor import Label as Label
-    from evodeploy.predictor import Prediction as Prediction
-    from evodeploy.predictor import Predictor as Predictor
-    from evodeploy.predictor import load as load
+    from evodeploy.inference.predictor import Predictor as Predictor
+    from evodeploy.inference.predictor import load as load
+    from evodeploy.inference.records import Failure as Failure
+    from evodeploy.inference.records import Label as Label
+    from evodeploy.inference.records import Prediction as Prediction
+    from evodeploy.inference.records import Timing as Timing
 
 __version__ = "0.1.0"
 
@@ -44,7 +46,8 @@ _HOMES = {
         "UsageError",
         "VerificationError",
     ),
-    "evodeploy.predictor": ("Label", "Prediction", "Predictor", "load"),
+    "evodeploy.inference.predictor": ("Predictor", "load"),
+    "evodeploy.inference.records": ("Failure", "Label", "Prediction", "Timing"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

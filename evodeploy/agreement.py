@@ -97,11 +97,12 @@ class Agreement:
 def agreement(expected: dict[str, Array], got: dict[str, Array], tolerance: Tolerance, grid: int) -> Agreement:
     """Compare outputs of N images: `logits` (N, classes), and where both have them `selected_i` (N, K).
 
-    Features of a network without a classifier are compared as logits are.
+    Features of a network without a classifier are compared as logits are, and so are the ranked `probabilities` of
+    `classes`, which hardly move where two classes nearly tie and change places.
     `scores_i` (N, tokens) of `expected`, where present, tell near-ties from errors; `grid` is the number of patches
     along a side of the first grid, whose positions `selected_i` hold.
     """
-    output = "logits" if "logits" in expected else "features"
+    output = next(name for name in ("logits", "features", "probabilities") if name in expected)
     count = len(expected[output])
     moved = np.zeros(count, bool)
     selections = []
@@ -114,6 +115,9 @@ def agreement(expected: dict[str, Array], got: dict[str, Array], tolerance: Tole
     logits = _logits(expected[output], got[output], ~moved)
     if output == "features":
         logits = dataclasses.replace(logits, top1=None)
+    elif output == "probabilities":
+        same = expected["classes"][:, 0] == got["classes"][:, 0]
+        logits = dataclasses.replace(logits, top1=float(same.mean()))
     return Agreement(logits, tuple(selections), tolerance)
 
 

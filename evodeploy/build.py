@@ -20,7 +20,7 @@ from evodeploy.engines.tensorrt.sidecar import PlanRecord, Profile, write_sideca
 from evodeploy.errors import UsageError, needs
 from evodeploy.files import replacing, sha256
 from evodeploy.onnx_files import info_of, input_spec, precision_of, read_onnx, weight_elements, write_onnx
-from evodeploy.preprocess import prepared_folder
+from evodeploy.preprocess import as_input, folder_pictures
 from evodeploy.specs import Precision
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def _largest_activation(model: onnx.ModelProto, folder: Path | None, tell: Calla
     info = info_of(model)
     if info is None:
         raise UsageError("the ONNX does not say how images are prepared: export its checkpoint with `evodeploy export`")
-    largest = str(check_fp16_range(model, prepared_folder(folder, info)))
+    largest = str(check_fp16_range(model, as_input(folder_pictures(folder, info), info)))
     tell(f"largest activation: {largest}; FP16 holds 65504")
     return largest
 

@@ -93,6 +93,8 @@ def _model(info: ModelInfo | None) -> dict[str, Any]:
         "keep_ratios": list(info.keep_ratios),
         "stages": list(info.stages),
         "pooling": info.pooling,
+        "input": info.input_format,
         "output": info.output,
+        "top_k": info.top_k,
         "made_from": info.source,
     }

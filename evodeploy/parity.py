@@ -36,8 +36,11 @@ def compare(reference: Engine, candidate: Engine, images: Array, tolerance: floa
     """Run both on `images` and compare each output that the candidate has."""
     expected, got = reference.run(images), candidate.run(images)
     for name, value in got.items():
-        check = _selections if name.startswith("selected_") else _numbers
-        yield check(name, expected[name], value, tolerance)
+        if name == "classes":
+            yield _classes(expected, got, tolerance)
+        else:
+            check = _selections if name.startswith("selected_") else _numbers
+            yield check(name, expected[name], value, tolerance)
 
 
 def _numbers(name: str, expected: Array, got: Array, tolerance: float) -> Check:
@@ -50,6 +53,19 @@ def _numbers(name: str, expected: Array, got: Array, tolerance: float) -> Check:
     if not error <= tolerance:
         detail += f"; worst at image {int(errors.argmax())}"
     return Check(name, len(expected), error, tolerance, detail)
+
+
+def _classes(expected: dict[str, Array], got: dict[str, Array], tolerance: float) -> Check:
+    """The ranked classes, where their ranks are clear: of probabilities that nearly tie either may come first."""
+    ours, theirs, probabilities = expected["classes"], got["classes"], expected["probabilities"]
+    if ours.shape != theirs.shape:
+        return Check("classes", len(ours), np.inf, 0.0, f"shape {theirs.shape}, expected {ours.shape}")
+    tied = np.abs(np.diff(probabilities, axis=1)) <= tolerance * probabilities.max()
+    last = np.ones((len(ours), 1), bool)  # the next class is not known
+    clear = ~(np.concatenate([tied, last], axis=1) | np.concatenate([~last, tied], axis=1))
+    differ = ((ours != theirs) & clear).any(axis=1)
+    detail = "the same classes" if not differ.any() else f"other classes in {int(differ.sum())} images"
+    return Check("classes", len(ours), float(differ.mean()), 0.0, detail)
 
 
 def _selections(name: str, expected: Array, got: Array, _: float) -> Check:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,40 +14,66 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from evodeploy.errors import BadFileError, InputError, UsageError
 from evodeploy.specs import ModelInfo, Preprocessing
 
-ImageLike = Image.Image | Path | str | NDArray[np.uint8]
+Array = NDArray[Any]
+ImageLike = Image.Image | Path | str | bytes | Array
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
-def prepare(image: Image.Image, size: int, preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """`image` as a float32 (3, size, size) tensor.
+def prepare(image: Image.Image, info: ModelInfo) -> Array:
+    """`image` as the model takes it, without the batch axis."""
+    prepared: Array = as_input(cropped(image, info.image_size, info.preprocessing)[None], info)[0]
+    return prepared
 
-    The shorter side is resized with Pillow (bicubic), the centre cropped, RGB scaled to [0, 1] and normalised.
-    """
-    image = ImageOps.exif_transpose(image).convert("RGB")
+
+def cropped(image: Image.Image, size: int, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """What a model sees of `image`: upright RGB, the shorter side resized with Pillow, the centre: (size, size, 3)."""
+    image = _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
     short = preprocessing.resized(size)
     width, height = image.size
     scale_to = (short, max(1, int(short * height / width))) if width <= height else (int(short * width / height), short)
     image = image.resize(scale_to, _FILTERS[preprocessing.interpolation])
     left, top = round((image.width - size) / 2), round((image.height - size) / 2)
-    pixels = np.asarray(image.crop((left, top, left + size, top + size)), dtype=np.float32) / 255
+    return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+def as_input(pictures: NDArray[np.uint8], info: ModelInfo) -> Array:
+    """What `cropped` gave of N images, (N, size, size, 3), as the model takes it.
+
+    That is float32 (N, 3, size, size), normalised, or the bytes where its graph does that.
+    """
+    if info.input_format == "uint8":
+        return pictures
+    if info.input_format == "uint8-nchw":
+        return np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))
+    return normalised(pictures, info.preprocessing)
+
+
+def normalised(pictures: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """Bytes (N, size, size, 3) to float32 (N, 3, size, size): scaled to [0, 1], less the mean, by the deviation."""
     mean, std = np.array(preprocessing.mean, np.float32), np.array(preprocessing.std, np.float32)
-    return np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1))
+    return np.ascontiguousarray(((pictures.astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2))
 
 
-def prepared_folder(folder: Path, info: ModelInfo) -> NDArray[np.float32]:
-    """Every image below `folder`, in the order of their paths, prepared for a model: float32 (N, 3, size, size).
+def folder_pictures(folder: Path, info: ModelInfo) -> NDArray[np.uint8]:
+    """What a model sees of every image below `folder`, in the order of their paths: (N, size, size, 3).
 
     Raises UsageError where there is none, BadFileError for one that cannot be read.
     """
-    return prepared(image_paths(folder), info)
+    return pictures(image_paths(folder), info)
 
 
-def prepared(images: Iterable[ImageLike], info: ModelInfo) -> NDArray[np.float32]:
-    """`images`, at least one, prepared for a model: float32 (N, 3, size, size); raises as `open_image` does."""
-    return np.stack([prepare(open_image(image), info.image_size, info.preprocessing) for image in images])
+def pictures(images: Iterable[ImageLike], info: ModelInfo) -> NDArray[np.uint8]:
+    """What a model sees of `images`, at least one: (N, size, size, 3); raises as `open_image` does."""
+    return np.stack([cropped(open_image(image), info.image_size, info.preprocessing) for image in images])
+
+
+def random_pictures(info: ModelInfo, count: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Noise in place of `count` pictures: (count, size, size, 3), the same for the same seed."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    return generator.integers(0, 256, (count, info.image_size, info.image_size, 3), np.uint8)
 
 
 def image_paths(folder: Path) -> list[Path]:
@@ -57,25 +85,48 @@ def image_paths(folder: Path) -> list[Path]:
 
 
 def open_image(source: ImageLike) -> Image.Image:
-    """A Pillow image from a path, a Pillow image, or a uint8 array (H, W) or (H, W, 3).
+    """A Pillow image from a path, the bytes of a file, a Pillow image, or an array.
 
-    Raises UsageError for a missing file, BadFileError for one that is no readable image, InputError for other arrays.
+    Arrays are (H, W), (H, W, 3) or, with an alpha that is left out, (H, W, 4): uint8, or floats from 0 to 1, which are
+    rounded to the 256 levels of a picture file. Raises UsageError for a missing file, BadFileError for what is no
+    readable image (broken, truncated, or larger than Pillow's limit of 179 megapixels), InputError for other arrays.
     """
     if isinstance(source, Image.Image):
         return source
     if isinstance(source, np.ndarray):
-        if source.dtype != np.uint8 or source.ndim not in (2, 3) or (source.ndim == 3 and source.shape[2] != 3):
-            raise InputError(
-                f"an image array is {source.dtype} {source.shape}, expected uint8 (height, width[, 3]); "
-                "tensors that are already prepared go to predict_logits"
-            )
-        return Image.fromarray(source)
+        return Image.fromarray(_bytes_of(source))
+    name = "the image" if isinstance(source, bytes) else source
     try:
-        with Image.open(source) as image:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             image.load()
             opened: Image.Image = image
             return opened
     except FileNotFoundError as error:
-        raise UsageError(f"{source} does not exist (expected an image)") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadFileError(f"{source} is not a readable image: {error}") from error
+        raise UsageError(f"{source!s} does not exist (expected an image)") from error
+    except UnidentifiedImageError as error:
+        raise BadFileError(f"{name} is not a readable image: its format is unknown") from error
+    except Exception as error:  # decoders raise whatever comes to them of bytes that are no image
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise BadFileError(f"{name} is not a readable image: {reason}") from error
+
+
+def _bytes_of(array: Array) -> NDArray[np.uint8]:
+    if array.ndim in (2, 3) and array.shape[2:] in ((), (3,), (4,)) and array.size:
+        if array.dtype == np.uint8:
+            return array
+        if array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1:  # false where there is a NaN
+            scaled: NDArray[np.uint8] = np.rint(array.astype(np.float64) * 255).astype(np.uint8)
+            return scaled
+    told = f", values from {array.min():g} to {array.max():g}" if array.dtype.kind == "f" and array.size else ""
+    raise InputError(
+        f"an image array is {array.dtype} {array.shape}{told}, expected (height, width[, 3 or 4]) in uint8 or in "
+        "floats from 0 to 1; tensors that are already prepared go to predict_logits"
+    )
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Greyscale of 16 bits scaled to 8: Pillow's own conversion clips everything above 255 to white."""
+    if not image.mode.startswith("I"):
+        return image
+    levels = np.rint(np.clip(np.asarray(image, np.float64) / 257, 0, 255))
+    return Image.fromarray(levels.astype(np.uint8))

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evodeploy.agreement import TOLERANCES, Agreement, agreement
 from evodeploy.artefacts import kind_of, open_artefact
 from evodeploy.engines.base import Array, Engine, run_all
 from evodeploy.errors import UsageError
-from evodeploy.preprocess import prepared_folder
+from evodeploy.preprocess import as_input, folder_pictures, random_pictures
 from evodeploy.specs import EngineOptions, ModelInfo
 
 
@@ -39,9 +40,9 @@ def compare_artefacts(
     first, second = _opened(reference, candidate, engine, options)
     with first, second:
         info = _one_model(first, second, reference, candidate)
-        images = _random(info, count, seed) if folder is None else prepared_folder(folder, info)
-        tell(f"running {first.name} and {second.name} on {len(images)} images")
-        expected, got = run_all(first, images), run_all(second, images)
+        pictures = random_pictures(info, count, seed) if folder is None else folder_pictures(folder, info)
+        tell(f"running {first.name} and {second.name} on {len(pictures)} images")
+        expected, got = _outputs(first, pictures), _outputs(second, pictures)
     precisions = {opened.info.precision for opened in (first, second) if opened.info}
     if options.precision:
         precisions.add(options.precision)
@@ -68,7 +69,7 @@ def _one_model(first: Engine, second: Engine, reference: Path, candidate: Path) 
             raise UsageError(f"{path} carries no evodeploy metadata: export its checkpoint with `evodeploy export`")
     ours, theirs = first.info, second.info
     assert ours is not None and theirs is not None  # refused above
-    for what in ("image_size", "patch_size", "num_classes", "pooling", "selection", "keep_ratios", "stages"):
+    for what in ("image_size", "patch_size", "num_classes", "pooling", "selection", "keep_ratios", "stages", "top_k"):
         if getattr(ours, what) != getattr(theirs, what):
             raise UsageError(
                 f"{reference} and {candidate} are not one model: {what.replace('_', ' ')} {getattr(ours, what)} and "
@@ -77,6 +78,6 @@ def _one_model(first: Engine, second: Engine, reference: Path, candidate: Path) 
     return ours
 
 
-def _random(info: ModelInfo, count: int, seed: int) -> Array:
-    generator = np.random.Generator(np.random.PCG64(seed))
-    return generator.standard_normal((count, 3, info.image_size, info.image_size), dtype=np.float32)
+def _outputs(engine: Engine, pictures: NDArray[np.uint8]) -> dict[str, Array]:
+    assert engine.info is not None  # refused above
+    return run_all(engine, as_input(pictures, engine.info))

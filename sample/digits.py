@@ -16,7 +16,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from evodeploy.preprocess import prepare
+from evodeploy.preprocess import cropped, normalised
 from evodeploy.specs import Preprocessing
 
 IMAGE_SIZE = 64
@@ -57,8 +57,8 @@ def save_examples(folder: Path) -> None:
 
 def black() -> Tensor:
     """What the normalised pictures hold where there is no ink: (3, 1, 1)."""
-    blank = prepare(Image.new("L", (IMAGE_SIZE, IMAGE_SIZE)), IMAGE_SIZE, Preprocessing())
-    return torch.from_numpy(blank)[:, :1, :1]
+    blank = cropped(Image.new("L", (IMAGE_SIZE, IMAGE_SIZE)), IMAGE_SIZE, Preprocessing())
+    return torch.from_numpy(normalised(blank[None], Preprocessing()))[0, :, :1, :1]
 
 
 def _held_out(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -69,5 +69,5 @@ def _held_out(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _prepared(cells: NDArray[np.float64], labels: NDArray[np.int64]) -> Pictures:
-    images = np.stack([prepare(picture(digit), IMAGE_SIZE, Preprocessing()) for digit in cells])
-    return Pictures(torch.from_numpy(images), torch.from_numpy(labels).long())
+    seen = np.stack([cropped(picture(digit), IMAGE_SIZE, Preprocessing()) for digit in cells])
+    return Pictures(torch.from_numpy(normalised(seen, Preprocessing())), torch.from_numpy(labels).long())

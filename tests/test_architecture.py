@@ -24,11 +24,11 @@ ALLOWED = {
     "artefacts": {"engines", "export", "models"},
     "build": {"engines", "export", "preprocess"},
     "refit": {"build", "engines"},
-    "predictor": {"artefacts", "engines", "preprocess"},
+    "inference": {"artefacts", "engines", "preprocess"},
     "agreement": {"engines"},
     "verification": {"agreement", "artefacts", "engines", "preprocess"},
-    "bench": {"agreement", "artefacts", "engines", "export", "models", "predictor", "preprocess"},
-    "batch": {"predictor", "preprocess"},
+    "bench": {"agreement", "artefacts", "engines", "export", "inference", "models", "preprocess"},
+    "batch": {"engines", "inference", "preprocess"},
     "repository": {"artefacts", "engines"},
     "describe": {"artefacts", "engines", "models"},
     "diagnosis": {"bench", "engines"},
@@ -118,9 +118,9 @@ def test_help_answers_within_three_tenths_of_a_second():
 
 def test_the_public_names():
     assert evodeploy.__all__ == [
-        "__version__", "BadFileError", "Engine", "EvodeployError", "InputError", "Label", "MissingExtraError",
-        "Prediction", "Predictor", "RuntimeFailedError", "UnavailableError", "UsageError", "VerificationError",
-        "load", "open_artefact", "open_engine",
+        "__version__", "BadFileError", "Engine", "EvodeployError", "Failure", "InputError", "Label",
+        "MissingExtraError", "Prediction", "Predictor", "RuntimeFailedError", "Timing", "UnavailableError",
+        "UsageError", "VerificationError", "load", "open_artefact", "open_engine",
     ]  # fmt: skip
     for name in evodeploy.__all__:
         assert getattr(evodeploy, name) is not None

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import dataclasses
+import io
+import math
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from evodeploy.errors import BadFileError, InputError, UsageError
-from evodeploy.preprocess import open_image, prepare
-from evodeploy.specs import Preprocessing
+from evodeploy.preprocess import as_input, cropped, normalised, open_image, prepare
+from evodeploy.specs import ModelInfo, Preprocessing
 
 STANDARD = Preprocessing()
+INFO = ModelInfo("fake", 32, 4, 3, "stage", (0.5,))
 
 
 def photo(width, height):
@@ -37,7 +42,7 @@ def expected(image, size):
 @pytest.mark.parametrize("size", [224, 384, 64])
 def test_pixel_for_pixel_as_the_evaluation_transform(shape, size):
     image = photo(*shape)
-    got = prepare(image, size, STANDARD)
+    got = prepare(image, dataclasses.replace(INFO, image_size=size))
     assert got.dtype == np.float32
     assert got.shape == (3, size, size)
     np.testing.assert_allclose(got, expected(image, size), atol=1e-6)
@@ -50,9 +55,7 @@ def test_the_shorter_side_is_256_for_224_and_438_for_384():
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "CMYK", "LA"])
 def test_other_modes_become_rgb(mode):
     image = photo(80, 60).convert("L").convert(mode)
-    np.testing.assert_allclose(
-        prepare(image, 32, STANDARD), prepare(image.convert("RGB"), 32, STANDARD), rtol=0, atol=0
-    )
+    np.testing.assert_allclose(prepare(image, INFO), prepare(image.convert("RGB"), INFO), rtol=0, atol=0)
 
 
 def test_orientation_in_the_file_is_honoured(tmp_path):
@@ -61,8 +64,8 @@ def test_orientation_in_the_file_is_honoured(tmp_path):
     exif[0x0112] = 6  # rotate by 90° to show it
     image.save(tmp_path / "turned.png", exif=exif)
     np.testing.assert_array_equal(
-        prepare(open_image(tmp_path / "turned.png"), 32, STANDARD),
-        prepare(image.rotate(-90, expand=True), 32, STANDARD),
+        prepare(open_image(tmp_path / "turned.png"), INFO),
+        prepare(image.rotate(-90, expand=True), INFO),
     )
 
 
@@ -70,17 +73,102 @@ def test_paths_arrays_and_pillow_images_are_one(tmp_path):
     image = photo(50, 40)
     image.save(tmp_path / "i.png")
     sources = [image, tmp_path / "i.png", str(tmp_path / "i.png"), np.asarray(image)]
-    tensors = [prepare(open_image(source), 32, STANDARD) for source in sources]
+    tensors = [prepare(open_image(source), INFO) for source in sources]
     for tensor in tensors[1:]:
         np.testing.assert_array_equal(tensor, tensors[0])
 
 
 @pytest.mark.parametrize(
-    "array", [np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 4), np.uint8), np.zeros(4, np.uint8)]
-)
+    "array",
+    [np.zeros(4, np.uint8), np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4, 3), np.int32), np.zeros((0, 4, 3), np.uint8),
+     np.full((4, 4, 3), 1.5, np.float32), np.full((4, 4), -0.1), np.full((4, 4), np.nan)],
+)  # fmt: skip
 def test_arrays_that_are_no_image_are_refused(array):
-    with pytest.raises(InputError, match="expected uint8"):
+    with pytest.raises(InputError, match=r"expected \(height, width\[, 3 or 4\]\) in uint8 or in floats from 0 to 1"):
         open_image(array)
+
+
+def test_floats_are_the_levels_of_a_picture_file():
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    for kind in (np.float16, np.float32, np.float64):
+        np.testing.assert_array_equal(np.asarray(open_image((levels / 255).astype(kind))), levels)
+
+
+def test_alpha_is_left_out_as_the_training_pipeline_leaves_it_out():
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 4), np.uint8)
+    np.testing.assert_array_equal(
+        cropped(open_image(pixels), 16, STANDARD), cropped(open_image(pixels[..., :3]), 16, STANDARD)
+    )
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
+    levels = np.linspace(0, 65535, 40 * 30).reshape(40, 30).astype(np.uint16)
+    Image.fromarray(levels).save(tmp_path / "deep.png")
+    Image.fromarray(np.rint(levels / 257).astype(np.uint8)).save(tmp_path / "plain.png")
+    deep, plain = (cropped(open_image(tmp_path / name), 16, STANDARD) for name in ("deep.png", "plain.png"))
+    np.testing.assert_array_equal(deep, plain)
+
+
+def test_bytes_of_a_file_are_an_image():
+    file = io.BytesIO()
+    photo(50, 40).save(file, "PNG")
+    np.testing.assert_array_equal(np.asarray(open_image(file.getvalue())), np.asarray(photo(50, 40)))
+    with pytest.raises(BadFileError, match="the image is not a readable image: its format is unknown"):
+        open_image(b"no image")
+
+
+def test_bytes_that_a_graph_normalises_are_those_that_would_be_normalised():
+    pictures = np.stack([cropped(photo(50, 40), 32, STANDARD)] * 2)
+    plain = as_input(pictures, INFO)
+    np.testing.assert_array_equal(plain, normalised(pictures, STANDARD))
+    nhwc = as_input(pictures, dataclasses.replace(INFO, input_format="uint8"))
+    nchw = as_input(pictures, dataclasses.replace(INFO, input_format="uint8-nchw"))
+    np.testing.assert_array_equal(nhwc, pictures)
+    np.testing.assert_array_equal(nchw, pictures.transpose(0, 3, 1, 2))
+
+
+def bicubic(x):
+    """The cubic convolution kernel with a = -0.5."""
+    x = abs(x)
+    if x < 1:
+        return 1.5 * x**3 - 2.5 * x**2 + 1
+    return -0.5 * (x**3 - 5 * x**2 + 8 * x - 4) if x < 2 else 0.0
+
+
+def resized_rows(pixels, size):
+    """uint8 (H, W, C) to (size, W, C): every output row a weighted mean of those under the kernel, widened to shrink."""
+    scale = len(pixels) / size
+    stretch = max(scale, 1.0)
+    rows = []
+    for i in range(size):
+        centre = (i + 0.5) * scale
+        first, end = max(0, int(centre - 2 * stretch + 0.5)), min(len(pixels), int(centre + 2 * stretch + 0.5))
+        weights = np.array([bicubic((j - centre + 0.5) / stretch) for j in range(first, end)])
+        # In fixed point, as Pillow computes: 22 bits behind the point, rounded half away from zero.
+        fixed = [math.trunc(weight * 2**22 + math.copysign(0.5, weight)) for weight in weights / weights.sum()]
+        total = np.tensordot(np.array(fixed, np.int64), pixels[first:end].astype(np.int64), 1)
+        rows.append(np.clip((total + 2**21) >> 22, 0, 255))
+    return np.stack(rows).astype(np.uint8)
+
+
+def resized_columns(pixels, size):
+    return resized_rows(pixels.transpose(1, 0, 2), size).transpose(1, 0, 2)
+
+
+@pytest.mark.parametrize("shape", [(97, 61), (40, 160), (16, 300), (1, 1), (3, 5), (701, 223)])
+def test_the_resizing_is_pillows_to_the_last_bit(shape):
+    """Against an implementation of its own: so the tensor depends on no more of Pillow than decoding."""
+    image = photo(*shape)
+    short = STANDARD.resized(32)
+    width, height = shape
+    to = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+    pixels = np.asarray(image)
+    if height > 3 * width:  # Pillow begins with the rows of a tall image, else with the columns
+        whole = resized_columns(resized_rows(pixels, to[1]), to[0])
+    else:
+        whole = resized_rows(resized_columns(pixels, to[0]), to[1])
+    top, left = round((to[1] - 32) / 2), round((to[0] - 32) / 2)
+    np.testing.assert_array_equal(cropped(image, 32, STANDARD), whole[top : top + 32, left : left + 32])
 
 
 def test_files_that_are_no_image_are_refused(tmp_path):
@@ -92,3 +180,10 @@ def test_files_that_are_no_image_are_refused(tmp_path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(BadFileError, match="not a readable image"):
             open_image(tmp_path / name)
+
+
+def test_a_decompression_bomb_is_a_bad_file(tmp_path, monkeypatch):
+    photo(200, 100).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
+    with pytest.raises(BadFileError, match="large.png is not a readable image: .*exceeds limit"):
+        open_image(tmp_path / "large.png")

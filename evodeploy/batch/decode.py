@@ -90,7 +90,7 @@ def _prepared(image: Path | bytes | None, info: ModelInfo) -> tuple[np.ndarray[A
         if image is None:
             return None, "the row holds no image"
         data = image.read_bytes() if isinstance(image, Path) else image
-        return prepare(Image.open(io.BytesIO(data)), info.image_size, info.preprocessing), None
+        return prepare(Image.open(io.BytesIO(data)), info), None
     except UnidentifiedImageError:
         return None, "not an image, or one of an unknown format"
     except OSError as error:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from evodeploy.batch.output import CLASSES, ERROR, FEATURES, IDENTITY
-from evodeploy.predictor import load, softmax
+from evodeploy.engines.base import run_all
+from evodeploy.inference.answers import ranked
+from evodeploy.inference.predictor import load
 
 PLACE = {"shard": pa.int32(), "position": pa.int32()}
 
@@ -23,11 +26,10 @@ class Answerer:
     def __call__(self, batch: pa.Table) -> pa.Table:
         """One row (`PREPARED`) to a row for each of its images, whose answer or whose error is null."""
         (row,) = batch.drop_columns("images").to_pylist()
-        readable = np.array([error is None for error in row["errors"]])
-        size = self._predictor.info.image_size
-        images = np.frombuffer(batch["images"][0].as_buffer(), np.float32).reshape(-1, 3, size, size)
-        outputs = iter(self._predictor.predict_logits(images))
-        answers = [self._answer(next(outputs)) if fine else {} for fine in readable]
+        spec = self._predictor.info.input
+        images = np.frombuffer(batch["images"][0].as_buffer(), spec.dtype).reshape(-1, *spec.shape[1:])
+        outputs = self._answers(images)
+        answers = [next(outputs) if error is None else {} for error in row["errors"]]
         answer = CLASSES if self._predictor.info.num_classes else FEATURES
         return pa.Table.from_pylist(
             [
@@ -39,14 +41,12 @@ class Answerer:
             pa.schema({**PLACE, **IDENTITY, **answer, **ERROR}),
         )
 
-    def _answer(self, output: np.ndarray) -> dict[str, object]:
-        info = self._predictor.info
+    def _answers(self, images: np.ndarray) -> Iterator[dict[str, object]]:
+        info, engine = self._predictor.info, self._predictor.engine
+        outputs = run_all(engine, images)
         if not info.num_classes:
-            return {"features": output}
-        probabilities = softmax(output)
-        best = np.argsort(-probabilities, kind="stable")[: self._top]
-        return {
-            "labels": [info.label(int(index)) for index in best],
-            "indices": best,
-            "probabilities": probabilities[best],
-        }
+            yield from ({"features": row} for row in outputs.get("features", ()))
+        elif outputs:
+            for probabilities, classes in zip(*ranked(outputs, info, self._top), strict=True):
+                labels = [info.label(int(index)) for index in classes]
+                yield {"labels": labels, "indices": classes, "probabilities": probabilities}

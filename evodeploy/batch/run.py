@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from evodeploy.batch.inputs import Shard, list_inputs
 from evodeploy.batch.output import OutputFolder
 from evodeploy.batch.pipeline import Work, cluster, results, usable_cores
-from evodeploy.errors import UsageError
 from evodeploy.files import sha256
-from evodeploy.predictor import load
+from evodeploy.inference.answers import check_classes
+from evodeploy.inference.predictor import load
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ def _work(request: BatchRequest) -> Work:
     threads = request.threads or max(1, usable_cores() // request.actors)
     with load(request.artefact, request.engine, threads=threads) as predictor:
         info, engine = predictor.info, predictor.engine
-    if request.top is not None and not info.num_classes:
-        raise UsageError(f"{info.model} has no classifier: it gives features, of which there is no top {request.top}")
+    if request.top is not None:
+        check_classes(info, request.top)
     return Work(
         home=Path.cwd(),
         artefact=request.artefact,
@@ -98,7 +98,7 @@ def _work(request: BatchRequest) -> Work:
         threads=threads,
         actors=request.actors,
         batch=request.batch,
-        top=request.top or 5,
+        top=request.top or min(5, info.top_k or 5),
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evodeploy.bench.candidates import Candidate
 from evodeploy.bench.energy import joules_per_run, meter_of
@@ -17,8 +19,10 @@ from evodeploy.bench.measure import Budget, Clock, Measurement, Stop, Timing, me
 from evodeploy.bench.memory import MemoryMeter
 from evodeploy.engines.base import Array, Engine, run_all
 from evodeploy.errors import EvodeployError, InputError
+from evodeploy.preprocess import as_input, random_pictures
 from evodeploy.specs import Precision
 
+Pictures = NDArray[np.uint8]
 Transfers = Literal["none", "included", "resident"]
 
 
@@ -67,19 +71,20 @@ def bench(
     batches: Sequence[int],
     budget: Budget,
     tell: Callable[[str], None],
-    images: Array | None = None,
+    pictures: Pictures | None = None,
 ) -> list[Row]:
     """Time all `candidates` at each of `batches`, interleaved; `tell` hears what is being done.
 
-    They run on `images`, prepared for the model, or on normalised noise. A candidate that cannot be opened, or fails,
-    becomes a row with its reason, and the others go on; one that runs out of memory is run on half the batch. Each row
-    is judged by what PyTorch eager computes in FP32, or else the first row of the same model, on 16 images or more.
+    They run on `pictures` (N, H, W, 3), as `preprocess.cropped` gives them, or on noise. A candidate that cannot be
+    opened, or fails, becomes a row with its reason, and the others go on; one that runs out of memory is run on half
+    the batch. Each row is judged by what PyTorch eager computes in FP32, or else the first row of the same model, on 16
+    images or more.
     """
     with ExitStack() as stack:
         entrants = [_entrant(candidate, stack, tell) for candidate in candidates]
         rows: list[Row] = []
         for batch in batches:
-            rows += _at_batch(entrants, batch, budget, tell, images)
+            rows += _at_batch(entrants, batch, budget, tell, pictures)
         return rows
 
 
@@ -146,12 +151,11 @@ def _at_batch(
     batch: int,
     budget: Budget,
     tell: Callable[[str], None],
-    images: Array | None,
+    pictures: Pictures | None,
 ) -> list[Row]:
-    engines = [entrant.engine for entrant in entrants if entrant.engine is not None]
-    sample = _sample(engines[0], images, max(batch, SAMPLE)) if engines else np.empty(0)
     with ExitStack() as stack:
         entered: list[_Lane | Row] = []
+        sample = functools.partial(_sample, pictures=pictures, count=max(batch, SAMPLE), made={})
         for entrant in entrants:
             entered += _lanes(entrant, batch, sample, stack, tell)
         lanes = [entry for entry in entered if isinstance(entry, _Lane)]
@@ -164,7 +168,7 @@ def _at_batch(
 
 
 def _lanes(
-    entrant: _Entrant, batch: int, sample: Array, stack: ExitStack, tell: Callable[[str], None]
+    entrant: _Entrant, batch: int, sampled: Callable[[Engine], Array], stack: ExitStack, tell: Callable[[str], None]
 ) -> Iterator[_Lane | Row]:
     """The lanes of one candidate, warmed once: with transfers, and where it can keep a batch on its device without."""
     candidate, engine = entrant.candidate, entrant.engine
@@ -175,6 +179,7 @@ def _lanes(
     row = replace(row, precision=_precision(candidate, engine), device=engine.device)
     tell(f"batch {batch}: warming up {row.label} ({candidate.role})")
     try:
+        sample = sampled(engine)
         fitting = _largest_fitting(entrant, engine, batch, sample, tell)
     except EvodeployError as error:
         yield replace(row, reason=str(error))
@@ -263,7 +268,7 @@ def _finished(lanes: Sequence[_Lane], measurement: Measurement) -> Iterator[Row]
         verdict = None
         if reference is not lane:
             expected = outputs[lanes.index(reference)]
-            classifies = lane.engine.info is None or lane.engine.info.num_classes > 0
+            classifies = lane.engine.info is None or lane.engine.info.output == "logits"
             verdict = judged(expected, got, lane.row.precision or "fp32", lane.row.device, classifies=classifies)
         meter = meter_of(lane.row.device)
         joules = joules_per_run(lane.clock, meter) / lane.row.batch if meter else None
@@ -275,12 +280,20 @@ def _reference(lane: _Lane, lanes: Sequence[_Lane]) -> _Lane:
     return next((p for p in peers if p.row.candidate.engine == "torch" and p.row.precision == "fp32"), peers[0])
 
 
-def _sample(engine: Engine, images: Array | None, count: int) -> Array:
-    """`count` of `images`, over again where they are fewer, or normalised noise; the same for all engines."""
+def _sample(engine: Engine, pictures: Pictures | None, count: int, made: dict[str, Array]) -> Array:
+    """`count` of `pictures`, over again where they are fewer, or noise, as `engine` takes them: the same for all.
+
+    `made` keeps them, so that engines share what they share.
+    """
     spec = engine.inputs[0]
+    if engine.info is not None:
+        kind = engine.info.input_format
+        if kind not in made:
+            if pictures is None:
+                pictures = random_pictures(engine.info, count)
+            made[kind] = as_input(pictures[np.arange(count) % len(pictures)], engine.info)
+        return made[kind]
     if spec.dtype != "float32":
-        raise InputError(f"input '{spec.name}' is {spec.dtype}: only float32 inputs are benched")
-    if images is not None:
-        return images[np.arange(count) % len(images)]
+        raise InputError(f"input '{spec.name}' is {spec.dtype}, and the file does not say what of: export it again")
     generator = np.random.Generator(np.random.PCG64(0))
     return generator.standard_normal((count, *(size or 1 for size in spec.shape[1:])), dtype=np.float32)

@@ -14,7 +14,7 @@ import numpy as np
 from evodeploy.bench.candidates import Candidate
 from evodeploy.engines.base import Engine
 from evodeploy.errors import BadFileError, EvodeployError
-from evodeploy.predictor import softmax
+from evodeploy.inference.answers import ranked
 from evodeploy.preprocess import open_image, prepare
 from evodeploy.specs import ModelInfo
 
@@ -86,12 +86,12 @@ def _stages(engine: Engine, info: ModelInfo, chunk: Sequence[Path]) -> list[floa
     moments = [time.perf_counter()]
     pictures = [open_image(path) for path in chunk]
     moments.append(time.perf_counter())
-    images = np.stack([prepare(picture, info.image_size, info.preprocessing) for picture in pictures])
+    images = np.stack([prepare(picture, info) for picture in pictures])
     moments.append(time.perf_counter())
-    outputs = engine.run(images)[info.output]
+    outputs = engine.run(images)
     moments.append(time.perf_counter())
     if info.num_classes:
-        for probabilities in softmax(outputs):
-            _ = [info.label(int(i)) for i in np.argsort(-probabilities, kind="stable")[:TOP]]
+        for classes in ranked(outputs, info, TOP)[1]:
+            _ = [info.label(int(index)) for index in classes]
     moments.append(time.perf_counter())
     return [after - before for before, after in pairwise(moments)]

@@ -76,24 +76,24 @@ def bench(
     from evodeploy.bench.stages import end_to_end
     from evodeploy.bench.subject import subject_of
     from evodeploy.files import check_output
-    from evodeploy.preprocess import image_paths, prepared
+    from evodeploy.preprocess import image_paths, pictures
 
     batches = _batches(batch)
     budget = Budget(seconds, rounds, precision_target, min(1.0, seconds) if min_seconds is None else min_seconds)
     for path in (output, csv, html):
         if path is not None:
             check_output(path, force)
-    pictures = image_paths(images) if images else []
+    paths = image_paths(images) if images else []
     threads = threads or usable_cores()
     machine = environment(threads)
     subject = subject_of(artefacts or _newest(model), model)
-    if pictures and subject.info is None:
+    if paths and subject.info is None:
         raise UsageError(f"{subject.name} does not say how images are prepared: leave out --images")
     for line in subject.notes:
         note(line)
     names = engines.split(",") if engines else usual_engines(subject)
     kinds = precisions.split(",") if precisions else usual_precisions()
-    sample = prepared(pictures[: max(SAMPLE, *batches)], subject.info) if pictures and subject.info else None
+    sample = pictures(paths[: max(SAMPLE, *batches)], subject.info) if paths and subject.info else None
     with ExitStack() as stack:
         with working("preparing the model and its dense twin"):
             candidates = stack.enter_context(candidates_of(subject, names, kinds, threads))
@@ -102,7 +102,7 @@ def bench(
         with working("measuring the machine's matrix products"):
             best = peaks([(row.device, row.precision) for row in timed if row.precision], threads)
         ended = {row.label: row.candidate for row in timed if row.candidate.role == "evo"}
-        stages = end_to_end(ended.items(), pictures, max(batches), seconds, note) if pictures else []
+        stages = end_to_end(ended.items(), paths, max(batches), seconds, note) if paths else []
     report = Report(subject, machine, budget, tuple(rows), best, tuple(stages))
     _write(report, output, csv, html)
     _tell(report, as_json)

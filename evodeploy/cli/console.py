@@ -6,9 +6,9 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from evodeploy.specs import Precision
+
+T = TypeVar("T")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; all else goes to stderr.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace the output where it exists.")]
@@ -64,6 +66,24 @@ def working(text: str) -> Iterator[None]:
 
     with Console(stderr=True).status(text):
         yield
+
+
+def progress(items: Iterable[T], total: int, text: str, *, quiet: bool = False) -> Iterator[T]:
+    """`items`, with a bar of how many of `total` are done, the rate and the time left, on a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    rate = TextColumn("{task.fields[rate]}")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(text, total=total, rate="")
+        clock = Stopwatch()
+        for done, item in enumerate(items, 1):
+            bar.update(task, completed=done, rate=f"{done / clock.seconds:.0f} img/s")
+            yield item
 
 
 class Stopwatch:

@@ -21,7 +21,7 @@ from evodeploy.cli.console import (
 )
 from evodeploy.errors import UsageError, needs
 from evodeploy.files import check_output
-from evodeploy.specs import Reduced, Selection
+from evodeploy.specs import InputFormat, Reduced, Selection
 
 
 def export(
@@ -41,6 +41,13 @@ def export(
     ] = None,
     image_size: Annotated[
         int | None, typer.Option(help="Pixels a side, where not as trained: positions are interpolated.", min=1)
+    ] = None,
+    input_format: Annotated[
+        InputFormat,
+        typer.Option("--input", help="What the graph takes: normalised floats, or bytes (uint8 NHWC or uint8-nchw)."),
+    ] = "float32",
+    top_k: Annotated[
+        int | None, typer.Option(help="Give the K best classes and their probabilities in place of all logits.")
     ] = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="Add outputs with the positions that were kept.")] = False,
     fp16: Annotated[
@@ -68,7 +75,7 @@ def export(
     check_output(path, force, checkpoint)
     request = ExportRequest(
         checkpoint, path, model, fixed, opset, asked, selection, tokens, ema, cast("Reduced | None", precision), verify,
-        starts, image_size, images,
+        starts, image_size, images, input_format, top_k,
     )  # fmt: skip
     exported = export_checkpoint(request, tell=note)
     config, checks = exported.model.config, exported.checks
@@ -81,6 +88,8 @@ def export(
                 "model": config.name,
                 "precision": precision or "fp32",
                 "keep_ratios": list(config.keep_ratios),
+                "input": input_format,
+                "top_k": top_k,
                 "nodes": exported.nodes,
                 "verified": verify,
                 "checks": [{"output": c.output, "batch": c.batch, "error": c.error, "limit": c.limit} for c in checks],

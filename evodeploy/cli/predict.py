@@ -2,35 +2,80 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evodeploy.cli.console import Json, Threads, result, result_json
+from evodeploy.cli.console import Force, Json, Threads, note, progress, result, result_json
+from evodeploy.errors import BadFileError
+
+if TYPE_CHECKING:
+    from evodeploy.inference.records import Failure, Prediction
+
+SHOWN_FAILURES = 10
 
 
 def predict(
     artefact: Annotated[Path, typer.Argument(help="A checkpoint, an ONNX file or an engine.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    top: Annotated[int, typer.Option(help="How many classes to name.", min=1)] = 5,
+    images: Annotated[list[Path], typer.Argument(help="Image files, and folders of them with all below.")],
+    top: Annotated[int | None, typer.Option(help="How many classes to name, 5 by default.", min=1)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the predictions here: a .jsonl, .csv or .parquet file.")
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Images run at a time.", min=1)] = 32,
     engine: Annotated[str | None, typer.Option(help="What runs it; the first installed that can by default.")] = None,
     threads: Threads = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Name the most probable classes of images."""
-    from evodeploy.predictor import load
+    """Name the most probable classes of images.
 
-    with load(artefact, engine, threads=threads) as predictor:
-        predictions = predictor.predict(list(images), top)
+    An image that cannot be read is told at the end, and the others go on; the command fails where none can be read.
+    """
+    from evodeploy.files import check_output
+    from evodeploy.inference.predictor import load
+    from evodeploy.inference.records import Failure
+    from evodeploy.inference.tables import check_format, writing
+    from evodeploy.preprocess import image_paths
+
+    if out is not None:
+        check_format(out)
+        check_output(out, force, artefact, *images)
+    paths = [path for image in images for path in (image_paths(image) if image.is_dir() else [image])]
+    failures: list[Failure] = []
+    documents: list[dict[str, Any]] = []
+    with load(artefact, engine, threads=threads) as predictor, contextlib.ExitStack() as stack:
+        top = top or min(5, predictor.info.top_k or 5)
+        write = stack.enter_context(writing(out, top)) if out is not None else None
+        note(f"{predictor!r}")
+        stream = stack.enter_context(contextlib.closing(predictor.stream(paths, top, batch=batch)))
+        for path, answer in zip(paths, progress(stream, len(paths), "predicting", quiet=out is None), strict=True):
+            if isinstance(answer, Failure):
+                failures.append(answer)
+            if write is not None:
+                write(path, answer)
+            elif as_json:
+                documents.append(_document(path, answer))
+            elif not isinstance(answer, Failure):
+                result(f"{path}  " + "  ".join(f"{label.name} {label.probability:.1%}" for label in answer.labels))
+        if len(failures) == len(paths):
+            raise BadFileError(f"none of {len(paths)} images can be read; the first: {failures[0]}")
     if as_json:
-        result_json(
-            [
-                {"image": str(path)} | dataclasses.asdict(prediction)
-                for path, prediction in zip(images, predictions, strict=True)
-            ]
-        )
-        return
-    for path, prediction in zip(images, predictions, strict=True):
-        result(f"{path}  " + "  ".join(f"{label.name} {label.probability:.1%}" for label in prediction.labels))
+        result_json(documents)
+    for failure in failures[:SHOWN_FAILURES]:
+        note(f"left out: {failure}")
+    if len(failures) > SHOWN_FAILURES:
+        note(f"left out: {len(failures) - SHOWN_FAILURES} more")
+    if out is not None:
+        result(f"{out}  {len(paths) - len(failures)} predictions, {len(failures)} images that cannot be read")
+
+
+def _document(path: Path, answer: Prediction | Failure) -> dict[str, Any]:
+    from evodeploy.inference.records import Failure
+
+    if isinstance(answer, Failure):
+        return {"image": str(path), "error": str(answer)}
+    return {"image": str(path)} | dataclasses.asdict(answer)

@@ -33,7 +33,7 @@ class FakeEngine(Engine):
         device_seconds: float | None = None,
     ) -> None:
         self.info = info
-        self.inputs = (TensorSpec("images", "float32", (None, 3, info.image_size, info.image_size)),)
+        self.inputs = (info.input,)
         self.outputs = (TensorSpec("logits", "float32", (None, info.num_classes)),)
         self.batch = batch or BatchRange()
         self.calls = 0

@@ -1,8 +1,8 @@
 """FP32 ONNX to FP16 or BF16 ONNX: precision lives in the file, because no current TensorRT takes it from a flag.
 
 Weights and activations are converted; inputs and outputs of the graph keep their types. What decides the selection,
-from the class attention's softmax to TopK, stays FP32, as does every operator whose definition in the ONNX standard
-admits no such type.
+from the class attention's softmax to TopK, stays FP32, as do the normalising of bytes and every operator whose
+definition in the ONNX standard admits no such type.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from evodeploy.specs import Reduced
 
 # Where the scores of a selection come from: the search upstream of TopK ends at these.
 _SCORE_SOURCES = {"MatMul", "Gemm", "Conv", "LayerNormalization", "Attention", "Split"}
+
+_NORMALISING = {"Cast", "Add", "Sub", "Mul", "Div"}
 
 _Values = NDArray[Any]
 
@@ -79,6 +81,7 @@ class _Converter:
         } | {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
         self.weights = {tensor.name: tensor for tensor in graph.initializer}
         self.scoring = _scoring_nodes(model.graph)
+        self.normalising = _normalising_nodes(model.graph)
         self.reduced: set[str] = set()  # values that are now of the target precision
         self.made: dict[tuple[str, int], str] = {}  # (value, type wanted) to the cast or converted weight
         self.nodes: list[NodeProto] = []
@@ -113,7 +116,7 @@ class _Converter:
             if name in self.floats:
                 wanted = self.target.onnx_type if i in slots.inputs else TensorProto.FLOAT
                 copy.input[i] = self._as_type(name, wanted)
-        if node.op_type in ("Cast", "Constant", "ConstantOfShape"):
+        if node.op_type in ("Cast", "Constant", "ConstantOfShape") and node.output[0] not in self.normalising:
             self._retype_attributes(copy)
         self.nodes.append(copy)
         self.reduced |= {node.output[i] for i in slots.outputs if node.output[i] in self.floats}
@@ -123,6 +126,9 @@ class _Converter:
         floats = [i for i, name in enumerate(node.output) if name in self.floats]
         if node.output[0] in self.scoring:
             self.kept[_name(node)] = f"{node.op_type} decides a selection"
+            return _Slots(set(), set())
+        if node.output[0] in self.normalising:
+            self.kept[_name(node)] = f"{node.op_type} normalises the images"
             return _Slots(set(), set())
         if node.op_type in ("Cast", "Constant", "ConstantOfShape"):
             return _Slots(set(range(len(node.input))), set(floats))
@@ -191,6 +197,17 @@ def _scoring_nodes(graph: GraphProto) -> set[str]:
             scoring.add(node.output[0])
             waiting += _float_makers(node, makers)
     return scoring
+
+
+def _normalising_nodes(graph: GraphProto) -> set[str]:
+    """First outputs of the element-wise nodes through which images go that come as bytes."""
+    reached = {value.name for value in graph.input if value.type.tensor_type.elem_type == TensorProto.UINT8}
+    normalising: set[str] = set()
+    for node in graph.node:
+        if node.op_type in _NORMALISING and reached & set(node.input):
+            reached.add(node.output[0])
+            normalising.add(node.output[0])
+    return normalising
 
 
 def _name(node: NodeProto) -> str:

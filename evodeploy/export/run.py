@@ -13,11 +13,11 @@ from evodeploy.errors import VerificationError, needs
 from evodeploy.export.precision import reduced_from_onnx
 from evodeploy.export.to_onnx import DEFAULT_OPSET, onnx_from_model
 from evodeploy.files import replacing
-from evodeploy.models.checkpoint import LoadedModel, load_checkpoint
+from evodeploy.models.checkpoint import LoadedModel, load_checkpoint, with_interface
 from evodeploy.onnx_files import write_onnx
 from evodeploy.parity import Check
-from evodeploy.preprocess import prepared_folder
-from evodeploy.specs import Reduced, Selection
+from evodeploy.preprocess import as_input, folder_pictures
+from evodeploy.specs import InputFormat, Reduced, Selection
 
 if TYPE_CHECKING:
     from evodeploy.export.ranges import LargestActivation
@@ -41,6 +41,8 @@ class ExportRequest:
     stages: tuple[int, ...] | None = None
     image_size: int | None = None
     images: Path | None = None  # a folder to measure activations on, before FP16
+    input_format: InputFormat = "float32"
+    top_k: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def export_checkpoint(request: ExportRequest, tell: Callable[[str], None]) -> Ex
         stages=request.stages,
         image_size=request.image_size,
     )
+    model = with_interface(model, request.input_format, request.top_k)
     config = model.config
     kept = ", ".join(f"{ratio:g}" for ratio in config.keep_ratios)
     told = f"{config.num_classes} classes" if config.num_classes else "no classifier, so features are exported"
@@ -113,8 +116,8 @@ def _verified(model: LoadedModel, path: Path, tell: Callable[[str], None]) -> tu
 def _check_range(model: LoadedModel, proto: onnx.ModelProto, folder: Path | None) -> LargestActivation:
     with needs("cpu"):
         from evodeploy.export.ranges import check_fp16_range
-        from evodeploy.export.verify import clear_images
+        from evodeploy.export.verify import clear_pictures
 
     if folder is not None:
-        return check_fp16_range(proto, prepared_folder(folder, model.info))
-    return check_fp16_range(proto, clear_images(model, count=2))
+        return check_fp16_range(proto, as_input(folder_pictures(folder, model.info), model.info))
+    return check_fp16_range(proto, as_input(clear_pictures(model, count=2), model.info))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from evodeploy.engines.base import Array
@@ -14,6 +15,7 @@ from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.export.deployed import torch_engine
 from evodeploy.models.checkpoint import LoadedModel
 from evodeploy.parity import Check, compare
+from evodeploy.preprocess import as_input, normalised, random_pictures
 from evodeploy.specs import EngineOptions
 
 BATCHES = (1, 3, 8)  # none of them the one that was traced
@@ -21,36 +23,35 @@ CLEAR_MARGIN = 1e-4  # a hundred times what float32 rounding moves a score
 
 
 def verify_export(model: LoadedModel, path: Path, seed: int = 0) -> Iterator[Check]:
-    """Run `path` in ONNX Runtime and `model` in PyTorch on random images; yields one check per output and batch.
+    """Run `path` in ONNX Runtime and `model` in PyTorch on random pictures; yields one check per output and batch.
 
-    The images are drawn so that every selection is clear: where the K-th and the next score nearly tie, rounding alone
-    could decide, and a difference would say nothing.
+    They are drawn so that every selection is clear: where the K-th and the next score nearly tie, rounding alone could
+    decide, and a difference would say nothing.
     """
     with OnnxRuntimeEngine(path, EngineOptions(device="cpu")) as candidate:
         tokens = any(spec.name.startswith("selected_") for spec in candidate.outputs)
         # On the CPU both: float32 on a GPU may mean TF32.
         with torch_engine(model, tokens=tokens, options=EngineOptions(device="cpu")) as reference:
             batches = BATCHES if candidate.batch.max is None else (candidate.batch.max,)
-            images = clear_images(model, max(batches), seed)
+            images = as_input(clear_pictures(model, max(batches), seed), model.info)
             for batch in batches:
                 yield from compare(reference, candidate, images[:batch])
 
 
-def clear_images(model: LoadedModel, count: int, seed: int = 0, tries: int = 16) -> Array:
-    """`count` random images (count, 3, H, W), those first whose selections are decided by clear margins."""
-    side = model.config.image_size
-    generator = np.random.Generator(np.random.PCG64(seed))
-    images: Array = np.empty((0, 3, side, side), np.float32)
+def clear_pictures(model: LoadedModel, count: int, seed: int = 0, tries: int = 16) -> NDArray[np.uint8]:
+    """`count` random pictures (count, H, W, 3), those first whose selections are decided by clear margins."""
+    pictures = random_pictures(model.info, 0)
     margins: Array = np.empty(0, np.float32)
-    for _ in range(tries):
-        drawn = generator.standard_normal((count, 3, side, side), dtype=np.float32)
-        images = np.concatenate([images, drawn])
-        margins = np.concatenate([margins, selection_margins(model, torch.from_numpy(drawn)).numpy()])
+    for attempt in range(tries):
+        drawn = random_pictures(model.info, count, seed * tries + attempt)
+        images = torch.from_numpy(normalised(drawn, model.info.preprocessing))
+        pictures = np.concatenate([pictures, drawn])
+        margins = np.concatenate([margins, selection_margins(model, images).numpy()])
         best = np.argsort(margins < CLEAR_MARGIN, kind="stable")[:count]
-        images, margins = images[best], margins[best]
+        pictures, margins = pictures[best], margins[best]
         if margins.min() >= CLEAR_MARGIN:
             break
-    return images
+    return pictures
 
 
 def selection_margins(model: LoadedModel, images: Tensor) -> Tensor:

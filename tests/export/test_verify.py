@@ -6,9 +6,10 @@ import torch
 from cases import SMALL
 from onnx import numpy_helper
 
-from evodeploy.export.verify import CLEAR_MARGIN, clear_images, selection_margins, verify_export
+from evodeploy.export.verify import CLEAR_MARGIN, clear_pictures, selection_margins, verify_export
 from evodeploy.models.checkpoint import random_model
 from evodeploy.onnx_files import read_onnx, write_onnx
+from evodeploy.preprocess import as_input
 
 
 def test_a_faithful_export_passes_every_check(small, small_onnx):
@@ -57,6 +58,7 @@ def test_margins_are_those_of_the_scores(small, small_images):
 
 def test_verification_images_have_clear_selections():
     model = random_model(SMALL, seed=9)
-    images = clear_images(model, 8)
-    assert images.shape == (8, 3, 64, 64)
-    assert selection_margins(model, torch.from_numpy(images)).min() >= CLEAR_MARGIN
+    pictures = clear_pictures(model, 8)
+    assert (pictures.shape, pictures.dtype) == ((8, 64, 64, 3), np.uint8)
+    images = torch.from_numpy(as_input(pictures, model.info))
+    assert selection_margins(model, images).min() >= CLEAR_MARGIN

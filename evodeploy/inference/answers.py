@@ -1,0 +1,57 @@
+"""From an engine's outputs to labels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evodeploy.engines.base import Array
+from evodeploy.errors import UsageError
+from evodeploy.inference.records import Label, Prediction, Timing
+from evodeploy.specs import ModelInfo
+
+
+def check_classes(info: ModelInfo, top: int) -> None:
+    """Raise UsageError where the artefact does not name so many classes."""
+    if not info.num_classes:
+        raise UsageError(
+            f"{info.model} has no classifier: it gives features, which predict_logits returns, not classes"
+        )
+    if top < 1:
+        raise UsageError(f"top is {top}, expected 1 or more")
+    if info.top_k is not None and top > info.top_k:
+        raise UsageError(f"top is {top}, but the artefact gives {info.top_k} classes: export it with --top-k {top}")
+
+
+def predictions_of(
+    outputs: dict[str, Array], info: ModelInfo, top: int, decode: list[float], inference: float
+) -> list[Prediction]:
+    """A prediction for each image of a run that took `inference` seconds, after each image's own of `decode`."""
+    probabilities, classes = ranked(outputs, info, top)
+    selections = [outputs[name] for name in sorted(outputs) if name.startswith("selected_")]
+    predictions = []
+    for i, seconds in enumerate(decode):
+        labels = zip(classes[i].tolist(), probabilities[i].tolist(), strict=True)
+        predictions.append(
+            Prediction(
+                tuple(Label(info.label(index), index, probability) for index, probability in labels),
+                Timing(seconds, inference, len(decode)),
+                tuple(tuple(positions[i].tolist()) for positions in selections) if selections else None,
+            )
+        )
+    return predictions
+
+
+def ranked(outputs: dict[str, Array], info: ModelInfo, top: int) -> tuple[Array, Array]:
+    """Probabilities (N, top), largest first, and their classes (N, top), fewer where the model has no more."""
+    if info.top_k is not None:
+        return outputs["probabilities"][:, :top], outputs["classes"][:, :top]
+    probabilities = softmax(outputs[info.output])
+    classes = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+    return np.take_along_axis(probabilities, classes, axis=1), classes
+
+
+def softmax(logits: Array) -> Array:
+    """Probabilities along the last axis."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probabilities: Array = shifted / shifted.sum(axis=-1, keepdims=True)
+    return probabilities

@@ -1,0 +1,104 @@
+"""Dynamic micro-batching: single items of many callers, run together."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+from evodeploy.errors import UsageError
+
+T = TypeVar("T")
+P = TypeVar("P")
+R = TypeVar("R")
+
+
+class Batcher(Generic[T, P, R]):
+    """Prepares what is submitted, each in a thread of a pool, and runs it in batches of up to `largest`.
+
+    An item waits for others no longer than `patience` seconds. Threads may submit at the same time. What preparing an
+    item raises it alone gets; what a run raises each of its items gets.
+    """
+
+    def __init__(
+        self,
+        prepare: Callable[[T], P],
+        compute: Callable[[list[P]], list[R]],
+        *,
+        preparers: int,
+        largest: int,
+        patience: float,
+    ) -> None:
+        self._prepare, self._compute, self._largest, self._patience = prepare, compute, largest, patience
+        self._pool = ThreadPoolExecutor(preparers, "evodeploy-prepare")
+        self._waiting: queue.SimpleQueue[tuple[P, Future[R]] | None] = queue.SimpleQueue()  # None is the end
+        self._lock = threading.Lock()
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve, name="evodeploy-batcher", daemon=True)
+        self._thread.start()
+
+    def submit(self, item: T) -> Future[R]:
+        """The future result of `item`, which can be cancelled until it is being prepared.
+
+        Raises UsageError after `close`.
+        """
+        future: Future[R] = Future()
+        with self._lock:
+            if self._closed:
+                raise UsageError("nothing can be submitted any more: it was closed")
+            self._pool.submit(self._admit, item, future)
+        return future
+
+    def close(self) -> None:
+        """Finish what was submitted, then end."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._pool.shutdown()
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _admit(self, item: T, future: Future[R]) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            self._waiting.put((self._prepare(item), future))
+        except Exception as error:
+            future.set_exception(error)
+
+    def _serve(self) -> None:
+        ended = False
+        while not ended:
+            batch, ended = self._gathered()
+            if batch:
+                self._run(batch)
+
+    def _gathered(self) -> tuple[list[tuple[P, Future[R]]], bool]:
+        """The next batch, and whether it is the last."""
+        first = self._waiting.get()
+        if first is None:
+            return [], True
+        batch, deadline = [first], time.monotonic() + self._patience
+        while len(batch) < self._largest:
+            try:
+                entry = self._waiting.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+            if entry is None:
+                return batch, True
+            batch.append(entry)
+        return batch, False
+
+    def _run(self, batch: list[tuple[P, Future[R]]]) -> None:
+        try:
+            results = self._compute([item for item, _ in batch])
+        except Exception as error:
+            for _, future in batch:
+                future.set_exception(error)
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                future.set_result(result)

@@ -1,0 +1,198 @@
+"""What application code uses: images in, labels out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from evodeploy.artefacts import open_artefact
+from evodeploy.engines.base import Array, Engine, run_all
+from evodeploy.errors import BadFileError, UsageError
+from evodeploy.inference.answers import check_classes, predictions_of
+from evodeploy.inference.batcher import Batcher
+from evodeploy.inference.pipeline import pipelined
+from evodeploy.inference.records import Failure, Prediction
+from evodeploy.preprocess import ImageLike, open_image, prepare
+from evodeploy.specs import EngineOptions, ModelInfo, Precision
+
+BATCH = 32  # images run at a time, where nothing else is said
+
+_log = logging.getLogger("evodeploy")
+_Prepared = tuple[Array, float]  # an image as the engine takes it, and the seconds that took
+
+
+class Predictor:
+    """Prepares images as the model was trained on them, runs them through an engine, and names the classes.
+
+    Threads may share one; close it, or use it in a `with` statement. `max_batch` and `max_wait` (seconds) are for
+    `submit`.
+    """
+
+    def __init__(self, engine: Engine, *, max_batch: int = BATCH, max_wait: float = 0.002) -> None:
+        if engine.info is None:
+            raise BadFileError(
+                "the artefact carries no evodeploy metadata: export its checkpoint with `evodeploy export`"
+            )
+        if max_batch < 1 or max_wait < 0:
+            raise UsageError(f"max_batch is {max_batch} and max_wait {max_wait}, expected 1 or more and 0 or more")
+        self.engine = engine
+        self.info: ModelInfo = engine.info
+        self._max_batch, self._max_wait = max_batch, max_wait
+        self._lock = threading.Lock()
+        self._batcher: Batcher[tuple[ImageLike, int], tuple[_Prepared, int], Prediction] | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Predictor {self.info.model} {self.info.precision} with {self.engine.name} on {self.engine.device}>"
+
+    @overload
+    def predict(self, images: ImageLike, top: int = 5) -> Prediction: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def predict(self, images: Sequence[ImageLike], top: int = 5) -> list[Prediction]: ...
+
+    def predict(self, images: ImageLike | Sequence[ImageLike], top: int = 5) -> Prediction | list[Prediction]:
+        """The `top` classes of one image, or of each in a sequence; what an image may be, `preprocess.open_image` says.
+
+        Raises, for the first image that is none, UsageError for a missing file, BadFileError for a broken one,
+        InputError for an array of another kind; `stream` goes on with the others.
+        """
+        if isinstance(images, (str, bytes, Path, Image.Image, np.ndarray)):
+            return self.predict([images], top)[0]
+        predictions: list[Prediction] = []
+        with closing(self.stream(images, top)) as results:
+            for result in results:
+                if isinstance(result, Failure):
+                    raise result.error
+                predictions.append(result)
+        return predictions
+
+    def stream(
+        self, images: Iterable[ImageLike], top: int = 5, *, batch: int = BATCH, workers: int | None = None
+    ) -> Generator[Prediction | Failure, None, None]:
+        """A prediction for each image, in their order, or a Failure where it cannot be read.
+
+        `workers` threads decode while others compute, as many as there are cores by default; `images` is read as
+        results are taken, and no more than three batches are in memory. Raises what the engine raises.
+        """
+        check_classes(self.info, top)
+        self._check_open()
+        if batch < 1 or (workers is not None and workers < 1):
+            raise UsageError(f"batch is {batch} and workers {workers}, expected 1 or more")
+        return pipelined(
+            images,
+            self._prepared,
+            partial(self._answered, top=top),
+            Failure,
+            batch=batch,
+            preparers=workers or os.cpu_count() or 1,
+            computers=1 if self.engine.device == "cpu" else 2,  # on a device the next is copied while one computes
+        )
+
+    def submit(self, image: ImageLike, top: int = 5) -> Future[Prediction]:
+        """A future of one image's prediction, run together with what other callers submit at the same time.
+
+        Its result raises as `predict` does; a future that is cancelled in time is not run.
+        """
+        check_classes(self.info, top)
+        with self._lock:
+            self._check_open()
+            if self._batcher is None:
+                self._batcher = Batcher(
+                    self._submitted,
+                    self._answered_each,
+                    preparers=os.cpu_count() or 1,
+                    largest=self._max_batch,
+                    patience=self._max_wait,
+                )
+        return self._batcher.submit((image, top))
+
+    def predict_logits(self, images: Array) -> NDArray[np.float32]:
+        """Logits (N, classes) for any number N of prepared images, as `engine.inputs[0]` says: see `preprocess`.
+
+        Of a network without a classifier these are its features (N, C). Raises UsageError for an artefact that gives
+        its best classes only.
+        """
+        if self.info.top_k is not None:
+            raise UsageError(f"the artefact gives its {self.info.top_k} best classes, not logits: use predict")
+        if len(images) == 0:
+            return np.empty((0, self.engine.outputs[0].shape[1] or 0), np.float32)
+        return run_all(self.engine, images, BATCH)[self.info.output]
+
+    def close(self) -> None:
+        """Finish what was submitted, then close the engine."""
+        with self._lock:
+            self._closed = True
+        if self._batcher is not None:
+            self._batcher.close()
+        self.engine.close()
+
+    def __enter__(self) -> Predictor:  # noqa: PYI034 - Self is in typing only from Python 3.11
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError("the predictor is closed: open it again")
+
+    def _prepared(self, image: ImageLike) -> _Prepared:
+        began = time.perf_counter()
+        prepared = prepare(open_image(image), self.info)
+        return prepared, time.perf_counter() - began
+
+    def _answered(self, images: list[_Prepared], top: int) -> list[Prediction]:
+        began = time.perf_counter()
+        outputs = run_all(self.engine, np.stack([prepared for prepared, _ in images]), len(images))
+        seconds = time.perf_counter() - began
+        return predictions_of(outputs, self.info, top, [decode for _, decode in images], seconds)
+
+    def _submitted(self, request: tuple[ImageLike, int]) -> tuple[_Prepared, int]:
+        image, top = request
+        return self._prepared(image), top
+
+    def _answered_each(self, requests: list[tuple[_Prepared, int]]) -> list[Prediction]:
+        """Predictions of images that were submitted with tops of their own."""
+        answers = self._answered([prepared for prepared, _ in requests], max(top for _, top in requests))
+        return [replace(answer, labels=answer.labels[:top]) for answer, (_, top) in zip(answers, requests, strict=True)]
+
+
+def load(
+    path: Path | str,
+    engine: str | None = None,
+    *,
+    threads: int | None = None,
+    device: str | None = None,
+    precision: Precision | None = None,
+    cuda_graph: bool = False,
+    cache: Path | None = None,
+    max_batch: int = BATCH,
+    max_wait: float = 0.002,
+) -> Predictor:
+    """Open a checkpoint, an ONNX file or an engine for prediction.
+
+    `engine` names what runs it (torch, torch-compile; onnxruntime, openvino; tensorrt), by default the first installed
+    that can, which the predictor's `repr` and the log `evodeploy` tell; up to `cache` the rest are its `EngineOptions`.
+    `submit` runs up to `max_batch` images together, none of which waits longer than `max_wait` seconds for others.
+    """
+    opened = open_artefact(Path(path), engine, EngineOptions(threads, device, precision, cuda_graph, cache))
+    predictor = Predictor(opened, max_batch=max_batch, max_wait=max_wait)
+    _log.info("%s: %r", path, predictor)
+    return predictor

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from evodeploy.errors import BadFileError, UsageError
+from evodeploy.inference.batcher import Batcher
+
+
+class Recorder:
+    """Computes the double of each and keeps the sizes of batches; waits at `gate` before each."""
+
+    def __init__(self):
+        self.sizes = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __call__(self, values):
+        self.gate.wait(10)
+        self.sizes.append(len(values))
+        if 13 in values:
+            raise RuntimeError("unlucky")
+        return [2 * value for value in values]
+
+
+def refuse_seven(value):
+    if value == 7:
+        raise BadFileError("seven is broken")
+    return value
+
+
+def batcher(compute, largest=4, patience=0.0):
+    return Batcher(refuse_seven, compute, preparers=2, largest=largest, patience=patience)
+
+
+def test_many_threads_get_their_own_results():
+    compute = Recorder()
+    many, results = batcher(compute, largest=8, patience=0.01), {}
+
+    def caller(first):
+        for value in range(first, first + 50):
+            results[value] = many.submit(value).result(10)
+
+    callers = [threading.Thread(target=caller, args=(100 * n,)) for n in range(1, 7)]
+    for thread in callers:
+        thread.start()
+    for thread in callers:
+        thread.join()
+    many.close()
+    assert results == {value: 2 * value for value in results}
+    assert len(results) == 300
+    assert sum(compute.sizes) == 300
+    assert 1 < max(compute.sizes) <= 8
+
+
+def test_what_waits_while_one_computes_is_run_together_and_no_batch_is_too_large():
+    compute = Recorder()
+    compute.gate.clear()
+    one = batcher(compute)
+    futures = [one.submit(value) for value in range(1, 7)] + [one.submit(value) for value in range(20, 25)]
+    compute.gate.set()
+    assert [future.result(10) for future in futures] == [2, 4, 6, 8, 10, 12, 40, 42, 44, 46, 48]
+    one.close()
+    assert max(compute.sizes) == 4
+
+
+def test_an_item_alone_is_not_kept_waiting_for_ever():
+    one = batcher(Recorder(), patience=0.01)
+    assert one.submit(3).result(10) == 6
+    one.close()
+
+
+def test_a_broken_item_fails_alone_and_a_failing_run_fails_its_items():
+    one = batcher(Recorder(), largest=1)
+    broken, fine = one.submit(7), one.submit(8)
+    with pytest.raises(BadFileError, match="seven"):
+        broken.result(10)
+    assert fine.result(10) == 16
+    with pytest.raises(RuntimeError, match="unlucky"):
+        one.submit(13).result(10)
+    assert one.submit(14).result(10) == 28
+    one.close()
+
+
+def test_closing_finishes_what_was_submitted_and_refuses_more():
+    compute = Recorder()
+    compute.gate.clear()
+    one = batcher(compute)
+    futures = [one.submit(value) for value in (1, 2, 3, 4, 5, 6, 8, 9)]
+    closing = threading.Thread(target=one.close)
+    closing.start()
+    compute.gate.set()
+    closing.join(10)
+    assert not closing.is_alive()
+    assert [future.result(0) for future in futures] == [2, 4, 6, 8, 10, 12, 16, 18]
+    with pytest.raises(UsageError, match="closed"):
+        one.submit(1)
+    one.close()
+
+
+def test_a_cancelled_item_is_not_run():
+    held = threading.Event()
+
+    def slow(value):
+        held.wait(10)
+        return value
+
+    one = Batcher(slow, Recorder(), preparers=1, largest=4, patience=0.0)
+    first, second = one.submit(1), one.submit(2)
+    assert second.cancel()
+    held.set()
+    one.close()
+    assert first.result(0) == 2
+    assert second.cancelled()

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import evodeploy
+from evodeploy.engines.fake import FakeEngine
+from evodeploy.errors import BadFileError, UsageError
+from evodeploy.inference.answers import softmax
+from evodeploy.inference.predictor import Predictor
+from evodeploy.inference.records import Failure
+from evodeploy.specs import BatchRange, ModelInfo
+
+INFO = ModelInfo("fake", 8, 4, 3, "stage", (0.5,), class_names=("ant", "bee", "cat"))
+
+
+def plain(value):
+    return Image.new("RGB", (20, 10), (value, value, value))
+
+
+def predictor(**options):
+    return Predictor(FakeEngine(INFO, **options))
+
+
+def logits_by_first_pixel(images):
+    return {"logits": np.stack([images[:, 0, 0, 0], np.zeros(len(images)), -images[:, 0, 0, 0]], axis=1)}
+
+
+def test_one_image_gives_one_prediction_and_many_a_list():
+    with predictor(compute=logits_by_first_pixel) as p:
+        assert p.predict(plain(255)).label.name == "ant"
+        assert [prediction.label.name for prediction in p.predict([plain(0), plain(255)])] == ["cat", "ant"]
+        assert p.predict([]) == []
+
+
+def test_labels_are_the_softmax_best_first():
+    with predictor(compute=lambda images: {"logits": np.float32([[1.0, 3.0, 2.0]])}) as p:
+        labels = p.predict(plain(0), top=2).labels
+    assert [(label.name, label.index) for label in labels] == [("bee", 1), ("cat", 2)]
+    total = np.exp([1.0, 3.0, 2.0]).sum()
+    assert [label.probability for label in labels] == pytest.approx([np.exp(3.0) / total, np.exp(2.0) / total])
+
+
+def test_more_classes_asked_for_than_there_are_gives_all():
+    with predictor() as p:
+        assert len(p.predict(plain(0), top=10).labels) == 3
+        with pytest.raises(UsageError, match="top is 0"):
+            p.predict(plain(0), top=0)
+
+
+def test_classes_without_names_are_numbered():
+    nameless = ModelInfo("fake", 8, 4, 3, "stage", (0.5,))
+    with Predictor(FakeEngine(nameless)) as p:
+        assert p.predict(plain(0)).label.name.startswith("class ")
+
+
+@pytest.mark.parametrize(
+    "batch", [BatchRange(), BatchRange(1, 3), BatchRange(4, 4), BatchRange(2, 5), BatchRange(40, 50)]
+)
+def test_any_number_of_images_through_any_batch_range(batch):
+    with predictor(batch=batch, compute=logits_by_first_pixel) as p:
+        images = np.arange(70, dtype=np.float32)[:, None, None, None] * np.ones((70, 3, 8, 8), np.float32)
+        np.testing.assert_array_equal(p.predict_logits(images)[:, 0], np.arange(70))
+        assert p.predict_logits(images[:0]).shape == (0, 3)
+
+
+def test_an_artefact_without_metadata_is_refused(tmp_path):
+    engine = FakeEngine(INFO)
+    engine.info = None
+    with pytest.raises(BadFileError, match="carries no evodeploy metadata"):
+        Predictor(engine)
+
+
+def test_load_predicts_the_same_from_checkpoint_and_onnx(small_checkpoint, small_onnx):
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(rng.integers(0, 256, (90, 70, 3), dtype=np.uint8)) for _ in range(5)]
+    with evodeploy.load(small_checkpoint) as torch, evodeploy.load(small_onnx, "openvino") as openvino:
+        assert torch.engine.name == "torch"
+        assert openvino.engine.name == "openvino"
+        for first, second in zip(torch.predict(images), openvino.predict(images), strict=True):
+            assert [label.index for label in first.labels] == [label.index for label in second.labels]
+            assert [x.probability for x in first.labels] == pytest.approx(
+                [x.probability for x in second.labels], abs=1e-4
+            )
+
+
+def test_softmax_survives_large_logits():
+    np.testing.assert_allclose(softmax(np.float32([[1000.0, 1000.0]])), [[0.5, 0.5]])
+
+
+def with_tokens(images):
+    order = np.argsort(images[:, 0].reshape(len(images), -1), axis=1)
+    return {
+        "logits": np.zeros((len(images), 3), np.float32),
+        "selected_0": order[:, :2],
+        "selected_1": order[:, :1],
+    }
+
+
+def test_kept_tokens_and_timing_are_told():
+    with predictor(compute=with_tokens) as p:
+        first, second = p.predict([plain(0), plain(200)])
+    assert first.kept == ((0, 1), (0,))
+    assert second.timing.batch == 2
+    assert second.timing.inference > 0
+    assert second.timing.decode > 0
+    with predictor() as p:
+        assert p.predict(plain(0)).kept is None
+
+
+def test_a_stream_goes_on_after_broken_images(tmp_path):
+    plain(255).save(tmp_path / "fine.png")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    sources = [tmp_path / "fine.png", tmp_path / "broken.png", plain(0), np.zeros(3), tmp_path / "none.png"] * 9
+    with predictor(compute=logits_by_first_pixel) as p:
+        answers = list(p.stream(sources, batch=4))
+        with pytest.raises(BadFileError, match=r"broken\.png is not a readable image"):
+            p.predict(sources)
+    names = [type(answer.error).__name__ if isinstance(answer, Failure) else answer.label.name for answer in answers]
+    assert names == ["ant", "BadFileError", "cat", "InputError", "UsageError"] * 9
+    assert answers[1].source == tmp_path / "broken.png"
+
+
+def test_a_stream_reads_an_endless_source():
+    with predictor() as p:
+        answers = p.stream((plain(7) for _ in itertools.count()), batch=2)
+        assert len(list(itertools.islice(answers, 20))) == 20
+        answers.close()
+
+
+def test_submitted_images_are_run_together_with_tops_of_their_own():
+    engine = FakeEngine(INFO, compute=logits_by_first_pixel)
+    with Predictor(engine, max_batch=8, max_wait=0.05) as p:
+        futures = [p.submit(plain(255 * (i % 2)), top=1 + i % 3) for i in range(24)]
+        answers = [future.result(10) for future in futures]
+    assert [len(answer.labels) for answer in answers] == [1, 2, 3] * 8
+    assert [answer.label.name for answer in answers] == ["cat", "ant"] * 12
+    assert engine.calls < 24
+
+
+def test_a_broken_image_fails_its_future_alone(tmp_path):
+    with predictor() as p:
+        broken, fine = p.submit(tmp_path / "none.png"), p.submit(plain(1))
+        with pytest.raises(UsageError, match="does not exist"):
+            broken.result(10)
+        assert fine.result(10).labels
+
+
+def test_closing_finishes_what_was_submitted_and_refuses_more():
+    p = predictor()
+    futures = [p.submit(plain(i)) for i in range(40)]
+    p.close()
+    assert all(future.result(0).labels for future in futures)
+    p.close()
+    for call in (p.submit, p.predict):
+        with pytest.raises(UsageError, match="the predictor is closed"):
+            call(plain(0))
+
+
+def best_two(images):
+    return {"probabilities": np.float32([[0.7, 0.2]] * len(images)), "classes": np.int64([[2, 0]] * len(images))}
+
+
+def test_an_artefact_that_ranks_by_itself_is_believed():
+    info = dataclasses.replace(INFO, top_k=2, input_format="uint8")
+    engine = FakeEngine(info, compute=best_two)
+    with Predictor(engine) as p:
+        labels = p.predict(plain(3), top=2).labels
+        assert [(label.name, round(label.probability, 3)) for label in labels] == [("cat", 0.7), ("ant", 0.2)]
+        assert p.predict(plain(3), top=1).labels == labels[:1]
+        with pytest.raises(UsageError, match=r"top is 3, but the artefact gives 2 classes: export it with --top-k 3"):
+            p.predict(plain(3), top=3)
+        with pytest.raises(UsageError, match="gives its 2 best classes, not logits"):
+            p.predict_logits(np.zeros((1, 8, 8, 3), np.uint8))
+
+
+def test_it_says_what_runs_where(caplog, small_onnx):
+    with caplog.at_level("INFO", "evodeploy"), evodeploy.load(small_onnx, "onnxruntime") as p:
+        assert repr(p) == "<Predictor evo_deit_test fp32 with onnxruntime on cpu>"
+    assert "with onnxruntime on cpu" in caplog.text
+
+
+@pytest.mark.parametrize("options", [{"max_batch": 0}, {"max_wait": -1.0}])
+def test_batching_that_cannot_be_is_refused(options):
+    with pytest.raises(UsageError, match="max_batch is"):
+        Predictor(FakeEngine(INFO), **options)
