@@ -136,7 +136,7 @@ def bicubic(x):
 
 
 def resized_rows(pixels, size):
-    """uint8 (H, W, C) to (size, W, C): every output row a weighted mean of those under the kernel, widened to shrink."""
+    """uint8 (H, W, C) to (size, W, C): each row a weighted mean of those under the kernel, widened where it shrinks."""
     scale = len(pixels) / size
     stretch = max(scale, 1.0)
     rows = []
@@ -163,7 +163,7 @@ def test_the_resizing_is_pillows_to_the_last_bit(shape):
     width, height = shape
     to = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
     pixels = np.asarray(image)
-    if height > 3 * width:  # Pillow begins with the rows of a tall image, else with the columns
+    if height > 3 * width and to[1] < height:  # Pillow begins with the rows of a tall image that shrinks
         whole = resized_columns(resized_rows(pixels, to[1]), to[0])
     else:
         whole = resized_rows(resized_columns(pixels, to[0]), to[1])
