@@ -23,7 +23,7 @@ def folder(tmp_path):
 
 
 def expected(folder, *numbers):
-    return np.stack([prepare(Image.open(folder / f"{i}.png"), 8, INFO.preprocessing) for i in numbers])
+    return np.stack([prepare(Image.open(folder / f"{i}.png"), INFO) for i in numbers])
 
 
 def decoded(shard, folder, batch):
