@@ -45,6 +45,17 @@ def split() -> tuple[Pictures, Pictures]:
     return _prepared(digits.images[~held], digits.target[~held]), _prepared(digits.images[held], digits.target[held])
 
 
+def write_held_out(folder: Path) -> int:
+    """Write every held-out picture to `folder`, in a folder for each class; how many these are."""
+    digits = load_digits()
+    held = np.flatnonzero(_held_out(digits.target))
+    for number in held:
+        home = folder / CLASS_NAMES[digits.target[number]]
+        home.mkdir(parents=True, exist_ok=True)
+        picture(digits.images[number]).save(home / f"{number}.png")
+    return len(held)
+
+
 def save_examples(folder: Path) -> None:
     """Write the first held-out picture of each class to `folder`, as digit-CLASS-0.png."""
     digits = load_digits()

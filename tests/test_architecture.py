@@ -29,6 +29,7 @@ ALLOWED = {
     "verification": {"agreement", "artefacts", "engines", "preprocess"},
     "bench": {"agreement", "artefacts", "engines", "export", "inference", "models", "preprocess"},
     "batch": {"engines", "inference", "preprocess"},
+    "evaluation": {"artefacts", "engines", "inference", "preprocess"},
     "repository": {"artefacts", "engines"},
     "describe": {"artefacts", "engines", "models"},
     "diagnosis": {"bench", "engines"},

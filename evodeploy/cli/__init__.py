@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from evodeploy import __version__
-from evodeploy.cli import batch, bench, build, export, inspect, models, package, predict, verify
+from evodeploy.cli import batch, bench, build, evaluate, export, inspect, models, package, predict, verify
 from evodeploy.errors import EvodeployError
 
 
@@ -54,6 +54,7 @@ app.command("export")(export.export)
 app.command("build-engine")(build.build_engine)
 app.command("refit")(build.refit)
 app.command("verify")(verify.verify)
+app.command("eval")(evaluate.evaluate)
 app.command("bench")(bench.bench)
 app.command("predict")(predict.predict)
 app.command("batch")(batch.batch)

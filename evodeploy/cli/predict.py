@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evodeploy.cli.console import Force, Json, Threads, note, progress, result, result_json
-from evodeploy.errors import BadFileError
+from evodeploy.errors import BadFileError, UsageError
 
 if TYPE_CHECKING:
     from evodeploy.inference.records import Failure, Prediction
@@ -44,10 +44,13 @@ def predict(
     if out is not None:
         check_format(out)
         check_output(out, force, artefact, *images)
-    paths = [path for image in images for path in (image_paths(image) if image.is_dir() else [image])]
     failures: list[Failure] = []
     documents: list[dict[str, Any]] = []
     with load(artefact, engine, threads=threads) as predictor, contextlib.ExitStack() as stack:
+        for image in images:
+            if not image.exists():
+                raise UsageError(f"{image} does not exist (expected an image, or a folder of images)")
+        paths = [path for image in images for path in (image_paths(image) if image.is_dir() else [image])]
         top = top or min(5, predictor.info.top_k or 5)
         write = stack.enter_context(writing(out, top)) if out is not None else None
         note(f"{predictor!r}")

@@ -10,7 +10,8 @@ from evodeploy.bench.candidates import Candidate
 from evodeploy.bench.run import bench
 from evodeploy.engines.fake import FakeEngine, brightness_logits
 from evodeploy.errors import UsageError
-from evodeploy.specs import BatchRange
+from evodeploy.preprocess import normalised
+from evodeploy.specs import BatchRange, Preprocessing
 
 
 def test_rows_come_in_order_and_are_judged_by_pytorch():
@@ -103,6 +104,6 @@ def test_images_given_are_the_images_run_over_again_where_they_are_few():
         seen.append(images)
         return {"logits": brightness_logits(images, 3)}
 
-    given = np.stack([np.full((3, 8, 8), value, np.float32) for value in (0.1, 0.2)])
+    given = np.stack([np.full((8, 8, 3), value, np.uint8) for value in (10, 200)])
     bench([fake("torch", compute=look)], [3], QUICK, quiet, given)
-    np.testing.assert_array_equal(seen[0], given[[0, 1, 0]])
+    np.testing.assert_array_equal(seen[0], normalised(given[[0, 1, 0]], Preprocessing()))

@@ -1,0 +1,81 @@
+"""The answers of an evaluation on disk, a line of JSON for each image, so that an interrupted one can go on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from evodeploy.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What all artefacts said of one image: the best classes of each, and its share of the seconds each one took.
+
+    Or, where it could not be read, the `error` and nothing else.
+    """
+
+    ranked: tuple[tuple[int, ...], ...] = ()
+    seconds: tuple[float, ...] = ()
+    error: str = ""
+
+
+class Journal:
+    """Answers in the order of the images, each written as it comes; without a path they are kept in memory only."""
+
+    def __init__(self, path: Path | None, task: Mapping[str, Any]) -> None:
+        """Read what `path` holds of `task`; raises UsageError where it is another's."""
+        self.path, self._task = path, dict(task)
+        self.answers: list[Answer] = []
+        self._whole = 0  # bytes of the file that are whole lines
+        self._file: BinaryIO | None = None
+        if path is not None and path.exists():
+            self._read(path)
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[None]:
+        """Write what is appended inside; the file stays where the body is left by an error."""
+        if self.path is None:
+            yield
+            return
+        with self.path.open("ab") as self._file:
+            self._file.truncate(self._whole)  # a line that was being written when the last run ended
+            if not self._whole:
+                self._write(self._task)
+            yield
+
+    def append(self, answer: Answer) -> None:
+        """Add the answer of the next image."""
+        self.answers.append(answer)
+        self._write([answer.ranked, answer.seconds, answer.error])
+
+    def _write(self, line: object) -> None:
+        if self._file is not None:
+            self._file.write(json.dumps(line).encode() + b"\n")
+            self._file.flush()
+
+    def _read(self, path: Path) -> None:
+        for number, line in enumerate(path.read_bytes().splitlines(keepends=True)):
+            entry = _parsed(line)
+            if entry is None:  # cut short: that image is run again
+                return
+            if number == 0 and entry != self._task:
+                raise UsageError(
+                    f"{path} is the beginning of another evaluation: remove it, pass --force to begin anew, or name "
+                    "another output with -o"
+                )
+            if number:
+                ranked, seconds, error = entry
+                self.answers.append(Answer(tuple(map(tuple, ranked)), tuple(seconds), error))
+            self._whole += len(line)
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None

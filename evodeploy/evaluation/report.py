@@ -1,0 +1,128 @@
+"""From the answers that artefacts gave to accuracies, with how sure they are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+from evodeploy.evaluation.data import Labelled
+from evodeploy.evaluation.journal import Answer
+from evodeploy.evaluation.statistics import mcnemar, wilson
+from evodeploy.specs import ModelInfo
+
+SIGNIFICANT = 0.05
+CONFUSIONS = 10  # pairs of classes told
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A share of images, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, hits: int, count: int) -> Accuracy:
+        """Of `hits` among `count` images."""
+        return cls(hits / count if count else 0.0, *wilson(hits, count))
+
+    def __str__(self) -> str:
+        return f"{self.value:.2%} ({self.low:.2%}–{self.high:.2%})"
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How many images of class `label` were taken for class `answer`."""
+
+    label: str
+    answer: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Score:
+    """One artefact's: `top5` is None where it gives fewer classes; the rate is of the engine alone."""
+
+    artefact: str
+    engine: str
+    precision: str
+    top1: Accuracy
+    top5: Accuracy | None
+    images_per_second: float
+    confusions: tuple[Confusion, ...]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Images that only the `first` and only the `second` artefact had right, and the exact McNemar test of them."""
+
+    first: str
+    second: str
+    first_only: int
+    second_only: int
+    p_value: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether equally accurate artefacts would differ so much in fewer than one of twenty data sets."""
+        return self.p_value < SIGNIFICANT
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All artefacts on the same `images`; `broken` are those that cannot be read, with the reason, and do not count."""
+
+    images: int
+    broken: tuple[tuple[str, str], ...]
+    scores: tuple[Score, ...]
+    differences: tuple[Difference, ...]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What is evaluated: a file, and what runs it."""
+
+    path: Path
+    engine: str
+    precision: str
+    info: ModelInfo
+
+
+def evaluation(images: Sequence[Labelled], answers: Sequence[Answer], contenders: Sequence[Contender]) -> Evaluation:
+    """The report of what all `contenders` answered to each image."""
+    pairs = list(zip(images, answers, strict=True))
+    broken = tuple((image.name, answer.error) for image, answer in pairs if answer.error)
+    judged = [(image.label, answer) for image, answer in pairs if not answer.error]
+    right = [[answer.ranked[i][0] == label for label, answer in judged] for i in range(len(contenders))]
+    scores = tuple(
+        _score(contender, [(label, answer.ranked[i]) for label, answer in judged], sum(a.seconds[i] for _, a in judged))
+        for i, contender in enumerate(contenders)
+    )
+    differences = []
+    for (i, first), (j, second) in combinations(enumerate(contenders), 2):
+        ours = sum(a and not b for a, b in zip(right[i], right[j], strict=True))
+        theirs = sum(b and not a for a, b in zip(right[i], right[j], strict=True))
+        differences.append(Difference(str(first.path), str(second.path), ours, theirs, mcnemar(ours, theirs)))
+    return Evaluation(len(judged), broken, scores, tuple(differences))
+
+
+def _score(contender: Contender, judged: Sequence[tuple[int, Sequence[int]]], seconds: float) -> Score:
+    info = contender.info
+    wrong = Counter((label, ranked[0]) for label, ranked in judged if ranked[0] != label)
+    top5 = Accuracy.of(sum(label in ranked for label, ranked in judged), len(judged))
+    return Score(
+        artefact=str(contender.path),
+        engine=contender.engine,
+        precision=contender.precision,
+        top1=Accuracy.of(len(judged) - wrong.total(), len(judged)),
+        top5=top5 if (info.top_k or info.num_classes) >= 5 else None,
+        images_per_second=len(judged) / seconds if seconds else 0.0,
+        confusions=tuple(
+            Confusion(info.label(label), info.label(answer), count)
+            for (label, answer), count in wrong.most_common(CONFUSIONS)
+        ),
+    )

@@ -1,0 +1,124 @@
+"""Every image decoded once and given to every artefact."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evodeploy.artefacts import open_artefact
+from evodeploy.engines.base import Engine, run_all
+from evodeploy.errors import BadFileError, EvodeployError, UsageError
+from evodeploy.evaluation.data import Labelled, LabelledImages, labelled_images
+from evodeploy.evaluation.journal import Answer, Journal
+from evodeploy.evaluation.report import Contender, Evaluation, evaluation
+from evodeploy.files import sha256
+from evodeploy.inference.answers import ranked
+from evodeploy.inference.pipeline import pipelined
+from evodeploy.preprocess import as_input, cropped, open_image
+from evodeploy.specs import EngineOptions, ModelInfo, Preprocessing
+
+TOP = 5
+
+Progress = Callable[[Iterable[Answer], int], Iterable[Answer]]  # passes answers on, and shows how many of how many
+
+_Seen = tuple[int, Preprocessing]  # what decides how a picture is resized and cropped
+_Pictures = dict[_Seen, NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """What to evaluate, on what; with `journal` an interrupted run goes on from there."""
+
+    artefacts: tuple[Path, ...]
+    data: Path
+    labels: Path | None = None
+    limit: int | None = None
+    batch: int = 32
+    engine: str | None = None
+    options: EngineOptions = field(default_factory=EngineOptions)
+    journal: Path | None = None
+
+
+def evaluate(request: EvaluationRequest, tell: Callable[[str], None], progress: Progress | None = None) -> Evaluation:
+    """Run all artefacts over the images.
+
+    Raises UsageError for artefacts that do not name the same classes or a journal of another evaluation, BadFileError
+    where no image can be read. An image that cannot be read does not count.
+    """
+    with ExitStack() as stack:
+        engines = [
+            stack.enter_context(open_artefact(path, request.engine, request.options)) for path in request.artefacts
+        ]
+        infos = _infos(engines, request.artefacts)
+        data = labelled_images(request.data, request.labels, infos[0]).limited(request.limit)
+        contenders = [
+            Contender(path, engine.name, request.options.precision or info.precision, info)
+            for path, engine, info in zip(request.artefacts, engines, infos, strict=True)
+        ]
+        tell(f"{len(data.images)} images; {data.mapping}")
+        journal = Journal(request.journal, _task(contenders, data))
+        if journal.answers:
+            tell(f"{len(journal.answers)} of them are known from {journal.path}")
+        stack.enter_context(journal.open())
+        left = data.images[len(journal.answers) :]
+        answers = stack.enter_context(closing(_answers(left, engines, infos, request.batch)))
+        for answer in progress(answers, len(left)) if progress is not None else answers:
+            journal.append(answer)
+    report = evaluation(data.images, journal.answers, contenders)
+    if not report.images:
+        raise BadFileError(f"none of {len(data.images)} images can be read; the first: {report.broken[0][1]}")
+    return report
+
+
+def _infos(engines: Sequence[Engine], paths: Sequence[Path]) -> list[ModelInfo]:
+    infos = []
+    for engine, path in zip(engines, paths, strict=True):
+        if engine.info is None:
+            raise BadFileError(f"{path} carries no evodeploy metadata: export its checkpoint with `evodeploy export`")
+        infos.append(engine.info)
+    for info, path in zip(infos, paths, strict=True):
+        if (info.num_classes, info.class_names) != (infos[0].num_classes, infos[0].class_names):
+            raise UsageError(f"{paths[0]} and {path} do not name the same classes: evaluate them apart")
+    return infos
+
+
+def _task(contenders: Sequence[Contender], data: LabelledImages) -> dict[str, object]:
+    """What must be the same for answers to be of use again."""
+    return {
+        "artefacts": [[sha256(each.path), each.engine, each.precision] for each in contenders],
+        "images": data.checksum(),
+    }
+
+
+def _answers(
+    images: Sequence[Labelled], engines: Sequence[Engine], infos: Sequence[ModelInfo], batch: int
+) -> Generator[Answer, None, None]:
+    """Each image cropped once for all artefacts that see it alike, and run through every one."""
+    kinds = {(info.image_size, info.preprocessing) for info in infos}
+
+    def prepare(image: Labelled) -> _Pictures:
+        opened = open_image(image.path)
+        return {kind: cropped(opened, *kind) for kind in kinds}
+
+    def compute(pictures: list[_Pictures]) -> list[Answer]:
+        ranks, shares = [], []
+        for engine, info in zip(engines, infos, strict=True):
+            seen = np.stack([each[info.image_size, info.preprocessing] for each in pictures])
+            prepared = as_input(seen, info)
+            began = time.perf_counter()
+            outputs = run_all(engine, prepared, batch)
+            shares.append((time.perf_counter() - began) / len(pictures))
+            ranks.append(ranked(outputs, info, min(TOP, info.top_k or TOP))[1].tolist())
+        return [Answer(tuple(map(tuple, each)), tuple(shares)) for each in zip(*ranks, strict=True)]
+
+    def failed(image: Labelled, error: EvodeployError) -> Answer:
+        return Answer(error=str(error))
+
+    return pipelined(images, prepare, compute, failed, batch=batch, preparers=os.cpu_count() or 1)

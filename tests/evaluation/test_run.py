@@ -1,0 +1,124 @@
+"""Evaluations of real artefacts, their networks untrained: what is right is what the first one says."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from cases import SMALL
+from PIL import Image
+
+import evodeploy
+from evodeploy.export.precision import reduced_from_onnx
+from evodeploy.export.to_onnx import onnx_from_model
+from evodeploy.models.checkpoint import random_model, with_interface
+from evodeploy.onnx_files import read_onnx, write_onnx
+
+COUNT = 40
+
+
+@pytest.fixture(scope="module")
+def folder(small, small_onnx, tmp_path_factory):
+    """Pictures in the folder of the class that the small model gives them, four of them wrongly; and artefacts."""
+    home = tmp_path_factory.mktemp("eval")
+    generator = np.random.default_rng(3)
+    with evodeploy.load(small_onnx) as predictor:
+        for i in range(COUNT):
+            coarse = Image.fromarray(generator.integers(0, 256, (5, 5, 3), np.uint8)).resize((70, 60))
+            answer = predictor.predict(coarse).labels[1 if i % 10 == 0 else 0]
+            path = home / "data" / f"c{answer.index}" / f"{i:02}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            coarse.save(path)
+    for index in range(10):
+        (home / "data" / f"c{index}").mkdir(exist_ok=True)
+    (home / "data" / "c0" / "broken.png").write_bytes(b"no image")
+    write_onnx(read_onnx(small_onnx), home / "a.onnx")
+    write_onnx(reduced_from_onnx(read_onnx(small_onnx), "fp16").proto, home / "half.onnx")
+    write_onnx(onnx_from_model(with_interface(small, "uint8", 3)), home / "bytes.onnx")
+    write_onnx(onnx_from_model(random_model(SMALL, seed=11)), home / "other.onnx")
+    return home
+
+
+@pytest.fixture
+def here(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    for path in folder.glob("r.json*"):
+        path.unlink()
+    return folder
+
+
+def test_all_artefacts_on_the_same_images(cli, here):
+    code, out, err = cli("eval", "a.onnx", "half.onnx", "bytes.onnx", "other.onnx", "--data", "data", "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert report["images"] == COUNT
+    assert [name for name, reason in report["broken"]] == ["c0/broken.png"]
+    first, half, ranked, other = report["scores"]
+    assert first["top1"]["value"] == pytest.approx(0.9)
+    assert first["top5"]["value"] == 1.0
+    assert half["precision"] == "fp16"
+    assert ranked["top1"] == first["top1"]
+    assert ranked["top5"] is None  # of three classes
+    assert sum(confusion["count"] for confusion in first["confusions"]) == 4
+    assert other["top1"]["value"] < 0.5
+    against_other = next(d for d in report["differences"] if (d["first"], d["second"]) == ("a.onnx", "other.onnx"))
+    assert against_other["p_value"] < 1e-4
+    assert len(report["differences"]) == 6
+
+
+def test_the_table_says_what_differs(cli, here):
+    code, out, err = cli("eval", "a.onnx", "other.onnx", "--data", "data", "-o", "r.json")
+    assert code == 0, err
+    assert "90.00% (76.95%–96.04%)" in out
+    assert "beside a.onnx" in out
+    assert " yes" in out
+    assert "left out: c0/broken.png" in err
+    assert json.loads((here / "r.json").read_text())["images"] == COUNT
+    assert not (here / "r.json.part").exists()
+    assert cli("eval", "a.onnx", "--data", "data", "-o", "r.json")[0] == 2
+
+
+def test_a_killed_run_goes_on_where_it_was(cli, here):
+    command = [sys.executable, "-m", "evodeploy", "eval", "a.onnx", "--data", "data", "--batch", "1", "-o", "r.json"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    part = here / "r.json.part"
+    while process.poll() is None and not (part.exists() and part.read_bytes().count(b"\n") > 5):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    known = part.read_bytes()
+    assert 5 < known.count(b"\n") < COUNT + 2
+    os.truncate(part, len(known) - 3)  # as if it had been killed while it wrote
+    code, out, err = cli("eval", "a.onnx", "--data", "data", "--batch", "1", "-o", "r.json", "--json")
+    assert code == 0, err
+    assert f"{known.count(b'%c' % 10) - 2} of them are known from r.json.part" in err
+    resumed = json.loads(out)
+    whole = json.loads(cli("eval", "a.onnx", "--data", "data", "--batch", "1", "--json")[1])
+    for report in (resumed, whole):
+        report["scores"][0].pop("images_per_second")
+    assert resumed == whole
+
+
+def test_the_beginning_of_another_evaluation_is_not_gone_on_with(cli, here):
+    assert cli("eval", "a.onnx", "--data", "data", "-o", "r.json")[0] == 0
+    (here / "r.json").unlink()
+    (here / "r.json.part").write_text('{"artefacts": [], "images": ""}\n')
+    code, _, err = cli("eval", "a.onnx", "--data", "data", "-o", "r.json")
+    assert code == 2
+    assert "r.json.part is the beginning of another evaluation" in err
+    assert cli("eval", "a.onnx", "--data", "data", "-o", "r.json", "--force")[0] == 0
+
+
+def test_nothing_readable_is_an_error(cli, here, tmp_path):
+    for index in range(10):
+        (tmp_path / str(index)).mkdir()
+    (tmp_path / "3" / "x.png").write_bytes(b"")
+    code, _, err = cli("eval", "a.onnx", "--data", tmp_path)
+    assert code == 4
+    assert "none of 1 images can be read" in err
