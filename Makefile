@@ -38,7 +38,7 @@ demo-real: setup
 	cd .demo-real && $(EVODEPLOY) verify dinov2_small.pth dinov2_small.fp16.onnx --images photographs
 	cd .demo-real && $(EVODEPLOY) bench dinov2_small.pth dinov2_small.onnx dinov2_small.engine \
 	    --engines onnxruntime,openvino,tensorrt --batch 1,16 --seconds 1
-	$(BIN)/python benchmarks/kept_tokens.py .demo-real/dinov2_small.onnx .demo-real/kept-tokens.png
+	cd .demo-real && $(EVODEPLOY) visualize dinov2_small.onnx photographs/00*.png -o kept-tokens
 
 check: setup
 	$(BIN)/ruff check .

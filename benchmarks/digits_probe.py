@@ -9,7 +9,6 @@ network's, and images per second, all settings timed in turn on the same batches
 from __future__ import annotations
 
 import argparse
-import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from sklearn.preprocessing import StandardScaler
 
 import evodeploy
 from evodeploy.engines.base import Engine
+from evodeploy.evaluation.statistics import wilson
 from evodeploy.export.precision import reduced_from_onnx
 from evodeploy.export.to_onnx import DEFAULT_OPSET, onnx_from_model
 from evodeploy.models.checkpoint import load_checkpoint
@@ -83,7 +83,7 @@ def main() -> None:
     for setting in settings:
         precision, starts, keep = setting
         right, agreeing = answers[setting] == test_labels, answers[setting] == answers[first]
-        low, high = interval(int(right.sum()), len(right))
+        low, high = wilson(int(right.sum()), len(right))
         told = f"blocks {', '.join(map(str, starts))} | {keep:g}" if starts else "– | dense"
         print(
             f"| {precision} | {told} | {right.mean():.1%} | {low:.1%}–{high:.1%} | "
@@ -142,14 +142,6 @@ def measured(
                 times[setting].append(time.perf_counter() - start)
     answers = {setting: probe.predict(np.concatenate(found)) for setting, found in features.items()}
     return answers, {setting: float(np.median(taken)) for setting, taken in times.items()}
-
-
-def interval(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's 95 % interval of `right` out of `count`."""
-    share = right / count
-    middle = share + z**2 / (2 * count)
-    half = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return (middle - half) / (1 + z**2 / count), (middle + half) / (1 + z**2 / count)
 
 
 if __name__ == "__main__":

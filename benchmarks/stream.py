@@ -1,0 +1,83 @@
+"""What a stream costs beside its parts: `python benchmarks/stream.py [ARTEFACT]`.
+
+2,000 JPEG files made of the project's photographs (about 500 by 375 pixels), in turn: decoded and prepared by as many
+threads as there are cores, computed alone in batches of 32, and streamed from file to label. On a CPU decoding and
+computing share the cores, so both bounds are told: the slower of the two, and what their work adds up to. Prints a
+Markdown table, and how memory grows over the streams.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+from photographs import crops
+
+import evodeploy
+from evodeploy.engines.base import run_all
+from evodeploy.inference.predictor import BATCH, Predictor
+from evodeploy.preprocess import open_image, prepare
+
+COUNT, DISTINCT, ROUNDS = 2000, 100, 3
+MODEL = "evo_deit_small_patch16_224"
+
+
+def main() -> None:
+    """Print the table."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for number, crop in enumerate(crops(DISTINCT, size=500)):
+            crop.crop((0, 0, 500, 375)).save(folder / f"{number:03}.jpg", quality=90)
+        paths = [folder / f"{number % DISTINCT:03}.jpg" for number in range(COUNT)]
+        with evodeploy.load(sys.argv[1] if len(sys.argv) > 1 else _exported(folder), "openvino") as predictor:
+            images = np.stack([prepare(open_image(path), predictor.info) for path in paths[:BATCH]])
+            tasks: dict[str, Callable[[], object]] = {
+                "decoding": lambda: _decode(predictor, paths),
+                "computing": lambda: [run_all(predictor.engine, images) for _ in range(COUNT // BATCH)],
+                "streaming": lambda: [answer for answer in predictor.stream(paths) if answer],
+            }
+            seconds: dict[str, list[float]] = {task: [] for task in tasks}
+            memory = []
+            for _ in range(ROUNDS):
+                for task, run in tasks.items():
+                    began = time.perf_counter()
+                    run()
+                    seconds[task].append(time.perf_counter() - began)
+                memory.append(psutil.Process().memory_info().rss / 1e6)
+        best = {task: min(times) * (COUNT / (COUNT // BATCH * BATCH) if task == "computing" else 1) for task, times in seconds.items()}
+        print("| | img/s |\n|---|---|")
+        for task, taken in best.items():
+            print(f"| {task} alone | {COUNT / taken:.1f} |" if task != "streaming" else f"| the stream | {COUNT / taken:.1f} |")
+        both = COUNT / (best["decoding"] + best["computing"])
+        print(f"| both, one after the other | {both:.1f} |\n")
+        slower = min(COUNT / best["decoding"], COUNT / best["computing"])
+        print(f"the stream reaches {COUNT / best['streaming'] / slower:.1%} of the slower part")
+        print(f"memory after each round: {', '.join(f'{value:.0f}' for value in memory)} MB; "
+              f"at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB")
+
+
+def _decode(predictor: Predictor, paths: list[Path]) -> None:
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(lambda path: prepare(open_image(path), predictor.info).shape, paths):
+            pass
+
+
+def _exported(folder: Path) -> Path:
+    from evodeploy.export.to_onnx import onnx_from_model
+    from evodeploy.models.checkpoint import random_model
+    from evodeploy.models.zoo import named
+    from evodeploy.onnx_files import write_onnx
+
+    write_onnx(onnx_from_model(random_model(named(MODEL))), folder / "m.onnx")
+    return folder / "m.onnx"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evodeploy.artefacts import open_artefact
+from evodeploy.engines.base import run_all
+from evodeploy.engines.fake import FakeEngine
+from evodeploy.errors import UsageError
+from evodeploy.preprocess import as_input, pictures
+from evodeploy.specs import ModelInfo, TensorSpec
+from evodeploy.visualization.drawing import coloured, enlarged, with_attention, with_kept
+from evodeploy.visualization.evolution import evolutions
+from evodeploy.visualization.figure import figure, overview
+
+GENERATOR = np.random.default_rng(4)
+PICTURE = GENERATOR.integers(0, 256, (64, 64, 3), np.uint8)
+
+
+def test_kept_patches_stay_and_the_others_fade():
+    kept = np.zeros((4, 4), bool)
+    kept[1, 2] = kept[3, 0] = True
+    before = Image.fromarray(PICTURE)
+    after = np.asarray(with_kept(before, kept))
+    for row, column in np.ndindex(4, 4):
+        inside = np.s_[row * 16 + 1 : row * 16 + 15, column * 16 + 1 : column * 16 + 15]
+        if kept[row, column]:
+            np.testing.assert_array_equal(after[inside], PICTURE[inside])
+        else:
+            assert after[inside].std() < 0.3 * PICTURE[inside].std()
+            assert after[inside].mean() > 180
+
+
+def test_attention_goes_from_dark_to_light():
+    scores = np.linspace(0, 1, 16, dtype=np.float32).reshape(4, 4)
+    drawn = np.asarray(with_attention(Image.new("RGB", (64, 64)), scores), float).mean(axis=2)
+    tiles = drawn.reshape(4, 16, 4, 16).mean(axis=(1, 3)).ravel()
+    assert (np.diff(tiles) > 0).all()
+    assert np.diff(coloured(np.linspace(0, 1, 50)).sum(axis=1)).min() > 0
+
+
+def test_equal_attention_is_drawn():
+    assert with_attention(Image.new("RGB", (8, 8)), np.full((2, 2), 0.5, np.float32)).size == (8, 8)
+
+
+def test_small_pictures_keep_their_pixels():
+    assert enlarged(PICTURE, 256).size == (256, 256)
+    np.testing.assert_array_equal(np.asarray(enlarged(PICTURE, 256))[::4, ::4], PICTURE)
+    assert enlarged(PICTURE, 10).size == (64, 64)
+
+
+def test_evolutions_are_the_engines_outputs(small_onnx):
+    images = [Image.fromarray(GENERATOR.integers(0, 256, (70, 90, 3), np.uint8)) for _ in range(3)]
+    with open_artefact(small_onnx) as engine:
+        found = evolutions(engine, images)
+        outputs = run_all(engine, as_input(pictures(images, engine.info), engine.info))
+    for row, evolution in enumerate(found):
+        assert [s.title for s in evolution.selections] == ["selection 1, before block 2", "selection 2, before block 4"]
+        for index, selection in enumerate(evolution.selections):
+            kept = set(np.flatnonzero(selection.kept))
+            assert kept == set(outputs[f"selected_{index}"][row])
+            np.testing.assert_array_equal(selection.scores.ravel(), outputs[f"scores_{index}"][row])
+
+
+def test_later_grids_are_drawn_at_their_own_size():
+    """As of Evo-LeViT, whose second grid holds every other row and column of the first."""
+    info = ModelInfo("fake", 32, 4, 3, "stage", (0.5,))
+    outputs = {"logits": np.zeros((1, 3)), "selected_0": np.array([[0, 2, 16 + 4]]), "scores_0": np.arange(16.0)[None]}
+    engine = FakeEngine(info, compute=lambda images: outputs)
+    engine.outputs += (TensorSpec("selected_0", "int64", (None, 3)), TensorSpec("scores_0", "float32", (None, 16)))
+    (evolution,) = evolutions(engine, [Image.new("RGB", (40, 40))])
+    assert np.argwhere(evolution.selections[0].kept).tolist() == [[0, 0], [0, 1], [1, 2]]
+
+
+def test_what_selects_nothing_or_does_not_tell_is_refused():
+    info = ModelInfo("fake", 32, 4, 3, "stage", (0.5,))
+    with pytest.raises(UsageError, match="export it with --tokens"):
+        evolutions(FakeEngine(info), [PICTURE])
+    with pytest.raises(UsageError, match="keeps every token"):
+        evolutions(FakeEngine(ModelInfo("fake", 32, 4, 3, "stage", (1.0,))), [PICTURE])
+
+
+def test_figures_show_every_selection(small_onnx):
+    with open_artefact(small_onnx) as engine:
+        found = evolutions(engine, [PICTURE, PICTURE[::-1]])
+    drawn = figure(found[0], "a title")
+    pixels = np.asarray(drawn)
+    whole = np.asarray(enlarged(found[0].picture, 256))
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, (4, 4, 3))[:, :, 0]
+    assert (windows == whole[:4, :4]).all(axis=(2, 3, 4)).sum() == 1
+    assert overview(found, ["one", "a name that is much too long for its column" * 3]).width > 2 * 64
+
+
+def test_from_the_command_line(cli, small_onnx, small_checkpoint, tmp_path):
+    for name in ("a", "b"):
+        Image.fromarray(GENERATOR.integers(0, 256, (70, 90, 3), np.uint8)).save(tmp_path / f"{name}.png")
+    code, _, err = cli("visualize", small_onnx, tmp_path / "a.png", tmp_path / "b.png", "-o", tmp_path / "new")
+    assert code == 0, err
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a.png", "b.png", "overview.png"]
+    assert cli("visualize", small_onnx, tmp_path / "a.png", "-o", tmp_path / "new")[0] == 2
+    assert cli("visualize", small_checkpoint, tmp_path / "a.png", "-o", tmp_path / "new", "--force")[0] == 0
+    code, _, err = cli("visualize", small_onnx, tmp_path / "a.png", tmp_path / "a.png", "-o", tmp_path / "x")
+    assert (code, (tmp_path / "x").exists()) == (2, False)
+    assert "give images of different names" in err
+    code, _, err = cli("visualize", small_onnx, tmp_path / "a.png", "-o", tmp_path)
+    assert code == 2
+    assert "is the input itself" in err
