@@ -31,6 +31,7 @@ ALLOWED = {
     "batch": {"engines", "inference", "preprocess"},
     "evaluation": {"artefacts", "engines", "inference", "preprocess"},
     "visualization": {"engines", "preprocess"},
+    "serving": {"artefacts", "engines", "inference", "preprocess"},
     "repository": {"artefacts", "engines"},
     "describe": {"artefacts", "engines", "models"},
     "diagnosis": {"bench", "engines"},

@@ -8,7 +8,20 @@ from typing import Annotated, Any
 import typer
 
 from evodeploy import __version__
-from evodeploy.cli import batch, bench, build, evaluate, export, inspect, models, package, predict, verify, visualize
+from evodeploy.cli import (
+    batch,
+    bench,
+    build,
+    evaluate,
+    export,
+    inspect,
+    models,
+    package,
+    predict,
+    serve,
+    verify,
+    visualize,
+)
 from evodeploy.errors import EvodeployError
 
 
@@ -58,6 +71,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("visualize")(visualize.visualize)
 app.command("bench")(bench.bench)
 app.command("predict")(predict.predict)
+app.command("serve")(serve.serve)
 app.command("batch")(batch.batch)
 app.command("package")(package.package)
 app.command("inspect")(inspect.inspect)
