@@ -30,7 +30,7 @@ ALLOWED = {
     "bench": {"agreement", "artefacts", "engines", "export", "inference", "models", "preprocess"},
     "batch": {"engines", "inference", "preprocess"},
     "evaluation": {"artefacts", "engines", "inference", "preprocess"},
-    "visualization": {"engines", "preprocess"},
+    "visualization": {"engines", "inference", "preprocess"},
     "serving": {"artefacts", "engines", "inference", "preprocess"},
     "repository": {"artefacts", "engines"},
     "describe": {"artefacts", "engines", "models"},

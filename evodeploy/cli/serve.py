@@ -21,6 +21,7 @@ def serve(
     max_wait_ms: Annotated[float, typer.Option(help="What a request waits for others, at most.", min=0)] = 5.0,
     host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 for all of the network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    metrics_port: Annotated[int, typer.Option(help="Where Prometheus finds metrics.", min=1, max=65535)] = 8099,
     name: Annotated[str | None, typer.Option(help="The model's name in addresses; its own by default.")] = None,
     engine: Annotated[str | None, typer.Option(help="What runs it; the first installed that can by default.")] = None,
     threads: Annotated[
@@ -64,6 +65,7 @@ def serve(
         max_wait=max_wait_ms / 1000,
         host=host,
         port=port,
+        metrics_port=metrics_port,
         gpus=gpus,
         limits=Limits(max_upload << 20, max_pixels * 1_000_000, timeout, max_ongoing),
         token=_token(token_file),

@@ -17,6 +17,7 @@ from evodeploy import __version__
 from evodeploy.engines.base import Array
 from evodeploy.errors import BadFileError, EvodeployError, InputError, UsageError
 from evodeploy.inference.answers import check_classes, predictions_of
+from evodeploy.inference.tokens import kept_on_grid
 from evodeploy.preprocess import open_image, prepare
 from evodeploy.serving import protocol
 from evodeploy.serving.settings import Limits
@@ -143,8 +144,7 @@ def create_app(backend: Callable[[], Backend], name: str, limits: Limits, token:
                 {"name": label.name, "index": label.index, "probability": label.probability}
                 for label in prediction.labels
             ],
-            "kept": prediction.kept,
-            "grid": here.info.image_size // here.info.patch_size,
+            "selections": _selections(outputs, here.info),
         }
 
     @app.get("/", include_in_schema=False)
@@ -223,6 +223,13 @@ def _prepared(body: bytes, info: ModelInfo, pixels: int) -> Array:
     if size > pixels:
         raise BadFileError(f"the image has {size} pixels, expected {pixels} at most")
     return prepare(open_image(body), info)
+
+
+def _selections(outputs: dict[str, Array], info: ModelInfo) -> list[dict[str, Any]]:
+    """For each selection the tokens of a side of its grid, and the positions on it that were kept."""
+    count = sum(name.startswith("selected_") for name in outputs)
+    found = [kept_on_grid(outputs, info, index) for index in range(count)]
+    return [{"side": side, "kept": sorted(positions[0].tolist())} for positions, side in found]
 
 
 def _facts(info: ModelInfo) -> dict[str, Any]:

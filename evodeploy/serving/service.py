@@ -14,7 +14,6 @@ from evodeploy.errors import MissingExtraError, RuntimeFailedError, UsageError, 
 from evodeploy.serving.settings import Settings
 
 APPLICATION = "evodeploy"
-METRICS_PORT = 8099
 STORE = 80 << 20  # bytes of Ray's object store: Ray's least, since requests do not go through it
 
 
@@ -28,7 +27,9 @@ def running(settings: Settings, tell: Callable[[str], None]) -> Iterator[None]:
     serve = _connected(settings)
     try:
         _deploy(settings)
-        tell(f"http://{settings.host}:{settings.port} answers; metrics: http://127.0.0.1:{METRICS_PORT}")
+        tell(
+            f"http://{settings.host}:{settings.port} answers; Prometheus metrics: http://127.0.0.1:{settings.metrics_port}/metrics"
+        )
         yield
     finally:
         serve.delete(APPLICATION)  # waits until replicas have answered; the proxy still stands and refuses what is new
@@ -41,11 +42,17 @@ def update(settings: Settings) -> None:
 
     Raises UsageError where none runs, or where it has another name or other inputs or outputs than the artefact.
     """
+    none = "no service runs here: start one with `evodeploy serve`"
     os.environ.setdefault("RAY_ADDRESS", "auto")
-    serve = _connected(settings)
+    try:
+        serve = _connected(settings)
+    except RuntimeFailedError as error:
+        if isinstance(error.__cause__, ConnectionError):
+            raise UsageError(none) from error
+        raise
     try:
         if APPLICATION not in serve.status().applications:
-            raise UsageError("no service runs here: start one with `evodeploy serve`")
+            raise UsageError(none)
         _deploy(settings)
     finally:
         _disconnect()
@@ -72,7 +79,7 @@ def _connected(settings: Settings) -> Any:
             "num_cpus": most + 1,  # places for replicas; how many threads each computes with is its own
             "object_store_memory": STORE,
             "include_dashboard": False,
-            "_metrics_export_port": METRICS_PORT,
+            "_metrics_export_port": settings.metrics_port,
         }
     try:
         ray.init(**quiet)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from evodeploy.errors import UsageError
@@ -42,8 +42,9 @@ class Settings:
     max_wait: float = 0.005
     host: str = "127.0.0.1"
     port: int = 8000
+    metrics_port: int = 8099
     gpus: float = 0.0
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     token: str | None = None
 
     def __post_init__(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from evodeploy.engines.base import Array, Engine, run_all
 from evodeploy.errors import BadFileError, UsageError
+from evodeploy.inference.tokens import kept_on_grid
 from evodeploy.preprocess import ImageLike, as_input, pictures
 from evodeploy.specs import ModelInfo
 
@@ -54,15 +54,13 @@ def evolutions(engine: Engine, images: Sequence[ImageLike]) -> list[Evolution]:
 
 
 def _selection(outputs: dict[str, Array], info: ModelInfo, index: int, row: int) -> SelectionMap:
-    grid = info.image_size // info.patch_size
-    positions, scores = outputs[f"selected_{index}"][row], outputs.get(f"scores_{index}")
-    side = grid if scores is None else math.isqrt(scores.shape[1])
-    stride = 2 ** round(math.log2(grid / side))  # later grids hold every second row and column of the one before
-    kept = np.zeros((side, side), bool)
-    kept[positions // grid // stride, positions % grid // stride] = True
+    positions, side = kept_on_grid(outputs, info, index)
+    scores = outputs.get(f"scores_{index}")
+    kept = np.zeros(side * side, bool)
+    kept[positions[row]] = True
     before = f", before block {info.stages[index]}" if info.selection == "stage" and index < len(info.stages) else ""
     return SelectionMap(
         f"selection {index + 1}{before}",
-        kept,
+        kept.reshape(side, side),
         None if scores is None else scores[row].reshape(side, side),
     )

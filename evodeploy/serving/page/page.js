@@ -73,20 +73,20 @@ function show(answer, bitmap) {
   }));
   paint(at("canvas"), bitmap);
   at("caption").textContent = "as the network sees it";
-  at("maps").replaceChildren(...(answer.kept ?? []).map((kept, index) => {
+  at("maps").replaceChildren(...answer.selections.map(({ side, kept }, index) => {
     const figure = document.createElement("figure");
     const canvas = document.createElement("canvas");
     const caption = document.createElement("figcaption");
-    const told = `Selection ${index + 1}: ${kept.length} of ${answer.grid ** 2} tokens stayed`;
+    const told = `Selection ${index + 1}: ${kept.length} of ${side ** 2} tokens stayed`;
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", told);
     caption.textContent = told;
-    paint(canvas, bitmap, kept, answer.grid);
+    paint(canvas, bitmap, kept, side);
     figure.append(canvas, caption);
     return figure;
   }));
   at("answer").hidden = false;
-  at("selections").hidden = !answer.kept;
+  at("selections").hidden = !answer.selections.length;
 }
 
 async function predict(picture) {
