@@ -1,7 +1,7 @@
 """What a service makes of its engine under load: `python benchmarks/load_test.py [ARTEFACT] [--seconds N]`.
 
 The engine alone (batch 8, as many threads as the service's), then `evodeploy serve` with batches of 1, 8 and 16, asked
-by 16 connections, each waiting for its answer, with a JPEG of 500 by 375 pixels; and once more while a replica is killed.
+by 16 connections, each waiting for its answer, with a JPEG of 500 by 375 pixels; once more while a replica is killed.
 Client and service share the machine. Prints a Markdown table: every request is counted, by what it was answered.
 """
 
