@@ -41,7 +41,7 @@ class Replica:
         outputs: dict[str, Array] = await self._together(images)
         return outputs
 
-    @serve.batch(max_batch_size=1, batch_wait_timeout_s=0.0)
+    @serve.batch(max_batch_size=1, batch_wait_timeout_s=0.0)  # type: ignore[untyped-decorator]
     async def _together(self, requests: list[Array]) -> list[dict[str, Array]]:
         images = np.concatenate(requests)
         began = time.perf_counter()
