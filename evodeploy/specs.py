@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 Selection = Literal["stage", "layer"]
 Pooling = Literal["mean", "class"]
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Reduced = Literal["fp16", "bf16"]
 InputFormat = Literal["float32", "uint8", "uint8-nchw"]
 
