@@ -109,6 +109,8 @@ def open_engine(path: Path | str, name: str | None = None, options: EngineOption
 
 def check_honoured(name: str, honours: frozenset[str], options: EngineOptions) -> None:
     """Raise UsageError where `options` say something that the engine `name`, which honours these, would ignore."""
+    if options.precision == "int8":
+        raise UsageError("INT8 is a property of the file, not of how it is run: export it with --int8 --images DIR")
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         if value not in (None, False) and field.name not in honours:

@@ -1,9 +1,12 @@
 """FP32 ONNX to INT8 ONNX: linear layers quantized after training, by what real images make of their inputs.
 
 A linear layer's input and weight pass through QuantizeLinear and DequantizeLinear, in the form that ONNX Runtime,
-OpenVINO and TensorRT all compile to integer products: symmetric, zero point 0, one scale for an activation, one for each
-output channel of a weight, biases in FP32. Everything else stays FP32: convolutions, LayerNorm, attention's own
+OpenVINO and TensorRT all compile to integer products: symmetric, zero point 0, one scale for an activation, one for
+each output channel of a weight, biases in FP32. Everything else stays FP32: convolutions, LayerNorm, attention's own
 products, and with them all that decides a selection.
+
+The pairs are placed here, not by onnxruntime.quantization: that gives them to every user of a value, so Evo-LeViT's
+residuals, which have no norm between, would be rounded too, and each selection would keep more other tokens.
 """
 
 from __future__ import annotations
@@ -127,7 +130,7 @@ class _Quantizer:
 
     def _dequantized(self, name: str, scale: str, zero: str, axis: int | None) -> str:
         output = f"{name}_dequantized"
-        axes = {} if axis is None else {"axis": axis}
+        axes: dict[str, Any] = {} if axis is None else {"axis": axis}
         self.nodes.append(
             helper.make_node("DequantizeLinear", [f"{name}_int8", scale, zero], [output], f"dequantize_{name}", **axes)
         )

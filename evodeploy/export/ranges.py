@@ -48,9 +48,7 @@ def check_fp16_range(model: onnx.ModelProto, images: Array) -> LargestActivation
     return largest
 
 
-def activation_ranges(
-    model: onnx.ModelProto, images: Array, values: Collection[str] | None = None
-) -> dict[str, float]:
+def activation_ranges(model: onnx.ModelProto, images: Array, values: Collection[str] | None = None) -> dict[str, float]:
     """The largest magnitude on `images` of the `values` named, or of every float32 value that `model` computes.
 
     Each value's magnitude is reduced inside the graph, so that memory does not grow with their number.
