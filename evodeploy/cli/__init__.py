@@ -8,7 +8,20 @@ from typing import Annotated, Any
 import typer
 
 from evodeploy import __version__
-from evodeploy.cli import batch, bench, build, evaluate, export, inspect, models, package, predict, verify, visualize
+from evodeploy.cli import (
+    batch,
+    bench,
+    build,
+    evaluate,
+    export,
+    inspect,
+    margins,
+    models,
+    package,
+    predict,
+    verify,
+    visualize,
+)
 from evodeploy.errors import EvodeployError
 
 
@@ -56,6 +69,7 @@ app.command("refit")(build.refit)
 app.command("verify")(verify.verify)
 app.command("eval")(evaluate.evaluate)
 app.command("visualize")(visualize.visualize)
+app.command("margins")(margins.margins)
 app.command("bench")(bench.bench)
 app.command("predict")(predict.predict)
 app.command("batch")(batch.batch)

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evodeploy.engines.base import Array, Engine, run_all
-from evodeploy.errors import BadFileError, UsageError
-from evodeploy.preprocess import ImageLike, as_input, pictures
-from evodeploy.specs import ModelInfo
+from evodeploy.engines.base import Engine
+from evodeploy.preprocess import ImageLike, pictures
+from evodeploy.selections import Told, selecting, selections_of
 
 
 @dataclass(frozen=True)
@@ -37,32 +36,17 @@ class Evolution:
 
 def evolutions(engine: Engine, images: Sequence[ImageLike]) -> list[Evolution]:
     """What `engine` did with each of `images`; raises UsageError where it selects nothing or does not tell."""
-    info = engine.info
-    if info is None:
-        raise BadFileError("the artefact carries no evodeploy metadata: export its checkpoint with `evodeploy export`")
-    if info.dense:
-        raise UsageError(f"{info.model} keeps every token (keep ratio 1.0), so there is nothing to see")
-    names = [spec.name for spec in engine.outputs if spec.name.startswith("selected_")]
-    if not names:
-        raise UsageError("the artefact does not tell what it keeps: export it with --tokens")
+    info = selecting(engine)
     seen = pictures(images, info)
-    outputs = run_all(engine, as_input(seen, info))
-    return [
-        Evolution(picture, tuple(_selection(outputs, info, index, row) for index in range(len(names))))
-        for row, picture in enumerate(seen)
-    ]
-
-
-def _selection(outputs: dict[str, Array], info: ModelInfo, index: int, row: int) -> SelectionMap:
+    told = selections_of(engine, seen)
     grid = info.image_size // info.patch_size
-    positions, scores = outputs[f"selected_{index}"][row], outputs.get(f"scores_{index}")
-    side = grid if scores is None else math.isqrt(scores.shape[1])
+    return [Evolution(picture, tuple(_selection(each, grid, row) for each in told)) for row, picture in enumerate(seen)]
+
+
+def _selection(told: Told, grid: int, row: int) -> SelectionMap:
+    positions = told.positions[row]
+    side = grid if told.scores is None else math.isqrt(told.scores.shape[1])
     stride = 2 ** round(math.log2(grid / side))  # later grids hold every second row and column of the one before
     kept = np.zeros((side, side), bool)
     kept[positions // grid // stride, positions % grid // stride] = True
-    before = f", before block {info.stages[index]}" if info.selection == "stage" and index < len(info.stages) else ""
-    return SelectionMap(
-        f"selection {index + 1}{before}",
-        kept,
-        None if scores is None else scores[row].reshape(side, side),
-    )
+    return SelectionMap(told.title, kept, None if told.scores is None else told.scores[row].reshape(side, side))
