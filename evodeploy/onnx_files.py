@@ -66,6 +66,7 @@ def precision_of(model: onnx.ModelProto) -> Precision:
         TensorProto.FLOAT: "fp32",
         TensorProto.FLOAT16: "fp16",
         TensorProto.BFLOAT16: "bf16",
+        TensorProto.INT8: "int8",
     }
     counts: dict[Precision, int] = dict.fromkeys(kinds.values(), 0)
     for tensor in model.graph.initializer:

@@ -47,13 +47,21 @@ def split() -> tuple[Pictures, Pictures]:
 
 def write_held_out(folder: Path) -> int:
     """Write every held-out picture to `folder`, in a folder for each class; how many these are."""
+    return _write(folder, _held_out(load_digits().target))
+
+
+def write_training(folder: Path) -> int:
+    """The same of the training pictures, such as an export to INT8 is calibrated on."""
+    return _write(folder, ~_held_out(load_digits().target))
+
+
+def _write(folder: Path, chosen: NDArray[np.bool_]) -> int:
     digits = load_digits()
-    held = np.flatnonzero(_held_out(digits.target))
-    for number in held:
+    for number in np.flatnonzero(chosen):
         home = folder / CLASS_NAMES[digits.target[number]]
         home.mkdir(parents=True, exist_ok=True)
         picture(digits.images[number]).save(home / f"{number}.png")
-    return len(held)
+    return int(chosen.sum())
 
 
 def save_examples(folder: Path) -> None:

@@ -1,14 +1,19 @@
-"""The 454 held-out digits as PNG files, a folder for each class: `python sample/pictures.py DIR`."""
+"""The 454 held-out digits as PNG files, a folder for each class: `python sample/pictures.py DIR`.
+
+With `--training` the 1343 others, such as an export to INT8 is calibrated on.
+"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from digits import write_held_out
+from digits import write_held_out, write_training
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    training = "--training" in sys.argv
+    folders = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+    if len(folders) != 1 or len(sys.argv) != 2 + training:
         sys.exit(__doc__)
-    count = write_held_out(Path(sys.argv[1]))
-    print(f"{sys.argv[1]}  {count} pictures")
+    count = (write_training if training else write_held_out)(Path(folders[0]))
+    print(f"{folders[0]}  {count} pictures")

@@ -45,7 +45,9 @@ def peaks(wanted: Iterable[tuple[str, Precision]], threads: int) -> dict[tuple[s
 def _products(device: str, precision: Precision, side: int) -> Iterator[Product]:
     import torch
 
-    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}.get(precision)
+    if dtype is None:  # PyTorch has no public product of INT8 matrices
+        return
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     yield lambda: left @ right
     if device == "cpu" and precision == "fp32" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]

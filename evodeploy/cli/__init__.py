@@ -15,6 +15,7 @@ from evodeploy.cli import (
     evaluate,
     export,
     inspect,
+    margins,
     models,
     package,
     predict,
@@ -69,6 +70,7 @@ app.command("refit")(build.refit)
 app.command("verify")(verify.verify)
 app.command("eval")(evaluate.evaluate)
 app.command("visualize")(visualize.visualize)
+app.command("margins")(margins.margins)
 app.command("bench")(bench.bench)
 app.command("predict")(predict.predict)
 app.command("serve")(serve.serve)

@@ -21,7 +21,7 @@ from evodeploy.cli.console import (
 )
 from evodeploy.errors import UsageError, needs
 from evodeploy.files import check_output
-from evodeploy.specs import InputFormat, Reduced, Selection
+from evodeploy.specs import Converted, InputFormat, Selection
 
 
 def export(
@@ -54,8 +54,12 @@ def export(
         bool, typer.Option("--fp16", help="Store and compute in FP16; build-engine does so by itself.")
     ] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Store and compute in BF16, at opset 22 or higher.")] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Quantize the linear layers to INT8, calibrated on --images.")
+    ] = False,
     images: Annotated[
-        Path | None, typer.Option(help="With --fp16: a folder of images to measure the activations' range on.")
+        Path | None,
+        typer.Option(help="A folder of images to measure activations on: for --int8, and the range check of --fp16."),
     ] = None,
     ema: Annotated[bool, typer.Option("--ema", help="Take the checkpoint's averaged weights.")] = False,
     verify: Annotated[bool, typer.Option(help="Compare with PyTorch after export.")] = True,
@@ -64,18 +68,20 @@ def export(
 ) -> None:
     """Turn a checkpoint into one self-contained ONNX file, compared with PyTorch before it is kept."""
     clock = Stopwatch()
-    precision = one_precision(fp16=fp16, bf16=bf16)
+    precision = one_precision(fp16=fp16, bf16=bf16, int8=int8)
     path = output or checkpoint.with_suffix(f".{precision}.onnx" if precision else ".onnx")
-    if images is not None and not (fp16 and verify):
-        raise UsageError("--images serves the range check of --fp16: leave it out, or add --fp16 and drop --no-verify")
+    if images is not None and not (int8 or (fp16 and verify)):
+        raise UsageError(
+            "--images serves --int8 and the range check of --fp16: leave it out, or add either (--fp16 with --verify)"
+        )
     fixed = _fixed_batch(batch)
     asked, starts = ratios(keep_ratio), blocks(stages)
     with needs("export"):
         from evodeploy.export.run import ExportRequest, export_checkpoint
     check_output(path, force, checkpoint)
     request = ExportRequest(
-        checkpoint, path, model, fixed, opset, asked, selection, tokens, ema, cast("Reduced | None", precision), verify,
-        starts, image_size, images, input_format, top_k,
+        checkpoint, path, model, fixed, opset, asked, selection, tokens, ema, cast("Converted | None", precision),
+        verify, starts, image_size, images, input_format, top_k,
     )  # fmt: skip
     exported = export_checkpoint(request, tell=note)
     config, checks = exported.model.config, exported.checks

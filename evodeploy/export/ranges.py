@@ -1,8 +1,9 @@
-"""How large the activations of an ONNX model become, measured on images: what FP16 cannot hold is known beforehand."""
+"""How large the activations of an ONNX model become, measured on images: what FP16 cannot hold, what INT8 must."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,17 +48,12 @@ def check_fp16_range(model: onnx.ModelProto, images: Array) -> LargestActivation
     return largest
 
 
-def activation_ranges(model: onnx.ModelProto, images: Array) -> dict[str, float]:
-    """The largest magnitude of every float32 value that `model` computes on `images`, by the value's name.
+def activation_ranges(model: onnx.ModelProto, images: Array, values: Collection[str] | None = None) -> dict[str, float]:
+    """The largest magnitude on `images` of the `values` named, or of every float32 value that `model` computes.
 
     Each value's magnitude is reduced inside the graph, so that memory does not grow with their number.
     """
-    inferred = onnx.shape_inference.infer_shapes(model)
-    floats = [
-        value.name
-        for value in (*inferred.graph.value_info, *inferred.graph.output)
-        if value.type.tensor_type.elem_type == TensorProto.FLOAT
-    ]
+    floats = sorted(values) if values is not None else _floats(model)
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     del probe.graph.output[:]
@@ -71,3 +67,12 @@ def activation_ranges(model: onnx.ModelProto, images: Array) -> dict[str, float]
         with OnnxRuntimeEngine(path, EngineOptions(device="cpu")) as engine:
             found = [engine.run(batch) for batch, _ in batches(engine.batch, images, CHUNK)]
     return {name.removesuffix("_range"): float(np.max([part[name] for part in found])) for name in found[0]}
+
+
+def _floats(model: onnx.ModelProto) -> list[str]:
+    inferred = onnx.shape_inference.infer_shapes(model)
+    return [
+        value.name
+        for value in (*inferred.graph.value_info, *inferred.graph.output)
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT
+    ]

@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from evodeploy.errors import VerificationError, needs
+from evodeploy.errors import UsageError, VerificationError, needs
 from evodeploy.export.precision import reduced_from_onnx
 from evodeploy.export.to_onnx import DEFAULT_OPSET, onnx_from_model
 from evodeploy.files import replacing
 from evodeploy.models.checkpoint import LoadedModel, load_checkpoint, with_interface
 from evodeploy.onnx_files import write_onnx
 from evodeploy.parity import Check
-from evodeploy.preprocess import as_input, folder_pictures
-from evodeploy.specs import InputFormat, Reduced, Selection
+from evodeploy.preprocess import as_input, folder_pictures, image_paths, pictures
+from evodeploy.specs import Converted, InputFormat, Selection
 
 if TYPE_CHECKING:
     from evodeploy.export.ranges import LargestActivation
+
+CALIBRATION = 256  # images that INT8 is calibrated on, at most
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,11 @@ class ExportRequest:
     selection: Selection | None = None
     tokens: bool = False
     ema: bool = False
-    precision: Reduced | None = None
+    precision: Converted | None = None
     verify: bool = True
     stages: tuple[int, ...] | None = None
     image_size: int | None = None
-    images: Path | None = None  # a folder to measure activations on, before FP16
+    images: Path | None = None  # a folder to measure activations on, before FP16 or INT8
     input_format: InputFormat = "float32"
     top_k: int | None = None
 
@@ -58,8 +60,10 @@ def export_checkpoint(request: ExportRequest, tell: Callable[[str], None]) -> Ex
     """Write the ONNX file; `tell` hears what is being done, and each check.
 
     Raises VerificationError where ONNX Runtime and PyTorch differ, or where an activation exceeds what FP16 holds, on
-    the images given or on random ones; nothing is written then.
+    the images given or on random ones, UsageError for INT8 without images; nothing is written then.
     """
+    if request.precision == "int8" and request.images is None:
+        raise UsageError("--int8 is calibrated on images like those it will see: add --images DIR")
     model = load_checkpoint(
         request.checkpoint,
         model=request.model,
@@ -84,7 +88,10 @@ def export_checkpoint(request: ExportRequest, tell: Callable[[str], None]) -> Ex
     with replacing(request.output) as draft:
         write_onnx(proto, draft)
         checks = _verified(model, draft, tell) if request.verify else ()
-        if request.precision is not None:
+        if request.precision == "int8":
+            proto = _quantized(model, proto, request.images, tell)
+            write_onnx(proto, draft)
+        elif request.precision is not None:
             if request.precision == "fp16" and request.verify:
                 tell(f"largest activation: {_check_range(model, proto, request.images)}; FP16 holds 65504")
             reduced = reduced_from_onnx(proto, request.precision)
@@ -111,6 +118,25 @@ def _verified(model: LoadedModel, path: Path, tell: Callable[[str], None]) -> tu
             f"{first.output} at batch {first.batch} ({first.detail}); nothing was written"
         )
     return tuple(checks)
+
+
+def _quantized(
+    model: LoadedModel, proto: onnx.ModelProto, folder: Path | None, tell: Callable[[str], None]
+) -> onnx.ModelProto:
+    with needs("cpu"):
+        from evodeploy.export.quantization import quantized_from_onnx
+
+    assert folder is not None  # refused above
+    paths = image_paths(folder)
+    # Spread over the folder, which may be sorted by class.
+    count = min(CALIBRATION, len(paths))
+    chosen = [paths[i * len(paths) // count] for i in range(count)]
+    quantized = quantized_from_onnx(proto, as_input(pictures(chosen, model.info), model.info))
+    tell(
+        f"{quantized.quantized} linear layers quantized to INT8, calibrated on {count} images; "
+        f"{len(quantized.kept_float)} other products kept in FP32"
+    )
+    return quantized.proto
 
 
 def _check_range(model: LoadedModel, proto: onnx.ModelProto, folder: Path | None) -> LargestActivation:

@@ -17,8 +17,8 @@ from evodeploy import __version__
 from evodeploy.engines.base import Array
 from evodeploy.errors import BadFileError, EvodeployError, InputError, UsageError
 from evodeploy.inference.answers import check_classes, predictions_of
-from evodeploy.inference.tokens import kept_on_grid
 from evodeploy.preprocess import open_image, prepare
+from evodeploy.selections import told
 from evodeploy.serving import protocol
 from evodeploy.serving.settings import Limits
 from evodeploy.specs import ModelInfo, TensorSpec
@@ -227,9 +227,7 @@ def _prepared(body: bytes, info: ModelInfo, pixels: int) -> Array:
 
 def _selections(outputs: dict[str, Array], info: ModelInfo) -> list[dict[str, Any]]:
     """For each selection the tokens of a side of its grid, and the positions on it that were kept."""
-    count = sum(name.startswith("selected_") for name in outputs)
-    found = [kept_on_grid(outputs, info, index) for index in range(count)]
-    return [{"side": side, "kept": sorted(positions[0].tolist())} for positions, side in found]
+    return [{"side": each.side, "kept": sorted(each.own_positions[0].tolist())} for each in told(outputs, info)]
 
 
 def _facts(info: ModelInfo) -> dict[str, Any]:

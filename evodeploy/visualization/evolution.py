@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evodeploy.engines.base import Array, Engine, run_all
-from evodeploy.errors import BadFileError, UsageError
-from evodeploy.inference.tokens import kept_on_grid
-from evodeploy.preprocess import ImageLike, as_input, pictures
-from evodeploy.specs import ModelInfo
+from evodeploy.engines.base import Engine
+from evodeploy.preprocess import ImageLike, pictures
+from evodeploy.selections import Told, selecting, selections_of
 
 
 @dataclass(frozen=True)
@@ -37,30 +35,14 @@ class Evolution:
 
 def evolutions(engine: Engine, images: Sequence[ImageLike]) -> list[Evolution]:
     """What `engine` did with each of `images`; raises UsageError where it selects nothing or does not tell."""
-    info = engine.info
-    if info is None:
-        raise BadFileError("the artefact carries no evodeploy metadata: export its checkpoint with `evodeploy export`")
-    if info.dense:
-        raise UsageError(f"{info.model} keeps every token (keep ratio 1.0), so there is nothing to see")
-    names = [spec.name for spec in engine.outputs if spec.name.startswith("selected_")]
-    if not names:
-        raise UsageError("the artefact does not tell what it keeps: export it with --tokens")
+    info = selecting(engine)
     seen = pictures(images, info)
-    outputs = run_all(engine, as_input(seen, info))
-    return [
-        Evolution(picture, tuple(_selection(outputs, info, index, row) for index in range(len(names))))
-        for row, picture in enumerate(seen)
-    ]
+    told = selections_of(engine, seen)
+    return [Evolution(picture, tuple(_selection(each, row) for each in told)) for row, picture in enumerate(seen)]
 
 
-def _selection(outputs: dict[str, Array], info: ModelInfo, index: int, row: int) -> SelectionMap:
-    positions, side = kept_on_grid(outputs, info, index)
-    scores = outputs.get(f"scores_{index}")
-    kept = np.zeros(side * side, bool)
-    kept[positions[row]] = True
-    before = f", before block {info.stages[index]}" if info.selection == "stage" and index < len(info.stages) else ""
-    return SelectionMap(
-        f"selection {index + 1}{before}",
-        kept.reshape(side, side),
-        None if scores is None else scores[row].reshape(side, side),
-    )
+def _selection(told: Told, row: int) -> SelectionMap:
+    kept = np.zeros(told.side**2, bool)
+    kept[told.own_positions[row]] = True
+    scores = None if told.scores is None else told.scores[row].reshape(told.side, told.side)
+    return SelectionMap(told.title, kept.reshape(told.side, told.side), scores)

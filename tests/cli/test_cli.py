@@ -156,10 +156,41 @@ def test_activations_are_measured_on_the_images_given(cli, folder):
     assert re.search(r"largest activation: '\w+' reaches [\d.]+ on 3 images; FP16 holds 65504", err)
     code, _, err = cli("export", "ckpt.pth", "-o", "x.onnx", "--images", "images")
     assert code == 2
-    assert "--images serves the range check of --fp16" in err
+    assert "--images serves --int8 and the range check of --fp16" in err
+
+
+def test_int8_is_calibrated_on_the_images_given_and_goes_through_every_command(cli, folder):
+    Path("images").mkdir()
+    generator = np.random.default_rng(0)
+    for i in range(12):
+        Image.fromarray(generator.integers(0, 256, (70, 80, 3), np.uint8)).save(f"images/{i}.png")
+    code, out, err = cli("export", "ckpt.pth", "--int8", "--tokens", "--images", "images", "--json")
+    assert code == 0
+    assert json.loads(out)["precision"] == "int8"
+    assert "25 linear layers quantized to INT8, calibrated on 12 images; " in err
+    assert json.loads(cli("inspect", "ckpt.int8.onnx", "--json")[1])["precision"] == "int8"
+    assert cli("verify", "ckpt.pth", "ckpt.int8.onnx")[0] == 0
+    code, out, _ = cli("build-engine", "ckpt.int8.onnx", "--target", "sm89")
+    assert code == 0
+    assert "int8 for sm89" in out
+    engine = json.loads(cli("inspect", "ckpt.int8.engine", "--json")[1])
+    assert engine["precision"] == "int8"
+    parameters = json.loads(cli("inspect", "ckpt.pth", "--json")[1])["parameters"]
+    assert engine["weights_bytes"] < 2 * parameters
+    code, out, _ = cli("bench", "ckpt.pth", "ckpt.int8.onnx", "--engines", "torch,onnxruntime,openvino",
+                       "--precisions", "fp32", "--batch", "2", "--seconds", "0", "--rounds", "6")  # fmt: skip
+    assert code == 0
+    assert re.search(r"onnxruntime +int8 +evo", out)
+    assert re.search(r"openvino +int8 +evo", out)
+    code, _, err = cli("build-engine", "ckpt.int8.onnx", "--fp16", "--force")
+    assert code == 2
+    assert "the ONNX holds INT8 weights already: leave out --fp16" in err
 
 
 BAD = {
+    ("export", "ckpt.pth", "-o", "x.onnx", "--int8"): (2, "--int8 is calibrated on images like those it will see"),
+    ("export", "ckpt.pth", "-o", "x.onnx", "--int8", "--fp16"): (2, "exclude each other"),
+    ("export", "ckpt.pth", "-o", "x.onnx", "--int8", "--images", "."): (2, "holds no images"),
     ("export", "none.pth"): (2, "none.pth does not exist"),
     ("export", "ckpt.pth", "-o", "x.onnx", "--keep-ratio", "2"): (2, "keep ratio 2"),
     ("export", "ckpt.pth", "-o", "x.onnx", "--keep-ratio", "half"): (2, "--keep-ratio is 'half'"),

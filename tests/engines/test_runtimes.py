@@ -102,6 +102,7 @@ def test_compiled_pytorch_computes_the_same(small_checkpoint, small_images):
         ("onnxruntime", EngineOptions(cuda_graph=True), "cuda_graph"),
         ("openvino", EngineOptions(device="cuda"), "device cuda"),
         ("onnxruntime", EngineOptions(precision="bf16"), "precision"),
+        ("openvino", EngineOptions(precision="int8"), "export it with --int8"),
     ],
 )
 def test_an_option_that_cannot_be_honoured_is_refused(small_onnx, engine, options, named):

@@ -91,7 +91,7 @@ def plan_from_onnx(
         outputs = tuple(_spec(trt, network.get_output(i)) for i in range(network.num_outputs))
         if len(inputs) != 1 or not outputs:
             raise BadFileError(f"{path.name} has {len(inputs)} inputs and {len(outputs)} outputs, expected one input")
-        if precision == "fp32":
+        if precision in ("fp32", "int8"):  # whose attention is FP32
             _let_attention_decompose(trt, network)
         config = builder.create_builder_config()
         apply_options(flavour, config, options)
@@ -111,7 +111,7 @@ def plan_from_onnx(
 
 
 def check_precision(built: BuiltPlan, precision: Precision, weight_count: int) -> None:
-    """Refuse an FP16 or BF16 plan that holds FP32 weights: raises RuntimeFailedError.
+    """Refuse a plan of lower precision that holds FP32 weights: raises RuntimeFailedError.
 
     `weight_count` is the number of weights in the ONNX. Plans of another make say nothing of their weights' memory;
     their size then stands in for it.

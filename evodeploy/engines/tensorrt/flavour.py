@@ -61,7 +61,8 @@ class Flavour:
         refused = self.refused_targets(precision)
         if set(asked) & set(refused):
             raise UsageError(
-                f"{self.name} builds no {precision.upper()} engine for {', '.join(refused)}: build it with --fp16"
+                f"{self.name} builds no {precision.upper()} engine for {', '.join(refused)}: "
+                "build it from an FP32 ONNX with --fp16"
             )
         if asked:
             return tuple(dict.fromkeys(asked))

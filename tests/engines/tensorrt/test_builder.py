@@ -73,6 +73,11 @@ def test_fp32_leaves_out_the_target_without_fp32_kernels_and_says_so(small_onnx,
         build(request(small_onnx, tmp_path / "x.engine", precision="fp32", targets=("sm75",)), tell=told.append)
 
 
+def test_int8_comes_with_the_onnx_and_not_from_a_request(small_onnx, tmp_path):
+    with pytest.raises(UsageError, match="holds FP32 weights: export it with --int8 --images"):
+        build(request(small_onnx, tmp_path / "x.engine", precision="int8"), tell=lambda text: None)
+
+
 @pytest.mark.parametrize(
     ("batches", "message"),
     [

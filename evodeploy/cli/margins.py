@@ -1,0 +1,65 @@
+"""`evodeploy margins`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evodeploy.cli.console import Json, Threads, note, result, result_json, show
+from evodeploy.specs import EngineOptions
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from evodeploy.margins import SelectionMargins, Spread
+
+
+def margins(
+    artefact: Annotated[Path, typer.Argument(help="A checkpoint, or an ONNX file or engine exported with --tokens.")],
+    images: Annotated[Path, typer.Option(help="A folder of images, such as the artefact will see.")],
+    engine: Annotated[str | None, typer.Option(help="What runs it; the first installed that can by default.")] = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Tell how sure each selection is, and what keep ratio would hold most of the class attention."""
+    from evodeploy.artefacts import open_artefact
+    from evodeploy.margins import margins as margins_of
+    from evodeploy.preprocess import folder_pictures
+    from evodeploy.selections import selecting
+
+    with open_artefact(artefact, engine, EngineOptions(threads), tokens=True) as opened:
+        pictures = folder_pictures(images, selecting(opened))
+        note(f"running {opened.name} on {len(pictures)} images")
+        found = margins_of(opened, pictures)
+    if as_json:
+        result_json({"images": len(pictures), "selections": [dataclasses.asdict(each) for each in found]})
+        return
+    result(f"{artefact}, {len(pictures)} images: the median one, and in brackets what 95 % of them reach\n")
+    show(_table(found))
+    result("\nmargin: between the last score kept and the first dropped, relative to them")
+    result("attention: the share of the class attention that the kept tokens hold")
+
+
+def _table(found: list[SelectionMargins]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    shares = list(found[0].keep_ratios)
+    for heading in ("selection", "keeps", "margin", "attention", *(f"{share:.0%} of it at" for share in shares)):
+        table.add_column(heading, justify="left" if heading == "selection" else "right")
+    for each in found:
+        table.add_row(
+            each.name,
+            f"{each.kept} of {each.tokens}",
+            _told(each.margin, ".2%"),
+            _told(each.attention, ".1%"),
+            *(_told(each.keep_ratios[share], ".2f") for share in shares),
+        )
+    return table
+
+
+def _told(spread: Spread, form: str) -> str:
+    return f"{spread.median:{form}} ({spread.worst:{form}})"

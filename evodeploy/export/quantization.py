@@ -1,0 +1,169 @@
+"""FP32 ONNX to INT8 ONNX: linear layers quantized after training, by what real images make of their inputs.
+
+A linear layer's input and weight pass through QuantizeLinear and DequantizeLinear, in the form that ONNX Runtime,
+OpenVINO and TensorRT all compile to integer products: symmetric, zero point 0, one scale for an activation, one for
+each output channel of a weight, biases in FP32. Everything else stays FP32: convolutions, LayerNorm, attention's own
+products, and with them all that decides a selection.
+
+The pairs are placed here, not by onnxruntime.quantization: that gives them to every user of a value, so Evo-LeViT's
+residuals, which have no norm between, would be rounded too, and each selection would keep more other tokens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from evodeploy.engines.base import Array
+from evodeploy.errors import UsageError
+from evodeploy.export.ranges import activation_ranges
+from evodeploy.onnx_files import info_of, precision_of, set_info
+
+_LARGEST = 127  # -128 is left out, so that the range is symmetric
+_PRODUCTS = {"MatMul", "Gemm", "Conv", "Attention"}
+
+_Values = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class QuantizedModel:
+    """The converted model, how many layers were quantized, and the products that stay float: node name to reason."""
+
+    proto: ModelProto
+    quantized: int
+    kept_float: dict[str, str]
+
+
+def quantized_from_onnx(model: ModelProto, images: Array) -> QuantizedModel:
+    """Quantize the linear layers of the FP32 `model`, whose inputs are as large as they become on `images`.
+
+    `images` are as `model` takes them, (N, …); the same ones give the same file. Raises UsageError where the model is
+    not plain FP32, or where an input is not finite or the model has no linear layer.
+    """
+    held = precision_of(model)
+    if held != "fp32":
+        raise UsageError(f"the ONNX holds {held.upper()} weights already: INT8 is made from FP32")
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    linear = [node for node in model.graph.node if _is_linear(node, weights)]
+    if not linear:
+        raise UsageError("the ONNX has no linear layer with a weight of its own, so there is nothing to quantize")
+    magnitudes = activation_ranges(model, images, {node.input[0] for node in linear})
+    _check_finite(magnitudes, len(images))
+    return _Quantizer(model, linear, weights, magnitudes).convert()
+
+
+class _Quantizer:
+    """Rebuilds the graph node by node, in order, so that every quantized value stands before its use."""
+
+    def __init__(
+        self,
+        model: ModelProto,
+        linear: list[NodeProto],
+        weights: dict[str, TensorProto],
+        magnitudes: dict[str, float],
+    ) -> None:
+        self.model = model
+        self.linear = {node.output[0] for node in linear}
+        self.weights = weights
+        self.magnitudes = magnitudes
+        self.made: dict[tuple[str, int | None], str] = {}  # (value, axis of its scales) to what stands for it
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
+
+    def convert(self) -> QuantizedModel:
+        kept: dict[str, str] = {}
+        for node in self.model.graph.node:
+            copy = NodeProto()
+            copy.CopyFrom(node)
+            if node.output[0] in self.linear:
+                copy.input[0] = self._activation(node.input[0])
+                copy.input[1] = self._weight(node.input[1], _channels(node))
+            elif node.op_type in _PRODUCTS:
+                kept[node.name or node.output[0]] = _reason(node)
+            self.nodes.append(copy)
+        result = ModelProto()
+        result.CopyFrom(self.model)
+        del result.graph.node[:], result.graph.initializer[:]
+        result.graph.node.extend(self.nodes)
+        used = {name for node in self.nodes for name in node.input}
+        constants = (*self.model.graph.initializer, *self.constants)
+        result.graph.initializer.extend(tensor for tensor in constants if tensor.name in used)
+        info = info_of(self.model)
+        if info is not None:
+            set_info(result, dataclasses.replace(info, precision="int8"))
+        onnx.checker.check_model(result, full_check=True)
+        return QuantizedModel(result, len(self.linear), kept)
+
+    def _activation(self, name: str) -> str:
+        """The name of what the value `name` is after one round through INT8."""
+        key = (name, None)
+        if key not in self.made:
+            scale, zero = self._parameters(name, np.float32(_scale(self.magnitudes[name])))
+            node = helper.make_node("QuantizeLinear", [name, scale, zero], [f"{name}_int8"], f"quantize_{name}")
+            self.nodes.append(node)
+            self.made[key] = self._dequantized(name, scale, zero, None)
+        return self.made[key]
+
+    def _weight(self, name: str, axis: int) -> str:
+        """The name of the weight `name` as INT8 can hold it, with a scale for each index along `axis`."""
+        key = (name, axis)
+        if key not in self.made:
+            values: _Values = numpy_helper.to_array(self.weights[name])
+            scales = _scale(np.abs(values).max(axis=1 - axis)).astype(np.float32)
+            levels = np.rint(values / np.expand_dims(scales, 1 - axis)).astype(np.int8)
+            scale, zero = self._parameters(name, scales)
+            self.constants.append(numpy_helper.from_array(levels, f"{name}_int8"))
+            self.made[key] = self._dequantized(name, scale, zero, axis)
+        return self.made[key]
+
+    def _parameters(self, name: str, scale: _Values | np.float32) -> tuple[str, str]:
+        names = f"{name}_scale", f"{name}_zero"
+        self.constants.append(numpy_helper.from_array(np.asarray(scale), names[0]))
+        self.constants.append(numpy_helper.from_array(np.zeros(np.shape(scale), np.int8), names[1]))
+        return names
+
+    def _dequantized(self, name: str, scale: str, zero: str, axis: int | None) -> str:
+        output = f"{name}_dequantized"
+        axes: dict[str, Any] = {} if axis is None else {"axis": axis}
+        self.nodes.append(
+            helper.make_node("DequantizeLinear", [f"{name}_int8", scale, zero], [output], f"dequantize_{name}", **axes)
+        )
+        return output
+
+
+def _scale(magnitude: Any) -> Any:
+    """What one INT8 level is worth where the largest magnitude is this; where all is zero any scale will do."""
+    return np.where(magnitude > 0, magnitude, 1.0) / _LARGEST
+
+
+def _is_linear(node: NodeProto, weights: dict[str, TensorProto]) -> bool:
+    """Whether `node` multiplies a computed value by a matrix of weights."""
+    if node.op_type not in ("MatMul", "Gemm") or node.input[0] in weights or node.input[1] not in weights:
+        return False
+    return len(weights[node.input[1]].dims) == 2
+
+
+def _channels(node: NodeProto) -> int:
+    """The axis of the weight along which the output's channels lie."""
+    return 0 if any(attribute.name == "transB" and attribute.i for attribute in node.attribute) else 1
+
+
+def _reason(node: NodeProto) -> str:
+    if node.op_type == "Conv":
+        return "a convolution of the image: little work, and all that follows rests on it"
+    return f"{node.op_type} of two computed values: attention, from which selections are made"
+
+
+def _check_finite(magnitudes: dict[str, float], count: int) -> None:
+    beyond = next((name for name, magnitude in magnitudes.items() if not np.isfinite(magnitude)), None)
+    if beyond is not None:
+        raise UsageError(
+            f"the activation '{beyond}' is not finite on the {count} images, so it cannot be quantized: "
+            "check the checkpoint with `evodeploy verify`"
+        )

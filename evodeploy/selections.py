@@ -1,0 +1,67 @@
+"""What an artefact tells of its selections: which tokens each kept of images, and by what class attention."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evodeploy.engines.base import Array, Engine, run_all
+from evodeploy.errors import BadFileError, UsageError
+from evodeploy.preprocess import as_input
+from evodeploy.specs import ModelInfo
+
+
+@dataclass(frozen=True)
+class Told:
+    """One selection on N images: `positions` (N, K) in the first grid of patches, `grid` a side, that it kept.
+
+    `scores` (N, tokens) is the global class attention of all tokens that it chose among, None where that is not told.
+    """
+
+    title: str
+    grid: int
+    positions: NDArray[np.int64]
+    scores: NDArray[np.float32] | None
+
+    @property
+    def side(self) -> int:
+        """The tokens of a side of the grid at this selection."""
+        return self.grid if self.scores is None else math.isqrt(self.scores.shape[1])
+
+    @property
+    def own_positions(self) -> NDArray[np.int64]:
+        """`positions`, row by row on the grid at this selection, which may hold every other row of the one before."""
+        stride = 2 ** round(math.log2(self.grid / self.side))
+        return self.positions // self.grid // stride * self.side + self.positions % self.grid // stride
+
+
+def selecting(engine: Engine) -> ModelInfo:
+    """What `engine` runs; raises UsageError where that selects nothing or does not tell, BadFileError for unknown."""
+    info = engine.info
+    if info is None:
+        raise BadFileError("the artefact carries no evodeploy metadata: export its checkpoint with `evodeploy export`")
+    if info.dense:
+        raise UsageError(f"{info.model} keeps every token (keep ratio 1.0), so there is nothing to see")
+    if not any(spec.name.startswith("selected_") for spec in engine.outputs):
+        raise UsageError("the artefact does not tell what it keeps: export it with --tokens")
+    return info
+
+
+def selections_of(engine: Engine, seen: NDArray[np.uint8]) -> list[Told]:
+    """All selections on the pictures `seen` (N, size, size, 3), first to last; raises as `selecting` does."""
+    info = selecting(engine)
+    return told(run_all(engine, as_input(seen, info)), info)
+
+
+def told(outputs: dict[str, Array], info: ModelInfo) -> list[Told]:
+    """All selections that an engine's `outputs` tell of, first to last; none where it does not tell."""
+    found = []
+    for index in range(sum(name.startswith("selected_") for name in outputs)):
+        staged = info.selection == "stage" and index < len(info.stages)
+        title = f"selection {index + 1}" + (f", before block {info.stages[index]}" if staged else "")
+        grid = info.image_size // info.patch_size
+        found.append(Told(title, grid, outputs[f"selected_{index}"], outputs.get(f"scores_{index}")))
+    return found
