@@ -35,7 +35,8 @@ class Told:
     def own_positions(self) -> NDArray[np.int64]:
         """`positions`, row by row on the grid at this selection, which may hold every other row of the one before."""
         stride = 2 ** round(math.log2(self.grid / self.side))
-        return self.positions // self.grid // stride * self.side + self.positions % self.grid // stride
+        rows, columns = self.positions // self.grid // stride, self.positions % self.grid // stride
+        return np.asarray(rows * self.side + columns, np.int64)
 
 
 def selecting(engine: Engine) -> ModelInfo:

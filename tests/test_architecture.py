@@ -34,6 +34,7 @@ ALLOWED = {
     "margins": {"engines", "selections"},
     "visualization": {"engines", "preprocess", "selections"},
     "serving": {"artefacts", "engines", "inference", "preprocess", "selections"},
+    "sweep": {"bench", "engines", "evaluation", "export", "preprocess"},
     "repository": {"artefacts", "engines"},
     "describe": {"artefacts", "engines", "models"},
     "diagnosis": {"bench", "engines"},

@@ -20,6 +20,7 @@ from evodeploy.cli import (
     package,
     predict,
     serve,
+    sweep,
     verify,
     visualize,
 )
@@ -72,6 +73,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("visualize")(visualize.visualize)
 app.command("margins")(margins.margins)
 app.command("bench")(bench.bench)
+app.command("sweep")(sweep.sweep)
 app.command("predict")(predict.predict)
 app.command("serve")(serve.serve)
 app.command("batch")(batch.batch)

@@ -1,0 +1,124 @@
+"""`evodeploy sweep`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evodeploy.cli.console import Force, Json, Threads, note, result, result_json, show
+from evodeploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from evodeploy.sweep.front import Point
+
+
+def sweep(
+    checkpoint: Annotated[Path, typer.Argument(help="A .pth, .pt or .safetensors file.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder for all of it; an interrupted run goes on.")
+    ],
+    data: Annotated[
+        Path | None, typer.Option(help="Labelled images, as for `evodeploy eval`. Without: throughput alone.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="A CSV file with the columns path,label.")] = None,
+    limit: Annotated[int | None, typer.Option(help="So many of the images, evenly spread.", min=1)] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(help="Keep ratios to try, by stage with a stroke: 1.0,0.7,0.7/0.5. Default: 1.0 to 0.3."),
+    ] = None,
+    precision: Annotated[str, typer.Option(help="Some of fp32, bf16, fp16, int8.")] = "fp32,bf16",
+    engines: Annotated[str | None, typer.Option(help="Default: those installed that run ONNX files on a CPU.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Images to calibrate INT8 on; those of --data without.")] = None,
+    batch: Annotated[int, typer.Option(help="Images run at a time.", min=1)] = 8,
+    seconds: Annotated[float, typer.Option(help="Measured time for each candidate, at most.", min=0.1)] = 3.0,
+    budget: Annotated[float | None, typer.Option(help="Minutes after which nothing new is begun.", min=0)] = None,
+    target_latency: Annotated[
+        float | None, typer.Option(help="Milliseconds that a batch may take: choose the most accurate.", min=0)
+    ] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option(help="Top-1 in per cent to be reached: choose the fastest.", min=0, max=100)
+    ] = None,
+    threads: Threads = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Try keep ratios, precisions and engines, and find what is worth deploying: accuracy against throughput."""
+    from evodeploy.bench.environment import usable_cores
+    from evodeploy.files import replacing
+    from evodeploy.sweep.front import chosen, front
+    from evodeploy.sweep.picture import as_svg
+    from evodeploy.sweep.run import SweepRequest, document
+    from evodeploy.sweep.run import sweep as run
+    from evodeploy.sweep.space import KEEPS, candidates, keeps_of, usual_engines
+
+    if min_accuracy is not None and data is None:
+        raise UsageError("--min-accuracy needs labelled images: add --data DIR")
+    names = engines.split(",") if engines else usual_engines()
+    tried, refused = candidates(keeps_of(keep or KEEPS), precision.split(","), names)
+    if not tried:
+        raise UsageError(f"nothing can be tried: {'; '.join(refused.values())}")
+    for what, reason in refused.items():
+        note(f"left out: {what}: {reason}")
+    if force and (output / "state.json").exists():
+        (output / "state.json").unlink()
+        shutil.rmtree(output / "models", ignore_errors=True)
+    request = SweepRequest(
+        checkpoint, output, tuple(tried), data, labels, limit, images, batch, threads or usable_cores(), seconds,
+        None if budget is None else 60 * budget,
+    )  # fmt: skip
+    points, left_out = run(request, note)
+    best = front(points)
+    facts = document(points, best, refused | left_out, batch)
+    pick = None
+    if target_latency is not None or min_accuracy is not None:
+        latency = None if target_latency is None else target_latency / 1000
+        pick = chosen(points, latency, None if min_accuracy is None else min_accuracy / 100)
+        with replacing(output / "chosen.onnx") as draft:
+            shutil.copy(output / pick.file, draft)
+        facts["chosen"] = str(pick.candidate)
+    with replacing(output / "sweep.json") as draft:
+        draft.write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    if data is not None:
+        with replacing(output / "front.svg") as draft:
+            draft.write_text(as_svg(points, best, f"{checkpoint.stem}: accuracy and throughput"), encoding="utf-8")
+    if as_json:
+        result_json(facts)
+        return
+    reference = points[0].candidate
+    result(f"batch {batch}, {request.threads} threads; speed beside {reference}, run in turn; ● worth having\n")
+    show(_table(points, best))
+    written = ["sweep.json", *(["front.svg"] if data is not None else [])]
+    result("\n" + ", ".join(str(output / name) for name in written))
+    if pick is not None:
+        told = ', precision="bf16"' if pick.candidate.precision == "bf16" else ""
+        result(f"{output / 'chosen.onnx'}  {pick.candidate}")
+        result(f'next: evodeploy.load("chosen.onnx", "{pick.candidate.engine}"{told})')
+
+
+def _table(points: Sequence[Point], best: Sequence[Point]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("", "keep", "engine", "precision", "top-1", "speed", "95 %", "img/s", "ms"):
+        table.add_column(heading, justify="left" if heading in ("", "keep", "engine", "precision") else "right")
+    for point in sorted(points, key=lambda each: -each.speed.value):
+        each, speed = point.candidate, point.speed
+        table.add_row(
+            "●" if point in best else "",
+            each.kept,
+            each.engine,
+            each.precision,
+            "–" if point.accuracy is None else str(point.accuracy),
+            f"{speed.value:.2f} ×",
+            f"{speed.low:.2f}–{speed.high:.2f}",
+            f"{point.rate:.1f}",
+            f"{1000 * point.seconds:.1f}",
+        )
+    return table

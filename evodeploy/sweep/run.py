@@ -1,0 +1,237 @@
+"""A sweep: every candidate exported, evaluated and timed, each once, whatever interrupts it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evodeploy.bench.intervals import Interval, median_interval
+from evodeploy.bench.measure import Budget, measured, wall_clock
+from evodeploy.engines.registry import open_engine
+from evodeploy.errors import BadFileError, EvodeployError, UsageError, needs
+from evodeploy.evaluation.report import Accuracy
+from evodeploy.evaluation.run import EvaluationRequest, evaluate
+from evodeploy.files import replacing, sha256
+from evodeploy.onnx_files import info_of, read_onnx
+from evodeploy.preprocess import as_input, random_pictures
+from evodeploy.sweep.front import Point
+from evodeploy.sweep.space import Candidate
+
+SCHEMA = 1
+GROUP = 6  # candidates timed in turn, beside the reference: so many engines fit into memory
+
+
+@dataclass(frozen=True)
+class SweepRequest:
+    """What to try on `checkpoint`; everything is written below `folder`.
+
+    `data` and `labels` are as for an evaluation, of `limit` images; `images` calibrate INT8, those of `data` without.
+    `batch` images are timed at a time, each group of candidates for `seconds` a candidate. After `budget` seconds
+    nothing new is begun.
+    """
+
+    checkpoint: Path
+    folder: Path
+    candidates: tuple[Candidate, ...]
+    data: Path | None = None
+    labels: Path | None = None
+    limit: int | None = None
+    images: Path | None = None
+    batch: int = 8
+    threads: int = 1
+    seconds: float = 3.0
+    budget: float | None = None
+
+
+@dataclass
+class _State:
+    """What is known so far, by candidate; written after every step."""
+
+    path: Path
+    task: dict[str, Any]
+    accuracies: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    speeds: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    failures: dict[str, str] = dataclasses.field(default_factory=dict)
+    reference: float | None = None  # seconds of a batch of the reference
+
+    def read(self) -> None:
+        if not self.path.exists():
+            return
+        try:
+            known = json.loads(self.path.read_text(encoding="utf-8"))
+            if known["schema"] != SCHEMA or known["task"] != self.task:
+                raise UsageError(f"{self.path} is of another sweep: name another folder with -o, or pass --force")
+            self.accuracies, self.speeds = known["accuracies"], known["speeds"]
+            self.failures, self.reference = known["failures"], known["reference"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadFileError(
+                f"{self.path} is not the state of a sweep ({error}): pass --force to begin anew"
+            ) from error
+
+    def write(self) -> None:
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "path"}
+        with replacing(self.path) as draft:
+            draft.write_text(json.dumps({"schema": SCHEMA} | values, indent=1) + "\n", encoding="utf-8")
+
+
+def sweep(request: SweepRequest, tell: Callable[[str], None]) -> tuple[list[Point], dict[str, str]]:
+    """All candidates as they were measured, and why others were not.
+
+    The first candidate is the reference of all timings: in every group it is run in turn with the others, so that a
+    machine that slows down between groups changes nothing. Raises UsageError for a folder of another sweep.
+    """
+    if any(candidate.precision == "int8" for candidate in request.candidates) and not (request.images or request.data):
+        raise UsageError("INT8 is calibrated on images like those it will see: add --images DIR, or leave out int8")
+    models = request.folder / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    state = _State(request.folder / "state.json", _task(request))
+    state.read()
+    began = time.monotonic()
+
+    def in_time() -> bool:
+        return request.budget is None or time.monotonic() - began < request.budget
+
+    todo = [candidate for candidate in request.candidates if str(candidate) not in state.failures]
+    for candidate in todo:
+        if not in_time():
+            break
+        try:
+            _export(candidate, models, request, tell)
+            if request.data is not None and str(candidate) not in state.accuracies:
+                tell(f"evaluating {candidate}")
+                state.accuracies[str(candidate)] = _accuracy(candidate, models, request)
+        except EvodeployError as error:
+            state.failures[str(candidate)] = str(error)
+            tell(f"left out: {candidate}: {error}")
+        state.write()
+    ready = [each for each in todo if (models / each.file).exists() and str(each) not in state.failures]
+    if not ready:
+        raise UsageError(f"nothing could be tried: {next(iter(state.failures.values()), 'the budget is too small')}")
+    _time_all(ready, models, request, state, in_time, tell)
+    points = [_point(each, state, request) for each in ready if str(each) in state.speeds]
+    left_out = dict(state.failures)
+    left_out |= {str(each): "the budget was spent" for each in request.candidates if _unknown(each, state)}
+    return points, left_out
+
+
+def _unknown(candidate: Candidate, state: _State) -> bool:
+    return str(candidate) not in state.speeds and str(candidate) not in state.failures
+
+
+def _task(request: SweepRequest) -> dict[str, Any]:
+    """What must be the same for measurements to be of use again; candidates may be added."""
+    return {
+        "checkpoint": sha256(request.checkpoint),
+        "data": str(request.data.resolve()) if request.data else None,
+        "labels": sha256(request.labels) if request.labels else None,
+        "limit": request.limit,
+        "images": str(request.images.resolve()) if request.images else None,
+        "batch": request.batch,
+        "threads": request.threads,
+        "reference": str(request.candidates[0]),
+    }
+
+
+def _export(candidate: Candidate, folder: Path, request: SweepRequest, tell: Callable[[str], None]) -> None:
+    """Write the candidate's file unless it is there."""
+    path = folder / candidate.file
+    if path.exists():
+        info = info_of(read_onnx(path))
+        if info is not None and info.source_sha256 == sha256(request.checkpoint):
+            return
+    with needs("export"):
+        from evodeploy.export.run import ExportRequest, export_checkpoint
+    tell(f"exporting {candidate.file}")
+    stored = candidate.stored
+    export = ExportRequest(
+        request.checkpoint,
+        path,
+        keep_ratios=candidate.keep,
+        precision=None if stored == "fp32" or stored == "bf16" else stored,
+        images=(request.images or request.data) if stored == "int8" else None,
+    )
+    export_checkpoint(export, tell=lambda text: None)
+
+
+def _accuracy(candidate: Candidate, folder: Path, request: SweepRequest) -> list[float]:
+    assert request.data is not None
+    journal = folder / f"{candidate.file}.{candidate.engine}.{candidate.precision}.part"
+    report = evaluate(
+        EvaluationRequest(
+            (folder / candidate.file,),
+            request.data,
+            request.labels,
+            request.limit,
+            engine=candidate.engine,
+            options=candidate.options(request.threads),
+            journal=journal,
+        ),
+        tell=lambda text: None,
+    )
+    journal.unlink()
+    top1 = report.scores[0].top1
+    return [top1.value, top1.low, top1.high]
+
+
+def _time_all(
+    candidates: Sequence[Candidate],
+    folder: Path,
+    request: SweepRequest,
+    state: _State,
+    in_time: Callable[[], bool],
+    tell: Callable[[str], None],
+) -> None:
+    reference = candidates[0]
+    waiting = [each for each in candidates if str(each) not in state.speeds and each != reference]
+    for number in range(0, len(waiting) or 1, GROUP):
+        group = waiting[number : number + GROUP]
+        if not (group or str(reference) not in state.speeds) or not (in_time() or state.reference is None):
+            return
+        tell(f"timing {len(group)} candidates beside {reference}")
+        with ExitStack() as stack:
+            clocks = []
+            for each in (reference, *group):
+                engine = stack.enter_context(
+                    open_engine(folder / each.file, each.engine, each.options(request.threads))
+                )
+                assert engine.info is not None  # exported above
+                images = as_input(random_pictures(engine.info, request.batch), engine.info)
+                clocks.append(wall_clock(engine.run, images))
+            timings = measured(clocks, Budget(request.seconds, min_seconds=min(1.0, request.seconds))).timings
+        yardstick = np.array(timings[0].samples)
+        if state.reference is None:
+            state.reference = float(np.median(yardstick))
+            state.speeds[str(reference)] = [1.0, 1.0, 1.0]
+        for each, timing in zip(group, timings[1:], strict=True):
+            ratio = median_interval((yardstick / np.array(timing.samples)).tolist())  # round by round
+            state.speeds[str(each)] = [ratio.value, ratio.low, ratio.high]
+        state.write()
+
+
+def _point(candidate: Candidate, state: _State, request: SweepRequest) -> Point:
+    assert state.reference is not None  # timed
+    speed = Interval(*state.speeds[str(candidate)])
+    seconds = state.reference / speed.value
+    known = state.accuracies.get(str(candidate))
+    accuracy = Accuracy(*known) if known is not None else None
+    return Point(candidate, f"models/{candidate.file}", speed, request.batch / seconds, seconds, accuracy)
+
+
+def document(points: Sequence[Point], best: Sequence[Point], left_out: Mapping[str, str], batch: int) -> dict[str, Any]:
+    """All of it as plain JSON values."""
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for point in points:
+            values = dataclasses.asdict(point)
+            values["candidate"] |= {"name": str(point.candidate)}
+            yield values | {"on_front": point in best}
+
+    return {"schema": SCHEMA, "batch": batch, "points": list(rows()), "left_out": dict(left_out)}

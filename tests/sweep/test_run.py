@@ -1,0 +1,108 @@
+"""Sweeps of a small network, for real: what is exported, measured, kept and gone on with."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import evodeploy
+
+OPTIONS = ("--engines", "onnxruntime,openvino", "--seconds", 0.1, "--batch", 2, "--threads", 1)
+
+
+@pytest.fixture
+def here(small_checkpoint, tmp_path, monkeypatch):
+    """Pictures in the folder of the class that the small network gives them when it keeps every token."""
+    generator = np.random.default_rng(3)
+    with evodeploy.load(small_checkpoint) as predictor:
+        for i in range(12):
+            picture = Image.fromarray(generator.integers(0, 256, (5, 5, 3), np.uint8)).resize((70, 60))
+            path = tmp_path / "data" / f"c{predictor.predict(picture).label.index}" / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(path)
+    for index in range(10):
+        (tmp_path / "data" / f"c{index}").mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_sweep_from_a_checkpoint_to_a_choice(cli, here, small_checkpoint):
+    arguments = ("sweep", small_checkpoint, "-o", "out", "--data", "data", *OPTIONS, "--precision", "fp32,bf16,int8")
+    code, out, err = cli(*arguments, "--keep", "0.5,1.0", "--min-accuracy", 90, "--json")
+    assert code == 0, err
+    assert "left out: onnxruntime BF16" in err
+    facts = json.loads(out)
+    assert facts == json.loads((here / "out" / "sweep.json").read_text())
+    points = {point["candidate"]["name"]: point for point in facts["points"]}
+    assert len(points) == 10
+    assert points["keep 0.5, onnxruntime FP32"]["accuracy"]["value"] == 1.0
+    assert points["keep 0.5, onnxruntime FP32"]["speed"]["value"] == 1.0
+    assert all(point["speed"]["low"] <= point["speed"]["value"] <= point["speed"]["high"] for point in points.values())
+    assert any(point["on_front"] for point in points.values())
+    assert sorted(path.name for path in (here / "out" / "models").iterdir()) == [
+        "keep-0.5.fp32.onnx", "keep-0.5.int8.onnx", "keep-1.fp32.onnx", "keep-1.int8.onnx",
+    ]  # fmt: skip
+    assert points[facts["chosen"]]["accuracy"]["value"] >= 0.9
+    with evodeploy.load(here / "out" / "chosen.onnx") as predictor:
+        assert f"{predictor.info.keep_ratios[0]:g}" in facts["chosen"]
+    assert (here / "out" / "front.svg").read_text().startswith("<svg")
+
+    code, out, err = cli(*arguments, "--keep", "0.5,1.0,0.2")  # the known is not done again
+    assert code == 0, err
+    assert "exporting keep-0.2.fp32.onnx" in err
+    assert "exporting keep-0.5.fp32.onnx" not in err
+    assert err.count("evaluating") == 5
+    assert "timing 5 candidates beside" in err
+    assert out.count("●") >= 1
+    state = (here / "out" / "state.json").read_text()
+    assert cli(*arguments, "--keep", "1.0,0.5")[0] == 2  # another reference
+    assert cli("sweep", small_checkpoint, "-o", "out", *OPTIONS, "--keep", "0.5,1.0")[0] == 2  # other data
+    assert (here / "out" / "state.json").read_text() == state
+
+
+def test_throughput_alone(cli, here, small_checkpoint):
+    code, out, err = cli("sweep", small_checkpoint, "-o", "fast", *OPTIONS, "--keep", "1.0,0.5", "--precision", "fp32")
+    assert code == 0, err
+    assert "evaluating" not in err
+    assert not (here / "fast" / "front.svg").exists()
+    assert "keep" in out
+    code, _, err = cli(
+        "sweep",
+        small_checkpoint,
+        "-o",
+        "fast",
+        *OPTIONS,
+        "--keep",
+        "1.0,0.5",
+        "--precision",
+        "fp32",
+        "--min-accuracy",
+        5,
+    )
+    assert code == 2
+    assert "needs labelled images" in err
+
+
+def test_a_spent_budget_tells_what_is_left(cli, here, small_checkpoint):
+    code, _, err = cli("sweep", small_checkpoint, "-o", "out", *OPTIONS, "--keep", "1.0,0.5", "--budget", 0)
+    assert code == 2
+    assert "the budget is too small" in err
+
+
+def test_what_fails_is_left_out_and_the_others_go_on(cli, here, small_checkpoint):
+    arguments = ("sweep", small_checkpoint, "-o", "out", *OPTIONS, "--precision", "fp32", "--keep", "1.0,0.01")
+    code, out, err = cli(*arguments, "--json")
+    assert code == 0, err
+    facts = json.loads(out)
+    assert len(facts["points"]) == 2
+    assert len(facts["left_out"]) == 2
+    assert "left out: keep 0.01" in err
+
+
+def test_int8_needs_images(cli, here, small_checkpoint):
+    code, _, err = cli("sweep", small_checkpoint, "-o", "out", *OPTIONS, "--precision", "int8")
+    assert code == 2
+    assert "add --images DIR, or leave out int8" in err
