@@ -136,3 +136,12 @@ def test_nothing_to_quantize_and_infinite_activations_are_refused():
     onnx.checker.check_model(model)
     with pytest.raises(UsageError, match="no linear layer"):
         quantized_from_onnx(model, np.float32([[1, 0]]))
+
+
+def test_layer_norms_outliers_are_moved_out_of_the_way(quantized, small_onnx):
+    before = {t.name: numpy_helper.to_array(t) for t in read_onnx(small_onnx).graph.initializer}
+    after = {t.name: numpy_helper.to_array(t) for t in quantized.proto.graph.initializer}
+    norms = [node for node in quantized.proto.graph.node if node.op_type == "LayerNormalization"]
+    assert len(norms) == 13
+    for node in norms:
+        assert not np.array_equal(before[node.input[1]], after[node.input[1]])
