@@ -8,6 +8,7 @@ Markdown table, and how memory grows over the streams.
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 import tempfile
@@ -17,11 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import psutil
 from photographs import crops
 
 import evodeploy
-from evodeploy.engines.base import run_all
+from evodeploy.engines.base import Array, run_all
 from evodeploy.inference.predictor import BATCH, Predictor
 from evodeploy.preprocess import open_image, prepare
 
@@ -40,7 +40,7 @@ def main() -> None:
             images = np.stack([prepare(open_image(path), predictor.info) for path in paths[:BATCH]])
             tasks: dict[str, Callable[[], object]] = {
                 "decoding": lambda: _decode(predictor, paths),
-                "computing": lambda: [run_all(predictor.engine, images) for _ in range(COUNT // BATCH)],
+                "computing": lambda: _compute(COUNT, predictor, images),
                 "streaming": lambda: [answer for answer in predictor.stream(paths) if answer],
             }
             seconds: dict[str, list[float]] = {task: [] for task in tasks}
@@ -50,17 +50,25 @@ def main() -> None:
                     began = time.perf_counter()
                     run()
                     seconds[task].append(time.perf_counter() - began)
-                memory.append(psutil.Process().memory_info().rss / 1e6)
-        best = {task: min(times) * (COUNT / (COUNT // BATCH * BATCH) if task == "computing" else 1) for task, times in seconds.items()}
+                memory.append(_resident())
+        rates = {task: COUNT / min(times) for task, times in seconds.items()}
+        in_turn = 1 / (1 / rates["decoding"] + 1 / rates["computing"])
         print("| | img/s |\n|---|---|")
-        for task, taken in best.items():
-            print(f"| {task} alone | {COUNT / taken:.1f} |" if task != "streaming" else f"| the stream | {COUNT / taken:.1f} |")
-        both = COUNT / (best["decoding"] + best["computing"])
-        print(f"| both, one after the other | {both:.1f} |\n")
-        slower = min(COUNT / best["decoding"], COUNT / best["computing"])
-        print(f"the stream reaches {COUNT / best['streaming'] / slower:.1%} of the slower part")
-        print(f"memory after each round: {', '.join(f'{value:.0f}' for value in memory)} MB; "
-              f"at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB")
+        print(f"| decoding alone | {rates['decoding']:.1f} |\n| computing alone | {rates['computing']:.1f} |")
+        print(f"| both, one after the other | {in_turn:.1f} |\n| the stream | {rates['streaming']:.1f} |\n")
+        print(f"the stream reaches {rates['streaming'] / min(rates['decoding'], rates['computing']):.1%} of the slower")
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        print(f"memory after each round: {', '.join(f'{value:.0f}' for value in memory)} MB, at most {most:.0f} MB")
+
+
+def _compute(count: int, predictor: Predictor, images: Array) -> None:
+    for start in range(0, count, BATCH):
+        run_all(predictor.engine, images[: count - start])
+
+
+def _resident() -> float:
+    """Megabytes of memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def _decode(predictor: Predictor, paths: list[Path]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-from evodeploy.errors import UsageError
+from evodeploy.errors import EvodeployError, UsageError
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -68,7 +68,7 @@ class Batcher(Generic[T, P, R]):
         try:
             self._waiting.put((self._prepare(item), future))
         except Exception as error:
-            future.set_exception(error)
+            future.set_exception(_light(error))
 
     def _serve(self) -> None:
         ended = False
@@ -98,7 +98,12 @@ class Batcher(Generic[T, P, R]):
             results = self._compute([item for item, _ in batch])
         except Exception as error:
             for _, future in batch:
-                future.set_exception(error)
+                future.set_exception(_light(error))
         else:
             for (_, future), result in zip(batch, results, strict=True):
                 future.set_result(result)
+
+
+def _light(error: Exception) -> Exception:
+    """`error` without its frames where it is ours and says all: they hold images, and in a circle itself."""
+    return error.with_traceback(None) if isinstance(error, EvodeployError) else error

@@ -45,7 +45,7 @@ def pipelined(
             try:
                 prepared.append(future.result())
             except EvodeployError as error:
-                errors[i] = error
+                errors[i] = error.with_traceback(None)  # whose frames hold the batch, in a circle
         results = iter(compute(prepared) if prepared else [])
         return [failed(item, errors[i]) if i in errors else next(results) for i, item in enumerate(chunk)]
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 
 import pytest
 
-from evodeploy.errors import BadFileError, UsageError
+from evodeploy.errors import BadFileError, RuntimeFailedError, UsageError
 from evodeploy.inference.batcher import Batcher
 
 
@@ -81,6 +83,32 @@ def test_a_broken_item_fails_alone_and_a_failing_run_fails_its_items():
         one.submit(13).result(10)
     assert one.submit(14).result(10) == 28
     one.close()
+
+
+class Item:
+    pass
+
+
+def test_what_failed_does_not_hold_its_items_until_the_garbage_is_collected():
+    def fail(items):
+        raise RuntimeFailedError("the device is gone")
+
+    def refuse(item):
+        raise BadFileError("broken")
+
+    gc.disable()
+    try:
+        for prepare, compute in ((refuse, len), (lambda item: item, fail)):
+            one = Batcher(prepare, compute, preparers=1, largest=4, patience=0.0)
+            item = Item()
+            held = weakref.ref(item)
+            assert one.submit(item).exception(10) is not None
+            del item
+            one.close()
+            del one
+            assert held() is None
+    finally:
+        gc.enable()
 
 
 def test_closing_finishes_what_was_submitted_and_refuses_more():

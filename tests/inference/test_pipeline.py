@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -92,6 +94,30 @@ def test_closing_early_leaves_no_thread_behind():
     assert threading.active_count() > before
     results.close()
     assert threading.active_count() == before
+
+
+class Tensor:
+    """Something large that must not outlive its batch."""
+
+
+def test_a_broken_item_does_not_hold_its_batch_until_the_garbage_is_collected():
+    held = []
+
+    def prepare(item):
+        if item == 1:
+            raise BadFileError("broken")
+        tensor = Tensor()
+        held.append(weakref.ref(tensor))
+        return tensor
+
+    gc.disable()
+    try:
+        answers = list(run(range(8), prepare, lambda tensors: [0] * len(tensors)))
+        assert isinstance(answers[1], tuple)
+        assert len(held) == 7
+        assert [tensor() for tensor in held] == [None] * 7
+    finally:
+        gc.enable()
 
 
 def test_what_computing_raises_ends_the_stream():
