@@ -3,7 +3,7 @@
 A linear layer's input and weight pass through QuantizeLinear and DequantizeLinear, in the form that ONNX Runtime,
 OpenVINO and TensorRT all compile to integer products: symmetric, zero point 0, one scale for an activation, one for
 each output channel of a weight, biases in FP32. Everything else stays FP32: convolutions, LayerNorm, attention's own
-products, and with them all that decides a selection.
+products, and with them all that decides a selection. Outliers of LayerNorm are moved into the weights before.
 
 The pairs are placed here, not by onnxruntime.quantization: that gives them to every user of a value, so Evo-LeViT's
 residuals, which have no norm between, would be rounded too, and each selection would keep more other tokens.
@@ -22,7 +22,9 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from evodeploy.engines.base import Array
 from evodeploy.errors import UsageError
-from evodeploy.export.ranges import activation_ranges
+from evodeploy.export.linear import Linear, linear_layers
+from evodeploy.export.ranges import channel_ranges
+from evodeploy.export.smoothing import smoothed
 from evodeploy.onnx_files import info_of, precision_of, set_info
 
 _LARGEST = 127  # -128 is left out, so that the range is symmetric
@@ -49,28 +51,20 @@ def quantized_from_onnx(model: ModelProto, images: Array) -> QuantizedModel:
     held = precision_of(model)
     if held != "fp32":
         raise UsageError(f"the ONNX holds {held.upper()} weights already: INT8 is made from FP32")
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    linear = [node for node in model.graph.node if _is_linear(node, weights)]
-    if not linear:
+    inputs = {layer.input for layer in linear_layers(model.graph)}
+    if not inputs:
         raise UsageError("the ONNX has no linear layer with a weight of its own, so there is nothing to quantize")
-    magnitudes = activation_ranges(model, images, {node.input[0] for node in linear})
+    magnitudes = channel_ranges(model, images, inputs)
     _check_finite(magnitudes, len(images))
-    return _Quantizer(model, linear, weights, magnitudes).convert()
+    return _Quantizer(*smoothed(model, magnitudes)).convert()
 
 
 class _Quantizer:
     """Rebuilds the graph node by node, in order, so that every quantized value stands before its use."""
 
-    def __init__(
-        self,
-        model: ModelProto,
-        linear: list[NodeProto],
-        weights: dict[str, TensorProto],
-        magnitudes: dict[str, float],
-    ) -> None:
+    def __init__(self, model: ModelProto, magnitudes: dict[str, Array]) -> None:
         self.model = model
-        self.linear = {node.output[0] for node in linear}
-        self.weights = weights
+        self.linear = {layer.node.output[0]: layer for layer in linear_layers(model.graph)}
         self.magnitudes = magnitudes
         self.made: dict[tuple[str, int | None], str] = {}  # (value, axis of its scales) to what stands for it
         self.nodes: list[NodeProto] = []
@@ -81,9 +75,10 @@ class _Quantizer:
         for node in self.model.graph.node:
             copy = NodeProto()
             copy.CopyFrom(node)
-            if node.output[0] in self.linear:
-                copy.input[0] = self._activation(node.input[0])
-                copy.input[1] = self._weight(node.input[1], _channels(node))
+            layer = self.linear.get(node.output[0])
+            if layer is not None:
+                copy.input[0] = self._activation(layer.input)
+                copy.input[1] = self._weight(layer)
             elif node.op_type in _PRODUCTS:
                 kept[node.name or node.output[0]] = _reason(node)
             self.nodes.append(copy)
@@ -104,17 +99,18 @@ class _Quantizer:
         """The name of what the value `name` is after one round through INT8."""
         key = (name, None)
         if key not in self.made:
-            scale, zero = self._parameters(name, np.float32(_scale(self.magnitudes[name])))
+            scale, zero = self._parameters(name, np.float32(_scale(self.magnitudes[name].max())))
             node = helper.make_node("QuantizeLinear", [name, scale, zero], [f"{name}_int8"], f"quantize_{name}")
             self.nodes.append(node)
             self.made[key] = self._dequantized(name, scale, zero, None)
         return self.made[key]
 
-    def _weight(self, name: str, axis: int) -> str:
-        """The name of the weight `name` as INT8 can hold it, with a scale for each index along `axis`."""
+    def _weight(self, layer: Linear) -> str:
+        """The name of the layer's weight as INT8 can hold it, with a scale for each output channel."""
+        name, axis = layer.weight.name, layer.axis
         key = (name, axis)
         if key not in self.made:
-            values: _Values = numpy_helper.to_array(self.weights[name])
+            values: _Values = numpy_helper.to_array(layer.weight)
             scales = _scale(np.abs(values).max(axis=1 - axis)).astype(np.float32)
             levels = np.rint(values / np.expand_dims(scales, 1 - axis)).astype(np.int8)
             scale, zero = self._parameters(name, scales)
@@ -142,26 +138,14 @@ def _scale(magnitude: Any) -> Any:
     return np.where(magnitude > 0, magnitude, 1.0) / _LARGEST
 
 
-def _is_linear(node: NodeProto, weights: dict[str, TensorProto]) -> bool:
-    """Whether `node` multiplies a computed value by a matrix of weights."""
-    if node.op_type not in ("MatMul", "Gemm") or node.input[0] in weights or node.input[1] not in weights:
-        return False
-    return len(weights[node.input[1]].dims) == 2
-
-
-def _channels(node: NodeProto) -> int:
-    """The axis of the weight along which the output's channels lie."""
-    return 0 if any(attribute.name == "transB" and attribute.i for attribute in node.attribute) else 1
-
-
 def _reason(node: NodeProto) -> str:
     if node.op_type == "Conv":
         return "a convolution of the image: little work, and all that follows rests on it"
     return f"{node.op_type} of two computed values: attention, from which selections are made"
 
 
-def _check_finite(magnitudes: dict[str, float], count: int) -> None:
-    beyond = next((name for name, magnitude in magnitudes.items() if not np.isfinite(magnitude)), None)
+def _check_finite(magnitudes: dict[str, Array], count: int) -> None:
+    beyond = next((name for name, magnitude in magnitudes.items() if not np.isfinite(magnitude).all()), None)
     if beyond is not None:
         raise UsageError(
             f"the activation '{beyond}' is not finite on the {count} images, so it cannot be quantized: "

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from evodeploy.engines.base import Array, batches
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
@@ -19,6 +19,8 @@ from evodeploy.specs import EngineOptions
 
 FP16_LARGEST = 65504.0
 CHUNK = 8  # images at a time
+
+_ROWS = "evodeploy_rows"  # the axis to reduce over, where each channel is a column
 
 
 @dataclass(frozen=True)
@@ -48,31 +50,45 @@ def check_fp16_range(model: onnx.ModelProto, images: Array) -> LargestActivation
     return largest
 
 
-def activation_ranges(model: onnx.ModelProto, images: Array, values: Collection[str] | None = None) -> dict[str, float]:
-    """The largest magnitude on `images` of the `values` named, or of every float32 value that `model` computes.
+def activation_ranges(model: onnx.ModelProto, images: Array) -> dict[str, float]:
+    """The largest magnitude of every float32 value that `model` computes on `images`, by the value's name."""
+    inferred = onnx.shape_inference.infer_shapes(model)
+    floats = [
+        value.name
+        for value in (*inferred.graph.value_info, *inferred.graph.output)
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT
+    ]
+    return {name: float(largest) for name, largest in _measured(model, images, floats, by_channel=False).items()}
 
-    Each value's magnitude is reduced inside the graph, so that memory does not grow with their number.
+
+def channel_ranges(model: onnx.ModelProto, images: Array, values: Collection[str]) -> dict[str, Array]:
+    """The largest magnitude on `images` in each channel, (C,), of each of `values`, whose channels are the last axis.
+
+    `model` is of opset 18 or higher.
     """
-    floats = sorted(values) if values is not None else _floats(model)
+    return _measured(model, images, sorted(values), by_channel=True)
+
+
+def _measured(model: onnx.ModelProto, images: Array, names: list[str], *, by_channel: bool) -> dict[str, Array]:
+    """Each value's magnitude is reduced inside the graph, so that memory does not grow with their number."""
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
-    del probe.graph.output[:]
-    for name in floats:
-        probe.graph.node.append(helper.make_node("Abs", [name], [f"{name}_magnitude"]))
-        probe.graph.node.append(helper.make_node("ReduceMax", [f"{name}_magnitude"], [f"{name}_range"], keepdims=0))
-        probe.graph.output.append(helper.make_tensor_value_info(f"{name}_range", TensorProto.FLOAT, ()))
+    graph = probe.graph
+    del graph.output[:]
+    if by_channel:
+        graph.initializer.append(numpy_helper.from_array(np.array([0], np.int64), _ROWS))
+    for name in names:
+        graph.node.append(helper.make_node("Abs", [name], [f"{name}_magnitude"]))
+        reduced = [f"{name}_magnitude"]
+        if by_channel:
+            graph.node.append(helper.make_node("Flatten", reduced, [f"{name}_rows"], axis=-1))
+            reduced = [f"{name}_rows", _ROWS]
+        graph.node.append(helper.make_node("ReduceMax", reduced, [f"{name}_range"], keepdims=0))
+        shape = (None,) if by_channel else ()
+        graph.output.append(helper.make_tensor_value_info(f"{name}_range", TensorProto.FLOAT, shape))
     with tempfile.TemporaryDirectory(prefix="evodeploy-") as folder:
         path = Path(folder, "ranges.onnx")
         write_onnx(probe, path)
         with OnnxRuntimeEngine(path, EngineOptions(device="cpu")) as engine:
             found = [engine.run(batch) for batch, _ in batches(engine.batch, images, CHUNK)]
-    return {name.removesuffix("_range"): float(np.max([part[name] for part in found])) for name in found[0]}
-
-
-def _floats(model: onnx.ModelProto) -> list[str]:
-    inferred = onnx.shape_inference.infer_shapes(model)
-    return [
-        value.name
-        for value in (*inferred.graph.value_info, *inferred.graph.output)
-        if value.type.tensor_type.elem_type == TensorProto.FLOAT
-    ]
+    return {name.removesuffix("_range"): np.max([part[name] for part in found], axis=0) for name in found[0]}

@@ -116,7 +116,9 @@ def residual(weight):
 def test_only_the_layer_sees_the_rounded_input(tmp_path):
     result = quantized_from_onnx(residual([[1, 0], [0, 0]]), np.float32([[127, 127]]))
     write_onnx(result.proto, tmp_path / "r.onnx")
-    with open_engine(tmp_path / "r.onnx") as engine:  # one level is 1, and a channel of zeros is no division by zero
+    scales = [numpy_helper.to_array(t) for t in result.proto.graph.initializer if t.name.endswith("_scale")]
+    assert all((scale > 0).all() for scale in scales)  # that of the channel of zeros too: TensorRT takes no other
+    with open_engine(tmp_path / "r.onnx") as engine:  # where one level is 1
         np.testing.assert_allclose(engine.run(np.float32([[10.3, 3.4]]))["y"], [[20.3, 3.4]], rtol=1e-6)
 
 
@@ -136,3 +138,12 @@ def test_nothing_to_quantize_and_infinite_activations_are_refused():
     onnx.checker.check_model(model)
     with pytest.raises(UsageError, match="no linear layer"):
         quantized_from_onnx(model, np.float32([[1, 0]]))
+
+
+def test_layer_norms_outliers_are_moved_out_of_the_way(quantized, small_onnx):
+    before = {t.name: numpy_helper.to_array(t) for t in read_onnx(small_onnx).graph.initializer}
+    after = {t.name: numpy_helper.to_array(t) for t in quantized.proto.graph.initializer}
+    norms = [node for node in quantized.proto.graph.node if node.op_type == "LayerNormalization"]
+    assert len(norms) == 13
+    for node in norms:
+        assert not np.array_equal(before[node.input[1]], after[node.input[1]])
