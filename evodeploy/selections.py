@@ -9,19 +9,21 @@ from numpy.typing import NDArray
 
 from evodeploy.engines.base import Array, Engine, run_all
 from evodeploy.errors import BadFileError, UsageError
+from evodeploy.inference.tokens import kept_on_grid
 from evodeploy.preprocess import as_input
 from evodeploy.specs import ModelInfo
 
 
 @dataclass(frozen=True)
 class Told:
-    """One selection on N images: `positions` (N, K) in the first grid of patches that it kept.
+    """One selection on N images: the `positions` (N, K) that it kept, in its own grid of `side` times `side` tokens.
 
     `scores` (N, tokens) is the global class attention of all tokens that it chose among, None where that is not told.
     """
 
     title: str
-    positions: NDArray[np.int64]
+    positions: Array
+    side: int
     scores: NDArray[np.float32] | None
 
 
@@ -47,4 +49,4 @@ def selections_of(engine: Engine, seen: NDArray[np.uint8]) -> list[Told]:
 
 def _told(outputs: dict[str, Array], info: ModelInfo, index: int) -> Told:
     before = f", before block {info.stages[index]}" if info.selection == "stage" and index < len(info.stages) else ""
-    return Told(f"selection {index + 1}{before}", outputs[f"selected_{index}"], outputs.get(f"scores_{index}"))
+    return Told(f"selection {index + 1}{before}", *kept_on_grid(outputs, info, index), outputs.get(f"scores_{index}"))

@@ -19,6 +19,7 @@ from evodeploy.cli import (
     models,
     package,
     predict,
+    serve,
     verify,
     visualize,
 )
@@ -72,6 +73,7 @@ app.command("visualize")(visualize.visualize)
 app.command("margins")(margins.margins)
 app.command("bench")(bench.bench)
 app.command("predict")(predict.predict)
+app.command("serve")(serve.serve)
 app.command("batch")(batch.batch)
 app.command("package")(package.package)
 app.command("inspect")(inspect.inspect)

@@ -86,7 +86,7 @@ RUNTIMES = {
 
 
 def open_engine(path: Path | str, name: str | None = None, options: EngineOptions | None = None) -> Engine:
-    """Open the engine called `name` on `path`, or the first installed one that runs such a file on `options.device`.
+    """Open the engine called `name` on `path`, or the first installed one that runs such a file as `options` say.
 
     Checkpoints are not opened here: they need the network's code, see `evodeploy.load`. Raises UsageError for an
     unknown name or suffix and for an option that the engine cannot honour, MissingExtraError where no runtime for the
@@ -99,7 +99,8 @@ def open_engine(path: Path | str, name: str | None = None, options: EngineOption
     if name is None:
         on_gpu = options.device is not None and cuda_index(options.device) is not None
         there = [key for key, runtime in fitting.items() if runtime.on_gpu == on_gpu] or list(fitting)
-        name = next((key for key in there if fitting[key].installed), there[0])
+        able = [key for key in there if _asked(options) <= fitting[key].honours] or there
+        name = next((key for key in able if fitting[key].installed), able[0])
     if name not in fitting:
         raise UsageError(f"the engine '{name}' does not run {path}: expected {' or '.join(fitting)}")
     runtime = fitting[name]
@@ -111,7 +112,10 @@ def check_honoured(name: str, honours: frozenset[str], options: EngineOptions) -
     """Raise UsageError where `options` say something that the engine `name`, which honours these, would ignore."""
     if options.precision == "int8":
         raise UsageError("INT8 is a property of the file, not of how it is run: export it with --int8 --images DIR")
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if value not in (None, False) and field.name not in honours:
-            raise UsageError(f"the engine '{name}' has no option {field.name} (got {value}): leave it out")
+    for option in sorted(_asked(options) - honours):
+        raise UsageError(f"the engine '{name}' has no option {option} (got {getattr(options, option)}): leave it out")
+
+
+def _asked(options: EngineOptions) -> set[str]:
+    """The names of the options that say something."""
+    return {field.name for field in dataclasses.fields(options) if getattr(options, field.name) not in (None, False)}

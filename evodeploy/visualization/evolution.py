@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,14 +38,12 @@ def evolutions(engine: Engine, images: Sequence[ImageLike]) -> list[Evolution]:
     info = selecting(engine)
     seen = pictures(images, info)
     told = selections_of(engine, seen)
-    grid = info.image_size // info.patch_size
-    return [Evolution(picture, tuple(_selection(each, grid, row) for each in told)) for row, picture in enumerate(seen)]
+    return [Evolution(picture, tuple(_selection(each, row) for each in told)) for row, picture in enumerate(seen)]
 
 
-def _selection(told: Told, grid: int, row: int) -> SelectionMap:
-    positions = told.positions[row]
-    side = grid if told.scores is None else math.isqrt(told.scores.shape[1])
-    stride = 2 ** round(math.log2(grid / side))  # later grids hold every second row and column of the one before
-    kept = np.zeros((side, side), bool)
-    kept[positions // grid // stride, positions % grid // stride] = True
-    return SelectionMap(told.title, kept, None if told.scores is None else told.scores[row].reshape(side, side))
+def _selection(told: Told, row: int) -> SelectionMap:
+    side = told.side
+    kept = np.zeros(side * side, bool)
+    kept[told.positions[row]] = True
+    scores = None if told.scores is None else told.scores[row].reshape(side, side)
+    return SelectionMap(told.title, kept.reshape(side, side), scores)

@@ -77,6 +77,15 @@ def test_an_engine_is_chosen_by_the_file(small_onnx, small_checkpoint):
         open_artefact(small_onnx.with_suffix(".txt"))
 
 
+def test_an_engine_is_chosen_by_what_is_asked_of_it(small_onnx):
+    with open_engine(small_onnx, options=EngineOptions(precision="bf16")) as engine:
+        assert engine.name == "openvino"
+    with open_engine(small_onnx, options=EngineOptions(threads=1)) as engine:
+        assert engine.name == "onnxruntime"
+    with pytest.raises(UsageError, match="has no option cache"):
+        open_engine(small_onnx, options=EngineOptions(cache=small_onnx.parent))
+
+
 def test_compiled_pytorch_computes_the_same(small_checkpoint, small_images):
     with (
         open_artefact(small_checkpoint, "torch") as eager,

@@ -1,0 +1,94 @@
+"""`evodeploy serve`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evodeploy.cli.console import note, result
+
+TOKEN_VARIABLE = "EVODEPLOY_TOKEN"
+
+
+def serve(
+    artefact: Annotated[Path, typer.Argument(help="An ONNX file, an engine or a checkpoint.")],
+    replicas: Annotated[int, typer.Option(help="Processes with an engine each.", min=1)] = 1,
+    max_replicas: Annotated[int | None, typer.Option(help="Let Ray start as many under load.", min=1)] = None,
+    max_batch: Annotated[int, typer.Option(help="Requests run together, at most.", min=1)] = 16,
+    max_wait_ms: Annotated[float, typer.Option(help="What a request waits for others, at most.", min=0)] = 5.0,
+    host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 for all of the network.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    metrics_port: Annotated[int, typer.Option(help="Where Prometheus finds metrics.", min=1, max=65535)] = 8099,
+    name: Annotated[str | None, typer.Option(help="The model's name in addresses; its own by default.")] = None,
+    engine: Annotated[str | None, typer.Option(help="What runs it; the first installed that can by default.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads of a replica; the cores shared among them by default.", min=1)
+    ] = None,
+    gpus: Annotated[float, typer.Option(help="GPUs of a replica, also a share of one: 0.5.", min=0)] = 0.0,
+    max_upload: Annotated[int, typer.Option(help="Megabytes of a request, at most.", min=1)] = 16,
+    max_pixels: Annotated[int, typer.Option(help="Millions of pixels of an image, at most.", min=1)] = 50,
+    max_ongoing: Annotated[int, typer.Option(help="Requests that a replica has at once; more get 429.", min=1)] = 64,
+    timeout: Annotated[float, typer.Option(help="Seconds until a request gets 504.", min=0.001)] = 30.0,
+    token_file: Annotated[
+        Path | None, typer.Option(help=f"A file with the bearer token to ask for; else ${TOKEN_VARIABLE}, if set.")
+    ] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Let the service that runs here take this artefact, losing no request.")
+    ] = False,
+) -> None:
+    """Serve an artefact over HTTP on Ray Serve: images, tensors by the Open Inference Protocol, and a web page."""
+    from evodeploy.artefacts import open_artefact
+    from evodeploy.bench.environment import usable_cores
+    from evodeploy.errors import BadFileError
+    from evodeploy.serving.service import running, until_stopped
+    from evodeploy.serving.service import update as update_service
+    from evodeploy.serving.settings import Limits, Settings
+    from evodeploy.specs import EngineOptions
+
+    share = threads or max(1, usable_cores() // (max_replicas or replicas))
+    with open_artefact(artefact, engine, EngineOptions(threads=share)) as opened:  # what is wrong with it is told now
+        if opened.info is None:
+            raise BadFileError(
+                f"{artefact} carries no evodeploy metadata: export its checkpoint with `evodeploy export`"
+            )
+    settings = Settings(
+        artefact=artefact.resolve(),
+        name=name or opened.info.model,
+        engine=opened.name if engine is None else engine,
+        threads=share,
+        replicas=replicas,
+        max_replicas=max_replicas,
+        max_batch=max_batch,
+        max_wait=max_wait_ms / 1000,
+        host=host,
+        port=port,
+        metrics_port=metrics_port,
+        gpus=gpus,
+        limits=Limits(max_upload << 20, max_pixels * 1_000_000, timeout, max_ongoing),
+        token=_token(token_file),
+    )
+    if update:
+        update_service(settings)
+        result(f"{settings.name} is served from {artefact} now")
+        return
+    with running(settings, note):
+        result(f"serving {settings.name} from {artefact} with {settings.engine}: http://{host}:{port}")
+        until_stopped()
+        note("answering what was begun, then stopping")
+
+
+def _token(file: Path | None) -> str | None:
+    from evodeploy.errors import UsageError
+
+    if file is None:
+        return os.environ.get(TOKEN_VARIABLE) or None
+    try:
+        token = file.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read the token from {file}: {error}") from error
+    if not token:
+        raise UsageError(f"{file} is empty, expected a bearer token")
+    return token

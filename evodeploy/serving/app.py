@@ -1,0 +1,305 @@
+"""The service's endpoints, on anything that computes: so they are tested without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import io
+from collections.abc import Awaitable, Callable
+from importlib.resources import files
+from typing import Any, Protocol
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from PIL import Image
+
+from evodeploy import __version__
+from evodeploy.engines.base import Array
+from evodeploy.errors import BadFileError, EvodeployError, InputError, UsageError
+from evodeploy.inference.answers import check_classes, predictions_of
+from evodeploy.inference.tokens import kept_on_grid
+from evodeploy.preprocess import open_image, prepare
+from evodeploy.serving import protocol
+from evodeploy.serving.settings import Limits
+from evodeploy.specs import ModelInfo, TensorSpec
+
+PAGE = files("evodeploy.serving") / "page"
+PAGE_TYPES = {"page.js": "text/javascript", "page.css": "text/css", "api.js": "text/javascript"}
+PAGE_POLICY = "default-src 'self'; img-src 'self' blob: data:; style-src 'self'; frame-ancestors 'none'"
+OPEN = {"/v2/health/live", "/v2/health/ready", "/", "/docs", "/openapi.json", *(f"/{name}" for name in PAGE_TYPES)}
+
+
+class _NoModelError(UsageError):
+    """The path names another model."""
+
+
+class Backend(Protocol):
+    """What computes: an engine's facts, and batches of whole requests."""
+
+    info: ModelInfo
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    engine: str
+
+    async def run(self, images: Array) -> dict[str, Array]:
+        """Outputs by name for any number of images, prepared as `inputs[0]` says."""
+
+
+def create_app(backend: Callable[[], Backend], name: str, limits: Limits, token: str | None = None) -> FastAPI:
+    """The service of the model `name`; `backend` is asked for at each request, so that it may be replaced.
+
+    Requests beyond `limits` get 413, 429 with Retry-After, or 504; without the `token`, where there is one, 401.
+    """
+    app = FastAPI(
+        title=f"evodeploy: {name}", version=__version__, docs_url=None, redoc_url=None,
+        description="Images to classes, and tensors by the Open Inference Protocol v2.",
+    )  # fmt: skip
+    app.add_middleware(_Gate, limits=limits, token=token)
+
+    @app.exception_handler(EvodeployError)
+    async def refused(request: Request, error: EvodeployError) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, _status(error))
+
+    @app.exception_handler(TimeoutError)
+    async def late(request: Request, error: TimeoutError) -> JSONResponse:
+        return JSONResponse({"error": f"not done within {limits.seconds:g} s"}, 504)
+
+    async def timed(computing: Awaitable[dict[str, Array]]) -> dict[str, Array]:
+        return await asyncio.wait_for(computing, limits.seconds)
+
+    @app.get("/v2/health/live", tags=["health"])
+    async def live() -> dict[str, bool]:
+        """Whether the process answers."""
+        return {"live": True}
+
+    @app.get("/v2/health/ready", tags=["health"])
+    async def ready() -> dict[str, bool]:
+        """Whether the model is there."""
+        backend()
+        return {"ready": True}
+
+    @app.get("/v2", tags=["Open Inference Protocol"])
+    async def server() -> dict[str, Any]:
+        """What this server is."""
+        return {"name": "evodeploy", "version": __version__, "extensions": ["binary_tensor_data"]}
+
+    def known(model: str) -> Backend:
+        if model != name:
+            raise _NoModelError(f"there is no model '{model}' here: expected '{name}'")
+        return backend()
+
+    @app.get("/v2/models/{model}", tags=["Open Inference Protocol"], responses=_ERRORS)
+    async def metadata(model: str) -> dict[str, Any]:
+        """The model's inputs and outputs, and what evodeploy knows of it."""
+        here = known(model)
+        return {
+            "name": name,
+            "versions": ["1"],
+            "platform": f"evodeploy_{here.engine}",
+            "inputs": [protocol.tensor_metadata(spec) for spec in here.inputs],
+            "outputs": [protocol.tensor_metadata(spec) for spec in here.outputs],
+            "parameters": _facts(here.info),
+        }
+
+    @app.get("/v2/models/{model}/ready", tags=["Open Inference Protocol"], responses=_ERRORS)
+    async def model_ready(model: str) -> dict[str, Any]:
+        """Whether this model is there."""
+        known(model)
+        return {"name": name, "ready": True}
+
+    @app.post(
+        "/v2/models/{model}/infer",
+        tags=["Open Inference Protocol"],
+        responses=_ERRORS,
+        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": _INFERENCE}}}},
+    )
+    async def infer(model: str, request: Request) -> Response:
+        """Outputs for prepared images, in JSON or with the binary tensor extension."""
+        here = known(model)
+        names = [spec.name for spec in here.outputs]
+        body, length = await request.body(), request.headers.get(protocol.JSON_LENGTH)
+        parsed = await asyncio.to_thread(protocol.parse_request, body, length, here.inputs[0], names)
+        answer, header = protocol.make_response(name, parsed, await timed(here.run(parsed.images)))
+        if header is None:
+            return Response(answer, media_type="application/json")
+        return Response(answer, media_type="application/octet-stream", headers={protocol.JSON_LENGTH: str(header)})
+
+    @app.post(
+        "/v1/predict",
+        tags=["images"],
+        responses=_ERRORS,
+        openapi_extra={"requestBody": {"required": True, "content": {"image/*": {"schema": _BYTES}}}},
+    )
+    async def predict(request: Request, top: int = 5) -> dict[str, Any]:
+        """The most probable classes of an image file, its bytes the body; and which tokens stayed on the slow path."""
+        here = backend()
+        body = await request.body()
+        classes = min(top, here.info.top_k or here.info.num_classes or top)
+        check_classes(here.info, classes)
+        prepared = await asyncio.to_thread(_prepared, body, here.info, limits.pixels)
+        outputs = await timed(here.run(prepared[None]))
+        (prediction,) = predictions_of(outputs, here.info, classes, [0.0], 0.0)
+        return {
+            "labels": [
+                {"name": label.name, "index": label.index, "probability": label.probability}
+                for label in prediction.labels
+            ],
+            "selections": _selections(outputs, here.info),
+        }
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> HTMLResponse:
+        return _page("index.html")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return _page("api.html")
+
+    for file, kind in PAGE_TYPES.items():
+        app.get(f"/{file}", include_in_schema=False)(_asset(file, kind))
+    return app
+
+
+class _Gate:
+    """Before any endpoint: who asks, how much they send, and how many do at once."""
+
+    def __init__(self, app: Any, limits: Limits, token: str | None) -> None:
+        self._app, self._limits = app, limits
+        self._token = f"Bearer {token}".encode() if token else None
+        self._admitted = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or scope["path"] in OPEN:
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        if self._token and not hmac.compare_digest(headers.get(b"authorization", b""), self._token):
+            refusal = JSONResponse({"error": "a bearer token is needed"}, 401, {"WWW-Authenticate": "Bearer"})
+            await refusal(scope, receive, send)
+            return
+        if self._admitted >= self._limits.admitted:
+            await JSONResponse({"error": "too many requests at once: try again"}, 429, {"Retry-After": "1"})(
+                scope, receive, send
+            )
+            return
+        self._admitted += 1
+        try:
+            await self._limited(scope, receive, send, headers.get(b"content-length", b"0"))
+        finally:
+            self._admitted -= 1
+
+    async def _limited(self, scope: Any, receive: Any, send: Any, length: bytes) -> None:
+        """Take the whole body, within the limit, and only then let the endpoint begin."""
+        refusal = JSONResponse({"error": f"the request is larger than {self._limits.body} bytes"}, 413)
+        if not length.isdigit() or int(length) > self._limits.body:
+            await refusal(scope, receive, send)
+            return
+        parts: list[bytes] = []
+        size, more = 0, True
+        while more:
+            message = await asyncio.wait_for(receive(), self._limits.seconds)
+            if message["type"] == "http.disconnect":
+                return
+            parts.append(message.get("body", b""))
+            size, more = size + len(parts[-1]), message.get("more_body", False)
+            if size > self._limits.body:
+                await refusal(scope, receive, send)
+                return
+        whole = iter([{"type": "http.request", "body": b"".join(parts), "more_body": False}])
+
+        async def received() -> Any:
+            return next(whole, None) or await receive()
+
+        await self._app(scope, received, send)
+
+
+def _prepared(body: bytes, info: ModelInfo, pixels: int) -> Array:
+    """The image as the engine takes it; its size is looked at before it is decoded."""
+    try:
+        with Image.open(io.BytesIO(body)) as image:
+            size = image.width * image.height
+    except Exception as error:  # decoders raise whatever comes to them of bytes that are no image
+        raise BadFileError("the body is not a readable image: its format is unknown") from error
+    if size > pixels:
+        raise BadFileError(f"the image has {size} pixels, expected {pixels} at most")
+    return prepare(open_image(body), info)
+
+
+def _selections(outputs: dict[str, Array], info: ModelInfo) -> list[dict[str, Any]]:
+    """For each selection the tokens of a side of its grid, and the positions on it that were kept."""
+    count = sum(name.startswith("selected_") for name in outputs)
+    found = [kept_on_grid(outputs, info, index) for index in range(count)]
+    return [{"side": side, "kept": sorted(positions[0].tolist())} for positions, side in found]
+
+
+def _facts(info: ModelInfo) -> dict[str, Any]:
+    return {
+        "model": info.model,
+        "precision": info.precision,
+        "image_size": info.image_size,
+        "input_format": info.input_format,
+        "keep_ratios": list(info.keep_ratios),
+        "mean": list(info.preprocessing.mean),
+        "std": list(info.preprocessing.std),
+        "classes": info.num_classes,
+    }
+
+
+def _status(error: EvodeployError) -> int:
+    if isinstance(error, _NoModelError):
+        return 404
+    return 400 if isinstance(error, (BadFileError, InputError, UsageError)) else 500
+
+
+def _page(name: str) -> HTMLResponse:
+    headers = {"Content-Security-Policy": PAGE_POLICY, "X-Content-Type-Options": "nosniff"}
+    return HTMLResponse((PAGE / name).read_text("utf-8"), headers=headers)
+
+
+def _asset(name: str, kind: str) -> Callable[[], Awaitable[Response]]:
+    async def asset() -> Response:
+        return Response((PAGE / name).read_bytes(), media_type=kind)
+
+    return asset
+
+
+_ERROR = {"content": {"application/json": {"schema": {"type": "object", "properties": {"error": {"type": "string"}}}}}}
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "The request is not one that the model takes", **_ERROR},
+    401: {"description": "A bearer token is needed", **_ERROR},
+    404: {"description": "There is no such model", **_ERROR},
+    413: {"description": "The request is too large", **_ERROR},
+    429: {"description": "Too many requests at once", **_ERROR},
+    504: {"description": "Not done in time", **_ERROR},
+}
+_BYTES = {"type": "string", "format": "binary"}
+_INFERENCE = {
+    "type": "object",
+    "required": ["inputs"],
+    "properties": {
+        "id": {"type": "string"},
+        "inputs": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["name", "shape", "datatype"],
+                "properties": {
+                    "name": {"type": "string"},
+                    "shape": {"type": "array", "items": {"type": "integer"}},
+                    "datatype": {"type": "string"},
+                    "data": {"type": "array"},
+                    "parameters": {"type": "object"},
+                },
+            },
+        },
+        "outputs": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["name"],
+                "properties": {"name": {"type": "string"}, "parameters": {"type": "object"}},
+            },
+        },
+        "parameters": {"type": "object"},
+    },
+}

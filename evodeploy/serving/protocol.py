@@ -1,0 +1,152 @@
+"""Tensors of the Open Inference Protocol v2 over HTTP, in JSON and with the binary extension.
+
+https://github.com/kserve/open-inference-protocol; the extension, which Triton's clients use by default, puts the
+tensors' bytes behind the JSON, whose length the header Inference-Header-Content-Length gives.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evodeploy.engines.base import Array
+from evodeploy.errors import InputError
+from evodeploy.specs import TensorSpec
+
+JSON_LENGTH = "inference-header-content-length"
+
+DATATYPES = {
+    "float32": "FP32", "float16": "FP16", "float64": "FP64", "uint8": "UINT8", "int8": "INT8", "int16": "INT16",
+    "uint16": "UINT16", "int32": "INT32", "uint32": "UINT32", "int64": "INT64", "uint64": "UINT64", "bool": "BOOL",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class InferenceRequest:
+    """The one input, and which outputs are wanted, each as binary or not; none named means all of them as `binary`."""
+
+    identity: str
+    images: Array
+    outputs: dict[str, bool]
+    binary: bool
+
+
+def tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
+    """A tensor as the protocol describes it: -1 is the dynamic batch."""
+    shape = [-1 if size is None else size for size in spec.shape]
+    return {"name": spec.name, "datatype": DATATYPES[spec.dtype], "shape": shape}
+
+
+def parse_request(body: bytes, json_length: str | None, spec: TensorSpec, outputs: Sequence[str]) -> InferenceRequest:
+    """Read a request for an engine that takes `spec` and gives `outputs`; raises InputError with what is wrong."""
+    header, rest = _split(body, json_length)
+    given = header.get("inputs")
+    if not isinstance(given, list) or len(given) != 1 or not isinstance(given[0], dict):
+        raise InputError(f"'inputs' must be a list of one tensor, '{spec.name}'")
+    images = _tensor(given[0], rest, spec)
+    wanted: dict[str, bool] = {}
+    binary = _parameters(header).get("binary_data_output") is True
+    asked = header.get("outputs")
+    if asked is not None and not isinstance(asked, list):
+        raise InputError("'outputs' must be a list")
+    for output in asked or []:
+        name = _text(output.get("name")) if isinstance(output, dict) else ""
+        if name not in outputs:
+            raise InputError(f"there is no output '{name}': expected some of {', '.join(outputs)}")
+        parameters = _parameters(output)
+        if "classification" in parameters:
+            raise InputError("the classification extension is not offered: ask for the logits, or POST /v1/predict")
+        wanted[name] = parameters.get("binary_data", binary) is True
+    return InferenceRequest(_text(header.get("id")), images, wanted, binary)
+
+
+def make_response(model: str, request: InferenceRequest, outputs: Mapping[str, Array]) -> tuple[bytes, int | None]:
+    """The body, and the length of its JSON where tensors follow in binary."""
+    described, tail = [], []
+    for name, binary in (request.outputs or dict.fromkeys(outputs, request.binary)).items():
+        value = outputs[name]
+        entry: dict[str, Any] = {"name": name, "datatype": DATATYPES[value.dtype.name], "shape": list(value.shape)}
+        if binary:
+            data = np.ascontiguousarray(value, value.dtype.newbyteorder("<")).tobytes()
+            entry["parameters"] = {"binary_data_size": len(data)}
+            tail.append(data)
+        else:
+            entry["data"] = value.ravel().tolist()
+        described.append(entry)
+    document: dict[str, Any] = {"model_name": model, "outputs": described}
+    if request.identity:
+        document["id"] = request.identity
+    head = json.dumps(document).encode()
+    return b"".join([head, *tail]), len(head) if tail else None
+
+
+def _split(body: bytes, json_length: str | None) -> tuple[dict[str, Any], bytes]:
+    length = len(body)
+    if json_length is not None:
+        if not json_length.isascii() or not json_length.isdecimal() or int(json_length) > len(body):
+            raise InputError(f"{JSON_LENGTH} is '{json_length[:20]}', expected a number of bytes of the body")
+        length = int(json_length)
+    try:
+        header = json.loads(body[:length])
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"the request is not JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise InputError(f"the request is a {type(header).__name__}, expected a JSON object")
+    return header, body[length:]
+
+
+def _tensor(tensor: dict[str, Any], rest: bytes, spec: TensorSpec) -> Array:
+    expected = tensor_metadata(spec)
+    if tensor.get("name") != spec.name or tensor.get("datatype") != expected["datatype"]:
+        raise InputError(
+            f"the input is '{_text(tensor.get('name'))}' {_text(tensor.get('datatype'))}, expected '{spec.name}' "
+            f"{expected['datatype']}"
+        )
+    shape = tensor.get("shape")
+    fits = (
+        isinstance(shape, list)
+        and len(shape) == len(spec.shape)
+        and all(type(size) is int and size > 0 for size in shape)
+        and all(size == wanted for size, wanted in zip(shape[1:], spec.shape[1:], strict=True))
+    )
+    if not fits:
+        raise InputError(f"input '{spec.name}' has the shape {str(shape)[:60]}, expected {expected['shape']}")
+    assert isinstance(shape, list)
+    count, size = math.prod(shape), _parameters(tensor).get("binary_data_size")
+    if size is None:
+        return _from_list(tensor.get("data"), count, spec).reshape(shape)
+    if size != len(rest) or size != count * np.dtype(spec.dtype).itemsize:
+        raise InputError(
+            f"input '{spec.name}' brings {len(rest)} bytes and says {str(size)[:20]}, expected "
+            f"{count * np.dtype(spec.dtype).itemsize} of them for the shape {shape}"
+        )
+    return np.frombuffer(rest, np.dtype(spec.dtype).newbyteorder("<")).astype(spec.dtype, copy=False).reshape(shape)
+
+
+def _from_list(data: Any, count: int, spec: TensorSpec) -> Array:
+    try:
+        values = np.asarray(data, np.float64).ravel()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the data of input '{spec.name}' are not numbers") from error
+    if values.size != count:
+        raise InputError(f"input '{spec.name}' has {values.size} numbers, expected {count} for its shape")
+    if np.dtype(spec.dtype).kind == "u" and not ((values >= 0) & (values <= 255) & (values == values.round())).all():
+        raise InputError(f"the data of input '{spec.name}' are not whole numbers from 0 to 255")
+    array: Array = values.astype(spec.dtype)
+    return array
+
+
+def _parameters(holder: dict[str, Any]) -> dict[str, Any]:
+    parameters = holder.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise InputError("'parameters' must be an object")
+    return parameters
+
+
+def _text(value: Any) -> str:
+    return value[:200] if isinstance(value, str) else ""

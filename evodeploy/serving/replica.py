@@ -1,0 +1,82 @@
+"""What a replica does: it holds an engine and runs requests together."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI
+from ray import serve
+from ray.util.metrics import Counter, Histogram
+
+from evodeploy.artefacts import open_artefact
+from evodeploy.engines.base import Array, run_all
+from evodeploy.errors import BadFileError
+from evodeploy.serving.app import create_app
+from evodeploy.serving.settings import Settings
+from evodeploy.specs import EngineOptions, ModelInfo
+
+
+class Replica:
+    """One engine behind Ray Serve's batching. For another artefact Ray starts new replicas and drains these."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._engine = open_artefact(settings.artefact, settings.engine, EngineOptions(threads=settings.threads))
+        if self._engine.info is None:
+            raise BadFileError(f"{settings.artefact} carries no evodeploy metadata")
+        self.info: ModelInfo = self._engine.info
+        self.inputs, self.outputs, self.engine = self._engine.inputs, self._engine.outputs, self._engine.name
+        self._together.set_max_batch_size(settings.max_batch)
+        self._together.set_batch_wait_timeout_s(settings.max_wait)
+        self._images = Counter("evodeploy_images", "Images computed.")
+        self._batch = Histogram("evodeploy_batch_images", "Images in a run.", boundaries=[1, 2, 4, 8, 16, 32, 64, 128])
+        self._seconds = Histogram(
+            "evodeploy_run_seconds", "Seconds of a run.", boundaries=[0.001 * 2**power for power in range(15)]
+        )
+
+    async def run(self, images: Array) -> dict[str, Array]:
+        """See app.Backend."""
+        outputs: dict[str, Array] = await self._together(images)
+        return outputs
+
+    @serve.batch(max_batch_size=1, batch_wait_timeout_s=0.0)  # type: ignore[untyped-decorator]
+    async def _together(self, requests: list[Array]) -> list[dict[str, Array]]:
+        images = np.concatenate(requests)
+        began = time.perf_counter()
+        outputs = await asyncio.to_thread(run_all, self._engine, images)
+        self._seconds.observe(time.perf_counter() - began)
+        self._batch.observe(len(images))
+        self._images.inc(len(images))
+        ends = np.cumsum([len(request) for request in requests])[:-1]
+        parts = {name: np.split(value, ends) for name, value in outputs.items()}
+        return [{name: split[i] for name, split in parts.items()} for i in range(len(requests))]
+
+
+def deployment(settings: Settings) -> serve.Application:
+    """`settings` as an application of Ray Serve."""
+    name, limits, token = settings.name, settings.limits, settings.token
+
+    def build() -> FastAPI:
+        return create_app(lambda: serve.get_replica_context().servable_object, name, limits, token)
+
+    grows = settings.max_replicas is not None
+    options: dict[str, Any] = {
+        "name": "evodeploy",
+        "ray_actor_options": {"num_cpus": 1, "num_gpus": settings.gpus},
+        "max_ongoing_requests": limits.admitted + 32,  # beyond what is admitted a replica answers that it is full
+        "graceful_shutdown_timeout_s": limits.seconds,
+        "health_check_period_s": 5,
+    }
+    if grows:
+        options["autoscaling_config"] = {
+            "min_replicas": settings.replicas,
+            "max_replicas": settings.max_replicas,
+            "target_ongoing_requests": settings.max_batch,
+        }
+    else:
+        options["num_replicas"] = settings.replicas
+    replica: Any = serve.deployment(serve.ingress(build)(Replica))
+    application: serve.Application = replica.options(**options).bind(settings)
+    return application

@@ -1,0 +1,59 @@
+"""What a service is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from evodeploy.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request may cost: bytes of its body, pixels of its image, seconds; how many a replica admits at once."""
+
+    body: int = 16 << 20
+    pixels: int = 50_000_000
+    seconds: float = 30.0
+    admitted: int = 64
+
+    def __post_init__(self) -> None:
+        """Refuse what serves nobody: raises UsageError."""
+        for name in ("body", "pixels", "seconds", "admitted"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"the limit of {name} is {getattr(self, name)}, expected more than 0")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A service of `artefact` (an absolute path), called `name` in its addresses.
+
+    `replicas` may grow to `max_replicas` under load. Up to `max_batch` requests are run together, none waits longer for
+    others than `max_wait` seconds. With a `token` every request but for health must carry it.
+    """
+
+    artefact: Path
+    name: str
+    engine: str | None = None
+    threads: int | None = None
+    replicas: int = 1
+    max_replicas: int | None = None
+    max_batch: int = 16
+    max_wait: float = 0.005
+    host: str = "127.0.0.1"
+    port: int = 8000
+    metrics_port: int = 8099
+    gpus: float = 0.0
+    limits: Limits = field(default_factory=Limits)
+    token: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be: raises UsageError."""
+        if self.replicas < 1 or (self.max_replicas is not None and self.max_replicas < self.replicas):
+            raise UsageError(
+                f"{self.replicas} replicas that may become {self.max_replicas}: expected 1 or more, growing"
+            )
+        if self.max_batch < 1 or self.max_wait < 0:
+            raise UsageError(
+                f"max_batch is {self.max_batch} and max_wait {self.max_wait}, expected 1 or more, 0 or more"
+            )

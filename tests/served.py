@@ -1,0 +1,30 @@
+"""What the tests of serving share: an engine in this process behind the service's endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+
+from evodeploy.engines.base import run_all
+
+
+class Direct:
+    """Computes in this process, without batching; waits at `gate` before each run."""
+
+    def __init__(self, engine):
+        self._engine = engine
+        self.info, self.inputs, self.outputs, self.engine = engine.info, engine.inputs, engine.outputs, engine.name
+        self.gate = threading.Event()
+        self.gate.set()
+
+    async def run(self, images):
+        while not self.gate.is_set():
+            await asyncio.sleep(0.01)
+        return await asyncio.to_thread(run_all, self._engine, images)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,176 @@
+"""The endpoints on a real engine, without Ray."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import io
+
+import numpy as np
+import pytest
+import schemathesis
+import tritonclient.http
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from PIL import Image
+from schemathesis.specs.openapi import checks as openapi_checks
+
+import evodeploy
+
+CHECKS = [
+    schemathesis.checks.not_a_server_error,
+    openapi_checks.status_code_conformance,
+    openapi_checks.response_schema_conformance,
+]
+GENERATOR = np.random.default_rng(8)
+
+
+def picture(kind="PNG", size=(90, 70)):
+    file = io.BytesIO()
+    Image.fromarray(GENERATOR.integers(0, 256, (*size[::-1], 3), np.uint8)).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.fixture
+def client(app):
+    with TestClient(app(), raise_server_exceptions=False) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_an_image_gets_what_a_predictor_says_of_it(client, small_onnx, kind):
+    data = picture(kind)
+    answer = client.post("/v1/predict?top=3", content=data)
+    assert answer.status_code == 200
+    with evodeploy.load(small_onnx, "onnxruntime") as predictor:
+        expected = predictor.predict(data, top=3)
+    assert [label["index"] for label in answer.json()["labels"]] == [label.index for label in expected.labels]
+    assert [label["probability"] for label in answer.json()["labels"]] == pytest.approx(
+        [label.probability for label in expected.labels]
+    )
+    selections = answer.json()["selections"]
+    assert [each["kept"] for each in selections] == [sorted(kept) for kept in expected.kept]
+    assert [each["side"] for each in selections] == [8, 8]
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "message"),
+    [
+        ("/v1/predict", b"", "not a readable image"),
+        ("/v1/predict", b"no image", "not a readable image"),
+        ("/v1/predict", picture()[:200], "not a readable image"),
+        ("/v1/predict?top=0", picture(), "top is 0, expected 1 or more"),
+        ("/v2/models/small/infer", b"{", "not JSON"),
+    ],
+)
+def test_what_is_wrong_with_a_request_is_said(client, path, content, message):
+    answer = client.post(path, content=content)
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]
+
+
+def test_more_classes_than_there_are_gives_all(client):
+    assert len(client.post("/v1/predict?top=999", content=picture()).json()["labels"]) == 10
+
+
+def test_tritons_client_is_an_ordinary_client(app, listening, engine):
+    images = GENERATOR.standard_normal((3, 3, 64, 64), dtype=np.float32)
+    expected = engine.run(images)
+    with tritonclient.http.InferenceServerClient(listening(app())) as triton:
+        assert triton.is_server_live()
+        assert triton.is_server_ready()
+        assert triton.is_model_ready("small")
+        assert triton.get_server_metadata()["extensions"] == ["binary_tensor_data"]
+        assert triton.get_model_metadata("small")["inputs"][0]["shape"] == [-1, 3, 64, 64]
+        for binary in (True, False):
+            given = tritonclient.http.InferInput("images", images.shape, "FP32")
+            given.set_data_from_numpy(images, binary_data=binary)
+            everything = triton.infer("small", [given], request_id="7")
+            assert everything.get_response()["id"] == "7"
+            for name, value in expected.items():
+                np.testing.assert_array_equal(everything.as_numpy(name), value)
+            wanted = [tritonclient.http.InferRequestedOutput("selected_1", binary_data=binary)]
+            one = triton.infer("small", [given], outputs=wanted)
+            np.testing.assert_array_equal(one.as_numpy("selected_1"), expected["selected_1"])
+            assert one.as_numpy("logits") is None
+        with pytest.raises(tritonclient.utils.InferenceServerException, match="there is no model 'other' here"):
+            triton.get_model_metadata("other")
+
+
+def test_a_body_beyond_the_limit_is_refused_whether_or_not_it_says_so(app):
+    with TestClient(app(body=1000)) as client:
+        assert client.post("/v1/predict", content=b"x" * 1001).status_code == 413
+        parts = (b"x" * 100 for _ in range(11))  # chunked: without a length
+        assert client.post("/v1/predict", content=parts).status_code == 413
+        assert client.post("/v1/predict", content=b"x" * 1000).status_code == 400
+        assert client.post("/v1/predict", content=b"", headers={"content-length": "-1"}).status_code == 413
+
+
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(app):
+    bomb = io.BytesIO()
+    Image.new("1", (5000, 5000)).save(bomb, "PNG")
+    with TestClient(app(pixels=1_000_000)) as client:
+        answer = client.post("/v1/predict", content=bomb.getvalue())
+    assert answer.status_code == 400
+    assert "has 25000000 pixels, expected 1000000 at most" in answer.json()["error"]
+
+
+def test_more_requests_than_are_admitted_get_429_and_may_come_again(app, backend, listening):
+    import httpx
+
+    address = f"http://{listening(app(admitted=2))}"
+    backend.gate.clear()
+    with httpx.Client(timeout=20) as client, concurrent.futures.ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(client.post, f"{address}/v1/predict", content=picture()) for _ in range(2)]
+        while (refused := client.post(f"{address}/v1/predict", content=b"")).status_code != 429:
+            pass
+        assert refused.headers["retry-after"] == "1"
+        assert client.get(f"{address}/v2/health/ready").status_code == 200
+        backend.gate.set()
+        assert [each.result().status_code for each in waiting] == [200, 200]
+        assert client.post(f"{address}/v1/predict", content=picture()).status_code == 200
+
+
+def test_what_takes_too_long_gets_504(app, backend):
+    backend.gate.clear()
+    with TestClient(app(seconds=0.05)) as client:
+        assert client.post("/v1/predict", content=picture()).status_code == 504
+
+
+def test_a_token_is_asked_for_everywhere_but_at_health_and_page(app):
+    with TestClient(app(token="secret")) as client:
+        for path in ("/v2", "/v2/models/small"):
+            assert client.get(path).status_code == 401
+            assert client.get(path, headers={"Authorization": "Bearer guess"}).status_code == 401
+            assert client.get(path, headers={"Authorization": "Bearer secret"}).status_code == 200
+        assert client.post("/v1/predict", content=picture()).headers["www-authenticate"] == "Bearer"
+        for path in ("/", "/docs", "/page.js", "/page.css", "/api.js", "/v2/health/live", "/v2/health/ready"):
+            assert client.get(path).status_code == 200
+
+
+def test_the_page_needs_nothing_from_elsewhere(client):
+    page = client.get("/")
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    for path in ("/", "/docs", "/page.js", "/page.css", "/api.js"):
+        text = client.get(path).text
+        assert "http://" not in text
+        assert "https://" not in text
+
+
+def test_no_path_of_a_request_is_opened(client):
+    for path in ("/page/../settings.py", "/..%2fsettings.py", "/v2/models/..%2f..%2fetc%2fpasswd"):
+        assert client.get(path).status_code == 404
+
+
+def test_fuzzed_requests_get_answers_that_the_document_describes(app):
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app())
+    operations = [found.ok() for found in schema.get_all_operations()]
+    assert len(operations) == 7
+    for operation in operations:
+
+        @given(case=operation.as_strategy())
+        @settings(max_examples=60, deadline=None, database=None, derandomize=True, suppress_health_check=HealthCheck)
+        def answered(case):
+            response = case.call()
+            case.validate_response(response, checks=CHECKS)
+
+        answered()
