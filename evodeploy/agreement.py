@@ -30,8 +30,8 @@ class Tolerance:
 
 
 # Scores are softmax outputs, so their relative error is the absolute error of their logits: about 32 units of rounding.
-# INT8's steps depend on the images of its calibration, so its tolerance is from what was seen: on the sample logits move
-# by up to 0.07 and tokens change sides up to 0.04 from the threshold. A network with large outliers may well fail.
+# INT8's steps depend on the images of its calibration, so its tolerance is from what was seen: on the sample logits
+# move by up to 0.07 and tokens change sides up to 0.04 from the threshold. A network with large outliers may well fail.
 TOLERANCES: dict[Precision, Tolerance] = {
     "fp32": Tolerance(1e-4, 1e-4),
     "fp16": Tolerance(1e-2, 1.6e-2),
