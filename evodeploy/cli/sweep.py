@@ -37,7 +37,7 @@ def sweep(
     engines: Annotated[str | None, typer.Option(help="Default: those installed that run ONNX files on a CPU.")] = None,
     images: Annotated[Path | None, typer.Option(help="Images to calibrate INT8 on; those of --data without.")] = None,
     batch: Annotated[int, typer.Option(help="Images run at a time.", min=1)] = 8,
-    seconds: Annotated[float, typer.Option(help="Measured time for each candidate, at most.", min=0.1)] = 3.0,
+    seconds: Annotated[float, typer.Option(help="Measured time for each candidate, at most.", min=0.1)] = 6.0,
     budget: Annotated[float | None, typer.Option(help="Minutes after which nothing new is begun.", min=0)] = None,
     target_latency: Annotated[
         float | None, typer.Option(help="Milliseconds that a batch may take: choose the most accurate.", min=0)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evodeploy.bench.intervals import Interval, median_interval
 from evodeploy.bench.measure import Budget, measured, wall_clock
@@ -27,6 +30,9 @@ from evodeploy.sweep.space import Candidate
 
 SCHEMA = 1
 GROUP = 6  # candidates timed in turn, beside the reference: so many engines fit into memory
+# An engine opened anew may be a tenth faster or slower for as long as it lives, whatever its rounds say: so each is
+# opened and timed so many times, in other company, and its interval spans them all.
+SITTINGS = 3
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,8 @@ class SweepRequest:
     """What to try on `checkpoint`; everything is written below `folder`.
 
     `data` and `labels` are as for an evaluation, of `limit` images; `images` calibrate INT8, those of `data` without.
-    `batch` images are timed at a time, each group of candidates for `seconds` a candidate. After `budget` seconds
-    nothing new is begun.
+    `batch` images are timed at a time, each candidate for `seconds` in all. After `budget` seconds nothing new is
+    begun.
     """
 
     checkpoint: Path
@@ -58,9 +64,9 @@ class _State:
     path: Path
     task: dict[str, Any]
     accuracies: dict[str, list[float]] = dataclasses.field(default_factory=dict)
-    speeds: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    speeds: dict[str, list[list[float]]] = dataclasses.field(default_factory=dict)  # of each sitting
     failures: dict[str, str] = dataclasses.field(default_factory=dict)
-    reference: float | None = None  # seconds of a batch of the reference
+    reference: list[float] = dataclasses.field(default_factory=list)  # seconds of its batch, in each group
 
     def read(self) -> None:
         if not self.path.exists():
@@ -116,14 +122,18 @@ def sweep(request: SweepRequest, tell: Callable[[str], None]) -> tuple[list[Poin
     if not ready:
         raise UsageError(f"nothing could be tried: {next(iter(state.failures.values()), 'the budget is too small')}")
     _time_all(ready, models, request, state, in_time, tell)
-    points = [_point(each, state, request) for each in ready if str(each) in state.speeds]
+    points = [_point(each, state, request) for each in ready if _timed(each, state)]
     left_out = dict(state.failures)
     left_out |= {str(each): "the budget was spent" for each in request.candidates if _unknown(each, state)}
     return points, left_out
 
 
 def _unknown(candidate: Candidate, state: _State) -> bool:
-    return str(candidate) not in state.speeds and str(candidate) not in state.failures
+    return not _timed(candidate, state) and str(candidate) not in state.failures
+
+
+def _timed(candidate: Candidate, state: _State) -> bool:
+    return len(state.speeds.get(str(candidate), ())) == SITTINGS
 
 
 def _task(request: SweepRequest) -> dict[str, Any]:
@@ -190,36 +200,42 @@ def _time_all(
     tell: Callable[[str], None],
 ) -> None:
     reference = candidates[0]
-    waiting = [each for each in candidates if str(each) not in state.speeds and each != reference]
-    for number in range(0, len(waiting) or 1, GROUP):
-        group = waiting[number : number + GROUP]
-        if not (group or str(reference) not in state.speeds) or not (in_time() or state.reference is None):
-            return
-        tell(f"timing {len(group)} candidates beside {reference}")
-        with ExitStack() as stack:
-            clocks = []
-            for each in (reference, *group):
-                engine = stack.enter_context(
-                    open_engine(folder / each.file, each.engine, each.options(request.threads))
-                )
-                assert engine.info is not None  # exported above
-                images = as_input(random_pictures(engine.info, request.batch), engine.info)
-                clocks.append(wall_clock(engine.run, images))
-            timings = measured(clocks, Budget(request.seconds, min_seconds=min(1.0, request.seconds))).timings
-        yardstick = np.array(timings[0].samples)
-        if state.reference is None:
-            state.reference = float(np.median(yardstick))
-            state.speeds[str(reference)] = [1.0, 1.0, 1.0]
-        for each, timing in zip(group, timings[1:], strict=True):
-            ratio = median_interval((yardstick / np.array(timing.samples)).tolist())  # round by round
-            state.speeds[str(each)] = [ratio.value, ratio.low, ratio.high]
-        state.write()
+    for sitting in range(SITTINGS):
+        waiting = [each for each in candidates[1:] if len(state.speeds.get(str(each), ())) == sitting]
+        random.Random(sitting).shuffle(waiting)
+        alone = not state.reference and not waiting
+        for start in range(0, 1 if alone else len(waiting), GROUP):
+            if not in_time() and state.reference:
+                return
+            group = waiting[start : start + GROUP]
+            tell(f"timing {len(group)} candidates beside {reference}, sitting {sitting + 1} of {SITTINGS}")
+            first, *others = _timed_in_turn((reference, *group), folder, request)
+            state.reference.append(float(np.median(first)))
+            for each, samples in zip(group, others, strict=True):
+                ratio = median_interval((first / samples).tolist())  # round by round
+                state.speeds.setdefault(str(each), []).append([ratio.value, ratio.low, ratio.high])
+            state.write()
+    state.speeds[str(reference)] = [[1.0, 1.0, 1.0]] * SITTINGS
+
+
+def _timed_in_turn(candidates: Sequence[Candidate], folder: Path, request: SweepRequest) -> list[NDArray[np.float64]]:
+    """Seconds of each candidate's runs, round by round, its engine opened for this."""
+    with ExitStack() as stack:
+        clocks = []
+        for each in candidates:
+            engine = stack.enter_context(open_engine(folder / each.file, each.engine, each.options(request.threads)))
+            assert engine.info is not None  # exported above
+            images = as_input(random_pictures(engine.info, request.batch), engine.info)
+            clocks.append(wall_clock(engine.run, images))
+        seconds = request.seconds / SITTINGS
+        timings = measured(clocks, Budget(seconds, min_seconds=min(1.0, seconds))).timings
+        return [np.array(timing.samples) for timing in timings]
 
 
 def _point(candidate: Candidate, state: _State, request: SweepRequest) -> Point:
-    assert state.reference is not None  # timed
-    speed = Interval(*state.speeds[str(candidate)])
-    seconds = state.reference / speed.value
+    values, lows, highs = zip(*state.speeds[str(candidate)], strict=True)
+    speed = Interval(median(values), min(lows), max(highs))
+    seconds = median(state.reference) / speed.value
     known = state.accuracies.get(str(candidate))
     accuracy = Accuracy(*known) if known is not None else None
     return Point(candidate, f"models/{candidate.file}", speed, request.batch / seconds, seconds, accuracy)

@@ -56,6 +56,7 @@ def test_a_sweep_from_a_checkpoint_to_a_choice(cli, here, small_checkpoint):
     assert "exporting keep-0.5.fp32.onnx" not in err
     assert err.count("evaluating") == 5
     assert "timing 5 candidates beside" in err
+    assert "sitting 3 of 3" in err
     assert out.count("●") >= 1
     state = (here / "out" / "state.json").read_text()
     assert cli(*arguments, "--keep", "1.0,0.5")[0] == 2  # another reference
