@@ -14,6 +14,7 @@ from ray.util.metrics import Counter, Histogram
 from evodeploy.artefacts import open_artefact
 from evodeploy.engines.base import Array, run_all
 from evodeploy.errors import BadFileError
+from evodeploy.preprocess import as_input, random_pictures
 from evodeploy.serving.app import create_app
 from evodeploy.serving.settings import Settings
 from evodeploy.specs import EngineOptions, ModelInfo
@@ -30,6 +31,9 @@ class Replica:
         self.inputs, self.outputs, self.engine = self._engine.inputs, self._engine.outputs, self._engine.name
         self._together.set_max_batch_size(settings.max_batch)
         self._together.set_batch_wait_timeout_s(settings.max_wait)
+        for size in range(1, settings.max_batch + 1):  # what a runtime sets up for a batch size, before requests wait
+            if size in self._engine.batch:
+                self._engine.run(as_input(random_pictures(self.info, size), self.info))
         self._images = Counter("evodeploy_images", "Images computed.")
         self._batch = Histogram("evodeploy_batch_images", "Images in a run.", boundaries=[1, 2, 4, 8, 16, 32, 64, 128])
         self._seconds = Histogram(
