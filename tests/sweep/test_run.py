@@ -64,6 +64,7 @@ def test_a_sweep_from_a_checkpoint_to_a_choice(cli, here, small_checkpoint):
     assert (here / "out" / "state.json").read_text() == state
 
 
+@pytest.mark.slow
 def test_throughput_alone(cli, here, small_checkpoint):
     code, out, err = cli("sweep", small_checkpoint, "-o", "fast", *OPTIONS, "--keep", "1.0,0.5", "--precision", "fp32")
     assert code == 0, err
@@ -93,6 +94,7 @@ def test_a_spent_budget_tells_what_is_left(cli, here, small_checkpoint):
     assert "the budget is too small" in err
 
 
+@pytest.mark.slow
 def test_what_fails_is_left_out_and_the_others_go_on(cli, here, small_checkpoint):
     arguments = ("sweep", small_checkpoint, "-o", "out", *OPTIONS, "--precision", "fp32", "--keep", "1.0,0.01")
     code, out, err = cli(*arguments, "--json")
