@@ -17,12 +17,13 @@ from evodeploy import __version__
 from evodeploy.engines.base import Array
 from evodeploy.errors import BadFileError, EvodeployError, InputError, UsageError
 from evodeploy.inference.answers import check_classes, predictions_of
-from evodeploy.preprocess import open_image, prepare
+from evodeploy.preprocess import prepare
 from evodeploy.selections import told
 from evodeploy.serving import protocol
 from evodeploy.serving.settings import Limits
 from evodeploy.specs import ModelInfo, TensorSpec
 
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")  # others may start programs, as EPS does Ghostscript
 PAGE = files("evodeploy.serving") / "page"
 PAGE_TYPES = {"page.js": "text/javascript", "page.css": "text/css", "api.js": "text/javascript"}
 PAGE_POLICY = "default-src 'self'; img-src 'self' blob: data:; style-src 'self'; frame-ancestors 'none'"
@@ -60,7 +61,7 @@ def create_app(backend: Callable[[], Backend], name: str, limits: Limits, token:
     async def refused(request: Request, error: EvodeployError) -> JSONResponse:
         return JSONResponse({"error": str(error)}, _status(error))
 
-    @app.exception_handler(TimeoutError)
+    @app.exception_handler(asyncio.TimeoutError)  # not the built-in one before Python 3.11
     async def late(request: Request, error: TimeoutError) -> JSONResponse:
         return JSONResponse({"error": f"not done within {limits.seconds:g} s"}, 504)
 
@@ -194,35 +195,50 @@ class _Gate:
         if not length.isdigit() or int(length) > self._limits.body:
             await refusal(scope, receive, send)
             return
-        parts: list[bytes] = []
-        size, more = 0, True
-        while more:
-            message = await asyncio.wait_for(receive(), self._limits.seconds)
-            if message["type"] == "http.disconnect":
-                return
-            parts.append(message.get("body", b""))
-            size, more = size + len(parts[-1]), message.get("more_body", False)
-            if size > self._limits.body:
-                await refusal(scope, receive, send)
-                return
-        whole = iter([{"type": "http.request", "body": b"".join(parts), "more_body": False}])
+        try:
+            body = await asyncio.wait_for(self._body(receive), self._limits.seconds)
+        except asyncio.TimeoutError:
+            late = JSONResponse({"error": f"the request did not arrive within {self._limits.seconds:g} s"}, 504)
+            await late(scope, receive, send)
+            return
+        if body is None:
+            return
+        if len(body) > self._limits.body:
+            await refusal(scope, receive, send)
+            return
+        whole = iter([{"type": "http.request", "body": body, "more_body": False}])
 
         async def received() -> Any:
             return next(whole, None) or await receive()
 
         await self._app(scope, received, send)
 
+    async def _body(self, receive: Any) -> bytes | None:
+        """All of it, or a little more than the limit where it is larger; None where the client left."""
+        parts: list[bytes] = []
+        size, more = 0, True
+        while more and size <= self._limits.body:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            parts.append(message.get("body", b""))
+            size, more = size + len(parts[-1]), message.get("more_body", False)
+        return b"".join(parts)
+
 
 def _prepared(body: bytes, info: ModelInfo, pixels: int) -> Array:
     """The image as the engine takes it; its size is looked at before it is decoded."""
     try:
-        with Image.open(io.BytesIO(body)) as image:
+        with Image.open(io.BytesIO(body), formats=FORMATS) as image:
             size = image.width * image.height
+            if size > pixels:
+                raise BadFileError(f"the image has {size} pixels, expected {pixels} at most")
+            image.load()
+    except BadFileError:
+        raise
     except Exception as error:  # decoders raise whatever comes to them of bytes that are no image
-        raise BadFileError("the body is not a readable image: its format is unknown") from error
-    if size > pixels:
-        raise BadFileError(f"the image has {size} pixels, expected {pixels} at most")
-    return prepare(open_image(body), info)
+        raise BadFileError(f"the body is not a readable image of {', '.join(FORMATS)}") from error
+    return prepare(image, info)
 
 
 def _selections(outputs: dict[str, Array], info: ModelInfo) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ class Replica:
     """One engine behind Ray Serve's batching. For another artefact Ray starts new replicas and drains these."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._engine = open_artefact(settings.artefact, settings.engine, EngineOptions(threads=settings.threads))
         if self._engine.info is None:
             raise BadFileError(f"{settings.artefact} carries no evodeploy metadata")
@@ -39,6 +40,10 @@ class Replica:
         self._seconds = Histogram(
             "evodeploy_run_seconds", "Seconds of a run.", boundaries=[0.001 * 2**power for power in range(15)]
         )
+
+    def current_settings(self) -> Settings:
+        """What this replica was started with, for an update to compare with."""
+        return self._settings
 
     async def run(self, images: Array) -> dict[str, Array]:
         """See app.Backend."""

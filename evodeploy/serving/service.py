@@ -14,6 +14,7 @@ from evodeploy.errors import MissingExtraError, RuntimeFailedError, UsageError, 
 from evodeploy.serving.settings import Settings
 
 APPLICATION = "evodeploy"
+KEPT = ("name", "host", "port", "metrics_port", "token", "limits")
 STORE = 80 << 20  # bytes of Ray's object store: Ray's least, since requests do not go through it
 
 
@@ -40,7 +41,8 @@ def running(settings: Settings, tell: Callable[[str], None]) -> Iterator[None]:
 def update(settings: Settings) -> None:
     """Let the service that runs on this machine or cluster serve `settings.artefact` instead, without a lost request.
 
-    Raises UsageError where none runs, or where it has another name or other inputs or outputs than the artefact.
+    Raises UsageError where none runs, or where it was started with other of the `KEPT` settings: dropping a token or a
+    limit, or changing an address, is no matter of an artefact.
     """
     none = "no service runs here: start one with `evodeploy serve`"
     os.environ.setdefault("RAY_ADDRESS", "auto")
@@ -53,6 +55,12 @@ def update(settings: Settings) -> None:
     try:
         if APPLICATION not in serve.status().applications:
             raise UsageError(none)
+        before: Settings = serve.get_app_handle(APPLICATION).current_settings.remote().result(timeout_s=30)
+        other = [name for name in KEPT if getattr(before, name) != getattr(settings, name)]
+        if other:
+            raise UsageError(
+                f"the service was started with another {' and '.join(other)}: give the options that it was started with"
+            )
         _deploy(settings)
     finally:
         _disconnect()
@@ -79,6 +87,7 @@ def _connected(settings: Settings) -> Any:
             "num_cpus": most + 1,  # places for replicas; how many threads each computes with is its own
             "object_store_memory": STORE,
             "include_dashboard": False,
+            "_node_ip_address": "127.0.0.1",  # else Ray's own ports are open to the network
             "_metrics_export_port": settings.metrics_port,
         }
     try:

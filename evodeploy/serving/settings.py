@@ -45,7 +45,7 @@ class Settings:
     metrics_port: int = 8099
     gpus: float = 0.0
     limits: Limits = field(default_factory=Limits)
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be: raises UsageError."""

@@ -130,6 +130,24 @@ def test_more_requests_than_are_admitted_get_429_and_may_come_again(app, backend
         assert client.post(f"{address}/v1/predict", content=picture()).status_code == 200
 
 
+def test_a_body_that_dribbles_in_gets_504(app, listening):
+    import socket
+
+    host, port = listening(app(seconds=0.3)).split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as client:
+        client.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nx")
+        assert client.recv(100).startswith(b"HTTP/1.1 504")
+
+
+def test_formats_that_start_programs_are_not_decoded(client, monkeypatch):
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: pytest.fail("Ghostscript was started"))
+    eps = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(eps, "EPS")
+    assert client.post("/v1/predict", content=eps.getvalue()).status_code == 400
+
+
 def test_what_takes_too_long_gets_504(app, backend):
     backend.gate.clear()
     with TestClient(app(seconds=0.05)) as client:

@@ -99,6 +99,12 @@ def test_from_start_to_stop_no_request_is_lost(service, small_onnx, tmp_path):
 
     other = tmp_path / "other.onnx"
     write_onnx(onnx_from_model(random_model(SMALL, seed=21), tokens=True), other)
+    dropping = {**os.environ, "EVODEPLOY_TOKEN": "other"}
+    command = [sys.executable, "-m", "evodeploy", "serve", str(other), "--port", address.split(":")[1], "--update"]
+    refused = subprocess.run([*command, "--metrics-port", str(metrics)], env=dropping, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "was started with another token: give the options" in refused.stderr
+
     with Load(address) as load:
         update = serve(other, "--replicas", 2, "--port", address.split(":")[1], "--metrics-port", metrics, "--update")
         out, err = update.communicate(timeout=120)
