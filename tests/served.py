@@ -15,10 +15,12 @@ class Direct:
     def __init__(self, engine):
         self._engine = engine
         self.info, self.inputs, self.outputs, self.engine = engine.info, engine.inputs, engine.outputs, engine.name
+        self.arrived = 0
         self.gate = threading.Event()
         self.gate.set()
 
     async def run(self, images):
+        self.arrived += 1
         while not self.gate.is_set():
             await asyncio.sleep(0.01)
         return await asyncio.to_thread(run_all, self._engine, images)

@@ -46,6 +46,7 @@ def listening():
             stack.callback(thread.join)
             stack.callback(setattr, server, "should_exit", True)
             while not server.started:
+                assert thread.is_alive(), "the server does not start"
                 time.sleep(0.01)
             return f"127.0.0.1:{server.config.port}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import io
+import time
 
 import numpy as np
 import pytest
@@ -121,8 +122,10 @@ def test_more_requests_than_are_admitted_get_429_and_may_come_again(app, backend
     backend.gate.clear()
     with httpx.Client(timeout=20) as client, concurrent.futures.ThreadPoolExecutor(2) as pool:
         waiting = [pool.submit(client.post, f"{address}/v1/predict", content=picture()) for _ in range(2)]
-        while (refused := client.post(f"{address}/v1/predict", content=b"")).status_code != 429:
-            pass
+        while backend.arrived < 2:
+            time.sleep(0.01)
+        refused = client.post(f"{address}/v1/predict", content=b"")
+        assert refused.status_code == 429
         assert refused.headers["retry-after"] == "1"
         assert client.get(f"{address}/v2/health/ready").status_code == 200
         backend.gate.set()
