@@ -32,6 +32,7 @@ class OpenVinoEngine(Engine):
         properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
         if options.threads:
             properties["INFERENCE_NUM_THREADS"] = options.threads
+            properties["ENABLE_CPU_PINNING"] = False  # or two processes with a thread each share the first core
         try:
             model = ov.Core().read_model(path)
             compiled = ov.Core().compile_model(model, "CPU", properties)

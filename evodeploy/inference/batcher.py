@@ -41,7 +41,7 @@ class Batcher(Generic[T, P, R]):
         self._thread.start()
 
     def submit(self, item: T) -> Future[R]:
-        """The future result of `item`, which can be cancelled until it is being prepared.
+        """The future result of `item`, which can be cancelled until its batch is run.
 
         Raises UsageError after `close`.
         """
@@ -63,12 +63,13 @@ class Batcher(Generic[T, P, R]):
         self._thread.join()
 
     def _admit(self, item: T, future: Future[R]) -> None:
-        if not future.set_running_or_notify_cancel():
+        if future.cancelled():
             return
         try:
             self._waiting.put((self._prepare(item), future))
         except Exception as error:
-            future.set_exception(_light(error))
+            if future.set_running_or_notify_cancel():
+                future.set_exception(_light(error))
 
     def _serve(self) -> None:
         ended = False
@@ -93,7 +94,10 @@ class Batcher(Generic[T, P, R]):
             batch.append(entry)
         return batch, False
 
-    def _run(self, batch: list[tuple[P, Future[R]]]) -> None:
+    def _run(self, gathered: list[tuple[P, Future[R]]]) -> None:
+        batch = [(item, future) for item, future in gathered if future.set_running_or_notify_cancel()]
+        if not batch:
+            return
         try:
             results = self._compute([item for item, _ in batch])
         except Exception as error:

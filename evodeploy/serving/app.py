@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import io
+import math
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Any, Protocol
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from PIL import Image
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 
 from evodeploy import __version__
 from evodeploy.engines.base import Array
-from evodeploy.errors import BadFileError, EvodeployError, InputError, UsageError
+from evodeploy.errors import BadFileError, EvodeployError, InputError, RuntimeFailedError, UsageError
 from evodeploy.inference.answers import check_classes, predictions_of
 from evodeploy.preprocess import prepare
 from evodeploy.selections import told
 from evodeploy.serving import protocol
+from evodeploy.serving.gate import Gate
 from evodeploy.serving.settings import Limits
 from evodeploy.specs import ModelInfo, TensorSpec
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")  # others may start programs, as EPS does Ghostscript
+PROTOCOL = "Open Inference Protocol"
 PAGE = files("evodeploy.serving") / "page"
 PAGE_TYPES = {"page.js": "text/javascript", "page.css": "text/css", "api.js": "text/javascript"}
 PAGE_POLICY = "default-src 'self'; img-src 'self' blob: data:; style-src 'self'; frame-ancestors 'none'"
-OPEN = {"/v2/health/live", "/v2/health/ready", "/", "/docs", "/openapi.json", *(f"/{name}" for name in PAGE_TYPES)}
+OPEN = frozenset(
+    ["/v2/health/live", "/v2/health/ready", "/", "/docs", "/openapi.json", *(f"/{name}" for name in PAGE_TYPES)]
+)
 
 
 class _NoModelError(UsageError):
-    """The path names another model."""
+    """The path names another model or version."""
 
 
 class Backend(Protocol):
@@ -55,11 +62,20 @@ def create_app(backend: Callable[[], Backend], name: str, limits: Limits, token:
         title=f"evodeploy: {name}", version=__version__, docs_url=None, redoc_url=None,
         description="Images to classes, and tensors by the Open Inference Protocol v2.",
     )  # fmt: skip
-    app.add_middleware(_Gate, limits=limits, token=token)
+    app.add_middleware(Gate, limits=limits, token=token, exempt=OPEN)
 
     @app.exception_handler(EvodeployError)
     async def refused(request: Request, error: EvodeployError) -> JSONResponse:
         return JSONResponse({"error": str(error)}, _status(error))
+
+    @app.exception_handler(HTTPException)
+    async def unknown(request: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        return JSONResponse({"error": f"{' '.join(map(str, first['loc']))}: {first['msg']}"}, 422)
 
     @app.exception_handler(asyncio.TimeoutError)  # not the built-in one before Python 3.11
     async def late(request: Request, error: TimeoutError) -> JSONResponse:
@@ -79,20 +95,26 @@ def create_app(backend: Callable[[], Backend], name: str, limits: Limits, token:
         backend()
         return {"ready": True}
 
-    @app.get("/v2", tags=["Open Inference Protocol"])
+    @app.get("/v2", tags=[PROTOCOL])
     async def server() -> dict[str, Any]:
         """What this server is."""
         return {"name": "evodeploy", "version": __version__, "extensions": ["binary_tensor_data"]}
 
-    def known(model: str) -> Backend:
+    async def of_model(model: str) -> None:
         if model != name:
             raise _NoModelError(f"there is no model '{model}' here: expected '{name}'")
-        return backend()
 
-    @app.get("/v2/models/{model}", tags=["Open Inference Protocol"], responses=_ERRORS)
-    async def metadata(model: str) -> dict[str, Any]:
+    async def of_version(model: str, version: str) -> None:
+        await of_model(model)
+        if version != "1":
+            raise _NoModelError(f"there is no version '{version}' of '{name}' here: expected '1'")
+
+    models = APIRouter(tags=[PROTOCOL], responses=_ERRORS)
+
+    @models.get("")
+    async def metadata() -> dict[str, Any]:
         """The model's inputs and outputs, and what evodeploy knows of it."""
-        here = known(model)
+        here = backend()
         return {
             "name": name,
             "versions": ["1"],
@@ -102,21 +124,16 @@ def create_app(backend: Callable[[], Backend], name: str, limits: Limits, token:
             "parameters": _facts(here.info),
         }
 
-    @app.get("/v2/models/{model}/ready", tags=["Open Inference Protocol"], responses=_ERRORS)
-    async def model_ready(model: str) -> dict[str, Any]:
+    @models.get("/ready")
+    async def model_ready() -> dict[str, Any]:
         """Whether this model is there."""
-        known(model)
+        backend()
         return {"name": name, "ready": True}
 
-    @app.post(
-        "/v2/models/{model}/infer",
-        tags=["Open Inference Protocol"],
-        responses=_ERRORS,
-        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": _INFERENCE}}}},
-    )
-    async def infer(model: str, request: Request) -> Response:
+    @models.post("/infer", openapi_extra=_body({"application/json": _INFERENCE}))
+    async def infer(request: Request) -> Response:
         """Outputs for prepared images, in JSON or with the binary tensor extension."""
-        here = known(model)
+        here = backend()
         names = [spec.name for spec in here.outputs]
         body, length = await request.body(), request.headers.get(protocol.JSON_LENGTH)
         parsed = await asyncio.to_thread(protocol.parse_request, body, length, here.inputs[0], names)
@@ -125,21 +142,26 @@ def create_app(backend: Callable[[], Backend], name: str, limits: Limits, token:
             return Response(answer, media_type="application/json")
         return Response(answer, media_type="application/octet-stream", headers={protocol.JSON_LENGTH: str(header)})
 
+    app.include_router(models, prefix="/v2/models/{model}", dependencies=[Depends(of_model)])
+    app.include_router(models, prefix="/v2/models/{model}/versions/{version}", dependencies=[Depends(of_version)])
+
     @app.post(
         "/v1/predict",
         tags=["images"],
         responses=_ERRORS,
-        openapi_extra={"requestBody": {"required": True, "content": {"image/*": {"schema": _BYTES}}}},
+        openapi_extra=_body({"image/*": _BYTES, "multipart/form-data": _FORM}),
     )
     async def predict(request: Request, top: int = 5) -> dict[str, Any]:
-        """The most probable classes of an image file, its bytes the body; and which tokens stayed on the slow path."""
+        """The most probable classes of an image file, the body or a form's one file; and which tokens were kept."""
         here = backend()
-        body = await request.body()
+        body = await _image_of(request)
         classes = min(top, here.info.top_k or here.info.num_classes or top)
         check_classes(here.info, classes)
         prepared = await asyncio.to_thread(_prepared, body, here.info, limits.pixels)
         outputs = await timed(here.run(prepared[None]))
         (prediction,) = predictions_of(outputs, here.info, classes, [0.0], 0.0)
+        if not all(math.isfinite(label.probability) for label in prediction.labels):
+            raise RuntimeFailedError("the model's output for this image is no number: `evodeploy verify` the artefact")
         return {
             "labels": [
                 {"name": label.name, "index": label.index, "probability": label.probability}
@@ -161,69 +183,15 @@ def create_app(backend: Callable[[], Backend], name: str, limits: Limits, token:
     return app
 
 
-class _Gate:
-    """Before any endpoint: who asks, how much they send, and how many do at once."""
-
-    def __init__(self, app: Any, limits: Limits, token: str | None) -> None:
-        self._app, self._limits = app, limits
-        self._token = f"Bearer {token}".encode() if token else None
-        self._admitted = 0
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN:
-            await self._app(scope, receive, send)
-            return
-        headers = dict(scope["headers"])
-        if self._token and not hmac.compare_digest(headers.get(b"authorization", b""), self._token):
-            refusal = JSONResponse({"error": "a bearer token is needed"}, 401, {"WWW-Authenticate": "Bearer"})
-            await refusal(scope, receive, send)
-            return
-        if self._admitted >= self._limits.admitted:
-            await JSONResponse({"error": "too many requests at once: try again"}, 429, {"Retry-After": "1"})(
-                scope, receive, send
-            )
-            return
-        self._admitted += 1
-        try:
-            await self._limited(scope, receive, send, headers.get(b"content-length", b"0"))
-        finally:
-            self._admitted -= 1
-
-    async def _limited(self, scope: Any, receive: Any, send: Any, length: bytes) -> None:
-        """Take the whole body, within the limit, and only then let the endpoint begin."""
-        refusal = JSONResponse({"error": f"the request is larger than {self._limits.body} bytes"}, 413)
-        if not length.isdigit() or int(length) > self._limits.body:
-            await refusal(scope, receive, send)
-            return
-        try:
-            body = await asyncio.wait_for(self._body(receive), self._limits.seconds)
-        except asyncio.TimeoutError:
-            late = JSONResponse({"error": f"the request did not arrive within {self._limits.seconds:g} s"}, 504)
-            await late(scope, receive, send)
-            return
-        if body is None:
-            return
-        if len(body) > self._limits.body:
-            await refusal(scope, receive, send)
-            return
-        whole = iter([{"type": "http.request", "body": body, "more_body": False}])
-
-        async def received() -> Any:
-            return next(whole, None) or await receive()
-
-        await self._app(scope, received, send)
-
-    async def _body(self, receive: Any) -> bytes | None:
-        """All of it, or a little more than the limit where it is larger; None where the client left."""
-        parts: list[bytes] = []
-        size, more = 0, True
-        while more and size <= self._limits.body:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            parts.append(message.get("body", b""))
-            size, more = size + len(parts[-1]), message.get("more_body", False)
-        return b"".join(parts)
+async def _image_of(request: Request) -> bytes:
+    """The image's bytes: the body, or the one file of a form."""
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        return await request.body()
+    async with request.form(max_files=1) as form:
+        uploads = [value for value in form.values() if isinstance(value, UploadFile)]
+        if len(uploads) != 1:
+            raise InputError(f"the form has {len(uploads)} files, expected an image")
+        return await uploads[0].read()
 
 
 def _prepared(body: bytes, info: ModelInfo, pixels: int) -> Array:
@@ -262,7 +230,7 @@ def _facts(info: ModelInfo) -> dict[str, Any]:
 def _status(error: EvodeployError) -> int:
     if isinstance(error, _NoModelError):
         return 404
-    return 400 if isinstance(error, (BadFileError, InputError, UsageError)) else 500
+    return 400 if isinstance(error, (BadFileError, UsageError)) else 500
 
 
 def _page(name: str) -> HTMLResponse:
@@ -277,16 +245,23 @@ def _asset(name: str, kind: str) -> Callable[[], Awaitable[Response]]:
     return asset
 
 
+def _body(content: dict[str, Any]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {kind: {"schema": each} for kind, each in content.items()}}}
+
+
 _ERROR = {"content": {"application/json": {"schema": {"type": "object", "properties": {"error": {"type": "string"}}}}}}
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The request is not one that the model takes", **_ERROR},
     401: {"description": "A bearer token is needed", **_ERROR},
-    404: {"description": "There is no such model", **_ERROR},
+    404: {"description": "There is no such model or version", **_ERROR},
     413: {"description": "The request is too large", **_ERROR},
+    422: {"description": "A parameter is of another type", **_ERROR},
     429: {"description": "Too many requests at once", **_ERROR},
+    500: {"description": "The model failed", **_ERROR},
     504: {"description": "Not done in time", **_ERROR},
 }
 _BYTES = {"type": "string", "format": "binary"}
+_FORM = {"type": "object", "required": ["image"], "properties": {"image": _BYTES}}
 _INFERENCE = {
     "type": "object",
     "required": ["inputs"],

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from evodeploy.engines.base import Array
-from evodeploy.errors import InputError
+from evodeploy.errors import InputError, RuntimeFailedError
 from evodeploy.specs import TensorSpec
 
 JSON_LENGTH = "inference-header-content-length"
@@ -66,7 +66,10 @@ def parse_request(body: bytes, json_length: str | None, spec: TensorSpec, output
 
 
 def make_response(model: str, request: InferenceRequest, outputs: Mapping[str, Array]) -> tuple[bytes, int | None]:
-    """The body, and the length of its JSON where tensors follow in binary."""
+    """The body, and the length of its JSON where tensors follow in binary.
+
+    Raises RuntimeFailedError for JSON of what is not finite.
+    """
     described, tail = [], []
     for name, binary in (request.outputs or dict.fromkeys(outputs, request.binary)).items():
         value = outputs[name]
@@ -76,6 +79,8 @@ def make_response(model: str, request: InferenceRequest, outputs: Mapping[str, A
             entry["parameters"] = {"binary_data_size": len(data)}
             tail.append(data)
         else:
+            if value.dtype.kind == "f" and not np.isfinite(value).all():
+                raise RuntimeFailedError(f"output '{name}' is not finite, which JSON cannot say: ask for it in binary")
             entry["data"] = value.ravel().tolist()
         described.append(entry)
     document: dict[str, Any] = {"model_name": model, "outputs": described}
@@ -119,13 +124,14 @@ def _tensor(tensor: dict[str, Any], rest: bytes, spec: TensorSpec) -> Array:
     assert isinstance(shape, list)
     count, size = math.prod(shape), _parameters(tensor).get("binary_data_size")
     if size is None:
-        return _from_list(tensor.get("data"), count, spec).reshape(shape)
+        return _finite(_from_list(tensor.get("data"), count, spec), spec).reshape(shape)
     if size != len(rest) or size != count * np.dtype(spec.dtype).itemsize:
         raise InputError(
             f"input '{spec.name}' brings {len(rest)} bytes and says {str(size)[:20]}, expected "
             f"{count * np.dtype(spec.dtype).itemsize} of them for the shape {shape}"
         )
-    return np.frombuffer(rest, np.dtype(spec.dtype).newbyteorder("<")).astype(spec.dtype, copy=False).reshape(shape)
+    values = np.frombuffer(rest, np.dtype(spec.dtype).newbyteorder("<")).astype(spec.dtype, copy=False)
+    return _finite(values, spec).reshape(shape)
 
 
 def _from_list(data: Any, count: int, spec: TensorSpec) -> Array:
@@ -137,8 +143,15 @@ def _from_list(data: Any, count: int, spec: TensorSpec) -> Array:
         raise InputError(f"input '{spec.name}' has {values.size} numbers, expected {count} for its shape")
     if np.dtype(spec.dtype).kind == "u" and not ((values >= 0) & (values <= 255) & (values == values.round())).all():
         raise InputError(f"the data of input '{spec.name}' are not whole numbers from 0 to 255")
-    array: Array = values.astype(spec.dtype)
+    with np.errstate(over="ignore"):
+        array: Array = values.astype(spec.dtype)
     return array
+
+
+def _finite(values: Array, spec: TensorSpec) -> Array:
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise InputError(f"the data of input '{spec.name}' are not finite in {DATATYPES[spec.dtype]}")
+    return values
 
 
 def _parameters(holder: dict[str, Any]) -> dict[str, Any]:

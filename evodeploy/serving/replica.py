@@ -14,6 +14,7 @@ from ray.util.metrics import Counter, Histogram
 from evodeploy.artefacts import open_artefact
 from evodeploy.engines.base import Array, run_all
 from evodeploy.errors import BadFileError
+from evodeploy.inference.batcher import Batcher
 from evodeploy.preprocess import as_input, random_pictures
 from evodeploy.serving.app import create_app
 from evodeploy.serving.settings import Settings
@@ -21,7 +22,10 @@ from evodeploy.specs import EngineOptions, ModelInfo
 
 
 class Replica:
-    """One engine behind Ray Serve's batching. For another artefact Ray starts new replicas and drains these."""
+    """One engine behind a queue that runs requests together.
+
+    For another artefact Ray starts new replicas and drains these.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -30,11 +34,13 @@ class Replica:
             raise BadFileError(f"{settings.artefact} carries no evodeploy metadata")
         self.info: ModelInfo = self._engine.info
         self.inputs, self.outputs, self.engine = self._engine.inputs, self._engine.outputs, self._engine.name
-        self._together.set_max_batch_size(settings.max_batch)
-        self._together.set_batch_wait_timeout_s(settings.max_wait)
         for size in range(1, settings.max_batch + 1):  # what a runtime sets up for a batch size, before requests wait
             if size in self._engine.batch:
                 self._engine.run(as_input(random_pictures(self.info, size), self.info))
+        # Not Ray's own batching: it forms batches while the engine is busy, of what comes within the wait alone.
+        self._batcher = Batcher(
+            lambda images: images, self._compute, preparers=1, largest=settings.max_batch, patience=settings.max_wait
+        )
         self._images = Counter("evodeploy_images", "Images computed.")
         self._batch = Histogram("evodeploy_batch_images", "Images in a run.", boundaries=[1, 2, 4, 8, 16, 32, 64, 128])
         self._seconds = Histogram(
@@ -47,14 +53,12 @@ class Replica:
 
     async def run(self, images: Array) -> dict[str, Array]:
         """See app.Backend."""
-        outputs: dict[str, Array] = await self._together(images)
-        return outputs
+        return await asyncio.wrap_future(self._batcher.submit(images))
 
-    @serve.batch(max_batch_size=1, batch_wait_timeout_s=0.0)  # type: ignore[untyped-decorator]
-    async def _together(self, requests: list[Array]) -> list[dict[str, Array]]:
+    def _compute(self, requests: list[Array]) -> list[dict[str, Array]]:
         images = np.concatenate(requests)
         began = time.perf_counter()
-        outputs = await asyncio.to_thread(run_all, self._engine, images)
+        outputs = run_all(self._engine, images, self._settings.max_batch)
         self._seconds.observe(time.perf_counter() - began)
         self._batch.observe(len(images))
         self._images.inc(len(images))
@@ -77,6 +81,8 @@ def deployment(settings: Settings) -> serve.Application:
         "max_ongoing_requests": limits.admitted + 32,  # beyond what is admitted a replica answers that it is full
         "graceful_shutdown_timeout_s": limits.seconds,
         "health_check_period_s": 5,
+        "max_surge_percent": 1,  # rounded up to one: in an update none stops before another is ready
+        "logging_config": {"enable_access_log": False},
     }
     if grows:
         options["autoscaling_config"] = {

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from evodeploy.errors import MissingExtraError, RuntimeFailedError, UsageError, needs
+from evodeploy.errors import RuntimeFailedError, UsageError, needs
 from evodeploy.serving.settings import Settings
 
 APPLICATION = "evodeploy"
@@ -22,11 +22,13 @@ STORE = 80 << 20  # bytes of Ray's object store: Ray's least, since requests do 
 def running(settings: Settings, tell: Callable[[str], None]) -> Iterator[None]:
     """A service that answers, until the body ends; then no request is taken any more, and those begun are answered.
 
-    It joins the cluster of RAY_ADDRESS, or starts Ray on this machine. Raises RuntimeFailedError with the reason where
-    Ray or the artefact does not start.
+    It joins the cluster of RAY_ADDRESS and leaves what else runs there alone, or starts Ray on this machine. Raises
+    RuntimeFailedError with the reason where Ray or the artefact does not start.
     """
+    own = not os.environ.get("RAY_ADDRESS")
     serve = _connected(settings)
     try:
+        _listen(settings)
         _deploy(settings)
         tell(
             f"http://{settings.host}:{settings.port} answers; Prometheus metrics: http://127.0.0.1:{settings.metrics_port}/metrics"
@@ -34,7 +36,8 @@ def running(settings: Settings, tell: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         serve.delete(APPLICATION)  # waits until replicas have answered; the proxy still stands and refuses what is new
-        serve.shutdown()
+        if own:
+            serve.shutdown()
         _disconnect()
 
 
@@ -84,7 +87,7 @@ def _connected(settings: Settings) -> Any:
     if not os.environ.get("RAY_ADDRESS"):
         most = settings.max_replicas or settings.replicas
         quiet |= {
-            "num_cpus": most + 1,  # places for replicas; how many threads each computes with is its own
+            "num_cpus": most + 1,  # places for replicas, one more in an update; how many threads each has is its own
             "object_store_memory": STORE,
             "include_dashboard": False,
             "_node_ip_address": "127.0.0.1",  # else Ray's own ports are open to the network
@@ -92,19 +95,20 @@ def _connected(settings: Settings) -> Any:
         }
     try:
         ray.init(**quiet)
-        logging.getLogger("ray.serve").setLevel(logging.ERROR)
-        serve.start(
-            http_options={
-                "host": settings.host,
-                "port": settings.port,
-                "request_timeout_s": 2 * settings.limits.seconds,
-            }
-        )
-    except MissingExtraError:
-        raise
     except Exception as error:  # Ray raises what its parts raise
         raise RuntimeFailedError(f"Ray cannot start here: {_first_line(error)}") from error
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     return serve
+
+
+def _listen(settings: Settings) -> None:
+    from ray import serve
+
+    http = {"host": settings.host, "port": settings.port, "request_timeout_s": 2 * settings.limits.seconds}
+    try:
+        serve.start(http_options=http, logging_config={"enable_access_log": False})
+    except Exception as error:
+        raise RuntimeFailedError(f"Ray Serve cannot start here: {_first_line(error)}") from error
 
 
 def _deploy(settings: Settings) -> None:

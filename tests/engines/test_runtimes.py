@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -43,6 +47,28 @@ def test_a_bad_call_leaves_a_working_engine(engine, small_images):
     with pytest.raises(InputError):
         engine.run(small_images[:, :, :32])
     np.testing.assert_array_equal(engine.run(small_images)["logits"], before)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_threads_may_run_on_any_core(name, small_onnx, small_images):
+    """An engine that pins its one thread takes the first core: so would every other process with such an engine."""
+    code = f"""
+import numpy, os, threading, evodeploy
+from evodeploy.specs import EngineOptions
+seen, done = set(), threading.Event()
+def watch():
+    while not done.is_set():
+        seen.update(len(os.sched_getaffinity(int(thread))) for thread in os.listdir("/proc/self/task"))
+with evodeploy.open_engine({str(small_onnx)!r}, {name!r}, EngineOptions(threads=1)) as engine:
+    watching = threading.Thread(target=watch)
+    watching.start()
+    engine.run(numpy.zeros((512, 3, 64, 64), "float32"))
+    done.set()
+    watching.join()
+print(seen)
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told == f"{{{len(os.sched_getaffinity(0))}}}\n"
 
 
 def test_results_are_the_callers_to_keep(engine, small_images):

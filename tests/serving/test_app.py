@@ -16,6 +16,7 @@ from PIL import Image
 from schemathesis.specs.openapi import checks as openapi_checks
 
 import evodeploy
+from evodeploy.engines.base import run_all
 
 CHECKS = [
     schemathesis.checks.not_a_server_error,
@@ -73,6 +74,47 @@ def test_more_classes_than_there_are_gives_all(client):
     assert len(client.post("/v1/predict?top=999", content=picture()).json()["labels"]) == 10
 
 
+def test_a_form_may_bring_the_image(client):
+    data = picture()
+    expected = client.post("/v1/predict", content=data).json()
+    assert client.post("/v1/predict", files={"image": ("it.png", data, "image/png")}).json() == expected
+    for wrong in ({"files": [("a", data), ("b", data)]}, {"files": {"a": ("", "text")}}):
+        refused = client.post("/v1/predict", **wrong)
+        assert (refused.status_code, list(refused.json())) == (400, ["error"])
+    refused = client.post("/v1/predict", content=b"--x", headers={"content-type": "multipart/form-data"})
+    assert (refused.status_code, list(refused.json())) == (400, ["error"])
+
+
+def test_every_refusal_has_its_reason_as_error(client):
+    for path, status, reason in (
+        ("/v1/predict?top=x", 422, "query top: "),
+        ("/v1/none", 404, "Not Found"),
+        ("/v2", 405, "Method Not Allowed"),
+        ("/v2/models/small/versions/2/infer", 404, "no version '2' of 'small' here: expected '1'"),
+        ("/v2/models/other/versions/1/infer", 404, "no model 'other' here: expected 'small'"),
+    ):
+        answer = client.post(path, content=picture())
+        assert answer.status_code == status
+        assert reason in answer.json()["error"]
+
+
+def test_outputs_that_are_no_numbers_are_an_error_and_no_broken_json(client, backend, monkeypatch):
+    async def run(images):
+        outputs = run_all(backend._engine, images)
+        return outputs | {"logits": np.full_like(outputs["logits"], np.nan)}
+
+    monkeypatch.setattr(backend, "run", run)
+    answer = client.post("/v1/predict", content=picture())
+    assert answer.status_code == 500, answer.json()
+    assert "is no number" in answer.json()["error"]
+    zeros = {"name": "images", "datatype": "FP32", "shape": [1, 3, 64, 64], "data": [0] * 3 * 64 * 64}
+    answer = client.post("/v2/models/small/infer", json={"inputs": [zeros]})
+    assert answer.status_code == 500
+    assert "'logits' is not finite, which JSON cannot say: ask for it in binary" in answer.json()["error"]
+    asked = {"inputs": [zeros], "outputs": [{"name": "logits", "parameters": {"binary_data": True}}]}
+    assert client.post("/v2/models/small/infer", json=asked).status_code == 200
+
+
 def test_tritons_client_is_an_ordinary_client(app, listening, engine):
     images = GENERATOR.standard_normal((3, 3, 64, 64), dtype=np.float32)
     expected = engine.run(images)
@@ -93,6 +135,10 @@ def test_tritons_client_is_an_ordinary_client(app, listening, engine):
             one = triton.infer("small", [given], outputs=wanted)
             np.testing.assert_array_equal(one.as_numpy("selected_1"), expected["selected_1"])
             assert one.as_numpy("logits") is None
+        assert triton.is_model_ready("small", "1")
+        np.testing.assert_array_equal(
+            triton.infer("small", [given], model_version="1").as_numpy("logits"), expected["logits"]
+        )
         with pytest.raises(tritonclient.utils.InferenceServerException, match="there is no model 'other' here"):
             triton.get_model_metadata("other")
 
@@ -185,7 +231,7 @@ def test_no_path_of_a_request_is_opened(client):
 def test_fuzzed_requests_get_answers_that_the_document_describes(app):
     schema = schemathesis.openapi.from_asgi("/openapi.json", app())
     operations = [found.ok() for found in schema.get_all_operations()]
-    assert len(operations) == 7
+    assert len(operations) == 10
     for operation in operations:
 
         @given(case=operation.as_strategy())

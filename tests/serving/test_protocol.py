@@ -83,6 +83,16 @@ def test_a_length_that_is_none_is_refused(length):
         parse_request(body(tensor()), length, FLOATS, OUTPUTS)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e39])
+def test_numbers_that_are_not_finite_are_refused(value):
+    with pytest.raises(InputError, match="'images' are not finite in FP32"):
+        parse_request(body(tensor(data=[0] * 7 + [value])), None, FLOATS, OUTPUTS)
+    data = np.float32([0] * 7 + [np.inf]).tobytes()
+    head = body(tensor(parameters={"binary_data_size": len(data)}))
+    with pytest.raises(InputError, match="'images' are not finite in FP32"):
+        parse_request(head + data, str(len(head)), FLOATS, OUTPUTS)
+
+
 @pytest.mark.parametrize("value", [-1, 256, 0.5, float("nan")])
 def test_bytes_are_whole_numbers_of_a_byte(value):
     given = {"name": "images", "datatype": "UINT8", "shape": [1, 2, 2, 3], "data": [7] * 11 + [value]}

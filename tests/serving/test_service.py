@@ -107,9 +107,12 @@ def test_from_start_to_stop_no_request_is_lost(service, small_onnx, tmp_path):
 
     with Load(address) as load:
         update = serve(other, "--replicas", 2, "--port", address.split(":")[1], "--metrics-port", metrics, "--update")
-        out, err = update.communicate(timeout=120)
-        assert update.returncode == 0, err
+        alive = set()
+        while update.poll() is None:
+            alive.add(len(replicas()))
+        assert update.returncode == 0, update.stderr.read()
         time.sleep(1)
+    assert min(alive) >= 2, alive  # none stopped before its successor was there
     assert load.answers.keys() == {200}, load.answers
     assert load.answers[200] > 20
     with open_engine(other) as engine:
@@ -145,3 +148,37 @@ def test_an_update_without_a_service_is_refused(small_onnx):
     out, err = update.communicate(timeout=60)
     assert (update.returncode, out) == (2, "")
     assert err == "Error: no service runs here: start one with `evodeploy serve`\n"
+
+
+OTHER = """
+import ray, sys
+from ray import serve
+ray.init(namespace="evodeploy", log_to_driver=False)
+serve.start(http_options={"port": int(sys.argv[1])})
+@serve.deployment
+class Other:
+    async def __call__(self, request):
+        return "still here"
+serve.run(Other.bind(), name="other", route_prefix="/other")
+"""
+
+
+@pytest.mark.slow
+def test_a_cluster_keeps_what_else_runs_on_it(small_onnx, monkeypatch):
+    ray, gcs, port = Path(sys.executable).with_name("ray"), free_port(), free_port()
+    start = [ray, "start", "--head", f"--port={gcs}", "--node-ip-address=127.0.0.1", "--num-cpus=3"]
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    subprocess.run([*start, "--include-dashboard=false"], check=True, capture_output=True, timeout=120)
+    try:
+        subprocess.run([sys.executable, "-c", OTHER, str(port)], check=True, capture_output=True, timeout=120)
+        process = serve(small_onnx, "--port", port)
+        while "serving" not in process.stdout.readline():
+            assert process.poll() is None, process.stderr.read()
+        assert httpx.get(f"http://127.0.0.1:{port}/v2/models/{NAME}/ready").status_code == 200
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        assert httpx.get(f"http://127.0.0.1:{port}/v2/health/live").status_code == 404
+        assert httpx.get(f"http://127.0.0.1:{port}/other").text == "still here"
+    finally:
+        subprocess.run([ray, "stop", "--force"], check=True, capture_output=True, timeout=60)

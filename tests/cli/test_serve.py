@@ -1,0 +1,49 @@
+"""`evodeploy serve`: what it refuses before Ray is started. A service that runs: tests/serving/test_service.py."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from evodeploy.serving import service
+
+
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch):
+    monkeypatch.setattr(service, "_connected", lambda settings: pytest.fail("Ray was started"))
+    monkeypatch.delenv("EVODEPLOY_TOKEN", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--token-file", "none.txt"), "cannot read the token from none.txt"),
+        (("--token-file", "empty.txt"), "empty.txt is empty, expected a bearer token"),
+        (("--replicas", "3", "--max-replicas", "2"), "3 replicas that may become 2"),
+        (("--engine", "torhc"), "the engine 'torhc' does not run"),
+        (("--replicas", "0"), "--replicas"),
+        (("--timeout", "0"), "--timeout"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(cli, small_onnx, tmp_path, monkeypatch, options, told):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.txt").write_text("\n")
+    code, out, err = cli("serve", small_onnx, *options)
+    assert (code, out) == (2, "")
+    assert told in err
+
+
+def test_an_artefact_that_is_none_is_told_before_anything_starts(cli, tmp_path):
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    code, out, err = cli("serve", tmp_path / "broken.onnx")
+    assert (code, out) == (4, "")
+    assert "broken.onnx" in err
+
+
+def test_without_the_extra_it_is_named(cli, small_onnx, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "ray", None)
+    code, out, err = cli("serve", small_onnx)
+    assert (code, out) == (3, "")
+    assert 'pip install "evodeploy[serve]"' in err
