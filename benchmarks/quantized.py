@@ -1,4 +1,4 @@
-"""What INT8 gains and what it costs: `python benchmarks/quantized.py [--seconds N] [--threads N]`.
+"""What INT8 gains, and what it and FP8 cost: `python benchmarks/quantized.py [--seconds N] [--threads N]`.
 
 Speed: Evo-DeiT-S with random weights at batch 8, PyTorch eager in FP32 beside ONNX Runtime and OpenVINO in FP32 and
 INT8, interleaved; ratios of medians with 95 % intervals. Cost: the sample, calibrated on training pictures as
@@ -36,7 +36,7 @@ SAMPLE = Path(__file__).parents[1] / "sample"
 MODEL = "evo_deit_small_patch16_224"
 BATCH = 8
 RUNTIMES = ("onnxruntime", "openvino")
-KINDS: tuple[Converted | None, ...] = (None, "int8")
+KINDS: tuple[Converted | None, ...] = (None, "int8", "fp8")
 
 
 def main() -> None:
@@ -83,7 +83,7 @@ def speed(folder: Path, seconds: float, threads: int) -> str:
 
 
 def cost(folder: Path) -> str:
-    """Accuracy, top-1 and tokens of the sample's INT8 export, beside its FP32 one."""
+    """Accuracy, top-1 and tokens of the sample exported in 8 bits, beside FP32."""
     sys.path.insert(0, str(SAMPLE))
     from digits import split, write_training
 

@@ -102,8 +102,8 @@ def prepare(request: BuildRequest, tell: Callable[[str], None]) -> Prepared:
     if precision != held:
         if precision == "fp32":
             raise UsageError(f"{request.onnx} holds {held.upper()} weights: leave out --fp32, or export it again")
-        if precision == "int8":
-            raise UsageError(f"{request.onnx} holds {held.upper()} weights: export it with --int8 --images DIR")
+        if precision == "int8" or precision == "fp8":
+            raise UsageError(f"{request.onnx} holds {held.upper()} weights: export it with --{precision} --images DIR")
         if precision == "fp16":
             largest = _largest_activation(model, request.images, tell)
         reduced = reduced_from_onnx(proto, precision)

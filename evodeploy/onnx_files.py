@@ -67,6 +67,7 @@ def precision_of(model: onnx.ModelProto) -> Precision:
         TensorProto.FLOAT16: "fp16",
         TensorProto.BFLOAT16: "bf16",
         TensorProto.INT8: "int8",
+        TensorProto.FLOAT8E4M3FN: "fp8",
     }
     counts: dict[Precision, int] = dict.fromkeys(kinds.values(), 0)
     for tensor in model.graph.initializer:

@@ -14,9 +14,10 @@ from typing import Any, Literal
 
 Selection = Literal["stage", "layer"]
 Pooling = Literal["mean", "class"]
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 Reduced = Literal["fp16", "bf16"]
-Converted = Literal["fp16", "bf16", "int8"]  # what an FP32 export can be made into
+Quantized = Literal["int8", "fp8"]
+Converted = Literal["fp16", "bf16", "int8", "fp8"]  # what an FP32 export can be made into
 InputFormat = Literal["float32", "uint8", "uint8-nchw"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

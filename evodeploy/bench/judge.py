@@ -14,7 +14,7 @@ from evodeploy.specs import Precision
 SAMPLE = 16  # images compared, at least
 # How many images may be off by more than rounding explains: where scores nearly tie, reduced precision selects other
 # tokens, and what follows in that image is another computation.
-DEVIATING: dict[Precision, float] = {"fp32": 0.0, "fp16": 0.25, "bf16": 0.25, "int8": 0.25}
+DEVIATING: dict[Precision, float] = {"fp32": 0.0, "fp16": 0.25, "bf16": 0.25, "int8": 0.25, "fp8": 0.25}
 
 
 @dataclass(frozen=True)

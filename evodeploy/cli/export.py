@@ -57,9 +57,12 @@ def export(
     int8: Annotated[
         bool, typer.Option("--int8", help="Quantize the linear layers to INT8, calibrated on --images.")
     ] = False,
+    fp8: Annotated[
+        bool, typer.Option("--fp8", help="The same to FP8 (E4M3), which TensorRT has for Ada and later.")
+    ] = False,
     images: Annotated[
         Path | None,
-        typer.Option(help="A folder of images to measure activations on: for --int8, and the range check of --fp16."),
+        typer.Option(help="A folder of images to measure activations on: for 8 bits, and the range check of --fp16."),
     ] = None,
     ema: Annotated[bool, typer.Option("--ema", help="Take the checkpoint's averaged weights.")] = False,
     verify: Annotated[bool, typer.Option(help="Compare with PyTorch after export.")] = True,
@@ -68,11 +71,11 @@ def export(
 ) -> None:
     """Turn a checkpoint into one self-contained ONNX file, compared with PyTorch before it is kept."""
     clock = Stopwatch()
-    precision = one_precision(fp16=fp16, bf16=bf16, int8=int8)
+    precision = one_precision(fp16=fp16, bf16=bf16, int8=int8, fp8=fp8)
     path = output or checkpoint.with_suffix(f".{precision}.onnx" if precision else ".onnx")
-    if images is not None and not (int8 or (fp16 and verify)):
+    if images is not None and not (int8 or fp8 or (fp16 and verify)):
         raise UsageError(
-            "--images serves --int8 and the range check of --fp16: leave it out, or add either (--fp16 with --verify)"
+            "--images serves --int8, --fp8 and the range check of --fp16: leave it out, or add one (--fp16 + --verify)"
         )
     fixed = _fixed_batch(batch)
     asked, starts = ratios(keep_ratio), blocks(stages)

@@ -110,8 +110,11 @@ def open_engine(path: Path | str, name: str | None = None, options: EngineOption
 
 def check_honoured(name: str, honours: frozenset[str], options: EngineOptions) -> None:
     """Raise UsageError where `options` say something that the engine `name`, which honours these, would ignore."""
-    if options.precision == "int8":
-        raise UsageError("INT8 is a property of the file, not of how it is run: export it with --int8 --images DIR")
+    if options.precision in ("int8", "fp8"):
+        raise UsageError(
+            f"{options.precision.upper()} is a property of the file, not of how it is run: export it with "
+            f"--{options.precision} --images DIR"
+        )
     for option in sorted(_asked(options) - honours):
         raise UsageError(f"the engine '{name}' has no option {option} (got {getattr(options, option)}): leave it out")
 

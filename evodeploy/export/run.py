@@ -17,7 +17,7 @@ from evodeploy.models.checkpoint import LoadedModel, load_checkpoint, with_inter
 from evodeploy.onnx_files import write_onnx
 from evodeploy.parity import Check
 from evodeploy.preprocess import as_input, folder_pictures, image_paths, pictures
-from evodeploy.specs import Converted, InputFormat, Selection
+from evodeploy.specs import Converted, InputFormat, Quantized, Selection
 
 if TYPE_CHECKING:
     from evodeploy.export.ranges import LargestActivation
@@ -60,10 +60,10 @@ def export_checkpoint(request: ExportRequest, tell: Callable[[str], None]) -> Ex
     """Write the ONNX file; `tell` hears what is being done, and each check.
 
     Raises VerificationError where ONNX Runtime and PyTorch differ, or where an activation exceeds what FP16 holds, on
-    the images given or on random ones, UsageError for INT8 without images; nothing is written then.
+    the images given or on random ones, UsageError for INT8 or FP8 without images; nothing is written then.
     """
-    if request.precision == "int8" and request.images is None:
-        raise UsageError("--int8 is calibrated on images like those it will see: add --images DIR")
+    if request.precision in ("int8", "fp8") and request.images is None:
+        raise UsageError(f"--{request.precision} is calibrated on images like those it will see: add --images DIR")
     model = load_checkpoint(
         request.checkpoint,
         model=request.model,
@@ -88,8 +88,8 @@ def export_checkpoint(request: ExportRequest, tell: Callable[[str], None]) -> Ex
     with replacing(request.output) as draft:
         write_onnx(proto, draft)
         checks = _verified(model, draft, tell) if request.verify else ()
-        if request.precision == "int8":
-            proto = _quantized(model, proto, request.images, tell)
+        if request.precision == "int8" or request.precision == "fp8":
+            proto = _quantized(model, proto, request.precision, request.images, tell)
             write_onnx(proto, draft)
         elif request.precision is not None:
             if request.precision == "fp16" and request.verify:
@@ -121,7 +121,11 @@ def _verified(model: LoadedModel, path: Path, tell: Callable[[str], None]) -> tu
 
 
 def _quantized(
-    model: LoadedModel, proto: onnx.ModelProto, folder: Path | None, tell: Callable[[str], None]
+    model: LoadedModel,
+    proto: onnx.ModelProto,
+    precision: Quantized,
+    folder: Path | None,
+    tell: Callable[[str], None],
 ) -> onnx.ModelProto:
     with needs("cpu"):
         from evodeploy.export.quantization import quantized_from_onnx
@@ -131,9 +135,9 @@ def _quantized(
     # Spread over the folder, which may be sorted by class.
     count = min(CALIBRATION, len(paths))
     chosen = [paths[i * len(paths) // count] for i in range(count)]
-    quantized = quantized_from_onnx(proto, as_input(pictures(chosen, model.info), model.info))
+    quantized = quantized_from_onnx(proto, as_input(pictures(chosen, model.info), model.info), precision)
     tell(
-        f"{quantized.quantized} linear layers quantized to INT8, calibrated on {count} images; "
+        f"{quantized.quantized} linear layers quantized to {precision.upper()}, calibrated on {count} images; "
         f"{len(quantized.kept_float)} other products kept in FP32"
     )
     return quantized.proto

@@ -97,6 +97,38 @@ def test_the_same_images_give_the_same_file(quantized, small_onnx):
     assert again.proto.SerializeToString() == quantized.proto.SerializeToString()
 
 
+@pytest.fixture(scope="module")
+def eighths(small_onnx):
+    return quantized_from_onnx(read_onnx(small_onnx), images(16), "fp8")
+
+
+def test_fp8_uses_the_whole_range_of_e4m3(eighths, quantized):
+    assert precision_of(eighths.proto) == info_of(eighths.proto).precision == "fp8"
+    assert [node.op_type for node in eighths.proto.graph.node] == [n.op_type for n in quantized.proto.graph.node]
+    constants = {t.name: t for t in eighths.proto.graph.initializer}
+    weights = [t for name, t in constants.items() if name.endswith("_8bit")]
+    assert len(weights) == eighths.quantized
+    for tensor in weights:
+        assert tensor.data_type == TensorProto.FLOAT8E4M3FN
+        values = np.abs(numpy_helper.to_array(tensor).astype(np.float32))
+        assert values.max() == 448
+    zeros = [t for name, t in constants.items() if name.endswith("_zero")]
+    assert {t.data_type for t in zeros} == {TensorProto.FLOAT8E4M3FN}
+
+
+def test_fp8_computes_what_fp32_does_but_for_its_rounding(eighths, quantized, small_onnx, tmp_path):
+    errors = {}
+    with open_engine(small_onnx) as engine:
+        expected = engine.run(images(16, seed=1))
+    for name, each in (("int8", quantized), ("fp8", eighths)):
+        write_onnx(each.proto, tmp_path / f"{name}.onnx")
+        with open_engine(tmp_path / f"{name}.onnx") as engine:
+            got = engine.run(images(16, seed=1))
+        assert agreement(expected, got, TOLERANCES[name], grid=8).passed
+        errors[name] = np.abs(got["logits"] - expected["logits"]).mean()
+    assert 1 < errors["fp8"] / errors["int8"] < 16  # three bits of mantissa against seven
+
+
 def residual(weight):
     """y = x + relu(x) W, whose input is used by the sum as well."""
     graph = helper.make_graph(

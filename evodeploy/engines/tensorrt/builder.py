@@ -91,7 +91,7 @@ def plan_from_onnx(
         outputs = tuple(_spec(trt, network.get_output(i)) for i in range(network.num_outputs))
         if len(inputs) != 1 or not outputs:
             raise BadFileError(f"{path.name} has {len(inputs)} inputs and {len(outputs)} outputs, expected one input")
-        if precision in ("fp32", "int8"):  # whose attention is FP32
+        if precision in ("fp32", "int8", "fp8"):  # whose attention is FP32
             _let_attention_decompose(trt, network)
         config = builder.create_builder_config()
         apply_options(flavour, config, options)

@@ -77,8 +77,12 @@ class Flavour:
         return tuple(name for name in self.targets if name not in refused)
 
     def refused_targets(self, precision: Precision) -> tuple[str, ...]:
-        """The targets whose kernels lack `precision`: in TensorRT for RTX, SM75 multiplies matrices in FP16 alone."""
-        return ("sm75",) if precision != "fp16" and "sm75" in self.targets else ()
+        """The targets whose kernels lack `precision`: in TensorRT for RTX, SM75 multiplies matrices in FP16 alone.
+
+        FP8 begins with Ada, SM89.
+        """
+        least = {"fp16": 75, "fp8": 89}.get(precision, 80)
+        return tuple(name for name in self.targets if int(name.removeprefix("sm")) < least)
 
     def lacks(self, option: str) -> str:
         """Why the builder option of that name cannot be honoured here; empty where it can."""

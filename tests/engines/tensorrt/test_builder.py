@@ -15,6 +15,7 @@ from evodeploy.engines.tensorrt.log import BuildLog
 from evodeploy.engines.tensorrt.options import BuilderOptions
 from evodeploy.engines.tensorrt.sidecar import Profile, read_sidecar, sidecar_path
 from evodeploy.errors import BadFileError, RuntimeFailedError, UnavailableError, UsageError
+from evodeploy.export.quantization import quantized_from_onnx
 from evodeploy.files import sha256
 from evodeploy.onnx_files import read_onnx, weight_elements, write_onnx
 from evodeploy.specs import TensorSpec
@@ -106,6 +107,20 @@ def test_a_maximum_below_the_default_optimum_is_the_optimum(small_onnx, tmp_path
         tell=lambda text: None,
     )
     assert record.profiles == (Profile(1, 8, 8),)
+
+
+def test_fp8_engines_build_for_ada_and_later(small_onnx, tmp_path):
+    generator = np.random.default_rng(0)
+    pictures = generator.standard_normal((4, 3, 64, 64), dtype=np.float32)
+    write_onnx(quantized_from_onnx(read_onnx(small_onnx), pictures, "fp8").proto, tmp_path / "m.onnx")
+    told = []
+    plan = tmp_path / "m.engine"
+    record = build(request(tmp_path / "m.onnx", plan, precision=None, targets=()), tell=told.append)
+    assert record.precision == "fp8"
+    assert record.targets == ("sm89", "sm120", "sm121")
+    assert any("not for sm75, sm80, sm86, which has no FP8 kernels" in line for line in told)
+    with pytest.raises(UsageError, match="no FP8 engine for sm75, sm80, sm86"):
+        build(request(tmp_path / "m.onnx", tmp_path / "x.engine", precision=None, targets=("sm86",)), tell=told.append)
 
 
 def test_bf16_engines_build_for_the_targets_that_have_it(small, tmp_path):
