@@ -33,6 +33,12 @@ def sweep(
         str | None,
         typer.Option(help="Keep ratios to try, by stage with a stroke: 1.0,0.7,0.7/0.5. Default: 1.0 to 0.3."),
     ] = None,
+    by_stage: Annotated[
+        bool,
+        typer.Option(
+            "--by-stage", help="Search the ratios of --keep stage by stage, on --data, down from the largest."
+        ),
+    ] = False,
     precision: Annotated[str, typer.Option(help="Some of fp32, bf16, fp16, int8.")] = "fp32,bf16",
     engines: Annotated[str | None, typer.Option(help="Default: those installed that run ONNX files on a CPU.")] = None,
     images: Annotated[Path | None, typer.Option(help="Images to calibrate INT8 on; those of --data without.")] = None,
@@ -61,7 +67,11 @@ def sweep(
     if min_accuracy is not None and data is None:
         raise UsageError("--min-accuracy needs labelled images: add --data DIR")
     names = engines.split(",") if engines else usual_engines()
-    tried, refused = candidates(keeps_of(keep or KEEPS), precision.split(","), names)
+    keeps = keeps_of(keep or KEEPS)
+    searched = tuple(each[0] for each in keeps) if by_stage else ()
+    if by_stage and any(len(each) > 1 for each in keeps):
+        raise UsageError(f"--by-stage finds the stages' ratios itself, --keep is {keep}: give ratios without strokes")
+    tried, refused = candidates([(max(searched),)] if by_stage else keeps, precision.split(","), names)
     if not tried:
         raise UsageError(f"nothing can be tried: {'; '.join(refused.values())}")
     for what, reason in refused.items():
@@ -71,7 +81,7 @@ def sweep(
         shutil.rmtree(output / "models", ignore_errors=True)
     request = SweepRequest(
         checkpoint, output, tuple(tried), data, labels, limit, images, batch, threads or usable_cores(), seconds,
-        None if budget is None else 60 * budget,
+        None if budget is None else 60 * budget, searched, None if min_accuracy is None else min_accuracy / 100,
     )  # fmt: skip
     points, left_out = run(request, note)
     best = front(points)

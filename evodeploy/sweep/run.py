@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evodeploy.bench.flops import flops_of_onnx
 from evodeploy.bench.intervals import Interval, median_interval
 from evodeploy.bench.measure import Budget, measured, wall_clock
 from evodeploy.engines.registry import open_engine
@@ -26,6 +27,7 @@ from evodeploy.files import replacing, sha256
 from evodeploy.onnx_files import info_of, read_onnx
 from evodeploy.preprocess import as_input, random_pictures
 from evodeploy.sweep.front import Point
+from evodeploy.sweep.search import Keep, descent
 from evodeploy.sweep.space import Candidate
 
 SCHEMA = 1
@@ -39,6 +41,8 @@ SITTINGS = 3
 class SweepRequest:
     """What to try on `checkpoint`; everything is written below `folder`.
 
+    With ratios to search `by_stage` the candidates are the largest ratio in each precision and engine, and all ratios
+    that the search meets are tried in each; it stops above the accuracy `least`.
     `data` and `labels` are as for an evaluation, of `limit` images; `images` calibrate INT8, those of `data` without.
     `batch` images are timed at a time, each candidate for `seconds` in all. After `budget` seconds nothing new is
     begun.
@@ -55,6 +59,8 @@ class SweepRequest:
     threads: int = 1
     seconds: float = 3.0
     budget: float | None = None
+    by_stage: tuple[float, ...] = ()
+    least: float | None = None
 
 
 @dataclass
@@ -96,6 +102,8 @@ def sweep(request: SweepRequest, tell: Callable[[str], None]) -> tuple[list[Poin
     """
     if any(candidate.precision == "int8" for candidate in request.candidates) and not (request.images or request.data):
         raise UsageError("INT8 is calibrated on images like those it will see: add --images DIR, or leave out int8")
+    if request.by_stage and request.data is None:
+        raise UsageError("a search by stage weighs accuracy against work: add --data DIR with labelled images")
     models = request.folder / "models"
     models.mkdir(parents=True, exist_ok=True)
     state = _State(request.folder / "state.json", _task(request))
@@ -105,15 +113,13 @@ def sweep(request: SweepRequest, tell: Callable[[str], None]) -> tuple[list[Poin
     def in_time() -> bool:
         return request.budget is None or time.monotonic() - began < request.budget
 
-    todo = [candidate for candidate in request.candidates if str(candidate) not in state.failures]
+    wanted = _searched(models, request, state, in_time, tell) if request.by_stage else request.candidates
+    todo = [candidate for candidate in wanted if str(candidate) not in state.failures]
     for candidate in todo:
         if not in_time():
             break
         try:
-            _export(candidate, models, request, tell)
-            if request.data is not None and str(candidate) not in state.accuracies:
-                tell(f"evaluating {candidate}")
-                state.accuracies[str(candidate)] = _accuracy(candidate, models, request)
+            _judge(candidate, models, request, state, tell)
         except EvodeployError as error:
             state.failures[str(candidate)] = str(error)
             tell(f"left out: {candidate}: {error}")
@@ -124,7 +130,7 @@ def sweep(request: SweepRequest, tell: Callable[[str], None]) -> tuple[list[Poin
     _time_all(ready, models, request, state, in_time, tell)
     points = [_point(each, state, request) for each in ready if _timed(each, state)]
     left_out = dict(state.failures)
-    left_out |= {str(each): "the budget was spent" for each in request.candidates if _unknown(each, state)}
+    left_out |= {str(each): "the budget was spent" for each in wanted if _unknown(each, state)}
     return points, left_out
 
 
@@ -148,6 +154,44 @@ def _task(request: SweepRequest) -> dict[str, Any]:
         "threads": request.threads,
         "reference": str(request.candidates[0]),
     }
+
+
+def _searched(
+    folder: Path, request: SweepRequest, state: _State, in_time: Callable[[], bool], tell: Callable[[str], None]
+) -> list[Candidate]:
+    """Every candidate with each of the keep ratios that the first one's search meets."""
+    first = request.candidates[0]
+    work: dict[Keep, float] = {}
+
+    def candidate(keep: Keep) -> Candidate:
+        return dataclasses.replace(first, keep=keep[:1] if len(set(keep)) == 1 else keep)
+
+    def score(keep: Keep) -> float | None:
+        each = candidate(keep)
+        if not in_time():
+            return None
+        _judge(each, folder, request, state, tell)
+        state.write()
+        work[keep] = flops_of_onnx(read_onnx(folder / each.file)) or 0.0
+        return state.accuracies[str(each)][0]
+
+    _export(first, folder, request, tell)
+    info = info_of(read_onnx(folder / first.file))
+    assert info is not None  # exported just now
+    path = descent(request.by_stage, len(info.keep_ratios), score, work.__getitem__, request.least)
+    keeps = [candidate(keep).keep for keep in path]
+    tell(f"searched by stage: {', '.join(candidate(keep).kept for keep in path)}")
+    return [dataclasses.replace(each, keep=keep) for each in request.candidates for keep in keeps]
+
+
+def _judge(
+    candidate: Candidate, folder: Path, request: SweepRequest, state: _State, tell: Callable[[str], None]
+) -> None:
+    """Export the candidate and learn its accuracy, unless both are known."""
+    _export(candidate, folder, request, tell)
+    if request.data is not None and str(candidate) not in state.accuracies:
+        tell(f"evaluating {candidate}")
+        state.accuracies[str(candidate)] = _accuracy(candidate, folder, request)
 
 
 def _export(candidate: Candidate, folder: Path, request: SweepRequest, tell: Callable[[str], None]) -> None:

@@ -109,3 +109,34 @@ def test_int8_needs_images(cli, here, small_checkpoint):
     code, _, err = cli("sweep", small_checkpoint, "-o", "out", *OPTIONS, "--precision", "int8")
     assert code == 2
     assert "add --images DIR, or leave out int8" in err
+
+
+@pytest.mark.slow
+def test_ratios_are_searched_by_stage(cli, here, small_checkpoint):
+    arguments = (
+        "sweep",
+        small_checkpoint,
+        "-o",
+        "out",
+        *OPTIONS[2:],
+        "--engines",
+        "onnxruntime",
+        "--precision",
+        "fp32,int8",
+    )
+    arguments += ("--data", "data", "--by-stage", "--keep", "0.5,1.0")
+    code, out, err = cli(*arguments, "--json")
+    assert code == 0, err
+    names = [point["candidate"]["name"] for point in json.loads(out)["points"]]
+    assert len(names) == 6
+    assert names[0] == "keep 1, onnxruntime FP32"
+    assert names[1] in ("keep 0.5/1, onnxruntime FP32", "keep 1/0.5, onnxruntime FP32")
+    assert names[2] == "keep 0.5, onnxruntime FP32"
+    assert err.count("evaluating") == 4 + 3  # both first steps were weighed
+    code, out, err = cli(*arguments)
+    assert code == 0, err
+    assert "evaluating" not in err
+    code, _, err = cli(*arguments[:-1], "1.0,0.7/0.5")
+    assert (code, "give ratios without strokes" in err) == (2, True)
+    code, _, err = cli("sweep", small_checkpoint, "-o", "other", "--by-stage")
+    assert (code, "add --data DIR" in err) == (2, True)

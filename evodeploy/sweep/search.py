@@ -1,0 +1,44 @@
+"""A greedy search of keep ratios by stage, for where trying every combination would take too long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+Keep = tuple[float, ...]
+
+
+def descent(
+    ratios: Sequence[float],
+    stages: int,
+    score: Callable[[Keep], float | None],
+    work: Callable[[Keep], float],
+    least: float | None = None,
+) -> list[Keep]:
+    """The keep ratios met on the way down from the largest of `ratios` in all `stages`, the start among them.
+
+    Each step lowers one stage to its next ratio: the stage where that loses least accuracy for the work it saves, by
+    `score` and `work` of the whole network; between equals the one that saves more. Of R ratios and S stages it asks
+    for no more than R S² scores, where the grid has R^S. It ends where nothing saves work any more, where no step
+    keeps a score of `least`, and where `score` has no answer.
+    """
+    down = sorted(set(ratios), reverse=True)
+    here = (down[0],) * stages
+    known = score(here)
+    path = [here]
+    while known is not None:
+        steps = []
+        for stage, ratio in enumerate(here):
+            if ratio == down[-1]:
+                continue
+            there = (*here[:stage], down[down.index(ratio) + 1], *here[stage + 1 :])
+            reached = score(there)
+            if reached is None:
+                return path
+            saved = work(here) - work(there)
+            if saved > 0 and (least is None or reached >= least):
+                steps.append(((known - reached) / saved, -saved, reached, there))
+        if not steps:
+            break
+        *_, known, here = min(steps)
+        path.append(here)
+    return path
