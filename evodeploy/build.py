@@ -21,7 +21,7 @@ from evodeploy.errors import UsageError, needs
 from evodeploy.files import replacing, sha256
 from evodeploy.onnx_files import info_of, input_spec, precision_of, read_onnx, weight_elements, write_onnx
 from evodeploy.preprocess import as_input, folder_pictures
-from evodeploy.specs import Precision
+from evodeploy.specs import Precision, Reduced
 
 if TYPE_CHECKING:
     import onnx
@@ -33,7 +33,9 @@ MAX_BATCH = 128
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What to build. `precision` None keeps the ONNX file's precision; `profiles` empty means one of the default range.
+    """What to build. `precision` None keeps the ONNX file's precision; of a quantized file it is that of all the rest.
+
+    `profiles` empty means one of the default range.
 
     A profile's batches are (min, opt, max), each None by default. `images` is a folder to measure the range of
     activations on before FP16; `log` a file for all that TensorRT says, `verbose` has it told as well.
@@ -55,13 +57,15 @@ class BuildRequest:
 class Prepared:
     """All that is decided before TensorRT starts: the ONNX as it will be parsed, and what that took.
 
-    Of its `attentions` the keys of `widened` were widened; `kept_fp32` names the nodes that stay FP32, with reasons.
+    `rest` is what a quantized network computes in elsewhere, None for FP32. Of its `attentions` the keys of `widened`
+    were widened; `kept_fp32` names the nodes that stay FP32, with reasons.
     """
 
     source: onnx.ModelProto
     proto: onnx.ModelProto
     flavour: Flavour
     precision: Precision
+    rest: Reduced | None
     profiles: tuple[Profile, ...]
     targets: tuple[str, ...]
     attentions: int
@@ -82,7 +86,8 @@ def prepare(request: BuildRequest, tell: Callable[[str], None]) -> Prepared:
     asked = request.profiles or ((None, None, None),)
     profiles = tuple(check_profile(_profile(batches, spec.shape[0]), spec) for batches in asked)
     held = precision_of(model)
-    precision = request.precision or held
+    quantized = held in ("int8", "fp8")
+    precision = held if quantized else request.precision or held
     flavour = load_flavour(request.runtime)
     check_options(flavour, request.options)
     targets = flavour.resolve_targets(request.targets, precision)
@@ -99,19 +104,22 @@ def prepare(request: BuildRequest, tell: Callable[[str], None]) -> Prepared:
         tell(f"widening the keys of {widened} attentions to their values' width: engines fuse no others")
     kept_fp32: dict[str, str] = {}
     largest = ""
-    if precision != held:
-        if precision == "fp32":
+    wanted: Precision = request.precision or held
+    rest: Reduced | None = None
+    if wanted != held:
+        if wanted == "fp32":
             raise UsageError(f"{request.onnx} holds {held.upper()} weights: leave out --fp32, or export it again")
-        if precision == "int8" or precision == "fp8":
-            raise UsageError(f"{request.onnx} holds {held.upper()} weights: export it with --{precision} --images DIR")
-        if precision == "fp16":
+        if wanted == "int8" or wanted == "fp8":
+            raise UsageError(f"{request.onnx} holds {held.upper()} weights: export it with --{wanted} --images DIR")
+        if wanted == "fp16":
             largest = _largest_activation(model, request.images, tell)
-        reduced = reduced_from_onnx(proto, precision)
+        rest = wanted if quantized else None
+        reduced = reduced_from_onnx(proto, wanted)
         kept_fp32, proto = reduced.kept_fp32, reduced.proto
     elif request.images is not None:
         raise UsageError("--images serves the check of FP16's range: add --fp16 for an FP32 ONNX, or leave it out")
     count = sum(1 for _ in attentions(model.graph))
-    return Prepared(model, proto, flavour, precision, profiles, targets, count, widened, kept_fp32, largest)
+    return Prepared(model, proto, flavour, precision, rest, profiles, targets, count, widened, kept_fp32, largest)
 
 
 def build(request: BuildRequest, tell: Callable[[str], None], progress: Progress | None = None) -> PlanRecord:
@@ -127,10 +135,10 @@ def build(request: BuildRequest, tell: Callable[[str], None], progress: Progress
         if prepared.proto is not prepared.source:
             source = Path(folder, request.onnx.name)
             write_onnx(prepared.proto, source)
-        tell(f"building {prepared.precision.upper()} with {flavour}")
-        built = plan_from_onnx(
-            source, flavour, prepared.profiles, prepared.precision, prepared.targets, options, log, progress
-        )
+        around = f" with {prepared.rest.upper()} around it" if prepared.rest else ""
+        tell(f"building {prepared.precision.upper()}{around} with {flavour}")
+        floats = prepared.rest or prepared.precision
+        built = plan_from_onnx(source, flavour, prepared.profiles, floats, prepared.targets, options, log, progress)
     if not options.strip_plan:
         weights = sum(weight_elements(tensor) for tensor in prepared.source.graph.initializer)
         check_precision(built, prepared.precision, weights)
@@ -142,6 +150,7 @@ def build(request: BuildRequest, tell: Callable[[str], None], progress: Progress
         runtime_version=flavour.version,
         targets=prepared.targets,
         precision=prepared.precision,
+        rest=prepared.rest,
         profiles=prepared.profiles,
         inputs=built.inputs,
         outputs=built.outputs,

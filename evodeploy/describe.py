@@ -60,7 +60,7 @@ def _engine(path: Path) -> dict[str, Any]:
         **_model(record.model),
         "runtime": f"{record.runtime} {record.runtime_version}",
         "targets": list(record.targets) or ["the GPU it was built on"],
-        "precision": record.precision,
+        "precision": f"{record.precision}, {record.rest} elsewhere" if record.rest else record.precision,
         "batch": [dataclasses.asdict(profile) for profile in record.profiles],
         "inputs": [str(spec) for spec in record.inputs],
         "outputs": [str(spec) for spec in record.outputs],

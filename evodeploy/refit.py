@@ -35,8 +35,12 @@ def refit_engine(plan: Path, onnx: Path, output: Path, tell: Callable[[str], Non
     check_unchanged(record, plan, data)
     check_fits(record, plan, flavour, architecture())
     batches = tuple((profile.min, profile.opt, profile.max) for profile in record.profiles)
-    request = BuildRequest(onnx, output, record.precision, batches, record.runtime, record.targets)
+    request = BuildRequest(onnx, output, record.rest or record.precision, batches, record.runtime, record.targets)
     prepared = prepare(request, tell)
+    if prepared.precision != record.precision:
+        raise UsageError(
+            f"{onnx} makes {prepared.precision.upper()} weights, expected {record.precision.upper()} as {plan} has them"
+        )
     with tempfile.TemporaryDirectory(prefix="evodeploy-") as folder:
         source = Path(folder, onnx.name)
         write_onnx(prepared.proto, source)

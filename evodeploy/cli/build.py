@@ -109,7 +109,8 @@ def build_engine(
         return
     for_what = ", ".join(record.targets) or "the GPU here"
     batches = "; ".join(map(str, record.profiles))
-    result(f"{path}  {size_of(path)}  {clock.seconds:.1f} s  {record.precision} for {for_what}, batch {batches}")
+    rest = f", {record.rest} elsewhere," if record.rest else ""
+    result(f"{path}  {size_of(path)}  {clock.seconds:.1f} s  {record.precision}{rest} for {for_what}, batch {batches}")
     result(f"{path}.json  what was built, and checksums")
     if record.stripped:
         result(f"next: evodeploy refit {path} {onnx} -o FULL.engine")
@@ -139,6 +140,7 @@ def _tell_prepared(request: BuildRequest, prepared: Prepared, as_json: bool) -> 
         "engine": str(request.output),
         "runtime": str(prepared.flavour),
         "precision": prepared.precision,
+        "rest": prepared.rest,
         "targets": list(prepared.targets) or ["the GPU here"],
         "profiles": [dataclasses.asdict(profile) for profile in prepared.profiles],
         "options": {name: str(value) for name, value in request.options.chosen.items()},
@@ -150,7 +152,8 @@ def _tell_prepared(request: BuildRequest, prepared: Prepared, as_json: bool) -> 
     if as_json:
         result_json(facts)
         return
-    result(f"would build {request.output}: {prepared.precision} with {prepared.flavour}")
+    rest = f", {prepared.rest} elsewhere," if prepared.rest else ""
+    result(f"would build {request.output}: {prepared.precision}{rest} with {prepared.flavour}")
     result(f"  for {', '.join(prepared.targets) or 'the GPU here'}, batch {'; '.join(map(str, prepared.profiles))}")
     result(f"  {prepared.attentions} attentions, {len(prepared.kept_fp32)} nodes kept in FP32")
     for name, value in request.options.chosen.items():

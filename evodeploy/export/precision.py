@@ -24,6 +24,8 @@ from evodeploy.specs import Reduced
 # Where the scores of a selection come from: the search upstream of TopK ends at these.
 _SCORE_SOURCES = {"MatMul", "Gemm", "Conv", "LayerNormalization", "Attention", "Split"}
 
+_FP16_SMALLEST = np.float32(2**-24)
+
 _NORMALISING = {"Cast", "Add", "Sub", "Mul", "Div"}
 
 _Values = NDArray[Any]
@@ -56,9 +58,12 @@ class ReducedModel:
 
 
 def reduced_from_onnx(model: ModelProto, precision: Reduced) -> ReducedModel:
-    """Convert `model`; raises UsageError where it is not plain FP32 or a weight is out of range (65504 for FP16)."""
+    """Convert `model`, or of a quantized one all that is not quantized.
+
+    Raises UsageError where its floats are not FP32 or a weight is out of range (65504 for FP16).
+    """
     held = precision_of(model)
-    if held != "fp32":
+    if held in ("fp16", "bf16") or TensorProto.FLOAT not in {each.data_type for each in model.graph.initializer}:
         raise UsageError(f"the ONNX holds {held.upper()} weights already: leave out --{precision}")
     if any(attribute.g.node for node in model.graph.node for attribute in node.attribute):
         raise UsageError("the ONNX has subgraphs (If, Loop, Scan), which the conversion of precision does not take")
@@ -80,6 +85,8 @@ class _Converter:
             if value.type.tensor_type.elem_type == TensorProto.FLOAT
         } | {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
         self.weights = {tensor.name: tensor for tensor in graph.initializer}
+        quantizing = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+        self.scales = {node.input[1] for node in quantizing}
         self.scoring = _scoring_nodes(model.graph)
         self.normalising = _normalising_nodes(model.graph)
         self.reduced: set[str] = set()  # values that are now of the target precision
@@ -103,7 +110,7 @@ class _Converter:
         initializers = (*graph.initializer, *self.converted)
         result.graph.initializer.extend(tensor for tensor in initializers if tensor.name in used)
         info = info_of(self.model)
-        if info is not None:
+        if info is not None and info.precision == "fp32":
             set_info(result, dataclasses.replace(info, precision=self.target.name))
         onnx.checker.check_model(result, full_check=True)
         return ReducedModel(result, self.kept)
@@ -150,7 +157,7 @@ class _Converter:
         if key not in self.made:
             self.made[key] = f"{name}_{'fp32' if wanted == TensorProto.FLOAT else self.target.name}"
             if name in self.weights:
-                self.converted.append(_converted(self.weights[name], self.made[key], self.target))
+                self.converted.append(_converted(self.weights[name], self.made[key], self.target, name in self.scales))
             else:
                 self.nodes.append(
                     helper.make_node("Cast", [name], [self.made[key]], f"cast_{self.made[key]}", to=wanted)
@@ -221,8 +228,10 @@ def _float_makers(node: NodeProto, makers: dict[str, NodeProto]) -> Iterator[Nod
             yield makers[name]
 
 
-def _converted(tensor: TensorProto, name: str, target: _Format) -> TensorProto:
+def _converted(tensor: TensorProto, name: str, target: _Format, scale: bool = False) -> TensorProto:
     values: _Values = numpy_helper.to_array(tensor)
+    if scale:  # of a channel that is next to nothing; no runtime takes 0
+        values = np.maximum(values, _FP16_SMALLEST)
     largest = float(np.abs(values).max(initial=0.0))
     if largest > target.largest:
         raise UsageError(

@@ -129,6 +129,29 @@ def test_fp8_computes_what_fp32_does_but_for_its_rounding(eighths, quantized, sm
     assert 1 < errors["fp8"] / errors["int8"] < 16  # three bits of mantissa against seven
 
 
+def test_what_is_not_quantized_may_be_fp16(quantized, small_onnx, tmp_path):
+    mixed = reduced_from_onnx(quantized.proto, "fp16").proto
+    assert precision_of(mixed) == info_of(mixed).precision == "int8"
+    constants = {t.name: t for t in mixed.graph.initializer}
+    for node in mixed.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            scale = numpy_helper.to_array(constants[node.input[1]])
+            assert scale.dtype == np.float16
+            assert (scale > 0).all()
+    write_onnx(mixed, tmp_path / "mixed.onnx")
+    with open_engine(small_onnx) as engine:
+        expected = engine.run(images(16, seed=1))
+    with open_engine(tmp_path / "mixed.onnx") as engine:
+        assert agreement(expected, engine.run(images(16, seed=1)), TOLERANCES["int8"], grid=8).passed
+
+
+def test_the_scale_of_a_channel_of_next_to_nothing_is_not_rounded_to_zero():
+    model = quantized_from_onnx(residual([[1, 1e-7], [0, 0]]), np.float32([[127, 127]])).proto
+    mixed = reduced_from_onnx(model, "fp16").proto
+    scales = [numpy_helper.to_array(t) for t in mixed.graph.initializer if "_scale" in t.name]
+    assert all((scale > 0).all() for scale in scales)
+
+
 def residual(weight):
     """y = x + relu(x) W, whose input is used by the sum as well."""
     graph = helper.make_graph(

@@ -69,7 +69,7 @@ def plan_from_onnx(
     log: BuildLog,
     progress: Progress | None = None,
 ) -> BuiltPlan:
-    """Build the ONNX file `path`, already checked, whose weights are of `precision`; `options` are checked too.
+    """Build the ONNX file `path`, already checked, whose attention is of `precision`; `options` are checked too.
 
     Raises BadFileError where TensorRT's parser refuses a node, RuntimeFailedError with TensorRT's own first error where
     the build fails, KeyboardInterrupt where it was cancelled.
@@ -91,7 +91,7 @@ def plan_from_onnx(
         outputs = tuple(_spec(trt, network.get_output(i)) for i in range(network.num_outputs))
         if len(inputs) != 1 or not outputs:
             raise BadFileError(f"{path.name} has {len(inputs)} inputs and {len(outputs)} outputs, expected one input")
-        if precision in ("fp32", "int8", "fp8"):  # whose attention is FP32
+        if precision in ("fp32", "int8", "fp8"):  # quantized or not, attention is FP32 then
             _let_attention_decompose(trt, network)
         config = builder.create_builder_config()
         apply_options(flavour, config, options)

@@ -10,7 +10,7 @@ from typing import Any
 
 from evodeploy.errors import BadFileError
 from evodeploy.files import check_input, replacing
-from evodeploy.specs import ModelInfo, Precision, TensorSpec
+from evodeploy.specs import ModelInfo, Precision, Reduced, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Profile:
 class PlanRecord:
     """What a plan is. `targets` is empty where it was built for the GPU of the building machine, `architecture`.
 
-    `kept_fp32` names the nodes that stayed FP32 in an FP16 plan, with the reason of each; memory is in bytes;
+    `rest` is what a plan whose weights are quantized computes in elsewhere, None for FP32. `kept_fp32` names the nodes
+    that stayed FP32 in an FP16 plan, with the reason of each; memory is in bytes;
     `attentions` is how many the ONNX had, each of which a plan may hold as one kernel; `largest_activation` what the
     check of FP16's range found; of the builder's options those that matter later.
     """
@@ -58,6 +59,7 @@ class PlanRecord:
     stripped: bool = False
     tf32: bool | None = None
     largest_activation: str = ""
+    rest: Reduced | None = None
 
 
 def sidecar_path(plan: Path) -> Path:

@@ -13,6 +13,7 @@ from evodeploy.engines.tensorrt import builder, driver, flavour
 from evodeploy.engines.tensorrt.builder import BuiltPlan, check_precision, check_profile
 from evodeploy.engines.tensorrt.log import BuildLog
 from evodeploy.engines.tensorrt.options import BuilderOptions
+from evodeploy.engines.tensorrt.program import read_program
 from evodeploy.engines.tensorrt.sidecar import Profile, read_sidecar, sidecar_path
 from evodeploy.errors import BadFileError, RuntimeFailedError, UnavailableError, UsageError
 from evodeploy.export.quantization import quantized_from_onnx
@@ -121,6 +122,23 @@ def test_fp8_engines_build_for_ada_and_later(small_onnx, tmp_path):
     assert any("not for sm75, sm80, sm86, which has no FP8 kernels" in line for line in told)
     with pytest.raises(UsageError, match="no FP8 engine for sm75, sm80, sm86"):
         build(request(tmp_path / "m.onnx", tmp_path / "x.engine", precision=None, targets=("sm86",)), tell=told.append)
+
+
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+def test_a_quantized_engine_with_fp16_elsewhere_fuses_every_attention(small_onnx, tmp_path, kind):
+    pictures = np.random.default_rng(0).standard_normal((4, 3, 64, 64), dtype=np.float32)
+    write_onnx(quantized_from_onnx(read_onnx(small_onnx), pictures, kind).proto, tmp_path / "m.onnx")
+    told, kernels = [], {}
+    for rest in (None, "fp16"):
+        plan = tmp_path / f"{rest}.engine"
+        record = build(request(tmp_path / "m.onnx", plan, precision=rest), tell=told.append)
+        assert (record.precision, record.rest, record.model.precision) == (kind, rest, kind)
+        assert read_sidecar(plan) == record
+        program = read_program(plan, 1)
+        assert program.attentions == (record.attentions if rest else 0)
+        kernels[rest] = program.total
+    assert kernels["fp16"] < 0.75 * kernels[None]
+    assert any(f"building {kind.upper()} with FP16 around it" in line for line in told)
 
 
 def test_bf16_engines_build_for_the_targets_that_have_it(small, tmp_path):
