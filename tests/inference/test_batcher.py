@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 import weakref
 
 import pytest
@@ -65,6 +66,21 @@ def test_what_waits_while_one_computes_is_run_together_and_no_batch_is_too_large
     assert [future.result(10) for future in futures] == [2, 4, 6, 8, 10, 12, 40, 42, 44, 46, 48]
     one.close()
     assert max(compute.sizes) == 4
+
+
+def test_what_is_cancelled_while_it_waits_is_not_computed():
+    compute = Recorder()
+    compute.gate.clear()
+    one = batcher(compute, largest=1)
+    begun, given_up, wanted = one.submit(1), one.submit(2), one.submit(3)
+    while not begun.running():
+        time.sleep(0.001)
+    assert given_up.cancel()
+    assert not begun.cancel()
+    compute.gate.set()
+    assert [begun.result(10), wanted.result(10)] == [2, 6]
+    one.close()
+    assert compute.sizes == [1, 1]
 
 
 def test_an_item_alone_is_not_kept_waiting_for_ever():
