@@ -156,7 +156,7 @@ def test_activations_are_measured_on_the_images_given(cli, folder):
     assert re.search(r"largest activation: '\w+' reaches [\d.]+ on 3 images; FP16 holds 65504", err)
     code, _, err = cli("export", "ckpt.pth", "-o", "x.onnx", "--images", "images")
     assert code == 2
-    assert "--images serves --int8 and the range check of --fp16" in err
+    assert "--images serves --int8, --fp8 and the range check of --fp16" in err
 
 
 def test_int8_is_calibrated_on_the_images_given_and_goes_through_every_command(cli, folder):
@@ -182,13 +182,17 @@ def test_int8_is_calibrated_on_the_images_given_and_goes_through_every_command(c
     assert code == 0
     assert re.search(r"onnxruntime +int8 +evo", out)
     assert re.search(r"openvino +int8 +evo", out)
-    code, _, err = cli("build-engine", "ckpt.int8.onnx", "--fp16", "--force")
-    assert code == 2
-    assert "the ONNX holds INT8 weights already: leave out --fp16" in err
+    code, out, err = cli("build-engine", "ckpt.int8.onnx", "--fp16", "--target", "sm89", "--force")
+    assert code == 0, err
+    assert "int8, fp16 elsewhere, for sm89" in out
+    engine = json.loads(cli("inspect", "ckpt.int8.engine", "--json")[1])
+    assert (engine["precision"], engine["rest"]) == ("int8", "fp16")
+    assert engine["attention_fused"] == "6 of 6"
 
 
 BAD = {
     ("export", "ckpt.pth", "-o", "x.onnx", "--int8"): (2, "--int8 is calibrated on images like those it will see"),
+    ("export", "ckpt.pth", "-o", "x.onnx", "--fp8"): (2, "--fp8 is calibrated on images like those it will see"),
     ("export", "ckpt.pth", "-o", "x.onnx", "--int8", "--fp16"): (2, "exclude each other"),
     ("export", "ckpt.pth", "-o", "x.onnx", "--int8", "--images", "."): (2, "holds no images"),
     ("export", "none.pth"): (2, "none.pth does not exist"),
