@@ -25,7 +25,6 @@ def running(settings: Settings, tell: Callable[[str], None]) -> Iterator[None]:
     It joins the cluster of RAY_ADDRESS and leaves what else runs there alone, or starts Ray on this machine. Raises
     RuntimeFailedError with the reason where Ray or the artefact does not start.
     """
-    own = not os.environ.get("RAY_ADDRESS")
     serve = _connected(settings)
     try:
         _listen(settings)
@@ -36,9 +35,7 @@ def running(settings: Settings, tell: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         serve.delete(APPLICATION)  # waits until replicas have answered; the proxy still stands and refuses what is new
-        if own:
-            serve.shutdown()
-        _disconnect()
+        _disconnect()  # which ends a Ray that was started here, and leaves another's alone
 
 
 def update(settings: Settings) -> None:
