@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -170,9 +171,16 @@ def _searched(
         each = candidate(keep)
         if not in_time():
             return None
-        _judge(each, folder, request, state, tell)
+        try:
+            _judge(each, folder, request, state, tell)
+        except EvodeployError as error:
+            tell(f"left out: {each}: {error}")
+            return -math.inf
         state.write()
-        work[keep] = flops_of_onnx(read_onnx(folder / each.file)) or 0.0
+        operations = flops_of_onnx(read_onnx(folder / each.file))
+        if operations is None:
+            raise UsageError(f"the operations of {each.file} cannot be counted: name the ratios with --keep instead")
+        work[keep] = operations
         return state.accuracies[str(each)][0]
 
     _export(first, folder, request, tell)

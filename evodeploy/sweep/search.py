@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 Keep = tuple[float, ...]
@@ -19,7 +20,7 @@ def descent(
     Each step lowers one stage to its next ratio: the stage where that loses least accuracy for the work it saves, by
     `score` and `work` of the whole network; between equals the one that saves more. Of R ratios and S stages it asks
     for no more than R S² scores, where the grid has R^S. It ends where nothing saves work any more, where no step
-    keeps a score of `least`, and where `score` has no answer.
+    keeps a score of `least`, and where `score` has no answer; ratios that cannot be have the score minus infinity.
     """
     down = sorted(set(ratios), reverse=True)
     here = (down[0],) * stages
@@ -34,6 +35,8 @@ def descent(
             reached = score(there)
             if reached is None:
                 return path
+            if reached == -math.inf:
+                continue
             saved = work(here) - work(there)
             if saved > 0 and (least is None or reached >= least):
                 steps.append(((known - reached) / saved, -saved, reached, there))

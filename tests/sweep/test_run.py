@@ -124,7 +124,7 @@ def test_ratios_are_searched_by_stage(cli, here, small_checkpoint):
         "--precision",
         "fp32,int8",
     )
-    arguments += ("--data", "data", "--by-stage", "--keep", "0.5,1.0")
+    arguments += ("--data", "data", "--by-stage", "--keep", "0.5,1.0,0.001")
     code, out, err = cli(*arguments, "--json")
     assert code == 0, err
     names = [point["candidate"]["name"] for point in json.loads(out)["points"]]
@@ -133,6 +133,7 @@ def test_ratios_are_searched_by_stage(cli, here, small_checkpoint):
     assert names[1] in ("keep 0.5/1, onnxruntime FP32", "keep 1/0.5, onnxruntime FP32")
     assert names[2] == "keep 0.5, onnxruntime FP32"
     assert err.count("evaluating") == 4 + 3  # both first steps were weighed
+    assert "left out: keep 0.5/0.001" in err  # which keeps no token
     code, out, err = cli(*arguments)
     assert code == 0, err
     assert "evaluating" not in err

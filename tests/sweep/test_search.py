@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 
@@ -42,6 +43,11 @@ def test_a_stage_that_saves_nothing_is_left_alone_and_silence_ends_it():
     assert descent(RATIOS, 2, lambda keep: 1.0, lambda keep: keep[1]) == [(1.0, 1.0), (1.0, 0.7), (1.0, 0.4)]
     assert descent(RATIOS, 2, lambda keep: None, work) == [(1.0, 1.0)]
     assert descent(RATIOS, 2, lambda keep: None if min(keep) < 0.7 else 1.0, work)[-1] == (0.7, 1.0)
+
+
+def test_ratios_that_cannot_be_are_gone_round():
+    path = descent(RATIOS, 2, lambda keep: -math.inf if keep[0] < 1 else 1.0, work)
+    assert path == [(1.0, 1.0), (1.0, 0.7), (1.0, 0.4)]
 
 
 @pytest.mark.parametrize("stages", [1, 3])
