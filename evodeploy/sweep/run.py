@@ -169,6 +169,8 @@ def _searched(
 
     def score(keep: Keep) -> float | None:
         each = candidate(keep)
+        if keep in work:
+            return state.accuracies[str(each)][0]
         if not in_time():
             return None
         try:
