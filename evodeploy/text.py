@@ -1,0 +1,27 @@
+"""Text from outside, made safe to print: names, paths and messages that others wrote.
+
+A terminal acts on some characters, and some cannot be written at all. They are shown as escapes, once, where text
+leaves.
+"""
+
+from __future__ import annotations
+
+import re
+
+LIMIT = 300  # characters of a text from outside that one sentence shows
+
+_BIDIRECTIONAL = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+_SEPARATORS = "\u2028\u2029"  # a reader that splits lines as Unicode does sees two lines
+_SURROGATES = "\ud800-\udfff"  # a path's bytes that are not UTF-8, or half of a pair in JSON: no encoding has them
+_UNSAFE = re.compile(rf"[\x00-\x09\x0b-\x1f\x7f-\x9f{_BIDIRECTIONAL}{_SEPARATORS}{_SURROGATES}]")
+
+
+def printable(text: str) -> str:
+    r"""`text` with control and bidirectional characters and lone surrogates as escapes (`\x1b`); newlines are kept."""
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def brief(text: str, limit: int = LIMIT) -> str:
+    r"""`printable(text)` on one line, newlines shown as `\n`, of at most `limit` characters, the last of them "…"."""
+    shown = printable(text[: limit + 1]).replace("\n", r"\n")
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+
+from evodeploy.text import brief, printable
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain, é, 猫, 🐈, %s {x}", "plain, é, 猫, 🐈, %s {x}"),
+        ("two\nlines", "two\nlines"),
+        ("\x1b[31mred\x1b]0;title\x07", r"\x1b[31mred\x1b]0;title\x07"),
+        ("over\rwritten\ttab\x08\x7f", r"over\rwritten\ttab\x08\x7f"),
+        ("\x9b31m", r"\x9b31m"),
+        ("gnp.\u202eexe\u2066\u200f\u061c", r"gnp.\u202eexe\u2066\u200f\u061c"),
+        ("a\u2028b\u2029c", r"a\u2028b\u2029c"),
+        ("bytes \udcff, half \ud83d", r"bytes \udcff, half \ud83d"),
+        ("", ""),
+    ],
+)
+def test_what_a_terminal_acts_on_is_shown_as_an_escape(text, shown):
+    assert printable(text) == shown
+    assert printable(shown) == shown
+    printable(text).encode()
+
+
+def test_every_control_character_but_the_newline_is_escaped():
+    controls = [chr(code) for code in [*range(0x20), *range(0x7F, 0xA0)] if chr(code) != "\n"]
+    assert all(printable(character).startswith("\\") for character in controls)
+
+
+def test_brief_is_one_line_of_bounded_length():
+    assert brief("name\nError: not ours") == r"name\nError: not ours"
+    assert brief("x" * 300) == "x" * 300
+    assert brief("x" * 10**7) == "x" * 299 + "…"
+    assert brief("\x1b" * 300) == (r"\x1b" * 75)[:299] + "…"
+    assert brief("abcdef", 4) == "abc…"
