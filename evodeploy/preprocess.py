@@ -35,7 +35,7 @@ def cropped(image: Image.Image, size: int, preprocessing: Preprocessing) -> NDAr
     width, height = image.size
     scale_to = (short, max(1, int(short * height / width))) if width <= height else (int(short * width / height), short)
     image = image.resize(scale_to, _FILTERS[preprocessing.interpolation])
-    left, top = round((image.width - size) / 2), round((image.height - size) / 2)
+    left, top = preprocessing.offset(image.width, size), preprocessing.offset(image.height, size)
     return np.asarray(image.crop((left, top, left + size, top + size)))
 
 

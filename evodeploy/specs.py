@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,9 @@ Reduced = Literal["fp16", "bf16"]
 Quantized = Literal["int8", "fp8"]
 Converted = Literal["fp16", "bf16", "int8", "fp8"]  # what an FP32 export can be made into
 InputFormat = Literal["float32", "uint8", "uint8-nchw"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+CropMode = Literal["center", "squash"]
+Rounding = Literal["timm", "hugging-face"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -70,16 +74,48 @@ class EngineOptions:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes a tensor: resize the shorter side, crop the centre, scale to [0, 1], normalise."""
+    """How an image becomes a tensor: resize, crop the centre, scale to [0, 1], normalise.
+
+    `crop_mode` center resizes the shorter side and keeps the aspect ratio; squash resizes both sides alike. `crop_pct`
+    is the share of the resized side that the crop keeps. `rounding` says whose rule turns shares into pixels. `assumed`
+    names the fields that no source states; two preprocessings that differ in it alone are equal.
+    """
 
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
-    interpolation: str = "bicubic"
-    resize_ratio: float = 256 / 224
+    interpolation: Interpolation = "bicubic"
+    crop_pct: float = 0.875
+    crop_mode: CropMode = "center"
+    rounding: Rounding = "timm"
+    assumed: tuple[str, ...] = field(default=(), compare=False)
 
     def resized(self, image_size: int) -> int:
-        """Pixels of the shorter side before the crop: int(256/224 · size), so 256 for 224 and 438 for 384."""
-        return int(self.resize_ratio * image_size)
+        """Pixels of the shorter side before the crop: at 0.875, 256 for 224 and 438 for 384."""
+        exact = image_size / self.crop_pct
+        return round(exact) if self.rounding == "hugging-face" else math.floor(exact)
+
+    def offset(self, side: int, image_size: int) -> int:
+        """Where on a side of so many pixels the crop begins."""
+        return (side - image_size) // 2 if self.rounding == "hugging-face" else round((side - image_size) / 2)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], image_size: int) -> Preprocessing:
+        """Rebuild from plain JSON values; what an older version wrote keeps its meaning at `image_size`.
+
+        Raises TypeError for unknown fields: what they would do to an image is not known.
+        """
+        values = dict(values)
+        if "resize_ratio" in values:
+            values["crop_pct"] = _crop_pct(values.pop("resize_ratio"), image_size)
+        for name in {"mean", "std", "assumed"} & set(values):
+            values[name] = tuple(values[name])
+        return cls(**values)
+
+
+def _crop_pct(resize_ratio: float, image_size: int) -> float:
+    """The share that resizes `image_size` to int(ratio · size), as the first version did."""
+    share, shorter = 1 / resize_ratio, int(resize_ratio * image_size)
+    return share if math.floor(image_size / share) == shorter else math.nextafter(image_size / shorter, 0)
 
 
 @dataclass(frozen=True)
@@ -143,7 +179,7 @@ class ModelInfo:
         """Read what `to_json` wrote; raises ValueError where it is not that."""
         try:
             return cls.from_dict(json.loads(text))
-        except (TypeError, KeyError, AttributeError) as error:
+        except (TypeError, KeyError, AttributeError, ArithmeticError) as error:
             raise ValueError(f"not evodeploy's model metadata: {error}") from error
 
     @classmethod
@@ -151,12 +187,11 @@ class ModelInfo:
         """Rebuild from plain JSON values; fields that a later version added are ignored."""
         known = {f.name for f in dataclasses.fields(cls)}
         values = {name: value for name, value in values.items() if name in known}
-        pre = dict(values.pop("preprocessing"))
-        pre["mean"], pre["std"] = tuple(pre["mean"]), tuple(pre["std"])
+        preprocessing = Preprocessing.from_dict(values.pop("preprocessing"), values["image_size"])
         values["keep_ratios"] = tuple(values["keep_ratios"])
         for name in ("class_names", "stages"):
             values[name] = tuple(values.get(name, ()))
-        return cls(preprocessing=Preprocessing(**pre), **values)
+        return cls(preprocessing=preprocessing, **values)
 
 
 def output_name(num_classes: int) -> str:

@@ -9,11 +9,11 @@ from typing import Any
 
 from evodeploy.errors import BadFileError
 from evodeploy.models.layout import Hints
-from evodeploy.specs import Preprocessing
+from evodeploy.specs import Interpolation, Preprocessing
 
 _CHECKPOINTS = ("model.safetensors", "pytorch_model.bin")  # the names that a hub's config.json speaks of
 _LIMIT = 10_000_000  # bytes; 21 000 class names take one
-_RESAMPLE = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+_RESAMPLE: dict[int, Interpolation] = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 _TIMM_KIND = "architecture"
 
 
@@ -62,9 +62,10 @@ def _timm(config: dict[str, Any]) -> Hints:
     names = config.get("label_names")
     preprocessing = None
     if mean and std:
-        ratio = 1 / crop if isinstance(crop, (int, float)) and 0 < crop <= 1 else Preprocessing().resize_ratio
-        filters = {"bilinear": "bilinear"}  # all else, "random" among it, as bicubic
-        preprocessing = Preprocessing(mean, std, filters.get(str(values.get("interpolation")), "bicubic"), ratio)
+        share = crop if isinstance(crop, (int, float)) and 0 < crop <= 1 else Preprocessing().crop_pct
+        # "random" among the rest is taken as bicubic
+        interpolation: Interpolation = "bilinear" if values.get("interpolation") == "bilinear" else "bicubic"
+        preprocessing = Preprocessing(mean, std, interpolation, share)
     return Hints(
         model=str(config[_TIMM_KIND]),
         class_names=tuple(map(str, names)) if isinstance(names, list) else (),
@@ -81,8 +82,8 @@ def _hugging_face(values: dict[str, Any]) -> Preprocessing | None:
     side = crop.get("height") if isinstance(crop, dict) else None
     both = isinstance(short, int) and isinstance(side, int) and 0 < side <= short
     # Without a crop, Hugging Face squeezes the image into a square; here the centre is cropped instead.
-    ratio = short / side if both and short and side else 1.0
-    return Preprocessing(mean, std, _RESAMPLE.get(values.get("resample", 3), "bicubic"), ratio)
+    share = side / short if both and short and side else 1.0
+    return Preprocessing(mean, std, _RESAMPLE.get(values.get("resample", 3), "bicubic"), share, rounding="hugging-face")
 
 
 def _triple(values: Any) -> tuple[float, ...]:

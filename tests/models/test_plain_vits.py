@@ -211,7 +211,7 @@ def test_a_hugging_face_config_beside_the_file_tells_heads_epsilon_labels_and_pr
     assert (model.config.heads, model.config.norm_eps) == (4, 1e-5)
     assert model.info.label(3) == "label 3"
     pre = model.info.preprocessing
-    assert (pre.mean, pre.std, pre.interpolation, pre.resize_ratio) == ((0.5,) * 3, (0.25,) * 3, "bilinear", 1.0)
+    assert (pre.mean, pre.std, pre.interpolation, pre.crop_pct) == ((0.5,) * 3, (0.25,) * 3, "bilinear", 1.0)
     other = path.rename(tmp_path / "other.safetensors")  # the config may be another model's
     assert load_checkpoint(other).config.heads == 2
 
