@@ -35,6 +35,9 @@ def serve(
     token_file: Annotated[
         Path | None, typer.Option(help=f"A file with the bearer token to ask for; else ${TOKEN_VARIABLE}, if set.")
     ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="Another host that requests may name, where no token is asked for.")
+    ] = None,
     update: Annotated[
         bool, typer.Option("--update", help="Let the service that runs here take this artefact, losing no request.")
     ] = False,
@@ -43,6 +46,7 @@ def serve(
     from evodeploy.artefacts import open_artefact
     from evodeploy.bench.environment import usable_cores
     from evodeploy.errors import BadFileError
+    from evodeploy.files import sha256
     from evodeploy.serving.service import running, until_stopped
     from evodeploy.serving.service import update as update_service
     from evodeploy.serving.settings import Limits, Settings
@@ -56,6 +60,7 @@ def serve(
             )
     settings = Settings(
         artefact=artefact.resolve(),
+        sha256=sha256(artefact),
         name=name or opened.info.model,
         engine=opened.name if engine is None else engine,
         threads=share,
@@ -68,6 +73,7 @@ def serve(
         metrics_port=metrics_port,
         gpus=gpus,
         limits=Limits(max_upload << 20, max_pixels * 1_000_000, timeout, max_ongoing),
+        allow_hosts=tuple(sorted(allow_host or ())),
         token=_token(token_file),
     )
     if update:

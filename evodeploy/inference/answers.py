@@ -22,6 +22,18 @@ def check_classes(info: ModelInfo, top: int) -> None:
         raise UsageError(f"top is {top}, but the artefact gives {info.top_k} classes: export it with --top-k {top}")
 
 
+def classes_to_name(info: ModelInfo, top: int | None) -> int:
+    """How many classes an answer names: `top`, which is 5 by default, or all where the model has fewer.
+
+    Raises UsageError for more than there are.
+    """
+    classes = min(5, info.top_k or info.num_classes or 5) if top is None else top
+    check_classes(info, classes)
+    if info.num_classes and classes > info.num_classes:
+        raise UsageError(f"top is {classes}, but {info.model} has {info.num_classes} classes: ask for no more")
+    return classes
+
+
 def predictions_of(
     outputs: dict[str, Array], info: ModelInfo, top: int, decode: list[float], inference: float
 ) -> list[Prediction]:

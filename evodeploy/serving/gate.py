@@ -10,68 +10,102 @@ from fastapi.responses import JSONResponse
 
 from evodeploy.serving.settings import Limits
 
+HEADER_BYTES = 16 << 10  # of all headers of a request together
+BODIES = 512  # requests whose bodies may be on their way at once: a slow one holds little
+
 
 class Gate:
-    """An ASGI middleware: requests within `limits` and with the `token` pass, and whatever asks for `exempt` paths."""
+    """An ASGI middleware: requests within `limits` and with the `token` pass, and whatever asks for `exempt` paths.
+
+    A request takes one of the `limits.admitted` places once its body is there, so that a slow one keeps no other out.
+    """
 
     def __init__(self, app: Any, limits: Limits, token: str | None, exempt: frozenset[str]) -> None:
         self._app, self._limits, self._exempt = app, limits, exempt
         self._token = f"Bearer {token}".encode() if token else None
-        self._admitted = 0
+        self._admitted = self._arriving = self._held = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass the request on, or answer 401, 413, 429 or 504."""
-        if scope["type"] != "http" or scope["path"] in self._exempt:
+        """Pass the request on, or answer 400, 401, 413, 429, 431 or 504."""
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        if self._token and not hmac.compare_digest(headers.get(b"authorization", b""), self._token):
-            refusal = JSONResponse({"error": "a bearer token is needed"}, 401, {"WWW-Authenticate": "Bearer"})
+        exempt = scope["path"] in self._exempt
+        if refusal := self._refusal(scope["headers"], exempt):
             await refusal(scope, receive, send)
-            return
-        if self._admitted >= self._limits.admitted:
-            await JSONResponse({"error": "too many requests at once: try again"}, 429, {"Retry-After": "1"})(
-                scope, receive, send
-            )
-            return
-        self._admitted += 1
-        try:
-            await self._limited(scope, receive, send, headers.get(b"content-length", b"0"))
-        finally:
-            self._admitted -= 1
+        elif exempt:
+            await self._app(scope, receive, send)
+        else:
+            await self._limited(scope, receive, send)
 
-    async def _limited(self, scope: Any, receive: Any, send: Any, length: bytes) -> None:
-        """Take the whole body, within the limit, and only then let the endpoint begin."""
-        refusal = JSONResponse({"error": f"the request is larger than {self._limits.body} bytes"}, 413)
-        if not length.isdigit() or int(length) > self._limits.body:
-            await refusal(scope, receive, send)
-            return
+    def _refusal(self, headers: list[tuple[bytes, bytes]], exempt: bool) -> JSONResponse | None:
+        """What the headers alone are refused for."""
+        if sum(len(name) + len(value) for name, value in headers) > HEADER_BYTES:
+            return JSONResponse({"error": f"the headers are larger than {HEADER_BYTES} bytes"}, 431)
+        given = [value for name, value in headers if name == b"authorization"]
+        if len(given) > 1:
+            return JSONResponse({"error": f"Authorization is given {len(given)} times, expected once"}, 400)
+        if self._token and not exempt and not hmac.compare_digest((*given, b"")[0], self._token):
+            return JSONResponse({"error": "a bearer token is needed"}, 401, {"WWW-Authenticate": "Bearer"})
+        lengths = {value for name, value in headers if name == b"content-length"} or {b"0"}
+        if not all(each.isdigit() and len(each) < 20 and int(each) <= self._limits.body for each in lengths):
+            return self._too_large()
+        return None
+
+    async def _limited(self, scope: Any, receive: Any, send: Any) -> None:
+        """Take the whole body, within the limits, and only then let the endpoint begin."""
         try:
             body = await asyncio.wait_for(self._body(receive), self._limits.seconds)
         except asyncio.TimeoutError:
-            late = JSONResponse({"error": f"the request did not arrive within {self._limits.seconds:g} s"}, 504)
-            await late(scope, receive, send)
-            return
+            body = JSONResponse({"error": f"the request did not arrive within {self._limits.seconds:g} s"}, 504)
         if body is None:
             return
-        if len(body) > self._limits.body:
-            await refusal(scope, receive, send)
-            return
-        whole = iter([{"type": "http.request", "body": body, "more_body": False}])
+        if not isinstance(body, bytes):
+            await body(scope, receive, send)
+        elif self._admitted >= self._limits.admitted:
+            await _too_many()(scope, receive, send)
+        else:
+            whole = iter([{"type": "http.request", "body": body, "more_body": False}])
 
-        async def received() -> Any:
-            return next(whole, None) or await receive()
+            async def received() -> Any:
+                return next(whole, None) or await receive()
 
-        await self._app(scope, received, send)
+            self._admitted += 1
+            try:
+                await self._app(scope, received, send)
+            finally:
+                self._admitted -= 1
 
-    async def _body(self, receive: Any) -> bytes | None:
-        """All of it, or a little more than the limit where it is larger; None where the client left."""
+    async def _body(self, receive: Any) -> bytes | JSONResponse | None:
+        """All of it, or what it is refused with, or None where the client left.
+
+        All bodies on their way hold no more bytes than those of all admitted requests may.
+        """
+        if self._arriving >= BODIES:
+            return _too_many()
         parts: list[bytes] = []
         size, more = 0, True
-        while more and size <= self._limits.body:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            parts.append(message.get("body", b""))
-            size, more = size + len(parts[-1]), message.get("more_body", False)
+        self._arriving += 1
+        try:
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return None
+                parts.append(message.get("body", b""))
+                size, more = size + len(parts[-1]), message.get("more_body", False)
+                self._held += len(parts[-1])
+                if size > self._limits.body:
+                    return self._too_large()
+                if self._held > self._limits.body * self._limits.admitted:
+                    return _too_many()
+        finally:
+            self._arriving -= 1
+            self._held -= size
         return b"".join(parts)
+
+    def _too_large(self) -> JSONResponse:
+        return JSONResponse({"error": f"the request is larger than {self._limits.body} bytes"}, 413)
+
+
+def _too_many() -> JSONResponse:
+    return JSONResponse({"error": "too many requests at once: try again"}, 429, {"Retry-After": "1"})

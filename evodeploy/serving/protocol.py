@@ -93,7 +93,8 @@ def make_response(model: str, request: InferenceRequest, outputs: Mapping[str, A
 def _split(body: bytes, json_length: str | None) -> tuple[dict[str, Any], bytes]:
     length = len(body)
     if json_length is not None:
-        if not json_length.isascii() or not json_length.isdecimal() or int(json_length) > len(body):
+        digits = json_length.isascii() and json_length.isdecimal() and len(json_length) < 20
+        if not digits or int(json_length) > len(body):
             raise InputError(f"{JSON_LENGTH} is '{json_length[:20]}', expected a number of bytes of the body")
         length = int(json_length)
     try:
@@ -116,7 +117,7 @@ def _tensor(tensor: dict[str, Any], rest: bytes, spec: TensorSpec) -> Array:
     fits = (
         isinstance(shape, list)
         and len(shape) == len(spec.shape)
-        and all(type(size) is int and size > 0 for size in shape)
+        and all(type(size) is int and 0 < size < 2**31 for size in shape)
         and all(size == wanted for size, wanted in zip(shape[1:], spec.shape[1:], strict=True))
     )
     if not fits:
@@ -136,9 +137,12 @@ def _tensor(tensor: dict[str, Any], rest: bytes, spec: TensorSpec) -> Array:
 
 def _from_list(data: Any, count: int, spec: TensorSpec) -> Array:
     try:
-        values = np.asarray(data, np.float64).ravel()
-    except (TypeError, ValueError) as error:
-        raise InputError(f"the data of input '{spec.name}' are not numbers") from error
+        given = np.asarray(data)
+        if given.dtype.kind not in "iufO":  # strings and truth values would be taken as numbers; huge ones are objects
+            raise TypeError(f"{given.dtype}")
+        values = given.astype(np.float64).ravel()
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"the data of input '{spec.name}' are not numbers of the range of {spec.dtype}") from error
     if values.size != count:
         raise InputError(f"input '{spec.name}' has {values.size} numbers, expected {count} for its shape")
     if np.dtype(spec.dtype).kind == "u" and not ((values >= 0) & (values <= 255) & (values == values.round())).all():

@@ -14,9 +14,13 @@ from ray.util.metrics import Counter, Histogram
 from evodeploy.artefacts import open_artefact
 from evodeploy.engines.base import Array, run_all
 from evodeploy.errors import BadFileError
+from evodeploy.files import sha256
 from evodeploy.inference.batcher import Batcher
 from evodeploy.preprocess import as_input, random_pictures
 from evodeploy.serving.app import create_app
+from evodeploy.serving.gate import BODIES
+from evodeploy.serving.hosts import allowed_hosts
+from evodeploy.serving.refusals import NotReadyError
 from evodeploy.serving.settings import Settings
 from evodeploy.specs import EngineOptions, ModelInfo
 
@@ -24,11 +28,15 @@ from evodeploy.specs import EngineOptions, ModelInfo
 class Replica:
     """One engine behind a queue that runs requests together.
 
-    For another artefact Ray starts new replicas and drains these.
+    For another artefact Ray starts new replicas and drains these. A replica that finds another file in the artefact's
+    place has a `refusal` and no engine: one that failed to start would leave requests waiting while Ray tries again.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.refusal = _refusal(settings)
+        if self.refusal is not None:
+            return
         self._engine = open_artefact(settings.artefact, settings.engine, EngineOptions(threads=settings.threads))
         if self._engine.info is None:
             raise BadFileError(f"{settings.artefact} carries no evodeploy metadata")
@@ -52,7 +60,7 @@ class Replica:
         return self._settings
 
     async def run(self, images: Array) -> dict[str, Array]:
-        """See app.Backend."""
+        """See `backend.Backend`."""
         return await asyncio.wrap_future(self._batcher.submit(images))
 
     def _compute(self, requests: list[Array]) -> list[dict[str, Array]]:
@@ -67,18 +75,42 @@ class Replica:
         return [{name: split[i] for name, split in parts.items()} for i in range(len(requests))]
 
 
+def ready(replica: Replica) -> Replica:
+    """`replica` itself; raises NotReadyError with its refusal."""
+    if replica.refusal is not None:
+        raise NotReadyError(replica.refusal)
+    return replica
+
+
+def _refusal(settings: Settings) -> str | None:
+    """Why the file in the artefact's place must not be served."""
+    path = settings.artefact
+    try:
+        found = sha256(path)
+    except OSError as error:
+        return f"{path} cannot be read any more: {error.strerror or error}"
+    if found == settings.sha256:
+        return None
+    return (
+        f"{path} is not the file that the service was started with (SHA-256 {found[:12]}…, expected "
+        f"{settings.sha256[:12]}…): take the new one with `evodeploy serve {path.name} --update`, or put the old one "
+        "back and start the service again"
+    )
+
+
 def deployment(settings: Settings) -> serve.Application:
     """`settings` as an application of Ray Serve."""
     name, limits, token = settings.name, settings.limits, settings.token
+    hosts = allowed_hosts(settings.host, settings.allow_hosts) if token is None else None
 
     def build() -> FastAPI:
-        return create_app(lambda: serve.get_replica_context().servable_object, name, limits, token)
+        return create_app(lambda: ready(serve.get_replica_context().servable_object), name, limits, token, hosts)
 
     grows = settings.max_replicas is not None
     options: dict[str, Any] = {
         "name": "evodeploy",
         "ray_actor_options": {"num_cpus": 1, "num_gpus": settings.gpus},
-        "max_ongoing_requests": limits.admitted + 32,  # beyond what is admitted a replica answers that it is full
+        "max_ongoing_requests": limits.admitted + BODIES + 32,  # more than the gate takes: it refuses, Ray would wait
         "graceful_shutdown_timeout_s": limits.seconds,
         "health_check_period_s": 5,
         "max_surge_percent": 1,  # rounded up to one: in an update none stops before another is ready

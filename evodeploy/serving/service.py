@@ -14,7 +14,7 @@ from evodeploy.errors import RuntimeFailedError, UsageError, needs
 from evodeploy.serving.settings import Settings
 
 APPLICATION = "evodeploy"
-KEPT = ("name", "host", "port", "metrics_port", "token", "limits")
+KEPT = ("name", "host", "port", "metrics_port", "token", "allow_hosts", "limits")
 STORE = 80 << 20  # bytes of Ray's object store: Ray's least, since requests do not go through it
 
 

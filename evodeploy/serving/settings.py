@@ -1,4 +1,4 @@
-"""What a service is told."""
+"""What a service is started with."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """A service of `artefact` (an absolute path), called `name` in its addresses.
+    """A service of `artefact` (an absolute path) with this SHA-256, called `name` in its addresses.
 
     `replicas` may grow to `max_replicas` under load. Up to `max_batch` requests are run together, none waits longer for
-    others than `max_wait` seconds. With a `token` every request but for health must carry it.
+    others than `max_wait` seconds. With a `token` every request but for health must carry it; without one, it names
+    this machine, the `host`, or one of `allow_hosts` as its host.
     """
 
     artefact: Path
+    sha256: str
     name: str
     engine: str | None = None
     threads: int | None = None
@@ -45,6 +47,7 @@ class Settings:
     metrics_port: int = 8099
     gpus: float = 0.0
     limits: Limits = field(default_factory=Limits)
+    allow_hosts: tuple[str, ...] = ()
     token: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from schemathesis.specs.openapi import checks as openapi_checks
 
 import evodeploy
 from evodeploy.engines.base import run_all
+from evodeploy.serving import images
 
 CHECKS = [
     schemathesis.checks.not_a_server_error,
@@ -61,6 +62,7 @@ def test_an_image_gets_what_a_predictor_says_of_it(client, small_onnx, kind):
         ("/v1/predict", b"no image", "not a readable image"),
         ("/v1/predict", picture()[:200], "not a readable image"),
         ("/v1/predict?top=0", picture(), "top is 0, expected 1 or more"),
+        ("/v1/predict?top=11", picture(), "top is 11, but evo_deit_test has 10 classes"),
         ("/v2/models/small/infer", b"{", "not JSON"),
     ],
 )
@@ -70,8 +72,13 @@ def test_what_is_wrong_with_a_request_is_said(client, path, content, message):
     assert message in answer.json()["error"]
 
 
-def test_more_classes_than_there_are_gives_all(client):
-    assert len(client.post("/v1/predict?top=999", content=picture()).json()["labels"]) == 10
+def test_a_picture_that_cannot_be_prepared_is_the_fault_of_the_request(client, monkeypatch):
+    def fail(image, info):
+        raise MemoryError
+
+    monkeypatch.setattr(images, "prepare", fail)
+    answer = client.post("/v1/predict", content=picture())
+    assert (answer.status_code, list(answer.json())) == (400, ["error"])
 
 
 def test_a_form_may_bring_the_image(client):
@@ -88,6 +95,7 @@ def test_a_form_may_bring_the_image(client):
 def test_every_refusal_has_its_reason_as_error(client):
     for path, status, reason in (
         ("/v1/predict?top=x", 422, "query top: "),
+        (f"/v1/predict?top={'9' * 5000}", 422, "query top: "),
         ("/v1/none", 404, "Not Found"),
         ("/v2", 405, "Method Not Allowed"),
         ("/v2/models/small/versions/2/infer", 404, "no version '2' of 'small' here: expected '1'"),

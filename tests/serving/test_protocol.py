@@ -59,9 +59,14 @@ def test_tensors_in_binary():
         (body(tensor(shape=[True, 1, 2, 2])), "has the shape"),
         (body(tensor(shape=[1e300, 1, 2, 2])), "has the shape"),
         (body(tensor(shape="2122")), "has the shape"),
+        (body(tensor(shape=[10**4000, 1, 2, 2])), "has the shape"),
         (body(tensor(data=[1, 2])), "has 2 numbers, expected 8"),
         (body(tensor(data=["a"] * 8)), "are not numbers"),
         (body(tensor(data=[[1], [2, 3]])), "are not numbers"),
+        (body(tensor(data=["1"] * 8)), "are not numbers"),
+        (body(tensor(data=[1.5] * 7 + ["1"])), "are not numbers"),
+        (body(tensor(data=[True] * 8)), "are not numbers"),
+        (body(tensor(data=[10**400] * 8)), "are not numbers of the range of float32"),
         (body(tensor(data=None)), "has 1 numbers|are not numbers"),
         (body(tensor(parameters=3)), "'parameters' must be an object"),
         (body(tensor(parameters={"binary_data_size": 32})), "brings 0 bytes and says 32, expected 32"),
@@ -77,7 +82,7 @@ def test_what_is_no_request_is_refused_in_a_sentence(given, message):
         parse_request(given, None, FLOATS, OUTPUTS)
 
 
-@pytest.mark.parametrize("length", ["-1", "x", "9999", "²"])
+@pytest.mark.parametrize("length", ["-1", "x", "9999", "²", "9" * 5000])
 def test_a_length_that_is_none_is_refused(length):
     with pytest.raises(InputError, match="expected a number of bytes of the body"):
         parse_request(body(tensor()), length, FLOATS, OUTPUTS)

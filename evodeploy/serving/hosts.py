@@ -1,0 +1,66 @@
+"""Which hosts a request may name: a page of another site that has its name point here names its own.
+
+Without a token, and without this, such a page could read every answer (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi.responses import JSONResponse
+
+ANY_ADDRESS = "*"  # every IP address: a page of another site is found by a name
+LOCAL = ("localhost", "127.0.0.1", "::1")
+
+
+def allowed_hosts(bound: str, more: Iterable[str]) -> frozenset[str]:
+    """The names of this machine, the address `bound`, and `more`; all addresses where it listens on all of them."""
+    hosts = {*LOCAL, bound, *(_plain(each) for each in more)}
+    if bound in ("0.0.0.0", "::"):
+        hosts |= {ANY_ADDRESS, socket.gethostname()}
+    return frozenset(each.lower() for each in hosts)
+
+
+class HostGate:
+    """An ASGI middleware: requests to one of `hosts`, with any port, pass; others get 421, or 400 without one host."""
+
+    def __init__(self, app: Any, hosts: frozenset[str]) -> None:
+        self._app, self._hosts = app, hosts
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass the request on, or refuse it."""
+        if scope["type"] in ("http", "websocket"):
+            named = [value for key, value in scope["headers"] if key == b"host"]
+            if len(named) != 1:
+                refusal = JSONResponse({"error": f"the request has {len(named)} Host headers, expected one"}, 400)
+                await refusal(scope, receive, send)
+                return
+            host = _plain(named[0].decode("latin-1"))
+            if not self._is_allowed(host):
+                answer = f"'{host[:100]}' is not a host of this service: allow it with `serve --allow-host`"
+                await JSONResponse({"error": answer}, 421)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _is_allowed(self, host: str) -> bool:
+        return host in self._hosts or (ANY_ADDRESS in self._hosts and _is_address(host))
+
+
+def _plain(host: str) -> str:
+    """`host` in lower case, without its port and the brackets of IPv6."""
+    host = host.strip().lower()
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    name, _, port = host.rpartition(":")
+    return name if name and port.isdigit() and ":" not in name else host.removesuffix(":")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,87 @@
+"""`/v1/predict`: an image file to its most probable classes and the tokens that were kept."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import math
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter, Request
+from PIL import Image
+from starlette.datastructures import UploadFile
+
+from evodeploy.engines.base import Array
+from evodeploy.errors import BadFileError, EvodeployError, InputError, RuntimeFailedError
+from evodeploy.inference.answers import classes_to_name, predictions_of
+from evodeploy.preprocess import prepare
+from evodeploy.selections import told
+from evodeploy.serving import openapi
+from evodeploy.serving.backend import Backend, run_within
+from evodeploy.serving.settings import Limits
+from evodeploy.specs import ModelInfo
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")  # others may start programs, as EPS does Ghostscript
+
+
+def routes(backend: Callable[[], Backend], limits: Limits) -> APIRouter:
+    """The endpoint for image files."""
+    router = APIRouter(tags=["images"], responses=openapi.REFUSALS)
+
+    @router.post(
+        "/v1/predict", openapi_extra=openapi.body({"image/*": openapi.BYTES, "multipart/form-data": openapi.FORM})
+    )
+    async def predict(request: Request, top: int | None = None) -> dict[str, Any]:
+        """The most probable classes of an image file, the body or a form's one file; and which tokens were kept.
+
+        `top` is how many classes, by default 5, or all where there are fewer.
+        """
+        here = backend()
+        classes = classes_to_name(here.info, top)
+        body = await _image_of(request)
+        prepared = await asyncio.to_thread(_prepared, body, here.info, limits.pixels)
+        outputs = await run_within(here, prepared[None], limits.seconds)
+        (prediction,) = predictions_of(outputs, here.info, classes, [0.0], 0.0)
+        if not all(math.isfinite(label.probability) for label in prediction.labels):
+            raise RuntimeFailedError("the model's output for this image is no number: `evodeploy verify` the artefact")
+        return {
+            "labels": [
+                {"name": label.name, "index": label.index, "probability": label.probability}
+                for label in prediction.labels
+            ],
+            "selections": _selections(outputs, here.info),
+        }
+
+    return router
+
+
+async def _image_of(request: Request) -> bytes:
+    """The image's bytes: the body, or the one file of a form."""
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        return await request.body()
+    async with request.form(max_files=1) as form:
+        uploads = [value for value in form.values() if isinstance(value, UploadFile)]
+        if len(uploads) != 1:
+            raise InputError(f"the form has {len(uploads)} files, expected an image")
+        return await uploads[0].read()
+
+
+def _prepared(body: bytes, info: ModelInfo, pixels: int) -> Array:
+    """The image as the engine takes it; its size is looked at before it is decoded."""
+    try:
+        with Image.open(io.BytesIO(body), formats=FORMATS) as image:
+            size = image.width * image.height
+            if size > pixels:
+                raise BadFileError(f"the image has {size} pixels, expected {pixels} at most")
+            image.load()
+        return prepare(image, info)
+    except EvodeployError:
+        raise
+    except Exception as error:  # decoders raise whatever comes to them of bytes that are no image
+        raise BadFileError(f"the body is not a readable image of {', '.join(FORMATS)}") from error
+
+
+def _selections(outputs: dict[str, Array], info: ModelInfo) -> list[dict[str, Any]]:
+    """For each selection the tokens of a side of its grid, and the positions on it that were kept."""
+    return [{"side": each.side, "kept": sorted(each.own_positions[0].tolist())} for each in told(outputs, info)]

@@ -1,0 +1,49 @@
+"""How an error becomes an answer: its status, and its sentence as `error` in JSON."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from evodeploy.errors import BadFileError, EvodeployError, UnavailableError, UsageError
+
+
+class NoModelError(UsageError):
+    """The path names another model or version."""
+
+
+class NotReadyError(UnavailableError):
+    """The model cannot be served now."""
+
+
+def answer_errors(app: FastAPI, seconds: float) -> None:
+    """Let `app`, which gives a request `seconds`, answer every error with its reason."""
+
+    @app.exception_handler(EvodeployError)
+    async def refused(request: Request, error: EvodeployError) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, _status(error))
+
+    @app.exception_handler(HTTPException)
+    async def unknown(request: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        return JSONResponse({"error": f"{' '.join(map(str, first['loc']))}: {first['msg']}"}, 422)
+
+    @app.exception_handler(asyncio.TimeoutError)  # not the built-in one before Python 3.11
+    async def late(request: Request, error: TimeoutError) -> JSONResponse:
+        return JSONResponse({"error": f"not done within {seconds:g} s"}, 504)
+
+
+def _status(error: EvodeployError) -> int:
+    if isinstance(error, NoModelError):
+        return 404
+    if isinstance(error, NotReadyError):
+        return 503
+    return 400 if isinstance(error, (BadFileError, UsageError)) else 500

@@ -1,0 +1,87 @@
+"""`/v2/models/…`: prepared images to outputs by the Open Inference Protocol."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from evodeploy.serving import openapi, protocol
+from evodeploy.serving.backend import Backend, run_within
+from evodeploy.serving.refusals import NoModelError
+from evodeploy.serving.settings import Limits
+from evodeploy.specs import ModelInfo
+
+PROTOCOL = "Open Inference Protocol"
+
+
+def routes(backend: Callable[[], Backend], name: str, limits: Limits) -> APIRouter:
+    """The endpoints of the one model `name`, with its version 1 in the path or without."""
+
+    async def of_model(model: str) -> None:
+        if model != name:
+            raise NoModelError(f"there is no model '{model}' here: expected '{name}'")
+
+    async def of_version(model: str, version: str) -> None:
+        await of_model(model)
+        if version != "1":
+            raise NoModelError(f"there is no version '{version}' of '{name}' here: expected '1'")
+
+    models = _model_routes(backend, name, limits)
+    router = APIRouter()
+    router.include_router(models, prefix="/v2/models/{model}", dependencies=[Depends(of_model)])
+    router.include_router(models, prefix="/v2/models/{model}/versions/{version}", dependencies=[Depends(of_version)])
+    return router
+
+
+def _model_routes(backend: Callable[[], Backend], name: str, limits: Limits) -> APIRouter:
+    models = APIRouter(tags=[PROTOCOL], responses=openapi.REFUSALS)
+
+    @models.get("")
+    async def metadata() -> dict[str, Any]:
+        """The model's inputs and outputs, and what evodeploy knows of it."""
+        here = backend()
+        return {
+            "name": name,
+            "versions": ["1"],
+            "platform": f"evodeploy_{here.engine}",
+            "inputs": [protocol.tensor_metadata(spec) for spec in here.inputs],
+            "outputs": [protocol.tensor_metadata(spec) for spec in here.outputs],
+            "parameters": _facts(here.info),
+        }
+
+    @models.get("/ready")
+    async def model_ready() -> dict[str, Any]:
+        """Whether this model is there."""
+        backend()
+        return {"name": name, "ready": True}
+
+    @models.post("/infer", openapi_extra=openapi.body({"application/json": openapi.INFERENCE}))
+    async def infer(request: Request) -> Response:
+        """Outputs for prepared images, in JSON or with the binary tensor extension."""
+        here = backend()
+        names = [spec.name for spec in here.outputs]
+        body, length = await request.body(), request.headers.get(protocol.JSON_LENGTH)
+        parsed = await asyncio.to_thread(protocol.parse_request, body, length, here.inputs[0], names)
+        outputs = await run_within(here, parsed.images, limits.seconds)
+        answer, header = protocol.make_response(name, parsed, outputs)
+        if header is None:
+            return Response(answer, media_type="application/json")
+        return Response(answer, media_type="application/octet-stream", headers={protocol.JSON_LENGTH: str(header)})
+
+    return models
+
+
+def _facts(info: ModelInfo) -> dict[str, Any]:
+    return {
+        "model": info.model,
+        "precision": info.precision,
+        "image_size": info.image_size,
+        "input_format": info.input_format,
+        "keep_ratios": list(info.keep_ratios),
+        "mean": list(info.preprocessing.mean),
+        "std": list(info.preprocessing.std),
+        "classes": info.num_classes,
+    }

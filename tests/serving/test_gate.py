@@ -1,0 +1,165 @@
+"""What is refused before an endpoint begins, by messages as a server would send them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from evodeploy.serving import gate
+from evodeploy.serving.gate import Gate
+from evodeploy.serving.hosts import HostGate, allowed_hosts
+from evodeploy.serving.settings import Limits
+
+
+class Client:
+    """A request whose body comes in the given parts, each when `more` is set; then what it was answered."""
+
+    def __init__(self, *parts, headers=(), path="/v1/predict"):
+        self.scope = {"type": "http", "path": path, "headers": [(b"host", b"localhost"), *headers]}
+        self.more, self._parts = asyncio.Event(), list(parts) or [b""]
+        self.status, self.body = None, b""
+
+    async def _receive(self):
+        part = self._parts.pop(0)
+        if self._parts:
+            return {"type": "http.request", "body": part, "more_body": True}
+        await self.more.wait()
+        return {"type": "http.request", "body": part, "more_body": False}
+
+    async def _send(self, message):
+        self.status = message.get("status", self.status)
+        self.body += message.get("body", b"")
+
+    async def ask(self, application):
+        await application(self.scope, self._receive, self._send)
+        return self.status
+
+    def at_once(self):
+        self.more.set()
+        return self
+
+
+async def echo(scope, receive, send):
+    message = await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": message["body"]})
+
+
+def gated(application=echo, token=None, **limits):
+    return Gate(application, Limits(**limits), token, frozenset(["/open"]))
+
+
+def asked(application, *parts, **changes):
+    client = Client(*parts, **changes).at_once()
+    return asyncio.run(client.ask(application)), client.body
+
+
+def test_slow_bodies_keep_no_other_request_out():
+    async def run():
+        application = gated(admitted=2)
+        slow = [Client(b"a", b"b") for _ in range(20)]
+        waiting = [asyncio.create_task(client.ask(application)) for client in slow]
+        await asyncio.sleep(0)
+        assert [await Client(b"x").at_once().ask(application) for _ in range(5)] == [200] * 5
+        for client in slow:
+            client.more.set()
+        assert await asyncio.gather(*waiting) == [200] * 20
+        assert {client.body for client in slow} == {b"ab"}
+
+    asyncio.run(run())
+
+
+def test_a_place_is_taken_once_the_body_is_there_and_given_back():
+    async def run():
+        done = asyncio.Event()
+
+        async def waits(scope, receive, send):
+            await done.wait()
+            await echo(scope, receive, send)
+
+        application = gated(waits, admitted=1)
+        first = asyncio.create_task(Client(b"x").at_once().ask(application))
+        await asyncio.sleep(0)
+        assert await Client(b"x").at_once().ask(application) == 429
+        done.set()
+        assert await first == 200
+        assert await Client(b"x").at_once().ask(application) == 200
+
+    asyncio.run(run())
+
+
+def test_bodies_on_their_way_hold_no_more_than_those_admitted_may(monkeypatch):
+    async def run(count, *parts):
+        application = gated(admitted=2, body=10)
+        waiting = [asyncio.create_task(Client(*parts).ask(application)) for _ in range(count)]
+        for _ in range(4):
+            await asyncio.sleep(0)
+        refused = await Client(b"12345", b"6").at_once().ask(application)
+        for task in waiting:
+            task.cancel()
+        return refused
+
+    assert asyncio.run(run(2, b"12345", b"6")) == 200
+    assert asyncio.run(run(3, b"12345", b"6")) == 429
+    monkeypatch.setattr(gate, "BODIES", 3)
+    assert asyncio.run(run(3, b"", b"")) == 429
+
+
+def test_a_body_that_does_not_come_in_time_gets_504():
+    assert asyncio.run(Client(b"a", b"b").ask(gated(seconds=0.01))) == 504
+
+
+@pytest.mark.parametrize("token", [None, "secret"])
+@pytest.mark.parametrize("path", ["/v1/predict", "/open"])
+def test_headers_that_are_too_large_or_ambiguous_are_refused(token, path):
+    application = gated(token=token)
+    large = (b"x", b"y" * gate.HEADER_BYTES)
+    status, body = asked(application, path=path, headers=[large])
+    assert (status, json.loads(body)["error"]) == (431, "the headers are larger than 16384 bytes")
+    twice = [(b"authorization", b"Bearer secret")] * 2
+    status, body = asked(application, path=path, headers=twice)
+    assert (status, json.loads(body)["error"]) == (400, "Authorization is given 2 times, expected once")
+    assert asked(application, path=path, headers=twice[:1])[0] == 200
+
+
+@pytest.mark.parametrize("length", [b"-1", b"x", b"11", b"9" * 5000, b""])
+def test_a_length_that_is_none_or_too_large_is_refused_unread(length):
+    assert asked(gated(body=10), b"0" * 5, headers=[(b"content-length", length)])[0] == 413
+
+
+@pytest.mark.parametrize(
+    ("bound", "host", "status"),
+    [
+        ("127.0.0.1", "localhost", 200),
+        ("127.0.0.1", "LOCALHOST:8000", 200),
+        ("127.0.0.1", "127.0.0.1:1", 200),
+        ("127.0.0.1", "[::1]:8000", 200),
+        ("127.0.0.1", "[::1]", 200),
+        ("127.0.0.1", "models.example:8000", 200),
+        ("10.0.0.7", "10.0.0.7:80", 200),
+        ("0.0.0.0", "10.0.0.7:80", 200),
+        ("127.0.0.1", "10.0.0.7", 421),
+        ("127.0.0.1", "evil.example:8000", 421),
+        ("127.0.0.1", "localhost.evil.example", 421),
+        ("0.0.0.0", "evil.example:8000", 421),
+        ("127.0.0.1", "*", 421),
+        ("127.0.0.1", "", 421),
+    ],
+)
+def test_a_host_that_is_not_of_the_service_is_refused(bound, host, status):
+    async def run():
+        client = Client().at_once()
+        client.scope["headers"] = [(b"host", host.encode())]
+        return await client.ask(HostGate(echo, allowed_hosts(bound, ["Models.example"])))
+
+    assert asyncio.run(run()) == status
+
+
+def test_two_hosts_or_none_are_refused():
+    application = HostGate(echo, allowed_hosts("127.0.0.1", []))
+    assert asked(application, headers=[(b"host", b"localhost")])[0] == 400
+    client = Client().at_once()
+    client.scope["headers"] = []
+    assert asyncio.run(client.ask(application)) == 400
