@@ -26,6 +26,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         raise BadFileError(f"{path} is damaged or not an ONNX model ({reason})") from error
     if not (model.graph.node and model.graph.input and model.graph.output):
         raise BadFileError(f"{path} holds no network: {len(model.graph.node)} nodes, {len(model.graph.output)} outputs")
+    info_of(model, path)
     return model
 
 
@@ -37,10 +38,10 @@ def write_onnx(model: onnx.ModelProto, path: Path) -> None:
         onnx.save(model, str(draft), format="protobuf")
 
 
-def info_of(model: onnx.ModelProto) -> ModelInfo | None:
-    """The model's facts from its metadata, or None where evodeploy did not make it."""
+def info_of(model: onnx.ModelProto, source: object = "the ONNX file") -> ModelInfo | None:
+    """The model's facts from the metadata of the file `source`, or None where evodeploy did not make it."""
     text = next((entry.value for entry in model.metadata_props if entry.key == METADATA_KEY), None)
-    return parse_info(text)
+    return parse_info(text, source)
 
 
 def set_info(model: onnx.ModelProto, info: ModelInfo) -> None:
@@ -50,12 +51,12 @@ def set_info(model: onnx.ModelProto, info: ModelInfo) -> None:
     onnx.helper.set_model_props(model, {METADATA_KEY: info.to_json()})
 
 
-def parse_info(text: str | None) -> ModelInfo | None:
-    """The metadata property's text as ModelInfo, or None where there is none; raises BadFileError where unreadable."""
+def parse_info(text: str | None, source: object) -> ModelInfo | None:
+    """The metadata property of `source` as ModelInfo, or None where there is none; raises BadFileError where wrong."""
     try:
         return ModelInfo.from_json(text) if text else None
     except ValueError as error:
-        raise BadFileError(f"the file's evodeploy metadata cannot be read: {error}") from error
+        raise BadFileError(f"{source}: evodeploy's metadata in it is wrong: {error}; export the model again") from error
 
 
 def precision_of(model: onnx.ModelProto) -> Precision:

@@ -68,7 +68,7 @@ class OnnxRuntimeEngine(Engine):
         self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
         self.outputs = tuple(_spec(value) for value in self._session.get_outputs())
         self.batch = batch_range(self.inputs)
-        self.info = parse_info(self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY))
+        self.info = parse_info(self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), path)
         self._bound: dict[int, BoundBatch] | None = {} if options.cuda_graph else None
         self._one_at_a_time = threading.Lock()
 

@@ -47,7 +47,7 @@ class OpenVinoEngine(Engine):
         self.outputs = tuple(_spec(port) for port in model.outputs)
         self.batch = batch_range(self.inputs)
         key = ["framework", METADATA_KEY]
-        self.info = parse_info(model.get_rt_info(key).value) if model.has_rt_info(key) else None
+        self.info = parse_info(model.get_rt_info(key).value, path) if model.has_rt_info(key) else None
 
     def _run(self, images: Array) -> dict[str, Array]:
         self._request.infer([images], share_inputs=True)

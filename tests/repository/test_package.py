@@ -157,7 +157,11 @@ def test_a_packaged_model_is_replaced_only_when_told(cli, folder):
         ({"profiles": (Profile(4, 8, 8),)}, [], "takes 4 images or more"),
         ({"profiles": (Profile(1, 1, 1), Profile(2, 8, 8))}, [], "has 2 optimization profiles: build it with one"),
         ({"outputs": (TensorSpec("x", "float32", (10,)),)}, [], "has no batch axis"),
-        ({"outputs": (TensorSpec("x", "float8", (None, 10)),)}, [], "'x' is float8, a type that Triton has not"),
+        (
+            {"outputs": (TensorSpec("x", "float8_e4m3fn", (None, 10)),)},
+            [],
+            "'x' is float8_e4m3fn, a type that Triton has not",
+        ),
         ({}, ["--max-batch", 65], "takes up to 64 images, fewer than --max-batch 65"),
         ({}, ["--device", "cpu"], "runs on a GPU as it is: leave out --device cpu"),
         ({}, ["--accelerator", "tensorrt"], "leave out --accelerator"),

@@ -13,7 +13,12 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-_PROGRAM = re.compile(rb"\n  accelerators=\{([^}]*)\}|\nmain \{\n label [^\n]*\n(.*?)\n(?: label |\})", re.DOTALL)
+from evodeploy.errors import UsageError
+from evodeploy.files import open_regular
+
+# What these match is of bounded length and no text is looked at twice, so that the worst file is read in linear time.
+_BEGIN = re.compile(rb"\n  accelerators=\{([^}\n]{0,500})\}|\nmain \{\n label [^\n]{0,500}\n")
+_END = re.compile(rb"\n(?: label |\})")
 _RECORD = re.compile(rb'^  (\w+)=\{ name="?([^\s"]+)', re.MULTILINE)
 _BACKBONE = re.compile(rb"\bbackbone=(\w+)")
 _ATTENTION = b"_gemm_mha"
@@ -53,9 +58,12 @@ class GpuProgram:
 def read_program(plan: Path, profiles: int = 1) -> GpuProgram | None:
     """The program in the file `plan`, or None where there is none that can be read; see `program_of`."""
     try:
-        with plan.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with (
+            open_regular(plan, "a TensorRT engine") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
             return program_of(data, profiles)
-    except (OSError, ValueError):  # mmap's way to say that a file is empty
+    except (UsageError, OSError, ValueError):  # ValueError is mmap's way to say that a file is empty
         return None
 
 
@@ -67,19 +75,26 @@ def program_of(plan: bytes | memoryview | mmap.mmap, profiles: int = 1) -> GpuPr
     parts: list[Counter[str]] = []
     targets: tuple[str, ...] = ()
     made_for: tuple[str, ...] = ()
-    for match in _PROGRAM.finditer(plan):
-        if match[1] is not None:
-            made_for = tuple(match[1].decode("ascii", "replace").split())
-        elif made_for != ("*",):
-            parts.append(_kinds(match[2]))
+    position = 0
+    while (begin := _BEGIN.search(plan, position)) is not None:
+        position = begin.end()
+        if begin[1] is not None:
+            made_for = tuple(begin[1].decode("ascii", "replace").split())
+            continue
+        end = _END.search(plan, position)
+        if end is None:
+            break
+        if made_for != ("*",):
+            parts.append(_kinds(plan[position : end.start()]))
             targets = targets or made_for
+        position = end.end()
     kernels = sum(parts[: len(parts) // profiles], Counter[str]())
     return GpuProgram(dict(kernels.most_common()), targets) if kernels else None
 
 
-def _kinds(text: bytes) -> Counter[str]:
+def _kinds(text: bytes | memoryview) -> Counter[str]:
     records = list(_RECORD.finditer(text))
-    ends = [*(record.start() for record in records[1:]), len(text)]
+    ends = [*(record.start() for record in records), len(text)][1:]
     kinds: Counter[str] = Counter()
     for record, end in zip(records, ends, strict=True):
         name = record[1].decode("ascii", "replace")

@@ -6,11 +6,24 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from evodeploy.errors import BadFileError
 from evodeploy.files import check_input, replacing
-from evodeploy.specs import ModelInfo, Precision, Reduced, TensorSpec
+from evodeploy.schema import (
+    SchemaError,
+    boolean,
+    mapping,
+    matching,
+    one_of,
+    optional,
+    read_json_file,
+    record,
+    sequence,
+    text,
+    whole,
+)
+from evodeploy.specs import LARGEST_NAME, MODEL_INFO, TENSOR_SPEC, ModelInfo, Precision, Reduced, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -82,15 +95,50 @@ def read_sidecar(plan: Path) -> PlanRecord:
     path = sidecar_path(plan)
     if not path.exists():
         raise BadFileError(f"{path.name} is missing beside {plan}: copy it along, or build the engine again")
+    content = read_json_file(path, "the record of an engine")
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        known = {field.name for field in dataclasses.fields(PlanRecord)}
-        values = {name: value for name, value in values.items() if name in known}
-        values["profiles"] = tuple(Profile(**profile) for profile in values["profiles"])
-        values["targets"] = tuple(values["targets"])
-        for side in ("inputs", "outputs"):
-            values[side] = tuple(TensorSpec(v["name"], v["dtype"], tuple(v["shape"])) for v in values[side])
-        values["model"] = ModelInfo.from_dict(values["model"]) if values["model"] else None
-        return PlanRecord(**values)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise BadFileError(f"{path} is not the record of an engine ({error}): build the engine again") from error
+        return PLAN_RECORD(content)
+    except SchemaError as error:
+        raise BadFileError(f"{path} is not the record of an engine: {error}; build the engine again") from error
+
+
+def _profile(**values: Any) -> Profile:
+    profile = Profile(**values)
+    if not profile.min <= profile.opt <= profile.max:
+        raise SchemaError("a profile", str(profile), "batches in rising order: min, opt, max")
+    return profile
+
+
+_BATCH = whole(1, 1_000_000)
+_BYTES = optional(whole(0, 2**63))
+_VERSION = matching(r"[\w.+-]{0,64}", "a version of letters, digits and dots")
+_SHA256 = matching(r"[0-9a-f]{64}", "a SHA-256 of 64 hexadecimal digits")
+_LINE = text(LARGEST_NAME)
+PLAN_RECORD = record(
+    PlanRecord,
+    runtime=matching(r"[\w-]{1,64}", "the name of a runtime"),
+    runtime_version=_VERSION,
+    targets=sequence(matching(r"\w{1,32}", "an architecture such as sm89"), 0, 64),
+    precision=one_of(*get_args(Precision)),
+    profiles=sequence(record(Profile, _profile, min=_BATCH, opt=_BATCH, max=_BATCH), 1, 64),
+    inputs=sequence(TENSOR_SPEC, 1, 1),
+    outputs=sequence(TENSOR_SPEC, 1, 256),
+    model=optional(MODEL_INFO),
+    source=_LINE,
+    source_sha256=matching(r"[0-9a-f]{64}|", "a SHA-256 of 64 hexadecimal digits, or nothing"),
+    plan_sha256=_SHA256,
+    plan_bytes=whole(0, 2**63),
+    weights_bytes=_BYTES,
+    activation_bytes=_BYTES,
+    kept_fp32=mapping(text(1000), 100_000),
+    attentions=optional(whole(0, 100_000)),
+    evodeploy=_VERSION,
+    architecture=matching(r"\w{0,32}", "an architecture such as sm89"),
+    version_compatible=boolean(),
+    hardware_compatible=matching(r"[\w-]{0,64}", "a level of compatibility"),
+    refittable=boolean(),
+    stripped=boolean(),
+    tf32=optional(boolean()),
+    largest_activation=_LINE,
+    rest=optional(one_of(*get_args(Reduced))),
+)

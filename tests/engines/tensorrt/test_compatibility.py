@@ -14,12 +14,13 @@ from evodeploy.engines.tensorrt.compatibility import check_fits, check_unchanged
 from evodeploy.engines.tensorrt.flavour import Flavour
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, Profile, write_sidecar
 from evodeploy.errors import BadFileError, UnavailableError, UsageError
-from evodeploy.specs import EngineOptions
+from evodeploy.specs import EngineOptions, TensorSpec
 
 PLAN = b"a plan"
 RECORD = PlanRecord(
-    runtime="tensorrt", runtime_version="10.13.0.35", targets=(), precision="fp16", profiles=(Profile(),), inputs=(),
-    outputs=(), model=None, source="x.onnx", source_sha256="", plan_sha256=hashlib.sha256(PLAN).hexdigest(),
+    runtime="tensorrt", runtime_version="10.13.0.35", targets=(), precision="fp16", profiles=(Profile(),),
+    inputs=(TensorSpec("images", "float32", (None, 3, 8, 8)),), outputs=(TensorSpec("logits", "float32", (None, 3)),),
+    model=None, source="x.onnx", source_sha256="", plan_sha256=hashlib.sha256(PLAN).hexdigest(),
     plan_bytes=len(PLAN), architecture="sm86",
 )  # fmt: skip
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -111,3 +113,14 @@ def test_inspect_of_a_plan_of_another_format_leaves_the_program_out(plan, tmp_pa
     other.with_name("other.engine.json").write_bytes(plan.with_name(plan.name + ".json").read_bytes())
     code, out, _ = cli("inspect", other, "--json")
     assert code == 0 and "kernels" not in json.loads(out)
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["\\n  accelerators={", "\\nmain {\\n label ", "\\nmain {\\n label x\\n", "\\nmain {\\n label " + "x" * 400],
+)
+def test_the_worst_plan_is_read_in_linear_time(unit):
+    """In quadratic time each of these takes minutes; the limit leaves a slow machine its time."""
+    code = f"from evodeploy.engines.tensorrt.program import program_of; print(program_of(b'{unit}' * 100_000))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True)
+    assert run.stdout == "None\n"
