@@ -31,9 +31,9 @@ demo-real: setup
 	$(REAL_WEIGHTS)
 	rm -rf .demo-real && mkdir .demo-real
 	$(BIN)/python benchmarks/real_weights.py .demo-real/dinov2_small.pth
-	cd .demo-real && $(EVODEPLOY) export dinov2_small.pth --image-size 224 --tokens
+	cd .demo-real && $(EVODEPLOY) export dinov2_small.pth --image-size 224 --keep-ratio 0.5 --tokens
 	cd .demo-real && $(EVODEPLOY) build-engine --fp16
-	cd .demo-real && $(EVODEPLOY) export dinov2_small.pth --image-size 224 --tokens --fp16
+	cd .demo-real && $(EVODEPLOY) export dinov2_small.pth --image-size 224 --keep-ratio 0.5 --tokens --fp16
 	$(BIN)/python benchmarks/photographs.py .demo-real/photographs 90
 	cd .demo-real && $(EVODEPLOY) verify dinov2_small.pth dinov2_small.fp16.onnx --images photographs
 	cd .demo-real && $(EVODEPLOY) bench dinov2_small.pth dinov2_small.onnx dinov2_small.engine \

@@ -31,6 +31,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     model = load_checkpoint(path)
     return {
         **_model(model.info),
+        "trained_to_select": model.trained_to_select,
         "parameters": sum(parameter.numel() for parameter in model.module.parameters()),
         "tensors": len(raw.state),
         "epoch": raw.epoch,

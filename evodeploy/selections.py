@@ -45,7 +45,10 @@ def selecting(engine: Engine) -> ModelInfo:
     if info is None:
         raise BadFileError("the artefact carries no evodeploy metadata: export its checkpoint with `evodeploy export`")
     if info.dense:
-        raise UsageError(f"{info.model} keeps every token (keep ratio 1.0), so there is nothing to see")
+        raise UsageError(
+            f"{info.model} keeps every token (keep ratio 1.0), so there is nothing to see: "
+            "`evodeploy export CHECKPOINT --keep-ratio 0.5 --tokens` makes one that selects"
+        )
     if not any(spec.name.startswith("selected_") for spec in engine.outputs):
         raise UsageError("the artefact does not tell what it keeps: export it with --tokens")
     return info

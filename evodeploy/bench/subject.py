@@ -77,13 +77,15 @@ def _model(
 ) -> tuple[LoadedModel | None, str]:
     with needs("export"):
         from evodeploy.models.checkpoint import load_checkpoint, load_checkpoint_like, random_model
+        from evodeploy.models.untrained import selection_note
         from evodeploy.models.zoo import ZOO, named, with_selection
 
     info = _told(onnx, plans)
     if checkpoints:
         if info is not None and info.source_sha256 == sha256(checkpoints[0]):
             return load_checkpoint_like(checkpoints[0], info, name), ""
-        return load_checkpoint(checkpoints[0], model=name), ""
+        model = load_checkpoint(checkpoints[0], model=name)
+        return model, selection_note(model) or ""
     if info is not None:
         source = family_of(onnx[0]).checkpoint if onnx else None
         if source is not None:

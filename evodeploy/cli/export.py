@@ -33,7 +33,11 @@ def export(
     batch: Annotated[str, typer.Option(help="'dynamic', or one fixed batch size.")] = "dynamic",
     opset: Annotated[int | None, typer.Option(help="ONNX operator set, 18 to 23.")] = None,
     keep_ratio: Annotated[
-        str | None, typer.Option(help="Share of tokens kept: one for all stages, or 0.7,0.5. 1.0 is the dense twin.")
+        str | None,
+        typer.Option(
+            help="Share of tokens kept: one for all stages, or 0.7,0.5. 1.0 is the dense twin, and what a network "
+            "not trained with selection gets by default."
+        ),
     ] = None,
     selection: Annotated[Selection | None, typer.Option(help="Select tokens per stage or per layer.")] = None,
     stages: Annotated[

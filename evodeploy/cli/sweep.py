@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evodeploy.cli.console import Force, Json, Threads, note, result, result_json, show
-from evodeploy.errors import UsageError
+from evodeploy.errors import UsageError, needs
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,7 +31,10 @@ def sweep(
     limit: Annotated[int | None, typer.Option(help="So many of the images, evenly spread.", min=1)] = None,
     keep: Annotated[
         str | None,
-        typer.Option(help="Keep ratios to try, by stage with a stroke: 1.0,0.7,0.7/0.5. Default: 1.0 to 0.3."),
+        typer.Option(
+            help="Keep ratios to try, by stage with a stroke: 1.0,0.7,0.7/0.5. Default: 1.0 to 0.3, or 1.0 alone for "
+            "a network that was not trained with selection."
+        ),
     ] = None,
     by_stage: Annotated[
         bool,
@@ -62,12 +65,20 @@ def sweep(
     from evodeploy.sweep.picture import as_svg
     from evodeploy.sweep.run import SweepRequest, document
     from evodeploy.sweep.run import sweep as run
-    from evodeploy.sweep.space import KEEPS, candidates, keeps_of, usual_engines
+    from evodeploy.sweep.space import DENSE, KEEPS, candidates, keeps_of, usual_engines
 
     if min_accuracy is not None and data is None:
         raise UsageError("--min-accuracy needs labelled images: add --data DIR")
     names = engines.split(",") if engines else usual_engines()
-    keeps = keeps_of(keep or KEEPS)
+    with needs("export"):
+        from evodeploy.models.checkpoint import load_checkpoint
+        from evodeploy.models.untrained import warning
+    model = load_checkpoint(checkpoint)
+    usual = KEEPS if model.trained_to_select or by_stage else DENSE
+    keeps = keeps_of(keep or usual)
+    if not model.trained_to_select:
+        selecting = any(ratio < 1 for each in keeps for ratio in each)
+        note(warning(model) if selecting else f"{model.config.name} was not trained with selection: trying 1.0 alone")
     searched = tuple(each[0] for each in keeps) if by_stage else ()
     if by_stage and any(len(each) > 1 for each in keeps):
         raise UsageError(f"--by-stage finds the stages' ratios itself, --keep is {keep}: give ratios without strokes")

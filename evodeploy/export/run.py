@@ -14,6 +14,7 @@ from evodeploy.export.precision import reduced_from_onnx
 from evodeploy.export.to_onnx import DEFAULT_OPSET, onnx_from_model
 from evodeploy.files import replacing
 from evodeploy.models.checkpoint import LoadedModel, load_checkpoint, with_interface
+from evodeploy.models.untrained import selection_note
 from evodeploy.onnx_files import write_onnx
 from evodeploy.parity import Check
 from evodeploy.preprocess import as_input, folder_pictures, image_paths, pictures
@@ -73,6 +74,11 @@ def export_checkpoint(request: ExportRequest, tell: Callable[[str], None]) -> Ex
         stages=request.stages,
         image_size=request.image_size,
     )
+    if not model.trained_to_select and request.keep_ratios is None and (request.stages or request.selection):
+        raise UsageError(
+            f"{model.config.name} was not trained with selection and keeps every token, so --stages and --selection "
+            "change nothing: add --keep-ratio, such as 0.7"
+        )
     model = with_interface(model, request.input_format, request.top_k)
     config = model.config
     kept = ", ".join(f"{ratio:g}" for ratio in config.keep_ratios)
@@ -83,6 +89,9 @@ def export_checkpoint(request: ExportRequest, tell: Callable[[str], None]) -> Ex
             f"warning: position embeddings trained at {model.trained_at} px are interpolated for "
             f"{config.image_size} px: what that costs in accuracy no check of the export shows"
         )
+    selecting = selection_note(model)
+    if selecting is not None:
+        tell(selecting)
     tell("exporting")
     proto = onnx_from_model(model, opset=request.opset or DEFAULT_OPSET, batch=request.batch, tokens=request.tokens)
     with replacing(request.output) as draft:

@@ -38,13 +38,15 @@ _BRANCH_ENDS = (".proj.1.bn.weight", ".m.2.bn.weight")  # small gains there keep
 class LoadedModel:
     """A network with its weights, in evaluation mode, and the facts that travel with it.
 
-    `trained_at` is the image size of the source, where that was interpolated to another.
+    `trained_at` is the image size of the source, where that was interpolated to another. `trained_to_select` says
+    whether the weights were trained with token selection: without it, every token that is dropped costs accuracy.
     """
 
     module: Network
     config: ModelConfig
     info: ModelInfo
     trained_at: int | None = None
+    trained_to_select: bool = True
 
 
 def layout_of(state: State, source: object) -> Layout[Any]:
@@ -77,8 +79,9 @@ def load_checkpoint(
     """Rebuild the network that `path` was trained as, strictly.
 
     Sizes come from the tensors, or from the published `model` where named; keep ratios, selection mode and the blocks
-    that begin a stage from the arguments, else from the training run's own `args`, else as published. With another
-    `image_size` than it was trained at, the position embeddings are interpolated.
+    that begin a stage from the arguments, else from the training run's own `args`, else as published. A network that
+    was not trained with selection keeps every token unless `keep_ratios` ask for less. With another `image_size` than
+    it was trained at, the position embeddings are interpolated.
     """
     raw = read_checkpoint(path, ema)
     layout = layout_of(raw.state, path)
@@ -96,7 +99,9 @@ def load_checkpoint(
         config, state = _at_image_size(layout, config, state, image_size)
     module = _built(layout, config, state, path)
     names = hints.class_names if len(hints.class_names) == config.num_classes else ()
-    return LoadedModel(module, config, model_info(config, names, path, hints.preprocessing), trained_at)
+    info = model_info(config, names, path, hints.preprocessing)
+    selects = layout.selects if hints.keep_ratios is None else min(hints.keep_ratios) < 1
+    return LoadedModel(module, config, info, trained_at, selects)
 
 
 def load_checkpoint_like(path: Path, info: ModelInfo, model: str | None = None) -> LoadedModel:
@@ -131,6 +136,7 @@ def with_interface(model: LoadedModel, input_format: InputFormat, top_k: int | N
 def _as_named(model: str, inferred: ModelConfig) -> ModelConfig:
     """The published `model` with what only the file can tell: its classes, its pooling, its epsilon."""
     config = dataclasses.replace(named(model), num_classes=inferred.num_classes)
+    config = with_selection(config, inferred.keep_ratios[:1] or None)
     if isinstance(config, EvoDeiTConfig) and isinstance(inferred, EvoDeiTConfig):
         return dataclasses.replace(config, pooling=inferred.pooling, norm_eps=inferred.norm_eps)
     return config
@@ -235,7 +241,7 @@ def reconfigured(model: LoadedModel, config: ModelConfig) -> LoadedModel:
     module.load_state_dict(model.module.state_dict())
     stages = config.stages if isinstance(config, EvoDeiTConfig) else ()
     info = dataclasses.replace(model.info, keep_ratios=config.keep_ratios, selection=config.selection, stages=stages)
-    return LoadedModel(module.eval().requires_grad_(False), config, info)
+    return dataclasses.replace(model, module=module.eval().requires_grad_(False), config=config, info=info)
 
 
 def save_checkpoint(model: LoadedModel, path: Path, epoch: int = 0) -> None:

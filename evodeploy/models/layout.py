@@ -104,7 +104,7 @@ class Layout(Generic[C]):
     configuration has; `to_module` and `to_published` translate a complete state dict to the network's own names and
     back, and `network` builds the module. `canonical` comes before all of them: where a family's files hold a tensor
     under two names it keeps one. `at_grid` brings a state's position embeddings to a grid of so many tokens a side;
-    it is None where a network's size is fixed.
+    it is None where a network's size is fixed. `selects` says whether the family is trained with token selection.
     """
 
     family: str
@@ -118,3 +118,4 @@ class Layout(Generic[C]):
     network: Callable[[C], Network]
     canonical: Callable[[State], State] = unchanged
     at_grid: Callable[[State, int], State] | None = None
+    selects: bool = True

@@ -1,7 +1,8 @@
 """Plain vision transformers as timm, DeiT and DINOv2 name them: every one of them is an Evo-DeiT that never selects.
 
-Their class tokens attend as Evo-DeiT's do, so tokens can be selected without training; what that costs in accuracy is
-for the user to measure. `canonical` folds layer scales into the layers before them, so that what is left is one naming.
+Their class tokens attend as Evo-DeiT's do, so tokens can be selected without training. That costs accuracy, so every
+token is kept unless the user asks for less. `canonical` folds layer scales into the layers before them, so that what
+is left is one naming.
 What the network does not compute is refused by name.
 """
 
@@ -121,7 +122,7 @@ def infer(shapes: Shapes, hints: Hints) -> EvoDeiTConfig:
         _heads(width, hints),
         num_classes=classes,
         stages=stages,
-        keep_ratios=(0.5,) * len(stages),
+        keep_ratios=(1.0,) * len(stages),
         pooling="mean" if pooled_norm else "class",
         norm_eps=1e-6 if hints.norm_eps is None else hints.norm_eps,
         **sizes,
@@ -188,5 +189,5 @@ def _at_grid(state: State, grid: int) -> State:
 
 LAYOUT = Layout(
     "timm ViT", EvoDeiTConfig, _recognises, infer, required, optional, to_module, EVO_DEIT.to_published, EvoDeiT,
-    canonical, _at_grid,
+    canonical, _at_grid, selects=False,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A plain vision transformer through the commands: other stages and image size, features, verify, an FP16 engine."""
+"""A plain vision transformer through the commands: dense unless asked, stages, image size, features, an FP16 engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_from_a_backbone_to_an_engine_of_another_size(cli, folder):
-    code, out, err = cli("export", "dino.pth", "--image-size", "64", "--stages", "1,3,5", "--tokens")
+    code, out, err = cli(
+        "export", "dino.pth", "--image-size", "64", "--stages", "1,3,5", "--keep-ratio", "0.5", "--tokens"
+    )
     assert code == 0
     assert "all 21 checks passed" in out
     assert err.count("warning: position embeddings trained at 48 px are interpolated for 64 px") == 1
@@ -43,16 +45,68 @@ def test_a_classifier_as_trained(cli, folder):
     code, out, err = cli("export", "vit.pth")
     assert code == 0
     assert "warning" not in err
-    assert "7 classes, keep ratio 0.5, 0.5" in err
+    assert "7 classes, keep ratio 1, 1" in err
+    assert "was not trained with selection, so every token is kept" in err
+    assert json.loads(cli("inspect", "vit.onnx", "--json")[1])["keep_ratios"] == [1.0, 1.0]
+    assert json.loads(cli("inspect", "vit.pth", "--json")[1])["trained_to_select"] is False
     code, out, _ = cli("predict", "vit.onnx", "image.png", "--top", "1")
     assert code == 0
     assert "class " in out
+
+
+def test_selection_that_was_not_trained_is_warned_of(cli, folder, small_checkpoint):
+    code, _, err = cli("export", "vit.pth", "--keep-ratio", "0.5", "--no-verify")
+    assert code == 0
+    assert err.count("warning: ") == 1
+    for part in ("not trained with selection", "76.3 % at 0.5", "`evodeploy eval`", "`evodeploy verify`", "regain"):
+        assert part in err
+    assert json.loads(cli("inspect", "vit.onnx", "--json")[1])["keep_ratios"] == [0.5, 0.5]
+    code, _, err = cli("export", small_checkpoint, "-o", "small.onnx", "--no-verify")
+    assert code == 0
+    assert "warning" not in err
+    assert json.loads(cli("inspect", "small.onnx", "--json")[1])["keep_ratios"] == [0.5, 0.5]
+
+
+def test_a_published_name_does_not_bring_selection(cli, folder):
+    from evodeploy.models.checkpoint import load_checkpoint, random_model
+    from evodeploy.models.vit_layout import required
+    from evodeploy.models.zoo import named
+
+    config = named("evo_deit_tiny_patch16_224")
+    state = {name: torch.zeros(shape) for name, shape in required(config).items() if "fc_norm" not in name}
+    torch.save(state | {"norm.weight": torch.ones(192), "norm.bias": torch.zeros(192)}, "deit.pth")
+    model = load_checkpoint(folder / "deit.pth", model=config.name)
+    assert model.info.dense
+    assert not model.trained_to_select
+    assert random_model(config).trained_to_select
+
+
+def test_other_commands_keep_every_token_too(cli, folder):
+    code, out, err = cli("bench", "vit.pth", "--engines", "torch", "--batch", "2", "--seconds", "0", "--json")
+    assert code == 0, err
+    assert {row["model"] for row in json.loads(out)["results"]} == {"evo"}  # it is its own dense twin
+    assert "was not trained with selection" in err
+    code, _, err = cli("visualize", "vit.pth", "image.png", "-o", "pictures")
+    assert code == 2
+    assert "keeps every token" in err
+    assert "--keep-ratio 0.5 --tokens" in err
+    options = ("--precision", "fp32", "--engines", "onnxruntime", "--seconds", "0.1", "--batch", "1", "--json")
+    code, out, err = cli("sweep", "vit.pth", "-o", "dense", *options)
+    assert code == 0, err
+    assert [point["candidate"]["keep"] for point in json.loads(out)["points"]] == [[1.0]]
+    assert "was not trained with selection: trying 1.0 alone" in err
+    code, out, err = cli("sweep", "vit.pth", "-o", "asked", "--keep", "1.0,0.5", *options)
+    assert code == 0, err
+    assert len(json.loads(out)["points"]) == 2
+    assert "76.3 % at 0.5" in err
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--stages", "4,x"), "--stages is '4,x', expected the blocks"),
+        (("--stages", "2,4"), "was not trained with selection and keeps every token, so --stages"),
+        (("--selection", "layer"), "was not trained with selection and keeps every token, so --stages"),
         (("--stages", "5,2"), "must begin, in order, after block 0 of 6"),
         (("--image-size", "50"), "image size 50 one of the patch size 8"),
         (("--image-size", "0"), "Invalid value for '--image-size'"),

@@ -45,15 +45,16 @@ def error(got, expected):
 def test_keeping_every_token_is_the_source_network(tmp_path, images, source, suffix):
     original = filled(SOURCES[source]())
     path = saved(tmp_path, original.state_dict(), f"c.{suffix}")
-    model = load_checkpoint(path, keep_ratios=(1.0,))
+    model = load_checkpoint(path)
     expected = original(images)
+    assert model.config.keep_ratios == (1.0, 1.0)
+    assert not model.trained_to_select
     assert error(model.module(images), expected) < 1e-5
     assert model.config.depth == DEPTH
     assert model.config.heads == 2
     assert model.config.pooling == model.info.pooling == ("mean" if "mean-pooled" in source else "class")
     assert model.info.output == ("logits" if expected.shape[1] == CLASSES else "features")
-    kept = load_checkpoint(path)
-    assert kept.config.keep_ratios == (0.5, 0.5)
+    kept = load_checkpoint(path, keep_ratios=(0.5,))
     evolved = kept.module.evolve(images)
     assert [positions.shape[1] for positions in evolved.selected] == [18, 18]
     assert 1e-3 < error(kept.module(images), expected) < 2
@@ -71,7 +72,7 @@ def test_where_selection_starts_is_chosen(tmp_path, images):
     model = load_checkpoint(path, stages=(1, 3, 5), keep_ratios=(0.7,))
     assert model.config.selecting == model.info.stages == (1, 3, 5)
     assert model.config.tokens_per_block == (36, 25, 25, 25, 25, 25)
-    assert load_checkpoint(path, stages=(3,)).config.keep_ratios == (0.5,)
+    assert load_checkpoint(path, stages=(3,)).config.keep_ratios == (1.0,)
     assert len(model.module.evolve(images).selected) == 3
     with pytest.raises(UsageError, match="must begin, in order, after block 0 of 6"):
         load_checkpoint(path, stages=(4, 9))
@@ -79,16 +80,19 @@ def test_where_selection_starts_is_chosen(tmp_path, images):
 
 @pytest.mark.parametrize("source", ["timm ViT, mean-pooled", "DINOv2", "Hugging Face ViT"])
 def test_saved_again_it_is_the_same_network(tmp_path, images, source):
-    model = load_checkpoint(saved(tmp_path, filled(SOURCES[source]()).state_dict()), stages=(2, 5))
-    save_checkpoint(model, tmp_path / "again.pth")
-    again = load_checkpoint(tmp_path / "again.pth")
-    assert again.config == model.config
+    path = saved(tmp_path, filled(SOURCES[source]()).state_dict())
+    for keep in (0.5, 1.0):
+        model = load_checkpoint(path, stages=(2, 5), keep_ratios=(keep,))
+        save_checkpoint(model, tmp_path / "again.pth")
+        again = load_checkpoint(tmp_path / "again.pth")
+        assert again.config == model.config
+        assert again.trained_to_select == (keep < 1)  # what it was saved as is what it is taken for
     assert torch.equal(again.module(images), model.module(images))
 
 
 @pytest.mark.parametrize("source", ["timm ViT", "timm ViT, mean-pooled", "DINOv2"])
 def test_the_export_follows(tmp_path, source):
-    model = load_checkpoint(saved(tmp_path, filled(SOURCES[source]()).state_dict()))
+    model = load_checkpoint(saved(tmp_path, filled(SOURCES[source]()).state_dict()), keep_ratios=(0.5,))
     proto = onnx_from_model(model, tokens=True)
     write_onnx(proto, tmp_path / "c.onnx")
     assert [value.name for value in proto.graph.output][:3] == [model.info.output, "selected_0", "selected_1"]
@@ -247,8 +251,9 @@ def test_known_widths_have_their_own_heads():
 
 
 def test_the_dense_twin_keeps_pooling_and_epsilon(tmp_path):
-    model = load_checkpoint(saved(tmp_path, filled(SOURCES["Hugging Face ViT"]()).state_dict()))
+    model = load_checkpoint(saved(tmp_path, filled(SOURCES["Hugging Face ViT"]()).state_dict()), keep_ratios=(0.5,))
     twin = reconfigured(model, dense_twin(model.config))
+    assert not twin.trained_to_select
     assert dataclasses.replace(twin.config, keep_ratios=(0.5, 0.5)) == model.config
     assert twin.info.pooling == "class"
 

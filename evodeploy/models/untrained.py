@@ -1,0 +1,28 @@
+"""What to say of token selection in a network that was not trained with it."""
+
+from __future__ import annotations
+
+from evodeploy.models.checkpoint import LoadedModel
+
+
+def selection_note(model: LoadedModel) -> str | None:
+    """A line about `model` where it was not trained with selection: a warning where it selects; None where it was."""
+    if model.trained_to_select:
+        return None
+    if not model.info.dense:
+        return warning(model)
+    return (
+        f"{model.config.name} was not trained with selection, so every token is kept: `evodeploy export --keep-ratio "
+        "0.7` makes one that keeps fewer"
+    )
+
+
+def warning(model: LoadedModel) -> str:
+    """What keep ratios below 1.0 cost such a network: measured by benchmarks/digits_probe.py on a DINOv2 ViT-S/14."""
+    return (
+        f"warning: {model.config.name} was not trained with selection, and a keep ratio below 1.0 costs accuracy: a "
+        "DINOv2 that reads digits falls from 96.8 % to 90.0 % at keep ratio 0.7 and to 76.3 % at 0.5 "
+        "(docs/howto/keep-ratio.md). `evodeploy eval` of this and of the dense export shows the cost on your data; "
+        "`evodeploy verify` does not, because it compares equal selections. To regain it, keep more tokens, or train "
+        "with selection"
+    )
