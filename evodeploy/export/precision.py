@@ -8,25 +8,21 @@ definition in the ONNX standard admits no such type.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
 
 from evodeploy.errors import UsageError
+from evodeploy.export.islands import normalising_nodes, scoring_nodes
 from evodeploy.onnx_files import info_of, precision_of, set_info
 from evodeploy.specs import Reduced
 
-# Where the scores of a selection come from: the search upstream of TopK ends at these.
-_SCORE_SOURCES = {"MatMul", "Gemm", "Conv", "LayerNormalization", "Attention", "Split"}
-
 _FP16_SMALLEST = np.float32(2**-24)
-
-_NORMALISING = {"Cast", "Add", "Sub", "Mul", "Div"}
 
 _Values = NDArray[Any]
 
@@ -74,22 +70,22 @@ class _Converter:
     """Rebuilds the graph node by node, in order, so that every cast stands before its use."""
 
     def __init__(self, model: ModelProto, target: _Format) -> None:
-        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-        graph = inferred.graph
+        graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
         self.model = model
         self.target = target
         self.opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-        self.floats = {
-            value.name
-            for value in (*graph.input, *graph.output, *graph.value_info)
-            if value.type.tensor_type.elem_type == TensorProto.FLOAT
-        } | {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
+        # Each value's type: at first that of the FP32 model, then, node by node, that of the converted one.
+        self.types = {value.name: value.type for value in (*graph.input, *graph.output, *graph.value_info)}
+        for tensor in graph.initializer:
+            self.types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
+        self.floats = {name for name in self.types if self._element(name) == TensorProto.FLOAT}
         self.weights = {tensor.name: tensor for tensor in graph.initializer}
         quantizing = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
         self.scales = {node.input[1] for node in quantizing}
-        self.scoring = _scoring_nodes(model.graph)
-        self.normalising = _normalising_nodes(model.graph)
-        self.reduced: set[str] = set()  # values that are now of the target precision
+        self.scoring = scoring_nodes(
+            model.graph, {name for name in self.types if self._element(name) in (TensorProto.FLOAT, TensorProto.BOOL)}
+        )
+        self.normalising = normalising_nodes(model.graph)
         self.made: dict[tuple[str, int], str] = {}  # (value, type wanted) to the cast or converted weight
         self.nodes: list[NodeProto] = []
         self.converted: list[TensorProto] = []
@@ -100,7 +96,7 @@ class _Converter:
         for node in graph.node:
             self._convert_node(node)
         for output in graph.output:
-            if output.name in self.reduced:
+            if output.name in self.floats and self._element(output.name) != TensorProto.FLOAT:
                 self._restore_output(output.name)
         result = ModelProto()
         result.CopyFrom(self.model)
@@ -123,23 +119,23 @@ class _Converter:
             if name in self.floats:
                 wanted = self.target.onnx_type if i in slots.inputs else TensorProto.FLOAT
                 copy.input[i] = self._as_type(name, wanted)
-        if node.op_type in ("Cast", "Constant", "ConstantOfShape") and node.output[0] not in self.normalising:
+        if slots.outputs:
             self._retype_attributes(copy)
         self.nodes.append(copy)
-        self.reduced |= {node.output[i] for i in slots.outputs if node.output[i] in self.floats}
+        self._infer_types(copy)
 
     def _slots(self, node: NodeProto) -> _Slots:
         """Which inputs and outputs of `node` may be of the target precision."""
         floats = [i for i, name in enumerate(node.output) if name in self.floats]
+        if not floats and not self.floats.intersection(node.input):
+            return _Slots(set(), set())
         if node.output[0] in self.scoring:
             self.kept[_name(node)] = f"{node.op_type} decides a selection"
             return _Slots(set(), set())
         if node.output[0] in self.normalising:
             self.kept[_name(node)] = f"{node.op_type} normalises the images"
             return _Slots(set(), set())
-        if node.op_type in ("Cast", "Constant", "ConstantOfShape"):
-            return _Slots(set(range(len(node.input))), set(floats))
-        schema = onnx.defs.get_schema(node.op_type, self.opset, node.domain)
+        schema = self._schema(node)
         takes = {c.type_param_str for c in schema.type_constraints if self.target.schema_type in c.allowed_type_strs}
         slots = _Slots(
             {i for i in range(len(node.input)) if _formal(schema.inputs, i).type_str in takes},
@@ -150,8 +146,23 @@ class _Converter:
             return _Slots(set(), set())
         return slots
 
+    def _element(self, name: str) -> int:
+        kind: int = self.types[name].tensor_type.elem_type
+        return kind
+
+    def _schema(self, node: NodeProto) -> onnx.defs.OpSchema:
+        return onnx.defs.get_schema(node.op_type, self.opset, node.domain)
+
+    def _infer_types(self, node: NodeProto) -> None:
+        """Learn the types that the outputs of `node`, as it was converted, have by the standard's own inference."""
+        inputs = {name: self.types[name] for name in node.input if name}
+        opsets = [helper.make_opsetid(node.domain, self.opset)]
+        found = onnx.shape_inference.infer_node_outputs(self._schema(node), node, inputs, opset_imports=opsets)
+        for name, kind in found.items():
+            self.types[name].tensor_type.elem_type = kind.tensor_type.elem_type
+
     def _as_type(self, name: str, wanted: int) -> str:
-        if (name in self.reduced) == (wanted == self.target.onnx_type):
+        if self._element(name) == wanted:
             return name
         key = (name, wanted)
         if key not in self.made:
@@ -162,6 +173,10 @@ class _Converter:
                 self.nodes.append(
                     helper.make_node("Cast", [name], [self.made[key]], f"cast_{self.made[key]}", to=wanted)
                 )
+            kind = TypeProto()
+            kind.CopyFrom(self.types[name])
+            kind.tensor_type.elem_type = wanted
+            self.types[self.made[key]] = kind
         return self.made[key]
 
     def _restore_output(self, name: str) -> None:
@@ -176,10 +191,13 @@ class _Converter:
 
     def _retype_attributes(self, node: NodeProto) -> None:
         for attribute in node.attribute:
-            if attribute.name == "to" and attribute.i == TensorProto.FLOAT:
+            if attribute.name in ("to", "dtype") and attribute.i == TensorProto.FLOAT:
                 attribute.i = self.target.onnx_type
             elif attribute.name == "value" and attribute.t.data_type == TensorProto.FLOAT:
                 attribute.t.CopyFrom(_converted(attribute.t, attribute.t.name, self.target))
+            elif attribute.name in ("value_float", "value_floats"):
+                values = numpy_helper.from_array(np.array(helper.get_attribute_value(attribute), np.float32))
+                attribute.CopyFrom(helper.make_attribute("value", _converted(values, node.output[0], self.target)))
 
 
 @dataclass(frozen=True)
@@ -193,46 +211,17 @@ def _formal(parameters: Sequence[onnx.defs.OpSchema.FormalParameter], index: int
     return parameters[min(index, len(parameters) - 1)]
 
 
-def _scoring_nodes(graph: GraphProto) -> set[str]:
-    """First outputs of all TopK nodes and of the nodes between the last matrix product and them."""
-    makers = {name: node for node in graph.node for name in node.output}
-    scoring: set[str] = set()
-    waiting = [node for node in graph.node if node.op_type == "TopK"]
-    while waiting:
-        node = waiting.pop()
-        if node.output[0] not in scoring and node.op_type not in _SCORE_SOURCES:
-            scoring.add(node.output[0])
-            waiting += _float_makers(node, makers)
-    return scoring
-
-
-def _normalising_nodes(graph: GraphProto) -> set[str]:
-    """First outputs of the element-wise nodes through which images go that come as bytes."""
-    reached = {value.name for value in graph.input if value.type.tensor_type.elem_type == TensorProto.UINT8}
-    normalising: set[str] = set()
-    for node in graph.node:
-        if node.op_type in _NORMALISING and reached & set(node.input):
-            reached.add(node.output[0])
-            normalising.add(node.output[0])
-    return normalising
-
-
 def _name(node: NodeProto) -> str:
     return node.name or node.output[0]
-
-
-def _float_makers(node: NodeProto, makers: dict[str, NodeProto]) -> Iterator[NodeProto]:
-    indices = 1 if node.op_type in ("ScatterElements", "GatherElements", "Gather", "Slice", "TopK") else None
-    for i, name in enumerate(node.input):
-        if name in makers and i != indices:
-            yield makers[name]
 
 
 def _converted(tensor: TensorProto, name: str, target: _Format, scale: bool = False) -> TensorProto:
     values: _Values = numpy_helper.to_array(tensor)
     if scale:  # of a channel that is next to nothing; no runtime takes 0
         values = np.maximum(values, _FP16_SMALLEST)
-    largest = float(np.abs(values).max(initial=0.0))
+    elif values.size == 1 and target.name == "fp16" and 0 < np.abs(values).item() < _FP16_SMALLEST:
+        values = np.copysign(_FP16_SMALLEST, values)  # a floor under a divisor stays one
+    largest = float(np.abs(values, where=np.isfinite(values), out=np.zeros_like(values)).max(initial=0.0))
     if largest > target.largest:
         raise UsageError(
             f"weight {tensor.name} reaches {largest:.3g}, beyond {target.name.upper()}'s {target.largest:.5g}: "
