@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 from vit_sources import SOURCES, filled
 
+from evodeploy.errors import UsageError
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
@@ -81,24 +83,36 @@ def test_a_published_name_does_not_bring_selection(cli, folder):
     assert random_model(config).trained_to_select
 
 
-def test_other_commands_keep_every_token_too(cli, folder):
-    code, out, err = cli("bench", "vit.pth", "--engines", "torch", "--batch", "2", "--seconds", "0", "--json")
-    assert code == 0, err
-    assert {row["model"] for row in json.loads(out)["results"]} == {"evo"}  # it is its own dense twin
-    assert "was not trained with selection" in err
+def test_bench_and_visualize_keep_every_token_too(cli, folder):
+    from evodeploy.bench.candidates import candidates_of
+    from evodeploy.bench.subject import subject_of
+
+    subject = subject_of([folder / "vit.pth"])
+    assert "was not trained with selection" in subject.notes[0]
+    with candidates_of(subject, ["torch"], ["fp32"], threads=1) as rows:
+        assert [row.role for row in rows] == ["evo"]  # it is its own dense twin
     code, _, err = cli("visualize", "vit.pth", "image.png", "-o", "pictures")
     assert code == 2
     assert "keeps every token" in err
     assert "--keep-ratio 0.5 --tokens" in err
-    options = ("--precision", "fp32", "--engines", "onnxruntime", "--seconds", "0.1", "--batch", "1", "--json")
-    code, out, err = cli("sweep", "vit.pth", "-o", "dense", *options)
-    assert code == 0, err
-    assert [point["candidate"]["keep"] for point in json.loads(out)["points"]] == [[1.0]]
-    assert "was not trained with selection: trying 1.0 alone" in err
-    code, out, err = cli("sweep", "vit.pth", "-o", "asked", "--keep", "1.0,0.5", *options)
-    assert code == 0, err
-    assert len(json.loads(out)["points"]) == 2
-    assert "76.3 % at 0.5" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "keeps", "said"),
+    [
+        ((), {(1.0,)}, "was not trained with selection: trying 1.0 alone"),
+        (("--keep", "1.0,0.5"), {(1.0,), (0.5,)}, "76.3 % at 0.5"),
+    ],
+)
+def test_a_sweep_tries_fewer_tokens_only_where_asked(cli, folder, monkeypatch, options, keeps, said):
+    def sweep(request, tell):
+        assert {candidate.keep for candidate in request.candidates} == keeps
+        raise UsageError("that is all to be seen")
+
+    monkeypatch.setattr("evodeploy.sweep.run.sweep", sweep)
+    code, _, err = cli("sweep", "vit.pth", "-o", "sweep", "--engines", "onnxruntime", *options)
+    assert (code, "that is all to be seen" in err) == (2, True)
+    assert said in err
 
 
 @pytest.mark.parametrize(
