@@ -89,6 +89,8 @@ def _prepared(image: Path | bytes | None, info: ModelInfo) -> tuple[np.ndarray[A
     try:
         if image is None:
             return None, "the row holds no image"
+        if isinstance(image, Path) and image.exists() and not image.is_file():
+            return None, "not a file"  # to read a pipe would wait for ever
         data = image.read_bytes() if isinstance(image, Path) else image
         return prepare(Image.open(io.BytesIO(data)), info), None
     except UnidentifiedImageError:

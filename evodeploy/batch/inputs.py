@@ -132,6 +132,8 @@ def _suffix(path: str | Path) -> str:
 
 def _rows(table: str, column: str) -> int:
     """How many rows `table` has; raises where its `column` holds no images."""
+    if Path(table).exists() and not Path(table).is_file():
+        raise BadFileError(f"{table} is not a file (expected a Parquet file)")
     try:
         with pq.ParquetFile(table) as file:
             schema, rows = file.schema_arrow, file.metadata.num_rows

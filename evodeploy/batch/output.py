@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ IDENTITY = {"path": pa.string(), "row": pa.int64()}
 CLASSES = {"labels": pa.list_(pa.string()), "indices": pa.list_(pa.int32()), "probabilities": pa.list_(pa.float32())}
 FEATURES = {"features": pa.list_(pa.float32())}
 ERROR = {"error": pa.string()}
+DRAFT = re.compile(r"\.(part-\d{5,}\.parquet|manifest\.json|_SUCCESS)\.[0-9a-f]{8}\.part")
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class OutputFolder:
     def _check(self, manifest: dict[str, Any], force: bool) -> None:
         path = self.path / "manifest.json"
         ours = {"manifest.json", "predictions", "errors", "_SUCCESS"} if path.exists() else set()
-        names = {found.name for found in self.path.iterdir() if not found.name.endswith(".part")}
+        names = {found.name for found in self.path.iterdir() if not _is_draft(found)}
         if names - ours:
             raise UsageError(f"{self.path} holds other things ({min(names - ours)}): choose an empty or a new folder")
         if force:
@@ -103,7 +105,7 @@ class OutputFolder:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             differing = [name for name in manifest if found.get(name) != manifest[name]]
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, RecursionError, OSError) as error:
             raise BadFileError(f"{path} is not a run's manifest: pass --force to begin anew") from error
         if differing:
             name = differing[0]
@@ -114,8 +116,9 @@ class OutputFolder:
 
     def _tidy(self) -> None:
         """Remove what a killed run left: drafts, and errors whose predictions were not written."""
-        for draft in self.path.rglob(".*.part"):
-            draft.unlink()
+        for folder in (self.path, self.path / "predictions", self.path / "errors"):
+            for draft in filter(_is_draft, folder.glob(".*.part")):
+                draft.unlink()
         for kind in ("predictions", "errors"):
             (self.path / kind).mkdir(exist_ok=True)
         for errors in (self.path / "errors").iterdir():
@@ -128,6 +131,11 @@ class OutputFolder:
     def _write(self, kind: str, number: int, table: pa.Table) -> None:
         with replacing(self._part(kind, number)) as draft:
             pq.write_table(table, draft)
+
+
+def _is_draft(path: Path) -> bool:
+    """Whether it is a file that `replacing` left here when its process was killed, and none of anybody else."""
+    return bool(DRAFT.fullmatch(path.name)) and path.is_file() and path.lstat().st_uid == os.geteuid()
 
 
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:

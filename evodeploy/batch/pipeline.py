@@ -1,6 +1,6 @@
 """The run on Ray Data: decoding in parallel tasks, a pool of actors that predict, blocks no larger than a batch.
 
-Ray is started on this machine, or joined where RAY_ADDRESS names a cluster whose machines see the same files.
+Ray is started on this machine, or a cluster is joined whose machines see the same files.
 """
 
 from __future__ import annotations
@@ -22,10 +22,15 @@ import ray.data
 from evodeploy.batch.decode import prepared_batches
 from evodeploy.batch.inputs import Shard
 from evodeploy.batch.predict import Answerer
+from evodeploy.cluster import joined_ray, own_ray
 from evodeploy.errors import RuntimeFailedError
 from evodeploy.specs import ModelInfo
 
 LEAST_STORE = 256 << 20  # bytes of shared memory for blocks in flight
+VARIABLES = {
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # at less, every actor pool begins with a false alarm
+    "RAY_TQDM_PATCH_PRINT": "0",  # Ray would put a print of its own in place of Python's
+}
 
 
 @dataclass(frozen=True)
@@ -49,27 +54,22 @@ class Work:
 
 
 @contextlib.contextmanager
-def cluster(work: Work) -> Iterator[None]:
-    """Ray, for as long as the body runs: one that this process has already is used and left."""
-    os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")  # Ray would put a print of its own in place of Python's
+def cluster(work: Work, address: str | None) -> Iterator[None]:
+    """Ray, for as long as the body runs: one that this process has already is used and left.
+
+    Else it is the Ray at `address`, or where that is None one of its own.
+    """
     if ray.is_initialized():
         yield
         return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone unless the user says so
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # at less, every actor pool begins with a false alarm
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if not os.environ.get("RAY_ADDRESS"):
-        cores = usable_cores()
-        store = max(LEAST_STORE, 4 * work.block * (work.actors + cores))
-        quiet |= {"num_cpus": cores + work.actors, "object_store_memory": store, "include_dashboard": False}
-    try:
-        ray.init(**quiet)
-    except Exception as error:  # Ray raises what its parts raise
-        raise RuntimeFailedError(f"Ray cannot start here: {str(error).strip().splitlines()[0]}") from error
-    try:
+    if address is not None:
+        with joined_ray(address):
+            yield
+        return
+    cores = usable_cores()
+    store = max(LEAST_STORE, 4 * work.block * (work.actors + cores))
+    with own_ray(f"batch-{os.getpid()}", VARIABLES, num_cpus=cores + work.actors, object_store_memory=store):
         yield
-    finally:
-        ray.shutdown()
 
 
 def results(shards: Mapping[int, Shard], work: Work) -> Iterator[pa.Table]:

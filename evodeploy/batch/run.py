@@ -14,13 +14,16 @@ from evodeploy.batch.inputs import Shard, list_inputs
 from evodeploy.batch.output import OutputFolder
 from evodeploy.batch.pipeline import Work, cluster, results, usable_cores
 from evodeploy.files import sha256
-from evodeploy.inference.answers import check_classes
+from evodeploy.inference.answers import classes_to_name
 from evodeploy.inference.predictor import load
 
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """What to predict, how, and where to. `top` None is 5, or nothing where the model has no classes."""
+    """What to predict, how, and where to. `top` None is 5, or nothing where the model has no classes.
+
+    `ray` is the address of a cluster to join.
+    """
 
     artefact: Path
     inputs: tuple[str, ...]
@@ -33,6 +36,7 @@ class BatchRequest:
     engine: str | None = None
     threads: int | None = None
     force: bool = False
+    ray: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def run_batch(request: BatchRequest, tell: Callable[[str], None], progress: Call
         if resumed:
             tell(f"{resumed} of {listing.images} images are done already")
         if todo:
-            with cluster(work):
+            with cluster(work, request.ray):
                 for number, answers in _whole(results(todo, work), shards):
                     folder.write(number, answers)
                     done += answers.num_rows
@@ -87,8 +91,7 @@ def _work(request: BatchRequest) -> Work:
     threads = request.threads or max(1, usable_cores() // request.actors)
     with load(request.artefact, request.engine, threads=threads) as predictor:
         info, engine = predictor.info, predictor.engine
-    if request.top is not None:
-        check_classes(info, request.top)
+    wanted = info.num_classes or request.top is not None
     return Work(
         home=Path.cwd(),
         artefact=request.artefact,
@@ -98,7 +101,7 @@ def _work(request: BatchRequest) -> Work:
         threads=threads,
         actors=request.actors,
         batch=request.batch,
-        top=request.top or min(5, info.top_k or 5),
+        top=classes_to_name(info, request.top) if wanted else 5,
     )
 
 

@@ -16,6 +16,7 @@ from evodeploy.cli.console import Json, Stopwatch, note, result, result_json
 from evodeploy.errors import BadFileError, needs
 
 SECONDS_BETWEEN_LINES = 10.0
+KEPT = "the finished shards are kept, and the same command goes on from there"
 
 
 def batch(
@@ -36,21 +37,28 @@ def batch(
         int | None, typer.Option(help="CPU threads of each engine; by default the cores are shared out.", min=1)
     ] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Discard another run's output in the folder.")] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Join the Ray at this address, or `auto` for the one of this machine, and start none."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Predict any number of images into Parquet, on Ray; after a kill the same command goes on."""
     with needs("batch"):
         from evodeploy.batch.run import BatchRequest, run_batch
     request = BatchRequest(
-        artefact, tuple(inputs), out, actors, batch, top, image_column, shard, engine, threads, force
+        artefact, tuple(inputs), out, actors, batch, top, image_column, shard, engine, threads, force, ray
     )
     clock = Stopwatch()
     try:
         with _progress() as progress:
             summary = run_batch(request, note, progress)
     except KeyboardInterrupt:
-        note("interrupted: the finished shards are kept, and the same command goes on from there")
+        note(f"interrupted: {KEPT}")
         raise typer.Exit(130) from None
+    except SystemExit:
+        note(f"terminated: {KEPT}")
+        raise
     seconds = clock.seconds
     if as_json:
         result_json(dataclasses.asdict(summary) | {"out": str(out), "seconds": seconds})

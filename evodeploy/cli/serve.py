@@ -38,6 +38,10 @@ def serve(
     allow_host: Annotated[
         list[str] | None, typer.Option(help="Another host that requests may name, where no token is asked for.")
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Join the Ray at this address, or `auto` for the one of this machine, and start none."),
+    ] = None,
     update: Annotated[
         bool, typer.Option("--update", help="Let the service that runs here take this artefact, losing no request.")
     ] = False,
@@ -77,10 +81,10 @@ def serve(
         token=_token(token_file),
     )
     if update:
-        update_service(settings)
+        update_service(settings, ray)
         result(f"{settings.name} is served from {artefact} now")
         return
-    with running(settings, note):
+    with running(settings, note, ray):
         result(f"serving {settings.name} from {artefact} with {settings.engine}: http://{host}:{port}")
         until_stopped()
         note("answering what was begun, then stopping")

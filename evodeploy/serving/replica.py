@@ -7,13 +7,15 @@ import time
 from typing import Any
 
 import numpy as np
+import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.util.metrics import Counter, Histogram
 
 from evodeploy.artefacts import open_artefact
+from evodeploy.cluster import LOOPBACK
 from evodeploy.engines.base import Array, run_all
-from evodeploy.errors import BadFileError
+from evodeploy.errors import BadFileError, EvodeployError
 from evodeploy.files import sha256
 from evodeploy.inference.batcher import Batcher
 from evodeploy.preprocess import as_input, random_pictures
@@ -33,6 +35,7 @@ class Replica:
     """
 
     def __init__(self, settings: Settings) -> None:
+        _listen_on_loopback()
         self._settings = settings
         self.refusal = _refusal(settings)
         if self.refusal is not None:
@@ -75,6 +78,15 @@ class Replica:
         return [{name: split[i] for name, split in parts.items()} for i in range(len(requests))]
 
 
+def _listen_on_loopback() -> None:
+    """Keep the port that Ray opens in a replica, on all interfaces, on this machine where all of Ray is."""
+    from ray.serve._private import replica
+
+    if ray.util.get_node_ip_address() == LOOPBACK:
+        add_port = replica.add_port_to_grpc_server
+        replica.add_port_to_grpc_server = lambda server, address: add_port(server, address.replace("[::]", LOOPBACK))
+
+
 def ready(replica: Replica) -> Replica:
     """`replica` itself; raises NotReadyError with its refusal."""
     if replica.refusal is not None:
@@ -87,8 +99,8 @@ def _refusal(settings: Settings) -> str | None:
     path = settings.artefact
     try:
         found = sha256(path)
-    except OSError as error:
-        return f"{path} cannot be read any more: {error.strerror or error}"
+    except (OSError, EvodeployError) as error:
+        return f"{path} cannot be read any more ({error})"
     if found == settings.sha256:
         return None
     return (
@@ -112,6 +124,7 @@ def deployment(settings: Settings) -> serve.Application:
         "ray_actor_options": {"num_cpus": 1, "num_gpus": settings.gpus},
         "max_ongoing_requests": limits.admitted + BODIES + 32,  # more than the gate takes: it refuses, Ray would wait
         "graceful_shutdown_timeout_s": limits.seconds,
+        "graceful_shutdown_wait_loop_s": 0.2,
         "health_check_period_s": 5,
         "max_surge_percent": 1,  # rounded up to one: in an update none stops before another is ready
         "logging_config": {"enable_access_log": False},

@@ -15,11 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import ray
 from PIL import Image
+from processes import listening, processes_below
 
 import evodeploy
+from evodeploy.batch.pipeline import VARIABLES
 from evodeploy.batch.run import BatchRequest, run_batch
+from evodeploy.cluster import own_ray
 from evodeploy.errors import UsageError
 
 IMAGES = 240
@@ -28,10 +30,12 @@ SHARD = 4
 
 @pytest.fixture(scope="module", autouse=True)
 def ray_here():
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init(num_cpus=4, object_store_memory=128 << 20, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+    """One Ray for all tests of this process; an address of another is ignored."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+        with own_ray(f"test-{os.getpid()}", VARIABLES, num_cpus=4, object_store_memory=128 << 20):
+            patch.setenv("RAY_ADDRESS", "127.0.0.1:9")  # for the commands that tests start
+            yield
 
 
 @pytest.fixture(scope="module")
@@ -133,17 +137,24 @@ def test_a_complete_run_is_left_as_it_is(whole, small_onnx, photos):
 
 def actor_processes():
     """The processes below this one that hold an engine, by the title that Ray gives them."""
-    parents, actors = {}, []
-    for entry in Path("/proc").glob("[0-9]*"):
+    found = []
+    for pid in processes_below(os.getpid()):
         with contextlib.suppress(OSError):
-            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            if "Answerer" in (entry / "cmdline").read_text():
-                actors.append(int(entry.name))
+            if "Answerer" in Path(f"/proc/{pid}/cmdline").read_text():
+                found.append(pid)
+    return found
 
-    def is_ours(pid):
-        return pid == os.getpid() or (pid in parents and is_ours(parents[pid]))
 
-    return [pid for pid in actors if is_ours(pid)]
+def test_ray_listens_on_this_machine_only():
+    found = list(listening(os.getpid()))
+    assert len(found) > 5
+    assert [(command, host) for command, host, _ in found if not host.is_loopback] == []
+
+
+def test_more_classes_than_there_are_are_refused(small_onnx, photos, tmp_path):
+    with pytest.raises(UsageError, match="top is 11, but evo_deit_test has 10 classes"):
+        run(small_onnx, photos, tmp_path / "out", top=11)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_lost_actor_costs_no_row(whole, small_onnx, photos, tmp_path):
@@ -160,9 +171,11 @@ def test_a_lost_actor_costs_no_row(whole, small_onnx, photos, tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_says_how_to_go_on(whole, small_onnx, photos, tmp_path):
-    code, said = killed(small_onnx, photos, tmp_path / "out", signal.SIGINT)
-    assert code == 130
-    assert said.splitlines()[-1] == "interrupted: the finished shards are kept, and the same command goes on from there"
+@pytest.mark.parametrize(("how", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_a_signal_says_how_to_go_on(whole, small_onnx, photos, tmp_path, how, word):
+    code, said = killed(small_onnx, photos, tmp_path / "out", how)
+    assert code == 128 + how
+    kept = f"{word}: the finished shards are kept, and the same command goes on from there"
+    assert [line for line in said.splitlines() if line != f"Error: {word}"] == [kept]
     run(small_onnx, photos, tmp_path / "out")
     assert parts(tmp_path / "out") == parts(whole[0])

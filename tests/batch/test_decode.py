@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -76,3 +78,10 @@ def test_an_empty_row_is_an_error(folder):
     (row,) = decoded(Rows("t.parquet", "im", 0, 2), folder, 9)
     assert row["errors"] == ["the row holds no image", "not an image, or one of an unknown format"]
     assert len(row["images"]) == 0
+
+
+def test_what_is_not_a_file_is_an_error_and_not_waited_for(folder):
+    os.mkfifo(folder / "pipe.png")
+    (folder / "folder.png").mkdir()
+    (row,) = decoded(Files(("pipe.png", "0.png", "folder.png")), folder, 9)
+    assert row["errors"] == ["not a file", None, "not a file"]

@@ -80,3 +80,10 @@ def test_a_damaged_table_and_a_name_no_table_can_hold_are_refused(folder):
     (folder / "photos" / os.fsdecode(b"\xff.png")).write_bytes(b"")
     with pytest.raises(UsageError, match="is not UTF-8"):
         list_inputs(["photos"], "image", 10)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_table_that_is_not_a_file_is_refused_and_not_waited_for(folder, make):
+    make("photos/table.parquet")
+    with pytest.raises(BadFileError, match=r"photos/table\.parquet is not a file \(expected a Parquet file\)"):
+        list_inputs(["photos"], "image", 10)

@@ -42,7 +42,7 @@ def test_what_a_kill_leaves_half_done_is_cleared_away(folder):
         folder.write(0, answers(None, "broken"))
         folder.write(1, answers(None, "broken"))
     parts = folder.path / "predictions"
-    (parts / "part-00000.parquet").rename(parts / ".part-00000.parquet.1234.part")
+    (parts / "part-00000.parquet").rename(parts / ".part-00000.parquet.12345678.part")
     (parts / "part-00001.parquet").write_bytes(b"PAR1")
     with folder.claimed(RUN, force=False):
         assert not folder.is_finished(0, 2)
@@ -87,3 +87,31 @@ def test_a_damaged_manifest_is_said_to_be_one(folder):
     (folder.path / "manifest.json").write_text("[")
     with pytest.raises(BadFileError, match="not a run's manifest"), folder.claimed(RUN, force=False):
         pass
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"artefact": ' * 100_000, "[]", "3"])
+def test_a_manifest_of_any_other_json_is_said_to_be_none(folder, text):
+    folder.path.mkdir()
+    (folder.path / "manifest.json").write_text(text)
+    with pytest.raises(BadFileError, match="not a run's manifest"), folder.claimed(RUN, force=False):
+        pass
+
+
+@pytest.mark.parametrize("name", [".notes.part", ".part-00000.parquet.1234.part", "part-00000.parquet.12345678.part"])
+def test_a_file_of_the_user_that_looks_like_a_draft_is_kept(folder, name):
+    folder.path.mkdir()
+    (folder.path / name).write_text("mine")
+    with pytest.raises(UsageError, match=f"holds other things \\({name}\\)"), folder.claimed(RUN, force=True):
+        pass
+    (folder.path / name).rename(folder.path.parent / name)
+    with folder.claimed(RUN, force=False):
+        (folder.path / "predictions" / name).write_text("mine")
+    with folder.claimed(RUN, force=False):
+        assert (folder.path / "predictions" / name).read_text() == "mine"
+
+
+def test_a_folder_by_the_name_of_a_draft_is_no_draft(folder):
+    with folder.claimed(RUN, force=False):
+        (folder.path / "predictions" / ".part-00000.parquet.12345678.part").mkdir()
+    with folder.claimed(RUN, force=False):
+        assert (folder.path / "predictions" / ".part-00000.parquet.12345678.part").is_dir()

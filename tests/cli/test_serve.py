@@ -11,7 +11,7 @@ from evodeploy.serving import service
 
 @pytest.fixture(autouse=True)
 def no_ray(monkeypatch):
-    monkeypatch.setattr(service, "_connected", lambda settings: pytest.fail("Ray was started"))
+    monkeypatch.setattr(service, "_import_ray", lambda: pytest.fail("Ray was imported"))
     monkeypatch.delenv("EVODEPLOY_TOKEN", raising=False)
 
 
@@ -24,6 +24,7 @@ def no_ray(monkeypatch):
         (("--engine", "torhc"), "the engine 'torhc' does not run"),
         (("--replicas", "0"), "--replicas"),
         (("--timeout", "0"), "--timeout"),
+        (("--host", "999.1.1.1"), "999.1.1.1 is no address"),
     ],
 )
 def test_what_cannot_be_served_is_refused(cli, small_onnx, tmp_path, monkeypatch, options, told):

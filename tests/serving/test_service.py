@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
+import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -16,6 +21,7 @@ import numpy as np
 import pytest
 import tritonclient.http
 from cases import SMALL
+from processes import is_alive, listening, processes_below
 from served import free_port
 
 from evodeploy.engines.registry import open_engine
@@ -56,32 +62,60 @@ class Load:
             thread.join()
 
 
-def serve(*arguments):
+def serve(*arguments, **changes):
+    """Start the command in a process group of its own; pipes hold what it says."""
     command = [sys.executable, "-m", "evodeploy", "serve", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, **changes}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+    return subprocess.Popen(command, env=environment, text=True, start_new_session=True, **pipes)
+
+
+@contextlib.contextmanager
+def served(*arguments, **changes):
+    """A service that answers: its process, its address and the port of its metrics."""
+    port, metrics = free_port(), free_port()
+    process = serve(*arguments, "--port", port, "--metrics-port", metrics, **changes)
+    address, deadline = f"127.0.0.1:{port}", time.monotonic() + 300
+    try:
+        while health(address) != 200:
+            if process.poll() is not None or time.monotonic() > deadline:
+                process.kill()
+                pytest.fail(f"the service does not answer: {process.communicate()}")
+            time.sleep(0.2)
+        yield process, address, metrics
+    finally:
+        process.kill()
+
+
+def health(address):
+    try:
+        return httpx.get(f"http://{address}/v2/health/ready", timeout=60).status_code
+    except httpx.HTTPError:
+        return None
 
 
 @pytest.fixture(scope="module")
-def service(small_onnx):
-    port, metrics = free_port(), free_port()
-    process = serve(small_onnx, "--replicas", 2, "--port", port, "--metrics-port", metrics)
-    address, deadline = f"127.0.0.1:{port}", time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if httpx.get(f"http://{address}/v2/health/ready").status_code == 200:
-                break
-        except httpx.HTTPError:
-            time.sleep(0.2)
-    else:
-        process.kill()
-        pytest.fail(f"the service does not answer: {process.communicate()}")
-    yield process, address, metrics
-    process.kill()
+def decoys(tmp_path_factory):
+    """What would lead Ray to another one: an address of the environment, and one in the file of Ray's own folder."""
+    folder = tmp_path_factory.mktemp("decoy")
+    (folder / "ray").mkdir()
+    (folder / "ray" / "ray_current_cluster").write_text("127.0.0.1:9")
+    return {"RAY_ADDRESS": "127.0.0.1:9", "RAY_TMPDIR": str(folder)}
 
 
-def replicas():
-    told = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    return [int(line.split()[0]) for line in told.splitlines() if "ServeReplica:evodeploy" in line]
+@pytest.fixture(scope="module")
+def service(small_onnx, decoys):
+    with served(small_onnx, "--replicas", 2, **decoys) as started:
+        yield started
+
+
+def replicas(pid):
+    found = []
+    for each in processes_below(pid):
+        with contextlib.suppress(OSError):
+            if "ServeReplica:evodeploy" in Path(f"/proc/{each}/cmdline").read_text():
+                found.append(each)
+    return found
 
 
 def logits(address, images):
@@ -89,6 +123,32 @@ def logits(address, images):
         given = tritonclient.http.InferInput("images", images.shape, "FP32")
         given.set_data_from_numpy(images)
         return triton.infer(NAME, [given]).as_numpy("logits")
+
+
+def test_all_ports_are_on_loopback_and_described(service):
+    process, address, metrics = service
+    described = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+    found = list(listening(process.pid))
+    for command, host, _ in found:
+        assert host.is_loopback, (command, host)
+        kinds = re.findall(r"evodeploy serve|ray::\w+|\w+_server|raylet/raylet|\w*monitor\.py|dashboard\.py", command)
+        assert f"`{kinds[0].removeprefix('raylet/')}`" in described, command
+    ports = {port for _, _, port in found}
+    assert {int(address.split(":")[1]), metrics} < ports
+    assert len(found) > 10
+
+
+def test_another_host_or_a_second_service_on_its_port_is_refused(service, small_onnx, cli):
+    _, address, metrics = service
+    evil = httpx.get(f"http://{address}/v2", headers={"Host": "evil.example"})
+    assert evil.status_code == 421
+    assert "'evil.example' is not a host of this service" in evil.json()["error"]
+    port = address.split(":")[1]
+    code, out, err = cli("serve", small_onnx, "--port", port)
+    assert (code, out) == (2, "")
+    assert f"port {port} of 127.0.0.1 cannot be listened on (Address already in use): choose another with --port" in err
+    code, _, err = cli("serve", small_onnx, "--port", free_port(), "--metrics-port", metrics)
+    assert (code, "choose another with --metrics-port" in err) == (2, True)
 
 
 def test_from_start_to_stop_no_request_is_lost(service, small_onnx, tmp_path):
@@ -109,7 +169,7 @@ def test_from_start_to_stop_no_request_is_lost(service, small_onnx, tmp_path):
         update = serve(other, "--replicas", 2, "--port", address.split(":")[1], "--metrics-port", metrics, "--update")
         alive = set()
         while update.poll() is None:
-            alive.add(len(replicas()))
+            alive.add(len(replicas(process.pid)))
         assert update.returncode == 0, update.stderr.read()
         time.sleep(1)
     assert min(alive) >= 2, alive  # none stopped before its successor was there
@@ -118,7 +178,7 @@ def test_from_start_to_stop_no_request_is_lost(service, small_onnx, tmp_path):
     with open_engine(other) as engine:
         np.testing.assert_allclose(logits(address, images), engine.run(images)["logits"], atol=1e-5)
 
-    running = replicas()
+    running = replicas(process.pid)
     assert len(running) == 2
     with Load(address) as load:
         time.sleep(1)
@@ -134,27 +194,74 @@ def test_from_start_to_stop_no_request_is_lost(service, small_onnx, tmp_path):
 
     with Load(address) as load:
         time.sleep(1)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        below = processes_below(process.pid)
+        os.killpg(process.pid, signal.SIGTERM)
+        out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert f"serving {NAME} from" in out
-    assert "answering what was begun" in err
+    assert err.splitlines() == [
+        f"http://{address} answers; Prometheus metrics: http://127.0.0.1:{metrics}/metrics",
+        "answering what was begun, then stopping",
+    ]
     assert 500 not in load.answers
-    assert replicas() == []
+    assert [pid for pid in below if is_alive(pid)] == []
 
 
-def test_an_update_without_a_service_is_refused(small_onnx):
-    update = serve(small_onnx, "--update")
-    out, err = update.communicate(timeout=60)
-    assert (update.returncode, out) == (2, "")
-    assert err == "Error: no service runs here: start one with `evodeploy serve`\n"
+def test_an_update_without_a_service_is_refused(small_onnx, cli):
+    port = free_port()
+    code, out, err = cli("serve", small_onnx, "--update", "--port", port)
+    assert (code, out) == (2, "")
+    assert f"no service runs here on port {port}: start one with `evodeploy serve`" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["main", "all", "interrupt"])
+def test_signals_end_it_in_order(small_onnx, decoys, to):
+    with served(small_onnx, **decoys) as (process, _, _):
+        below = processes_below(process.pid)
+        if to == "interrupt":
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            for pid in below if to == "all" else below[:1]:  # all: as systemd does
+                os.kill(pid, signal.SIGTERM)
+        _, err = process.communicate(timeout=120)
+        assert (process.returncode, err.splitlines()[1:]) == (0, ["answering what was begun, then stopping"])
+        assert [pid for pid in below if is_alive(pid)] == []
+
+
+@pytest.mark.slow
+def test_a_signal_while_it_starts_ends_it(small_onnx):
+    port = free_port()
+    process = serve(small_onnx, "--port", port, "--metrics-port", free_port())
+    home = Path(f"/tmp/evodeploy-{os.getuid()}/serve-{port}")
+    while not home.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 143, err
+    assert "Traceback" not in err
+    assert not home.exists()
+
+
+@pytest.mark.slow
+def test_a_replaced_artefact_is_not_served_and_health_says_so(small_onnx, tmp_path):
+    artefact = tmp_path / "model.onnx"
+    artefact.write_bytes(small_onnx.read_bytes())
+    with served(artefact) as (process, address, _):
+        artefact.write_bytes(b"another")
+        os.kill(replicas(process.pid)[0], signal.SIGKILL)
+        deadline = time.monotonic() + 120
+        while health(address) != 503 or "is not the file" not in httpx.get(f"http://{address}/v2/models/{NAME}").text:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
 
 
 OTHER = """
 import ray, sys
 from ray import serve
-ray.init(namespace="evodeploy", log_to_driver=False)
-serve.start(http_options={"port": int(sys.argv[1])})
+ray.init(sys.argv[1], namespace="evodeploy", log_to_driver=False)
+serve.start(http_options={"port": int(sys.argv[2])})
 @serve.deployment
 class Other:
     async def __call__(self, request):
@@ -164,21 +271,44 @@ serve.run(Other.bind(), name="other", route_prefix="/other")
 
 
 @pytest.mark.slow
-def test_a_cluster_keeps_what_else_runs_on_it(small_onnx, monkeypatch):
+def test_another_ray_is_joined_where_it_is_asked_for_and_else_left_alone(small_onnx, tmp_path, monkeypatch):
     ray, gcs, port = Path(sys.executable).with_name("ray"), free_port(), free_port()
-    start = [ray, "start", "--head", f"--port={gcs}", "--node-ip-address=127.0.0.1", "--num-cpus=3"]
-    monkeypatch.setenv("RAY_ADDRESS", "auto")
-    subprocess.run([*start, "--include-dashboard=false"], check=True, capture_output=True, timeout=120)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: the paths of Ray's sockets have a limit
+    start = [ray, "start", "--head", "--block", f"--port={gcs}", "--node-ip-address=127.0.0.1", "--num-cpus=3"]
+    start += ["--include-dashboard=false", f"--temp-dir={folder}", "--ray-client-server-port=0"]
+    alone = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    cluster = f"127.0.0.1:{gcs}"
+    head = subprocess.Popen(start, env=alone, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        subprocess.run([sys.executable, "-c", OTHER, str(port)], check=True, capture_output=True, timeout=120)
-        process = serve(small_onnx, "--port", port)
+        wait_for_port(gcs)
+        monkeypatch.setenv("RAY_ADDRESS", cluster)
+        started = subprocess.run([sys.executable, "-c", OTHER, cluster, str(port)], capture_output=True, timeout=240)
+        assert started.returncode == 0, started.stderr
+        with served(small_onnx) as (own, address, _):
+            assert httpx.get(f"http://{address}/other").status_code == 404
+            own.send_signal(signal.SIGINT)
+            assert own.wait(120) == 0
+        process = serve(small_onnx, "--port", port, "--ray", cluster)
         while "serving" not in process.stdout.readline():
             assert process.poll() is None, process.stderr.read()
         assert httpx.get(f"http://127.0.0.1:{port}/v2/models/{NAME}/ready").status_code == 200
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
         assert httpx.get(f"http://127.0.0.1:{port}/v2/health/live").status_code == 404
         assert httpx.get(f"http://127.0.0.1:{port}/other").text == "still here"
     finally:
-        subprocess.run([ray, "stop", "--force"], check=True, capture_output=True, timeout=60)
+        head.terminate()
+        head.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_for_port(port):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
+            return
+        time.sleep(0.1)
+    pytest.fail(f"nobody listens on port {port}")

@@ -1,0 +1,233 @@
+"""Ray on this machine for one command: on loopback, behind a token, and out of the way of other Rays.
+
+A Ray of one's own has its own folder and random ports, and neither RAY_ADDRESS nor the files by which Ray finds others
+matter to it. SIGTERM to a whole process group, or to all processes of a service as systemd sends it, does not reach its
+processes: the command ends them in order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib
+import logging
+import os
+import secrets
+import shutil
+import signal
+import stat
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from evodeploy.errors import RuntimeFailedError, UsageError
+
+ROOT = Path("/tmp")  # as Ray's own: the paths of its sockets may have 107 characters
+LOOPBACK = "127.0.0.1"
+ATTEMPTS = 3  # Ray gives its processes half a minute to start, which a busy machine may not
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+
+
+@contextlib.contextmanager
+def own_ray(name: str, variables: Mapping[str, str], **options: Any) -> Iterator[None]:
+    """Ray started on this machine with `options` of ray.init and environment `variables`, ended after the body.
+
+    Raises UsageError where another one of this `name` runs, RuntimeFailedError where Ray does not start.
+    """
+    import ray
+
+    with _claimed(name) as home, _environment(home, variables):
+        address = _start(home, options)
+        try:
+            (home / "address").write_text(address)
+            yield
+        finally:
+            _kill(home, scripts=True)  # nothing needs them any more, and Ray would wait for each a second
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def found_ray(name: str, **options: Any) -> Iterator[bool]:
+    """The Ray of this `name` that another process of this user started, joined for the body; False where none runs."""
+    home = _root() / name
+    if not _is_claimed(home) or not (home / "address").exists():
+        yield False
+        return
+    address = (home / "address").read_text()
+    with _environment(home, {}), joined_ray(address, **options):
+        yield True
+
+
+@contextlib.contextmanager
+def joined_ray(address: str, **options: Any) -> Iterator[None]:
+    """The Ray cluster at `address`, joined for the body and left as it is; raises RuntimeFailedError."""
+    import ray
+
+    try:
+        with _same_handlers():
+            ray.init(address, **QUIET, **options)
+    except Exception as error:  # Ray raises what its parts raise
+        raise RuntimeFailedError(f"cannot join Ray at {address}: {first_line(error)}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def first_line(error: Exception) -> str:
+    """What Ray says first of an error: the rest is the traceback of another process."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _start(home: Path, options: Mapping[str, Any]) -> str:
+    """Start Ray in `home`; returns its address."""
+    import ray
+
+    for attempt in range(ATTEMPTS):
+        try:
+            with _blocked(signal.SIGTERM, signal.SIGHUP), _same_handlers():
+                ray.init(
+                    "local", include_dashboard=False, _node_ip_address=LOOPBACK, _temp_dir=str(home / str(attempt)),
+                    **QUIET, **options,
+                )  # fmt: skip
+            return str(ray.get_runtime_context().gcs_address)
+        except Exception as error:  # Ray raises what its parts raise
+            _kill(home)
+            if "timed out" not in str(error) or attempt == ATTEMPTS - 1:
+                raise RuntimeFailedError(f"Ray cannot start here: {first_line(error)}") from error
+    raise AssertionError
+
+
+@contextlib.contextmanager
+def _claimed(name: str) -> Iterator[Path]:
+    """The folder of the Ray of this `name`, for this process alone; those that killed processes left are removed."""
+    root = _root()
+    home = root / name
+    with contextlib.ExitStack() as stack:
+        with _locked(root / "lock"):
+            for left in [path for path in root.iterdir() if path.is_dir()]:
+                with contextlib.suppress(BlockingIOError), _locked(left / "lock", wait=False):
+                    shutil.rmtree(left, ignore_errors=True)
+            home.mkdir(mode=0o700, exist_ok=True)
+            try:
+                stack.enter_context(_locked(home / "lock", wait=False))
+            except BlockingIOError as error:
+                raise UsageError(f"{name} runs on this machine already: stop it first") from error
+        try:
+            yield home
+        finally:
+            with _locked(root / "lock"):
+                shutil.rmtree(home, ignore_errors=True)
+
+
+def _is_claimed(home: Path) -> bool:
+    try:
+        with _locked(home / "lock", wait=False):
+            return False
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+
+
+def _root() -> Path:
+    """The folder of this user's Rays, which nobody else may enter."""
+    root = ROOT / f"evodeploy-{os.getuid()}"
+    root.mkdir(mode=0o700, exist_ok=True)
+    found = root.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise UsageError(f"{root} is not a folder of this user alone, which Ray needs: remove it")
+    return root
+
+
+@contextlib.contextmanager
+def _locked(path: Path, wait: bool = True) -> Iterator[None]:
+    """Hold the lock `path`, which ends with this process at the latest; raises BlockingIOError where it must `wait`."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(file)
+
+
+@contextlib.contextmanager
+def _environment(home: Path, variables: Mapping[str, str]) -> Iterator[None]:
+    """The environment of the Ray in `home`, as it was after the body; Ray's processes inherit it."""
+    token = home / "token"
+    if not token.exists():
+        token.touch(0o600)
+        token.write_text(secrets.token_hex(32))
+    changed = {
+        "AUTOSCALER_METRIC_PORT": "0",  # any, as all others: Ray's own choice is the same for every Ray
+        "DASHBOARD_METRIC_PORT": "0",
+        "RAY_ADDRESS": None,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": None,
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray takes an address of the network for 127.0.0.1
+        "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anyone
+        **variables,
+    }
+    before = {name: os.environ.get(name) for name in changed}
+    _set(changed)
+    _reread_environment(alone=True)
+    try:
+        yield
+    finally:
+        _set(before)
+        _reread_environment(alone=False)
+
+
+def _set(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _reread_environment(alone: bool) -> None:
+    """Ray reads its variables when it is imported, which may have been long ago."""
+    from ray._private import ray_constants
+
+    raylet: Any = importlib.import_module("ray._raylet")
+    ray_constants.ENABLE_RAY_CLUSTER = not alone
+    raylet.Config.initialize("")
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextlib.contextmanager
+def _blocked(*signals: signal.Signals) -> Iterator[None]:
+    """Block `signals` in this thread, and so for ever in the processes that it starts."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _same_handlers() -> Iterator[None]:
+    """Put back what SIGTERM did before Ray replaced it; where it ended the process at once, it raises SystemExit."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, end if before in (signal.SIG_DFL, None) else before)
+
+
+def _kill(home: Path, scripts: bool = False) -> None:
+    """End the processes that this one started in `home`, which they name, or of them only Python's `scripts`."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            arguments = (entry / "cmdline").read_bytes().split(b"\0")
+            is_ours = any(f"{home}/".encode() in each for each in arguments) and int(entry.name) != os.getpid()
+            if is_ours and (not scripts or any(each.endswith(b".py") for each in arguments[1:3])):
+                os.kill(int(entry.name), signal.SIGKILL)

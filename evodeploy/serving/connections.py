@@ -1,0 +1,83 @@
+"""What a connection may take until its request has begun: set up in the process that takes connections, Ray's proxy.
+
+Ray's server, uvicorn on httptools, would wait for a header for ever and take one of any size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from uvicorn.protocols.http import auto
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from evodeploy.serving.gate import HEADER_BYTES
+
+SECONDS = 10.0  # from a connection's, or a further request's, first moment to the end of its header
+MOST = 4 * HEADER_BYTES  # bytes of a header that does not end; the gate refuses smaller ones with a better sentence
+_WORDS = {408: "Request Timeout", 431: "Request Header Fields Too Large"}
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """A connection that is closed where the header of a request does not end in time or in size."""
+
+    _bytes = 0
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Wait for the first header."""
+        super().connection_made(transport)
+        self._wait()
+
+    def on_message_begin(self) -> None:
+        """Wait for the header of a request, the first or a further one."""
+        super().on_message_begin()
+        if self._timer is None:
+            self._wait()
+
+    def on_headers_complete(self) -> None:
+        """Wait no more: the gate bounds what follows."""
+        self._end_wait()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        self._end_wait()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and count what is of a header that has not ended."""
+        waited = self._timer is not None
+        super().data_received(data)
+        if waited and self._timer is not None:
+            self._bytes += len(data)
+            if self._bytes > MOST:
+                self._close(431, f"the headers are larger than {MOST} bytes")
+
+    def _wait(self) -> None:
+        self._bytes = 0
+        self._timer = self.loop.call_later(SECONDS, self._expire)
+
+    def _end_wait(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire(self) -> None:
+        self._close(408, f"the headers did not arrive within {SECONDS:g} s")
+
+    def _close(self, status: int, reason: str) -> None:
+        """Close, with an answer where a request has begun and none before it is still being answered."""
+        self._end_wait()
+        if self._bytes and (self.cycle is None or self.cycle.response_complete):
+            body = json.dumps({"error": reason})
+            head = f"HTTP/1.1 {status} {_WORDS[status]}\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n{body}".encode())
+        self.transport.close()
+
+
+def bound_connections() -> list[Any]:
+    """Let the server that this process starts take connections so; it gets no further middleware."""
+    auto.AutoHTTPProtocol = BoundedProtocol
+    return []

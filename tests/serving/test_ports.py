@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import socket
+
+import pytest
+from served import free_port
+
+from evodeploy.errors import UsageError
+from evodeploy.serving.ports import check_free
+
+
+def test_a_free_port_stays_free():
+    port = free_port()
+    for _ in range(2):
+        check_free("127.0.0.1", port, "--port")
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+
+
+def test_a_port_that_another_would_share_is_refused():
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as other:
+        port = other.getsockname()[1]
+        for host in ("127.0.0.1", "localhost", "0.0.0.0"):
+            with pytest.raises(UsageError, match=f"port {port} of {host} cannot be listened on .*another with --port"):
+                check_free(host, port, "--port")
+
+
+def test_an_address_of_another_machine_is_refused():
+    with pytest.raises(UsageError, match="port 8000 of 192.0.2.1 cannot be listened on .*assign requested address"):
+        check_free("192.0.2.1", 8000, "--port")
