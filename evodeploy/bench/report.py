@@ -32,6 +32,11 @@ class Report:
         """Rows that were timed and compute something else than they should."""
         return tuple(row for row in self.rows if row.wrong)
 
+    @property
+    def timed(self) -> bool:
+        """Whether any row was."""
+        return any(row.timing for row in self.rows)
+
     def operations_per_second(self, row: Row) -> float | None:
         """What the row's matrix products come to, a multiply-add counted as two."""
         speed = row.images_per_second

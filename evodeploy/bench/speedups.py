@@ -11,9 +11,9 @@ from evodeploy.bench.run import Row
 
 @dataclass(frozen=True)
 class Crossover:
-    """From which batch size on the model is faster than its dense twin, on one engine; None where on none measured.
+    """From which batch size on the model is faster than its dense twin, on one engine.
 
-    `batches` are those that were measured.
+    `batch` is None where that is not shown: the interval at the largest batch reaches 1. `batches` were measured.
     """
 
     label: str
@@ -25,7 +25,7 @@ class Crossover:
         """Where selection pays."""
         among = f"{self.batches[0]} to {self.batches[-1]}" if len(self.batches) > 1 else str(self.batches[0])
         if self.batch is None:
-            return f"selection pays at no batch measured ({among})"
+            return f"not shown that selection pays ({among} measured): at batch {self.batches[-1]} it may be no faster"
         if self.batch == self.batches[0]:
             return f"selection pays at every batch measured ({among})"
         return f"selection pays from batch {self.batch} up ({among} measured)"

@@ -10,7 +10,7 @@ import typer
 
 from evodeploy.cli import bench_compare
 from evodeploy.cli.console import Force, Json, Threads, columns, note, result, result_json, show, working
-from evodeploy.errors import UsageError
+from evodeploy.errors import UnavailableError, UsageError
 
 if TYPE_CHECKING:
     from evodeploy.bench.report import Report
@@ -61,7 +61,8 @@ def bench(
 ) -> None:
     """Measure engines against PyTorch, and the model against its dense twin, in turn in one process.
 
-    Ends with 1 where a row computes something else than PyTorch, or where --compare finds one slower.
+    Ends with 1 where a row computes something else than PyTorch, or where --compare finds one slower; with 3 where
+    nothing could be measured.
     """
     if compare:
         bench_compare.compare(context, artefacts or [], min_change, as_json)
@@ -106,6 +107,8 @@ def bench(
     report = Report(subject, machine, budget, tuple(rows), best, tuple(stages))
     _write(report, output, csv, html)
     _tell(report, as_json)
+    if not report.timed:
+        raise UnavailableError("nothing could be measured: each row above gives its reason")
     if report.wrong:
         raise typer.Exit(1)
 

@@ -31,5 +31,13 @@ def test_selection_pays_from_the_batch_after_the_last_that_loses():
     assert (crossover.label, crossover.batch) == ("openvino fp32", 8)
     assert crossover.sentence == "selection pays from batch 8 up (1 to 16 measured)"
     assert over_dense(rows[1], rows) is None
-    assert crossovers(rows[:2])[0].sentence == "selection pays at no batch measured (1)"
+    assert crossovers(rows[:2])[0].sentence == "not shown that selection pays (1 measured): at batch 1 it may be no faster"
     assert crossovers(rows[6:])[0].sentence == "selection pays at every batch measured (8 to 16)"
+
+
+def test_faster_by_the_median_but_not_by_the_interval_is_not_shown():
+    rows = [row("openvino", [4, 6, 4, 6, 4, 6], 8), row("openvino", [5, 5, 6, 5.5, 5, 5], 8, role="dense")]
+    assert over_dense(rows[0], rows).value > 1 > over_dense(rows[0], rows).low
+    (crossover,) = crossovers(rows)
+    assert crossover.batch is None
+    assert crossover.sentence.startswith("not shown that selection pays")

@@ -66,3 +66,11 @@ def test_what_cannot_be_meant_is_refused(cli, home, monkeypatch, arguments, told
     code, _, err = cli("bench", *files, *arguments)
     assert code == 2
     assert told in err
+
+
+def test_nothing_that_runs_here_is_an_error(cli, home, monkeypatch):
+    monkeypatch.chdir(home)
+    code, out, err = cli("bench", "small.onnx", "--engines", "tensorrt", "--batch", "1", "--seconds", "0", "--json")
+    assert code == 3
+    assert "nothing could be measured" in err
+    assert {row["status"] for row in json.loads(out)["results"]} == {"unavailable"}  # the reasons are still given
