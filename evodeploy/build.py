@@ -96,7 +96,7 @@ def prepare(request: BuildRequest, tell: Callable[[str], None]) -> Prepared:
         left_out = flavour.refused_targets(precision)
         if left_out:
             tell(f"not for {', '.join(left_out)}, which has no {precision.upper()} kernels in {flavour}")
-    with needs("export"):
+    with needs("onnx"):
         from evodeploy.export.attention import attentions, with_wide_keys
         from evodeploy.export.precision import reduced_from_onnx
     proto, widened = with_wide_keys(model)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def read_onnx(path: Path) -> onnx.ModelProto:
     """Load and check `path`; raises BadFileError where it is damaged, empty of content, or no ONNX model at all."""
     check_input(path, "an ONNX model")
-    with needs("export"):
+    with needs("onnx"):
         import onnx
     try:
         model = onnx.load(path)

@@ -23,7 +23,7 @@ def flops_of_onnx(model: onnx.ModelProto) -> float | None:
     These are what a peak rate of matrix products limits; the rest of a vision transformer is a per cent or two. None
     where a shape cannot be inferred, or a node's work cannot be told.
     """
-    with needs("export"):
+    with needs("onnx"):
         from onnx import shape_inference
 
     graph = shape_inference.infer_shapes(_skeleton(model), data_prop=True).graph

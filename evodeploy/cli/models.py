@@ -13,8 +13,7 @@ from evodeploy.errors import needs
 
 def models(as_json: Json = False) -> None:
     """List the published models: sizes, cost, and the tokens that each block computes on."""
-    with needs("export"):
-        from evodeploy.models.cost import cost_of
+    from evodeploy.models.cost import cost_of
     from evodeploy.models.zoo import ZOO, dense_twin
 
     rows = [(config, cost_of(config), cost_of(dense_twin(config))) for config in ZOO.values()]

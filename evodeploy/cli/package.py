@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from evodeploy.cli.console import Force, Json, result, result_json
-from evodeploy.errors import needs
 
 if TYPE_CHECKING:
     from evodeploy.repository.config import Accelerator, Device
@@ -36,11 +35,11 @@ def package(
     as_json: Json = False,
 ) -> None:
     """Put a model into a repository for Triton Inference Server, with Kubernetes manifests beside it."""
-    with needs("export"):
-        from evodeploy.repository.config import Serving
-        from evodeploy.repository.model import served_model
-        from evodeploy.repository.package import model_name
-        from evodeploy.repository.package import package as write
+    from evodeploy.repository.config import Serving
+    from evodeploy.repository.model import served_model
+    from evodeploy.repository.package import model_name
+    from evodeploy.repository.package import package as write
+
     model = served_model(artefact, max_batch)
     place: Device = device or ("gpu" if model.backend == "tensorrt" else "cpu")
     runner: Accelerator | None = accelerator

@@ -319,7 +319,7 @@ def test_a_missing_extra_is_named_with_its_install_line(with_onnx):
     hide = "import sys; sys.modules.update(dict.fromkeys(['torch', 'onnxruntime', 'openvino', 'tensorrt_rtx']))\n"
     cases = {
         "'export', 'ckpt.pth', '-o', 'x.onnx'": "evodeploy[export]",
-        "'models'": "evodeploy[export]",
+        "'init', 'evo_deit_tiny_patch16_224', '-o', 'x.pth'": "evodeploy[export]",
         "'predict', 'ckpt.onnx', 'x.png'": "evodeploy[cpu]",
         "'build-engine', 'ckpt.onnx', '--fp16'": "evodeploy[tensorrt-rtx]",
     }

@@ -1,0 +1,43 @@
+"""What works, and what is asked for, where heavy packages are not installed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+# Each command in one process that has numpy and onnx, but nothing that exports.
+ALONE = """
+import sys
+sys.modules.update(dict.fromkeys(['torch', 'onnxscript', 'safetensors', 'onnxruntime', 'openvino', 'tensorrt_rtx']))
+from evodeploy.cli import app
+for arguments in (['models', '--json'], ['inspect', 'small.onnx', '--json'], ['package', 'small.onnx', '--triton', 'p']):
+    try:
+        app(arguments)
+    except SystemExit as ended:
+        assert not ended.code, arguments
+    print('---')
+"""
+
+
+def test_listing_models_inspecting_and_packaging_need_no_torch(tmp_path, small_onnx):
+    (tmp_path / "small.onnx").write_bytes(small_onnx.read_bytes())
+    run = subprocess.run([sys.executable, "-c", ALONE], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    models, inspected, packaged, _ = run.stdout.split("---\n")
+    assert len(json.loads(models)) == 15
+    assert json.loads(models)[0]["gflops"] == pytest.approx(0.82, abs=0.01)
+    assert json.loads(inspected)["model"] == "evo_deit_test"
+    assert "next: tritonserver" in packaged
+
+
+@pytest.mark.parametrize("command", [("inspect",), ("package", "--triton", "repository")])
+def test_reading_an_onnx_file_asks_for_onnx_alone(cli, tmp_path, monkeypatch, small_onnx, command):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    name, *options = command
+    code, _, err = cli(name, small_onnx, *options)
+    assert code == 3
+    assert 'pip install "evodeploy[onnx]"' in err
