@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 from evodeploy.models.evo_levit_config import EvoLeViTConfig
@@ -63,7 +64,7 @@ def _evo_deit(config: EvoDeiTConfig) -> _Sum:
 def _evo_levit(config: EvoLeViTConfig) -> _Sum:
     widths, total = config.widths, _Sum()
     channels = (3, widths[0] // 8, widths[0] // 4, widths[0] // 2, widths[0])
-    for halvings, (inputs, outputs) in enumerate(zip(channels, channels[1:], strict=False), 1):
+    for halvings, (inputs, outputs) in enumerate(itertools.pairwise(channels), 1):
         pixels = (config.image_size // 2**halvings) ** 2
         total.linear(pixels, 9 * inputs, outputs, bias=False, normed=True)
     total.parameters += (config.tokens + 2) * widths[0]

@@ -13,7 +13,9 @@ ALONE = """
 import sys
 sys.modules.update(dict.fromkeys(['torch', 'onnxscript', 'safetensors', 'onnxruntime', 'openvino', 'tensorrt_rtx']))
 from evodeploy.cli import app
-for arguments in (['models', '--json'], ['inspect', 'small.onnx', '--json'], ['package', 'small.onnx', '--triton', 'p']):
+for arguments in (
+    ['models', '--json'], ['inspect', 'small.onnx', '--json'], ['package', 'small.onnx', '--triton', 'p'],
+):
     try:
         app(arguments)
     except SystemExit as ended:
