@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from evodeploy.errors import BadFileError, needs
 from evodeploy.files import check_input, replacing
 from evodeploy.specs import METADATA_KEY, ModelInfo, Precision, TensorSpec
+from evodeploy.text import reason
 
 if TYPE_CHECKING:
     import onnx
@@ -22,8 +23,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         model = onnx.load(path)
         onnx.checker.check_model(model)
     except Exception as error:  # protobuf's decoding errors, the checker's own, missing external data
-        reason = str(error).strip().split("\n")[0][:200]
-        raise BadFileError(f"{path} is damaged or not an ONNX model ({reason})") from error
+        raise BadFileError(f"{path} is damaged or not an ONNX model ({reason(error)})") from error
     if not (model.graph.node and model.graph.input and model.graph.output):
         raise BadFileError(f"{path} holds no network: {len(model.graph.node)} nodes, {len(model.graph.output)} outputs")
     info_of(model, path)
@@ -102,6 +102,8 @@ def output_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     import onnx
 
+    if not value.type.HasField("tensor_type"):
+        raise BadFileError(f"'{value.name}' of the ONNX is a {value.type.WhichOneof('value')}, expected a tensor")
     tensor = value.type.tensor_type
     shape = tuple(size.dim_value or None for size in tensor.shape.dim)
     return TensorSpec(value.name, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, shape)

@@ -95,9 +95,9 @@ def matching(pattern: str, expected: str) -> Rule[str]:
     return _rule(expected, lambda value: isinstance(value, str) and compiled.fullmatch(value) is not None)
 
 
-def one_of(*values: str) -> Rule[Any]:
-    """One of these texts."""
-    return _rule(" or ".join(values), lambda value: isinstance(value, str) and value in values)
+def one_of(*values: str, words: str = "") -> Rule[Any]:
+    """One of these texts, which `words` describe where they are many."""
+    return _rule(words or " or ".join(values), lambda value: isinstance(value, str) and value in values)
 
 
 def boolean() -> Rule[bool]:

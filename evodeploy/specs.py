@@ -219,11 +219,13 @@ LARGEST_IMAGE_SIZE = 4096  # pixels of a side
 LARGEST_NAME = 300  # characters of a class, a model or a source
 
 _NAME = text(LARGEST_NAME)
-_DTYPES = ("float8_e4m3fn", "float16", "bfloat16", "float32", "float64", "bool", "int8", "int16", "int32", "int64")
+_FLOATS = ("float8_e4m3fn", "float16", "bfloat16", "float32", "float64")
+_WHOLE = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+DTYPE = one_of(*_FLOATS, *_WHOLE, words="a type of numbers such as float32")
 TENSOR_SPEC = record(
     TensorSpec,
     name=text(LARGEST_NAME, least=1),
-    dtype=one_of(*_DTYPES, "uint8", "uint16", "uint32", "uint64"),
+    dtype=DTYPE,
     shape=sequence(optional(whole(1, 2**31)), 1, 8),
 )
 _SIZE = whole(1, LARGEST_IMAGE_SIZE)

@@ -21,6 +21,11 @@ def printable(text: str) -> str:
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def reason(error: BaseException, line: int = 0) -> str:
+    """What a library raised, for a sentence of ours: one `line` of its message, or the error's type without one."""
+    return brief((str(error).strip() or type(error).__name__).splitlines()[line].strip())
+
+
 def brief(text: str, limit: int = LIMIT) -> str:
     r"""`printable(text)` on one line, newlines shown as `\n`, of at most `limit` characters, the last of them "…"."""
     shown = printable(text[: limit + 1]).replace("\n", r"\n")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from evodeploy.text import brief, printable
+from evodeploy.text import brief, printable, reason
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,10 @@ def test_brief_is_one_line_of_bounded_length():
     assert brief("x" * 10**7) == "x" * 299 + "…"
     assert brief("\x1b" * 300) == (r"\x1b" * 75)[:299] + "…"
     assert brief("abcdef", 4) == "abc…"
+
+
+def test_the_reason_of_a_failure_is_one_line_of_its_message():
+    assert reason(ValueError("first\x07\nsecond\n")) == r"first\x07"
+    assert reason(ValueError("first\nsecond\n"), -1) == "second"
+    assert (reason(KeyError()), reason(ValueError(" \n"))) == ("KeyError", "ValueError")
+    assert len(reason(ValueError("x" * 9999))) == 300

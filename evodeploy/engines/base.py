@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -12,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from evodeploy.errors import EvodeployError, InputError, RuntimeFailedError, UsageError
-from evodeploy.specs import BatchRange, ModelInfo, TensorSpec
+from evodeploy.errors import BadFileError, EvodeployError, InputError, RuntimeFailedError, UsageError
+from evodeploy.schema import SchemaError
+from evodeploy.specs import DTYPE, TENSOR_SPEC, BatchRange, ModelInfo, TensorSpec
+from evodeploy.text import reason
 
 Array = NDArray[Any]
 E = TypeVar("E", bound="Engine")
@@ -85,7 +89,7 @@ class Engine(ABC):
         except EvodeployError:
             raise
         except Exception as error:
-            raise RuntimeFailedError(f"{self.name} failed at batch {batch}: {_first_line(error)}") from error
+            raise RuntimeFailedError(f"{self.name} failed at batch {batch}: {reason(error)}") from error
 
     def close(self) -> None:
         """Release what the engine holds; closing twice is harmless."""
@@ -159,5 +163,15 @@ def batch_range(inputs: tuple[TensorSpec, ...]) -> BatchRange:
     return BatchRange() if fixed is None else BatchRange(fixed, fixed)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().split("\n")[0] or type(error).__name__)[:300]
+def check_interface(path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+    """Raise BadFileError where the network in `path` does not map one batch of arrays to arrays."""
+    if len(inputs) != 1 or not outputs:
+        raise BadFileError(
+            f"{path} has {len(inputs)} inputs and {len(outputs)} outputs, expected one batch of images and an output"
+        )
+    try:
+        TENSOR_SPEC(dataclasses.asdict(inputs[0]), "the input")
+        for spec in outputs:
+            DTYPE(spec.dtype, f"the type of output '{spec.name}'")
+    except SchemaError as error:
+        raise BadFileError(f"{path} is not a network of images: {error}") from error

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from evodeploy.engines.base import Array, Engine, batch_range
+from evodeploy.engines.base import Array, Engine, batch_range, check_interface
 from evodeploy.engines.device import cuda_index
 from evodeploy.engines.onnxruntime_binding import BoundBatch
 from evodeploy.engines.onnxruntime_providers import ON_CPU, Provider
@@ -16,13 +16,13 @@ from evodeploy.errors import BadFileError, UnavailableError, UsageError, needs
 from evodeploy.files import check_input
 from evodeploy.onnx_files import parse_info
 from evodeploy.specs import METADATA_KEY, EngineOptions, TensorSpec
+from evodeploy.text import reason
 
 _DTYPES = {
     "tensor(float)": "float32",
-    "tensor(float16)": "float16",
-    "tensor(int64)": "int64",
-    "tensor(int32)": "int32",
-    "tensor(uint8)": "uint8",
+    "tensor(double)": "float64",
+    **{f"tensor({name})": name for name in ("float16", "bool", "int8", "int16", "int32", "int64")},
+    **{f"tensor({name})": name for name in ("uint8", "uint16", "uint32", "uint64")},
 }
 
 
@@ -56,8 +56,7 @@ class OnnxRuntimeEngine(Engine):
             with contextlib.redirect_stdout(sys.stderr):  # where ONNX Runtime prints that it falls back to the CPU
                 self._session = ort.InferenceSession(str(path), session, providers=providers)
         except Exception as error:  # ONNX Runtime raises a type of its own for each status code
-            reason = str(error).strip().split("\n")[0][:300]
-            raise BadFileError(f"ONNX Runtime {ort.__version__} cannot load {path}: {reason}") from error
+            raise BadFileError(f"ONNX Runtime {ort.__version__} cannot load {path}: {reason(error)}") from error
         if self._session.get_providers()[0] != chosen:
             raise UnavailableError(
                 f"ONNX Runtime {ort.__version__} has {chosen}, but it does not start here: no GPU, or libraries "
@@ -67,6 +66,7 @@ class OnnxRuntimeEngine(Engine):
         self.device = "cpu" if self._index is None else f"cuda:{self._index}"
         self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
         self.outputs = tuple(_spec(value) for value in self._session.get_outputs())
+        check_interface(path, self.inputs, self.outputs)
         self.batch = batch_range(self.inputs)
         self.info = parse_info(self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), path)
         self._bound: dict[int, BoundBatch] | None = {} if options.cuda_graph else None

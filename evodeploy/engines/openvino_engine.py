@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from evodeploy.engines.base import Array, Engine, batch_range
+from evodeploy.engines.base import Array, Engine, batch_range, check_interface
 from evodeploy.errors import BadFileError, UnavailableError, UsageError, needs
 from evodeploy.files import check_input
 from evodeploy.onnx_files import parse_info
 from evodeploy.specs import METADATA_KEY, EngineOptions, TensorSpec
+from evodeploy.text import reason
 
 
 class OpenVinoEngine(Engine):
@@ -38,13 +39,13 @@ class OpenVinoEngine(Engine):
             compiled = ov.Core().compile_model(model, "CPU", properties)
             self._request = compiled.create_infer_request()
         except Exception as error:  # OpenVINO raises RuntimeError and its own subclasses for any reason
-            reason = str(error).strip().split("\n")[-1][:300]
-            raise BadFileError(f"OpenVINO {ov.__version__} cannot load {path}: {reason}") from error
+            raise BadFileError(f"OpenVINO {ov.__version__} cannot load {path}: {reason(error, -1)}") from error
         actual = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         if actual != hint:
             raise UnavailableError(f"OpenVINO computes in {actual} on this processor where {hint} is asked for")
         self.inputs = tuple(_spec(port) for port in model.inputs)
         self.outputs = tuple(_spec(port) for port in model.outputs)
+        check_interface(path, self.inputs, self.outputs)
         self.batch = batch_range(self.inputs)
         key = ["framework", METADATA_KEY]
         self.info = parse_info(model.get_rt_info(key).value, path) if model.has_rt_info(key) else None

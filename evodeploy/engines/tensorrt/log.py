@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from typing import TextIO
 
+from evodeploy.text import brief
+
 _MEMORY = re.compile(r"Total (Weights|Activation) Memory: (\d+) bytes")
 _NOISE = re.compile(r"INT64|Detected invalid timing cache|Make sure output .* has Int64 binding")
 
@@ -38,4 +40,4 @@ class BuildLog:
     @property
     def reason(self) -> str:
         """TensorRT's first error: those that follow are its consequences."""
-        return self._errors[0].strip().split("\n")[0] if self._errors else "TensorRT gave no reason"
+        return brief(self._errors[0].strip().split("\n")[0]) if self._errors else "TensorRT gave no reason"

@@ -11,6 +11,7 @@ from typing import Any
 from evodeploy.engines.tensorrt.flavour import Flavour, shared_logger
 from evodeploy.engines.tensorrt.sidecar import Profile
 from evodeploy.errors import InputError, RuntimeFailedError
+from evodeploy.text import brief
 
 
 class Plan:
@@ -84,7 +85,7 @@ class _Errors:
         mine = [entry for entry in list(self._heard) if entry[0] == threading.get_ident()]
         for entry in mine:
             self._heard.remove(entry)
-        return mine[0][1].strip().split("\n")[0] if mine else "TensorRT gave no reason"
+        return brief(mine[0][1].strip().split("\n")[0]) if mine else "TensorRT gave no reason"
 
 
 @functools.cache

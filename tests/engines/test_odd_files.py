@@ -1,0 +1,109 @@
+"""ONNX files that are valid and no network of images: one sentence from every runtime, which no terminal acts on."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from evodeploy.engines.registry import open_engine
+from evodeploy.errors import BadFileError, EvodeployError, UsageError
+from evodeploy.onnx_files import input_spec, read_onnx
+from evodeploy.specs import METADATA_KEY
+
+RUNTIMES = ["onnxruntime", "openvino"]
+FLOAT = TensorProto.FLOAT
+
+
+def value(name, kind=FLOAT, shape=(None, 3)):
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def write(path, nodes, inputs, outputs, weights=()):
+    graph = helper.make_graph(nodes, "g", inputs, outputs, list(weights))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def same(source="x", target="y"):
+    return [helper.make_node("Identity", [source], [target])]
+
+
+ONES = numpy_helper.from_array(np.ones(3, np.float32), "w")
+ODD = {
+    "of nothing": ([], [], [], []),
+    "without inputs": (same("w"), [], [value("y", shape=[3])], [ONES]),
+    "of a scalar": (same(), [value("x", shape=[])], [value("y", shape=[])], []),
+    "of text": (same(), [value("x", TensorProto.STRING)], [value("y", TensorProto.STRING)], []),
+    "of two inputs": ([helper.make_node("Add", ["x", "z"], ["y"])], [value("x"), value("z")], [value("y")], []),
+    "of an unknown shape": (same(), [value("x", shape=None)], [value("y", shape=None)], []),
+    "of a sequence": (
+        [helper.make_node("SequenceLength", ["x"], ["y"])],
+        [helper.make_tensor_sequence_value_info("x", FLOAT, [None, 3])], [value("y", TensorProto.INT64, [])], [],
+    ),
+    "of a steered terminal": (
+        [helper.make_node("Bad\x1b[2J\u202e", ["x"], ["y\x07"])], [value("x")], [value("y\x07")], [],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("kind", ODD)
+def test_a_file_that_maps_no_images_is_refused_in_one_clean_line(tmp_path, runtime, kind):
+    path = write(tmp_path / "x.onnx", *ODD[kind])
+    with pytest.raises(BadFileError, match=r"x\.onnx") as raised:
+        open_engine(path, runtime)
+    assert str(raised.value).isprintable()
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_what_reads_onnx_without_a_runtime_says_it_in_one_clean_line_too(tmp_path, kind):
+    path = write(tmp_path / "x.onnx", *ODD[kind])
+    try:
+        input_spec(read_onnx(path))
+    except EvodeployError as error:
+        assert str(error).isprintable()
+    else:
+        assert kind in ("of a scalar", "of text")  # one input it is: the runtimes refuse it
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_external_data_in_a_pipe_is_refused_without_waiting_for_it(tmp_path, runtime):
+    path = write(tmp_path / "x.onnx", same("w"), [value("x")], [value("y", shape=[3])], [ONES])
+    model = onnx.load(path)
+    weights = model.graph.initializer[0]
+    weights.ClearField("raw_data")
+    weights.data_location = TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value="weights.bin")
+    path.write_bytes(model.SerializeToString())
+    os.mkfifo(tmp_path / "weights.bin")
+    for opened in (lambda: open_engine(path, runtime), lambda: read_onnx(path)):
+        with pytest.raises(BadFileError) as raised:
+            opened()
+        assert str(raised.value).isprintable()
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_pipe_in_place_of_the_file_is_refused_without_waiting_for_it(tmp_path, runtime):
+    os.mkfifo(tmp_path / "x.onnx")
+    for opened in (lambda: open_engine(tmp_path / "x.onnx", runtime), lambda: read_onnx(tmp_path / "x.onnx")):
+        with pytest.raises(UsageError, match=r"x\.onnx is a pipe, not a file"):
+            opened()
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_wrong_metadata_is_refused_by_whatever_opens_the_file(tmp_path, small_onnx, runtime):
+    model = onnx.load(small_onnx)
+    entry = next(each for each in model.metadata_props if each.key == METADATA_KEY)
+    entry.value = json.dumps(json.loads(entry.value) | {"image_size": "224"})
+    onnx.save(model, tmp_path / "x.onnx")
+    for opened in (lambda: open_engine(tmp_path / "x.onnx", runtime), lambda: read_onnx(tmp_path / "x.onnx")):
+        with pytest.raises(
+            BadFileError, match=r'x\.onnx: .* image_size is "224", expected a whole number from 1 to 4096'
+        ):
+            opened()
