@@ -22,6 +22,7 @@ from evodeploy.models.layout import Layout, Shapes, State
 from evodeploy.models.network import Network
 from evodeploy.models.zoo import ZOO, EvoDeiTConfig, ModelConfig, named, with_selection
 from evodeploy.specs import InputFormat, ModelInfo, Preprocessing, Selection
+from evodeploy.text import brief
 
 LAYOUTS: tuple[Layout[Any], ...] = (
     evo_deit_layout.LAYOUT,
@@ -57,7 +58,7 @@ def layout_of(state: State, source: object) -> Layout[Any]:
             return layout
     *first, last = [layout.family for layout in LAYOUTS]
     families = f"{', '.join(first)} or {last}"
-    some = ", ".join(list(state)[:4]) or "none"
+    some = brief(", ".join(list(state)[:4])) or "none"
     raise BadFileError(f"{source} is not an {families} checkpoint: its {len(state)} tensors are named {some}, …")
 
 
@@ -100,6 +101,10 @@ def load_checkpoint(
     module = _built(layout, config, state, path)
     names = hints.class_names if len(hints.class_names) == config.num_classes else ()
     info = model_info(config, names, path, hints.preprocessing)
+    try:
+        ModelInfo.from_json(info.to_json())  # what a file says of itself, as its artefacts' readers will take it
+    except ValueError as error:
+        raise BadFileError(f"{path} cannot be deployed: {error}") from error
     selects = layout.selects if hints.keep_ratios is None else min(hints.keep_ratios) < 1
     return LoadedModel(module, config, info, trained_at, selects)
 
@@ -174,7 +179,7 @@ def _built(layout: Layout[Any], config: ModelConfig, state: State, path: Path) -
 
 
 def _some(names: list[str], limit: int = 8) -> str:
-    return ", ".join(names[:limit]) + (f", and {len(names) - limit} more" if len(names) > limit else "")
+    return brief(", ".join(names[:limit]), 600) + (f", and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def model_info(
@@ -199,7 +204,7 @@ def model_info(
         keep_ratios=config.keep_ratios,
         preprocessing=preprocessing or Preprocessing(),
         class_names=class_names,
-        source=source.name if source else "",
+        source=brief(source.name) if source else "",
         source_sha256=sha256(source) if source else "",
         pooling=plain.pooling if plain else "mean",
         stages=plain.stages if plain else (),

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import os
 import re
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
 from evodeploy.errors import BadFileError, UsageError, needs
-from evodeploy.files import check_input
+from evodeploy.files import check_input, open_regular
 from evodeploy.models.hub_config import hints_beside
 from evodeploy.models.layout import Hints, State
+from evodeploy.text import brief, reason
 
+_WHAT = "a checkpoint: .pth, .pt or .safetensors"
+_ARCHIVE = b"PK\x03\x04"
+_SHOWN = 80  # characters of a tensor's name
+_SHARED = 4  # tensors that may share their numbers, as tied weights do, on average
+_COUNT = "num_batches_tracked"  # a buffer of training, a whole number that no network reads
 _STATE_KEYS = ("model", "state_dict")
 _PREFIX = re.compile(r"^(?:module\.|_orig_mod\.)+")
+
+
+_log = logging.getLogger("evodeploy")
 
 
 @dataclass(frozen=True)
@@ -38,7 +50,7 @@ def read_checkpoint(path: Path, ema: bool = False) -> RawCheckpoint:
     prefixed by DataParallel or torch.compile, safetensors, and torch's format before 1.6. Raises BadFileError where
     the file is none of these, UsageError where `ema` asks for a copy that is not there.
     """
-    check_input(path, "a checkpoint: .pth, .pt or .safetensors")
+    check_input(path, _WHAT)
     content = _load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path)
     if not isinstance(content, dict):
         raise BadFileError(f"{path} holds a {type(content).__name__}, expected a dictionary of tensors")
@@ -47,16 +59,59 @@ def read_checkpoint(path: Path, ema: bool = False) -> RawCheckpoint:
         raise UsageError(f"{path} has no EMA weights ('model_ema'): leave out --ema")
     keys = ("model_ema",) if ema else _STATE_KEYS
     state = next((content[key] for key in keys if isinstance(content.get(key), dict)), content)
-    tensors: State = {}
-    for name, value in state.items():
-        if not isinstance(value, Tensor):
-            known = ", ".join(sorted(map(str, content))[:6])
-            raise BadFileError(f"{path} is no checkpoint: '{name}' is a {type(value).__name__}, not a tensor ({known})")
-        tensors[_PREFIX.sub("", str(name))] = value.float() if value.is_floating_point() else value
+    tensors = _tensors(path, state, content)
     args = content.get("args")
     hints = Hints.from_args(vars(args)) if isinstance(args, argparse.Namespace) else hints_beside(path)
     epoch = content.get("epoch")
     return RawCheckpoint(tensors, hints, epoch if isinstance(epoch, int) else None, has_ema)
+
+
+def _tensors(path: Path, state: dict[Any, Any], content: dict[Any, Any]) -> State:
+    """The tensors of `state` by their names without prefixes, floating ones in FP32; raises BadFileError."""
+    tensors: State = {}
+    for key, value in state.items():
+        name = brief(str(key), _SHOWN)
+        if not isinstance(value, Tensor):
+            known = brief(", ".join(sorted(map(str, content))[:6]))
+            raise BadFileError(f"{path} is no checkpoint: '{name}' is a {type(value).__name__}, not a tensor ({known})")
+        own = _PREFIX.sub("", str(key))
+        if own in tensors:
+            raise BadFileError(f"{path} holds '{name}' twice, with a prefix and without: one of them must go")
+        _check_tensor(path, name, value)
+        tensors[own] = value
+    _check_storages(path, tensors)
+    wide = [name for name, value in tensors.items() if value.dtype == torch.float64]
+    if wide:
+        _log.warning("%s: %d tensors are FP64 (%s, …): they become FP32", path, len(wide), brief(wide[0], _SHOWN))
+    return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+
+
+def _check_tensor(path: Path, name: str, value: Tensor) -> None:
+    """Raise BadFileError for a tensor that is not floating numbers in memory."""
+    kind = (
+        "quantized" if value.is_quantized
+        else "sparse" if value.layout != torch.strided
+        else "without data (meta)" if value.is_meta
+        else str(value.dtype).removeprefix("torch.") if not value.is_floating_point() and not name.endswith(_COUNT)
+        else None
+    )  # fmt: skip
+    if kind is not None:
+        raise BadFileError(f"{path}: the tensor '{name}' is {kind}, expected floating numbers: save FP32 weights")
+
+
+def _check_storages(path: Path, tensors: State) -> None:
+    """Raise BadFileError for tensors that claim more than the file holds: a copy of such a view fills any memory."""
+    stored = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in tensors.values()}
+    claimed = 0
+    for name, value in tensors.items():
+        size, held = value.numel() * value.element_size(), value.untyped_storage().nbytes()
+        if size > held:
+            raise BadFileError(f"{path}: the tensor '{brief(name, _SHOWN)}' claims {size} bytes and holds {held}")
+        claimed += size
+    if claimed > _SHARED * sum(stored.values()):
+        raise BadFileError(
+            f"{path}: {len(tensors)} tensors claim {claimed} bytes of {sum(stored.values())} in the file"
+        )
 
 
 def _load_safetensors(path: Path) -> Any:
@@ -65,20 +120,44 @@ def _load_safetensors(path: Path) -> Any:
     try:
         return load_file(path)
     except Exception as error:  # safetensors' own error type is private
-        raise BadFileError(f"{path} is not a readable safetensors file: {error}") from error
+        raise BadFileError(f"{path} is not a readable safetensors file: {reason(error)}") from error
 
 
 def _load_torch(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        with (
+            open_regular(path, _WHAT) as file,
+            torch.serialization.safe_globals([argparse.Namespace]),
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore")  # on formats that are old, or none at all: what matters is raised
-            return torch.load(path, map_location="cpu", weights_only=True)
+            _check_archive(file)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises nearly anything: the unpickler, the zip reader, struct, …
         refused = re.search(r"GLOBAL (\S+)", str(error))
         if refused:
             raise BadFileError(
-                f"{path} wants to create a Python object of class {refused[1]}, which could run code: only tensors, "
-                "plain values and argparse.Namespace are loaded; save a state dict instead"
+                f"{path} wants to create a Python object of class {brief(refused[1], _SHOWN)}, which could run code: "
+                "only tensors, plain values and argparse.Namespace are loaded; save a state dict instead"
             ) from error
-        reason = str(error).rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
-        raise BadFileError(f"{path} is damaged or not a PyTorch checkpoint ({reason.splitlines()[0][:160]})") from error
+        told = str(error).rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
+        raise BadFileError(
+            f"{path} is damaged or not a PyTorch checkpoint ({brief(told.splitlines()[0], 160)})"
+        ) from error
+
+
+def _check_archive(file: BinaryIO) -> None:
+    """Raise ValueError for an archive that unpacks to more than the file holds, or whose checksums are wrong."""
+    size = os.fstat(file.fileno()).st_size
+    archived = file.read(len(_ARCHIVE)) == _ARCHIVE  # as PyTorch recognises it
+    file.seek(0)
+    if not archived:  # the format before 1.6
+        return
+    with zipfile.ZipFile(file) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > size:
+            raise ValueError(f"{unpacked} bytes packed into {size}, expected an archive as torch.save writes it")
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"the checksum of '{damaged}' in it is wrong")
+    file.seek(0)
