@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,12 +11,55 @@ from typing import Any, NamedTuple
 from evodeploy.bench.document import SCHEMA
 from evodeploy.bench.intervals import Interval, ratio_of_medians, same_location_probability
 from evodeploy.errors import BadFileError, UsageError
-from evodeploy.files import check_input
+from evodeploy.schema import (
+    Rule,
+    SchemaError,
+    boolean,
+    document,
+    mapping,
+    number,
+    one_of,
+    optional,
+    read_json_file,
+    sequence,
+    text,
+    whole,
+)
+from evodeploy.text import brief
 
 SIGNIFICANT = 0.01  # how probable it may be that any row of a comparison is called changed by chance
 MACHINE = ("processor", "cores", "threads", "memory_bytes", "gpus")
 
 Document = dict[str, Any]
+
+_BYTES = 200_000_000
+_WORDS = text(300)
+_ROW = document(
+    {
+        "engine": _WORDS,
+        "precision": optional(_WORDS),
+        "model": _WORDS,
+        "transfers": _WORDS,
+        "cuda_graph": boolean(),
+        "batch": whole(1, 1_000_000),
+        "status": one_of("ok", "wrong", "unavailable"),
+    }
+)
+_TIMED = document({"samples_ms": sequence(number(0, 1e9, above=True), 1, 10_000_000)})
+_DOCUMENT = document(
+    {
+        "model": document({}),
+        "environment": document(
+            {},
+            {
+                "gpus": sequence(document({}), 0, 1000),
+                "packages": mapping(_WORDS, 1000),
+                "variables": mapping(text(10_000), 1000),
+            },
+        ),
+        "results": sequence(Rule("an object", lambda value, field: _row(value, field)), 0, 100_000),
+    }
+)
 
 
 class _Key(NamedTuple):
@@ -79,15 +121,19 @@ class Comparison:
 
 def read_document(path: Path) -> Document:
     """A bench's JSON; raises BadFileError where it is none, or of another version."""
-    check_input(path, "the JSON of a bench")
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BadFileError(f"{path} is no JSON ({error}): expected what `evodeploy bench -o` writes") from error
-    version = document.get("schema") if isinstance(document, dict) else None
+    found = read_json_file(path, "what `evodeploy bench -o` writes", _BYTES)
+    version = found.get("schema") if isinstance(found, dict) else None
     if version != SCHEMA:
-        raise BadFileError(f"{path} is of schema {version}, expected {SCHEMA}: take it again with this version")
-    return dict(document)
+        raise BadFileError(f"{path} is of schema {brief(str(version))}, expected {SCHEMA}: take it again")
+    try:
+        return _DOCUMENT(found)
+    except SchemaError as error:
+        raise BadFileError(f"{path} is not what `evodeploy bench -o` writes: {error}") from error
+
+
+def _row(value: Any, field: str) -> Document:
+    row = _ROW(value, field)
+    return row if row["status"] == "unavailable" else _TIMED(row, field)
 
 
 def compare(old: Document, new: Document, smallest: float) -> Comparison:

@@ -63,8 +63,42 @@ def test_unlike_machines_and_models_are_refused(part, name):
 def test_what_is_no_document_is_refused(tmp_path):
     path = tmp_path / "a.json"
     path.write_text("{")
-    with pytest.raises(BadFileError, match="is no JSON"):
+    with pytest.raises(BadFileError, match="is not readable JSON"):
         read_document(path)
     path.write_text('{"schema": 1}')
     with pytest.raises(BadFileError, match="schema 1, expected 2"):
         read_document(path)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "sentence"),
+    [
+        (("model",), None, "model is null, expected an object"),
+        (("environment",), [], "environment is a list of 0, expected an object"),
+        (("environment", "packages"), ["torch"], "environment.packages is a list of 1, expected an object"),
+        (("environment", "gpus"), ["H100"], r'environment.gpus\[0\] is "H100", expected an object'),
+        (("results",), {}, "results is an object of 0, expected a list"),
+        (("results", 0), 3, r"results\[0\] is 3, expected an object"),
+        (("results", 0, "batch"), "1", r'results\[0\].batch is "1", expected a whole number'),
+        (("results", 0, "engine"), None, r"results\[0\].engine is null, expected text"),
+        (("results", 0, "status"), "fine", r'results\[0\].status is "fine", expected ok or wrong or unavailable'),
+        (("results", 0, "samples_ms"), [], r"results\[0\].samples_ms is a list of 0, expected a list of 1"),
+        (("results", 1, "samples_ms"), [1, 0], r"results\[1\].samples_ms\[1\] is 0, expected a number above 0"),
+        (("results", 1, "samples_ms"), [1, "x"], r'results\[1\].samples_ms\[1\] is "x", expected a number'),
+    ],
+)
+def test_documents_of_others_are_refused_with_file_field_got_and_expected(tmp_path, where, value, sentence):
+    found = document()
+    holder = found
+    for step in where[:-1]:
+        holder = holder[step]
+    holder[where[-1]] = value
+    (tmp_path / "a.json").write_text(json.dumps(found))
+    with pytest.raises(BadFileError, match=rf"a.json is not what .* writes: {sentence}"):
+        read_document(tmp_path / "a.json")
+
+
+def test_a_document_is_read_as_it_was_written(tmp_path):
+    found = document()
+    (tmp_path / "a.json").write_text(json.dumps(found))
+    assert json.loads(json.dumps(read_document(tmp_path / "a.json"))) == found
