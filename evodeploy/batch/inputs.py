@@ -87,6 +87,8 @@ def list_inputs(inputs: Sequence[str], column: str, size: int) -> Listing:
 
 
 def _found(given: str) -> Iterator[str]:
+    if not given:
+        raise UsageError("the name of an input is empty: expected a folder, a glob, an image, a Parquet file or a list")
     path = Path(given)
     if path.is_dir():
         found = [str(file) for file in path.rglob("*") if _suffix(file) in {*IMAGE_SUFFIXES, ".parquet"}]

@@ -23,8 +23,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from evodeploy.errors import BadFileError, UsageError
+from evodeploy.errors import BadFileError, EvodeployError, UsageError
 from evodeploy.files import replacing
+from evodeploy.schema import SchemaError, document, read_json_file
+from evodeploy.text import brief
 
 # Whose row it is: the path as it was listed, and the row where that is a Parquet file (else null).
 IDENTITY = {"path": pa.string(), "row": pa.int64()}
@@ -103,14 +105,15 @@ class OutputFolder:
             _write_json(path, manifest)
             return
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            differing = [name for name in manifest if found.get(name) != manifest[name]]
-        except (ValueError, AttributeError, RecursionError, OSError) as error:
-            raise BadFileError(f"{path} is not a run's manifest: pass --force to begin anew") from error
+            found = document({})(read_json_file(path, "a run's manifest"))
+        except (EvodeployError, SchemaError) as error:
+            raise BadFileError(f"{path} is not a run's manifest ({error}): pass --force to begin anew") from error
+        differing = [name for name in manifest if found.get(name) != manifest[name]]
         if differing:
             name = differing[0]
+            was = brief(str(found.get(name)))
             raise UsageError(
-                f"{self.path} belongs to another run (its {name}: {found.get(name)}, now {manifest[name]}): "
+                f"{self.path} belongs to another run (its {name}: {was}, now {manifest[name]}): "
                 "choose another --out, or pass --force to begin anew"
             )
 

@@ -60,6 +60,7 @@ def test_another_list_has_another_checksum(folder):
     ("given", "column", "message"),
     [
         ("nowhere", "image", "nowhere does not exist"),
+        ("", "image", "the name of an input is empty"),
         ("*.bmp", "image", "nothing matches"),
         ("photos/notes.md", "image", "cannot tell what photos/notes.md is"),
         ("empty", "image", "empty holds no images"),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -89,12 +91,23 @@ def test_a_damaged_manifest_is_said_to_be_one(folder):
         pass
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"artefact": ' * 100_000, "[]", "3"])
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"artefact": ' * 100_000, "[]", "3", "NaN", '{"a": "\\ud800"}'])
 def test_a_manifest_of_any_other_json_is_said_to_be_none(folder, text):
     folder.path.mkdir()
     (folder.path / "manifest.json").write_text(text)
     with pytest.raises(BadFileError, match="not a run's manifest"), folder.claimed(RUN, force=False):
         pass
+
+
+def test_what_a_manifest_says_is_shown_without_control_characters(folder):
+    folder.path.mkdir()
+    (folder.path / "manifest.json").write_text(json.dumps(RUN | {"artefact": "\x1b[2J" + "x" * 9999}))
+    with (
+        pytest.raises(UsageError, match=r"its artefact: \\x1b\[2Jx+…, now") as raised,
+        folder.claimed(RUN, force=False),
+    ):
+        pass
+    assert str(raised.value).isprintable()
 
 
 @pytest.mark.parametrize("name", [".notes.part", ".part-00000.parquet.1234.part", "part-00000.parquet.12345678.part"])
