@@ -74,10 +74,32 @@ class Family:
         return (*([self.checkpoint] if self.checkpoint else []), self.onnx, *self.engines)
 
 
-def newest_onnx(folder: Path) -> Path | None:
-    """The ONNX file in `folder` that was written last, or None."""
-    found = [path for path in folder.glob("*.onnx") if path.is_file()]
-    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+def newest_export(folder: Path) -> Path | None:
+    """The ONNX file in `folder` that was written last; None where there is no ONNX file.
+
+    Raises UsageError where evodeploy did not make it, or where the folder holds exports of several checkpoints.
+    """
+    found = sorted(folder.glob("*.onnx"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    sources = {path: _source(path) for path in found if path.is_file()}
+    if not sources:
+        return None
+    newest = next(iter(sources))
+    if sources[newest] is None:
+        raise UsageError(f"the newest ONNX file here, {newest}, is not an export of evodeploy's: name the file to take")
+    ours = {path: source for path, source in sources.items() if source is not None}
+    if len(set(ours.values())) > 1:
+        names = ", ".join(str(path) for path in ours)
+        raise UsageError(f"the ONNX files here come from {len(set(ours.values()))} checkpoints: name one of {names}")
+    return newest
+
+
+def _source(onnx: Path) -> tuple[str, str] | None:
+    """The model and the checkpoint's checksum that `onnx` was exported from; None where evodeploy did not make it."""
+    try:
+        info = info_of(read_onnx(onnx))
+    except BadFileError:
+        return None
+    return None if info is None else (info.model, info.source_sha256)
 
 
 def family_of(onnx: Path) -> Family:

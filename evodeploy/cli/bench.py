@@ -156,9 +156,9 @@ def _tell(report: Report, as_json: bool) -> None:
 
 def _newest(model: str | None) -> list[Path]:
     """The files of this folder's newest export, or none where a model is named or nothing is there."""
-    from evodeploy.artefacts import family_of, newest_onnx
+    from evodeploy.artefacts import family_of, newest_export
 
-    onnx = None if model else newest_onnx(Path())
+    onnx = None if model else newest_export(Path())
     if onnx is None:
         return []
     paths = list(family_of(onnx).paths)

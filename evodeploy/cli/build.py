@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 
 def build_engine(
-    onnx: Annotated[Path | None, typer.Argument(help="Default: the newest ONNX file of this folder.")] = None,
+    onnx: Annotated[
+        Path | None,
+        typer.Argument(help="Default: the newest export of this folder, if all its exports are of one checkpoint."),
+    ] = None,
     fp16: Annotated[bool, typer.Option("--fp16", help="Weights and activations in FP16.")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Weights and activations in BF16.")] = False,
     fp32: Annotated[bool, typer.Option("--fp32", help="All in FP32. Without any: as in the ONNX.")] = False,
@@ -70,14 +73,14 @@ def build_engine(
     as_json: Json = False,
 ) -> None:
     """Build a TensorRT engine with a dynamic batch; TensorRT for RTX builds without a GPU."""
-    from evodeploy.artefacts import newest_onnx
+    from evodeploy.artefacts import newest_export
     from evodeploy.engines.tensorrt.options import BuilderOptions
 
     if onnx is None:
-        onnx = newest_onnx(Path())
+        onnx = newest_export(Path())
         if onnx is None:
             raise UsageError("there is no ONNX file in this folder: `evodeploy export ckpt.pth` makes one")
-        note(f"taking {onnx}, the newest ONNX file of this folder")
+        note(f"taking {onnx}, the newest ONNX file of this folder; name another to build from that")
     path = output or onnx.with_suffix(".engine")
     for written in filter(None, (path, log)):
         check_output(written, force or (dry_run and written == path), onnx)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def package(
     artefact: Annotated[Path, typer.Argument(help="An ONNX file or a TensorRT engine.")],
-    triton: Annotated[Path, typer.Option(help="The model repository, a folder; others in it stay.")],
+    triton: Annotated[Path, typer.Option(help="The folder for models/ and manifests/; other models in it stay.")],
     name: Annotated[str | None, typer.Option(help="The model's name; the file's by default.")] = None,
     device: Annotated[
         Literal["cpu", "gpu"] | None, typer.Option(help="Where an ONNX file is run, cpu by default; engines on gpu.")
@@ -34,7 +34,7 @@ def package(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Put a model into a repository for Triton Inference Server, with Kubernetes manifests beside it."""
+    """Write a model repository for Triton Inference Server, and Kubernetes manifests, into one folder."""
     from evodeploy.repository.config import Serving
     from evodeploy.repository.model import served_model
     from evodeploy.repository.package import model_name

@@ -1,4 +1,4 @@
-"""The repository folder and the manifests beside it, written whole."""
+"""One folder with a Triton model repository and Kubernetes manifests in it, written whole."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from evodeploy.files import replacing
 from evodeploy.repository.config import LABELS, Serving, config_text, has_labels
 from evodeploy.repository.model import ServedModel
 
+REPOSITORY = "models"
 MANIFESTS = ("kserve", "kubernetes")
 _RESOURCES = {"gpu": '{cpu: "2", memory: 4Gi, nvidia.com/gpu: "1"}', "cpu": '{cpu: "2", memory: 2Gi}'}
 
@@ -32,10 +33,11 @@ def model_name(path: Path) -> str:
     return re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-")[:63]
 
 
-def package(model: ServedModel, serving: Serving, repository: Path, force: bool) -> Packaged:
-    """Add the model to the Triton model repository in the folder `repository`, made where it is missing.
+def package(model: ServedModel, serving: Serving, output: Path, force: bool) -> Packaged:
+    """Add the model to the Triton model repository `models` in the folder `output`, made where it is missing.
 
-    `NAME/config.pbtxt`, `NAME/labels.txt` and `NAME/1/` with the model go into it, Kubernetes manifests beside it.
+    `models/NAME/` gets `config.pbtxt`, `labels.txt` and `1/` with the model, `manifests/` the Kubernetes manifests
+    `NAME.kserve.yaml` and `NAME.kubernetes.yaml`. Nothing is written outside `output`.
     Raises UsageError for a name that Kubernetes does not take, an output that exists and is not to be replaced by
     `force`, and what `config_text` refuses.
     """
@@ -45,20 +47,21 @@ def package(model: ServedModel, serving: Serving, repository: Path, force: bool)
             "--name"
         )
     config = config_text(model, serving)
-    repository = repository.absolute()
-    folder = repository / serving.name
-    manifests = {kind: repository.parent / f"{serving.name}.{kind}.yaml" for kind in MANIFESTS}
+    output = output.absolute()
+    folder = output / REPOSITORY / serving.name
+    manifests = {kind: output / "manifests" / f"{serving.name}.{kind}.yaml" for kind in MANIFESTS}
     for path in (folder, *manifests.values()):
         if path.exists() and not force:
             raise UsageError(f"{path} already exists: pass --force to replace it, or choose another --name")
     try:
-        repository.mkdir(parents=True, exist_ok=True)
+        for parent in (folder.parent, output / "manifests"):
+            parent.mkdir(parents=True, exist_ok=True)
         _write_folder(model, config, folder)
     except OSError as error:
-        raise UsageError(f"cannot write {folder}: {error.strerror or error}") from error
+        raise UsageError(f"cannot write {output}: {error.strerror or error}") from error
     for kind, path in manifests.items():
         with replacing(path) as draft:
-            draft.write_text(_manifest(kind, model, serving, repository.name), encoding="utf-8")
+            draft.write_text(_manifest(kind, model, serving), encoding="utf-8")
     return Packaged(folder, tuple(manifests.values()))
 
 
@@ -78,11 +81,11 @@ def _write_folder(model: ServedModel, config: str, folder: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _manifest(kind: str, model: ServedModel, serving: Serving, repository: str) -> str:
+def _manifest(kind: str, model: ServedModel, serving: Serving) -> str:
     template = importlib.resources.files("evodeploy.repository").joinpath(f"{kind}.yaml").read_text(encoding="utf-8")
     return Template(template).substitute(
         name=serving.name,
-        repository=repository,
+        repository=REPOSITORY,
         made=f"The model: {model.made}.",
         release=" whose TensorRT is that version" if model.backend == "tensorrt" else "",
         resources=_RESOURCES[serving.device],

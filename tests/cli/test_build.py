@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -10,6 +12,8 @@ import sys
 import time
 
 import pytest
+
+from evodeploy.onnx_files import info_of, read_onnx, set_info, write_onnx
 
 
 @pytest.fixture
@@ -99,3 +103,32 @@ def test_refit_refuses_what_it_cannot_do(cli, folder):
     assert "refitted on the GPU it was built for, and here no NVIDIA driver" in err
     assert cli("refit", "m.engine", "m.onnx", "-o", "m.engine", "--force")[0] == 2
     assert files(folder) == ["m.engine", "m.engine.json", "m.onnx"]
+
+
+def test_without_a_file_the_newest_export_is_taken_and_named(cli, folder):
+    shutil.copy("m.onnx", "older.onnx")
+    os.utime("older.onnx", (1e9, 1e9))
+    code, out, err = cli("build-engine", "--target", "sm89", "--dry-run")
+    assert code == 0, err
+    assert "taking m.onnx, the newest ONNX file of this folder; name another" in err
+    assert "would build m.engine" in out
+
+
+@pytest.mark.parametrize("command", [("build-engine", "--target", "sm89", "--dry-run"), ("bench", "--batch", "1")])
+def test_without_a_file_nothing_is_guessed(cli, folder, command):
+    def saved(name, info):
+        proto = read_onnx(folder / "m.onnx")
+        del proto.metadata_props[:]
+        if info is not None:
+            set_info(proto, info)
+        write_onnx(proto, folder / name)
+
+    info = info_of(read_onnx(folder / "m.onnx"))
+    saved("other.onnx", dataclasses.replace(info, source_sha256="0" * 64))
+    code, out, err = cli(*command)
+    assert (code, out) == (2, "")
+    assert "come from 2 checkpoints: name one of other.onnx, m.onnx" in err
+    saved("other.onnx", None)  # of another tool
+    code, out, err = cli(*command)
+    assert (code, out) == (2, "")
+    assert "other.onnx, is not an export of evodeploy's" in err

@@ -48,10 +48,10 @@ def config(path) -> ModelConfig:
 
 
 def test_an_onnx_file_with_its_tokens(cli, folder):
-    code, out, err = cli("package", "Net_v2.onnx", "--triton", "models")
+    code, out, err = cli("package", "Net_v2.onnx", "--triton", "out")
     assert (code, err) == (0, "")
-    assert f"next: tritonserver --model-repository={folder / 'models'}" in out
-    model = folder / "models" / "net-v2"
+    assert f"next: tritonserver --model-repository={folder / 'out' / 'models'}" in out
+    model = folder / "out" / "models" / "net-v2"
     assert sorted(path.name for path in model.iterdir()) == ["1", "config.pbtxt", "labels.txt"]
     assert (model / "1" / "model.onnx").read_bytes() == (folder / "Net_v2.onnx").read_bytes()
     assert (model / "labels.txt").read_text().splitlines() == [f"digit {i}" for i in range(10)]
@@ -72,33 +72,46 @@ def test_an_onnx_file_with_its_tokens(cli, folder):
     assert (info.model, info.image_size) == ("evo_deit_test", 64)
 
 
-def test_an_engine_is_batched_as_its_profile_says(cli, folder):
-    code, _, _ = cli("package", plan(folder), "--triton", "models", "--instances", 2, "--max-queue-delay-us", 50)
+def test_nothing_is_written_outside_the_folder_named(cli, folder):
+    before = sorted(folder.iterdir())
+    code, out, _ = cli("package", "Net_v2.onnx", "--triton", "deep/out", "--json")
     assert code == 0
-    read = config(folder / "models" / "net")
+    assert sorted(folder.iterdir()) == sorted([*before, folder / "deep"])
+    assert [path.name for path in (folder / "deep").iterdir()] == ["out"]
+    assert sorted(path.name for path in (folder / "deep" / "out").iterdir()) == ["manifests", "models"]
+    manifests = folder / "deep" / "out" / "manifests"
+    names = ["net-v2.kserve.yaml", "net-v2.kubernetes.yaml"]
+    assert json.loads(out)["manifests"] == [str(manifests / name) for name in names]
+    assert sorted(path.name for path in manifests.iterdir()) == names
+
+
+def test_an_engine_is_batched_as_its_profile_says(cli, folder):
+    code, _, _ = cli("package", plan(folder), "--triton", "out", "--instances", 2, "--max-queue-delay-us", 50)
+    assert code == 0
+    read = config(folder / "out" / "models" / "net")
     assert (read.backend, read.max_batch_size) == ("tensorrt", 64)
     assert list(read.dynamic_batching.preferred_batch_size) == [16, 64]
     assert read.dynamic_batching.max_queue_delay_microseconds == 50
     assert (read.instance_group[0].kind, read.instance_group[0].count) == (ModelInstanceGroup.KIND_GPU, 2)
     assert [warm.batch_size for warm in read.model_warmup] == [1, 16, 64]
     assert read.parameters["made_by"].string_value == "tensorrt 10.13.3 for sm89"
-    assert (folder / "models" / "net" / "1" / "model.plan").read_bytes() == b"a plan"
+    assert (folder / "out" / "models" / "net" / "1" / "model.plan").read_bytes() == b"a plan"
 
 
 def test_a_smaller_batch_may_be_served(cli, folder):
-    code, out, _ = cli("package", plan(folder), "--triton", "models", "--max-batch", 8, "--json")
+    code, out, _ = cli("package", plan(folder), "--triton", "out", "--max-batch", 8, "--json")
     assert (code, json.loads(out)["max_batch"]) == (0, 8)
-    assert list(config(folder / "models" / "net").dynamic_batching.preferred_batch_size) == [8]
+    assert list(config(folder / "out" / "models" / "net").dynamic_batching.preferred_batch_size) == [8]
 
 
 def test_other_inputs_and_outputs_are_taken_as_they_are(cli, folder):
     outputs = TensorSpec("probabilities", "float32", (None, 5)), TensorSpec("classes", "int64", (None, 5))
     path = plan(folder, inputs=(TensorSpec("images", "uint8", (None, 64, 64, 3)),), outputs=outputs)
-    cli("package", path, "--triton", "models")
-    read = config(folder / "models" / "net")
+    cli("package", path, "--triton", "out")
+    read = config(folder / "out" / "models" / "net")
     assert (DataType.Name(read.input[0].data_type), list(read.input[0].dims)) == ("TYPE_UINT8", [64, 64, 3])
     assert [(tensor.name, list(tensor.dims)) for tensor in read.output] == [("probabilities", [5]), ("classes", [5])]
-    assert not (folder / "models" / "net" / "labels.txt").exists()
+    assert not (folder / "out" / "models" / "net" / "labels.txt").exists()
 
 
 def test_a_fixed_batch_is_served_as_it_is(cli, folder):
@@ -106,31 +119,31 @@ def test_a_fixed_batch_is_served_as_it_is(cli, folder):
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = 4
     onnx.save(model, folder / "four.onnx")
-    assert cli("package", "four.onnx", "--triton", "models")[0] == 0
-    read = config(folder / "models" / "four")
+    assert cli("package", "four.onnx", "--triton", "out")[0] == 0
+    read = config(folder / "out" / "models" / "four")
     assert (read.max_batch_size, list(read.input[0].dims)) == (0, [4, 3, 64, 64])
     assert not read.HasField("dynamic_batching")
     assert "no other: leave out --max-batch" in cli("package", "four.onnx", "--triton", "m", "--max-batch", 8)[2]
 
 
 def test_an_accelerator_is_handed_to_onnx_runtime(cli, folder):
-    cli("package", "Net_v2.onnx", "--triton", "models", "--device", "gpu", "--accelerator", "tensorrt")
-    read = config(folder / "models" / "net-v2")
+    cli("package", "Net_v2.onnx", "--triton", "out", "--device", "gpu", "--accelerator", "tensorrt")
+    read = config(folder / "out" / "models" / "net-v2")
     assert read.instance_group[0].kind == ModelInstanceGroup.KIND_GPU
     assert [x.name for x in read.optimization.execution_accelerators.gpu_execution_accelerator] == ["tensorrt"]
 
 
 @pytest.mark.parametrize(("device", "limit"), [("cpu", None), ("gpu", "1")])
 def test_the_manifests_fit_kubernetes(cli, folder, device, limit):
-    cli("package", "Net_v2.onnx", "--triton", "models", "--device", device)
-    deployment, service = yaml.safe_load_all((folder / "net-v2.kubernetes.yaml").read_text())
+    cli("package", "Net_v2.onnx", "--triton", "out", "--device", device)
+    deployment, service = yaml.safe_load_all((folder / "out" / "manifests" / "net-v2.kubernetes.yaml").read_text())
     for document in (deployment, service):
         kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     assert container["args"][-1] == "--model-repository=/models/models"
     assert container["resources"]["limits"].get("nvidia.com/gpu") == limit
     assert service["spec"]["selector"] == deployment["spec"]["template"]["metadata"]["labels"]
-    served = yaml.safe_load((folder / "net-v2.kserve.yaml").read_text())
+    served = yaml.safe_load((folder / "out" / "manifests" / "net-v2.kserve.yaml").read_text())
     assert (served["apiVersion"], served["kind"]) == ("serving.kserve.io/v1beta1", "InferenceService")
     model = served["spec"]["predictor"]["model"]
     assert (model["modelFormat"], model["storageUri"]) == ({"name": "triton"}, "s3://YOUR-BUCKET/models")
@@ -138,15 +151,15 @@ def test_the_manifests_fit_kubernetes(cli, folder, device, limit):
 
 
 def test_a_packaged_model_is_replaced_only_when_told(cli, folder):
-    cli("package", "Net_v2.onnx", "--triton", "models")
-    cli("package", "Net_v2.onnx", "--triton", "models", "--name", "other")
-    (folder / "models" / "net-v2" / "2").mkdir()
-    code, _, err = cli("package", "Net_v2.onnx", "--triton", "models")
+    cli("package", "Net_v2.onnx", "--triton", "out")
+    cli("package", "Net_v2.onnx", "--triton", "out", "--name", "other")
+    (folder / "out" / "models" / "net-v2" / "2").mkdir()
+    code, _, err = cli("package", "Net_v2.onnx", "--triton", "out")
     assert code == 2
     assert "net-v2 already exists: pass --force" in err
-    assert cli("package", "Net_v2.onnx", "--triton", "models", "--force")[0] == 0
-    assert sorted(str(path.relative_to(folder)) for path in folder.glob("models/*/[0-9]")) == [
-        "models/net-v2/1", "models/other/1",
+    assert cli("package", "Net_v2.onnx", "--triton", "out", "--force")[0] == 0
+    assert sorted(str(path.relative_to(folder)) for path in folder.glob("out/models/*/[0-9]")) == [
+        "out/models/net-v2/1", "out/models/other/1",
     ]  # fmt: skip
 
 
@@ -169,16 +182,16 @@ def test_a_packaged_model_is_replaced_only_when_told(cli, folder):
     ],
 )
 def test_what_triton_could_not_serve_is_refused(cli, folder, changes, options, message):
-    code, _, err = cli("package", plan(folder, **changes), "--triton", "models", *options)
+    code, _, err = cli("package", plan(folder, **changes), "--triton", "out", *options)
     assert code == 2
     assert re.search(message, err)
-    assert not (folder / "models").exists()
+    assert not (folder / "out").exists()
 
 
 def test_an_altered_engine_and_a_checkpoint_are_refused(cli, folder, small_checkpoint):
     path = plan(folder)
     path.write_bytes(b"another")
-    code, _, err = cli("package", path, "--triton", "models")
+    code, _, err = cli("package", path, "--triton", "out")
     assert code == BadFileError.exit_code
     assert "differs from its record" in err
-    assert "is a checkpoint: export it first" in cli("package", small_checkpoint, "--triton", "models")[2]
+    assert "is a checkpoint: export it first" in cli("package", small_checkpoint, "--triton", "out")[2]
