@@ -18,7 +18,7 @@ from evodeploy.bench.judge import SAMPLE, Verdict, judged
 from evodeploy.bench.measure import Budget, Clock, Measurement, Stop, Timing, measured, wall_clock
 from evodeploy.bench.memory import MemoryMeter
 from evodeploy.engines.base import Array, Engine, run_all
-from evodeploy.errors import EvodeployError, InputError
+from evodeploy.errors import EvodeployError, InputError, OutOfMemoryError
 from evodeploy.preprocess import as_input, random_pictures
 from evodeploy.specs import Precision
 
@@ -217,24 +217,11 @@ def _largest_fitting(entrant: _Entrant, engine: Engine, batch: int, sample: Arra
             with entrant.memory.watching():
                 engine.run(sample[:batch])
             return batch
-        except EvodeployError as error:
-            if not (_out_of_memory(error) and batch > 1):
+        except OutOfMemoryError:
+            if batch == 1:
                 raise
             tell(f"{engine.name} runs out of memory at batch {batch}: trying {batch // 2}")
             batch //= 2
-
-
-def _out_of_memory(error: BaseException | None) -> bool:
-    """Whether `error` or what caused it says that memory ran out; every runtime says it in its own type and words."""
-    while error is not None:
-        text = str(error).lower()
-        if isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY):
-            return True
-        error = error.__cause__
-    return False
-
-
-_OUT_OF_MEMORY = ("out of memory", "bad_alloc", "failed to allocate", "allocate memory", "not enough memory")
 
 
 def _raced(lanes: Sequence[_Lane], budget: Budget) -> tuple[Measurement, dict[_Lane, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -14,17 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from evodeploy.errors import BadFileError, EvodeployError, InputError, RuntimeFailedError, UsageError
+from evodeploy.engines.out_of_memory import means_out_of_memory
+from evodeploy.engines.usage import Usage
+from evodeploy.errors import BadFileError, EvodeployError, InputError, OutOfMemoryError, RuntimeFailedError
 from evodeploy.schema import SchemaError
 from evodeploy.specs import DTYPE, TENSOR_SPEC, BatchRange, ModelInfo, TensorSpec
-from evodeploy.text import reason
+from evodeploy.text import brief, reason
 
 Array = NDArray[Any]
 E = TypeVar("E", bound="Engine")
 
 
 class Resident(ABC):
-    """A batch that lies in a device's memory, run there without transfers; close it before its engine."""
+    """A batch that lies in a device's memory, run there without transfers; close it before its engine.
+
+    It belongs to one thread. Other threads may run its engine, or batches of their own.
+    """
 
     @abstractmethod
     def time(self) -> float:
@@ -42,8 +47,11 @@ class Resident(ABC):
 class Engine(ABC):
     """Something that maps a batch of images to named outputs; close it, or use it in a `with` statement.
 
-    Subclasses set the attributes and implement `_run`, which sees only input that fits them. Whatever `_run` raises is
-    translated, and the engine stays usable afterwards. `device` is where it runs: cpu, or cuda:N.
+    Threads may share an engine: each gets the outputs of its own images, and `close` waits for the runs in progress.
+
+    Subclasses set the attributes and implement `_run`, which sees only input that fits them, and which several threads
+    may call at the same time. Whatever `_run` raises is translated, and the engine stays usable afterwards. `device` is
+    where it runs: cpu, or cuda:N.
     """
 
     name: str
@@ -53,16 +61,16 @@ class Engine(ABC):
     batch: BatchRange
     info: ModelInfo | None = None
 
-    _closed = False
+    def __init__(self) -> None:
+        self._usage = Usage()
 
     def run(self, images: Array) -> dict[str, Array]:
         """Outputs by name for `images`, shaped and typed as `inputs[0]` says.
 
-        Raises InputError where they do not fit, UsageError after `close`, RuntimeFailedError where the runtime fails.
+        Raises InputError where they do not fit, UsageError after `close`, OutOfMemoryError where memory runs out,
+        RuntimeFailedError where the runtime fails.
         """
-        self._check_open()
-        self._check(images)
-        with self.translated(len(images)):
+        with self.working(images):
             return self._run(np.ascontiguousarray(images))
 
     def run_many(self, batches: Iterable[Array]) -> Iterator[dict[str, Array]]:
@@ -82,20 +90,19 @@ class Engine(ABC):
         return None
 
     @contextmanager
-    def translated(self, batch: int) -> Iterator[None]:
-        """Say in our words what a runtime raises at a batch of so many."""
-        try:
-            yield
-        except EvodeployError:
-            raise
-        except Exception as error:
-            raise RuntimeFailedError(f"{self.name} failed at batch {batch}: {reason(error)}") from error
+    def working(self, images: Array) -> Iterator[None]:
+        """Work with `images` inside, while the engine stays open; raises as `run` does."""
+        with self._in_use():
+            self._check(images)
+            with self._translated(len(images)):
+                yield
 
     def close(self) -> None:
-        """Release what the engine holds; closing twice is harmless."""
-        if not self._closed:
-            self._closed = True
-            self._close()
+        """Wait for the runs in progress, then release what the engine holds; closing twice is harmless.
+
+        A thread that calls `run` afterwards gets a UsageError.
+        """
+        self._usage.close(self._close)
 
     @abstractmethod
     def _run(self, images: Array) -> dict[str, Array]: ...
@@ -103,9 +110,22 @@ class Engine(ABC):
     @abstractmethod
     def _close(self) -> None: ...
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise UsageError(f"the {self.name} engine is closed: open it again")
+    def _in_use(self) -> AbstractContextManager[None]:
+        return self._usage.working(f"{self.name} engine")
+
+    @contextmanager
+    def _translated(self, batch: int) -> Iterator[None]:
+        """Translate what a runtime raises at a batch of this size."""
+        try:
+            yield
+        except EvodeployError:
+            raise
+        except Exception as error:
+            if means_out_of_memory(error):
+                raise OutOfMemoryError(
+                    f"{self.name} runs out of memory at batch {batch} ({_reason(error)}): use a smaller batch"
+                ) from error
+            raise RuntimeFailedError(f"{self.name} failed at batch {batch}: {_reason(error)}") from error
 
     def _check(self, images: object) -> None:
         spec = self.inputs[0]
@@ -175,3 +195,9 @@ def check_interface(path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[
             DTYPE(spec.dtype, f"the type of output '{spec.name}'")
     except SchemaError as error:
         raise BadFileError(f"{path} is not a network of images: {error}") from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line that says something: OpenVINO begins with the places in its source."""
+    lines = [line for line in str(error).strip().splitlines() if not line.startswith("Exception from ")]
+    return brief(lines[0]) if lines else reason(error)

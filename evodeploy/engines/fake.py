@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -32,11 +33,13 @@ class FakeEngine(Engine):
         compute: Callable[[Array], dict[str, Array]] | None = None,
         device_seconds: float | None = None,
     ) -> None:
+        super().__init__()
         self.info = info
         self.inputs = (info.input,)
         self.outputs = (TensorSpec("logits", "float32", (None, info.num_classes)),)
         self.batch = batch or BatchRange()
         self.calls = 0
+        self._counting = threading.Lock()
         self.device = "cpu" if device_seconds is None else "cuda:0"
         self._device_seconds = device_seconds
         self._compute = compute or (lambda images: {"logits": brightness_logits(images, info.num_classes)})
@@ -46,7 +49,8 @@ class FakeEngine(Engine):
         return None if self._device_seconds is None else _FakeResident(self, images, self._device_seconds)
 
     def _run(self, images: Array) -> dict[str, Array]:
-        self.calls += 1
+        with self._counting:
+            self.calls += 1
         return self._compute(images)
 
     def _close(self) -> None:

@@ -12,7 +12,8 @@ from evodeploy.engines.base import Array, Engine, batch_range, check_interface
 from evodeploy.engines.device import cuda_index
 from evodeploy.engines.onnxruntime_binding import BoundBatch
 from evodeploy.engines.onnxruntime_providers import ON_CPU, Provider
-from evodeploy.errors import BadFileError, UnavailableError, UsageError, needs
+from evodeploy.engines.out_of_memory import means_out_of_memory
+from evodeploy.errors import BadFileError, OutOfMemoryError, UnavailableError, UsageError, needs
 from evodeploy.files import check_input
 from evodeploy.onnx_files import parse_info
 from evodeploy.specs import METADATA_KEY, EngineOptions, TensorSpec
@@ -30,6 +31,7 @@ class OnnxRuntimeEngine(Engine):
     """Runs an ONNX file with one execution provider; with `cuda_graph`, on tensors that stay on the GPU."""
 
     def __init__(self, path: Path, options: EngineOptions | None = None, provider: Provider = ON_CPU) -> None:
+        super().__init__()
         options = options or EngineOptions()
         self.name = provider.name
         self._index = cuda_index(options.device) if options.device or provider.on_gpu else None
@@ -56,7 +58,8 @@ class OnnxRuntimeEngine(Engine):
             with contextlib.redirect_stdout(sys.stderr):  # where ONNX Runtime prints that it falls back to the CPU
                 self._session = ort.InferenceSession(str(path), session, providers=providers)
         except Exception as error:  # ONNX Runtime raises a type of its own for each status code
-            raise BadFileError(f"ONNX Runtime {ort.__version__} cannot load {path}: {reason(error)}") from error
+            kind = OutOfMemoryError if means_out_of_memory(error) else BadFileError
+            raise kind(f"ONNX Runtime {ort.__version__} cannot load {path}: {reason(error)}") from error
         if self._session.get_providers()[0] != chosen:
             raise UnavailableError(
                 f"ONNX Runtime {ort.__version__} has {chosen}, but it does not start here: no GPU, or libraries "

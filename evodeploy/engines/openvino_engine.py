@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from evodeploy.engines.base import Array, Engine, batch_range, check_interface
-from evodeploy.errors import BadFileError, UnavailableError, UsageError, needs
+from evodeploy.engines.out_of_memory import means_out_of_memory
+from evodeploy.errors import BadFileError, OutOfMemoryError, UnavailableError, UsageError, needs
 from evodeploy.files import check_input
 from evodeploy.onnx_files import parse_info
 from evodeploy.specs import METADATA_KEY, EngineOptions, TensorSpec
@@ -16,11 +19,16 @@ from evodeploy.text import reason
 
 
 class OpenVinoEngine(Engine):
-    """Runs an ONNX file on the CPU, in float32 unless the options name another precision."""
+    """Runs an ONNX file on the CPU, in float32 unless the options name another precision.
+
+    OpenVINO computes one batch at a time. Each thread that runs takes an infer request of its own from a pool, so that
+    one thread computes while others read their outputs.
+    """
 
     name = "openvino"
 
     def __init__(self, path: Path, options: EngineOptions | None = None) -> None:
+        super().__init__()
         options = options or EngineOptions()
         if options.device not in (None, "cpu"):
             raise UsageError(f"the engine 'openvino' runs on the CPU only, got device {options.device}")
@@ -36,13 +44,15 @@ class OpenVinoEngine(Engine):
             properties["ENABLE_CPU_PINNING"] = False  # or two processes with a thread each share the first core
         try:
             model = ov.Core().read_model(path)
-            compiled = ov.Core().compile_model(model, "CPU", properties)
-            self._request = compiled.create_infer_request()
+            self._compile = partial(_compiled, model, properties)
+            self._requests: _Requests | None = _Requests(self._compile())
         except Exception as error:  # OpenVINO raises RuntimeError and its own subclasses for any reason
-            raise BadFileError(f"OpenVINO {ov.__version__} cannot load {path}: {reason(error, -1)}") from error
-        actual = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+            kind = OutOfMemoryError if means_out_of_memory(error) else BadFileError
+            raise kind(f"OpenVINO {ov.__version__} cannot load {path}: {reason(error, -1)}") from error
+        actual = self._requests.compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         if actual != hint:
             raise UnavailableError(f"OpenVINO computes in {actual} on this processor where {hint} is asked for")
+        self._one_at_a_time = threading.Lock()
         self.inputs = tuple(_spec(port) for port in model.inputs)
         self.outputs = tuple(_spec(port) for port in model.outputs)
         check_interface(path, self.inputs, self.outputs)
@@ -51,11 +61,57 @@ class OpenVinoEngine(Engine):
         self.info = parse_info(model.get_rt_info(key).value, path) if model.has_rt_info(key) else None
 
     def _run(self, images: Array) -> dict[str, Array]:
-        self._request.infer([images], share_inputs=True)
-        return {spec.name: np.array(self._request.get_tensor(spec.name).data) for spec in self.outputs}
+        with self._one_at_a_time:
+            if self._requests is None:
+                self._requests = _Requests(self._compile())
+            requests = self._requests
+            request = requests.taken()
+            try:
+                self._infer(request, images)
+            except BaseException:
+                self._requests = None  # after a failure, a compiled model can fail again or return wrong outputs
+                raise
+        outputs = {
+            spec.name: np.array(tensor.data) for spec, tensor in zip(self.outputs, request.output_tensors, strict=True)
+        }
+        requests.idle.append(request)
+        return outputs
+
+    def _infer(self, request: Any, images: Array) -> None:
+        """Compute the outputs of `request`; raises OutOfMemoryError where OpenVINO did not and says nothing.
+
+        With one thread it is silent when memory runs out, and leaves the outputs as they were: so they are emptied
+        before. Where the batch is fixed, all memory was taken at the start.
+        """
+        if self.batch.max is None:
+            for tensor in request.output_tensors:
+                tensor.shape = [0, *tensor.shape[1:]]
+        request.infer([images], share_inputs=True)
+        if any(tensor.shape[0] != len(images) for tensor in request.output_tensors):
+            raise OutOfMemoryError(f"{self.name} runs out of memory at batch {len(images)}: use a smaller batch")
 
     def _close(self) -> None:
-        del self._request
+        self._requests = None
+        del self._compile
+
+
+class _Requests:
+    """The infer requests of one compiled model, as many as threads used at the same time."""
+
+    def __init__(self, compiled: Any) -> None:
+        self.compiled = compiled
+        self.idle = [compiled.create_infer_request()]
+
+    def taken(self) -> Any:
+        """The request that was used last, or a new one where all are in use."""
+        return self.idle.pop() if self.idle else self.compiled.create_infer_request()
+
+
+def _compiled(model: Any, properties: dict[str, Any]) -> Any:
+    """`model` compiled by a Core of its own: one whose model failed crashes the process when it compiles again."""
+    import openvino as ov
+
+    return ov.Core().compile_model(model, "CPU", properties)
 
 
 def _spec(port: Any) -> TensorSpec:

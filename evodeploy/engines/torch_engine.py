@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from evodeploy.engines.base import Array, Engine, Resident, batch_range
+from evodeploy.engines.torch_compiled import compiled_by_batch
 from evodeploy.errors import needs
 from evodeploy.specs import EngineOptions, ModelInfo, TensorSpec
 
@@ -29,6 +31,7 @@ class TorchEngine(Engine):
         compiled: bool = False,
         options: EngineOptions | None = None,
     ) -> None:
+        super().__init__()
         options = options or EngineOptions()
         with needs("export"):
             import torch
@@ -42,14 +45,13 @@ class TorchEngine(Engine):
         reduced = {"fp16": torch.float16, "bf16": torch.bfloat16}
         self._autocast = reduced.get(options.precision or "fp32")
         module = module.eval().to(self.device)
-        self._module = torch.compile(module, dynamic=False) if compiled else module
+        self._forward: Callable[[Tensor], tuple[Tensor, ...]] = compiled_by_batch(module) if compiled else module
 
     def resident(self, images: Array) -> Resident | None:
         """On CUDA a batch in the GPU's memory."""
         if self.device == "cpu":
             return None
-        self._check(images)
-        with self.translated(len(images)):
+        with self.working(images):
             return _TorchResident(self, images)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -58,8 +60,7 @@ class TorchEngine(Engine):
 
         kind = torch.device(self.device).type
         with torch.inference_mode(), torch.autocast(kind, self._autocast, enabled=self._autocast is not None):
-            values: tuple[Tensor, ...] = self._module(images)
-        return values
+            return self._forward(images)
 
     def fetched(self, values: tuple[Tensor, ...]) -> dict[str, Array]:
         """`values` by name on the host, floating-point ones as float32."""
@@ -72,7 +73,7 @@ class TorchEngine(Engine):
         return self.fetched(self.forward(torch.from_numpy(images).to(self.device)))
 
     def _close(self) -> None:
-        del self._module
+        del self._forward
 
 
 class _TorchResident(Resident):
@@ -81,12 +82,12 @@ class _TorchResident(Resident):
     def __init__(self, engine: TorchEngine, images: Array) -> None:
         import torch
 
-        self._engine = engine
+        self._engine, self._host = engine, images
         self._images = torch.from_numpy(images).to(engine.device)
         self._start, self._end = (torch.Event(engine.device, enable_timing=True) for _ in range(2))
 
     def time(self) -> float:
-        with self._engine.translated(len(self._images)):
+        with self._engine.working(self._host):
             self._start.record()
             self._values = self._engine.forward(self._images)
             self._end.record()
@@ -94,7 +95,8 @@ class _TorchResident(Resident):
             return float(self._start.elapsed_time(self._end)) / 1e3
 
     def outputs(self) -> dict[str, Array]:
-        return self._engine.fetched(self._values)
+        with self._engine.working(self._host):
+            return self._engine.fetched(self._values)
 
     def close(self) -> None:
-        del self._images, self._values
+        del self._host, self._images, self._values

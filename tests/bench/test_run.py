@@ -9,7 +9,7 @@ from bench.fakes import INFO, QUICK, fake, missing, quiet, raced
 from evodeploy.bench.candidates import Candidate
 from evodeploy.bench.run import bench
 from evodeploy.engines.fake import FakeEngine, brightness_logits
-from evodeploy.errors import UsageError
+from evodeploy.errors import OutOfMemoryError, RuntimeFailedError, UsageError
 from evodeploy.preprocess import normalised
 from evodeploy.specs import BatchRange, Preprocessing
 
@@ -51,6 +51,25 @@ def test_one_that_fails_while_timed_leaves_and_the_others_are_timed_anew():
     rows = raced([fake("torch"), fake("hot", compute=fail_later)])
     assert len(rows[0].timing.samples) == 6
     assert (rows[1].timing, "too hot" in rows[1].reason) == (None, True)
+
+
+def test_a_failure_that_only_mentions_memory_halves_nothing():
+    def broken(images):
+        raise RuntimeFailedError("cuda:0 is lost to this process, perhaps out of memory")
+
+    _, failed = raced([fake("torch"), fake("lost", compute=broken)], [8])
+    assert (failed.batch, failed.timing) == (8, None)
+    assert "is lost" in failed.reason
+
+
+def test_a_device_without_room_halves_the_batch():
+    def small_memory(images):
+        if len(images) > 2:
+            raise OutOfMemoryError("cuda:0 has no room for 8 MB more")
+        return {"logits": brightness_logits(images, 3)}
+
+    _, halved = raced([fake("torch"), fake("small", compute=small_memory)], [8])
+    assert (halved.batch, halved.asked) == (2, 8)
 
 
 def test_memory_that_runs_out_halves_the_batch():

@@ -16,6 +16,7 @@ from pathlib import Path
 import fake_tensorrt
 import numpy as np
 import onnxruntime
+import sharing
 
 from evodeploy.engines.base import run_all
 from evodeploy.engines.registry import open_engine
@@ -161,6 +162,16 @@ def several_threads():
         thread.start()
         thread.join()
     assert not failures, failures
+    assert on_the_device() == [0] * 6
+
+
+def shared():
+    """The contract of every engine that threads share, with more threads than lanes at its end."""
+    with open_engine(PLAN, "tensorrt") as engine:
+        sharing.check_runs(engine)
+        sharing.check_streams(engine)
+        sharing.check_residents(engine)
+        sharing.check_close(engine)
     assert on_the_device() == [0] * 6
 
 

@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from evodeploy.engines.out_of_memory import says_out_of_memory
 from evodeploy.engines.tensorrt.flavour import Flavour, shared_logger
 from evodeploy.engines.tensorrt.sidecar import Profile
-from evodeploy.errors import InputError, RuntimeFailedError
+from evodeploy.errors import InputError, OutOfMemoryError, RuntimeFailedError
 from evodeploy.text import brief
 
 
@@ -52,7 +53,9 @@ class Plan:
 
     def failure(self, what: str) -> RuntimeFailedError:
         """The error for a call that TensorRT answered with nothing but failure, with the reason it logged."""
-        return RuntimeFailedError(f"{self.flavour} {what}: {self._errors.reason()}")
+        reason = self._errors.reason()
+        kind = OutOfMemoryError if says_out_of_memory(reason) else RuntimeFailedError
+        return kind(f"{self.flavour} {what}: {reason}")
 
     def close(self) -> None:
         """Free it, the last made first."""

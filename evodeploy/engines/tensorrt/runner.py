@@ -41,6 +41,7 @@ class TensorRtEngine(Engine):
         Raises BadFileError where they do not belong together, UnavailableError where the plan cannot run on this
         machine or with the TensorRT installed, OutOfMemoryError where it does not fit.
         """
+        super().__init__()
         options = options or EngineOptions()
         record = read_sidecar(path)
         index = cuda_index(options.device)
@@ -101,10 +102,8 @@ class TensorRtEngine(Engine):
 
     def resident(self, images: Array) -> Resident:
         """See Engine."""
-        self._check_open()
-        self._check(images)
-        with self.translated(len(images)), self._gpu.active():
-            return LaneResident(self._gpu, self._new_lane(), images, self._residents)
+        with self.working(images), self._gpu.active():
+            return LaneResident(self._gpu, self._new_lane(), images, self._residents, self._usage)
 
     def _run(self, images: Array) -> dict[str, Array]:
         with self._gpu.active(), self._lanes.working() as lane:
@@ -112,14 +111,12 @@ class TensorRtEngine(Engine):
             return lane.collect()
 
     def _start(self, images: Array) -> Lane:
-        self._check_open()
-        self._check(images)
-        with self.translated(len(images)), self._gpu.active(), self._lanes.working(park=True) as lane:
+        with self.working(images), self._gpu.active(), self._lanes.working(park=True) as lane:
             lane.start(np.ascontiguousarray(images))
             return lane
 
     def _finish(self, lane: Lane) -> dict[str, Array]:
-        with self.translated(lane.batch), self._gpu.active(), self._lanes.working(lane):
+        with self._in_use(), self._translated(lane.batch), self._gpu.active(), self._lanes.working(lane):
             return lane.collect()
 
     def _check(self, images: object) -> None:

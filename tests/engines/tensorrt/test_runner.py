@@ -62,7 +62,7 @@ def on_shim(libraries, small_onnx, tmp_path):
 
     def run(case, plan, onnx=small_onnx):
         report = tmp_path / "report"
-        paths = [str(pycuda), str(SHIM), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        paths = [str(pycuda), str(SHIM), str(SHIM.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
@@ -78,8 +78,8 @@ def on_shim(libraries, small_onnx, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "case", ["batches_in_turn", "streamed", "several_threads", "resident", "graphs", "beside_torch", "no_room",
-             "failing_enqueue", "context_lost", "left_open"],
+    "case", ["batches_in_turn", "streamed", "several_threads", "shared", "resident", "graphs", "beside_torch",
+             "no_room", "failing_enqueue", "context_lost", "left_open"],
 )  # fmt: skip
 def test_on_the_shim(on_shim, plan, case):
     assert on_shim(case, plan()) == ([], "")

@@ -1,0 +1,104 @@
+"""Memory that runs out has one error, whichever runtime says so, and the runs after it are right."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from evodeploy.engines.fake import FakeEngine
+from evodeploy.engines.registry import open_engine
+from evodeploy.engines.torch_engine import TorchEngine
+from evodeploy.errors import OutOfMemoryError, RuntimeFailedError
+from evodeploy.specs import EngineOptions, ModelInfo, TensorSpec
+
+INFO = ModelInfo("fake", image_size=8, patch_size=4, num_classes=3, selection="stage", keep_ratios=(0.5,))
+IMAGES = np.random.default_rng(0).standard_normal((5, 3, 8, 8), dtype=np.float32)
+
+
+class Hungry(torch.nn.Module):
+    """Takes petabytes for a batch of 5."""
+
+    def forward(self, images):
+        return (images.mean(dim=(1, 2, 3))[:, None] + torch.zeros(10 ** (3 * len(images)))[:1],)
+
+
+@pytest.fixture(scope="module")
+def hungry_onnx(tmp_path_factory):
+    """The mean of each image times 10^batch, by way of a tensor with batch x 10^(3 batch) elements."""
+    node = helper.make_node
+    nodes = [
+        node("Shape", ["images"], ["batch"], start=0, end=1),
+        node("Pow", ["ten", "batch"], ["side"]),
+        node("Concat", ["batch", "side", "side", "side"], ["shape"], axis=0),
+        node("ReduceMean", ["images", "axes"], ["mean"], keepdims=1),
+        node("Expand", ["mean", "shape"], ["large"]),
+        node("CumSum", ["large", "axis"], ["sums"]),
+        node("ReduceMax", ["sums", "axes"], ["greatest"], keepdims=0),
+        node("Unsqueeze", ["greatest", "axis"], ["logits"]),
+    ]
+    constants = {"ten": [10], "axes": [1, 2, 3], "axis": [1]}
+    graph = helper.make_graph(
+        nodes, "hungry",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 8, 8])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 1])],
+        [numpy_helper.from_array(np.int64(value), name) for name, value in constants.items()],
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("hungry") / "hungry.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+def opened(runtime, threads, hungry_onnx):
+    options = EngineOptions(threads=threads, device="cpu")
+    if runtime == "torch":
+        spec = TensorSpec("images", "float32", (None, 3, 8, 8))
+        return TorchEngine(Hungry(), (spec,), (TensorSpec("logits", "float32", (None, 1)),), options=options)
+    return open_engine(hungry_onnx, runtime, options)
+
+
+@pytest.mark.parametrize(("runtime", "threads"), [("torch", 1), ("onnxruntime", 1), ("openvino", 1), ("openvino", 2)])
+def test_a_runtime_that_runs_out_of_memory_goes_on_working(runtime, threads, hungry_onnx):
+    """OpenVINO fails afterwards or returns earlier outputs, and with one thread it does not say that memory ran out."""
+    with opened(runtime, threads, hungry_onnx) as engine:
+        before = engine.run(IMAGES[:2])["logits"]
+        for _ in range(3):
+            with pytest.raises(
+                OutOfMemoryError, match=f"{runtime} runs out of memory at batch 5.*: use a smaller batch"
+            ):
+                engine.run(IMAGES)
+            np.testing.assert_array_equal(engine.run(IMAGES[:2])["logits"], before)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA: 2 GiB wanted"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        RuntimeError("Exception from src/inference/src/cpp/infer_request.cpp:224:\nstd::bad_alloc"),
+        RuntimeError("CUDNN failure 2: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("Error Code 2: OutOfMemory (Requested size was 8 bytes.)"),
+    ],
+    ids=lambda error: f"{type(error).__name__} {str(error)[-24:]}",
+)
+def test_errors_that_mean_out_of_memory(error):
+    def fails(images):
+        raise error
+
+    with FakeEngine(INFO, compute=fails) as engine, pytest.raises(OutOfMemoryError) as raised:
+        engine.run(IMAGES)
+    assert raised.value.__cause__ is error
+    assert "\n" not in str(raised.value)
+
+
+def test_other_errors_do_not():
+    def fails(images):
+        raise RuntimeError("Exception from a.cpp:1:\nCheck 'memory_desc' failed")
+
+    with FakeEngine(INFO, compute=fails) as engine, pytest.raises(RuntimeFailedError) as raised:
+        engine.run(IMAGES)
+    assert type(raised.value) is RuntimeFailedError
+    assert str(raised.value) == "fake failed at batch 5: Check 'memory_desc' failed"
