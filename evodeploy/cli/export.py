@@ -31,7 +31,9 @@ def export(
         str | None, typer.Option(help="The published model it is; told from its tensors otherwise.")
     ] = None,
     batch: Annotated[str, typer.Option(help="'dynamic', or one fixed batch size.")] = "dynamic",
-    opset: Annotated[int | None, typer.Option(help="ONNX operator set, 18 to 23.")] = None,
+    opset: Annotated[
+        int | None, typer.Option(help="ONNX operator set, 18 to 23; 20 by default, 22 with --bf16.")
+    ] = None,
     keep_ratio: Annotated[
         str | None,
         typer.Option(

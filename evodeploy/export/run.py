@@ -11,7 +11,7 @@ import onnx
 
 from evodeploy.errors import UsageError, VerificationError, needs
 from evodeploy.export.precision import reduced_from_onnx
-from evodeploy.export.to_onnx import DEFAULT_OPSET, onnx_from_model
+from evodeploy.export.to_onnx import BF16_OPSET, DEFAULT_OPSET, onnx_from_model
 from evodeploy.files import replacing
 from evodeploy.models.checkpoint import LoadedModel, load_checkpoint, with_interface
 from evodeploy.models.untrained import selection_note
@@ -93,7 +93,7 @@ def export_checkpoint(request: ExportRequest, tell: Callable[[str], None]) -> Ex
     if selecting is not None:
         tell(selecting)
     tell("exporting")
-    proto = onnx_from_model(model, opset=request.opset or DEFAULT_OPSET, batch=request.batch, tokens=request.tokens)
+    proto = onnx_from_model(model, opset=_opset(request), batch=request.batch, tokens=request.tokens)
     with replacing(request.output) as draft:
         write_onnx(proto, draft)
         checks = _verified(model, draft, tell) if request.verify else ()
@@ -108,6 +108,14 @@ def export_checkpoint(request: ExportRequest, tell: Callable[[str], None]) -> Ex
             proto = reduced.proto
             write_onnx(proto, draft)
     return Exported(model, len(proto.graph.node), checks)
+
+
+def _opset(request: ExportRequest) -> int:
+    """The opset asked for, or the lowest that has every operator in the precision asked for; raises UsageError."""
+    needed = BF16_OPSET if request.precision == "bf16" else DEFAULT_OPSET
+    if request.opset is not None and request.precision == "bf16" and request.opset < needed:
+        raise UsageError(f"--bf16 needs opset {needed} or higher, not {request.opset}: leave out --opset")
+    return needed if request.opset is None else request.opset
 
 
 def _verified(model: LoadedModel, path: Path, tell: Callable[[str], None]) -> tuple[Check, ...]:

@@ -26,6 +26,7 @@ OPSETS = range(18, 24)
 # way (ratios 0.98 to 1.02). TensorRT 10 has no such operator. TensorRT for RTX fuses MatMul, Softmax and MatMul in FP16
 # as it fuses Attention, but with its layout of the output inside: Evo-DeiT-S is 109 kernels, with the operator 121.
 DEFAULT_OPSET = 20
+BF16_OPSET = 22  # the first whose convolution takes BF16
 
 
 def onnx_from_model(

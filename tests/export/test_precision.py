@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.errors import UsageError
 from evodeploy.export.precision import reduced_from_onnx
+from evodeploy.export.run import ExportRequest, export_checkpoint
 from evodeploy.onnx_files import info_of, precision_of, read_onnx, write_onnx
 
 
@@ -127,3 +128,16 @@ def test_operators_without_a_bfloat16_form_stay_single(small_onnx):
     conv = next(node for node in reduced.proto.graph.node if node.op_type == "Conv")
     assert reduced.kept_fp32[conv.name] == "Conv has no BF16 form at opset 20"
     assert types(reduced.proto)[conv.output[0]] == TensorProto.FLOAT
+
+
+def test_an_export_in_bfloat16_is_at_the_opset_that_has_it(tmp_path, small_checkpoint):
+    path = tmp_path / "b.onnx"
+    request = ExportRequest(small_checkpoint, path, precision="bf16", verify=False)
+    export_checkpoint(request, tell=lambda text: None)
+    proto = read_onnx(path)
+    assert [(entry.domain, entry.version) for entry in proto.opset_import] == [("", 22)]
+    assert info_of(proto).versions["opset"] == "22"
+    conv = next(node for node in proto.graph.node if node.op_type == "Conv")
+    assert types(proto)[conv.output[0]] == TensorProto.BFLOAT16
+    with pytest.raises(UsageError, match="--bf16 needs opset 22 or higher, not 20: leave out --opset"):
+        export_checkpoint(dataclasses.replace(request, opset=20, output=tmp_path / "c.onnx"), tell=lambda text: None)
