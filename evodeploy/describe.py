@@ -13,7 +13,7 @@ from evodeploy.engines.tensorrt.sidecar import PlanRecord, read_sidecar
 from evodeploy.errors import needs
 from evodeploy.files import sha256
 from evodeploy.onnx_files import info_of, precision_of, read_onnx
-from evodeploy.specs import ModelInfo
+from evodeploy.specs import ModelInfo, Preprocessing
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -84,6 +84,12 @@ def _program(path: Path, record: PlanRecord) -> dict[str, Any]:
     return {"kernels": {"total": program.total, **program.kernels}, "attention_fused": fused}
 
 
+def _preprocessing(how: Preprocessing) -> dict[str, Any]:
+    """How images are prepared, and which of it no source stated."""
+    facts = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(how).items()}
+    return {"assumed": facts.pop("assumed"), "preprocessing": facts}
+
+
 def _model(info: ModelInfo | None) -> dict[str, Any]:
     if info is None:
         return {"model": None}
@@ -98,5 +104,6 @@ def _model(info: ModelInfo | None) -> dict[str, Any]:
         "input": info.input_format,
         "output": info.output,
         "top_k": info.top_k,
+        **_preprocessing(info.preprocessing),
         "made_from": info.source,
     }

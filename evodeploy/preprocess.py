@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,14 +13,19 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from evodeploy.errors import BadFileError, InputError, UsageError
-from evodeploy.specs import ModelInfo, Preprocessing
+from evodeploy.specs import Interpolation, ModelInfo, Preprocessing
 
 Array = NDArray[Any]
 ImageLike = Image.Image | Path | str | bytes | Array
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 
-_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+_FILTERS: dict[Interpolation, Image.Resampling] = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 
 
 def prepare(image: Image.Image, info: ModelInfo) -> Array:
@@ -29,14 +35,19 @@ def prepare(image: Image.Image, info: ModelInfo) -> Array:
 
 
 def cropped(image: Image.Image, size: int, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """What a model sees of `image`: upright RGB, the shorter side resized with Pillow, the centre: (size, size, 3)."""
+    """What a model sees of `image`: upright RGB, resized with Pillow, the centre: (size, size, 3)."""
     image = _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
-    short = preprocessing.resized(size)
-    width, height = image.size
-    scale_to = (short, max(1, int(short * height / width))) if width <= height else (int(short * width / height), short)
-    image = image.resize(scale_to, _FILTERS[preprocessing.interpolation])
+    image = image.resize(_resized(image.size, size, preprocessing), _FILTERS[preprocessing.interpolation])
     left, top = preprocessing.offset(image.width, size), preprocessing.offset(image.height, size)
     return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+def _resized(sides: tuple[int, int], size: int, preprocessing: Preprocessing) -> tuple[int, int]:
+    """Width and height of an image of `sides` before the crop."""
+    short, (width, height) = preprocessing.resized(size), sides
+    if preprocessing.crop_mode == "squash":
+        return short, short
+    return (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
 
 
 def as_input(pictures: NDArray[np.uint8], info: ModelInfo) -> Array:
@@ -55,6 +66,38 @@ def normalised(pictures: NDArray[np.uint8], preprocessing: Preprocessing) -> NDA
     """Bytes (N, size, size, 3) to float32 (N, 3, size, size): scaled to [0, 1], less the mean, by the deviation."""
     mean, std = np.array(preprocessing.mean, np.float32), np.array(preprocessing.std, np.float32)
     return np.ascontiguousarray(((pictures.astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2))
+
+
+def in_words(info: ModelInfo) -> str:
+    """What happens to a picture before it is normalised."""
+    how, size = info.preprocessing, info.image_size
+    side = how.resized(size)
+    sides = "both sides" if how.crop_mode == "squash" else "the shorter side"
+    crop = "" if how.crop_mode == "squash" and side == size else f", the centre {size} x {size} cropped"
+    return f"{sides} resized to {side} ({how.interpolation}){crop}"
+
+
+def assumption(info: ModelInfo) -> str | None:
+    """A warning that names what of the preprocessing no source stated, and the options that state it; or None."""
+    assumed = info.preprocessing.assumed
+    if not assumed:
+        return None
+    options = ", ".join(f"--{name.replace('_', '-')}" for name in assumed)
+    return (
+        f"{', '.join(assumed)}: no source states how images were prepared in training, so ImageNet's usual values are "
+        f"assumed; wrong ones cost accuracy that no comparison shows: state them with {options} of `evodeploy export`"
+    )
+
+
+def difference(first: ModelInfo, second: ModelInfo) -> str | None:
+    """In what two models prepare images differently, or None where they do it alike."""
+    ours, theirs = (dataclasses.asdict(info.preprocessing) | {"assumed": ()} for info in (first, second))
+    found = [f"{name} {_shown(ours[name])} and {_shown(theirs[name])}" for name in ours if ours[name] != theirs[name]]
+    return ", ".join(found) or None
+
+
+def _shown(value: object) -> str:
+    return f"({', '.join(f'{number:g}' for number in value)})" if isinstance(value, tuple) else f"{value}"
 
 
 def folder_pictures(folder: Path, info: ModelInfo) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from evodeploy.agreement import TOLERANCES, Agreement, agreement
 from evodeploy.artefacts import kind_of, open_artefact
 from evodeploy.engines.base import Array, Engine, run_all
 from evodeploy.errors import UsageError
-from evodeploy.preprocess import as_input, folder_pictures, random_pictures
+from evodeploy.preprocess import as_input, assumption, difference, folder_pictures, random_pictures
 from evodeploy.specs import EngineOptions, ModelInfo
 
 
@@ -40,6 +40,8 @@ def compare_artefacts(
     first, second = _opened(reference, candidate, engine, options)
     with first, second:
         info = _one_model(first, second, reference, candidate)
+        if warning := assumption(info):
+            tell(f"warning: {warning}")
         pictures = random_pictures(info, count, seed) if folder is None else folder_pictures(folder, info)
         tell(f"running {first.name} and {second.name} on {len(pictures)} images")
         expected, got = _outputs(first, pictures), _outputs(second, pictures)
@@ -75,6 +77,11 @@ def _one_model(first: Engine, second: Engine, reference: Path, candidate: Path) 
                 f"{reference} and {candidate} are not one model: {what.replace('_', ' ')} {getattr(ours, what)} and "
                 f"{getattr(theirs, what)}"
             )
+    if unlike := difference(ours, theirs):
+        raise UsageError(
+            f"{reference} and {candidate} prepare images differently ({unlike}), so what they compute cannot be "
+            "compared: export both with the same --mean, --std, --crop-pct, --crop-mode and --interpolation"
+        )
     return ours
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -21,7 +22,7 @@ from evodeploy.cli.console import (
 )
 from evodeploy.errors import UsageError, needs
 from evodeploy.files import check_output
-from evodeploy.specs import Converted, InputFormat, Selection
+from evodeploy.specs import Converted, CropMode, InputFormat, Interpolation, Selection
 
 
 def export(
@@ -70,6 +71,22 @@ def export(
         Path | None,
         typer.Option(help="A folder of images to measure activations on: for 8 bits, and the range check of --fp16."),
     ] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Of the channels in [0, 1], as trained: one number, or R,G,B.", metavar="NUMBERS")
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(help="Deviation of the channels, as trained: one number, or R,G,B.", metavar="NUMBERS")
+    ] = None,
+    crop_pct: Annotated[
+        float | None, typer.Option(help="Share of the resized image that the centre crop keeps: 0.875 for example.")
+    ] = None,
+    crop_mode: Annotated[
+        CropMode | None, typer.Option(help="center keeps the aspect ratio, squash resizes both sides alike.")
+    ] = None,
+    interpolation: Annotated[Interpolation | None, typer.Option(help="How images are resized.")] = None,
+    class_names: Annotated[
+        Path | None, typer.Option(help="A file of class names: one a line, or JSON.", metavar="FILE")
+    ] = None,
     ema: Annotated[bool, typer.Option("--ema", help="Take the checkpoint's averaged weights.")] = False,
     verify: Annotated[bool, typer.Option(help="Compare with PyTorch after export.")] = True,
     force: Force = False,
@@ -85,12 +102,15 @@ def export(
         )
     fixed = _fixed_batch(batch)
     asked, starts = ratios(keep_ratio), blocks(stages)
+    channels = _channels("--mean", mean), _channels("--std", std)
     with needs("export"):
         from evodeploy.export.run import ExportRequest, export_checkpoint
+        from evodeploy.models.preprocessing import stated_by_options
     check_output(path, force, checkpoint)
     request = ExportRequest(
         checkpoint, path, model, fixed, opset, asked, selection, tokens, ema, cast("Converted | None", precision),
         verify, starts, image_size, images, input_format, top_k,
+        stated_by_options(*channels, interpolation, crop_pct, crop_mode), class_names,
     )  # fmt: skip
     exported = export_checkpoint(request, tell=note)
     config, checks = exported.model.config, exported.checks
@@ -105,6 +125,7 @@ def export(
                 "keep_ratios": list(config.keep_ratios),
                 "input": input_format,
                 "top_k": top_k,
+                "preprocessing": dataclasses.asdict(exported.model.info.preprocessing),
                 "nodes": exported.nodes,
                 "verified": verify,
                 "checks": [{"output": c.output, "batch": c.batch, "error": c.error, "limit": c.limit} for c in checks],
@@ -123,3 +144,16 @@ def _fixed_batch(text: str) -> int | None:
     if not text.isdigit() or text == "0":
         raise UsageError(f"--batch is '{text}', expected 'dynamic' or a batch size such as 8")
     return int(text)
+
+
+def _channels(option: str, text: str | None) -> tuple[float, ...] | None:
+    """`0.5`, or `0.485,0.456,0.406`, as three numbers; raises UsageError."""
+    if text is None:
+        return None
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) not in (1, 3):
+        raise UsageError(f"{option} is '{text}', expected one number such as 0.5, or three: 0.485,0.456,0.406")
+    return numbers if len(numbers) == 3 else numbers * 3

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from evodeploy.evaluation.report import Contender, Evaluation, evaluation
 from evodeploy.files import sha256
 from evodeploy.inference.answers import ranked
 from evodeploy.inference.pipeline import pipelined
-from evodeploy.preprocess import as_input, cropped, open_image
+from evodeploy.preprocess import as_input, assumption, cropped, difference, open_image
 from evodeploy.specs import EngineOptions, ModelInfo, Preprocessing
 
 TOP = 5
@@ -63,6 +64,8 @@ def evaluate(request: EvaluationRequest, tell: Callable[[str], None], progress: 
             for path, engine, info in zip(request.artefacts, engines, infos, strict=True)
         ]
         tell(f"{len(data.images)} images; {data.mapping}")
+        for warning in _warnings(request.artefacts, infos):
+            tell(f"warning: {warning}")
         journal = Journal(request.journal, _task(contenders, data))
         if journal.answers:
             tell(f"{len(journal.answers)} of them are known from {journal.path}")
@@ -83,10 +86,21 @@ def _infos(engines: Sequence[Engine], paths: Sequence[Path]) -> list[ModelInfo]:
         if engine.info is None:
             raise BadFileError(f"{path} carries no evodeploy metadata: export its checkpoint with `evodeploy export`")
         infos.append(engine.info)
-    for info, path in zip(infos, paths, strict=True):
-        if (info.num_classes, info.class_names) != (infos[0].num_classes, infos[0].class_names):
-            raise UsageError(f"{paths[0]} and {path} do not name the same classes: evaluate them apart")
-    return infos
+    names = next((info.class_names for info in infos if info.class_names), ())
+    named = [info if info.class_names else dataclasses.replace(info, class_names=names) for info in infos]
+    for info, path in zip(named, paths, strict=True):
+        if (info.num_classes, info.class_names) != (infos[0].num_classes, names):
+            raise UsageError(f"{paths[0]} and {path} do not name the same classes: evaluate them separately")
+    return named
+
+
+def _warnings(paths: Sequence[Path], infos: Sequence[ModelInfo]) -> Iterator[str]:
+    """What is assumed of the preprocessing, and where it differs, so that accuracies are of two preparations."""
+    for path, info in zip(paths, infos, strict=True):
+        if warning := assumption(info):
+            yield f"{path}: {warning}"
+        if unlike := difference(infos[0], info):
+            yield f"{paths[0]} and {path} prepare images differently ({unlike}): each is evaluated on its own"
 
 
 def _task(contenders: Sequence[Contender], data: LabelledImages) -> dict[str, object]:

@@ -14,10 +14,11 @@ from evodeploy.export.precision import reduced_from_onnx
 from evodeploy.export.to_onnx import BF16_OPSET, DEFAULT_OPSET, onnx_from_model
 from evodeploy.files import replacing
 from evodeploy.models.checkpoint import LoadedModel, load_checkpoint, with_interface
+from evodeploy.models.preprocessing import Stated
 from evodeploy.models.untrained import selection_note
 from evodeploy.onnx_files import write_onnx
 from evodeploy.parity import Check
-from evodeploy.preprocess import as_input, folder_pictures, image_paths, pictures
+from evodeploy.preprocess import as_input, assumption, folder_pictures, image_paths, in_words, pictures
 from evodeploy.specs import Converted, InputFormat, Quantized, Selection
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class ExportRequest:
     images: Path | None = None  # a folder to measure activations on, before FP16 or INT8
     input_format: InputFormat = "float32"
     top_k: int | None = None
+    stated: Stated | None = None  # of the preprocessing, before what the checkpoint says
+    class_names: Path | None = None  # a file, see `read_class_names`
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ def export_checkpoint(request: ExportRequest, tell: Callable[[str], None]) -> Ex
         selection=request.selection,
         stages=request.stages,
         image_size=request.image_size,
+        stated=request.stated,
+        class_names=request.class_names,
     )
     if not model.trained_to_select and request.keep_ratios is None and (request.stages or request.selection):
         raise UsageError(
@@ -92,6 +97,10 @@ def export_checkpoint(request: ExportRequest, tell: Callable[[str], None]) -> Ex
     selecting = selection_note(model)
     if selecting is not None:
         tell(selecting)
+    if warning := assumption(model.info):
+        tell(f"warning: {warning}")
+    if request.input_format != "float32":
+        tell(f"the graph takes bytes and normalises them; before it, of an RGB image: {in_words(model.info)}")
     tell("exporting")
     proto = onnx_from_model(model, opset=_opset(request), batch=request.batch, tokens=request.tokens)
     with replacing(request.output) as draft:

@@ -19,6 +19,7 @@ from evodeploy.export.operators import translations
 from evodeploy.models.checkpoint import LoadedModel
 from evodeploy.models.folding import folded
 from evodeploy.onnx_files import set_info
+from evodeploy.preprocess import in_words
 
 OPSETS = range(18, 24)
 
@@ -90,6 +91,8 @@ def _finished(proto: onnx.ModelProto, model: LoadedModel, opset: int) -> onnx.Mo
                 node.output[i] = name or f"{node.name}_values"
     for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info, *proto.graph.initializer):
         value.ClearField("metadata_props")
+    normalised = "" if model.info.input_format == "float32" else ", not normalised"
+    proto.graph.input[0].doc_string = f"RGB, {in_words(model.info)}{normalised}"
     proto.graph.ClearField("metadata_props")
     proto.graph.name = model.config.name
     versions = {"evodeploy": __version__, "torch": torch.__version__, "onnx": onnx.__version__, "opset": str(opset)}

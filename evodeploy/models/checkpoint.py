@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
-import importlib.resources
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +16,10 @@ from evodeploy.errors import BadFileError, UsageError
 from evodeploy.files import replacing, sha256
 from evodeploy.models import evo_deit_layout, evo_levit_layout, hugging_face_layout, vit_layout
 from evodeploy.models.checkpoint_file import read_checkpoint
+from evodeploy.models.class_names import fitting, imagenet_names, read_class_names
 from evodeploy.models.layout import Layout, Shapes, State
 from evodeploy.models.network import Network
+from evodeploy.models.preprocessing import Stated, completed, resolved, settings_of
 from evodeploy.models.zoo import ZOO, EvoDeiTConfig, ModelConfig, named, with_selection
 from evodeploy.specs import InputFormat, ModelInfo, Preprocessing, Selection
 from evodeploy.text import brief
@@ -76,13 +76,16 @@ def load_checkpoint(
     selection: Selection | None = None,
     stages: tuple[int, ...] | None = None,
     image_size: int | None = None,
+    stated: Stated | None = None,
+    class_names: Path | None = None,
 ) -> LoadedModel:
     """Rebuild the network that `path` was trained as, strictly.
 
     Sizes come from the tensors, or from the published `model` where named; keep ratios, selection mode and the blocks
     that begin a stage from the arguments, else from the training run's own `args`, else as published. A network that
     was not trained with selection keeps every token unless `keep_ratios` ask for less. With another `image_size` than
-    it was trained at, the position embeddings are interpolated.
+    it was trained at, the position embeddings are interpolated. What is `stated` of the preprocessing comes before what
+    the file says of it, and so do the names in the file `class_names`.
     """
     raw = read_checkpoint(path, ema)
     layout = layout_of(raw.state, path)
@@ -99,8 +102,11 @@ def load_checkpoint(
         trained_at = config.image_size
         config, state = _at_image_size(layout, config, state, image_size)
     module = _built(layout, config, state, path)
-    names = hints.class_names if len(hints.class_names) == config.num_classes else ()
-    info = model_info(config, names, path, hints.preprocessing)
+    if class_names is not None:
+        names = fitting(read_class_names(class_names), config.num_classes, class_names)
+    else:
+        names = hints.class_names if len(hints.class_names) == config.num_classes else ()
+    info = model_info(config, names, path, resolved((*([stated] if stated else []), *hints.stated)))
     try:
         ModelInfo.from_json(info.to_json())  # what a file says of itself, as its artefacts' readers will take it
     except ValueError as error:
@@ -110,7 +116,10 @@ def load_checkpoint(
 
 
 def load_checkpoint_like(path: Path, info: ModelInfo, model: str | None = None) -> LoadedModel:
-    """`path` run as the artefact that `info` describes: its selection, image size, form of input and of output."""
+    """`path` run as the artefact that `info` describes: its selection, image size, form of input and of output.
+
+    What the file does not say of the preprocessing is taken from the artefact as well.
+    """
     loaded = load_checkpoint(
         path,
         model=model,
@@ -119,6 +128,8 @@ def load_checkpoint_like(path: Path, info: ModelInfo, model: str | None = None) 
         stages=info.stages or None,
         image_size=info.image_size,
     )
+    preprocessing = completed(loaded.info.preprocessing, info.preprocessing)
+    loaded = dataclasses.replace(loaded, info=dataclasses.replace(loaded.info, preprocessing=preprocessing))
     return with_interface(loaded, info.input_format, info.top_k)
 
 
@@ -211,13 +222,6 @@ def model_info(
     )
 
 
-@functools.cache
-def imagenet_names() -> tuple[str, ...]:
-    """ImageNet's 1000 classes in their usual order, each by the first of its WordNet lemmas."""
-    text = importlib.resources.files("evodeploy.models").joinpath("imagenet.txt").read_text(encoding="utf-8")
-    return tuple(text.splitlines())
-
-
 def random_model(config: ModelConfig, seed: int = 0) -> LoadedModel:
     """A network of random weights, scaled so that its attention is far from uniform and selections are decided."""
     layout = layout_for(config)
@@ -259,6 +263,7 @@ def save_checkpoint(model: LoadedModel, path: Path, epoch: int = 0) -> None:
         selection=config.selection,
         keep_ratio=list(config.keep_ratios),
         class_names=list(model.info.class_names),
+        **settings_of(model.info.preprocessing),
     )
     if isinstance(config, EvoDeiTConfig):
         args.stages, args.pooling, args.norm_eps = list(config.stages), config.pooling, config.norm_eps

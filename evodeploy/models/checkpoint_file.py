@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import os
 import re
@@ -27,6 +28,7 @@ _SHOWN = 80  # characters of a tensor's name
 _SHARED = 4  # tensors that may share their numbers, as tied weights do, on average
 _COUNT = "num_batches_tracked"  # a buffer of training, a whole number that no network reads
 _STATE_KEYS = ("model", "state_dict")
+_SETTINGS = ("args", "cfg")  # a namespace or a dictionary, as training writes it
 _PREFIX = re.compile(r"^(?:module\.|_orig_mod\.)+")
 
 
@@ -60,10 +62,20 @@ def read_checkpoint(path: Path, ema: bool = False) -> RawCheckpoint:
     keys = ("model_ema",) if ema else _STATE_KEYS
     state = next((content[key] for key in keys if isinstance(content.get(key), dict)), content)
     tensors = _tensors(path, state, content)
-    args = content.get("args")
-    hints = Hints.from_args(vars(args)) if isinstance(args, argparse.Namespace) else hints_beside(path)
     epoch = content.get("epoch")
-    return RawCheckpoint(tensors, hints, epoch if isinstance(epoch, int) else None, has_ema)
+    return RawCheckpoint(tensors, _hints(content, path), epoch if isinstance(epoch, int) else None, has_ema)
+
+
+def _hints(content: dict[Any, Any], path: Path) -> Hints:
+    """What the training run's settings say; of the preprocessing first what a hub's files say."""
+    beside = hints_beside(path)
+    for name in _SETTINGS:
+        settings = content.get(name)
+        settings = vars(settings) if isinstance(settings, argparse.Namespace) else settings
+        if isinstance(settings, dict) and not any(isinstance(value, Tensor) for value in settings.values()):
+            hints = Hints.from_args(settings)
+            return dataclasses.replace(hints, stated=(*beside.stated, *hints.stated))
+    return beside
 
 
 def _tensors(path: Path, state: dict[Any, Any], content: dict[Any, Any]) -> State:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 from evodeploy.errors import BadFileError
 from evodeploy.models.layout import Hints
-from evodeploy.specs import Interpolation, Preprocessing
+from evodeploy.models.preprocessing import stated_by_hugging_face, stated_by_timm
 
 _CHECKPOINTS = ("model.safetensors", "pytorch_model.bin")  # the names that a hub's config.json speaks of
 _LIMIT = 10_000_000  # bytes; 21 000 class names take one
-_RESAMPLE: dict[int, Interpolation] = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 _TIMM_KIND = "architecture"
 
 
@@ -36,7 +34,7 @@ def hints_beside(checkpoint: Path) -> Hints:
         num_heads=heads if isinstance(heads, int) and heads > 0 else None,
         norm_eps=eps if isinstance(eps, float) and 0 < eps < 1 else None,
         class_names=_labels(labels) if isinstance(labels, dict) else (),
-        preprocessing=_hugging_face(_read(checkpoint.with_name("preprocessor_config.json"))),
+        stated=(stated_by_hugging_face(_read(checkpoint.with_name("preprocessor_config.json"))),),
     )
 
 
@@ -56,37 +54,9 @@ def _labels(labels: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _timm(config: dict[str, Any]) -> Hints:
-    source = config.get("pretrained_cfg")
-    values = source if isinstance(source, dict) else config
-    mean, std, crop = _triple(values.get("mean")), _triple(values.get("std")), values.get("crop_pct")
-    names = config.get("label_names")
-    preprocessing = None
-    if mean and std:
-        share = crop if isinstance(crop, (int, float)) and 0 < crop <= 1 else Preprocessing().crop_pct
-        # "random" among the rest is taken as bicubic
-        interpolation: Interpolation = "bilinear" if values.get("interpolation") == "bilinear" else "bicubic"
-        preprocessing = Preprocessing(mean, std, interpolation, share)
+    source, names = config.get("pretrained_cfg"), config.get("label_names")
     return Hints(
         model=str(config[_TIMM_KIND]),
         class_names=tuple(map(str, names)) if isinstance(names, list) else (),
-        preprocessing=preprocessing,
+        stated=(stated_by_timm(source if isinstance(source, dict) else config),),
     )
-
-
-def _hugging_face(values: dict[str, Any]) -> Preprocessing | None:
-    mean, std = _triple(values.get("image_mean")), _triple(values.get("image_std"))
-    if not mean or not std:
-        return None
-    size, crop = values.get("size"), values.get("crop_size")
-    short = size.get("shortest_edge") if isinstance(size, dict) else None
-    side = crop.get("height") if isinstance(crop, dict) else None
-    both = isinstance(short, int) and isinstance(side, int) and 0 < side <= short
-    # Without a crop, Hugging Face squeezes the image into a square; here the centre is cropped instead.
-    share = side / short if both and short and side else 1.0
-    return Preprocessing(mean, std, _RESAMPLE.get(values.get("resample", 3), "bicubic"), share, rounding="hugging-face")
-
-
-def _triple(values: Any) -> tuple[float, ...]:
-    """Three finite numbers, or none."""
-    fits = isinstance(values, list) and len(values) == 3 and all(isinstance(v, (int, float)) for v in values)
-    return tuple(map(float, values)) if fits and all(map(math.isfinite, values)) else ()

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from evodeploy.errors import BadFileError
 from evodeploy.models.network import Network
+from evodeploy.models.preprocessing import Stated, stated_by_settings
 from evodeploy.models.zoo import ModelConfig
-from evodeploy.specs import Pooling, Preprocessing, Selection
+from evodeploy.specs import Pooling, Selection
 
 State = dict[str, Tensor]
 Shapes = dict[str, tuple[int, ...]]
@@ -24,6 +25,7 @@ class Hints:
     """What the training run's `args`, or a hub's config, say beyond the tensors.
 
     A field that is absent or of another type is None. `num_heads` is one number, or one for each stage of an Evo-LeViT.
+    `stated` is what each source says of the preprocessing, the first to be asked first.
     """
 
     model: str | None = None
@@ -34,7 +36,7 @@ class Hints:
     stages: tuple[int, ...] | None = None
     pooling: Pooling | None = None
     norm_eps: float | None = None
-    preprocessing: Preprocessing | None = None
+    stated: tuple[Stated, ...] = ()
 
     @classmethod
     def from_args(cls, args: Mapping[str, Any]) -> Hints:
@@ -53,6 +55,7 @@ class Hints:
             stages=tuple(stages) if numbered and stages else None,
             pooling=pooling if pooling in ("mean", "class") else None,
             norm_eps=eps if isinstance(eps, float) and 0 < eps < 1 else None,
+            stated=(stated_by_settings(args),),
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from evodeploy.preprocess import in_words
 from evodeploy.serving import openapi, protocol
 from evodeploy.serving.backend import Backend, run_within
 from evodeploy.serving.refusals import NoModelError
@@ -83,5 +84,6 @@ def _facts(info: ModelInfo) -> dict[str, Any]:
         "keep_ratios": list(info.keep_ratios),
         "mean": list(info.preprocessing.mean),
         "std": list(info.preprocessing.std),
+        "preparation": in_words(info),
         "classes": info.num_classes,
     }
