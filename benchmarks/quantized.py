@@ -17,7 +17,6 @@ import numpy as np
 
 from evodeploy.agreement import TOLERANCES, agreement
 from evodeploy.artefacts import open_artefact
-from evodeploy.bench.environment import usable_cores
 from evodeploy.bench.intervals import ratio_of_medians
 from evodeploy.bench.measure import Budget, interleaved
 from evodeploy.engines.base import run_all
@@ -26,6 +25,7 @@ from evodeploy.export.deployed import torch_engine
 from evodeploy.export.quantization import quantized_from_onnx
 from evodeploy.export.run import ExportRequest, export_checkpoint
 from evodeploy.export.to_onnx import onnx_from_model
+from evodeploy.machine import usable_cores
 from evodeploy.models.checkpoint import random_model
 from evodeploy.models.zoo import named
 from evodeploy.onnx_files import write_onnx

@@ -1,5 +1,16 @@
-"""`python -m evodeploy`."""
+"""The `evodeploy` command, also as `python -m evodeploy`."""
 
-from evodeploy.cli import app
+import sys
 
-app()
+
+def main() -> None:
+    """Run the command line and leave through `sys.exit`."""
+    try:
+        from evodeploy.cli import app
+    except KeyboardInterrupt:  # before the command line itself can catch it
+        sys.exit(130)
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from evodeploy.bench.environment import processor_name, usable_cores
+from evodeploy.bench.environment import processor_name
 from evodeploy.engines.tensorrt.driver import driver_problem
 from evodeploy.engines.tensorrt.flavour import load_flavour
 from evodeploy.errors import EvodeployError, UnavailableError, needs
+from evodeploy.machine import usable_cores
 
 
 def diagnose() -> list[dict[str, Any]]:

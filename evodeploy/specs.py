@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from evodeploy.errors import UsageError
+from evodeploy.machine import most_threads
 from evodeploy.schema import (
     Rule,
     SchemaError,
@@ -28,6 +30,7 @@ from evodeploy.schema import (
     text,
     whole,
 )
+from evodeploy.text import brief
 
 Selection = Literal["stage", "layer"]
 Pooling = Literal["mean", "class"]
@@ -86,6 +89,15 @@ class EngineOptions:
     precision: Precision | None = None
     cuda_graph: bool = False
     cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no runtime can honour: raises UsageError."""
+        most = most_threads()
+        if self.threads is not None and not (type(self.threads) is int and 1 <= self.threads <= most):
+            raise UsageError(f"threads is {brief(repr(self.threads))}, expected a whole number from 1 to {most}")
+        if self.precision not in (None, *get_args(Precision)):
+            expected = ", ".join(get_args(Precision))
+            raise UsageError(f"precision is {brief(repr(self.precision))}, expected one of {expected}")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import evodeploy
 PACKAGE = Path(evodeploy.__file__).parent
 
 # Each part and what of evodeploy it may import, beside itself and the ground that all stand on.
-GROUND = {"errors", "specs", "files", "onnx_files", "schema", "text"}
+GROUND = {"errors", "specs", "files", "machine", "onnx_files", "schema", "text"}
 ALLOWED = {
     "models": set(),
     "export": {"models", "engines", "parity", "preprocess"},

@@ -24,6 +24,7 @@ from evodeploy.batch.inputs import Shard
 from evodeploy.batch.predict import Answerer
 from evodeploy.cluster import joined_ray, own_ray
 from evodeploy.errors import RuntimeFailedError
+from evodeploy.machine import usable_cores
 from evodeploy.specs import ModelInfo
 
 LEAST_STORE = 256 << 20  # bytes of shared memory for blocks in flight
@@ -101,11 +102,6 @@ def results(shards: Mapping[int, Shard], work: Work) -> Iterator[pa.Table]:
     except ray.exceptions.RayError as error:
         reason = getattr(error, "cause", None) or error
         raise RuntimeFailedError(f"the run stopped: {str(reason).strip().splitlines()[-1]}") from error
-
-
-def usable_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def _decode(item: Mapping[str, Any], work: Work) -> Iterator[pa.Table]:

@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 
 from evodeploy.batch.inputs import Shard, list_inputs
 from evodeploy.batch.output import OutputFolder
-from evodeploy.batch.pipeline import Work, cluster, results, usable_cores
+from evodeploy.batch.pipeline import Work, cluster, results
 from evodeploy.files import sha256
 from evodeploy.inference.answers import classes_to_name
 from evodeploy.inference.predictor import load
+from evodeploy.machine import usable_cores
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evodeploy.bench.nvml import Gpu, gpus
+from evodeploy.machine import usable_cores
 
 _PACKAGES = (
     "evodeploy", "numpy", "torch", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx",
@@ -94,13 +95,6 @@ def package_versions(names: tuple[str, ...]) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return installed
-
-
-def usable_cores() -> int:
-    """Cores this process may run on, where the system tells, else all."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def processor_name() -> str:

@@ -80,6 +80,8 @@ def _model(
         from evodeploy.models.untrained import selection_note
         from evodeploy.models.zoo import ZOO, named, with_selection
 
+    if name is not None:
+        named(name)  # refused even where the files say what they are
     info = _told(onnx, plans)
     if checkpoints:
         if info is not None and info.source_sha256 == sha256(checkpoints[0]):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -12,6 +14,7 @@ from evodeploy.cli import (
     batch,
     bench,
     build,
+    ending,
     evaluate,
     export,
     inspect,
@@ -24,24 +27,21 @@ from evodeploy.cli import (
     verify,
     visualize,
 )
-from evodeploy.errors import EvodeployError
 
 
 class App(typer.Typer):
-    """A Typer app that ends with one sentence and the error's exit code instead of a stack trace."""
+    """A Typer app that ends as `evodeploy.cli.ending` says."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the command line and leave through `sys.exit`."""
-        try:
-            return super().__call__(*args, **kwargs)
-        except EvodeployError as error:
-            print(f"Error: {error}", file=sys.stderr)
-            sys.exit(error.exit_code)
+    def __call__(self, arguments: Sequence[str] | None = None) -> NoReturn:
+        """Run the command line on `arguments`, or on the process's own, and leave through `sys.exit`."""
+        code = ending.run(self, sys.argv[1:] if arguments is None else arguments)
+        if arguments is None:  # the end is decided: nothing may change it while Python takes the process down
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        sys.exit(code)
 
 
 app = App(
     name="evodeploy",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -60,23 +60,34 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose",
+            "-v",
+            callback=ending.remember_verbose,
+            expose_value=False,
+            is_eager=True,
+            help="Show all that TensorRT says, and the traceback of a failure.",
+        ),
+    ] = False,
 ) -> None: ...
 
 
-app.command("models")(models.models)
-app.command("init")(models.init)
-app.command("export")(export.export)
-app.command("build-engine")(build.build_engine)
-app.command("refit")(build.refit)
-app.command("verify")(verify.verify)
-app.command("eval")(evaluate.evaluate)
-app.command("visualize")(visualize.visualize)
-app.command("margins")(margins.margins)
-app.command("bench")(bench.bench)
-app.command("sweep")(sweep.sweep)
-app.command("predict")(predict.predict)
-app.command("serve")(serve.serve)
-app.command("batch")(batch.batch)
-app.command("package")(package.package)
-app.command("inspect")(inspect.inspect)
-app.command("doctor")(inspect.doctor)
+app.command("models", cls=ending.Command)(models.models)
+app.command("init", cls=ending.Command)(models.init)
+app.command("export", cls=ending.Command)(export.export)
+app.command("build-engine", cls=ending.Command)(build.build_engine)
+app.command("refit", cls=ending.Command)(build.refit)
+app.command("verify", cls=ending.Command)(verify.verify)
+app.command("eval", cls=ending.Command)(evaluate.evaluate)
+app.command("visualize", cls=ending.Command)(visualize.visualize)
+app.command("margins", cls=ending.Command)(margins.margins)
+app.command("bench", cls=ending.Command)(bench.bench)
+app.command("sweep", cls=ending.Command)(sweep.sweep)
+app.command("predict", cls=ending.Command)(predict.predict)
+app.command("serve", cls=ending.Command)(serve.serve)
+app.command("batch", cls=ending.Command)(batch.batch)
+app.command("package", cls=ending.Command)(package.package)
+app.command("inspect", cls=ending.Command)(inspect.inspect)
+app.command("doctor", cls=ending.Command)(inspect.doctor)

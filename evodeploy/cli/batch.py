@@ -12,8 +12,11 @@ from typing import Annotated
 
 import typer
 
+from evodeploy.cli import values
 from evodeploy.cli.console import Json, Stopwatch, note, result, result_json
+from evodeploy.cli.values import whole
 from evodeploy.errors import BadFileError, needs
+from evodeploy.machine import most_threads
 
 SECONDS_BETWEEN_LINES = 10.0
 KEPT = "the finished shards are kept, and the same command goes on from there"
@@ -25,16 +28,17 @@ def batch(
         list[str], typer.Argument(help="Folders, globs, images, .parquet files with images, .txt lists of paths.")
     ],
     out: Annotated[Path, typer.Option(help="The folder for predictions; one of this very run is gone on with.")],
-    actors: Annotated[int, typer.Option(help="Engines that run side by side.", min=1)] = 1,
-    batch: Annotated[int, typer.Option(help="Images an engine is given at a time.", min=1)] = 32,
-    top: Annotated[int | None, typer.Option(help="How many classes to name, 5 by default.", min=1)] = None,
+    actors: Annotated[int, whole("--actors", 1, 256, "Engines that run side by side.")] = 1,
+    batch: Annotated[int, whole("--batch", 1, values.BATCH, "Images an engine is given at a time.")] = 32,
+    top: Annotated[int | None, whole("--top", 1, values.CLASSES, "How many classes to name, 5 by default.")] = None,
     image_column: Annotated[str, typer.Option(help="The column of Parquet inputs with images or paths.")] = "image",
     shard: Annotated[
-        int, typer.Option(help="Images of an output part, which is what a kill loses at most per worker.", min=1)
+        int, whole("--shard", 1, 10**6, "Images of an output part, which is what a kill loses at most per worker.")
     ] = 1024,
     engine: Annotated[str | None, typer.Option(help="What runs it; the first installed that can by default.")] = None,
     threads: Annotated[
-        int | None, typer.Option(help="CPU threads of each engine; by default the cores are shared out.", min=1)
+        int | None,
+        whole("--threads", 1, most_threads(), "CPU threads of each engine; by default the cores are shared out."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Discard another run's output in the folder.")] = False,
     ray: Annotated[

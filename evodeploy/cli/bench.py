@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evodeploy.cli import bench_compare
+from evodeploy.cli import bench_compare, values
 from evodeploy.cli.console import Force, Json, Threads, columns, note, result, result_json, show, working
+from evodeploy.cli.values import real, whole
 from evodeploy.errors import UnavailableError, UsageError
 
 if TYPE_CHECKING:
@@ -38,13 +39,15 @@ def bench(
     images: Annotated[
         Path | None, typer.Option(help="A folder of pictures: run on them, and time files to labels too.")
     ] = None,
-    seconds: Annotated[float, typer.Option(help="Measured time for each row, at most.", min=0)] = 5.0,
+    seconds: Annotated[float, real("--seconds", 0, values.SECONDS, "Measured time for each row, at most.")] = 5.0,
     min_seconds: Annotated[
-        float | None, typer.Option(help="Measured time for each row, at least; 1 or --seconds by default.", min=0)
+        float | None,
+        real("--min-seconds", 0, values.SECONDS, "Measured time for each row, at least; 1 or --seconds by default."),
     ] = None,
-    rounds: Annotated[int, typer.Option(help="Rounds, at least.", min=6)] = 10,
+    rounds: Annotated[int, whole("--rounds", 6, 10**6, "Rounds, at least.")] = 10,
     precision_target: Annotated[
-        float, typer.Option(help="Stop once the 95 % interval of every median is narrower, relative to it.", min=0)
+        float,
+        real("--precision-target", 0, 1, "Stop once the 95 % interval of every median is narrower, relative to it."),
     ] = 0.02,
     threads: Threads = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the JSON document here too.")] = None,
@@ -69,7 +72,7 @@ def bench(
         return
     bench_compare.refuse_without_compare(context)
     from evodeploy.bench.candidates import candidates_of, usual_engines, usual_precisions
-    from evodeploy.bench.environment import environment, usable_cores
+    from evodeploy.bench.environment import environment
     from evodeploy.bench.measure import Budget
     from evodeploy.bench.peak import peaks
     from evodeploy.bench.report import Report
@@ -77,9 +80,12 @@ def bench(
     from evodeploy.bench.stages import end_to_end
     from evodeploy.bench.subject import subject_of
     from evodeploy.files import check_output
+    from evodeploy.machine import usable_cores
     from evodeploy.preprocess import image_paths, pictures
 
-    batches = _batches(batch)
+    batches = values.batches(batch)
+    asked = values.names("--engines", engines) if engines else None
+    precise = values.names("--precisions", precisions) if precisions else None
     budget = Budget(seconds, rounds, precision_target, min(1.0, seconds) if min_seconds is None else min_seconds)
     for path in (output, csv, html):
         if path is not None:
@@ -92,8 +98,8 @@ def bench(
         raise UsageError(f"{subject.name} does not say how images are prepared: leave out --images")
     for line in subject.notes:
         note(line)
-    names = engines.split(",") if engines else usual_engines(subject)
-    kinds = precisions.split(",") if precisions else usual_precisions()
+    names = asked or usual_engines(subject)
+    kinds = precise or usual_precisions()
     sample = pictures(paths[: max(SAMPLE, *batches)], subject.info) if paths and subject.info else None
     with ExitStack() as stack:
         with working("preparing the model and its dense twin"):
@@ -121,7 +127,7 @@ def _write(report: Report, output: Path | None, csv: Path | None, html: Path | N
     from evodeploy.files import replacing
 
     texts = (
-        (output, lambda report: json.dumps(as_json(report), indent=1) + "\n"),
+        (output, lambda report: json.dumps(as_json(report), allow_nan=False, indent=1) + "\n"),
         (csv, as_csv),
         (html, as_html),
     )
@@ -164,10 +170,3 @@ def _newest(model: str | None) -> list[Path]:
     paths = list(family_of(onnx).paths)
     note(f"taking {', '.join(map(str, paths))}, the newest export of this folder")
     return paths
-
-
-def _batches(text: str) -> list[int]:
-    parts = text.split(",")
-    if not all(part.strip().isdigit() and int(part) for part in parts):
-        raise UsageError(f"--batch is '{text}', expected batch sizes such as 1,8,32")
-    return [int(part) for part in parts]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evodeploy.cli.console import result, result_json, show
+from evodeploy.cli.values import real
 from evodeploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 MIN_CHANGE = 0.02
 MinChange = Annotated[
-    float, typer.Option(help="With --compare: a change is one from this share of the median up.", min=0)
+    float, real("--min-change", 0, 100, "With --compare: a change is one from this share of the median up.")
 ]
 _OWN = {"compare", "min_change", "artefacts", "as_json"}
 

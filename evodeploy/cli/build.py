@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from evodeploy.cli.console import Force, Json, Stopwatch, note, one_precision, result, result_json, size_of
+from evodeploy.cli import values
+from evodeploy.cli.console import Force, Json, Stopwatch, note, result, result_json, size_of
+from evodeploy.cli.ending import is_verbose
+from evodeploy.cli.values import whole
 from evodeploy.errors import UsageError, needs
 from evodeploy.files import check_output
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 
 def build_engine(
+    context: typer.Context,
     onnx: Annotated[
         Path | None,
         typer.Argument(help="Default: the newest export of this folder, if all its exports are of one checkpoint."),
@@ -30,9 +33,11 @@ def build_engine(
     fp16: Annotated[bool, typer.Option("--fp16", help="Weights and activations in FP16.")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Weights and activations in BF16.")] = False,
     fp32: Annotated[bool, typer.Option("--fp32", help="All in FP32. Without any: as in the ONNX.")] = False,
-    min_batch: Annotated[int | None, typer.Option(help="Smallest batch, 1 by default.")] = None,
-    opt_batch: Annotated[int | None, typer.Option(help="Batch to be fastest at, 32 by default.")] = None,
-    max_batch: Annotated[int | None, typer.Option(help="Largest batch, 128 by default.")] = None,
+    min_batch: Annotated[int | None, whole("--min-batch", 1, values.BATCH, "Smallest batch, 1 by default.")] = None,
+    opt_batch: Annotated[
+        int | None, whole("--opt-batch", 1, values.BATCH, "Batch to be fastest at, 32 by default.")
+    ] = None,
+    max_batch: Annotated[int | None, whole("--max-batch", 1, values.BATCH, "Largest batch, 128 by default.")] = None,
     profile: Annotated[
         list[str] | None, typer.Option(help="MIN:OPT:MAX, again for each optimization profile, in place of these.")
     ] = None,
@@ -43,7 +48,9 @@ def build_engine(
     images: Annotated[
         Path | None, typer.Option(help="A folder of images to measure the activations' range on, before FP16.")
     ] = None,
-    optimization_level: Annotated[int | None, typer.Option(help="0 to 5: build longer for a faster engine.")] = None,
+    optimization_level: Annotated[
+        int | None, whole("--optimization-level", 0, 5, "Build longer for a faster engine.")
+    ] = None,
     workspace: Annotated[str | None, typer.Option(help="Memory that a kernel may use beside its tensors: 4G.")] = None,
     timing_cache: Annotated[
         Path | None, typer.Option(help="A file in which builds share what they measured of kernels.")
@@ -66,7 +73,6 @@ def build_engine(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, say what would be built, stop.")
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show all of TensorRT's log.")] = False,
     log: Annotated[Path | None, typer.Option(help="Write all of TensorRT's log here, also if the build fails.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: beside the ONNX.")] = None,
     force: Force = False,
@@ -89,17 +95,17 @@ def build_engine(
     request = BuildRequest(
         onnx=onnx,
         output=path,
-        precision=one_precision(fp16=fp16, bf16=bf16, fp32=fp32),
+        precision=values.one_precision(fp16=fp16, bf16=bf16, fp32=fp32),
         profiles=_profiles(profile or [], (min_batch, opt_batch, max_batch)),
         runtime=runtime,
-        targets=tuple(part.strip().lower() for part in target.split(",")) if target else (),
+        targets=values.names("--target", target.lower()) if target else (),
         options=BuilderOptions(
-            optimization_level, _bytes(workspace), timing_cache, version_compatible,
+            optimization_level, values.memory(workspace), timing_cache, version_compatible,
             cast("HardwareCompatibility | None", hardware_compatible), refittable, strip_plan, tf32,
         ),
         images=images,
         log=log,
-        verbose=verbose,
+        verbose=is_verbose(context),
     )  # fmt: skip
     if dry_run:
         _tell_prepared(request, prepare(request, tell=note), as_json)
@@ -127,6 +133,7 @@ def refit(
     onnx: Annotated[Path, typer.Argument(help="The same network with the weights to put in, in FP32.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The engine with these weights.")],
     force: Force = False,
+    as_json: Json = False,
 ) -> None:
     """Give an engine the weights of another ONNX file, without building it again; needs the GPU it was built for."""
     check_output(output, force, engine)
@@ -135,6 +142,9 @@ def refit(
         from evodeploy.refit import refit_engine
     clock = Stopwatch()
     refit_engine(engine, onnx, output, tell=note)
+    if as_json:
+        result_json({"engine": str(output), "bytes": output.stat().st_size, "seconds": clock.seconds})
+        return
     result(f"{output}  {size_of(output)}  {clock.seconds:.1f} s  with the weights of {onnx}")
 
 
@@ -169,21 +179,7 @@ def _profiles(texts: list[str], batches: Batches) -> tuple[Batches, ...]:
         return (batches,)
     if any(batch is not None for batch in batches):
         raise UsageError("--profile and --min-batch, --opt-batch, --max-batch exclude each other: choose one way")
-    parts = [text.split(":") for text in texts]
-    for text, numbers in zip(texts, parts, strict=True):
-        if len(numbers) != 3 or not all(number.isdecimal() for number in numbers):
-            raise UsageError(f"--profile is '{text}', expected MIN:OPT:MAX such as 1:8:32")
-    return tuple((int(low), int(best), int(high)) for low, best, high in parts)
-
-
-def _bytes(text: str | None) -> int | None:
-    """`512M` or `4G` as bytes; raises UsageError."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+)([KMG])", text.strip().upper())
-    if match is None or match[1] == "0":
-        raise UsageError(f"--workspace is '{text}', expected a size such as 512M or 4G")
-    return int(match[1]) << {"K": 10, "M": 20, "G": 30}[match[2]]
+    return tuple(map(values.profile, texts))
 
 
 @contextlib.contextmanager

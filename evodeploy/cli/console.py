@@ -4,41 +4,86 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from evodeploy.errors import UsageError
+from evodeploy.cli.values import whole
+from evodeploy.errors import UnavailableError
+from evodeploy.machine import most_threads
+from evodeploy.text import printable
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from evodeploy.specs import Precision
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
 
 T = TypeVar("T")
 
+_NOT_ASCII = re.compile("[^\\x00-\\x7e]")
+
+
+@dataclass
+class _State:
+    """Whether the command has answered with its JSON document."""
+
+    answered: bool = False
+
+
+_state = _State()
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; all else goes to stderr.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace the output where it exists.")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; all usable cores by default.")]
+Threads = Annotated[int | None, whole("--threads", 1, most_threads(), "CPU threads; all usable cores by default.")]
 
 
 def note(text: str) -> None:
     """A line for whoever watches: on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def result(text: str) -> None:
     """A line of what was asked for: on stdout."""
-    print(text, flush=True)
+    _out(printable(text))
 
 
 def result_json(document: Any) -> None:
-    """One JSON document on stdout."""
-    print(json.dumps(document, ensure_ascii=False, indent=1))
+    """One JSON document on stdout, the only one of the command: in ASCII, which is UTF-8 that any terminal shows."""
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1)
+    _state.answered = True
+    _out(_NOT_ASCII.sub(_escaped, text))
+
+
+def error_json(code: int, message: str) -> None:
+    """What went wrong as the JSON document on stdout, where none is there yet."""
+    if not _state.answered:
+        result_json({"error": {"code": code, "message": message}})
+
+
+def start() -> None:
+    """Begin a command: nothing is on stdout."""
+    _state.answered = False
+
+
+def _out(text: str, end: str = "\n") -> None:
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError:  # whoever read it has seen enough
+        raise
+    except OSError as error:
+        raise UnavailableError(f"cannot write to stdout: {error.strerror or error}") from error
+
+
+def _escaped(found: re.Match[str]) -> str:
+    """A character as JSON escapes it; half of a pair, which no reader has to take, as the text of its escape."""
+    character = found[0]
+    escaped = json.dumps(character)[1:-1]
+    return f"\\{escaped}" if "\ud800" <= character <= "\udfff" else escaped
 
 
 def columns() -> int:
@@ -52,7 +97,10 @@ def show(what: RenderableType) -> None:
     """A table on stdout, as wide as it needs to be where stdout is no terminal."""
     from rich.console import Console
 
-    Console(width=columns(), highlight=False).print(what)
+    console = Console(width=columns(), highlight=False, markup=False, emoji=False)
+    with console.capture() as captured:
+        console.print(_Printable(what))
+    _out(captured.get(), end="")
 
 
 @contextlib.contextmanager
@@ -86,6 +134,17 @@ def progress(items: Iterable[T], total: int, text: str, *, quiet: bool = False) 
             yield item
 
 
+class _Printable:
+    """What Rich shows of `what`, its text made printable before the terminal's own codes are added."""
+
+    def __init__(self, what: RenderableType) -> None:
+        self._what = what
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for segment in console.render(self._what, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+
 class Stopwatch:
     """Seconds since it was made."""
 
@@ -101,33 +160,3 @@ class Stopwatch:
 def size_of(path: Path) -> str:
     """The file's size in MB, as `ls` would count it in millions."""
     return f"{path.stat().st_size / 1e6:.1f} MB"
-
-
-def blocks(text: str | None) -> tuple[int, ...] | None:
-    """`4,8` as numbers of blocks; raises UsageError."""
-    if text is None:
-        return None
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() for part in parts):
-        raise UsageError(f"--stages is '{text}', expected the blocks at which selecting stages begin, such as 4,8")
-    return tuple(map(int, parts))
-
-
-def one_precision(**asked: bool) -> Precision | None:
-    """The one precision that is asked for, or None; raises UsageError for several."""
-    chosen = [name for name, wanted in asked.items() if wanted]
-    if len(chosen) > 1:
-        raise UsageError(f"{' and '.join(f'--{name}' for name in chosen)} exclude each other: choose one")
-    return cast("Precision", chosen[0]) if chosen else None
-
-
-def ratios(text: str | None) -> tuple[float, ...] | None:
-    """`0.5` or `0.7,0.5` as numbers; raises UsageError."""
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise UsageError(
-            f"--keep-ratio is '{text}', expected a number such as 0.5, or one for each stage: 0.7,0.5"
-        ) from error

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evodeploy.cli import values
 from evodeploy.cli.console import Force, Json, Threads, note, progress, result, result_json, show
+from evodeploy.cli.values import whole
 from evodeploy.specs import EngineOptions
 
 if TYPE_CHECKING:
@@ -29,8 +31,8 @@ def evaluate(
     labels: Annotated[
         Path | None, typer.Option(help="A CSV file with the columns path,label, in place of class folders.")
     ] = None,
-    batch: Annotated[int, typer.Option(help="Images run at a time.", min=1)] = 32,
-    limit: Annotated[int | None, typer.Option(help="So many images, evenly spread over all.", min=1)] = None,
+    batch: Annotated[int, whole("--batch", 1, values.BATCH, "Images run at a time.")] = 32,
+    limit: Annotated[int | None, whole("--limit", 1, values.IMAGES, "So many images, evenly spread over all.")] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Write JSON here; an interrupted run goes on from OUTPUT.part."),
@@ -56,7 +58,9 @@ def evaluate(
     document = _document(report)
     if output is not None and journal is not None:
         with replacing(output) as draft:
-            draft.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+            draft.write_text(
+                json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1) + "\n", encoding="utf-8"
+            )
         journal.unlink()
         note(f"wrote {output}")
     if as_json:

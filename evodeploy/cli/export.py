@@ -8,18 +8,9 @@ from typing import Annotated, cast
 
 import typer
 
-from evodeploy.cli.console import (
-    Force,
-    Json,
-    Stopwatch,
-    blocks,
-    note,
-    one_precision,
-    ratios,
-    result,
-    result_json,
-    size_of,
-)
+from evodeploy.cli import values
+from evodeploy.cli.console import Force, Json, Stopwatch, note, result, result_json, size_of
+from evodeploy.cli.values import real, whole
 from evodeploy.errors import UsageError, needs
 from evodeploy.files import check_output
 from evodeploy.specs import Converted, CropMode, InputFormat, Interpolation, Selection
@@ -32,9 +23,7 @@ def export(
         str | None, typer.Option(help="The published model it is; told from its tensors otherwise.")
     ] = None,
     batch: Annotated[str, typer.Option(help="'dynamic', or one fixed batch size.")] = "dynamic",
-    opset: Annotated[
-        int | None, typer.Option(help="ONNX operator set, 18 to 23; 20 by default, 22 with --bf16.")
-    ] = None,
+    opset: Annotated[int | None, whole("--opset", 18, 23, "ONNX operator set; 20 by default, 22 with --bf16.")] = None,
     keep_ratio: Annotated[
         str | None,
         typer.Option(
@@ -47,14 +36,16 @@ def export(
         str | None, typer.Option(help="Blocks before which selecting stages begin, counted from 0: 4,8 for example.")
     ] = None,
     image_size: Annotated[
-        int | None, typer.Option(help="Pixels a side, where not as trained: positions are interpolated.", min=1)
+        int | None,
+        whole("--image-size", 1, values.SIDE, "Pixels a side, where not as trained: positions are interpolated."),
     ] = None,
     input_format: Annotated[
         InputFormat,
         typer.Option("--input", help="What the graph takes: normalised floats, or bytes (uint8 NHWC or uint8-nchw)."),
     ] = "float32",
     top_k: Annotated[
-        int | None, typer.Option(help="Give the K best classes and their probabilities in place of all logits.")
+        int | None,
+        whole("--top-k", 1, values.CLASSES, "Give the K best classes and their probabilities in place of all logits."),
     ] = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="Add outputs with the positions that were kept.")] = False,
     fp16: Annotated[
@@ -78,7 +69,8 @@ def export(
         str | None, typer.Option(help="Deviation of the channels, as trained: one number, or R,G,B.", metavar="NUMBERS")
     ] = None,
     crop_pct: Annotated[
-        float | None, typer.Option(help="Share of the resized image that the centre crop keeps: 0.875 for example.")
+        float | None,
+        real("--crop-pct", 0.25, 1, "Share of the resized image that the centre crop keeps: 0.875 for example."),
     ] = None,
     crop_mode: Annotated[
         CropMode | None, typer.Option(help="center keeps the aspect ratio, squash resizes both sides alike.")
@@ -94,15 +86,15 @@ def export(
 ) -> None:
     """Turn a checkpoint into one self-contained ONNX file, compared with PyTorch before it is kept."""
     clock = Stopwatch()
-    precision = one_precision(fp16=fp16, bf16=bf16, int8=int8, fp8=fp8)
+    precision = values.one_precision(fp16=fp16, bf16=bf16, int8=int8, fp8=fp8)
     path = output or checkpoint.with_suffix(f".{precision}.onnx" if precision else ".onnx")
     if images is not None and not (int8 or fp8 or (fp16 and verify)):
         raise UsageError(
             "--images serves --int8, --fp8 and the range check of --fp16: leave it out, or add one (--fp16 + --verify)"
         )
-    fixed = _fixed_batch(batch)
-    asked, starts = ratios(keep_ratio), blocks(stages)
-    channels = _channels("--mean", mean), _channels("--std", std)
+    fixed = values.fixed_batch(batch)
+    asked, starts = values.ratios(keep_ratio), values.blocks(stages)
+    channels = values.channels("--mean", mean), values.channels("--std", std)
     with needs("export"):
         from evodeploy.export.run import ExportRequest, export_checkpoint
         from evodeploy.models.preprocessing import stated_by_options
@@ -136,24 +128,3 @@ def export(
     result(f"{path}  {size_of(path)}  {clock.seconds:.1f} s  {told}")
     result(f"next: evodeploy build-engine {path}{'' if precision else ' --fp16'}")
     result(f"      evodeploy bench {checkpoint} {path}")
-
-
-def _fixed_batch(text: str) -> int | None:
-    if text == "dynamic":
-        return None
-    if not text.isdigit() or text == "0":
-        raise UsageError(f"--batch is '{text}', expected 'dynamic' or a batch size such as 8")
-    return int(text)
-
-
-def _channels(option: str, text: str | None) -> tuple[float, ...] | None:
-    """`0.5`, or `0.485,0.456,0.406`, as three numbers; raises UsageError."""
-    if text is None:
-        return None
-    try:
-        numbers = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        numbers = ()
-    if len(numbers) not in (1, 3):
-        raise UsageError(f"{option} is '{text}', expected one number such as 0.5, or three: 0.485,0.456,0.406")
-    return numbers if len(numbers) == 3 else numbers * 3

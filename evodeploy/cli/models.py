@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from evodeploy.cli import values
 from evodeploy.cli.console import Force, Json, result, result_json, show, size_of
+from evodeploy.cli.values import whole
 from evodeploy.errors import needs
 
 
@@ -61,8 +63,9 @@ def _runs(tokens: tuple[int, ...]) -> str:
 def init(
     name: Annotated[str, typer.Argument(help="A published model; `evodeploy models` lists them.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The checkpoint to write.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
+    seed: Annotated[int, whole("--seed", 0, values.SEED, "Seed of the random weights.")] = 0,
     force: Force = False,
+    as_json: Json = False,
 ) -> None:
     """Write a checkpoint of random weights in the published format: to measure speed, no training is needed."""
     from evodeploy.files import check_output
@@ -74,5 +77,8 @@ def init(
     with needs("export"):
         from evodeploy.models.checkpoint import random_model, save_checkpoint
     save_checkpoint(random_model(config, seed), path)
+    if as_json:
+        result_json({"checkpoint": str(path), "bytes": path.stat().st_size, "model": name, "seed": seed})
+        return
     result(f"{path}  {size_of(path)}  {name}, random weights of seed {seed}")
     result(f"next: evodeploy export {path}")

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from evodeploy.cli import values
 from evodeploy.cli.console import Force, Json, result, result_json
+from evodeploy.cli.values import whole
 
 if TYPE_CHECKING:
     from evodeploy.repository.config import Accelerator, Device
@@ -20,12 +22,14 @@ def package(
     device: Annotated[
         Literal["cpu", "gpu"] | None, typer.Option(help="Where an ONNX file is run, cpu by default; engines on gpu.")
     ] = None,
-    instances: Annotated[int, typer.Option(help="Copies of the model on each device.", min=1)] = 1,
+    instances: Annotated[int, whole("--instances", 1, 1024, "Copies of the model on each device.")] = 1,
     max_batch: Annotated[
-        int | None, typer.Option(help="Largest batch; the engine's, or 32 of an ONNX file, by default.", min=1)
+        int | None,
+        whole("--max-batch", 1, values.BATCH, "Largest batch; the engine's, or 32 of an ONNX file, by default."),
     ] = None,
     max_queue_delay_us: Annotated[
-        int, typer.Option(help="Microseconds a request may wait for others to fill a batch.", min=0)
+        int,
+        whole("--max-queue-delay-us", 0, 10**8, "Microseconds a request may wait for others to fill a batch."),
     ] = 500,
     accelerator: Annotated[
         Literal["tensorrt", "openvino"] | None,

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evodeploy.cli import values
 from evodeploy.cli.console import Force, Json, Threads, note, progress, result, result_json
+from evodeploy.cli.values import whole
 from evodeploy.errors import BadFileError, UsageError
 
 if TYPE_CHECKING:
@@ -21,11 +23,11 @@ SHOWN_FAILURES = 10
 def predict(
     artefact: Annotated[Path, typer.Argument(help="A checkpoint, an ONNX file or an engine.")],
     images: Annotated[list[Path], typer.Argument(help="Image files, and folders of them with all below.")],
-    top: Annotated[int | None, typer.Option(help="How many classes to name, 5 by default.", min=1)] = None,
+    top: Annotated[int | None, whole("--top", 1, values.CLASSES, "How many classes to name, 5 by default.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Write the predictions here: a .jsonl, .csv or .parquet file.")
     ] = None,
-    batch: Annotated[int, typer.Option(help="Images run at a time.", min=1)] = 32,
+    batch: Annotated[int, whole("--batch", 1, values.BATCH, "Images run at a time.")] = 32,
     engine: Annotated[str | None, typer.Option(help="What runs it; the first installed that can by default.")] = None,
     threads: Threads = None,
     force: Force = False,
@@ -66,13 +68,16 @@ def predict(
                 result(f"{path}  " + "  ".join(f"{label.name} {label.probability:.1%}" for label in answer.labels))
         if len(failures) == len(paths):
             raise BadFileError(f"none of {len(paths)} images can be read; the first: {failures[0]}")
-    if as_json:
+    if as_json and out is None:
         result_json(documents)
     for failure in failures[:SHOWN_FAILURES]:
         note(f"left out: {failure}")
     if len(failures) > SHOWN_FAILURES:
         note(f"left out: {len(failures) - SHOWN_FAILURES} more")
-    if out is not None:
+    if out is not None and as_json:
+        given = {"out": str(out), "images": len(paths), "predictions": len(paths) - len(failures)}
+        result_json(given | {"failures": [str(failure) for failure in failures]})
+    elif out is not None:
         result(f"{out}  {len(paths) - len(failures)} predictions, {len(failures)} images that cannot be read")
 
 

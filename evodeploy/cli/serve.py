@@ -8,30 +8,36 @@ from typing import Annotated
 
 import typer
 
-from evodeploy.cli.console import note, result
+from evodeploy.cli import values
+from evodeploy.cli.console import Json, note, result, result_json
+from evodeploy.cli.values import real, whole
+from evodeploy.machine import most_threads
 
 TOKEN_VARIABLE = "EVODEPLOY_TOKEN"
 
 
 def serve(
     artefact: Annotated[Path, typer.Argument(help="An ONNX file, an engine or a checkpoint.")],
-    replicas: Annotated[int, typer.Option(help="Processes with an engine each.", min=1)] = 1,
-    max_replicas: Annotated[int | None, typer.Option(help="Let Ray start as many under load.", min=1)] = None,
-    max_batch: Annotated[int, typer.Option(help="Requests run together, at most.", min=1)] = 16,
-    max_wait_ms: Annotated[float, typer.Option(help="What a request waits for others, at most.", min=0)] = 5.0,
-    host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 for all of the network.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
-    metrics_port: Annotated[int, typer.Option(help="Where Prometheus finds metrics.", min=1, max=65535)] = 8099,
+    replicas: Annotated[int, whole("--replicas", 1, 256, "Processes with an engine each.")] = 1,
+    max_replicas: Annotated[int | None, whole("--max-replicas", 1, 256, "Let Ray start as many under load.")] = None,
+    max_batch: Annotated[int, whole("--max-batch", 1, values.BATCH, "Requests run together, at most.")] = 16,
+    max_wait_ms: Annotated[float, real("--max-wait-ms", 0, 60_000, "What a request waits for others, at most.")] = 5.0,
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for all of the network.")] = "127.0.0.1",
+    port: Annotated[int, whole("--port", 1, 65535, "Where to listen.")] = 8000,
+    metrics_port: Annotated[int, whole("--metrics-port", 1, 65535, "Where Prometheus finds metrics.")] = 8099,
     name: Annotated[str | None, typer.Option(help="The model's name in addresses; its own by default.")] = None,
     engine: Annotated[str | None, typer.Option(help="What runs it; the first installed that can by default.")] = None,
     threads: Annotated[
-        int | None, typer.Option(help="CPU threads of a replica; the cores shared among them by default.", min=1)
+        int | None,
+        whole("--threads", 1, most_threads(), "CPU threads of a replica; the cores shared among them by default."),
     ] = None,
-    gpus: Annotated[float, typer.Option(help="GPUs of a replica, also a share of one: 0.5.", min=0)] = 0.0,
-    max_upload: Annotated[int, typer.Option(help="Megabytes of a request, at most.", min=1)] = 16,
-    max_pixels: Annotated[int, typer.Option(help="Millions of pixels of an image, at most.", min=1)] = 50,
-    max_ongoing: Annotated[int, typer.Option(help="Requests that a replica has at once; more get 429.", min=1)] = 64,
-    timeout: Annotated[float, typer.Option(help="Seconds until a request gets 504.", min=0.001)] = 30.0,
+    gpus: Annotated[float, real("--gpus", 0, 64, "GPUs of a replica, also a share of one: 0.5.")] = 0.0,
+    max_upload: Annotated[int, whole("--max-upload", 1, 4096, "Megabytes of a request, at most.")] = 16,
+    max_pixels: Annotated[int, whole("--max-pixels", 1, 178, "Millions of pixels of an image, at most.")] = 50,
+    max_ongoing: Annotated[
+        int, whole("--max-ongoing", 1, 100_000, "Requests that a replica has at once; more get 429.")
+    ] = 64,
+    timeout: Annotated[float, real("--timeout", 0.001, values.SECONDS, "Seconds until a request gets 504.")] = 30.0,
     token_file: Annotated[
         Path | None, typer.Option(help=f"A file with the bearer token to ask for; else ${TOKEN_VARIABLE}, if set.")
     ] = None,
@@ -45,12 +51,13 @@ def serve(
     update: Annotated[
         bool, typer.Option("--update", help="Let the service that runs here take this artefact, losing no request.")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Serve an artefact over HTTP on Ray Serve: images, tensors by the Open Inference Protocol, and a web page."""
     from evodeploy.artefacts import open_artefact
-    from evodeploy.bench.environment import usable_cores
     from evodeploy.errors import BadFileError
     from evodeploy.files import sha256
+    from evodeploy.machine import usable_cores
     from evodeploy.serving.service import running, until_stopped
     from evodeploy.serving.service import update as update_service
     from evodeploy.serving.settings import Limits, Settings
@@ -82,10 +89,19 @@ def serve(
     )
     if update:
         update_service(settings, ray)
-        result(f"{settings.name} is served from {artefact} now")
+        if as_json:
+            result_json({"name": settings.name, "artefact": str(artefact)})
+        else:
+            result(f"{settings.name} is served from {artefact} now")
         return
     with running(settings, note, ray):
-        result(f"serving {settings.name} from {artefact} with {settings.engine}: http://{host}:{port}")
+        address = f"http://{host}:{port}"
+        if as_json:
+            result_json(
+                {"name": settings.name, "artefact": str(artefact), "engine": settings.engine, "address": address}
+            )
+        else:
+            result(f"serving {settings.name} from {artefact} with {settings.engine}: {address}")
         until_stopped()
         note("answering what was begun, then stopping")
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evodeploy.cli import values
 from evodeploy.cli.console import Force, Json, Threads, note, result, result_json, show
+from evodeploy.cli.values import real, whole
 from evodeploy.errors import UsageError, needs
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ def sweep(
         Path | None, typer.Option(help="Labelled images, as for `evodeploy eval`. Without: throughput alone.")
     ] = None,
     labels: Annotated[Path | None, typer.Option(help="A CSV file with the columns path,label.")] = None,
-    limit: Annotated[int | None, typer.Option(help="So many of the images, evenly spread.", min=1)] = None,
+    limit: Annotated[int | None, whole("--limit", 1, values.IMAGES, "So many of the images, evenly spread.")] = None,
     keep: Annotated[
         str | None,
         typer.Option(
@@ -45,44 +47,48 @@ def sweep(
     precision: Annotated[str, typer.Option(help="Some of fp32, bf16, fp16, int8.")] = "fp32,bf16",
     engines: Annotated[str | None, typer.Option(help="Default: those installed that run ONNX files on a CPU.")] = None,
     images: Annotated[Path | None, typer.Option(help="Images to calibrate INT8 on; those of --data without.")] = None,
-    batch: Annotated[int, typer.Option(help="Images run at a time.", min=1)] = 8,
-    seconds: Annotated[float, typer.Option(help="Measured time for each candidate, at most.", min=0.1)] = 6.0,
-    budget: Annotated[float | None, typer.Option(help="Minutes after which nothing new is begun.", min=0)] = None,
+    batch: Annotated[int, whole("--batch", 1, values.BATCH, "Images run at a time.")] = 8,
+    seconds: Annotated[
+        float, real("--seconds", 0.1, values.SECONDS, "Measured time for each candidate, at most.")
+    ] = 6.0,
+    budget: Annotated[float | None, real("--budget", 0, 10**6, "Minutes after which nothing new is begun.")] = None,
     target_latency: Annotated[
-        float | None, typer.Option(help="Milliseconds that a batch may take: choose the most accurate.", min=0)
+        float | None,
+        real("--target-latency", 0, 10**6, "Milliseconds that a batch may take: choose the most accurate."),
     ] = None,
     min_accuracy: Annotated[
-        float | None, typer.Option(help="Top-1 in per cent to be reached: choose the fastest.", min=0, max=100)
+        float | None, real("--min-accuracy", 0, 100, "Top-1 in per cent to be reached: choose the fastest.")
     ] = None,
     threads: Threads = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Try keep ratios, precisions and engines, and find what is worth deploying: accuracy against throughput."""
-    from evodeploy.bench.environment import usable_cores
     from evodeploy.files import replacing
+    from evodeploy.machine import usable_cores
     from evodeploy.sweep.front import chosen, front
     from evodeploy.sweep.picture import as_svg
     from evodeploy.sweep.run import SweepRequest, document
     from evodeploy.sweep.run import sweep as run
-    from evodeploy.sweep.space import DENSE, KEEPS, candidates, keeps_of, usual_engines
+    from evodeploy.sweep.space import DENSE, KEEPS, candidates, usual_engines
 
     if min_accuracy is not None and data is None:
         raise UsageError("--min-accuracy needs labelled images: add --data DIR")
-    names = engines.split(",") if engines else usual_engines()
+    names = values.names("--engines", engines) if engines else usual_engines()
+    precisions = values.names("--precision", precision)
+    asked = values.keeps(keep) if keep else None
     with needs("export"):
         from evodeploy.models.checkpoint import load_checkpoint
         from evodeploy.models.untrained import warning
     model = load_checkpoint(checkpoint)
-    usual = KEEPS if model.trained_to_select or by_stage else DENSE
-    keeps = keeps_of(keep or usual)
+    keeps = asked or values.keeps(KEEPS if model.trained_to_select or by_stage else DENSE)
     if not model.trained_to_select:
         selecting = any(ratio < 1 for each in keeps for ratio in each)
         note(warning(model) if selecting else f"{model.config.name} was not trained with selection: trying 1.0 alone")
     searched = tuple(each[0] for each in keeps) if by_stage else ()
     if by_stage and any(len(each) > 1 for each in keeps):
         raise UsageError(f"--by-stage finds the stages' ratios itself, --keep is {keep}: give ratios without strokes")
-    tried, refused = candidates([(max(searched),)] if by_stage else keeps, precision.split(","), names)
+    tried, refused = candidates([(max(searched),)] if by_stage else keeps, precisions, names)
     if not tried:
         raise UsageError(f"nothing can be tried: {'; '.join(refused.values())}")
     for what, reason in refused.items():
@@ -105,7 +111,7 @@ def sweep(
             shutil.copy(output / pick.file, draft)
         facts["chosen"] = str(pick.candidate)
     with replacing(output / "sweep.json") as draft:
-        draft.write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        draft.write_text(json.dumps(facts, ensure_ascii=False, allow_nan=False, indent=1) + "\n", encoding="utf-8")
     if data is not None:
         with replacing(output / "front.svg") as draft:
             draft.write_text(as_svg(points, best, f"{checkpoint.stem}: accuracy and throughput"), encoding="utf-8")

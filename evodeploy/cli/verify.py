@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evodeploy.cli import values
 from evodeploy.cli.console import Json, Threads, note, result, result_json, show
+from evodeploy.cli.values import real, whole
 from evodeploy.errors import VerificationError
 from evodeploy.specs import EngineOptions
 
@@ -22,14 +25,16 @@ def verify(
     reference: Annotated[Path, typer.Argument(help="What is right: a checkpoint, an ONNX file or an engine.")],
     candidate: Annotated[Path, typer.Argument(help="What is judged.")],
     images: Annotated[Path | None, typer.Option(help="A folder of images; without it, random noise.")] = None,
-    random: Annotated[int, typer.Option(help="How many random images.", min=1)] = 32,
-    seed: Annotated[int, typer.Option(help="Seed of the random images.")] = 0,
+    random: Annotated[int, whole("--random", 1, values.RANDOM, "How many random images.")] = 32,
+    seed: Annotated[int, whole("--seed", 0, values.SEED, "Seed of the random images.")] = 0,
     rtol: Annotated[
-        float | None, typer.Option(help="Largest error of a logit, relative to the largest; by precision otherwise.")
+        float | None,
+        real("--rtol", 0, math.inf, "Largest error of a logit, relative to the largest; by precision otherwise."),
     ] = None,
-    atol: Annotated[float, typer.Option(help="Error of a logit that passes in any case, as it is.", min=0)] = 0.0,
+    atol: Annotated[float, real("--atol", 0, math.inf, "Error of a logit that passes in any case, as it is.")] = 0.0,
     score_tol: Annotated[
-        float | None, typer.Option(help="How near a tie a differing token must be; by precision otherwise.")
+        float | None,
+        real("--score-tol", 0, math.inf, "How near a tie a differing token must be; by precision otherwise."),
     ] = None,
     engine: Annotated[str | None, typer.Option(help="What runs the candidate.")] = None,
     threads: Threads = None,

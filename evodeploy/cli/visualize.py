@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from evodeploy.cli.console import Force, Threads, note, progress, result
+from evodeploy.cli.console import Force, Json, Threads, note, progress, result, result_json
 from evodeploy.specs import EngineOptions
 
 OVERVIEW = "overview.png"
@@ -20,6 +20,7 @@ def visualize(
     engine: Annotated[str | None, typer.Option(help="What runs it; the first installed that can by default.")] = None,
     threads: Threads = None,
     force: Force = False,
+    as_json: Json = False,
 ) -> None:
     """Draw which patches of images each selection kept, and the class attention it chose by."""
     from evodeploy.artefacts import open_artefact
@@ -51,5 +52,8 @@ def visualize(
         with replacing(output / OVERVIEW) as draft:
             overview(found, [path.stem for path in paths]).save(draft, "PNG")
     note(f"what stays in full colour went the slow path; {opened.name} ran it")
+    if as_json:
+        result_json({"pictures": [str(target) for target in targets]})
+        return
     for target in targets:
         result(str(target))

@@ -45,17 +45,6 @@ class Candidate:
         return f"keep {self.kept}, {self.engine} {self.precision.upper()}"
 
 
-def keeps_of(text: str) -> tuple[tuple[float, ...], ...]:
-    """`1.0,0.7,0.7/0.5` as keep ratios, those with a stroke by stage; raises UsageError."""
-    try:
-        keeps = tuple(tuple(float(ratio) for ratio in entry.split("/")) for entry in text.split(","))
-    except ValueError as error:
-        raise UsageError(f"--keep is '{text}', expected ratios such as 1.0,0.7,0.5 or by stage 0.7/0.5") from error
-    if not all(0 < ratio <= 1 for keep in keeps for ratio in keep):
-        raise UsageError(f"--keep is '{text}', expected ratios above 0 and up to 1")
-    return tuple(dict.fromkeys(keeps))
-
-
 def candidates(
     keeps: Sequence[tuple[float, ...]], precisions: Sequence[str], engines: Sequence[str]
 ) -> tuple[list[Candidate], dict[str, str]]:

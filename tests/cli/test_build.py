@@ -60,7 +60,7 @@ def test_a_dry_run_says_what_would_be_built_and_writes_nothing(cli, folder):
         (("--profile", "1:2:4", "--max-batch", "8"), "exclude each other"),
         (("--workspace", "12"), "expected a size such as 512M or 4G"),
         (("--workspace", "0G"), "expected a size such as 512M or 4G"),
-        (("--optimization-level", "9"), "expected 0 to 5"),
+        (("--optimization-level", "9"), "--optimization-level is '9', expected a whole number from 0 to 5"),
         (("--optimization-level", "3"), "does not honour --optimization-level"),
         (("--timing-cache", "t"), "does not honour --timing-cache"),
         (("--log", "no/build.log"), "the folder no does not exist"),

@@ -190,59 +190,6 @@ def test_int8_is_calibrated_on_the_images_given_and_goes_through_every_command(c
     assert engine["attention_fused"] == "6 of 6"
 
 
-BAD = {
-    ("export", "ckpt.pth", "-o", "x.onnx", "--int8"): (2, "--int8 is calibrated on images like those it will see"),
-    ("export", "ckpt.pth", "-o", "x.onnx", "--fp8"): (2, "--fp8 is calibrated on images like those it will see"),
-    ("export", "ckpt.pth", "-o", "x.onnx", "--int8", "--fp16"): (2, "exclude each other"),
-    ("export", "ckpt.pth", "-o", "x.onnx", "--int8", "--images", "."): (2, "holds no images"),
-    ("export", "none.pth"): (2, "none.pth does not exist"),
-    ("export", "ckpt.pth", "-o", "x.onnx", "--keep-ratio", "2"): (2, "keep ratio 2"),
-    ("export", "ckpt.pth", "-o", "x.onnx", "--keep-ratio", "half"): (2, "--keep-ratio is 'half'"),
-    ("export", "ckpt.pth", "-o", "x.onnx", "--batch", "many"): (2, "--batch is 'many'"),
-    ("export", "ckpt.pth", "-o", "x.onnx", "--opset", "5"): (2, "opset 5 is not supported"),
-    ("export", "ckpt.pth", "-o", "x.onnx", "--model", "resnet50"): (2, "no model is called 'resnet50'"),
-    ("export", "ckpt.pth", "-o", "no/such/folder.onnx"): (2, "folder no/such does not exist"),
-    ("export", "ckpt.pth", "-o", "ckpt.pth", "--force"): (2, "is the input itself"),
-    ("export", "ckpt.pth", "-o", "x.onnx", "--ema"): (2, "no EMA weights"),
-    ("export", "garbage.pth", "-o", "x.onnx"): (4, "garbage.pth is damaged"),
-    ("build-engine", "garbage.onnx", "--fp16"): (4, "garbage.onnx is damaged"),
-    ("build-engine", "empty.onnx", "--fp16"): (4, "empty.onnx is empty"),
-    ("build-engine", "ckpt.onnx", "--min-batch", "9", "--max-batch", "3"): (2, "out of order"),
-    ("build-engine", "ckpt.onnx", "--target", "sm42"): (2, "unknown target sm42"),
-    ("build-engine", "ckpt.onnx", "--fp16", "--bf16"): (2, "--fp16 and --bf16 exclude each other"),
-    ("build-engine", "ckpt.onnx", "--runtime", "tensorflow"): (2, "no runtime is called 'tensorflow'"),
-    ("bench", "--engines", "abacus"): (2, "no engine is called 'abacus'"),
-    ("bench", "--batch", "0"): (2, "--batch is '0'"),
-    ("predict", "ckpt.pth", "none.png"): (2, "none.png does not exist"),
-    ("predict", "ckpt.pth", "garbage.pth"): (4, "not a readable image"),
-    ("predict", "ckpt.txt", "none.png"): (2, "cannot tell what ckpt.txt is"),
-    ("inspect", "garbage.onnx"): (4, "damaged"),
-    ("init", "evo_deit"): (2, "no model is called 'evo_deit'"),
-}
-
-
-@pytest.mark.parametrize("arguments", BAD, ids=" ".join)
-def test_bad_input_gets_one_sentence_and_its_exit_code(cli, with_onnx, arguments):
-    (with_onnx / "garbage.pth").write_bytes(b"garbage" * 9)
-    (with_onnx / "garbage.onnx").write_bytes(b"garbage" * 9)
-    (with_onnx / "empty.onnx").write_bytes(b"")
-    import os
-
-    os.utime(with_onnx / "ckpt.onnx", (2e9, 2e9))  # the newest
-    before = names(with_onnx)
-    expected, message = BAD[arguments]
-    code, out, err = cli(*arguments)
-    assert (code, out) == (expected, "")
-    last = err.splitlines()[-1]
-    assert last.startswith("Error: ")
-    assert message in last
-    assert names(with_onnx) == before
-
-
-def test_an_unknown_option_is_a_usage_error(cli):
-    assert cli("export", "--fast")[0] == 2
-
-
 def test_predict_names_classes(cli, with_onnx):
     rng = np.random.default_rng(0)
     for i in range(2):

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from evodeploy.bench.environment import environment, usable_cores
+from evodeploy.bench.environment import environment
+from evodeploy.machine import usable_cores
 
 FOUND: dict[str, dict[str, object]] = {}
 

@@ -9,7 +9,7 @@ from evodeploy.errors import UsageError
 from evodeploy.evaluation.report import Accuracy
 from evodeploy.sweep.front import Point, chosen, front
 from evodeploy.sweep.picture import as_svg
-from evodeploy.sweep.space import Candidate, candidates, keeps_of
+from evodeploy.sweep.space import Candidate, candidates
 
 
 def point(keep, speed, accuracy, engine="onnxruntime"):
@@ -25,13 +25,6 @@ POINTS = [
     point(0.5, 2.0, 0.90),
     point(0.3, 1.9, 0.8),
 ]
-
-
-def test_keeps_are_read_as_they_are_typed():
-    assert keeps_of("1.0,0.7/0.5,1.0") == ((1.0,), (0.7, 0.5))
-    for text in ("0", "1.1", "a", "", "0.5//0.5"):
-        with pytest.raises(UsageError, match="--keep is"):
-            keeps_of(text)
 
 
 def test_what_an_engine_cannot_compute_is_left_out_with_its_reason():

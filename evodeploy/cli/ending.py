@@ -1,0 +1,170 @@
+"""How a command ends: with one sentence on stderr and an exit code, whatever happens.
+
+0       success
+1 to 4  the error's own code (evodeploy.errors); 3 too where the system refuses something, or memory is out, and
+        4 too for a fault that nobody foresaw, which the contents of a file most often bring about
+130     interrupted (SIGINT)
+141     whoever read the output has closed it, which is no failure and goes without a word
+143     terminated (SIGTERM)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from evodeploy.cli import console
+from evodeploy.errors import EvodeployError, UsageError
+from evodeploy.text import brief
+
+ENVIRONMENT = 3
+FAULT = 4
+INTERRUPTED = 128 + signal.SIGINT
+CLOSED = 128 + signal.SIGPIPE
+_WORDS = {int(signal.SIGINT): "interrupted", int(signal.SIGTERM): "terminated"}
+_PARSING: type[Exception] = typer.BadParameter.__mro__[1]  # Typer's usage error, which it does not export
+_VERBOSE = "evodeploy.verbose"
+
+
+class Command(TyperCommand):
+    """A command that takes --verbose as the command line itself does, so that it may come after the command too."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The command's own parameters, --verbose and --help."""
+        *own, last = super().get_params(ctx)
+        return [*own, *(each for each in ctx.find_root().command.params if each.name == "verbose"), last]
+
+
+def remember_verbose(context: typer.Context, asked: bool) -> None:
+    """The callback of --verbose."""
+    if asked:
+        context.meta[_VERBOSE] = True
+
+
+def is_verbose(context: typer.Context) -> bool:
+    """Whether --verbose was given, before or after the command."""
+    return bool(context.meta.get(_VERBOSE))
+
+
+def run(app: typer.Typer, arguments: Sequence[str]) -> int:
+    """Run the command line `app` on `arguments`, say what went wrong, and return the exit code."""
+    _let_anything_be_written()
+    console.start()
+    context: Any = None
+    with _signals() as received:
+        try:
+            _refuse_empty(arguments)
+            command = _command(app)
+            context = command.make_context("evodeploy", list(arguments) or ["--help"])
+            with context:
+                command.invoke(context)
+            sys.stdout.flush()
+            code, message = 0, ""
+        except BaseException as error:  # the last resort: nothing passes
+            code, message = _ending(error)
+            if context is not None and is_verbose(context) and not isinstance(error, (typer.Exit, SystemExit)):
+                with contextlib.suppress(OSError):
+                    console.note("".join(traceback.format_exception(error)).rstrip())
+    if received:  # whatever it was turned into on its way, or where it was swallowed
+        code, message = 128 + received[0], _WORDS[received[0]]
+    _say(code, message, as_json="--json" in _options(arguments))
+    return code
+
+
+_command = functools.cache(typer.main.get_command)  # reading all the signatures takes longer than a command line
+
+
+def _ending(error: BaseException) -> tuple[int, str]:
+    """The exit code and the sentence for `error`; an empty one where all is said."""
+    if isinstance(error, typer.Exit):
+        return error.exit_code, ""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else FAULT if error.code else 0, ""
+    if isinstance(error, EvodeployError):
+        return error.exit_code, str(error)
+    if isinstance(error, _PARSING):
+        return UsageError.exit_code, _parsing(error)
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        return INTERRUPTED, _WORDS[signal.SIGINT]
+    if isinstance(error, BrokenPipeError):
+        return CLOSED, ""
+    if isinstance(error, MemoryError):
+        told = f" ({brief(str(error))})" if str(error) else ""
+        return ENVIRONMENT, f"there is not enough memory for this{told}: take smaller batches, fewer or smaller images"
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename is not None else "the system refused something: "
+        return ENVIRONMENT, f"{where}{error.strerror or error}"
+    what = brief(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+    return FAULT, f"evodeploy failed where it should not have ({what}): -v shows where, please report it"
+
+
+def _parsing(error: Any) -> str:
+    """What Typer says of a command line it cannot read, with the help that tells what it could."""
+    message = brief(error.format_message()).rstrip(".")
+    return message if error.ctx is None else f"{message} (see {error.ctx.command_path} --help)"
+
+
+def _say(code: int, message: str, as_json: bool) -> None:
+    """The sentence to stderr and, with `as_json`, the document to stdout; then nothing is left in any buffer."""
+    try:
+        if message:
+            console.note(f"Error: {message}")
+        if as_json and code not in (0, CLOSED):
+            console.error_json(code, message or _WORDS.get(code - 128, "the command failed"))
+        sys.stdout.flush()
+    except OSError:  # nobody reads it, or the disk is full: Python would try again as it ends, and fail
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _options(arguments: Sequence[str]) -> Sequence[str]:
+    """The arguments before `--`."""
+    return arguments[: arguments.index("--")] if "--" in arguments else arguments
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Raise UsageError for an empty argument: a path that is empty would be the working folder."""
+    for before, argument in zip(("", *arguments), arguments, strict=False):
+        name, equals, value = argument.partition("=")
+        if argument == "" or (name.startswith("--") and equals and not value):
+            what = name if equals else before if before.startswith("-") else "an argument"
+            raise UsageError(f"{brief(what)} is empty: give it a value, or leave it out")
+
+
+def _let_anything_be_written() -> None:
+    """Let stdout and stderr show as escapes what their encoding does not have, and be there where they were closed."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - open until the process ends
+        getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM inside raise, so that what was begun is cleaned up; yields those that came, in order."""
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + number)
+
+    here = threading.current_thread() is threading.main_thread()  # no other may set handlers, and none gets signals
+    before = {number: signal.signal(number, stop) for number in _WORDS} if here else {}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
