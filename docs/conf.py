@@ -6,6 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from docutils import nodes
+from latex2mathml.converter import convert
+from sphinx.application import Sphinx
+from sphinx.writers.html5 import HTML5Translator
+
 import evodeploy
 
 project = "evodeploy"
@@ -17,6 +22,7 @@ exclude_patterns = ["_build"]
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!evodeploy).*")]  # what other libraries document is not looked up
 myst_heading_anchors = 3
+myst_enable_extensions = ["dollarmath"]
 suppress_warnings = ["myst.xref_missing.external"]
 
 autodoc_member_order = "bysource"
@@ -25,6 +31,7 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 
 html_theme = "furo"
 html_title = "evodeploy"
+html_math_renderer = "mathml"  # browsers draw it themselves; MathJax would be loaded from the network
 
 # The commands' reference is what the commands say of themselves.
 _commands = Path(__file__).parent / "reference" / "commands.md"
@@ -33,3 +40,18 @@ subprocess.run(
     check=True,
     stdout=subprocess.DEVNULL,
 )
+
+
+def _inline(translator: HTML5Translator, node: nodes.math) -> None:
+    translator.body.append(convert(node.astext()))
+    raise nodes.SkipNode
+
+
+def _block(translator: HTML5Translator, node: nodes.math_block) -> None:
+    translator.body.append(convert(node.astext(), display="block"))
+    raise nodes.SkipNode
+
+
+def setup(app: Sphinx) -> None:
+    """Formulas become MathML."""
+    app.add_html_math_renderer("mathml", (_inline, None), (_block, None))

@@ -1,15 +1,101 @@
-"""The tutorial's commands do what it says, in its order."""
+"""The pages as they are built, and the tutorial's commands, which do what it says, in its order."""
 
 from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = re.findall(r"^ {4}\$ evodeploy (.*)$", (ROOT / "docs" / "tutorial.md").read_text(), re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The built pages."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", "-d", folder / "doctrees", "docs", folder / "html"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return folder / "html"
+
+
+class Page(HTMLParser):
+    """What a page says outside code, its tags, and what it loads."""
+
+    CODE = ("pre", "code", "script", "style")
+
+    def __init__(self, path):
+        super().__init__()
+        self.depth, self.text, self.tags, self.loaded = 0, "", set(), []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.depth += tag in self.CODE
+        self.loaded += [
+            value for name, value in attributes if name in ("src", "srcset") or (tag, name) == ("link", "href")
+        ]
+
+    def handle_endtag(self, tag):
+        self.depth -= tag in self.CODE
+
+    def handle_data(self, data):
+        self.text += "" if self.depth else data
+
+
+def test_formulas_are_mathml_and_none_is_left_raw(site):
+    pages = {path.relative_to(site).as_posix(): Page(path) for path in site.rglob("*.html")}
+    assert len(pages) > 15
+    for name in ("explanation/selection.html", "explanation/export.html"):
+        assert "math" in pages[name].tags, name
+    for name, page in pages.items():
+        assert not re.search(r"\$[^$\n]+\$", page.text), name  # $EVODEPLOY_TOKEN is no formula
+        assert "\\leftarrow" not in page.text, name
+    assert "math" not in pages["reference/commands.html"].tags
+
+
+def test_no_page_loads_from_the_network(site):
+    for path in site.rglob("*.html"):
+        distant = [address for address in Page(path).loaded if re.match(r"(https?:)?//", address)]
+        assert not distant, path.name
+    for path in site.rglob("*.css"):
+        assert not re.search(r"(url\(|@import)\s*['\"]?(https?:)?//", path.read_text(encoding="utf-8")), path.name
+
+
+def written(*folders):
+    return {path: path.read_text(encoding="utf-8") for folder in folders for path in [*(ROOT / folder).rglob("*.md")]}
+
+
+def test_the_targets_listed_are_those_that_tensorrt_for_rtx_has():
+    from evodeploy.engines.tensorrt.flavour import load_flavour
+
+    *most, last = load_flavour("tensorrt-rtx").targets
+    pages = {"README.md": (ROOT / "README.md").read_text(), "gpu.md": (ROOT / "docs/howto/gpu.md").read_text()}
+    for name, text in pages.items():
+        assert f"{', '.join(most)} and {last}" in " ".join(text.split()), name
+    eight_bits = load_flavour("tensorrt-rtx").refused_targets("int8")
+    *most, last = [name.upper() for name in [*most, last] if name not in eight_bits]
+    assert f"for {', '.join(most)} and {last}, and not for {eight_bits[0].upper()}" in " ".join(
+        (ROOT / "docs/explanation/precision.md").read_text().split()
+    )
+    for path, text in {**written("docs"), ROOT / "README.md": pages["README.md"]}.items():
+        assert not re.search(r"sm\d+ to sm\d+", text, re.IGNORECASE), path  # a range hides what is not in it
+
+
+def test_the_engines_speed_is_one_figure():
+    """Of Evo-DeiT-S in OpenVINO, FP32, batch 8: other tables give shares of what they measured in the same run."""
+    bench = "| 8 | OpenVINO 2026.4 | 63.6 |"
+    texts = {**written("docs", "examples"), ROOT / "README.md": (ROOT / "README.md").read_text()}
+    assert [path.name for path, text in texts.items() if bench in text] == ["README.md"]
+    for path, text in texts.items():
+        found = re.findall(r"(?:engine|computing) alone\W+(?:batch 8\W+)?(?:does )?\d+", text)
+        assert not found, (path.name, found)
 
 
 @pytest.mark.slow
