@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from evodeploy.engines.base import Array, Engine, Resident, batch_range
 from evodeploy.engines.torch_compiled import compiled_by_batch
@@ -44,8 +47,22 @@ class TorchEngine(Engine):
             torch.set_num_threads(options.threads)
         reduced = {"fp16": torch.float16, "bf16": torch.bfloat16}
         self._autocast = reduced.get(options.precision or "fp32")
-        module = module.eval().to(self.device)
-        self._forward: Callable[[Tensor], tuple[Tensor, ...]] = compiled_by_batch(module) if compiled else module
+        self._eager = module.eval().to(self.device)
+        self._forward: Callable[[Tensor], tuple[Tensor, ...]]
+        self._forward = compiled_by_batch(self._eager) if compiled else self._eager
+
+    def run_in_float64(self, images: Array) -> dict[str, Array]:
+        """What `run` gives, computed in float64 by a copy of the network, with floating-point outputs in float64.
+
+        Raises as `run` does.
+        """
+        import torch
+
+        with self.working(images), torch.inference_mode():
+            batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
+            exact = copy.deepcopy(self._eager).double()
+            values = exact(batch.double() if batch.is_floating_point() else batch)
+        return {spec.name: value.cpu().numpy() for spec, value in zip(self.outputs, values, strict=True)}
 
     def resident(self, images: Array) -> Resident | None:
         """On CUDA a batch in the GPU's memory."""
@@ -73,7 +90,7 @@ class TorchEngine(Engine):
         return self.fetched(self.forward(torch.from_numpy(images).to(self.device)))
 
     def _close(self) -> None:
-        del self._forward
+        del self._forward, self._eager
 
 
 class _TorchResident(Resident):

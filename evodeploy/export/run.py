@@ -176,4 +176,5 @@ def _check_range(model: LoadedModel, proto: onnx.ModelProto, folder: Path | None
 
     if folder is not None:
         return check_fp16_range(proto, as_input(folder_pictures(folder, model.info), model.info))
-    return check_fp16_range(proto, as_input(clear_pictures(model, count=2), model.info))
+    drawn, _ = clear_pictures(model, count=2)
+    return check_fp16_range(proto, as_input(drawn, model.info))

@@ -32,7 +32,12 @@ LAYOUTS: tuple[Layout[Any], ...] = (
     hugging_face_layout.DINOV2,
 )
 LARGEST_TOP_K = 3840  # TensorRT's limit
-_BRANCH_ENDS = (".proj.1.bn.weight", ".m.2.bn.weight")  # small gains there keep Evo-LeViT's residuals from growing
+# Gains of Evo-LeViT's random batch norms, by the ends of their names. Small ones after a branch keep the residuals from
+# growing; smaller ones at queries and keys keep attention from amplifying what float32 rounds.
+_GAINS = {
+    (".proj.1.bn.weight", ".m.2.bn.weight"): 0.5,
+    (".qkv.bn.weight", ".kv.bn.weight", ".q.1.bn.weight"): 0.75,
+}
 
 
 @dataclass(frozen=True)
@@ -238,7 +243,8 @@ def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Te
     if leaf == "weight" and len(shape) > 1:
         return noise * float(1.5 / math.prod(shape[1:]) ** 0.5)
     if leaf == "weight":
-        return (1 + 0.1 * noise) * (0.5 if name.endswith(_BRANCH_ENDS) else 1.0)
+        gain = next((gain for ends, gain in _GAINS.items() if name.endswith(ends)), 1.0)
+        return gain * (1 + 0.1 * noise)
     if leaf == "running_var":
         return 1 + 0.5 * noise.abs()
     return 0.5 * noise if leaf in ("cls_token", "pos_embed", "poss", "learn_tradeoff") else 0.1 * noise
