@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import functools
 import importlib.resources
-import json
 from pathlib import Path
 from typing import Any
 
 from evodeploy.errors import BadFileError, UsageError
-from evodeploy.files import check_input
+from evodeploy.files import open_regular
+from evodeploy.schema import BYTES, read_json
 from evodeploy.specs import LARGEST_NAME
-
-_LIMIT = 10_000_000  # bytes; 21 000 names take one million
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
@@ -22,13 +20,12 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     published; any other file holds one name a line. Raises UsageError where it is missing, BadFileError where it holds
     no names.
     """
-    check_input(path, "a file of class names: one a line, or JSON")
-    if path.stat().st_size > _LIMIT:
-        raise BadFileError(f"{path} has {path.stat().st_size} bytes, expected class names in {_LIMIT} at most")
+    with open_regular(path, "a file of class names: one a line, or JSON", BYTES) as file:
+        data = file.read()
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        names = _from_json(json.loads(text)) if path.suffix.lower() == ".json" else text.splitlines()
-    except (ValueError, RecursionError) as error:
+        text = data.decode("utf-8-sig")
+        names = _from_json(read_json(text)) if path.suffix.lower() == ".json" else text.splitlines()
+    except ValueError as error:
         raise BadFileError(f"{path} is not a readable file of class names: {error}") from error
     names = [name.strip() for name in names]
     while names and not names[-1]:

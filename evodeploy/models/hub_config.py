@@ -2,17 +2,56 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from evodeploy.errors import BadFileError
 from evodeploy.models.layout import Hints
 from evodeploy.models.preprocessing import stated_by_hugging_face, stated_by_timm
+from evodeploy.schema import (
+    Rule,
+    SchemaError,
+    document,
+    mapping,
+    number,
+    optional,
+    read_json_file,
+    sequence,
+    text,
+    whole,
+)
+from evodeploy.specs import LARGEST_NAME
+from evodeploy.text import brief
 
 _CHECKPOINTS = ("model.safetensors", "pytorch_model.bin")  # the names that a hub's config.json speaks of
-_LIMIT = 10_000_000  # bytes; 21 000 class names take one
 _TIMM_KIND = "architecture"
+_NAME = text(LARGEST_NAME)
+_NUMBER = optional(number(-1e30, 1e30))
+_CHANNELS = optional(sequence(number(-1e30, 1e30), 0, 100))
+# Their types alone: an option may replace a value that cannot be honoured.
+_TRANSFORM: dict[str, Rule[Any]] = {
+    "mean": _CHANNELS,
+    "std": _CHANNELS,
+    "interpolation": optional(_NAME),
+    "crop_pct": _NUMBER,
+    "crop_mode": optional(_NAME),
+    "image_mean": _CHANNELS,
+    "image_std": _CHANNELS,
+    "rescale_factor": _NUMBER,
+}
+_RULES = document(
+    {},
+    {
+        **_TRANSFORM,
+        _TIMM_KIND: _NAME,
+        "pretrained_cfg": optional(document({}, _TRANSFORM)),
+        "label_names": optional(sequence(_NAME, 0, 1_000_000)),
+        "hidden_act": _NAME,
+        "num_attention_heads": optional(whole(1, 1024)),
+        "layer_norm_eps": optional(number(0, 1, above=True)),
+        "id2label": optional(mapping(_NAME, 1_000_000)),
+    },
+)  # all other fields are of other programs
 
 
 def hints_beside(checkpoint: Path) -> Hints:
@@ -28,35 +67,33 @@ def hints_beside(checkpoint: Path) -> Hints:
         return _timm(config)
     activation = config.get("hidden_act", "gelu")
     if activation != "gelu":
-        raise BadFileError(f"{checkpoint} has the activation '{activation}', expected 'gelu', the exact one")
-    heads, eps, labels = config.get("num_attention_heads"), config.get("layer_norm_eps"), config.get("id2label")
+        raise BadFileError(f"{checkpoint} has the activation '{brief(activation)}', expected 'gelu', the exact one")
     return Hints(
-        num_heads=heads if isinstance(heads, int) and heads > 0 else None,
-        norm_eps=eps if isinstance(eps, float) and 0 < eps < 1 else None,
-        class_names=_labels(labels) if isinstance(labels, dict) else (),
+        num_heads=config.get("num_attention_heads"),
+        norm_eps=config.get("layer_norm_eps"),
+        class_names=_labels(config.get("id2label") or {}),
         stated=(stated_by_hugging_face(_read(checkpoint.with_name("preprocessor_config.json"))),),
     )
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file() or path.stat().st_size > _LIMIT:
+    if not path.exists():
         return {}
+    values = read_json_file(path, "a hub's description of the checkpoint")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BadFileError(f"{path} is not readable JSON: {error}") from error
-    return values if isinstance(values, dict) else {}
+        return _RULES(values)
+    except SchemaError as error:
+        raise BadFileError(f"{path}: {error}") from error
 
 
-def _labels(labels: dict[str, Any]) -> tuple[str, ...]:
-    names = [labels.get(str(index)) for index in range(len(labels))]
-    return tuple(map(str, names)) if None not in names else ()
+def _labels(labels: dict[str, str]) -> tuple[str, ...]:
+    names = tuple(labels[str(index)] for index in range(len(labels)) if str(index) in labels)
+    return names if len(names) == len(labels) else ()
 
 
 def _timm(config: dict[str, Any]) -> Hints:
-    source, names = config.get("pretrained_cfg"), config.get("label_names")
     return Hints(
-        model=str(config[_TIMM_KIND]),
-        class_names=tuple(map(str, names)) if isinstance(names, list) else (),
-        stated=(stated_by_timm(source if isinstance(source, dict) else config),),
+        model=config[_TIMM_KIND],
+        class_names=config.get("label_names") or (),
+        stated=(stated_by_timm(config.get("pretrained_cfg") or config),),
     )

@@ -27,6 +27,7 @@ _DEIT = ({"input_size", "data_set"}, {"input_size", "keep_ratio"})
 _PROCESSOR = "preprocessor_config.json"
 _RESAMPLE: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 _SHORTEST = ("Bit", "CLIP", "ConvNext")  # processors that take one number as the shorter side; others squash to it
+_HUGE = 10**300  # a whole number of a pickle may be beyond what a float holds
 _UNSIZED = 32  # DeiT's code neither resizes nor crops images of this size or less
 
 
@@ -230,7 +231,9 @@ def _channels(value: Any) -> tuple[float, ...] | None:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    return math.inf if isinstance(value, int) and abs(value) > _HUGE else float(value)
 
 
 def _text(value: Any) -> str | None:

@@ -167,7 +167,7 @@ REFUSED = {
     "interpolation is random in timm's .* lanczos: state it with --interpolation": timm_config(interpolation="random"),
     "crop_pct is 1.1 in timm's config.json, expected 0.25 to 1": timm_config(crop_pct=1.1),
     "std is 0.5, 0, 0.5 in timm's config.json, expected three numbers from 0.0001": timm_config(std=[0.5, 0, 0.5]),
-    "mean is nan in timm's|mean is nan, nan, nan": timm_config(mean=[float("nan")] * 3),
+    "the number NaN, expected finite ones": timm_config(mean=[float("nan")] * 3),
     "crop_mode is do_resize false in preprocessor_config.json": {"do_resize": False},
     "crop_mode is do_pad in": {"do_pad": True},
     "crop_mode is size {'shortest_edge': 64} without a crop": {"size": {"shortest_edge": 64}},

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from evodeploy.errors import BadFileError, UsageError
+from evodeploy.models.hub_config import hints_beside
+
+TIMM = {"architecture": "vit_tiny", "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+
+
+@pytest.fixture
+def beside(tmp_path):
+    """What a hub's files say of a checkpoint in their folder."""
+
+    def read(config, processor=None):
+        for name, content in (("config.json", config), ("preprocessor_config.json", processor or {})):
+            text = content if isinstance(content, str) else json.dumps(content)
+            (tmp_path / name).write_text(text)
+        return hints_beside(tmp_path / "model.safetensors")
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("config", "processor", "sentence"),
+    [
+        ({"num_attention_heads": 0.5}, None, "config.json: num_attention_heads is 0.5, expected a whole number"),
+        ({"num_attention_heads": True}, None, "num_attention_heads is true, expected"),
+        ({"num_attention_heads": 10**6}, None, "num_attention_heads is 1000000, expected"),
+        ({"layer_norm_eps": 0}, None, "layer_norm_eps is 0, expected a number above 0"),
+        ({"layer_norm_eps": "1e-6"}, None, 'layer_norm_eps is "1e-6", expected'),
+        ({"hidden_act": None}, None, "hidden_act is null, expected text"),
+        ({"hidden_act": "relu\x1b[2J"}, None, r"the activation 'relu\\x1b\[2J', expected 'gelu'"),
+        ({"id2label": {"0": 3}}, None, "id2label.0 is 3, expected text"),
+        ({"id2label": ["ant"]}, None, "id2label is a list of 1, expected an object"),
+        ({"id2label": {"0": "x" * 301}}, None, "id2label.0 is .*, expected text of 0 to 300 characters"),
+        ([], None, "config.json: it is a list of 0, expected an object"),
+        ("{" * 100_000, None, "config.json is not readable JSON"),
+        ('{"id2label": ' + "[" * 100_000, None, "values nested more than 32 deep"),
+        ('{"id2label": {"0": "\\ud800"}}', None, "surrogates not allowed"),
+        ({"architecture": 3}, None, "architecture is 3, expected text"),
+        (TIMM | {"label_names": [1, 2]}, None, r"label_names\[0\] is 1, expected text"),
+        (TIMM | {"pretrained_cfg": "x"}, None, 'pretrained_cfg is "x", expected an object'),
+        (TIMM | {"pretrained_cfg": {"mean": "0.5"}}, None, 'pretrained_cfg.mean is "0.5", expected a list'),
+        (TIMM | {"pretrained_cfg": {"crop_pct": "0.9"}}, None, 'pretrained_cfg.crop_pct is "0.9", expected a number'),
+        ({}, {"image_mean": [0.5, None, 0.5]}, r"preprocessor_config.json: image_mean\[1\] is null, expected a number"),
+        ({}, {"image_std": 0.5}, "image_std is 0.5, expected a list"),
+        ({}, {"rescale_factor": "1/255"}, "rescale_factor is .*, expected a number"),
+    ],
+)
+def test_what_a_hub_says_is_refused_with_file_field_got_and_expected(beside, config, processor, sentence):
+    with pytest.raises(BadFileError, match=sentence) as raised:
+        beside(config, processor)
+    assert str(raised.value).isprintable()
+
+
+def test_what_is_right_is_read(beside):
+    hints = beside(
+        {"num_attention_heads": 3, "layer_norm_eps": 1e-6, "id2label": {"1": "bee", "0": "ant"}, "more": [[]]}
+    )
+    assert (hints.num_heads, hints.norm_eps, hints.class_names) == (3, 1e-6, ("ant", "bee"))
+    assert beside({"id2label": {"0": "ant", "7": "bee"}}).class_names == ()
+    hints = beside(TIMM | {"label_names": ["ant", "bee"]})
+    assert (hints.model, hints.class_names) == ("vit_tiny", ("ant", "bee"))
+
+
+def test_a_pipe_in_place_of_a_configuration_is_refused_without_waiting_for_it(tmp_path):
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(UsageError, match=r"config\.json is a pipe"):
+        hints_beside(tmp_path / "model.safetensors")
