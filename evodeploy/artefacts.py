@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,7 +11,7 @@ from evodeploy.engines.base import Engine
 from evodeploy.engines.registry import check_honoured, open_engine
 from evodeploy.engines.tensorrt.sidecar import read_sidecar
 from evodeploy.errors import BadFileError, UsageError, needs
-from evodeploy.files import sha256
+from evodeploy.files import sha256, suffix_of
 from evodeploy.onnx_files import info_of, read_onnx
 from evodeploy.specs import EngineOptions, ModelInfo
 
@@ -26,16 +27,16 @@ SUFFIXES: dict[str, Kind] = {
 }
 
 
-def kind_of(path: Path) -> Kind:
-    """What `path` is by its suffix; raises UsageError for one that no stage writes or reads."""
-    kind = SUFFIXES.get(path.suffix.lower())
+def kind_of(path: str | os.PathLike[str]) -> Kind:
+    """What `path` is by its suffix, in any case; raises UsageError for one that no stage writes or reads."""
+    kind = SUFFIXES.get(suffix_of(path))
     if kind is None:
         raise UsageError(f"cannot tell what {path} is: expected one of {', '.join(SUFFIXES)}")
     return kind
 
 
 def open_artefact(
-    path: Path,
+    path: str | os.PathLike[str],
     engine: str | None = None,
     options: EngineOptions | None = None,
     *,
@@ -47,6 +48,7 @@ def open_artefact(
     `tokens` adds a checkpoint's selections to the outputs, and it selects as the model that `like` describes; what is
     exported already has the outputs and the selection that it was exported with.
     """
+    path = Path(path)
     if kind_of(path) != "checkpoint":
         return open_engine(path, engine, options)
     if engine not in (None, "torch", "torch-compile"):
@@ -79,7 +81,7 @@ def newest_export(folder: Path) -> Path | None:
 
     Raises UsageError where evodeploy did not make it, or where the folder holds exports of several checkpoints.
     """
-    found = sorted(folder.glob("*.onnx"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    found = sorted(_ending(folder, ".onnx"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     sources = {path: _source(path) for path in found if path.is_file()}
     if not sources:
         return None
@@ -109,8 +111,12 @@ def family_of(onnx: Path) -> Family:
     if source is not None and not (source.is_file() and info and sha256(source) == info.source_sha256):
         source = None
     checksum = sha256(onnx)
-    engines = [path for path in sorted(onnx.parent.glob("*.engine")) if _built_from(path, checksum)]
+    engines = [path for path in sorted(_ending(onnx.parent, ".engine")) if _built_from(path, checksum)]
     return Family(onnx, source, tuple(engines))
+
+
+def _ending(folder: Path, suffix: str) -> list[Path]:
+    return [path for path in folder.iterdir() if suffix_of(path) == suffix]
 
 
 def _built_from(plan: Path, checksum: str) -> bool:

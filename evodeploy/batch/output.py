@@ -143,7 +143,7 @@ def _is_draft(path: Path) -> bool:
 
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:
     with replacing(path) as draft:
-        draft.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        draft.write_text(json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1) + "\n", encoding="utf-8")
 
 
 def _remove(path: Path) -> None:

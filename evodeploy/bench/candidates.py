@@ -18,6 +18,7 @@ from evodeploy.engines.registry import RUNTIMES, open_engine
 from evodeploy.engines.tensorrt.driver import driver_problem
 from evodeploy.engines.tensorrt.sidecar import read_sidecar
 from evodeploy.errors import MissingExtraError, UnavailableError, UsageError, needs
+from evodeploy.files import suffix_of
 from evodeploy.onnx_files import precision_of, read_onnx
 from evodeploy.specs import EngineOptions, Precision
 
@@ -71,7 +72,7 @@ class _Side:
 
 def usual_engines(subject: Subject) -> tuple[str, ...]:
     """PyTorch, every runtime that is installed and has its device here, and those that run the plans at hand."""
-    plans, gpu = {path.suffix for path in subject.plans}, driver_problem() is None
+    plans, gpu = {suffix_of(path) for path in subject.plans}, driver_problem() is None
     runtimes = [
         name
         for name, runtime in RUNTIMES.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import math
 from typing import Any
 
 from evodeploy.bench.intervals import Interval
@@ -98,7 +99,10 @@ def _interval(interval: Interval | None, scale: float = 1.0) -> dict[str, float]
 
 
 def _check(verdict: Verdict | None) -> dict[str, Any] | None:
-    return None if verdict is None else dataclasses.asdict(verdict) | {"correct": verdict.correct}
+    if verdict is None:
+        return None
+    error = verdict.error if math.isfinite(verdict.error) else None
+    return dataclasses.asdict(verdict) | {"error": error, "correct": verdict.correct}
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

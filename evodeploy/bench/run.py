@@ -18,6 +18,7 @@ from evodeploy.bench.judge import SAMPLE, Verdict, judged
 from evodeploy.bench.measure import Budget, Clock, Measurement, Stop, Timing, measured, wall_clock
 from evodeploy.bench.memory import MemoryMeter
 from evodeploy.engines.base import Array, Engine, run_all
+from evodeploy.engines.finite import PROBLEM
 from evodeploy.errors import EvodeployError, InputError, OutOfMemoryError
 from evodeploy.preprocess import as_input, random_pictures
 from evodeploy.specs import Precision
@@ -248,10 +249,17 @@ def _guarded(lane: _Lane) -> Clock:
 
 
 def _finished(lanes: Sequence[_Lane], measurement: Measurement) -> Iterator[Row]:
-    """The rows of what was timed, judged, and where it can be measured with their energy."""
+    """The rows of what was timed, judged, and where it can be measured with their energy.
+
+    One that computes no numbers is a row with that reason, and judges no other.
+    """
     outputs = [lane.first_outputs() for lane in lanes]
+    sound = [lane for lane, got in zip(lanes, outputs, strict=True) if np.isfinite(got).all()]
     for lane, timing, got in zip(lanes, measurement.timings, outputs, strict=True):
-        reference = _reference(lane, lanes)
+        if lane not in sound:
+            yield replace(lane.row, reason=PROBLEM)
+            continue
+        reference = _reference(lane, sound)
         verdict = None
         if reference is not lane:
             expected = outputs[lanes.index(reference)]

@@ -35,7 +35,7 @@ def predict(
 ) -> None:
     """Name the most probable classes of images.
 
-    An image that cannot be read is told at the end, and the others go on; the command fails where none can be read.
+    Images without a prediction are listed at the end; the command fails where no image has one.
     """
     from evodeploy.files import check_output
     from evodeploy.inference.predictor import load
@@ -67,7 +67,7 @@ def predict(
             elif not isinstance(answer, Failure):
                 result(f"{path}  " + "  ".join(f"{label.name} {label.probability:.1%}" for label in answer.labels))
         if len(failures) == len(paths):
-            raise BadFileError(f"none of {len(paths)} images can be read; the first: {failures[0]}")
+            raise BadFileError(f"none of {len(paths)} images has a prediction; the first: {failures[0]}")
     if as_json and out is None:
         result_json(documents)
     for failure in failures[:SHOWN_FAILURES]:
@@ -78,7 +78,7 @@ def predict(
         given = {"out": str(out), "images": len(paths), "predictions": len(paths) - len(failures)}
         result_json(given | {"failures": [str(failure) for failure in failures]})
     elif out is not None:
-        result(f"{out}  {len(paths) - len(failures)} predictions, {len(failures)} images that cannot be read")
+        result(f"{out}  {len(paths) - len(failures)} predictions, {len(failures)} images without one")
 
 
 def _document(path: Path, answer: Prediction | Failure) -> dict[str, Any]:

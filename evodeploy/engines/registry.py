@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from evodeploy.engines.base import Engine
 from evodeploy.engines.device import cuda_index
 from evodeploy.errors import UsageError
+from evodeploy.files import suffix_of
 from evodeploy.specs import EngineOptions
 
 
@@ -85,7 +87,7 @@ RUNTIMES = {
 }  # fmt: skip
 
 
-def open_engine(path: Path | str, name: str | None = None, options: EngineOptions | None = None) -> Engine:
+def open_engine(path: str | os.PathLike[str], name: str | None = None, options: EngineOptions | None = None) -> Engine:
     """Open the engine called `name` on `path`, or the first installed one that runs such a file as `options` say.
 
     Checkpoints are not opened here: they need the network's code, see `evodeploy.load`. Raises UsageError for an
@@ -93,7 +95,7 @@ def open_engine(path: Path | str, name: str | None = None, options: EngineOption
     file is installed.
     """
     path, options = Path(path), options or EngineOptions()
-    fitting = {key: runtime for key, runtime in RUNTIMES.items() if runtime.suffix == path.suffix}
+    fitting = {key: runtime for key, runtime in RUNTIMES.items() if runtime.suffix == suffix_of(path)}
     if not fitting:
         raise UsageError(f"no engine runs '{path.suffix}' files ({path}): expected .onnx or .engine")
     if name is None:

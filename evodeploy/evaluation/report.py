@@ -74,7 +74,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All artefacts on the same `images`; `broken` are those that cannot be read, with the reason, and do not count."""
+    """All artefacts on the same `images`; `broken` are those without an answer, with the reason, and do not count."""
 
     images: int
     broken: tuple[tuple[str, str], ...]

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from evodeploy.artefacts import open_artefact
 from evodeploy.engines.base import Engine, run_all
-from evodeploy.errors import BadFileError, EvodeployError, UsageError
+from evodeploy.engines.finite import PROBLEM, not_finite
+from evodeploy.errors import BadFileError, EvodeployError, RuntimeFailedError, UsageError
 from evodeploy.evaluation.data import Labelled, LabelledImages, labelled_images
 from evodeploy.evaluation.journal import Answer, Journal
 from evodeploy.evaluation.report import Contender, Evaluation, evaluation
@@ -51,7 +52,7 @@ def evaluate(request: EvaluationRequest, tell: Callable[[str], None], progress: 
     """Run all artefacts over the images.
 
     Raises UsageError for artefacts that do not name the same classes or a journal of another evaluation, BadFileError
-    where no image can be read. An image that cannot be read does not count.
+    where no image can be evaluated. An image that cannot be read, or whose output is no number, does not count.
     """
     with ExitStack() as stack:
         engines = [
@@ -71,12 +72,12 @@ def evaluate(request: EvaluationRequest, tell: Callable[[str], None], progress: 
             tell(f"{len(journal.answers)} of them are known from {journal.path}")
         stack.enter_context(journal.open())
         left = data.images[len(journal.answers) :]
-        answers = stack.enter_context(closing(_answers(left, engines, infos, request.batch)))
+        answers = stack.enter_context(closing(_answers(left, request.artefacts, engines, infos, request.batch)))
         for answer in progress(answers, len(left)) if progress is not None else answers:
             journal.append(answer)
     report = evaluation(data.images, journal.answers, contenders)
     if not report.images:
-        raise BadFileError(f"none of {len(data.images)} images can be read; the first: {report.broken[0][1]}")
+        raise BadFileError(f"none of {len(data.images)} images can be evaluated; the first: {report.broken[0][1]}")
     return report
 
 
@@ -112,25 +113,35 @@ def _task(contenders: Sequence[Contender], data: LabelledImages) -> dict[str, ob
 
 
 def _answers(
-    images: Sequence[Labelled], engines: Sequence[Engine], infos: Sequence[ModelInfo], batch: int
+    images: Sequence[Labelled],
+    paths: Sequence[Path],
+    engines: Sequence[Engine],
+    infos: Sequence[ModelInfo],
+    batch: int,
 ) -> Generator[Answer, None, None]:
-    """Each image cropped once for all artefacts that see it alike, and run through every one."""
+    """Each image cropped once for all artefacts that see it alike, and run through every one.
+
+    An image for which one of them gives no number fails for all.
+    """
     kinds = {(info.image_size, info.preprocessing) for info in infos}
 
     def prepare(image: Labelled) -> _Pictures:
         opened = open_image(image.path)
         return {kind: cropped(opened, *kind) for kind in kinds}
 
-    def compute(pictures: list[_Pictures]) -> list[Answer]:
+    def compute(pictures: list[_Pictures]) -> list[Answer | RuntimeFailedError]:
         ranks, shares = [], []
-        for engine, info in zip(engines, infos, strict=True):
+        errors: dict[int, RuntimeFailedError] = {}
+        for path, engine, info in zip(paths, engines, infos, strict=True):
             seen = np.stack([each[info.image_size, info.preprocessing] for each in pictures])
             prepared = as_input(seen, info)
             began = time.perf_counter()
             outputs = run_all(engine, prepared, batch)
             shares.append((time.perf_counter() - began) / len(pictures))
             ranks.append(ranked(outputs, info, min(TOP, info.top_k or TOP))[1].tolist())
-        return [Answer(tuple(map(tuple, each)), tuple(shares)) for each in zip(*ranks, strict=True)]
+            errors |= {int(i): RuntimeFailedError(f"{path}: {PROBLEM}") for i in np.flatnonzero(not_finite(outputs))}
+        answers = [Answer(tuple(map(tuple, each)), tuple(shares)) for each in zip(*ranks, strict=True)]
+        return [errors.get(i, answer) for i, answer in enumerate(answers)]
 
     def failed(image: Labelled, error: EvodeployError) -> Answer:
         return Answer(error=str(error))

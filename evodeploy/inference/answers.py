@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from evodeploy.engines.base import Array
-from evodeploy.errors import UsageError
+from evodeploy.engines.finite import PROBLEM, not_finite
+from evodeploy.errors import RuntimeFailedError, UsageError
 from evodeploy.inference.records import Label, Prediction, Timing
 from evodeploy.specs import ModelInfo
 
@@ -36,12 +37,19 @@ def classes_to_name(info: ModelInfo, top: int | None) -> int:
 
 def predictions_of(
     outputs: dict[str, Array], info: ModelInfo, top: int, decode: list[float], inference: float
-) -> list[Prediction]:
-    """A prediction for each image of a run that took `inference` seconds, after each image's own of `decode`."""
+) -> list[Prediction | RuntimeFailedError]:
+    """A prediction for each image of a run that took `inference` seconds, after each image's own of `decode`.
+
+    An image whose outputs are no numbers has an error instead.
+    """
     probabilities, classes = ranked(outputs, info, top)
+    bad = not_finite(outputs)
     selections = [outputs[name] for name in sorted(outputs) if name.startswith("selected_")]
-    predictions = []
+    predictions: list[Prediction | RuntimeFailedError] = []
     for i, seconds in enumerate(decode):
+        if bad[i]:
+            predictions.append(RuntimeFailedError(PROBLEM))
+            continue
         labels = zip(classes[i].tolist(), probabilities[i].tolist(), strict=True)
         predictions.append(
             Prediction(
@@ -63,7 +71,8 @@ def ranked(outputs: dict[str, Array], info: ModelInfo, top: int) -> tuple[Array,
 
 
 def softmax(logits: Array) -> Array:
-    """Probabilities along the last axis."""
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities: Array = shifted / shifted.sum(axis=-1, keepdims=True)
+    """Probabilities along the last axis; NaN where there are infinities."""
+    with np.errstate(invalid="ignore"):
+        shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        probabilities: Array = shifted / shifted.sum(axis=-1, keepdims=True)
     return probabilities

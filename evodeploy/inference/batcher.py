@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
@@ -20,13 +20,13 @@ class Batcher(Generic[T, P, R]):
     """Prepares what is submitted, each in a thread of a pool, and runs it in batches of up to `largest`.
 
     An item waits for others no longer than `patience` seconds. Threads may submit at the same time. What preparing an
-    item raises it alone gets; what a run raises each of its items gets.
+    item raises it alone gets, and so an error among the results; what a run raises each of its items gets.
     """
 
     def __init__(
         self,
         prepare: Callable[[T], P],
-        compute: Callable[[list[P]], list[R]],
+        compute: Callable[[list[P]], Sequence[R | EvodeployError]],
         *,
         preparers: int,
         largest: int,
@@ -105,7 +105,10 @@ class Batcher(Generic[T, P, R]):
                 future.set_exception(_light(error))
         else:
             for (_, future), result in zip(batch, results, strict=True):
-                future.set_result(result)
+                if isinstance(result, EvodeployError):
+                    future.set_exception(result)
+                else:
+                    future.set_result(result)
 
 
 def _light(error: Exception) -> Exception:

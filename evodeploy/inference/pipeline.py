@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ AHEAD = 2  # batches under way beside the one whose results are being given
 def pipelined(
     items: Iterable[T],
     prepare: Callable[[T], P],
-    compute: Callable[[list[P]], list[R]],
+    compute: Callable[[list[P]], Sequence[R | EvodeployError]],
     failed: Callable[[T, EvodeployError], F],
     *,
     batch: int,
@@ -30,7 +30,8 @@ def pipelined(
 ) -> Generator[R | F, None, None]:
     """A result for each item, in their order, `compute` seeing up to `batch` prepared items at a time.
 
-    What `prepare` raises of our errors makes that item `failed`, what `compute` raises ends the stream. No more than
+    What `prepare` raises of our errors makes that item `failed`, and so does an error among the results of `compute`;
+    what `compute` raises ends the stream. No more than
     three batches are held at a time: `items` is read on as results are taken, in the thread that takes them. Closing
     the generator early waits for what is being computed and drops the rest.
     """
@@ -46,8 +47,12 @@ def pipelined(
                 prepared.append(future.result())
             except EvodeployError as error:
                 errors[i] = error.with_traceback(None)  # whose frames hold the batch, in a circle
-        results = iter(compute(prepared) if prepared else [])
-        return [failed(item, errors[i]) if i in errors else next(results) for i, item in enumerate(chunk)]
+        computed = iter(compute(prepared) if prepared else [])
+        results = [errors[i] if i in errors else next(computed) for i in range(len(chunk))]
+        return [
+            failed(item, result) if isinstance(result, EvodeployError) else result
+            for item, result in zip(chunk, results, strict=True)
+        ]
 
     under_way: deque[Future[list[R | F]]] = deque()
     try:

@@ -21,7 +21,8 @@ from PIL import Image
 
 from evodeploy.artefacts import open_artefact
 from evodeploy.engines.base import Array, Engine, run_all
-from evodeploy.errors import BadFileError, UsageError
+from evodeploy.engines.finite import PROBLEM, not_finite
+from evodeploy.errors import BadFileError, RuntimeFailedError, UsageError
 from evodeploy.inference.answers import check_classes, predictions_of
 from evodeploy.inference.batcher import Batcher
 from evodeploy.inference.pipeline import pipelined
@@ -69,7 +70,8 @@ class Predictor:
         """The `top` classes of one image, or of each in a sequence; what an image may be, `preprocess.open_image` says.
 
         Raises, for the first image that is none, UsageError for a missing file, BadFileError for a broken one,
-        InputError for an array of another kind; `stream` goes on with the others.
+        InputError for an array of another kind, RuntimeFailedError where the output is no number; `stream` continues
+        with the others.
         """
         if isinstance(images, (str, bytes, Path, Image.Image, np.ndarray)):
             return self.predict([images], top)[0]
@@ -84,7 +86,7 @@ class Predictor:
     def stream(
         self, images: Iterable[ImageLike], top: int = 5, *, batch: int = BATCH, workers: int | None = None
     ) -> Generator[Prediction | Failure, None, None]:
-        """A prediction for each image, in their order, or a Failure where it cannot be read.
+        """A prediction for each image, in their order, or a Failure where it cannot be read or its output is no number.
 
         `workers` threads decode while others compute, as many as there are cores by default; `images` is read as
         results are taken, and no more than three batches are in memory. Raises what the engine raises.
@@ -125,13 +127,17 @@ class Predictor:
         """Logits (N, classes) for any number N of prepared images, as `engine.inputs[0]` says: see `preprocess`.
 
         Of a network without a classifier these are its features (N, C). Raises UsageError for an artefact that gives
-        its best classes only.
+        its best classes only, RuntimeFailedError where an output is no number.
         """
         if self.info.top_k is not None:
             raise UsageError(f"the artefact gives its {self.info.top_k} best classes, not logits: use predict")
         if len(images) == 0:
             return np.empty((0, self.engine.outputs[0].shape[1] or 0), np.float32)
-        return run_all(self.engine, images, BATCH)[self.info.output]
+        outputs = run_all(self.engine, images, BATCH)
+        bad = not_finite(outputs)
+        if bad.any():
+            raise RuntimeFailedError(f"image {int(bad.argmax())} of {len(images)}: {PROBLEM}")
+        return outputs[self.info.output]
 
     def close(self) -> None:
         """Finish what was submitted, then close the engine."""
@@ -158,7 +164,7 @@ class Predictor:
         prepared = prepare(open_image(image), self.info)
         return prepared, time.perf_counter() - began
 
-    def _answered(self, images: list[_Prepared], top: int) -> list[Prediction]:
+    def _answered(self, images: list[_Prepared], top: int) -> list[Prediction | RuntimeFailedError]:
         began = time.perf_counter()
         outputs = run_all(self.engine, np.stack([prepared for prepared, _ in images]), len(images))
         seconds = time.perf_counter() - began
@@ -168,14 +174,17 @@ class Predictor:
         image, top = request
         return self._prepared(image), top
 
-    def _answered_each(self, requests: list[tuple[_Prepared, int]]) -> list[Prediction]:
+    def _answered_each(self, requests: list[tuple[_Prepared, int]]) -> list[Prediction | RuntimeFailedError]:
         """Predictions of images that were submitted with tops of their own."""
         answers = self._answered([prepared for prepared, _ in requests], max(top for _, top in requests))
-        return [replace(answer, labels=answer.labels[:top]) for answer, (_, top) in zip(answers, requests, strict=True)]
+        return [
+            replace(answer, labels=answer.labels[:top]) if isinstance(answer, Prediction) else answer
+            for answer, (_, top) in zip(answers, requests, strict=True)
+        ]
 
 
 def load(
-    path: Path | str,
+    path: str | os.PathLike[str],
     engine: str | None = None,
     *,
     threads: int | None = None,
@@ -192,7 +201,7 @@ def load(
     that can, which the predictor's `repr` and the log `evodeploy` tell; up to `cache` the rest are its `EngineOptions`.
     `submit` runs up to `max_batch` images together, none of which waits longer than `max_wait` seconds for others.
     """
-    opened = open_artefact(Path(path), engine, EngineOptions(threads, device, precision, cuda_graph, cache))
+    opened = open_artefact(path, engine, EngineOptions(threads, device, precision, cuda_graph, cache))
     predictor = Predictor(opened, max_batch=max_batch, max_wait=max_wait)
     _log.info("%s: %r", path, predictor)
     return predictor

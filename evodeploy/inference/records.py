@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from evodeploy.errors import EvodeployError
@@ -46,10 +47,12 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Failure:
-    """An image of a stream that has no prediction, and why: the others go on."""
+    """An image of a stream that has no prediction, and why: the others have theirs."""
 
     source: Any
     error: EvodeployError
 
     def __str__(self) -> str:
-        return str(self.error)
+        message = str(self.error)
+        named = not isinstance(self.source, (str, Path)) or str(self.source) in message
+        return message if named else f"{self.source}: {message}"

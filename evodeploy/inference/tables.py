@@ -52,7 +52,7 @@ def _json_lines(path: Path, top: int) -> Iterator[Write]:
     with path.open("w", encoding="utf-8") as file:
 
         def write(image: Path, answer: Prediction | Failure) -> None:
-            file.write(json.dumps(row(image, answer), ensure_ascii=False) + "\n")
+            file.write(json.dumps(row(image, answer), ensure_ascii=False, allow_nan=False) + "\n")
 
         yield write
 

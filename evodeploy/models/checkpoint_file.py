@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from evodeploy.errors import BadFileError, UsageError, needs
-from evodeploy.files import check_input, open_regular
+from evodeploy.files import check_input, open_regular, suffix_of
 from evodeploy.models.hub_config import hints_beside
 from evodeploy.models.layout import Hints, State
 from evodeploy.text import brief, reason
@@ -53,7 +53,7 @@ def read_checkpoint(path: Path, ema: bool = False) -> RawCheckpoint:
     the file is none of these, UsageError where `ema` asks for a copy that is not there.
     """
     check_input(path, _WHAT)
-    content = _load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path)
+    content = _load_safetensors(path) if suffix_of(path) == ".safetensors" else _load_torch(path)
     if not isinstance(content, dict):
         raise BadFileError(f"{path} holds a {type(content).__name__}, expected a dictionary of tensors")
     has_ema = isinstance(content.get("model_ema"), dict)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -43,8 +42,8 @@ def routes(backend: Callable[[], Backend], limits: Limits) -> APIRouter:
         prepared = await asyncio.to_thread(_prepared, body, here.info, limits.pixels)
         outputs = await run_within(here, prepared[None], limits.seconds)
         (prediction,) = predictions_of(outputs, here.info, classes, [0.0], 0.0)
-        if not all(math.isfinite(label.probability) for label in prediction.labels):
-            raise RuntimeFailedError("the model's output for this image is no number: `evodeploy verify` the artefact")
+        if isinstance(prediction, RuntimeFailedError):
+            raise prediction
         return {
             "labels": [
                 {"name": label.name, "index": label.index, "probability": label.probability}

@@ -86,7 +86,7 @@ def make_response(model: str, request: InferenceRequest, outputs: Mapping[str, A
     document: dict[str, Any] = {"model_name": model, "outputs": described}
     if request.identity:
         document["id"] = request.identity
-    head = json.dumps(document).encode()
+    head = json.dumps(document, allow_nan=False).encode()
     return b"".join([head, *tail]), len(head) if tail else None
 
 

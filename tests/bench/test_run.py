@@ -126,3 +126,17 @@ def test_images_given_are_the_images_run_over_again_where_they_are_few():
     given = np.stack([np.full((8, 8, 3), value, np.uint8) for value in (10, 200)])
     bench([fake("torch", compute=look)], [3], QUICK, quiet, given)
     np.testing.assert_array_equal(seen[0], normalised(given[[0, 1, 0]], Preprocessing()))
+
+
+def no_number(images):
+    return {"logits": np.full((len(images), 3), np.nan, np.float32)}
+
+
+def test_what_computes_no_numbers_is_refused_and_judges_no_other():
+    rows = raced(
+        [fake("torch", compute=no_number), fake("onnxruntime"), fake("openvino"), fake("bad", compute=no_number)]
+    )
+    assert [row.timing is None for row in rows] == [True, False, False, True]
+    assert all("is no number" in row.reason for row in (rows[0], rows[3]))
+    assert rows[1].verdict is None
+    assert rows[2].verdict.correct

@@ -12,6 +12,8 @@ import time
 import numpy as np
 import pytest
 from cases import SMALL
+from not_finite import nan_where_dark
+from onnx import numpy_helper
 from PIL import Image
 
 import evodeploy
@@ -121,4 +123,29 @@ def test_nothing_readable_is_an_error(cli, here, tmp_path):
     (tmp_path / "3" / "x.png").write_bytes(b"")
     code, _, err = cli("eval", "a.onnx", "--data", tmp_path)
     assert code == 4
-    assert "none of 1 images can be read" in err
+    assert "none of 1 images can be evaluated" in err
+
+
+def test_images_whose_outputs_are_no_numbers_do_not_count(cli, here, small_onnx, tmp_path):
+    write_onnx(nan_where_dark(read_onnx(small_onnx)), tmp_path / "nan.onnx")
+    code, out, err = cli("eval", "a.onnx", tmp_path / "nan.onnx", "--data", "data", "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert 0 < report["images"] < COUNT
+    assert len(report["broken"]) == COUNT + 1 - report["images"]
+    reasons = {reason for _, reason in report["broken"]}
+    assert f"{tmp_path / 'nan.onnx'}: the model's output for this image is no number" in "".join(reasons)
+
+
+def test_a_network_without_a_number_is_an_error(cli, here, tmp_path):
+    model = read_onnx(here / "a.onnx")
+    head = next(tensor for tensor in model.graph.initializer if list(tensor.dims) == [10])
+    head.CopyFrom(numpy_helper.from_array(np.full(10, np.nan, np.float32), head.name))
+    write_onnx(model, tmp_path / "nan.onnx")
+    code, _, err = cli("eval", tmp_path / "nan.onnx", "--data", "data")
+    assert code == 4
+    assert "images can be evaluated; the first: " in err
+    code, out, err = cli("predict", tmp_path / "nan.onnx", *sorted((here / "data").glob("c*/[0-9]*.png"))[:2])
+    assert (code, out) == (4, "")
+    assert "none of 2 images has a prediction" in err
+    assert "is no number" in err

@@ -157,3 +157,15 @@ def test_a_cancelled_item_is_not_run():
     one.close()
     assert first.result(0) == 2
     assert second.cancelled()
+
+
+def test_an_error_among_the_results_is_raised_to_its_caller_alone():
+    def compute(values):
+        return [BadFileError("unlucky") if value == 13 else value for value in values]
+
+    one = batcher(compute, patience=0.05)
+    futures = [one.submit(value) for value in (1, 13, 2)]
+    assert [futures[0].result(10), futures[2].result(10)] == [1, 2]
+    with pytest.raises(BadFileError, match="unlucky"):
+        futures[1].result(10)
+    one.close()

@@ -128,3 +128,10 @@ def test_what_computing_raises_ends_the_stream():
     with pytest.raises(RuntimeFailedError, match="the device is gone"):
         list(run(range(10), compute=fails))
     assert threading.active_count() == before
+
+
+def test_an_error_among_the_results_takes_its_place():
+    def compute(values):
+        return [BadFileError(f"{value} is odd") if value % 2 else value for value in values]
+
+    assert list(run(range(5), failing_at(2), compute)) == [0, (1, "1 is odd"), (2, "2 is broken"), (3, "3 is odd"), 4]

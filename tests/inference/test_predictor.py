@@ -9,7 +9,7 @@ from PIL import Image
 
 import evodeploy
 from evodeploy.engines.fake import FakeEngine
-from evodeploy.errors import BadFileError, UsageError
+from evodeploy.errors import BadFileError, RuntimeFailedError, UsageError
 from evodeploy.inference.answers import softmax
 from evodeploy.inference.predictor import Predictor
 from evodeploy.inference.records import Failure
@@ -188,3 +188,44 @@ def test_it_says_what_runs_where(caplog, small_onnx):
 def test_batching_that_cannot_be_is_refused(options):
     with pytest.raises(UsageError, match="max_batch is"):
         Predictor(FakeEngine(INFO), **options)
+
+
+def nan_where_dark(images):
+    outputs = logits_by_first_pixel(images)
+    outputs["logits"][images[:, 0, 0, 0] < 0] = np.nan
+    return outputs
+
+
+def test_an_output_that_is_no_number_is_a_failure_of_its_image_alone():
+    with predictor(compute=nan_where_dark) as p:
+        light, dark = plain(255), plain(0)
+        answers = list(p.stream([light, dark, light]))
+        assert [isinstance(answer, Failure) for answer in answers] == [False, True, False]
+        assert answers[0].label.name == answers[2].label.name == "ant"
+        assert "is no number" in str(answers[1])
+        assert answers[0].timing.batch == 3
+        with pytest.raises(RuntimeFailedError, match="is no number"):
+            p.predict([light, dark])
+        futures = [p.submit(light), p.submit(dark)]
+        assert futures[0].result(10).label.name == "ant"
+        with pytest.raises(RuntimeFailedError, match="is no number"):
+            futures[1].result(10)
+        images = np.stack([np.ones((3, 8, 8)), -np.ones((3, 8, 8))]).astype(np.float32)
+        assert p.predict_logits(images[:1]).shape == (1, 3)
+        with pytest.raises(RuntimeFailedError, match="image 1 of 2: .* is no number"):
+            p.predict_logits(images)
+
+
+def test_infinite_logits_are_no_answer():
+    infinite = {"logits": np.float32([[np.inf, 0, 0]])}
+    with predictor(compute=lambda images: infinite) as p, pytest.raises(RuntimeFailedError, match="is no number"):
+        p.predict(plain(0))
+
+
+def test_a_failure_names_its_image_once(tmp_path):
+    path = tmp_path / "dark.png"
+    plain(0).save(path)
+    with predictor(compute=nan_where_dark) as p:
+        (nan, missing) = p.stream([path, tmp_path / "missing.png"])
+    assert str(nan).startswith(f"{path}: the model's output")
+    assert str(missing).count("missing.png") == 1

@@ -83,7 +83,7 @@ def sidecar_path(plan: Path) -> Path:
 def write_sidecar(record: PlanRecord, plan: Path) -> Path:
     """Write the record beside `plan`."""
     path = sidecar_path(plan)
-    text = json.dumps(dataclasses.asdict(record), indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps(dataclasses.asdict(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     with replacing(path) as draft:
         draft.write_text(text, encoding="utf-8")
     return path

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+import evodeploy
+from evodeploy.artefacts import family_of, kind_of, newest_export, open_artefact
+from evodeploy.engines.registry import open_engine
+from evodeploy.errors import UsageError
+from evodeploy.specs import EngineOptions
+
+OPENERS = {
+    "open_artefact": open_artefact,
+    "open_engine": open_engine,
+    "load": lambda path: evodeploy.load(path).engine,
+}
+
+
+class Elsewhere(os.PathLike):
+    """A path of another library."""
+
+    def __init__(self, path):
+        self._path = str(path)
+
+    def __fspath__(self):
+        return self._path
+
+
+@pytest.mark.parametrize("kind", [str, Elsewhere])
+@pytest.mark.parametrize("opener", OPENERS)
+def test_every_opener_takes_every_kind_of_path(opener, kind, small_onnx):
+    with OPENERS[opener](kind(small_onnx)) as engine:
+        assert engine.name == "onnxruntime"
+
+
+def test_a_checkpoint_is_opened_from_a_string(small_checkpoint):
+    with open_artefact(str(small_checkpoint), options=EngineOptions(threads=1)) as engine:
+        assert engine.name == "torch"
+
+
+@pytest.fixture
+def capitals(small_onnx, small_checkpoint, tmp_path):
+    """The same files with suffixes in capitals, as some systems write them."""
+    shutil.copy(small_onnx, tmp_path / "SMALL.ONNX")
+    shutil.copy(small_checkpoint, tmp_path / "SMALL.PTH")
+    return tmp_path
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_suffix_in_capitals_is_the_same_suffix(runtime, capitals, small_onnx, small_images):
+    with open_artefact(capitals / "SMALL.ONNX", runtime) as engine, open_engine(small_onnx, runtime) as usual:
+        np.testing.assert_array_equal(engine.run(small_images)["logits"], usual.run(small_images)["logits"])
+
+
+def test_so_for_checkpoints_and_in_a_folder(capitals):
+    assert kind_of(capitals / "SMALL.PTH") == "checkpoint"
+    assert kind_of(str(capitals / "a.ENGINE")) == "engine"
+    with open_artefact(capitals / "SMALL.PTH") as engine:
+        assert engine.name == "torch"
+    assert newest_export(capitals) == capitals / "SMALL.ONNX"
+    assert family_of(capitals / "SMALL.ONNX").engines == ()
+
+
+def test_other_suffixes_are_refused(capitals):
+    for opener in OPENERS.values():
+        with pytest.raises(UsageError, match=r"\.txt"):
+            opener(capitals / "a.txt")
