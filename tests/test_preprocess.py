@@ -1,16 +1,24 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import io
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from evodeploy.errors import BadFileError, InputError, UsageError
+from evodeploy.models.preprocessing import resolved, stated_by_hugging_face, stated_by_timm
 from evodeploy.preprocess import as_input, cropped, normalised, open_image, prepare
 from evodeploy.specs import ModelInfo, Preprocessing
+
+_spec = importlib.util.spec_from_file_location("recipe", Path(__file__).parent / "golden" / "preprocessing.py")
+recipe = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(recipe)
 
 STANDARD = Preprocessing()
 INFO = ModelInfo("fake", 32, 4, 3, "stage", (0.5,))
@@ -187,3 +195,32 @@ def test_a_decompression_bomb_is_a_bad_file(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
     with pytest.raises(BadFileError, match="large.png is not a readable image: .*exceeds limit"):
         open_image(tmp_path / "large.png")
+
+
+GOLDEN = np.load(Path(__file__).parent / "golden" / "preprocessing.npz")
+CASES = json.loads(str(GOLDEN["cases"]))
+
+
+def golden_info(case):
+    """A model whose preprocessing its source states as `case` says."""
+    read = {"timm": stated_by_timm, "hugging-face": stated_by_hugging_face}[case["source"]]
+    return dataclasses.replace(INFO, image_size=case["size"], preprocessing=resolved([read(case["config"])]))
+
+
+@pytest.mark.parametrize("source", ["timm", "hugging-face"])
+@pytest.mark.parametrize("shape", recipe.PICTURES, ids=lambda shape: "x".join(map(str, shape)))
+def test_pixels_are_those_of_timm_and_of_transformers(source, shape):
+    number = recipe.PICTURES.index(shape)
+    cases = [case for case in CASES if (case["source"], case["picture"]) == (source, number)]
+    assert len(cases) >= 16
+    for case in cases:
+        info = golden_info(case)
+        got = recipe.checksum(cropped(recipe.picture(number), case["size"], info.preprocessing))
+        assert got in case["checksums"], case
+
+
+@pytest.mark.parametrize("name", [name for name in GOLDEN.files if name != "cases"])
+def test_tensors_are_those_of_timm_and_of_transformers(name):
+    case = CASES[int(name.removeprefix("tensor"))]
+    got = prepare(recipe.picture(case["picture"]), golden_info(case))
+    np.testing.assert_allclose(got, GOLDEN[name], atol=1e-6)
