@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from evodeploy.errors import BadFileError, InputError, UsageError
+from evodeploy.resampling import rows, taps
 from evodeploy.specs import Interpolation, ModelInfo, Preprocessing
 
 Array = NDArray[Any]
@@ -28,6 +29,12 @@ _FILTERS: dict[Interpolation, Image.Resampling] = {
 }
 
 
+LARGEST_ASPECT = 10_000  # times that one side may be the other
+_LONG = 100  # times the other, above which a side is resized only where it is kept
+_AT_ONCE = 1 << 20  # pixels that are converted at once
+_ORIENTATION = 0x0112  # of EXIF
+
+
 def prepare(image: Image.Image, info: ModelInfo) -> Array:
     """`image` as the model takes it, without the batch axis."""
     prepared: Array = as_input(cropped(image, info.image_size, info.preprocessing)[None], info)[0]
@@ -35,11 +42,61 @@ def prepare(image: Image.Image, info: ModelInfo) -> Array:
 
 
 def cropped(image: Image.Image, size: int, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """What a model sees of `image`: upright RGB, resized with Pillow, the centre: (size, size, 3)."""
-    image = _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
-    image = image.resize(_resized(image.size, size, preprocessing), _FILTERS[preprocessing.interpolation])
-    left, top = preprocessing.offset(image.width, size), preprocessing.offset(image.height, size)
-    return np.asarray(image.crop((left, top, left + size, top + size)))
+    """What a model sees of `image`: upright RGB, resized with Pillow, the centre: (size, size, 3).
+
+    Raises BadFileError for an image whose one side is too long for the other, or whose levels are not known.
+    """
+    check_sides(image.size)
+    image = _upright(image)
+    scaled = _resized(image.size, size, preprocessing)
+    left, top = (preprocessing.offset(side, size) for side in scaled)
+    if max(scaled) > _LONG * min(scaled):
+        return _centre(image, scaled, (left, top), size, preprocessing)
+    resized = _rgb(image).resize(scaled, _FILTERS[preprocessing.interpolation])
+    kept: NDArray[np.uint8] = np.asarray(resized.crop((left, top, left + size, top + size)))
+    return kept
+
+
+def check_sides(sides: tuple[int, int]) -> None:
+    """Raise BadFileError for an image whose one side is too long for the other."""
+    if max(sides) > LARGEST_ASPECT * min(sides):
+        raise BadFileError(
+            f"the image has {sides[0]} x {sides[1]} pixels, expected one side to be {LARGEST_ASPECT} times the other "
+            "at most"
+        )
+
+
+def _centre(
+    image: Image.Image, scaled: tuple[int, int], corner: tuple[int, int], size: int, preprocessing: Preprocessing
+) -> NDArray[np.uint8]:
+    """The square of `size` pixels at `corner` of `image` resized to `scaled`, computed without the rest."""
+    across, down = (
+        taps(side, to, first, size, preprocessing.interpolation)
+        for side, to, first in zip(image.size, scaled, corner, strict=True)
+    )
+    pixels = np.asarray(_rgb(image.crop((across.start, down.start, across.end, down.end))))
+    if image.height > image.width and scaled[1] < image.height:  # then Pillow begins with the rows
+        return _turned(rows(_turned(rows(pixels, down)), across))
+    return rows(_turned(rows(_turned(pixels), across)), down)
+
+
+def _turned(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Rows as columns."""
+    turned: NDArray[np.uint8] = pixels.swapaxes(0, 1)
+    return turned
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """`image` turned as its EXIF data says: itself, not a copy, where that is nothing."""
+    image.load()
+    return image if image.getexif().get(_ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """`image` in RGB: itself, not a copy, where it is."""
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bits(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _resized(sides: tuple[int, int], size: int, preprocessing: Preprocessing) -> tuple[int, int]:
@@ -132,7 +189,8 @@ def open_image(source: ImageLike) -> Image.Image:
 
     Arrays are (H, W), (H, W, 3) or, with an alpha that is left out, (H, W, 4): uint8, or floats from 0 to 1, which are
     rounded to the 256 levels of a picture file. Raises UsageError for a missing file, BadFileError for what is no
-    readable image (broken, truncated, or larger than Pillow's limit of 179 megapixels), InputError for other arrays.
+    readable image (broken, truncated, with one side far longer than the other, or larger than Pillow's limit of 179
+    megapixels), InputError for other arrays.
     """
     if isinstance(source, Image.Image):
         return source
@@ -141,6 +199,7 @@ def open_image(source: ImageLike) -> Image.Image:
     name = "the image" if isinstance(source, bytes) else source
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            check_sides(image.size)
             image.load()
             opened: Image.Image = image
             return opened
@@ -168,8 +227,20 @@ def _bytes_of(array: Array) -> NDArray[np.uint8]:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Greyscale of 16 bits scaled to 8: Pillow's own conversion clips everything above 255 to white."""
-    if not image.mode.startswith("I"):
-        return image
-    levels = np.rint(np.clip(np.asarray(image, np.float64) / 257, 0, 255))
-    return Image.fromarray(levels.astype(np.uint8))
+    """Greys of 16 bits or floats as 8 bits: Pillow's own conversion clips everything above 255 to white.
+
+    Levels from 0 to 65535 are divided by 257, floats from 0 to 1 multiplied by 255, and rounded; others are refused.
+    """
+    most, factor = (1.0, 255.0) if image.mode == "F" else (65535.0, 1 / 257)
+    levels = np.empty((image.height, image.width), np.uint8)
+    step = max(1, _AT_ONCE // image.width)
+    for top in range(0, image.height, step):
+        band = image.crop((0, top, image.width, min(top + step, image.height)))
+        values = np.asarray(band, np.float64)
+        if not (values.min() >= 0 and values.max() <= most):  # so too where there is a NaN
+            raise BadFileError(
+                f"the image has grey levels from {values.min():g} to {values.max():g}, expected 0 to {most:g} in "
+                f"Pillow's mode '{image.mode}': save it with 8 bits"
+            )
+        levels[top : top + step] = np.rint(values * factor)
+    return Image.fromarray(levels)

@@ -5,6 +5,8 @@ import importlib.util
 import io
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -224,3 +226,99 @@ def test_tensors_are_those_of_timm_and_of_transformers(name):
     case = CASES[int(name.removeprefix("tensor"))]
     got = prepare(recipe.picture(case["picture"]), golden_info(case))
     np.testing.assert_allclose(got, GOLDEN[name], atol=1e-6)
+
+
+def whole(image, size, how):
+    """All of the resized image, and the centre cut out of it."""
+    short = how.resized(size)
+    width, height = image.size
+    to = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+    image = image.convert("RGB").resize(to, Image.Resampling[how.interpolation.upper()])
+    left, top = how.offset(to[0], size), how.offset(to[1], size)
+    return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+LONG = [(1, 150), (2, 333), (3, 1000), (7, 701), (31, 3201), (40, 4444), (61, 6300), (1, 3999)]
+
+
+@pytest.mark.parametrize("interpolation", recipe.FILTERS)
+@pytest.mark.parametrize("shape", LONG, ids=lambda shape: "x".join(map(str, shape)))
+def test_what_is_kept_of_a_long_image_is_what_all_of_it_would_hold(shape, interpolation):
+    pixels = np.random.PCG64(sum(shape)).random_raw(shape[0] * shape[1]).view(np.uint8)[: shape[0] * shape[1] * 3]
+    for sides in (shape, shape[::-1]):
+        image = Image.fromarray(pixels.reshape(sides[1], sides[0], 3))
+        for share, rounding in ((0.875, "timm"), (1.0, "timm"), (32 / 37, "hugging-face")):
+            how = Preprocessing(interpolation=interpolation, crop_pct=share, rounding=rounding)
+            np.testing.assert_array_equal(cropped(image, 32, how), whole(image, 32, how), f"{sides} {how}")
+
+
+def test_a_long_image_is_not_resized_as_a_whole(monkeypatch):
+    def refuse(*args, **options):
+        raise AssertionError("resized as a whole")
+
+    monkeypatch.setattr(Image.Image, "resize", refuse)
+    assert cropped(Image.new("L", (1, 4000), 77), 224, STANDARD).mean() == 77
+    with pytest.raises(AssertionError, match="as a whole"):
+        cropped(Image.new("L", (1, 50)), 224, STANDARD)
+
+
+def test_a_small_file_of_a_long_image_takes_little_memory(tmp_path):
+    Image.new("1", (1, 4000)).save(tmp_path / "long.png")
+    assert (tmp_path / "long.png").stat().st_size < 200
+    code = (
+        "import resource\nfrom pathlib import Path\nfrom evodeploy.preprocess import cropped, open_image\n"
+        "from evodeploy.specs import Preprocessing\nfrom PIL import Image\n"
+        "def run(image): return cropped(image, 224, Preprocessing())\n"
+        "def most(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "run(Image.new('RGB', (300, 300)))\nbefore = most()\n"
+        f"run(open_image(Path({str(tmp_path / 'long.png')!r})))\nprint(most() - before)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(ran.stdout) < 40_000  # kB; resized as a whole it is 1.2 million
+
+
+def test_sides_that_do_not_fit_are_refused_before_anything_is_decoded(tmp_path):
+    file = io.BytesIO()
+    Image.new("1", (1, 10_001)).save(file, "PNG")
+    message = "the image has 1 x 10001 pixels, expected one side to be 10000 times the other at most"
+    with pytest.raises(BadFileError, match=message):
+        open_image(file.getvalue()[:60])
+    with pytest.raises(BadFileError, match=message):
+        cropped(Image.new("L", (1, 10_001)), 224, STANDARD)
+    assert cropped(Image.new("L", (10_000, 1)), 224, STANDARD).shape == (224, 224, 3)
+
+
+def grey(values):
+    return Image.fromarray(np.asarray(values).reshape(1, -1).repeat(3, 0))
+
+
+def test_floats_and_greys_of_32_bits_are_scaled_by_their_known_range():
+    levels = np.linspace(0, 1, 40)
+    expected = cropped(grey(np.rint(levels * 255).astype(np.uint8)), 16, STANDARD)
+    np.testing.assert_array_equal(cropped(grey(levels.astype(np.float32)), 16, STANDARD), expected)
+    deep = np.rint(levels * 65535)
+    expected = cropped(grey(np.rint(deep / 257).astype(np.uint8)), 16, STANDARD)
+    for kind in (np.uint16, np.int32):
+        np.testing.assert_array_equal(cropped(grey(deep.astype(kind)), 16, STANDARD), expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.array([0, 255], np.float32), "grey levels from 0 to 255, expected 0 to 1 in Pillow's mode 'F'"),
+        (np.array([-0.5, 1], np.float32), "grey levels from -0.5 to 1,"),
+        (np.array([0, np.nan], np.float32), "grey levels from nan to nan"),
+        (np.array([0, 65536], np.int32), "grey levels from 0 to 65536, expected 0 to 65535 in Pillow's mode 'I'"),
+        (np.array([-1, 9], np.int32), "grey levels from -1 to 9"),
+    ],
+)
+def test_levels_of_unknown_range_are_refused(values, message):
+    with pytest.raises(BadFileError, match=message):
+        cropped(grey(values), 16, STANDARD)
+
+
+def test_levels_are_scaled_alike_in_bands(monkeypatch):
+    deep = np.random.default_rng(0).integers(0, 65536, (50, 31), np.uint16)
+    expected = cropped(Image.fromarray(deep), 16, STANDARD)
+    monkeypatch.setattr("evodeploy.preprocess._AT_ONCE", 100)
+    np.testing.assert_array_equal(cropped(Image.fromarray(deep), 16, STANDARD), expected)
