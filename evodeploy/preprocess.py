@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from evodeploy.errors import BadFileError, InputError, UsageError
+from evodeploy.files import open_regular
 from evodeploy.resampling import rows, taps
 from evodeploy.specs import Interpolation, ModelInfo, Preprocessing
+from evodeploy.text import reason
 
 Array = NDArray[Any]
 ImageLike = Image.Image | Path | str | bytes | Array
@@ -188,8 +190,8 @@ def open_image(source: ImageLike) -> Image.Image:
     """A Pillow image from a path, the bytes of a file, a Pillow image, or an array.
 
     Arrays are (H, W), (H, W, 3) or, with an alpha that is left out, (H, W, 4): uint8, or floats from 0 to 1, which are
-    rounded to the 256 levels of a picture file. Raises UsageError for a missing file, BadFileError for what is no
-    readable image (broken, truncated, with one side far longer than the other, or larger than Pillow's limit of 179
+    rounded to the 256 levels of a picture file. Raises UsageError where there is no such file, BadFileError for what is
+    no readable image (broken, truncated, with one side far longer than the other, or larger than Pillow's limit of 179
     megapixels), InputError for other arrays.
     """
     if isinstance(source, Image.Image):
@@ -198,18 +200,19 @@ def open_image(source: ImageLike) -> Image.Image:
         return Image.fromarray(_bytes_of(source))
     name = "the image" if isinstance(source, bytes) else source
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        file = io.BytesIO(source) if isinstance(source, bytes) else open_regular(source, "an image")
+        with file, Image.open(file) as image:
             check_sides(image.size)
             image.load()
             opened: Image.Image = image
             return opened
-    except FileNotFoundError as error:
-        raise UsageError(f"{source!s} does not exist (expected an image)") from error
+    except UsageError:  # there is no such file
+        raise
     except UnidentifiedImageError as error:
         raise BadFileError(f"{name} is not a readable image: its format is unknown") from error
     except Exception as error:  # decoders raise whatever comes to them of bytes that are no image
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise BadFileError(f"{name} is not a readable image: {reason}") from error
+        told = getattr(error, "strerror", None) or reason(error)
+        raise BadFileError(f"{name} is not a readable image: {told}") from error
 
 
 def _bytes_of(array: Array) -> NDArray[np.uint8]:

@@ -5,6 +5,7 @@ import importlib.util
 import io
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -322,3 +323,17 @@ def test_levels_are_scaled_alike_in_bands(monkeypatch):
     expected = cropped(Image.fromarray(deep), 16, STANDARD)
     monkeypatch.setattr("evodeploy.preprocess._AT_ONCE", 100)
     np.testing.assert_array_equal(cropped(Image.fromarray(deep), 16, STANDARD), expected)
+
+
+def test_only_a_regular_file_is_an_image_and_nothing_is_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for source, sentence in (
+        (tmp_path / "pipe.png", "pipe.png is a pipe, not a file"),
+        (tmp_path, "is a folder, not a file"),
+        ("/dev/zero", "/dev/zero is a device, not a file"),
+        ("", "the name of a file is empty"),
+        ("a\0b.png", r"cannot read a\\x00b.png"),
+        ("x" * 300 + ".png", "File name too long"),
+    ):
+        with pytest.raises(UsageError, match=sentence):
+            open_image(source)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from evodeploy.errors import BadFileError, UsageError
+from evodeploy.files import open_regular
 from evodeploy.preprocess import IMAGE_SUFFIXES, image_paths
 from evodeploy.specs import ModelInfo
+from evodeploy.text import brief
+
+_NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True)
@@ -85,10 +91,8 @@ def _from_folders(folder: Path, info: ModelInfo) -> LabelledImages:
 def _from_table(folder: Path, table: Path, info: ModelInfo) -> LabelledImages:
     known = {name: i for i, name in enumerate(info.class_names)}
     try:
-        with table.open(newline="", encoding="utf-8") as file:
+        with io.TextIOWrapper(open_regular(table, "a CSV file of labels"), "utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-    except FileNotFoundError as error:
-        raise UsageError(f"{table} does not exist (expected a CSV file of labels)") from error
     except (OSError, ValueError, csv.Error) as error:
         raise BadFileError(f"{table} is not a CSV file: {error}") from error
     if not rows or not {"path", "label"} <= rows[0].keys():
@@ -96,11 +100,11 @@ def _from_table(folder: Path, table: Path, info: ModelInfo) -> LabelledImages:
     images = []
     for line, row in enumerate(rows, 2):
         label = row["label"] or ""
-        index = known.get(label, int(label) if label.isdecimal() else -1)
+        index = known.get(label, int(label) if _NUMBER.fullmatch(label) else -1)
         if not row["path"] or not 0 <= index < info.num_classes:
             raise BadFileError(
-                f"{table}, line {line}: '{row['path']}' has the label '{label}', expected a class name of the model or "
-                f"a number from 0 to {info.num_classes - 1}"
+                f"{table}, line {line}: '{row['path']}' has the label '{brief(label, 60)}', expected a class name of "
+                f"the model or a number from 0 to {info.num_classes - 1}"
             )
         images.append(Labelled(row["path"], folder / row["path"], index))
     return LabelledImages(tuple(images), f"labels taken from {table}")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from evodeploy.errors import BadFileError, UsageError
@@ -66,11 +68,19 @@ def test_a_table_names_classes_or_numbers_them(tmp_path):
         ("path,label\n1.png\n", "line 2: '1.png' has the label ''"),
         ("file,class\n1.png,ant\n", "lacks the columns path,label"),
         ("", "lacks the columns path,label"),
+        ("path,label\n1.png," + "9" * 5000 + "\n", "line 2: '1.png' has the label '9{59}…', expected a class name"),
+        ("path,label\n1.png,٣\n", "line 2: '1.png' has the label '٣', expected a class name"),
     ],
 )
 def test_tables_that_are_none_are_refused(tmp_path, text, message):
     (tmp_path / "labels.csv").write_text(text)
     with pytest.raises(BadFileError, match=message):
+        labelled_images(tmp_path, tmp_path / "labels.csv", INFO)
+
+
+def test_a_pipe_in_place_of_a_table_is_refused_without_waiting_for_it(tmp_path):
+    os.mkfifo(tmp_path / "labels.csv")
+    with pytest.raises(UsageError, match=r"labels\.csv is a pipe"):
         labelled_images(tmp_path, tmp_path / "labels.csv", INFO)
 
 
