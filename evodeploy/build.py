@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from evodeploy.engines.tensorrt.options import BuilderOptions, check_options
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, Profile, write_sidecar
 from evodeploy.errors import UsageError, needs
 from evodeploy.files import replacing, sha256
+from evodeploy.locks import scratch
 from evodeploy.onnx_files import info_of, input_spec, precision_of, read_onnx, weight_elements, write_onnx
 from evodeploy.preprocess import as_input, folder_pictures
 from evodeploy.specs import Precision, Reduced
@@ -130,10 +130,10 @@ def build(request: BuildRequest, tell: Callable[[str], None], progress: Progress
     """
     prepared = prepare(request, tell)
     flavour, options = prepared.flavour, request.options
-    with tempfile.TemporaryDirectory(prefix="evodeploy-") as folder, _log(request, tell) as log:
+    with scratch() as folder, _log(request, tell) as log:
         source = request.onnx
         if prepared.proto is not prepared.source:
-            source = Path(folder, request.onnx.name)
+            source = folder / request.onnx.name
             write_onnx(prepared.proto, source)
         around = f" with {prepared.rest.upper()} around it" if prepared.rest else ""
         tell(f"building {prepared.precision.upper()}{around} with {flavour}")

@@ -1,46 +1,115 @@
-"""Files that are written whole or not at all."""
+"""Atomic file writes: outputs are checked before any work, owned while they are written, and replaced at the end."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import os
-import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from evodeploy.errors import BadFileError, UsageError
+from evodeploy.kinds import Kind
+from evodeploy.locks import draft_of, owned
 from evodeploy.text import brief
 
 
-def check_output(path: Path, force: bool, *sources: Path) -> None:
-    """Refuse, before any work is done, an output that could not be written: raises UsageError."""
-    for source in sources:
-        if path.exists() and source.exists() and path.samefile(source):
-            raise UsageError(f"the output {path} is the input itself: choose another name with -o")
+@contextlib.contextmanager
+def claimed(outputs: Iterable[tuple[Path, Kind]], force: bool, *sources: Path) -> Iterator[None]:
+    """Check all outputs of a request against each other and its inputs, then own them until the end."""
+    outputs = tuple(outputs)
+    check_distinct(*(path for path, _ in outputs))
+    with contextlib.ExitStack() as held:
+        for path, kind in outputs:
+            check_output(path, force, *sources, kind=kind)
+            held.enter_context(owned(path))
+            check_output(path, force, *sources, kind=kind)  # another run may have finished it in between
+        yield
+
+
+def check_distinct(*outputs: Path) -> None:
+    """Refuse two outputs with one name: raises UsageError."""
+    seen: set[str] = set()
+    for path in outputs:
+        place = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
+        if place in seen:
+            raise UsageError(f"two outputs would be written to {path}: choose different names")
+        seen.add(place)
+
+
+def check_output(path: Path, force: bool, *sources: Path, kind: Kind) -> None:
+    """Refuse, before any work is done, an output that could not be written: raises UsageError.
+
+    Also one that is an input in `sources`, and with `force` one that holds anything but an earlier file of `kind`.
+    """
+    try:
+        for source in sources if path.exists() else ():
+            if source.exists() and path.samefile(source):
+                raise UsageError(f"the output {path} is the input itself: choose another name with -o")
+        _check_replaceable(path)
+        kind.check_suffix(path)
+        if path.exists() and not force:
+            raise UsageError(f"{path} already exists: pass --force to replace it, or -o to write elsewhere")
+        if path.exists() and not kind.is_kind_of(path):
+            raise UsageError(
+                f"{path} is not {kind.name} of evodeploy, and --force replaces nothing else: remove it yourself, or "
+                "choose another name with -o"
+            )
+        if not path.parent.is_dir():
+            raise UsageError(f"the folder {path.parent} does not exist: create it, or choose another with -o")
+        if not os.access(path.parent, os.W_OK):
+            raise UsageError(f"the folder {path.parent} is not writable: choose another with -o")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuse to replace what is no regular file; a link too, for whose content that would be nobody can tell."""
+    if path.is_symlink():
+        raise UsageError(f"{path} is a symbolic link: name the file it leads to, or another, with -o")
     if path.is_dir():
         raise UsageError(f"{path} is a folder: name a file with -o")
-    if path.exists() and not force:
-        raise UsageError(f"{path} already exists: pass --force to replace it, or -o to write elsewhere")
-    if not path.parent.is_dir():
-        raise UsageError(f"the folder {path.parent} does not exist: create it, or choose another with -o")
-    if not os.access(path.parent, os.W_OK):
-        raise UsageError(f"the folder {path.parent} is not writable: choose another with -o")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is a device, a pipe or a socket: name a file with -o")
+
+
+@contextlib.contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Make `folder` where it is missing; a new one that is empty at the end is removed. Raises UsageError."""
+    missing = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {folder}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        if missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it becomes `path`, on any failure it is removed."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    """Yield a draft in the folder of `path`; on success it becomes `path`, on any failure it is removed.
+
+    Raises UsageError where `path` cannot be written, is no regular file, or another run is writing it.
+    """
+    draft = draft_of(path)
     try:
-        yield draft
-        draft.replace(path)
+        _check_replaceable(path)
+        with owned(path):
+            draft.unlink(missing_ok=True)  # of a run that was killed
+            try:
+                draft.touch(exist_ok=False)
+                yield draft
+                draft.replace(path)
+            finally:
+                draft.unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:

@@ -32,10 +32,15 @@ def read_onnx(path: Path) -> onnx.ModelProto:
 
 def write_onnx(model: onnx.ModelProto, path: Path) -> None:
     """Write `model` into one self-contained file, whole or not at all."""
+    with replacing(path) as draft:
+        save_onnx(model, draft)
+
+
+def save_onnx(model: onnx.ModelProto, draft: Path) -> None:
+    """Write `model` into a draft, one self-contained file."""
     import onnx
 
-    with replacing(path) as draft:
-        onnx.save(model, str(draft), format="protobuf")
+    onnx.save(model, str(draft), format="protobuf")
 
 
 def info_of(model: onnx.ModelProto, source: object = "the ONNX file") -> ModelInfo | None:

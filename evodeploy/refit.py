@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from evodeploy.engines.tensorrt.refit import refitted
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, read_sidecar, write_sidecar
 from evodeploy.errors import UnavailableError, UsageError
 from evodeploy.files import replacing, sha256
+from evodeploy.locks import scratch
 from evodeploy.onnx_files import info_of, write_onnx
 
 
@@ -41,8 +41,8 @@ def refit_engine(plan: Path, onnx: Path, output: Path, tell: Callable[[str], Non
         raise UsageError(
             f"{onnx} makes {prepared.precision.upper()} weights, expected {record.precision.upper()} as {plan} has them"
         )
-    with tempfile.TemporaryDirectory(prefix="evodeploy-") as folder:
-        source = Path(folder, onnx.name)
+    with scratch() as folder:
+        source = folder / onnx.name
         write_onnx(prepared.proto, source)
         with device(0).active():
             content = refitted(data, source, flavour, tell)

@@ -14,7 +14,7 @@ import evodeploy
 PACKAGE = Path(evodeploy.__file__).parent
 
 # Each part and what of evodeploy it may import, beside itself and the ground that all stand on.
-GROUND = {"errors", "specs", "files", "machine", "onnx_files", "schema", "text"}
+GROUND = {"errors", "specs", "files", "kinds", "locks", "machine", "onnx_files", "schema", "text"}
 ALLOWED = {
     "models": set(),
     "export": {"models", "engines", "parity", "preprocess"},
@@ -36,7 +36,7 @@ ALLOWED = {
     "margins": {"engines", "selections"},
     "visualization": {"engines", "preprocess", "selections"},
     "serving": {"artefacts", "cluster", "engines", "inference", "preprocess", "selections"},
-    "sweep": {"bench", "engines", "evaluation", "export", "preprocess"},
+    "sweep": {"bench", "engines", "evaluation", "export", "models", "preprocess"},
     "repository": {"artefacts", "engines"},
     "describe": {"artefacts", "engines", "models"},
     "diagnosis": {"bench", "engines"},

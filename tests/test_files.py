@@ -1,13 +1,37 @@
+"""Outputs: what is refused before any work, who owns them, and what failures leave."""
+
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import socket
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from evodeploy.errors import BadFileError, UsageError
-from evodeploy.files import check_input, check_output, open_regular, replacing, sha256
+from evodeploy.files import (
+    check_distinct,
+    check_input,
+    check_output,
+    claimed,
+    made_folder,
+    open_regular,
+    replacing,
+    sha256,
+)
+from evodeploy.kinds import LOG, ONNX, REPORT
+from evodeploy.locks import draft_of, locked, owned, scratch
+
+OURS = b"[INFO] a build\n"
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_failure_while_writing_leaves_the_old_file_and_no_draft(tmp_path):
@@ -29,24 +53,233 @@ def test_success_replaces_it(tmp_path):
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("out.bin", b"new")]
 
 
+def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "out.bin"
+    path.write_bytes(b"old")
+
+    def full(self, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(UsageError, match=r"cannot write .*out\.bin: No space left on device"), replacing(path) as draft:
+        monkeypatch.setattr(Path, "write_bytes", full)
+        draft.write_bytes(b"new")
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("out.bin", b"old")]
+
+
 def test_outputs_that_cannot_be_are_refused_beforehand(tmp_path):
-    path = tmp_path / "there.bin"
-    path.write_bytes(b"x")
+    path = tmp_path / "there.log"
+    path.write_bytes(OURS)
     with pytest.raises(UsageError, match="already exists: pass --force"):
-        check_output(path, force=False)
-    check_output(path, force=True)
+        check_output(path, force=False, kind=LOG)
+    check_output(path, force=True, kind=LOG)
     with pytest.raises(UsageError, match="is the input itself"):
-        check_output(path, True, path)
+        check_output(path, True, path, kind=LOG)
     with pytest.raises(UsageError, match="is a folder"):
-        check_output(tmp_path, force=True)
+        check_output(tmp_path, force=True, kind=LOG)
     with pytest.raises(UsageError, match="does not exist: create it"):
-        check_output(tmp_path / "no" / "out.bin", force=False)
+        check_output(tmp_path / "no" / "out.log", force=False, kind=LOG)
+    with pytest.raises(UsageError, match="File name too long"):
+        check_output(tmp_path / ("x" * 300), force=False, kind=LOG)
 
 
 def test_an_unwritable_folder_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # for root every folder is writable
     with pytest.raises(UsageError, match="not writable"):
-        check_output(tmp_path / "out.bin", force=False)
+        check_output(tmp_path / "out.log", force=False, kind=LOG)
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_links_to_an_input_are_the_input(tmp_path, link):
+    (tmp_path / "m.onnx").write_bytes(b"\x08\x08")
+    link(tmp_path / "m.onnx", tmp_path / "other.onnx")
+    with pytest.raises(UsageError, match="is the input itself"):
+        check_output(tmp_path / "other.onnx", True, tmp_path / "m.onnx", kind=ONNX)
+
+
+def test_force_replaces_files_of_its_own_kind_alone(tmp_path):
+    for name, content in {"m.onnx": b"no network", "r.json": b'{"name": "theirs"}'}.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match="is not an ONNX file of evodeploy, and --force replaces nothing else"):
+        check_output(tmp_path / "m.onnx", True, kind=ONNX)
+    with pytest.raises(UsageError, match="is not a JSON report of evodeploy"):
+        check_output(tmp_path / "r.json", True, kind=REPORT)
+    with pytest.raises(UsageError, match=r"would be an ONNX file, expected a name that ends with \.onnx"):
+        check_output(tmp_path / "new.bin", False, kind=ONNX)  # the first time too
+
+
+def test_only_regular_files_are_replaced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "aim").write_bytes(OURS)
+    (tmp_path / "link").symlink_to(tmp_path / "aim")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("socket")
+    refusals = {
+        "fifo": "a device, a pipe or a socket",
+        "socket": "a device, a pipe or a socket",
+        "link": "is a symbolic link",
+        "dangling": "is a symbolic link",
+    }
+    for name, message in refusals.items():
+        with pytest.raises(UsageError, match=message):
+            check_output(tmp_path / name, True, kind=LOG)
+        with pytest.raises(UsageError, match=message), replacing(tmp_path / name):
+            raise AssertionError("nothing is written")
+    with pytest.raises(UsageError, match="a device, a pipe or a socket"), replacing(Path("/dev/null")):
+        raise AssertionError("nothing is written")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "aim").read_bytes() == OURS
+
+
+def test_outputs_are_distinct(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    check_distinct(Path("a"), Path("b"))
+    with pytest.raises(UsageError, match="two outputs would be written"):
+        check_distinct(Path("a"), Path("b"), tmp_path / "a")
+    with pytest.raises(UsageError, match="two outputs"), claimed([(Path("a"), LOG), (Path("./a"), LOG)], False):
+        raise AssertionError("not reached")
+
+
+def in_thread(call):
+    """What `call` raises in another thread, or None."""
+    raised = []
+
+    def run():
+        try:
+            call()
+        except UsageError as error:
+            raised.append(str(error))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return raised[0] if raised else None
+
+
+def test_the_second_of_two_writers_is_refused(tmp_path):
+    path = tmp_path / "out.log"
+
+    def second():
+        with replacing(path) as draft:
+            draft.write_bytes(b"second")
+
+    with replacing(path) as draft:
+        draft.write_bytes(b"first")
+        assert in_thread(second) == f"another run is writing {path}: let it end, or choose another output"
+        assert draft.read_bytes() == b"first"
+    assert path.read_bytes() == b"first"
+    assert in_thread(second) is None
+    assert files(tmp_path) == ["out.log"]
+
+
+def test_a_claimed_output_is_owned_from_its_check_to_the_end(tmp_path):
+    path = tmp_path / "out.log"
+
+    def claim():
+        with claimed([(path, LOG)], False):
+            raise AssertionError("not reached")
+
+    with claimed([(path, LOG)], False):
+        assert "another run is writing" in in_thread(claim)
+        with replacing(path) as draft:  # the owner itself may
+            draft.write_bytes(OURS)
+        assert "already exists" in in_thread(claim)
+    assert files(tmp_path) == ["out.log"]
+
+
+def test_an_output_that_another_run_finishes_meanwhile_is_not_replaced(tmp_path, monkeypatch):
+    path = tmp_path / "out.log"
+
+    def late(output):
+        path.write_bytes(OURS)
+        return owned(output)
+
+    monkeypatch.setattr("evodeploy.files.owned", late)
+    with pytest.raises(UsageError, match="already exists"), claimed([(path, LOG)], False):
+        raise AssertionError("not reached")
+    assert files(tmp_path) == ["out.log"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from evodeploy.files import replacing
+from evodeploy.locks import scratch
+with scratch() as folder, replacing(Path(sys.argv[1])) as draft:
+    (folder / "large").write_bytes(b"x")
+    draft.write_bytes(b"half")
+    print(folder, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_run_left_is_cleared_at_the_next_write(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    (tmp_path / "tmp" / "evodeploy-scratch-of-mine").mkdir(parents=True)
+    path = tmp_path / "out.log"
+    done = subprocess.run([sys.executable, "-c", KILLED, path], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    left = Path(done.stdout.strip())
+    assert (left / "large").exists()
+    assert files(tmp_path) == [".out.log.evodeploy-draft", ".out.log.evodeploy-lock", "tmp"]
+    with replacing(path) as draft:
+        draft.write_bytes(b"whole")
+    assert files(tmp_path) == ["out.log", "tmp"]
+    with scratch() as mine, scratch() as other:
+        assert mine.is_dir()  # and is not taken for one that was left
+        assert files(tmp_path / "tmp") == sorted([mine.name, other.name, "evodeploy-scratch-of-mine"])
+    assert files(tmp_path / "tmp") == ["evodeploy-scratch-of-mine"]
+
+
+def test_a_user_s_hidden_files_are_no_drafts(tmp_path):
+    for name in (".x.part", ".out.log.part", ".out.log.draft"):
+        (tmp_path / name).write_bytes(b"theirs")
+    with replacing(tmp_path / "out.log") as draft:
+        draft.write_bytes(b"x")
+    assert files(tmp_path) == [".out.log.draft", ".out.log.part", ".x.part", "out.log"]
+
+
+def test_a_long_name_has_a_draft(tmp_path):
+    path = tmp_path / ("ß" * 120 + ".log")
+    with replacing(path) as draft:
+        draft.write_bytes(b"x")
+    assert files(tmp_path) == [path.name]
+
+
+def test_a_folder_in_the_draft_s_place_is_one_sentence(tmp_path):
+    draft_of(tmp_path / "out.log").mkdir()
+    with pytest.raises(UsageError, match=r"cannot write .*out\.log"), replacing(tmp_path / "out.log"):
+        raise AssertionError("not reached")
+
+
+def test_a_lock_is_waited_for(tmp_path):
+    order = []
+
+    def wait():
+        with locked(tmp_path / "lock", wait=True):
+            order.append("second")
+
+    thread = threading.Thread(target=wait)
+    with locked(tmp_path / "lock"):
+        thread.start()
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+    assert files(tmp_path) == []
+
+
+def test_a_new_folder_that_stays_empty_is_removed(tmp_path):
+    with made_folder(tmp_path / "a" / "b"):
+        assert (tmp_path / "a" / "b").is_dir()
+    assert not (tmp_path / "a" / "b").exists()
+    with made_folder(tmp_path / "a"):
+        pass
+    assert (tmp_path / "a").is_dir()  # it was there before
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot make the folder"), made_folder(tmp_path / "file" / "c"):
+        raise AssertionError("not reached")
 
 
 def test_inputs_that_are_none(tmp_path):

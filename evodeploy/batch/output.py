@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from evodeploy.errors import BadFileError, EvodeployError, UsageError
 from evodeploy.files import replacing
+from evodeploy.locks import DRAFT, LOCK
 from evodeploy.schema import SchemaError, document, read_json_file
 from evodeploy.text import brief
 
@@ -33,7 +34,7 @@ IDENTITY = {"path": pa.string(), "row": pa.int64()}
 CLASSES = {"labels": pa.list_(pa.string()), "indices": pa.list_(pa.int32()), "probabilities": pa.list_(pa.float32())}
 FEATURES = {"features": pa.list_(pa.float32())}
 ERROR = {"error": pa.string()}
-DRAFT = re.compile(r"\.(part-\d{5,}\.parquet|manifest\.json|_SUCCESS)\.[0-9a-f]{8}\.part")
+DRAFTS = re.compile(rf"\.(part-\d{{5,}}\.parquet|manifest\.json|_SUCCESS)\.({DRAFT}|{LOCK})")
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class OutputFolder:
     def _tidy(self) -> None:
         """Remove what a killed run left: drafts, and errors whose predictions were not written."""
         for folder in (self.path, self.path / "predictions", self.path / "errors"):
-            for draft in filter(_is_draft, folder.glob(".*.part")):
+            for draft in filter(_is_draft, folder.glob(".*")):
                 draft.unlink()
         for kind in ("predictions", "errors"):
             (self.path / kind).mkdir(exist_ok=True)
@@ -138,7 +139,7 @@ class OutputFolder:
 
 def _is_draft(path: Path) -> bool:
     """Whether it is a file that `replacing` left here when its process was killed, and none of anybody else."""
-    return bool(DRAFT.fullmatch(path.name)) and path.is_file() and path.lstat().st_uid == os.geteuid()
+    return bool(DRAFTS.fullmatch(path.name)) and path.is_file() and path.lstat().st_uid == os.geteuid()
 
 
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from evodeploy.engines.tensorrt.driver import driver_problem
 from evodeploy.engines.tensorrt.sidecar import read_sidecar
 from evodeploy.errors import MissingExtraError, UnavailableError, UsageError, needs
 from evodeploy.files import suffix_of
+from evodeploy.locks import scratch
 from evodeploy.onnx_files import precision_of, read_onnx
 from evodeploy.specs import EngineOptions, Precision
 
@@ -100,12 +100,12 @@ def candidates_of(
     _check("engine", engines, ENGINES)
     _check("precision", precisions, PRECISIONS)
     chosen = cast("tuple[Precision, ...]", tuple(precisions))
-    with tempfile.TemporaryDirectory(prefix="evodeploy-bench-") as folder:
+    with scratch() as folder:
         wanted = any(_runs_onnx(name) for name in engines)
-        sides = [_side(subject, "evo", subject.model, subject.onnx, subject.plans, wanted, Path(folder))]
+        sides = [_side(subject, "evo", subject.model, subject.onnx, subject.plans, wanted, folder)]
         twin = _twin(subject.model)
         if twin is not None or subject.model is None:
-            sides.append(_side(subject, "dense", twin, (), (), wanted, Path(folder)))
+            sides.append(_side(subject, "dense", twin, (), (), wanted, folder))
         yield [row for side in sides for name in engines for row in _rows(name, side, chosen, threads)]
 
 

@@ -46,7 +46,8 @@ def as_html(report: Report) -> str:
         body += [element("h2", "To be careful about"), _list(found, "cautions")]
     body += [element("h2", "How and on what"), *_method(report)]
     head = [
-        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
+        '<meta charset="utf-8"><meta name="generator" content="evodeploy">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
         '<meta name="color-scheme" content="light dark">',
         element("title", escape(f"{report.subject.name}: bench")),
         element("style", STYLE),

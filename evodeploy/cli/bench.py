@@ -79,7 +79,8 @@ def bench(
     from evodeploy.bench.run import bench as run_bench
     from evodeploy.bench.stages import end_to_end
     from evodeploy.bench.subject import subject_of
-    from evodeploy.files import check_output
+    from evodeploy.files import claimed
+    from evodeploy.kinds import MEASUREMENTS, PAGE, REPORT
     from evodeploy.machine import usable_cores
     from evodeploy.preprocess import image_paths, pictures
 
@@ -87,13 +88,14 @@ def bench(
     asked = values.names("--engines", engines) if engines else None
     precise = values.names("--precisions", precisions) if precisions else None
     budget = Budget(seconds, rounds, precision_target, min(1.0, seconds) if min_seconds is None else min_seconds)
-    for path in (output, csv, html):
-        if path is not None:
-            check_output(path, force)
+    kinds_of_output = ((output, REPORT), (csv, MEASUREMENTS), (html, PAGE))
+    outputs = [(path, kind) for path, kind in kinds_of_output if path is not None]
+    artefacts = artefacts or _newest(model)
     paths = image_paths(images) if images else []
+    context.with_resource(claimed(outputs, force, *artefacts, *paths))
     threads = threads or usable_cores()
     machine = environment(threads)
-    subject = subject_of(artefacts or _newest(model), model)
+    subject = subject_of(artefacts, model)
     if paths and subject.info is None:
         raise UsageError(f"{subject.name} does not say how images are prepared: leave out --images")
     for line in subject.notes:

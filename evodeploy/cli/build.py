@@ -16,7 +16,8 @@ from evodeploy.cli.console import Force, Json, Stopwatch, note, result, result_j
 from evodeploy.cli.ending import is_verbose
 from evodeploy.cli.values import whole
 from evodeploy.errors import UsageError, needs
-from evodeploy.files import check_output
+from evodeploy.files import check_distinct, check_output, claimed
+from evodeploy.kinds import ENGINE, LOG, RECORD, TIMINGS, Kind
 
 if TYPE_CHECKING:
     from evodeploy.build import Batches, BuildRequest, Prepared
@@ -88,8 +89,11 @@ def build_engine(
             raise UsageError("there is no ONNX file in this folder: `evodeploy export ckpt.pth` makes one")
         note(f"taking {onnx}, the newest ONNX file of this folder; name another to build from that")
     path = output or onnx.with_suffix(".engine")
-    for written in filter(None, (path, log)):
-        check_output(written, force or (dry_run and written == path), onnx)
+    outputs = [*_engine(path), *([(log, LOG)] if log else [])]
+    if timing_cache is not None:
+        check_distinct(timing_cache, *(written for written, _ in outputs))
+        check_output(timing_cache, True, onnx, kind=TIMINGS)
+    context.with_resource(claimed(outputs, force or dry_run, *filter(None, (onnx, images, timing_cache))))
     with needs("tensorrt-rtx"):
         from evodeploy.build import BuildRequest, build, prepare
     request = BuildRequest(
@@ -129,6 +133,7 @@ def build_engine(
 
 
 def refit(
+    context: typer.Context,
     engine: Annotated[Path, typer.Argument(help="Built with --refittable or --strip-plan.")],
     onnx: Annotated[Path, typer.Argument(help="The same network with the weights to put in, in FP32.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The engine with these weights.")],
@@ -136,8 +141,7 @@ def refit(
     as_json: Json = False,
 ) -> None:
     """Give an engine the weights of another ONNX file, without building it again; needs the GPU it was built for."""
-    check_output(output, force, engine)
-    check_output(output, force, onnx)
+    context.with_resource(claimed(_engine(output), force, onnx, *(path for path, _ in _engine(engine))))
     with needs("tensorrt"):
         from evodeploy.refit import refit_engine
     clock = Stopwatch()
@@ -171,6 +175,13 @@ def _tell_prepared(request: BuildRequest, prepared: Prepared, as_json: bool) -> 
     result(f"  {prepared.attentions} attentions, {len(prepared.kept_fp32)} nodes kept in FP32")
     for name, value in request.options.chosen.items():
         result(f"  {name.replace('_', ' ')}: {value}")
+
+
+def _engine(path: Path) -> list[tuple[Path, Kind]]:
+    """The files of an engine: itself and its record."""
+    from evodeploy.engines.tensorrt.sidecar import sidecar_path
+
+    return [(path, ENGINE), (sidecar_path(path), RECORD)]
 
 
 def _profiles(texts: list[str], batches: Batches) -> tuple[Batches, ...]:

@@ -24,6 +24,7 @@ SHOWN_CONFUSIONS = 5
 
 
 def evaluate(
+    context: typer.Context,
     artefacts: Annotated[
         list[Path], typer.Argument(help="Checkpoints, ONNX files or engines, the first the yardstick.")
     ],
@@ -45,15 +46,16 @@ def evaluate(
     """Measure top-1 and top-5 accuracy on labelled images, and whether artefacts differ significantly."""
     from evodeploy.evaluation.run import EvaluationRequest
     from evodeploy.evaluation.run import evaluate as run
-    from evodeploy.files import check_output, replacing
+    from evodeploy.files import claimed, replacing
+    from evodeploy.kinds import REPORT
 
     journal = None
     if output is not None:
-        check_output(output, force, *artefacts)
+        context.with_resource(claimed([(output, REPORT)], force, *artefacts, *filter(None, [labels])))
         journal = output.with_name(f"{output.name}.part")
-        if force:
-            journal.unlink(missing_ok=True)
-    request = EvaluationRequest(tuple(artefacts), data, labels, limit, batch, engine, EngineOptions(threads), journal)
+    request = EvaluationRequest(
+        tuple(artefacts), data, labels, limit, batch, engine, EngineOptions(threads), journal, fresh=force
+    )
     report = run(request, note, lambda answers, total: progress(answers, total, "evaluating"))
     document = _document(report)
     if output is not None and journal is not None:

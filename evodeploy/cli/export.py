@@ -12,11 +12,13 @@ from evodeploy.cli import values
 from evodeploy.cli.console import Force, Json, Stopwatch, note, result, result_json, size_of
 from evodeploy.cli.values import real, whole
 from evodeploy.errors import UsageError, needs
-from evodeploy.files import check_output
+from evodeploy.files import claimed
+from evodeploy.kinds import ONNX
 from evodeploy.specs import Converted, CropMode, InputFormat, Interpolation, Selection
 
 
 def export(
+    context: typer.Context,
     checkpoint: Annotated[Path, typer.Argument(help="A .pth, .pt or .safetensors file.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: beside the checkpoint.")] = None,
     model: Annotated[
@@ -98,7 +100,7 @@ def export(
     with needs("export"):
         from evodeploy.export.run import ExportRequest, export_checkpoint
         from evodeploy.models.preprocessing import stated_by_options
-    check_output(path, force, checkpoint)
+    context.with_resource(claimed([(path, ONNX)], force, checkpoint, *filter(None, [images, class_names])))
     request = ExportRequest(
         checkpoint, path, model, fixed, opset, asked, selection, tokens, ema, cast("Converted | None", precision),
         verify, starts, image_size, images, input_format, top_k,

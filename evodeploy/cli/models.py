@@ -61,6 +61,7 @@ def _runs(tokens: tuple[int, ...]) -> str:
 
 
 def init(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(help="A published model; `evodeploy models` lists them.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The checkpoint to write.")] = None,
     seed: Annotated[int, whole("--seed", 0, values.SEED, "Seed of the random weights.")] = 0,
@@ -68,12 +69,13 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Write a checkpoint of random weights in the published format: to measure speed, no training is needed."""
-    from evodeploy.files import check_output
+    from evodeploy.files import claimed
+    from evodeploy.kinds import CHECKPOINT
     from evodeploy.models.zoo import named
 
     config = named(name)
     path = output or Path(f"{name}.pth")
-    check_output(path, force)
+    context.with_resource(claimed([(path, CHECKPOINT)], force))
     with needs("export"):
         from evodeploy.models.checkpoint import random_model, save_checkpoint
     save_checkpoint(random_model(config, seed), path)

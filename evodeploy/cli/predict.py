@@ -21,6 +21,7 @@ SHOWN_FAILURES = 10
 
 
 def predict(
+    context: typer.Context,
     artefact: Annotated[Path, typer.Argument(help="A checkpoint, an ONNX file or an engine.")],
     images: Annotated[list[Path], typer.Argument(help="Image files, and folders of them with all below.")],
     top: Annotated[int | None, whole("--top", 1, values.CLASSES, "How many classes to name, 5 by default.")] = None,
@@ -37,15 +38,14 @@ def predict(
 
     Images without a prediction are listed at the end; the command fails where no image has one.
     """
-    from evodeploy.files import check_output
+    from evodeploy.files import claimed
     from evodeploy.inference.predictor import load
     from evodeploy.inference.records import Failure
-    from evodeploy.inference.tables import check_format, writing
+    from evodeploy.inference.tables import kind_of_table, writing
     from evodeploy.preprocess import image_paths
 
     if out is not None:
-        check_format(out)
-        check_output(out, force, artefact, *images)
+        context.with_resource(claimed([(out, kind_of_table(out))], force, artefact, *images))
     failures: list[Failure] = []
     documents: list[dict[str, Any]] = []
     with load(artefact, engine, threads=threads) as predictor, contextlib.ExitStack() as stack:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 def sweep(
+    context: typer.Context,
     checkpoint: Annotated[Path, typer.Argument(help="A .pth, .pt or .safetensors file.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder for all of it; an interrupted run goes on.")
@@ -64,11 +65,12 @@ def sweep(
     as_json: Json = False,
 ) -> None:
     """Try keep ratios, precisions and engines, and find what is worth deploying: accuracy against throughput."""
-    from evodeploy.files import replacing
     from evodeploy.machine import usable_cores
+    from evodeploy.sweep.begin import begun
     from evodeploy.sweep.front import chosen, front
     from evodeploy.sweep.picture import as_svg
-    from evodeploy.sweep.run import SweepRequest, document
+    from evodeploy.sweep.request import SweepRequest
+    from evodeploy.sweep.run import document
     from evodeploy.sweep.run import sweep as run
     from evodeploy.sweep.space import DENSE, KEEPS, candidates, usual_engines
 
@@ -93,27 +95,25 @@ def sweep(
         raise UsageError(f"nothing can be tried: {'; '.join(refused.values())}")
     for what, reason in refused.items():
         note(f"left out: {what}: {reason}")
-    if force and (output / "state.json").exists():
-        (output / "state.json").unlink()
-        shutil.rmtree(output / "models", ignore_errors=True)
     request = SweepRequest(
         checkpoint, output, tuple(tried), data, labels, limit, images, batch, threads or usable_cores(), seconds,
         None if budget is None else 60 * budget, searched, None if min_accuracy is None else min_accuracy / 100,
     )  # fmt: skip
-    points, left_out = run(request, note)
+    state = context.with_resource(begun(request, force))
+    points, left_out = run(request, state, note)
     best = front(points)
     facts = document(points, best, refused | left_out, batch)
     pick = None
     if target_latency is not None or min_accuracy is not None:
         latency = None if target_latency is None else target_latency / 1000
         pick = chosen(points, latency, None if min_accuracy is None else min_accuracy / 100)
-        with replacing(output / "chosen.onnx") as draft:
+        with state.replacing("chosen.onnx") as draft:
             shutil.copy(output / pick.file, draft)
         facts["chosen"] = str(pick.candidate)
-    with replacing(output / "sweep.json") as draft:
+    with state.replacing("sweep.json") as draft:
         draft.write_text(json.dumps(facts, ensure_ascii=False, allow_nan=False, indent=1) + "\n", encoding="utf-8")
     if data is not None:
-        with replacing(output / "front.svg") as draft:
+        with state.replacing("front.svg") as draft:
             draft.write_text(as_svg(points, best, f"{checkpoint.stem}: accuracy and throughput"), encoding="utf-8")
     if as_json:
         result_json(facts)

@@ -14,6 +14,7 @@ OVERVIEW = "overview.png"
 
 
 def visualize(
+    context: typer.Context,
     artefact: Annotated[Path, typer.Argument(help="A checkpoint, or an ONNX file or engine exported with --tokens.")],
     images: Annotated[list[Path], typer.Argument(help="Image files, and folders of them with all below.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder for the pictures; made if missing.")],
@@ -25,32 +26,32 @@ def visualize(
     """Draw which patches of images each selection kept, and the class attention it chose by."""
     from evodeploy.artefacts import open_artefact
     from evodeploy.errors import UsageError
-    from evodeploy.files import check_output, replacing
+    from evodeploy.files import check_output, made_folder, replacing
+    from evodeploy.kinds import PICTURE
+    from evodeploy.locks import owned
     from evodeploy.preprocess import image_paths
     from evodeploy.visualization.evolution import evolutions
-    from evodeploy.visualization.figure import figure, overview
+    from evodeploy.visualization.figure import figure, overview, save_png
 
     paths = [path for image in images for path in (image_paths(image) if image.is_dir() else [image])]
     targets = [output / f"{path.stem}.png" for path in paths] + [output / OVERVIEW] * (len(paths) > 1)
     twice = next((target for target in targets if targets.count(target) > 1), None)
     if twice is not None:
         raise UsageError(f"several pictures would be called {twice}: give images of different names")
+    context.with_resource(made_folder(output))
+    context.with_resource(owned(output / OVERVIEW))  # in place of each picture: there may be thousands
+    for target in targets:
+        check_output(target, force, artefact, *paths, kind=PICTURE)
     with open_artefact(artefact, engine, EngineOptions(threads), tokens=True) as opened:
         found = evolutions(opened, paths)
         model = f"{opened.info.model}, {opened.info.precision.upper()}" if opened.info else ""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot make the folder {output}: {error.strerror or error}") from error
-    for target in targets:
-        check_output(target, force, *paths)
     drawn = progress(zip(targets, paths, found, strict=False), len(paths), "drawing")
     for target, path, evolution in drawn:
         with replacing(target) as draft:
-            figure(evolution, f"{path.name}  ·  {model}").save(draft, "PNG")
+            save_png(figure(evolution, f"{path.name}  ·  {model}"), draft)
     if len(paths) > 1:
         with replacing(output / OVERVIEW) as draft:
-            overview(found, [path.stem for path in paths]).save(draft, "PNG")
+            save_png(overview(found, [path.stem for path in paths]), draft)
     note(f"what stays in full colour went the slow path; {opened.name} ran it")
     if as_json:
         result_json({"pictures": [str(target) for target in targets]})

@@ -27,13 +27,13 @@ class Answer:
 class Journal:
     """Answers in the order of the images, each written as it comes; without a path they are kept in memory only."""
 
-    def __init__(self, path: Path | None, task: Mapping[str, Any]) -> None:
-        """Read what `path` holds of `task`; raises UsageError where it is another's."""
+    def __init__(self, path: Path | None, task: Mapping[str, Any], fresh: bool = False) -> None:
+        """Read what `path` holds of `task`, unless it begins `fresh`; raises UsageError where it is another's."""
         self.path, self._task = path, dict(task)
         self.answers: list[Answer] = []
         self._whole = 0  # bytes of the file that are whole lines
         self._file: BinaryIO | None = None
-        if path is not None and path.exists():
+        if path is not None and path.exists() and not fresh:
             self._read(path)
 
     @contextlib.contextmanager
@@ -42,8 +42,10 @@ class Journal:
         if self.path is None:
             yield
             return
-        with self.path.open("ab") as self._file:
-            self._file.truncate(self._whole)  # a line that was being written when the last run ended
+        with contextlib.ExitStack() as stack:
+            with _writing(self.path):
+                self._file = stack.enter_context(self.path.open("ab"))
+                self._file.truncate(self._whole)  # a line that was being written when the last run ended
             if not self._whole:
                 self._write(self._task)
             yield
@@ -54,9 +56,10 @@ class Journal:
         self._write([answer.ranked, answer.seconds, answer.error])
 
     def _write(self, line: object) -> None:
-        if self._file is not None:
-            self._file.write(json.dumps(line).encode() + b"\n")
-            self._file.flush()
+        if self._file is not None and self.path is not None:
+            with _writing(self.path):
+                self._file.write(json.dumps(line).encode() + b"\n")
+                self._file.flush()
 
     def _read(self, path: Path) -> None:
         for number, line in enumerate(path.read_bytes().splitlines(keepends=True)):
@@ -72,6 +75,14 @@ class Journal:
                 ranked, seconds, error = entry
                 self.answers.append(Answer(tuple(map(tuple, ranked)), tuple(seconds), error))
             self._whole += len(line)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _parsed(line: bytes) -> Any:

@@ -20,9 +20,10 @@ from evodeploy.errors import BadFileError, EvodeployError, RuntimeFailedError, U
 from evodeploy.evaluation.data import Labelled, LabelledImages, labelled_images
 from evodeploy.evaluation.journal import Answer, Journal
 from evodeploy.evaluation.report import Contender, Evaluation, evaluation
-from evodeploy.files import sha256
+from evodeploy.files import check_output, sha256
 from evodeploy.inference.answers import ranked
 from evodeploy.inference.pipeline import pipelined
+from evodeploy.kinds import JOURNAL
 from evodeploy.preprocess import as_input, assumption, cropped, difference, open_image
 from evodeploy.specs import EngineOptions, ModelInfo, Preprocessing
 
@@ -36,7 +37,7 @@ _Pictures = dict[_Seen, NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """What to evaluate, on what; with `journal` an interrupted run goes on from there."""
+    """What to evaluate, on what; with `journal` an interrupted run resumes from there, unless it begins `fresh`."""
 
     artefacts: tuple[Path, ...]
     data: Path
@@ -46,6 +47,7 @@ class EvaluationRequest:
     engine: str | None = None
     options: EngineOptions = field(default_factory=EngineOptions)
     journal: Path | None = None
+    fresh: bool = False
 
 
 def evaluate(request: EvaluationRequest, tell: Callable[[str], None], progress: Progress | None = None) -> Evaluation:
@@ -54,6 +56,8 @@ def evaluate(request: EvaluationRequest, tell: Callable[[str], None], progress: 
     Raises UsageError for artefacts that do not name the same classes or a journal of another evaluation, BadFileError
     where no image can be evaluated. An image that cannot be read, or whose output is no number, does not count.
     """
+    if request.journal is not None:
+        check_output(request.journal, True, *request.artefacts, *filter(None, [request.labels]), kind=JOURNAL)
     with ExitStack() as stack:
         engines = [
             stack.enter_context(open_artefact(path, request.engine, request.options)) for path in request.artefacts
@@ -67,7 +71,7 @@ def evaluate(request: EvaluationRequest, tell: Callable[[str], None], progress: 
         tell(f"{len(data.images)} images; {data.mapping}")
         for warning in _warnings(request.artefacts, infos):
             tell(f"warning: {warning}")
-        journal = Journal(request.journal, _task(contenders, data))
+        journal = Journal(request.journal, _task(contenders, data), request.fresh)
         if journal.answers:
             tell(f"{len(journal.answers)} of them are known from {journal.path}")
         stack.enter_context(journal.open())

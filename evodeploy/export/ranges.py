@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from evodeploy.engines.base import Array, batches
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.errors import VerificationError
+from evodeploy.locks import scratch
 from evodeploy.onnx_files import write_onnx
 from evodeploy.specs import EngineOptions
 
@@ -86,8 +85,8 @@ def _measured(model: onnx.ModelProto, images: Array, names: list[str], *, by_cha
         graph.node.append(helper.make_node("ReduceMax", reduced, [f"{name}_range"], keepdims=0))
         shape = (None,) if by_channel else ()
         graph.output.append(helper.make_tensor_value_info(f"{name}_range", TensorProto.FLOAT, shape))
-    with tempfile.TemporaryDirectory(prefix="evodeploy-") as folder:
-        path = Path(folder, "ranges.onnx")
+    with scratch() as folder:
+        path = folder / "ranges.onnx"
         write_onnx(probe, path)
         with OnnxRuntimeEngine(path, EngineOptions(device="cpu")) as engine:
             found = [engine.run(batch) for batch, _ in batches(engine.batch, images, CHUNK)]

@@ -16,7 +16,7 @@ from evodeploy.files import replacing
 from evodeploy.models.checkpoint import LoadedModel, load_checkpoint, with_interface
 from evodeploy.models.preprocessing import Stated
 from evodeploy.models.untrained import selection_note
-from evodeploy.onnx_files import write_onnx
+from evodeploy.onnx_files import save_onnx
 from evodeploy.parity import Check
 from evodeploy.preprocess import as_input, assumption, folder_pictures, image_paths, in_words, pictures
 from evodeploy.specs import Converted, InputFormat, Quantized, Selection
@@ -104,18 +104,18 @@ def export_checkpoint(request: ExportRequest, tell: Callable[[str], None]) -> Ex
     tell("exporting")
     proto = onnx_from_model(model, opset=_opset(request), batch=request.batch, tokens=request.tokens)
     with replacing(request.output) as draft:
-        write_onnx(proto, draft)
+        save_onnx(proto, draft)
         checks = _verified(model, draft, tell) if request.verify else ()
         if request.precision == "int8" or request.precision == "fp8":
             proto = _quantized(model, proto, request.precision, request.images, tell)
-            write_onnx(proto, draft)
+            save_onnx(proto, draft)
         elif request.precision is not None:
             if request.precision == "fp16" and request.verify:
                 tell(f"largest activation: {_check_range(model, proto, request.images)}; FP16 holds 65504")
             reduced = reduced_from_onnx(proto, request.precision)
             tell(f"converted to {request.precision.upper()}, {len(reduced.kept_fp32)} nodes kept in FP32")
             proto = reduced.proto
-            write_onnx(proto, draft)
+            save_onnx(proto, draft)
     return Exported(model, len(proto.graph.node), checks)
 
 

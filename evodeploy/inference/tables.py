@@ -12,19 +12,24 @@ from typing import Any, TypeAlias
 from evodeploy.errors import UsageError, needs
 from evodeploy.files import replacing
 from evodeploy.inference.records import Failure, Prediction
+from evodeploy.kinds import PREDICTIONS, Kind
 
 Write: TypeAlias = Callable[[Path, "Prediction | Failure"], None]
 
 _ROWS = 1024  # held before they are written to Parquet
 
 
-def check_format(path: Path) -> None:
-    """Raise UsageError for a file that is none of the formats, MissingExtraError where its library is missing."""
+def kind_of_table(path: Path) -> Kind:
+    """The format that the name of `path` asks for.
+
+    Raises UsageError for a name of none of the formats, MissingExtraError where the format's library is missing.
+    """
     if path.suffix.lower() not in _WRITERS:
         raise UsageError(f"cannot tell the format of {path}: expected {', '.join(_WRITERS)}")
     if path.suffix.lower() == ".parquet":
         with needs("batch"):
             import pyarrow.parquet  # noqa: F401
+    return PREDICTIONS[path.suffix.lower()]
 
 
 @contextlib.contextmanager

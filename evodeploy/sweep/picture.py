@@ -42,7 +42,13 @@ def as_svg(points: Sequence[Point], best: Sequence[Point], heading: str) -> str:
         x = LEFT + index * (WIDTH - LEFT - RIGHT) / max(4, len(kinds))
         parts.append(element("circle", cx=x + 5, cy=TOP - 20.0, r=5, fill=colours[kind]))
         parts.append(text(kind, x + 15, TOP - 15, class_="pale"))
-    size = {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "width": WIDTH, "height": HEIGHT, "role": "img"}
+    size = {
+        "viewBox": f"0 0 {WIDTH} {HEIGHT}",
+        "width": WIDTH,
+        "height": HEIGHT,
+        "role": "img",
+        "data_made_by": "evodeploy",
+    }
     return element("svg", title(heading), *parts, xmlns="http://www.w3.org/2000/svg", **size)
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,94 +19,31 @@ from evodeploy.bench.flops import flops_of_onnx
 from evodeploy.bench.intervals import Interval, median_interval
 from evodeploy.bench.measure import Budget, measured, wall_clock
 from evodeploy.engines.registry import open_engine
-from evodeploy.errors import BadFileError, EvodeployError, UsageError, needs
+from evodeploy.errors import EvodeployError, UsageError, needs
 from evodeploy.evaluation.report import Accuracy
 from evodeploy.evaluation.run import EvaluationRequest, evaluate
-from evodeploy.files import replacing, sha256
+from evodeploy.files import sha256
 from evodeploy.onnx_files import info_of, read_onnx
 from evodeploy.preprocess import as_input, random_pictures
 from evodeploy.sweep.front import Point
+from evodeploy.sweep.request import SweepRequest
 from evodeploy.sweep.search import Keep, descent
 from evodeploy.sweep.space import Candidate
+from evodeploy.sweep.state import State
 
-SCHEMA = 1
 GROUP = 6  # candidates timed in turn, beside the reference: so many engines fit into memory
 # An engine opened anew may be a tenth faster or slower for as long as it lives, whatever its rounds say: so each is
 # opened and timed so many times, in other company, and its interval spans them all.
 SITTINGS = 3
 
 
-@dataclass(frozen=True)
-class SweepRequest:
-    """What to try on `checkpoint`; everything is written below `folder`.
-
-    With ratios to search `by_stage` the candidates are the largest ratio in each precision and engine, and all ratios
-    that the search meets are tried in each; it stops above the accuracy `least`.
-    `data` and `labels` are as for an evaluation, of `limit` images; `images` calibrate INT8, those of `data` without.
-    `batch` images are timed at a time, each candidate for `seconds` in all. After `budget` seconds nothing new is
-    begun.
-    """
-
-    checkpoint: Path
-    folder: Path
-    candidates: tuple[Candidate, ...]
-    data: Path | None = None
-    labels: Path | None = None
-    limit: int | None = None
-    images: Path | None = None
-    batch: int = 8
-    threads: int = 1
-    seconds: float = 3.0
-    budget: float | None = None
-    by_stage: tuple[float, ...] = ()
-    least: float | None = None
-
-
-@dataclass
-class _State:
-    """What is known so far, by candidate; written after every step."""
-
-    path: Path
-    task: dict[str, Any]
-    accuracies: dict[str, list[float]] = dataclasses.field(default_factory=dict)
-    speeds: dict[str, list[list[float]]] = dataclasses.field(default_factory=dict)  # of each sitting
-    failures: dict[str, str] = dataclasses.field(default_factory=dict)
-    reference: list[float] = dataclasses.field(default_factory=list)  # seconds of its batch, in each group
-
-    def read(self) -> None:
-        if not self.path.exists():
-            return
-        try:
-            known = json.loads(self.path.read_text(encoding="utf-8"))
-            if known["schema"] != SCHEMA or known["task"] != self.task:
-                raise UsageError(f"{self.path} is of another sweep: name another folder with -o, or pass --force")
-            self.accuracies, self.speeds = known["accuracies"], known["speeds"]
-            self.failures, self.reference = known["failures"], known["reference"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadFileError(
-                f"{self.path} is not the state of a sweep ({error}): pass --force to begin anew"
-            ) from error
-
-    def write(self) -> None:
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "path"}
-        with replacing(self.path) as draft:
-            draft.write_text(json.dumps({"schema": SCHEMA} | values, indent=1) + "\n", encoding="utf-8")
-
-
-def sweep(request: SweepRequest, tell: Callable[[str], None]) -> tuple[list[Point], dict[str, str]]:
-    """All candidates as they were measured, and why others were not.
+def sweep(request: SweepRequest, state: State, tell: Callable[[str], None]) -> tuple[list[Point], dict[str, str]]:
+    """All candidates as they were measured, and why others were not; `state` is what `begun` yields.
 
     The first candidate is the reference of all timings: in every group it is run in turn with the others, so that a
-    machine that slows down between groups changes nothing. Raises UsageError for a folder of another sweep.
+    machine that slows down between groups changes nothing.
     """
-    if any(candidate.precision == "int8" for candidate in request.candidates) and not (request.images or request.data):
-        raise UsageError("INT8 is calibrated on images like those it will see: add --images DIR, or leave out int8")
-    if request.by_stage and request.data is None:
-        raise UsageError("a search by stage weighs accuracy against work: add --data DIR with labelled images")
     models = request.folder / "models"
-    models.mkdir(parents=True, exist_ok=True)
-    state = _State(request.folder / "state.json", _task(request))
-    state.read()
     began = time.monotonic()
 
     def in_time() -> bool:
@@ -135,30 +70,16 @@ def sweep(request: SweepRequest, tell: Callable[[str], None]) -> tuple[list[Poin
     return points, left_out
 
 
-def _unknown(candidate: Candidate, state: _State) -> bool:
+def _unknown(candidate: Candidate, state: State) -> bool:
     return not _timed(candidate, state) and str(candidate) not in state.failures
 
 
-def _timed(candidate: Candidate, state: _State) -> bool:
+def _timed(candidate: Candidate, state: State) -> bool:
     return len(state.speeds.get(str(candidate), ())) == SITTINGS
 
 
-def _task(request: SweepRequest) -> dict[str, Any]:
-    """What must be the same for measurements to be of use again; candidates may be added."""
-    return {
-        "checkpoint": sha256(request.checkpoint),
-        "data": str(request.data.resolve()) if request.data else None,
-        "labels": sha256(request.labels) if request.labels else None,
-        "limit": request.limit,
-        "images": str(request.images.resolve()) if request.images else None,
-        "batch": request.batch,
-        "threads": request.threads,
-        "reference": str(request.candidates[0]),
-    }
-
-
 def _searched(
-    folder: Path, request: SweepRequest, state: _State, in_time: Callable[[], bool], tell: Callable[[str], None]
+    folder: Path, request: SweepRequest, state: State, in_time: Callable[[], bool], tell: Callable[[str], None]
 ) -> list[Candidate]:
     """Every candidate with each of the keep ratios that the first one's search meets."""
     first = request.candidates[0]
@@ -185,7 +106,7 @@ def _searched(
         work[keep] = operations
         return state.accuracies[str(each)][0]
 
-    _export(first, folder, request, tell)
+    _export(first, folder, request, state, tell)
     info = info_of(read_onnx(folder / first.file))
     assert info is not None  # exported just now
     path = descent(request.by_stage, len(info.keep_ratios), score, work.__getitem__, request.least)
@@ -195,22 +116,27 @@ def _searched(
 
 
 def _judge(
-    candidate: Candidate, folder: Path, request: SweepRequest, state: _State, tell: Callable[[str], None]
+    candidate: Candidate, folder: Path, request: SweepRequest, state: State, tell: Callable[[str], None]
 ) -> None:
     """Export the candidate and learn its accuracy, unless both are known."""
-    _export(candidate, folder, request, tell)
+    _export(candidate, folder, request, state, tell)
     if request.data is not None and str(candidate) not in state.accuracies:
         tell(f"evaluating {candidate}")
         state.accuracies[str(candidate)] = _accuracy(candidate, folder, request)
 
 
-def _export(candidate: Candidate, folder: Path, request: SweepRequest, tell: Callable[[str], None]) -> None:
+def _export(
+    candidate: Candidate, folder: Path, request: SweepRequest, state: State, tell: Callable[[str], None]
+) -> None:
     """Write the candidate's file unless it is there."""
     path = folder / candidate.file
     if path.exists():
         info = info_of(read_onnx(path))
         if info is not None and info.source_sha256 == sha256(request.checkpoint):
             return
+        if f"models/{candidate.file}" not in state.files:
+            raise UsageError(f"{path} is not from this sweep: remove it, or name another folder with -o")
+    state.add_file(f"models/{candidate.file}")
     with needs("export"):
         from evodeploy.export.run import ExportRequest, export_checkpoint
     tell(f"exporting {candidate.file}")
@@ -249,7 +175,7 @@ def _time_all(
     candidates: Sequence[Candidate],
     folder: Path,
     request: SweepRequest,
-    state: _State,
+    state: State,
     in_time: Callable[[], bool],
     tell: Callable[[str], None],
 ) -> None:
@@ -286,7 +212,7 @@ def _timed_in_turn(candidates: Sequence[Candidate], folder: Path, request: Sweep
         return [np.array(timing.samples) for timing in timings]
 
 
-def _point(candidate: Candidate, state: _State, request: SweepRequest) -> Point:
+def _point(candidate: Candidate, state: State, request: SweepRequest) -> Point:
     values, lows, highs = zip(*state.speeds[str(candidate)], strict=True)
     speed = Interval(median(values), min(lows), max(highs))
     seconds = median(state.reference) / speed.value
@@ -304,4 +230,4 @@ def document(points: Sequence[Point], best: Sequence[Point], left_out: Mapping[s
             values["candidate"] |= {"name": str(point.candidate)}
             yield values | {"on_front": point in best}
 
-    return {"schema": SCHEMA, "batch": batch, "points": list(rows()), "left_out": dict(left_out)}
+    return {"schema": 1, "batch": batch, "points": list(rows()), "left_out": dict(left_out)}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from evodeploy.visualization.drawing import coloured, enlarged, with_attention, with_kept
 from evodeploy.visualization.evolution import Evolution, SelectionMap
@@ -73,6 +75,13 @@ def overview(evolutions: Sequence[Evolution], names: Sequence[str]) -> Image.Ima
         x = left + column * (tile + GAP // 2) + tile // 2
         pen.text((x, MARGIN), _fitting(name, small, tile), PALE, small, anchor="mt")
     return sheet
+
+
+def save_png(image: Image.Image, path: Path) -> None:
+    """Write a figure as PNG that names evodeploy as its maker."""
+    made_by = PngInfo()
+    made_by.add_text("Software", "evodeploy")
+    image.save(path, "PNG", pnginfo=made_by)
 
 
 def _share(selection: SelectionMap) -> str:

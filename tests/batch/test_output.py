@@ -8,6 +8,7 @@ import pytest
 
 from evodeploy.batch.output import FEATURES, OutputFolder
 from evodeploy.errors import BadFileError, UsageError
+from evodeploy.locks import draft_of
 
 RUN = {"artefact": "abc", "images": 3}
 
@@ -44,7 +45,7 @@ def test_what_a_kill_leaves_half_done_is_cleared_away(folder):
         folder.write(0, answers(None, "broken"))
         folder.write(1, answers(None, "broken"))
     parts = folder.path / "predictions"
-    (parts / "part-00000.parquet").rename(parts / ".part-00000.parquet.12345678.part")
+    (parts / "part-00000.parquet").rename(draft_of(parts / "part-00000.parquet"))
     (parts / "part-00001.parquet").write_bytes(b"PAR1")
     with folder.claimed(RUN, force=False):
         assert not folder.is_finished(0, 2)
@@ -125,6 +126,6 @@ def test_a_file_of_the_user_that_looks_like_a_draft_is_kept(folder, name):
 
 def test_a_folder_by_the_name_of_a_draft_is_no_draft(folder):
     with folder.claimed(RUN, force=False):
-        (folder.path / "predictions" / ".part-00000.parquet.12345678.part").mkdir()
+        (folder.path / "predictions" / ".part-00000.parquet.evodeploy-draft").mkdir()
     with folder.claimed(RUN, force=False):
-        assert (folder.path / "predictions" / ".part-00000.parquet.12345678.part").is_dir()
+        assert (folder.path / "predictions" / ".part-00000.parquet.evodeploy-draft").is_dir()

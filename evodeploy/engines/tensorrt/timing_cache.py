@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from evodeploy.errors import UsageError, needs
+from evodeploy.errors import UsageError
 from evodeploy.files import check_output, replacing
+from evodeploy.kinds import TIMINGS
+from evodeploy.locks import locked
 
 
 @contextlib.contextmanager
@@ -21,33 +23,38 @@ def shared_timings(config: Any, path: Path | None, tell: Callable[[str], None]) 
     if path is None:
         yield
         return
-    check_output(path, True)
+    check_output(path, True, kind=TIMINGS)
     with _locked(path):
         known = path.read_bytes() if path.exists() else b""
-    if not config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False):
+    cache = config.create_timing_cache(known)
+    if known and _content(cache) == _content(config.create_timing_cache(b"")) != known:
+        raise UsageError(f"{path} holds no timings that TensorRT can read: name another file with --timing-cache")
+    if not config.set_timing_cache(cache, ignore_mismatch=False):
         raise UsageError(f"{path} holds timings of another TensorRT or GPU: name another file with --timing-cache")
     yield
     ours = config.get_timing_cache()
-    if len(bytes(ours.serialize())) == len(known):
+    if len(_content(ours)) == len(known):
         tell(f"timing cache {path}: everything was measured before")
         return
     with _locked(path):
         merged = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
         merged.combine(ours, ignore_mismatch=False)
-        content = bytes(merged.serialize())
+        content = _content(merged)
         with replacing(path) as draft:
             draft.write_bytes(content)
     tell(f"timing cache {path}: {len(content) - len(known)} bytes of new timings")
 
 
+def _content(cache: Any) -> bytes:
+    return bytes(cache.serialize())
+
+
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Alone with `path` among builds: a lock on a file beside it, since `path` itself is replaced."""
-    with needs("tensorrt"):
-        from filelock import FileLock
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(FileLock(path.with_name(f"{path.name}.lock")))
+            held.enter_context(locked(path.with_name(f".{path.name}.lock"), wait=True))
         except OSError as error:
             raise UsageError(f"cannot use the timing cache {path}: {error.strerror or error}") from error
         yield

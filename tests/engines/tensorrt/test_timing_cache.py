@@ -73,6 +73,16 @@ def test_timings_of_another_gpu_are_refused_and_kept(tmp_path):
     assert path.read_bytes() == b"elsewhere\ngemm"
 
 
+def test_a_file_of_something_else_is_refused_and_kept(tmp_path, monkeypatch):
+    path = tmp_path / "notes.txt"
+    path.write_bytes(b"what I wrote")
+    # As TensorRT does, which makes an empty cache of what it cannot read.
+    monkeypatch.setattr(Config, "create_timing_cache", lambda self, content: Cache(b""))
+    with pytest.raises(UsageError, match="holds no timings that TensorRT can read: name another file"):
+        build(path, b"conv")
+    assert path.read_bytes() == b"what I wrote"
+
+
 def test_a_build_that_fails_leaves_the_file_as_it_was(tmp_path):
     path = tmp_path / "timings"
     build(path, b"gemm")

@@ -1,0 +1,70 @@
+"""The kinds of files that commands write, known by their suffix and by how they begin: `--force` replaces no others."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from evodeploy.errors import UsageError
+
+HEAD = 4096  # bytes that are read of a file
+FOOT = 1 << 16
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of output: its name, its suffixes (without any, all), how its files begin, and what they end with.
+
+    `record` is a suffix to the file's name: a file with an engine's record beside it is one, however it begins.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    begins: re.Pattern[bytes]
+    ends: tuple[bytes, ...] = ()
+    record: str = ""
+
+    def check_suffix(self, path: Path) -> None:
+        """Raise UsageError for a name that files of this kind do not have."""
+        if self.suffixes and path.suffix.lower() not in self.suffixes:
+            raise UsageError(
+                f"{path} would be {self.name}, expected a name that ends with {' or '.join(self.suffixes)}"
+            )
+
+    def is_kind_of(self, path: Path) -> bool:
+        """Whether the file at `path` looks like one of this kind; an empty file is of any, for nothing is lost."""
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+            if not head:
+                return True
+            size = file.seek(0, 2)
+            file.seek(max(0, size - FOOT))
+            foot = file.read(FOOT) if self.ends else b""
+        if self.begins.match(head) and all(part in foot for part in self.ends):
+            return True
+        record = path.with_name(path.name + self.record)
+        return bool(self.record) and record.is_file() and RECORD.is_kind_of(record)
+
+
+def _kind(name: str, suffixes: str, begins: bytes, *ends: bytes, record: str = "") -> Kind:
+    return Kind(name, tuple(suffixes.split()), re.compile(begins, re.DOTALL), ends, record)
+
+
+ONNX = _kind("an ONNX file", ".onnx", rb"\x08[\x01-\x20]")
+RECORD = _kind("an engine's record", ".json", rb'\{\s*"runtime":')
+ENGINE = _kind("an engine", ".engine", rb"[a-z]trt", record=".json")
+CHECKPOINT = _kind("a checkpoint", ".pth .pt .bin", rb"PK\x03\x04")
+REPORT = _kind("a JSON report", ".json", rb'\{\s*"schema": *\d')
+JOURNAL = _kind("an interrupted evaluation", ".part", rb'\{"artefacts": ')
+MEASUREMENTS = _kind("a table of measurements", ".csv", rb"engine,model,precision,")
+PAGE = _kind("a report page", ".html .htm", rb'<!doctype html>.{0,99}<meta name="generator" content="evodeploy">')
+DRAWING = _kind("a drawing of a sweep", ".svg", rb'<svg [^>]*data-made-by="evodeploy"')
+PICTURE = _kind("a picture of kept tokens", ".png", rb"\x89PNG\r\n.{0,99}tEXtSoftware\x00evodeploy")
+TIMINGS = _kind("a timing cache", "", b"")  # whose content TensorRT itself judges
+LOG = _kind("a build's log", "", rb"\[[A-Z_]+\] ")
+PREDICTIONS = {
+    ".jsonl": _kind("predictions as JSON lines", ".jsonl", rb'\{"image": '),
+    ".csv": _kind("predictions as CSV", ".csv", rb"image,(label_1|error)"),
+    ".parquet": _kind("predictions as Parquet", ".parquet", b"PAR1", b"image", b"probabilities", b"PAR1"),
+}

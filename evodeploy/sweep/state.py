@@ -1,0 +1,83 @@
+"""What a sweep knows so far, in a file that is written after every step."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evodeploy.errors import BadFileError
+from evodeploy.files import replacing
+from evodeploy.schema import SchemaError, document, mapping, matching, number, read_json_file, sequence, text, whole
+
+SCHEMA = 1
+MOST = 100_000  # candidates, and files
+FILES = r"sweep\.json|front\.svg|chosen\.onnx|models/keep-[0-9.e+-]{1,200}\.(fp32|bf16|fp16|int8|fp8)\.onnx"
+
+_NUMBERS = sequence(number(0, 1e12), 3, 3)
+_STATE = document(
+    {
+        "schema": whole(SCHEMA, SCHEMA),
+        "task": document({"checkpoint": text(64), "reference": text(300)}),
+        "accuracies": mapping(_NUMBERS, MOST),
+        "speeds": mapping(sequence(_NUMBERS, 0, 99), MOST),
+        "failures": mapping(text(10_000), MOST),
+        "reference": sequence(number(0, 1e9), 0, MOST),
+        "files": sequence(matching(FILES, "the name of a file that a sweep writes"), 0, MOST),
+    }
+)
+
+
+@dataclass
+class State:
+    """What is known so far, by candidate, and which files the sweep has written or is about to, below its folder."""
+
+    path: Path
+    task: dict[str, Any]
+    accuracies: dict[str, list[float]] = field(default_factory=dict)
+    speeds: dict[str, list[list[float]]] = field(default_factory=dict)  # of each sitting
+    failures: dict[str, str] = field(default_factory=dict)
+    reference: list[float] = field(default_factory=list)  # seconds of its batch, in each group
+    files: list[str] = field(default_factory=list)
+
+    def write(self) -> None:
+        """Write all of it."""
+        values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.name != "path"}
+        with replacing(self.path) as draft:
+            draft.write_text(json.dumps({"schema": SCHEMA} | values, allow_nan=False, indent=1) + "\n", "utf-8")
+
+    def add_file(self, name: str) -> None:
+        """Take down that the file `name` is the sweep's own, before it is written."""
+        if name not in self.files:
+            self.files.append(name)
+            self.write()
+
+    @contextlib.contextmanager
+    def replacing(self, name: str) -> Iterator[Path]:
+        """Yield a draft of the sweep's file `name`."""
+        self.add_file(name)
+        with replacing(self.path.parent / name) as draft:
+            yield draft
+
+
+def read_state(path: Path) -> State:
+    """What `path` holds; raises BadFileError where it is not the state of a sweep."""
+    try:
+        known = _STATE(read_json_file(path, "the state of a sweep"))
+    except (BadFileError, SchemaError) as error:
+        raise BadFileError(
+            f"{path} is not the state of a sweep ({error}), and not replaced: name another folder with -o"
+        ) from error
+    return State(
+        path,
+        known["task"],
+        {name: list(values) for name, values in known["accuracies"].items()},
+        {name: [list(values) for values in sittings] for name, sittings in known["speeds"].items()},
+        known["failures"],
+        list(known["reference"]),
+        list(known["files"]),
+    )
