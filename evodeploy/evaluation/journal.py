@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from evodeploy.errors import UsageError
+from evodeploy.errors import BadFileError, UsageError
+from evodeploy.files import open_regular
+from evodeploy.schema import Rule, SchemaError, number, read_json, sequence, text, whole
+
+_ENTRY = sequence(Rule("anything", lambda value, field: value), 3, 3)
+_RANKED = sequence(sequence(whole(0, 1_000_000), 1, 1000), 0, 1000)
+_SECONDS = sequence(number(0, 1e9), 0, 1000)
+_ERROR = text(100_000)
 
 
 @dataclass(frozen=True)
@@ -62,19 +69,31 @@ class Journal:
                 self._file.flush()
 
     def _read(self, path: Path) -> None:
-        for number, line in enumerate(path.read_bytes().splitlines(keepends=True)):
-            entry = _parsed(line)
-            if entry is None:  # cut short: that image is run again
-                return
-            if number == 0 and entry != self._task:
-                raise UsageError(
-                    f"{path} is the beginning of another evaluation: remove it, pass --force to begin anew, or name "
-                    "another output with -o"
-                )
-            if number:
-                ranked, seconds, error = entry
-                self.answers.append(Answer(tuple(map(tuple, ranked)), tuple(seconds), error))
-            self._whole += len(line)
+        with open_regular(path, "the beginning of an evaluation") as file:
+            for number, line in enumerate(file):
+                entry = _parsed(line)
+                if entry is None:  # cut short: that image is run again
+                    return
+                if number == 0 and entry != self._task:
+                    raise UsageError(
+                        f"{path} is the beginning of another evaluation: remove it, pass --force to begin anew, or "
+                        "name another output with -o"
+                    )
+                if number:
+                    self.answers.append(self._answer(entry, f"{path}, line {number + 1}"))
+                self._whole += len(line)
+
+    def _answer(self, entry: Any, place: str) -> Answer:
+        try:
+            _ENTRY(entry, "an answer")
+            answer = Answer(_RANKED(entry[0], "classes"), _SECONDS(entry[1], "seconds"), _ERROR(entry[2], "error"))
+            artefacts = 0 if answer.error else len(self._task["artefacts"])
+            for name, values in (("classes", answer.ranked), ("seconds", answer.seconds)):
+                if len(values) != artefacts:
+                    raise SchemaError(name, values, f"a list of {artefacts}, one for each artefact")
+        except SchemaError as error:
+            raise BadFileError(f"{place}: {error}: remove the file, or pass --force to begin anew") from error
+        return answer
 
 
 @contextlib.contextmanager
@@ -87,6 +106,6 @@ def _writing(path: Path) -> Iterator[None]:
 
 def _parsed(line: bytes) -> Any:
     try:
-        return json.loads(line) if line.endswith(b"\n") else None
+        return read_json(line) if line.endswith(b"\n") else None
     except ValueError:
         return None

@@ -26,6 +26,7 @@ from evodeploy.inference.pipeline import pipelined
 from evodeploy.kinds import JOURNAL
 from evodeploy.preprocess import as_input, assumption, cropped, difference, open_image
 from evodeploy.specs import EngineOptions, ModelInfo, Preprocessing
+from evodeploy.text import printable
 
 TOP = 5
 
@@ -72,6 +73,11 @@ def evaluate(request: EvaluationRequest, tell: Callable[[str], None], progress: 
         for warning in _warnings(request.artefacts, infos):
             tell(f"warning: {warning}")
         journal = Journal(request.journal, _task(contenders, data), request.fresh)
+        if len(journal.answers) > len(data.images):
+            raise BadFileError(
+                f"{journal.path} has answers to {len(journal.answers)} images, expected {len(data.images)} at most: "
+                "remove it, or pass --force to begin anew"
+            )
         if journal.answers:
             tell(f"{len(journal.answers)} of them are known from {journal.path}")
         stack.enter_context(journal.open())
@@ -148,6 +154,6 @@ def _answers(
         return [errors.get(i, answer) for i, answer in enumerate(answers)]
 
     def failed(image: Labelled, error: EvodeployError) -> Answer:
-        return Answer(error=str(error))
+        return Answer(error=printable(str(error)))
 
     return pipelined(images, prepare, compute, failed, batch=batch, preparers=os.cpu_count() or 1)
