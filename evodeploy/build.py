@@ -205,7 +205,7 @@ def _log(request: BuildRequest, tell: Callable[[str], None]) -> Iterator[BuildLo
         yield BuildLog(tell, verbose=request.verbose)
         return
     try:
-        file = request.log.open("w", encoding="utf-8")
+        file = request.log.open("w", encoding="utf-8", buffering=1)  # a line is there as soon as TensorRT says it
     except OSError as error:
         raise UsageError(f"cannot write the log to {request.log}: {error.strerror or error}") from error
     with file:  # what a build says is kept when it fails too: that is what a log is for

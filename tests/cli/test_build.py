@@ -76,7 +76,11 @@ def test_a_bad_option_is_one_sentence_and_leaves_nothing(cli, folder, options, m
     assert files(folder) == ["m.onnx"]
 
 
-def test_ctrl_c_ends_a_build_and_leaves_nothing(folder):
+ENDS = [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(("number", "code"), ENDS)
+def test_a_signal_ends_a_build_and_leaves_nothing(folder, number, code):
     """A real signal to a real build, without a terminal; the log tells when TensorRT is at work."""
     command = [sys.executable, "-m", "evodeploy", "build-engine", "m.onnx", "--fp16", "--log", "build.log"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -84,9 +88,9 @@ def test_ctrl_c_ends_a_build_and_leaves_nothing(folder):
     while process.poll() is None and not (log.exists() and log.stat().st_size):
         time.sleep(0.005)
     assert process.poll() is None
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate()
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "Traceback" not in err
     assert files(folder) == ["build.log", "m.onnx"]
 

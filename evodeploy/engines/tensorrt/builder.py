@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from evodeploy.engines.tensorrt.flavour import Flavour, shared_logger
@@ -144,15 +145,23 @@ def _let_attention_decompose(trt: Any, network: Any) -> None:
 
 @contextlib.contextmanager
 def _deferred_interrupt() -> Iterator[threading.Event]:
-    """Ctrl-C inside sets the event yielded, for nothing may be raised into TensorRT, and is raised at the end."""
+    """SIGINT and SIGTERM inside set the event yielded, for nothing may be raised into TensorRT; they act at the end."""
     interrupted = threading.Event()
-    here = threading.current_thread() is threading.main_thread()  # Ctrl-C arrives in no other
-    before = signal.signal(signal.SIGINT, lambda number, frame: interrupted.set()) if here else None
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        interrupted.set()
+
+    here = threading.current_thread() is threading.main_thread()  # signals arrive in no other
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)} if here else {}
     try:
         yield interrupted
     finally:
-        if here:
-            signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for first in received[:1]:
+            signal.raise_signal(first)
         if interrupted.is_set():
             raise KeyboardInterrupt  # rather than TensorRT's complaint that it was cancelled
 
