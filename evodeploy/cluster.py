@@ -17,7 +17,7 @@ import shutil
 import signal
 import stat
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,8 @@ def own_ray(name: str, variables: Mapping[str, str], **options: Any) -> Iterator
     """
     import ray
 
-    with _claimed(name) as home, _environment(home, variables):
-        address = _start(home, options)
+    with _claimed(name) as home, _environment(home, variables), _sigterm_handler() as own_handler:
+        address = _start(home, options, own_handler)
         try:
             (home / "address").write_text(address)
             yield
@@ -64,15 +64,16 @@ def joined_ray(address: str, **options: Any) -> Iterator[None]:
     """The Ray cluster at `address`, joined for the body and left as it is; raises RuntimeFailedError."""
     import ray
 
-    try:
-        with _same_handlers():
+    with _sigterm_handler() as own_handler:
+        try:
             ray.init(address, **QUIET, **options)
-    except Exception as error:  # Ray raises what its parts raise
-        raise RuntimeFailedError(f"cannot join Ray at {address}: {first_line(error)}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+        except Exception as error:  # Ray raises what its parts raise
+            raise RuntimeFailedError(f"cannot join Ray at {address}: {first_line(error)}") from error
+        own_handler()
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def first_line(error: Exception) -> str:
@@ -80,18 +81,22 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _start(home: Path, options: Mapping[str, Any]) -> str:
-    """Start Ray in `home`; returns its address."""
+def _start(home: Path, options: Mapping[str, Any], own_handler: Callable[[], None]) -> str:
+    """Start Ray in `home`, then handle SIGTERM by `own_handler`; returns its address."""
     import ray
 
     for attempt in range(ATTEMPTS):
         try:
-            with _blocked(signal.SIGTERM, signal.SIGHUP), _same_handlers():
+            with _blocked(signal.SIGTERM, signal.SIGHUP):
                 ray.init(
                     "local", include_dashboard=False, _node_ip_address=LOOPBACK, _temp_dir=str(home / str(attempt)),
                     **QUIET, **options,
                 )  # fmt: skip
+                own_handler()
             return str(ray.get_runtime_context().gcs_address)
+        except SystemExit:  # Ray's own answer to SIGTERM, with another code
+            _kill(home)
+            raise SystemExit(128 + signal.SIGTERM) from None
         except Exception as error:  # Ray raises what its parts raise
             _kill(home)
             if "timed out" not in str(error) or attempt == ATTEMPTS - 1:
@@ -209,18 +214,24 @@ def _blocked(*signals: signal.Signals) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _same_handlers() -> Iterator[None]:
-    """Put back what SIGTERM did before Ray replaced it; where it ended the process at once, it raises SystemExit."""
+def _sigterm_handler() -> Iterator[Callable[[], None]]:
+    """A function that puts back what SIGTERM did before Ray; where that was to die at once, SystemExit is raised.
+
+    After the body all is as it was before.
+    """
     before = signal.getsignal(signal.SIGTERM)
 
     def end(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
 
+    def handle(handler: Any) -> None:
+        if threading.current_thread() is threading.main_thread() and handler is not None:
+            signal.signal(signal.SIGTERM, handler)
+
     try:
-        yield
+        yield lambda: handle(end if before == signal.SIG_DFL else before)
     finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, end if before in (signal.SIG_DFL, None) else before)
+        handle(before)
 
 
 def _kill(home: Path, scripts: bool = False) -> None:

@@ -60,7 +60,14 @@ def test_it_is_alone_and_out_of_reach(started, monkeypatch, tmp_path):
     assert not {signal.SIGTERM, signal.SIGHUP} & signal.pthread_sigmask(signal.SIG_BLOCK, [])
     assert dict(os.environ) == before
     assert not home.exists()
-    signal.signal(signal.SIGTERM, handler)
+    assert signal.getsignal(signal.SIGTERM) == handler
+
+
+def test_sigterm_while_it_starts_is_the_end(started, tmp_path):
+    started.fail = [SystemExit(signal.SIGTERM)]  # as Ray answers it
+    with pytest.raises(SystemExit, match="143"), own_ray("one", {}):
+        pass
+    assert not (tmp_path / f"evodeploy-{os.getuid()}" / "one").exists()
 
 
 def test_a_slow_start_is_tried_again_and_its_processes_ended(started, tmp_path):

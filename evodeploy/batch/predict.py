@@ -14,6 +14,7 @@ from evodeploy.inference.answers import ranked
 from evodeploy.inference.predictor import load
 
 PLACE = {"shard": pa.int32(), "position": pa.int32()}
+NO_NUMBER: dict[str, object] = {"error": "the model's output is no number: `evodeploy verify` the artefact"}
 
 
 class Answerer:
@@ -45,8 +46,10 @@ class Answerer:
         info, engine = self._predictor.info, self._predictor.engine
         outputs = run_all(engine, images)
         if not info.num_classes:
-            yield from ({"features": row} for row in outputs.get("features", ()))
+            for row in outputs.get("features", ()):
+                yield {"features": row} if np.isfinite(row).all() else NO_NUMBER
         elif outputs:
             for probabilities, classes in zip(*ranked(outputs, info, self._top), strict=True):
                 labels = [info.label(int(index)) for index in classes]
-                yield {"labels": labels, "indices": classes, "probabilities": probabilities}
+                answer = {"labels": labels, "indices": classes, "probabilities": probabilities}
+                yield answer if np.isfinite(probabilities).all() else NO_NUMBER

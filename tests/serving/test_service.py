@@ -82,6 +82,7 @@ def served(*arguments, **changes):
                 process.kill()
                 pytest.fail(f"the service does not answer: {process.communicate()}")
             time.sleep(0.2)
+        assert process.stdout.readline().startswith(f"serving {NAME} from")  # which waits for signals from here on
         yield process, address, metrics
     finally:
         process.kill()
@@ -136,6 +137,33 @@ def test_all_ports_are_on_loopback_and_described(service):
     ports = {port for _, _, port in found}
     assert {int(address.split(":")[1]), metrics} < ports
     assert len(found) > 10
+
+
+def test_a_header_without_an_end_is_not_taken(service):
+    host, port = service[1].split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Large: " + b"x" * 70_000)
+        assert client.recv(100).startswith(b"HTTP/1.1 431 ")
+
+
+STRANGER = """
+import ray, sys
+try:
+    ray.init(sys.argv[1], log_to_driver=False)
+except Exception as error:
+    sys.exit(type(error).__name__)
+"""
+
+
+@pytest.mark.slow
+def test_its_ray_is_closed_to_strangers(service):
+    home = Path(f"/tmp/evodeploy-{os.getuid()}/serve-{service[1].split(':')[1]}")
+    assert home.parent.stat().st_mode & 0o777 == 0o700
+    command = [sys.executable, "-c", STRANGER, (home / "address").read_text()]
+    for token, code in (("guess" * 8, 1), ((home / "token").read_text(), 0)):
+        environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+        assert done.returncode == code, done.stderr
 
 
 def test_another_host_or_a_second_service_on_its_port_is_refused(service, small_onnx, cli):
@@ -196,9 +224,8 @@ def test_from_start_to_stop_no_request_is_lost(service, small_onnx, tmp_path):
         time.sleep(1)
         below = processes_below(process.pid)
         os.killpg(process.pid, signal.SIGTERM)
-        out, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    assert f"serving {NAME} from" in out
     assert err.splitlines() == [
         f"http://{address} answers; Prometheus metrics: http://127.0.0.1:{metrics}/metrics",
         "answering what was begun, then stopping",
@@ -277,7 +304,7 @@ def test_another_ray_is_joined_where_it_is_asked_for_and_else_left_alone(small_o
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: the paths of Ray's sockets have a limit
     start = [ray, "start", "--head", "--block", f"--port={gcs}", "--node-ip-address=127.0.0.1", "--num-cpus=3"]
-    start += ["--include-dashboard=false", f"--temp-dir={folder}", "--ray-client-server-port=0"]
+    start += ["--include-dashboard=false", f"--temp-dir={folder}", f"--ray-client-server-port={free_port()}"]
     alone = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
     cluster = f"127.0.0.1:{gcs}"
     head = subprocess.Popen(start, env=alone, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -93,7 +93,7 @@ async function predict(picture) {
   const mine = ++latest;
   say(`Asking about ${picture.name} …`);
   try {
-    const answer = await asked("v1/predict?top=5", { method: "POST", body: picture });
+    const answer = await asked("v1/predict", { method: "POST", body: picture });
     const bitmap = await createImageBitmap(picture, { imageOrientation: "from-image" });
     if (mine !== latest) return;
     show(answer, bitmap);

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evodeploy.batch import predict
+from evodeploy.batch.decode import prepared_batches
+from evodeploy.batch.inputs import Files
+from evodeploy.engines.base import run_all
+
+
+@pytest.mark.parametrize("features", [False, True])
+def test_an_output_that_is_no_number_is_the_error_of_its_image(small_onnx, tmp_path, monkeypatch, features):
+    def run(engine, images):
+        outputs = run_all(engine, images)
+        outputs["logits"][1, 0] = np.nan
+        return {"features": outputs["logits"]} if features else outputs
+
+    monkeypatch.setattr(predict, "run_all", run)
+    for name in ("a.png", "c.png", "d.png"):
+        Image.new("RGB", (70, 70)).save(tmp_path / name)
+    answerer = predict.Answerer(small_onnx, "onnxruntime", threads=1, top=2)
+    info = answerer._predictor.info
+    if features:
+        monkeypatch.setattr(answerer._predictor, "info", type(info)(**{**vars(info), "num_classes": 0}))
+    names = ("a.png", "b.png", "c.png", "d.png")  # of which b.png is missing, and c.png the second that is run
+    (batch,) = prepared_batches(0, Files(names), tmp_path, info, 9)
+    rows = answerer(batch).to_pylist()
+    errors = [row["error"] for row in rows]
+    assert (errors[0], errors[1], errors[3]) == (None, "No such file or directory", None)
+    assert errors[2] == "the model's output is no number: `evodeploy verify` the artefact"
+    given = [row["features" if features else "probabilities"] is not None for row in rows]
+    assert given == [True, False, False, True]
