@@ -37,7 +37,7 @@ def own_ray(name: str, variables: Mapping[str, str], **options: Any) -> Iterator
     """
     import ray
 
-    with _claimed(name) as home, _environment(home, variables), _sigterm_handler() as own_handler:
+    with _sigterm_handler() as own_handler, _claimed(name) as home, _environment(home, variables):
         address = _start(home, options, own_handler)
         try:
             (home / "address").write_text(address)
@@ -215,9 +215,9 @@ def _blocked(*signals: signal.Signals) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _sigterm_handler() -> Iterator[Callable[[], None]]:
-    """A function that puts back what SIGTERM did before Ray; where that was to die at once, SystemExit is raised.
+    """SIGTERM in the body does what it did before, or raises SystemExit where that was to end the process at once.
 
-    After the body all is as it was before.
+    The function that it yields sees to that again, once Ray has put a handler of its own.
     """
     before = signal.getsignal(signal.SIGTERM)
 
@@ -228,8 +228,12 @@ def _sigterm_handler() -> Iterator[Callable[[], None]]:
         if threading.current_thread() is threading.main_thread() and handler is not None:
             signal.signal(signal.SIGTERM, handler)
 
+    def own() -> None:
+        handle(end if before == signal.SIG_DFL else before)
+
+    own()
     try:
-        yield lambda: handle(end if before == signal.SIG_DFL else before)
+        yield own
     finally:
         handle(before)
 
