@@ -125,8 +125,8 @@ class OutputFolder:
                 draft.unlink()
         for kind in ("predictions", "errors"):
             (self.path / kind).mkdir(exist_ok=True)
-        for errors in (self.path / "errors").iterdir():
-            if not (self.path / "predictions" / errors.name).exists():
+        for errors in (self.path / "errors").glob("part-*.parquet"):
+            if errors.is_file() and not (self.path / "predictions" / errors.name).exists():
                 errors.unlink()
 
     def _part(self, kind: str, number: int) -> Path:

@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from evodeploy.batch.output import CLASSES, ERROR, FEATURES, IDENTITY
 from evodeploy.engines.base import run_all
+from evodeploy.engines.finite import PROBLEM, not_finite
 from evodeploy.inference.answers import ranked
 from evodeploy.inference.predictor import load
 
 PLACE = {"shard": pa.int32(), "position": pa.int32()}
-NO_NUMBER: dict[str, object] = {"error": "the model's output is no number: `evodeploy verify` the artefact"}
 
 
 class Answerer:
@@ -45,11 +45,15 @@ class Answerer:
     def _answers(self, images: np.ndarray) -> Iterator[dict[str, object]]:
         info, engine = self._predictor.info, self._predictor.engine
         outputs = run_all(engine, images)
+        bad = not_finite(outputs)
         if not info.num_classes:
-            for row in outputs.get("features", ()):
-                yield {"features": row} if np.isfinite(row).all() else NO_NUMBER
+            answers: Iterator[dict[str, object]] = ({"features": row} for row in outputs.get("features", ()))
         elif outputs:
-            for probabilities, classes in zip(*ranked(outputs, info, self._top), strict=True):
-                labels = [info.label(int(index)) for index in classes]
-                answer = {"labels": labels, "indices": classes, "probabilities": probabilities}
-                yield answer if np.isfinite(probabilities).all() else NO_NUMBER
+            answers = (
+                {"labels": [info.label(int(index)) for index in classes], "indices": classes, "probabilities": each}
+                for each, classes in zip(*ranked(outputs, info, self._top), strict=True)
+            )
+        else:
+            answers = iter(())
+        for i, answer in enumerate(answers):
+            yield {"error": PROBLEM} if bad[i] else answer

@@ -126,6 +126,8 @@ def test_a_file_of_the_user_that_looks_like_a_draft_is_kept(folder, name):
 
 def test_a_folder_by_the_name_of_a_draft_is_no_draft(folder):
     with folder.claimed(RUN, force=False):
-        (folder.path / "predictions" / ".part-00000.parquet.evodeploy-draft").mkdir()
+        made = [folder.path / kind / ".part-00000.parquet.evodeploy-draft" for kind in ("predictions", "errors")]
+        for each in made:
+            each.mkdir()
     with folder.claimed(RUN, force=False):
-        assert (folder.path / "predictions" / ".part-00000.parquet.evodeploy-draft").is_dir()
+        assert all(each.is_dir() for each in made)

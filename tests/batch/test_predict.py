@@ -8,6 +8,7 @@ from evodeploy.batch import predict
 from evodeploy.batch.decode import prepared_batches
 from evodeploy.batch.inputs import Files
 from evodeploy.engines.base import run_all
+from evodeploy.engines.finite import PROBLEM
 
 
 @pytest.mark.parametrize("features", [False, True])
@@ -29,6 +30,6 @@ def test_an_output_that_is_no_number_is_the_error_of_its_image(small_onnx, tmp_p
     rows = answerer(batch).to_pylist()
     errors = [row["error"] for row in rows]
     assert (errors[0], errors[1], errors[3]) == (None, "No such file or directory", None)
-    assert errors[2] == "the model's output is no number: `evodeploy verify` the artefact"
+    assert errors[2] == PROBLEM
     given = [row["features" if features else "probabilities"] is not None for row in rows]
     assert given == [True, False, False, True]
