@@ -44,7 +44,7 @@ def _cells(entry: dict[str, Any], precision: Reduced | None) -> list[str]:
     agreeing = min((each.agreement for each in verdict.selections), default=1.0)
     near, errors = (sum(getattr(each, name) for each in verdict.selections) for name in ("near_ties", "errors"))
     error = f"{verdict.logits.max_error_unmoved:.1e}"
-    return [f"{agreeing:.2%}", str(near), str(errors), error, f"{verdict.limit:.0e}", str(verdict.passed)]
+    return [f"{agreeing:.2%}", str(near), str(errors), error, f"{verdict.logits.limit:.0e}", str(verdict.passed)]
 
 
 if __name__ == "__main__":

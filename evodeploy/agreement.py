@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evodeploy.engines.base import Array
 from evodeploy.specs import Precision
@@ -47,7 +48,8 @@ class LogitAgreement:
     """Logits of all images, and apart of those in which every selection kept the same tokens (`unmoved`).
 
     Errors are relative to the reference's largest magnitude, `scale`; cosines are between the two logit vectors of an
-    image. Features of a network without a classifier have no `top1`.
+    image. `max_error_unmoved` is the error of the image nearest to its limit or furthest beyond it, and `limit` is that
+    limit. Features of a network without a classifier have no `top1`.
     """
 
     images: int
@@ -59,6 +61,7 @@ class LogitAgreement:
     median_cosine: float
     top1: float | None
     scale: float
+    limit: float
 
 
 @dataclass(frozen=True)
@@ -91,33 +94,38 @@ class Agreement:
     @property
     def passed(self) -> bool:
         """No selection error, and logits within tolerance in every image whose selections are the same."""
-        return self.logits.max_error_unmoved <= self.limit and not any(s.errors for s in self.selections)
-
-    @property
-    def limit(self) -> float:
-        """The largest error of a logit that passes, relative to the largest magnitude."""
-        return self.tolerance.logits + self.tolerance.absolute / self.logits.scale
+        return self.logits.max_error_unmoved <= self.logits.limit and not any(s.errors for s in self.selections)
 
 
-def agreement(expected: dict[str, Array], got: dict[str, Array], tolerance: Tolerance, grid: int) -> Agreement:
+def agreement(
+    expected: dict[str, Array],
+    got: dict[str, Array],
+    tolerance: Tolerance,
+    grid: int,
+    limits: dict[str, Array] | None = None,
+) -> Agreement:
     """Compare outputs of N images: `logits` (N, classes), and where both have them `selected_i` (N, K).
 
     Features of a network without a classifier are compared as logits are, and so are the ranked `probabilities` of
     `classes`, which hardly move where two classes nearly tie and change places.
     `scores_i` (N, tokens) of `expected`, where present, tell near-ties from errors; `grid` is the number of patches
-    along a side of the first grid, whose positions `selected_i` hold.
+    along a side of the first grid, whose positions `selected_i` hold. `limits` (N,) by output widen the tolerance of
+    single images; they are relative to the largest magnitude of the image.
     """
+    limits = limits or {}
     output = next(name for name in ("logits", "features", "probabilities") if name in expected)
     count = len(expected[output])
     moved = np.zeros(count, bool)
     selections = []
     for name in sorted(set(expected) & set(got)):
         if name.startswith("selected_"):
-            scores = expected.get(name.replace("selected", "scores"))
-            judged, differs = _selection(name, expected[name], got[name], scores, moved, tolerance, grid)
+            scored = name.replace("selected", "scores")
+            allowed = np.maximum(tolerance.score, limits.get(scored, np.zeros(count)))
+            scores = expected.get(scored)
+            judged, differs = _selection(name, expected[name], got[name], scores, moved, allowed, grid)
             selections.append(judged)
             moved |= differs
-    logits = _logits(expected[output], got[output], ~moved)
+    logits = _logits(expected[output], got[output], ~moved, tolerance, limits.get(output, np.zeros(count)))
     if output == "features":
         logits = dataclasses.replace(logits, top1=None)
     elif output == "probabilities":
@@ -126,10 +134,15 @@ def agreement(expected: dict[str, Array], got: dict[str, Array], tolerance: Tole
     return Agreement(logits, tuple(selections), tolerance)
 
 
-def _logits(expected: Array, got: Array, unmoved: Array) -> LogitAgreement:
+def _logits(
+    expected: Array, got: Array, unmoved: Array, tolerance: Tolerance, limits: NDArray[np.float64]
+) -> LogitAgreement:
     expected, got = expected.astype(np.float64), got.astype(np.float64)
     scale = float(np.abs(expected).max()) or 1.0
     errors = np.abs(expected - got).max(axis=1) / scale
+    allowed = np.maximum(tolerance.logits + tolerance.absolute / scale, limits * np.abs(expected).max(axis=1) / scale)
+    judged = np.flatnonzero(unmoved)
+    worst = judged[(errors - allowed)[judged].argmax()] if judged.size else None
     norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(got, axis=1)
     cosines = (expected * got).sum(axis=1) / np.where(norms > 0, norms, 1)
     return LogitAgreement(
@@ -137,16 +150,17 @@ def _logits(expected: Array, got: Array, unmoved: Array) -> LogitAgreement:
         unmoved=int(unmoved.sum()),
         max_error=float(errors.max()),
         mean_error=float(errors.mean()),
-        max_error_unmoved=float(errors[unmoved].max()) if unmoved.any() else 0.0,
+        max_error_unmoved=0.0 if worst is None else float(errors[worst]),
         min_cosine=float(cosines.min()),
         median_cosine=float(np.median(cosines)),
         top1=float((expected.argmax(axis=1) == got.argmax(axis=1)).mean()),
         scale=scale,
+        limit=float(allowed.min() if worst is None else allowed[worst]),
     )
 
 
 def _selection(
-    name: str, expected: Array, got: Array, scores: Array | None, moved: Array, tolerance: Tolerance, grid: int
+    name: str, expected: Array, got: Array, scores: Array | None, moved: Array, allowed: Array, grid: int
 ) -> tuple[SelectionAgreement, Array]:
     differs = np.zeros(len(expected), bool)
     jaccards, near, consequences, errors, gaps = [], 0, 0, 0, []
@@ -162,7 +176,7 @@ def _selection(
         else:
             gap = _gaps(scores[i], len(ours), np.concatenate([lost, won]), grid)
             gaps += gap.tolist()
-            beyond = gap > tolerance.score
+            beyond = gap > allowed[i]
             flipped = max(int(beyond[: len(lost)].sum()), int(beyond[len(lost) :].sum()))
             errors += flipped
             near += len(lost) - flipped

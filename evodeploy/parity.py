@@ -104,6 +104,7 @@ def expect(reference: TorchEngine, images: Array) -> Expected:
     """Run `reference` on `images` in float64, and in float32 on them and on their nearest neighbours in float32.
 
     The neighbours differ by one unit in the last place, so that one lucky run does not decide how much float32 loses.
+    Bytes have none.
     """
     return joined(_expect(reference, images[start : start + _CHUNK]) for start in range(0, len(images), _CHUNK))
 

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from evodeploy.agreement import TOLERANCES, Agreement, agreement
 from evodeploy.artefacts import kind_of, open_artefact
 from evodeploy.engines.base import Array, Engine, run_all
+from evodeploy.engines.torch_engine import TorchEngine
 from evodeploy.errors import UsageError
+from evodeploy.parity import Expected, expect
 from evodeploy.preprocess import as_input, assumption, difference, folder_pictures, random_pictures
 from evodeploy.specs import EngineOptions, ModelInfo
 
@@ -34,7 +36,8 @@ def compare_artefacts(
     """Run both on the images of `folder`, or on `count` random ones, and compare what they compute.
 
     A checkpoint selects as the other artefact does. Tolerances are those of the lower precision of the two where not
-    given. Raises UsageError where the two are not of one model.
+    given. Between FP32 and a checkpoint on the CPU, images of which float32 itself loses much get wider limits, as in
+    `evodeploy.parity`. Raises UsageError where the two are not of one model.
     """
     options = options or EngineOptions()
     first, second = _opened(reference, candidate, engine, options)
@@ -45,14 +48,34 @@ def compare_artefacts(
         pictures = random_pictures(info, count, seed) if folder is None else folder_pictures(folder, info)
         tell(f"running {first.name} and {second.name} on {len(pictures)} images")
         expected, got = _outputs(first, pictures), _outputs(second, pictures)
-    precisions = {opened.info.precision for opened in (first, second) if opened.info}
-    if options.precision:
-        precisions.add(options.precision)
-    tolerance = TOLERANCES[max(precisions, key=lambda precision: TOLERANCES[precision].logits)]
-    tolerance = dataclasses.replace(tolerance, logits=tolerance.logits if rtol is None else rtol, absolute=atol)
-    if score_tolerance is not None:
-        tolerance = dataclasses.replace(tolerance, score=score_tolerance)
-    return agreement(expected, got, tolerance, info.image_size // info.patch_size)
+        precisions = {opened.info.precision for opened in (first, second) if opened.info}
+        if options.precision:
+            precisions.add(options.precision)
+        tolerance = TOLERANCES[max(precisions, key=lambda precision: TOLERANCES[precision].logits)]
+        tolerance = dataclasses.replace(tolerance, logits=tolerance.logits if rtol is None else rtol, absolute=atol)
+        if score_tolerance is not None:
+            tolerance = dataclasses.replace(tolerance, score=score_tolerance)
+        grid = info.image_size // info.patch_size
+        verdict = agreement(expected, got, tolerance, grid)
+        if verdict.passed or precisions != {"fp32"} or rtol is not None or score_tolerance is not None:
+            return verdict
+        exact = _expected(first, second, pictures, tell)
+        if exact is None or not exact.comparable(info.output).any():
+            return verdict
+        limits = {name: exact.limits(name) for name in exact.losses}
+        right = exact.outputs if kind_of(reference) == "checkpoint" else expected
+        return agreement(right, got, tolerance, grid, limits)
+
+
+def _expected(
+    first: Engine, second: Engine, pictures: NDArray[np.uint8], tell: Callable[[str], None]
+) -> Expected | None:
+    """What the checkpoint among the two computes in float64, or None where there is none on the CPU."""
+    for engine in (first, second):
+        if isinstance(engine, TorchEngine) and engine.device == "cpu" and engine.info:
+            tell("running PyTorch in float64, to see what float32 itself loses")
+            return expect(engine, as_input(pictures, engine.info))
+    return None
 
 
 def _opened(reference: Path, candidate: Path, engine: str | None, options: EngineOptions) -> tuple[Engine, Engine]:
@@ -60,6 +83,7 @@ def _opened(reference: Path, candidate: Path, engine: str | None, options: Engin
     host = EngineOptions(threads=options.threads)
     if kind_of(reference) == "checkpoint":
         second = open_artefact(candidate, engine, options, tokens=True)
+        host = dataclasses.replace(host, device="cpu")  # float32 on a GPU may mean TF32
         return open_artefact(reference, options=host, tokens=True, like=second.info), second
     first = open_artefact(reference, options=host)
     return first, open_artefact(candidate, engine, options, tokens=True, like=first.info)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import importlib.util
 import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
+from onnx import numpy_helper
 
+from evodeploy.models.checkpoint import LoadedModel
 from evodeploy.models.zoo import EvoDeiTConfig
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -41,3 +46,16 @@ def golden_images(tag: str) -> torch.Tensor:
 
 def golden_outputs(tag: str) -> dict[str, np.ndarray]:
     return dict(np.load(GOLDEN / "outputs" / f"{tag}.npz"))
+
+
+def sharpened(small: LoadedModel, proto: onnx.ModelProto, gain: int) -> tuple[LoadedModel, onnx.ModelProto]:
+    """The model and its graph with sharper attention: at a `gain` of 2 float32 loses a hundred times the usual."""
+    module, graph = copy.deepcopy(small.module), onnx.ModelProto()
+    graph.CopyFrom(proto)
+    for name, parameter in module.named_parameters():
+        if ".norm1." in name:
+            parameter.data *= gain
+    for tensor in graph.graph.initializer:
+        if ".norm1." in tensor.name:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * gain, tensor.name))
+    return dataclasses.replace(small, module=module), graph

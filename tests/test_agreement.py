@@ -87,7 +87,7 @@ def test_logits_out_of_tolerance_or_not_a_number_fail():
 def test_an_absolute_tolerance_comes_on_top_of_the_relative_one():
     tolerance = Tolerance(logits=0.01, score=0.01, absolute=0.5)
     verdict = agreement({"logits": LOGITS}, {"logits": LOGITS + 0.55}, tolerance, grid=2)
-    assert verdict.limit == pytest.approx(0.01 + 0.5 / np.abs(LOGITS).max())
+    assert verdict.logits.limit == pytest.approx(0.01 + 0.5 / np.abs(LOGITS).max())
     assert verdict.passed == (0.5 + 0.01 * np.abs(LOGITS).max() >= 0.55)
     assert not agreement({"logits": LOGITS}, {"logits": LOGITS + 0.7}, tolerance, grid=2).passed
 
@@ -101,3 +101,18 @@ def test_top1_and_cosine_are_those_of_each_image():
     assert verdict.logits.top1 == 0.5
     assert verdict.logits.min_cosine == pytest.approx((5 + 5 + 4) / 30)
     assert verdict.logits.median_cosine == pytest.approx((1 + 14 / 30) / 2)
+
+
+def test_an_image_that_float32_loses_much_of_has_a_wider_limit():
+    reference = {"logits": LOGITS, "selected_0": KEPT, "scores_0": SCORES}
+    off = reference | {"logits": LOGITS + np.float32([[0, 0, 0], [0, 0, 0.5]])}
+    assert not agreement(reference, off, TOLERANCE, 2).passed
+    wide = {"logits": np.array([0, 0.06]), "scores_0": np.array([0.0, 0.6])}
+    verdict = agreement(reference, off, TOLERANCE, 2, wide)
+    assert verdict.passed
+    assert (verdict.logits.max_error_unmoved, verdict.logits.limit) == pytest.approx((0.05, 0.06))
+    other = {"logits": np.array([0.06, 0.0])}
+    assert not agreement(reference, off, TOLERANCE, 2, other).passed
+    far = reference | {"selected_0": np.array([[0, 1], [0, 1]])}
+    assert not agreement(reference, far, TOLERANCE, 2).passed
+    assert agreement(reference, far, TOLERANCE, 2, wide).passed

@@ -28,7 +28,7 @@ ALLOWED = {
     "refit": {"build", "engines"},
     "inference": {"artefacts", "engines", "preprocess"},
     "agreement": {"engines"},
-    "verification": {"agreement", "artefacts", "engines", "preprocess"},
+    "verification": {"agreement", "artefacts", "engines", "parity", "preprocess"},
     "bench": {"agreement", "artefacts", "engines", "export", "inference", "models", "preprocess"},
     "cluster": set(),
     "batch": {"cluster", "engines", "inference", "preprocess"},

@@ -77,7 +77,7 @@ def _logits(verdict: Agreement) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("logits", "", "limit"):
         table.add_column(heading, justify="left" if heading == "logits" else "right")
-    logits, limit = verdict.logits, f"{verdict.limit:.0e}"
+    logits, limit = verdict.logits, f"{verdict.logits.limit:.0e}"
     table.add_row("largest error", f"{logits.max_error:.1e}", "" if verdict.selections else limit)
     if verdict.selections:
         table.add_row(

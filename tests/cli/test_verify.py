@@ -5,10 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
+from cases import sharpened
 from onnx import numpy_helper
 from PIL import Image
 
 from evodeploy.export.precision import reduced_from_onnx
+from evodeploy.models.checkpoint import save_checkpoint
 from evodeploy.onnx_files import read_onnx, write_onnx
 
 
@@ -84,3 +86,21 @@ def test_without_token_outputs_only_logits_are_compared(cli, folder):
     code, out, _ = cli("verify", "ckpt.pth", "plain.onnx")
     assert code == 0
     assert "selections are not compared: export the ONNX with --tokens" in out
+
+
+def test_a_badly_conditioned_network_is_judged_by_what_float32_loses(cli, folder, small, small_onnx):
+    model, proto = sharpened(small, read_onnx(small_onnx), gain=4)
+    save_checkpoint(model, folder / "sharp.pth")
+    write_onnx(proto, folder / "sharp.onnx")
+    for artefacts in (("sharp.pth", "sharp.onnx"), ("sharp.onnx", "sharp.pth")):
+        code, out, err = cli("verify", *artefacts, "--json")
+        verdict = json.loads(out)
+        assert (code, verdict["passed"]) == (0, True), verdict
+        assert "to see what float32 itself loses" in err
+        assert 1e-4 < verdict["logits"]["limit"] < 1e-1
+    assert cli("verify", "sharp.pth", "sharp.onnx", "--rtol", "1e-4")[0] == 1
+    for tensor in proto.graph.initializer:
+        if tensor.name == "network.head.bias":
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + 0.1, tensor.name))
+    write_onnx(proto, folder / "wrong.onnx")
+    assert cli("verify", "sharp.pth", "wrong.onnx")[0] == 1

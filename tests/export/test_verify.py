@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import copy
-import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 import onnx
 import pytest
-from cases import SMALL
+from cases import SMALL, sharpened
 from levit_cases import small as small_levit
 from onnx import numpy_helper
 
@@ -100,19 +98,6 @@ def test_random_evo_levits_are_well_conditioned_and_attend_unevenly():
         scores = expected.outputs[f"scores_{i}"]
         assert (scores.max(axis=1) > 1.4 * scores.mean(axis=1)).all()
         assert (expected.margins(i) > 1e-4).all()
-
-
-def sharpened(small: LoadedModel, proto: onnx.ModelProto, gain: int) -> tuple[LoadedModel, onnx.ModelProto]:
-    """The model and its graph with sharper attention: at a `gain` of 2 float32 loses a hundred times the usual."""
-    module, graph = copy.deepcopy(small.module), onnx.ModelProto()
-    graph.CopyFrom(proto)
-    for name, parameter in module.named_parameters():
-        if ".norm1." in name:
-            parameter.data *= gain
-    for tensor in graph.graph.initializer:
-        if ".norm1." in tensor.name:
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * gain, tensor.name))
-    return dataclasses.replace(small, module=module), graph
 
 
 @pytest.fixture(scope="module")
