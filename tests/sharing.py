@@ -13,7 +13,7 @@ from evodeploy.errors import UsageError
 
 THREADS = 4
 RUNS = 200  # of each thread
-LONGEST = 4  # images in a batch
+LONGEST = 3  # images in a batch
 
 
 def in_threads(work: Callable[[int], None], count: int = THREADS) -> None:
