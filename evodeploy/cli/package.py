@@ -47,7 +47,7 @@ def package(
     model = served_model(artefact, max_batch)
     place: Device = device or ("gpu" if model.backend == "tensorrt" else "cpu")
     runner: Accelerator | None = accelerator
-    serving = Serving(name or model_name(artefact), place, instances, max_queue_delay_us, runner)
+    serving = Serving(model_name(artefact) if name is None else name, place, instances, max_queue_delay_us, runner)
     written = write(model, serving, triton, force)
     if as_json:
         result_json(

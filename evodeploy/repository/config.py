@@ -10,6 +10,7 @@ from evodeploy.errors import UsageError
 from evodeploy.repository.model import ServedModel
 from evodeploy.repository.pbtxt import Message, Word, to_text
 from evodeploy.specs import METADATA_KEY, TensorSpec
+from evodeploy.text import brief
 
 Device = Literal["cpu", "gpu"]
 Accelerator = Literal["tensorrt", "openvino"]
@@ -49,7 +50,7 @@ def config_text(model: ServedModel, serving: Serving) -> str:
     Raises UsageError for a device or accelerator that the backend has not, or a tensor type that Triton has not.
     """
     _check(model, serving)
-    return f"# {model.path.name}: {model.made}\n" + to_text(_config(model, serving))
+    return to_text(_config(model, serving))
 
 
 def has_labels(model: ServedModel) -> bool:
@@ -100,7 +101,7 @@ def _warmup(model: ServedModel, batch: int) -> Message:
 
 def _facts(model: ServedModel) -> dict[str, str]:
     """What a client may ask the server for: how images are prepared, and whose weights these are."""
-    facts = {"made_by": model.made}
+    facts = {"made_from": brief(model.path.name), "made_by": brief(model.made)}
     if model.info:
         facts[METADATA_KEY] = dataclasses.replace(model.info, class_names=()).to_json()  # which the labels file has
     return facts

@@ -1,23 +1,31 @@
-"""One folder with a Triton model repository and Kubernetes manifests in it, written whole."""
+"""The folder of a package: a model repository and manifests, written as a draft and then moved into place.
+
+DIR/models/NAME/    config.pbtxt, labels.txt and 1/ with the model; package.json lists the files of this package,
+which are all that `--force` removes
+DIR/manifests/      NAME.kserve.yaml and NAME.kubernetes.yaml
+"""
 
 from __future__ import annotations
 
-import importlib.resources
+import contextlib
+import json
 import re
-import secrets
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 
-from evodeploy.errors import UsageError
-from evodeploy.files import replacing
+from evodeploy.errors import BadFileError, UsageError
+from evodeploy.files import made_folder
+from evodeploy.locks import draft_of, owned
 from evodeploy.repository.config import LABELS, Serving, config_text, has_labels
+from evodeploy.repository.manifests import MODELS, manifests
 from evodeploy.repository.model import ServedModel
+from evodeploy.schema import SchemaError, document, matching, read_json_file, sequence, whole
 
-REPOSITORY = "models"
-MANIFESTS = ("kserve", "kubernetes")
-_RESOURCES = {"gpu": '{cpu: "2", memory: 4Gi, nvidia.com/gpu: "1"}', "cpu": '{cpu: "2", memory: 2Gi}'}
+SCHEMA = 1
+MANIFESTS = "manifests"
+RECORD = "package.json"
 
 
 @dataclass(frozen=True)
@@ -30,63 +38,112 @@ class Packaged:
 
 def model_name(path: Path) -> str:
     """A name for the model in `path`, fit for Triton and Kubernetes: `Ckpt.fp16.onnx` is `ckpt-fp16`."""
-    return re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-")[:63]
+    return re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-")[:63].strip("-")
 
 
 def package(model: ServedModel, serving: Serving, output: Path, force: bool) -> Packaged:
-    """Add the model to the Triton model repository `models` in the folder `output`, made where it is missing.
+    """Add the model to the package in `output`, made where it is missing; nothing is written outside of it.
 
-    `models/NAME/` gets `config.pbtxt`, `labels.txt` and `1/` with the model, `manifests/` the Kubernetes manifests
-    `NAME.kserve.yaml` and `NAME.kubernetes.yaml`. Nothing is written outside `output`.
-    Raises UsageError for a name that Kubernetes does not take, an output that exists and is not to be replaced by
-    `force`, and what `config_text` refuses.
+    With `force` an earlier package of this name is replaced: the files that its record lists. Raises UsageError for a
+    name that Kubernetes does not take, for files that exist and are not to be replaced, and what `config_text` refuses.
     """
-    if not re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", serving.name):
+    name = serving.name
+    if not re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name):
         raise UsageError(
-            f"the name is '{serving.name}', expected up to 63 of a-z, 0-9 and -, the first a letter: choose another by "
-            "--name"
+            f"the name is '{name}', expected up to 63 of a-z, 0-9 and -, the first a letter and the last no -: choose "
+            "another by --name"
         )
-    config = config_text(model, serving)
-    output = output.absolute()
-    folder = output / REPOSITORY / serving.name
-    manifests = {kind: output / "manifests" / f"{serving.name}.{kind}.yaml" for kind in MANIFESTS}
-    for path in (folder, *manifests.values()):
-        if path.exists() and not force:
-            raise UsageError(f"{path} already exists: pass --force to replace it, or choose another --name")
-    try:
-        for parent in (folder.parent, output / "manifests"):
-            parent.mkdir(parents=True, exist_ok=True)
-        _write_folder(model, config, folder)
-    except OSError as error:
-        raise UsageError(f"cannot write {output}: {error.strerror or error}") from error
-    for kind, path in manifests.items():
-        with replacing(path) as draft:
-            draft.write_text(_manifest(kind, model, serving), encoding="utf-8")
-    return Packaged(folder, tuple(manifests.values()))
+    texts = {f"{MODELS}/{name}/config.pbtxt": config_text(model, serving)}
+    if model.info and has_labels(model):
+        labels = [model.info.label(index) for index in range(model.info.num_classes)]
+        texts[f"{MODELS}/{name}/{LABELS}"] = "".join(f"{' '.join(label.split())}\n" for label in labels)
+    made = {f"{MANIFESTS}/{name}.{kind}.yaml": text for kind, text in manifests(model, serving).items()}
+    record = f"{MODELS}/{name}/{RECORD}"
+    copied = f"{MODELS}/{name}/1/{model.file_name}"
+    files = [*texts, copied, *made, record]
+    texts |= made | {record: json.dumps({"schema": SCHEMA, "files": files}, indent=1) + "\n"}
+    folder = output.absolute()
+    with made_folder(folder), owned(folder / name):
+        _check_earlier(folder, name, model.path, force)
+        try:
+            with _draft(folder / name) as draft:
+                (draft / copied).parent.mkdir(parents=True)
+                shutil.copyfile(model.path, draft / copied)
+                for file, text in texts.items():
+                    (draft / file).parent.mkdir(parents=True, exist_ok=True)
+                    (draft / file).write_text(text, encoding="utf-8")
+                _move(draft, folder, name)
+        except OSError as error:
+            raise UsageError(f"cannot write the package {folder}: {error.strerror or error}") from error
+    return Packaged(folder / MODELS / name, tuple(folder / file for file in made))
 
 
-def _write_folder(model: ServedModel, config: str, folder: Path) -> None:
-    draft = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
-    try:
-        (draft / "1").mkdir(parents=True)
-        shutil.copyfile(model.path, draft / "1" / model.file_name)
-        (draft / "config.pbtxt").write_text(config, encoding="utf-8")
-        if model.info and has_labels(model):
-            names = [model.info.label(index) for index in range(model.info.num_classes)]
-            (draft / LABELS).write_text("".join(f"{' '.join(name.split())}\n" for name in names), encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        draft.rename(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+def _check_earlier(folder: Path, name: str, source: Path, force: bool) -> None:
+    """Refuse to replace anything but the files that an earlier package of this name lists: raises UsageError."""
+    model = folder / MODELS / name
+    for place in (folder / MODELS, folder / MANIFESTS, model):
+        if place.is_symlink() or (place.exists() and not place.is_dir()):
+            raise UsageError(f"{place} is not a folder of a package: move it away, or choose another --triton")
+    manifests = [folder / MANIFESTS / f"{name}.{kind}.yaml" for kind in ("kserve", "kubernetes")]
+    there = [path for path in (model, *manifests) if path.exists() or path.is_symlink()]
+    if there and not force:
+        raise UsageError(f"{there[0]} already exists: pass --force to replace it, or choose another --name")
+    listed = {folder / file for file in _listed(model / RECORD, name)}
+    for path in (*model.rglob("*"), *there):
+        if path.is_symlink() or (path not in listed if path.is_file() else path not in (model, model / "1")):
+            raise UsageError(f"{path} is not of an earlier package: move it away, or choose another --name")
+        if path.is_file() and path.samefile(source):
+            raise UsageError(f"{source} is the input and would be replaced: choose another --name or --triton")
 
 
-def _manifest(kind: str, model: ServedModel, serving: Serving) -> str:
-    template = importlib.resources.files("evodeploy.repository").joinpath(f"{kind}.yaml").read_text(encoding="utf-8")
-    return Template(template).substitute(
-        name=serving.name,
-        repository=REPOSITORY,
-        made=f"The model: {model.made}.",
-        release=" whose TensorRT is that version" if model.backend == "tensorrt" else "",
-        resources=_RESOURCES[serving.device],
+def _listed(record: Path, name: str) -> tuple[str, ...]:
+    """The files that the record of an earlier package of this name lists; none where there is no record."""
+    if not record.is_file() or record.is_symlink():
+        return ()
+    file = (
+        rf"{MODELS}/{name}/(config\.pbtxt|labels\.txt|package\.json|1/model\.(plan|onnx))"
+        rf"|{MANIFESTS}/{name}\.(kserve|kubernetes)\.yaml"
     )
+    files = sequence(matching(file, "the name of a file of this package"), 1, 9)
+    rule = document({"schema": whole(SCHEMA, SCHEMA), "files": files})
+    try:
+        known = rule(read_json_file(record, "the record of a package"))
+    except (BadFileError, SchemaError) as error:
+        raise UsageError(f"{record} is not the record of a package ({error}): choose another --name") from error
+    return tuple(known["files"])
+
+
+@contextlib.contextmanager
+def _draft(path: Path) -> Iterator[Path]:
+    """A folder to build `path` in, which lies where nobody looks for models; it is removed at the end."""
+    draft = draft_of(path)
+    _remove(draft)  # of a run that was killed
+    draft.mkdir()
+    try:
+        yield draft
+    finally:
+        _remove(draft)
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder)
+    else:
+        folder.unlink(missing_ok=True)
+
+
+def _move(draft: Path, folder: Path, name: str) -> None:
+    """Move the draft's files into place; the earlier model goes with the draft."""
+    for part in (MODELS, MANIFESTS):
+        (folder / part).mkdir(exist_ok=True)
+    model, earlier = folder / MODELS / name, draft / "earlier"
+    if model.exists():
+        model.rename(earlier)
+    try:
+        (draft / MODELS / name).rename(model)
+    except OSError:
+        if earlier.exists():
+            earlier.rename(model)
+        raise
+    for path in sorted((draft / MANIFESTS).iterdir()):
+        path.replace(folder / MANIFESTS / path.name)

@@ -39,10 +39,10 @@ def _scalar(value: str | int) -> str:
         return "true" if value else "false"
     if isinstance(value, (int, Word)):
         return str(value)
-    return f'"{"".join(map(_escaped, value))}"'
+    return f'"{"".join(map(_escaped, value.encode("utf-8", "backslashreplace")))}"'
 
 
-def _escaped(character: str) -> str:
-    if character in '"\\':
-        return f"\\{character}"
-    return f"\\{ord(character):03o}" if ord(character) < 32 else character
+def _escaped(byte: int) -> str:
+    """A byte of a string as the format writes it: all but ASCII letters, digits and signs as octal numbers."""
+    character = chr(byte)
+    return character if 32 <= byte < 127 and character not in '"\\' else f"\\{byte:03o}"

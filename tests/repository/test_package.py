@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 import re
+import shutil
+import sys
+import threading
+from pathlib import Path
 
 import kubernetes_validate
 import onnx
@@ -16,8 +22,13 @@ from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInsta
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, Profile, write_sidecar
 from evodeploy.errors import BadFileError
 from evodeploy.files import sha256
+from evodeploy.locks import owned
 from evodeploy.onnx_files import info_of, input_spec, output_specs, read_onnx, set_info, write_onnx
+from evodeploy.repository.config import Serving
+from evodeploy.repository.model import served_model
+from evodeploy.repository.package import model_name, package
 from evodeploy.specs import ModelInfo, TensorSpec
+from evodeploy.text import brief
 
 
 @pytest.fixture
@@ -52,7 +63,7 @@ def test_an_onnx_file_with_its_tokens(cli, folder):
     assert (code, err) == (0, "")
     assert f"next: tritonserver --model-repository={folder / 'out' / 'models'}" in out
     model = folder / "out" / "models" / "net-v2"
-    assert sorted(path.name for path in model.iterdir()) == ["1", "config.pbtxt", "labels.txt"]
+    assert sorted(path.name for path in model.iterdir()) == ["1", "config.pbtxt", "labels.txt", "package.json"]
     assert (model / "1" / "model.onnx").read_bytes() == (folder / "Net_v2.onnx").read_bytes()
     assert (model / "labels.txt").read_text().splitlines() == [f"digit {i}" for i in range(10)]
     read = config(model)
@@ -140,7 +151,7 @@ def test_the_manifests_fit_kubernetes(cli, folder, device, limit):
     for document in (deployment, service):
         kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    assert container["args"][-1] == "--model-repository=/models/models"
+    assert container["args"][-1] == "--model-repository=/mnt/models/models"
     assert container["resources"]["limits"].get("nvidia.com/gpu") == limit
     assert service["spec"]["selector"] == deployment["spec"]["template"]["metadata"]["labels"]
     served = yaml.safe_load((folder / "out" / "manifests" / "net-v2.kserve.yaml").read_text())
@@ -150,17 +161,160 @@ def test_the_manifests_fit_kubernetes(cli, folder, device, limit):
     assert model["resources"] == container["resources"]
 
 
-def test_a_packaged_model_is_replaced_only_when_told(cli, folder):
-    cli("package", "Net_v2.onnx", "--triton", "out")
-    cli("package", "Net_v2.onnx", "--triton", "out", "--name", "other")
-    (folder / "out" / "models" / "net-v2" / "2").mkdir()
-    code, _, err = cli("package", "Net_v2.onnx", "--triton", "out")
-    assert code == 2
-    assert "net-v2 already exists: pass --force" in err
-    assert cli("package", "Net_v2.onnx", "--triton", "out", "--force")[0] == 0
-    assert sorted(str(path.relative_to(folder)) for path in folder.glob("out/models/*/[0-9]")) == [
-        "out/models/net-v2/1", "out/models/other/1",
+PACKAGED = ("1/model.onnx", "config.pbtxt", "labels.txt", "package.json")
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_packaged_model_is_replaced_only_with_force(cli, folder):
+    before = contents(folder)
+    assert cli("package", "Net_v2.onnx", "--triton", "out", "--instances", 2)[0] == 0
+    assert cli("package", "Net_v2.onnx", "--triton", "out", "--name", "other")[0] == 0
+    assert sorted(contents(folder).keys() - before.keys()) == [
+        *(f"out/manifests/{name}.{kind}.yaml" for name in ("net-v2", "other") for kind in ("kserve", "kubernetes")),
+        *(f"out/models/net-v2/{file}" for file in PACKAGED), *(f"out/models/other/{file}" for file in PACKAGED),
     ]  # fmt: skip
+    packaged = contents(folder)
+    code, _, err = cli("package", "Net_v2.onnx", "--triton", "out")
+    assert (code, "net-v2 already exists: pass --force" in err) == (2, True)
+    assert contents(folder) == packaged
+    assert cli("package", "Net_v2.onnx", "--triton", "out", "--force")[0] == 0
+    changed = {name for name, content in contents(folder).items() if packaged.get(name) != content}
+    assert changed == {"out/models/net-v2/config.pbtxt"}
+    assert config(folder / "out" / "models" / "net-v2").instance_group[0].count == 1
+
+
+@pytest.mark.parametrize("name", ["models/net-v2/photo.png", "models/net-v2/1/photo.png", "models/net-v2/2/model.onnx"])
+def test_force_removes_nothing_that_is_not_listed(cli, folder, name):
+    cli("package", "Net_v2.onnx", "--triton", "out")
+    path = folder / "out" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"a photograph")
+    before = contents(folder)
+    code, _, err = cli("package", "Net_v2.onnx", "--triton", "out", "--force")
+    assert (code, "is not of an earlier package: move it away" in err) == (2, True)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        None,
+        "not JSON",
+        {"schema": 1, "files": ["models/other/config.pbtxt"]},
+        {"schema": 1, "files": ["models/net-v2/../../Net_v2.onnx"]},
+        {"name": "of another program"},
+    ],
+)
+def test_a_package_without_its_record_is_not_replaced(cli, folder, record):
+    cli("package", "Net_v2.onnx", "--triton", "out")
+    path = folder / "out" / "models" / "net-v2" / "package.json"
+    path.unlink() if record is None else path.write_text(record if isinstance(record, str) else json.dumps(record))
+    before = contents(folder)
+    assert cli("package", "Net_v2.onnx", "--triton", "out", "--force")[0] == 2
+    assert contents(folder) == before
+
+
+def test_links_and_inputs_are_not_replaced(cli, folder):
+    cli("package", "Net_v2.onnx", "--triton", "out")
+    before = contents(folder)
+    packaged = folder / "out" / "models" / "net-v2" / "1" / "model.onnx"
+    code, _, err = cli("package", packaged, "--triton", "out", "--name", "net-v2", "--force")
+    assert (code, "is the input and would be replaced" in err) == (2, True)
+    (folder / "out" / "models").rename(folder / "elsewhere")
+    (folder / "out" / "models").symlink_to(folder / "elsewhere")
+    code, _, err = cli("package", "Net_v2.onnx", "--triton", "out", "--force")
+    assert (code, "is not a folder of a package" in err) == (2, True)
+    assert contents(folder / "elsewhere") == {
+        name.removeprefix("out/models/"): content for name, content in before.items() if name.startswith("out/models")
+    }
+
+
+HOSTILE = "10.1\n---\napiVersion: v1\nkind: Pod\x85\u2028}\nmodel_operations { op_library_filename: 'x.so' }\n\"#\ud800"
+
+
+def test_text_of_a_record_stays_text(folder):
+    model = dataclasses.replace(served_model(folder / "Net_v2.onnx"), made=HOSTILE)
+    odd = folder / "a: b #'\"\n---\nkind: Pod"
+    package(model, Serving("net", "cpu"), odd, force=False)
+    documents = list(yaml.safe_load_all((odd / "manifests" / "net.kubernetes.yaml").read_text()))
+    assert [document["kind"] for document in documents] == ["Deployment", "Service"]
+    (service,) = yaml.safe_load_all((odd / "manifests" / "net.kserve.yaml").read_text())
+    assert [each["metadata"]["annotations"]["made-by"] for each in (documents[0], service)] == [
+        brief(HOSTILE),
+        brief(HOSTILE),
+    ]
+    read = config(odd / "models" / "net")
+    assert read.parameters["made_by"].string_value == brief(HOSTILE)
+    assert not read.HasField("model_operations")
+    assert "Pod" not in (odd / "models" / "net" / "package.json").read_text()
+
+
+def test_the_name_of_a_file_adds_nothing_to_the_configuration(cli, folder):
+    name = 'x\nmodel_operations { op_library_filename: "x.so" }\n.onnx'
+    (folder / "Net_v2.onnx").rename(folder / name)
+    assert cli("package", folder / name, "--triton", "out", "--name", "net")[0] == 0
+    assert not config(folder / "out" / "models" / "net").HasField("model_operations")
+
+
+@pytest.mark.parametrize("name", ["-a", "a-", "A", "1a", "a.b", "a_b", "a" * 64, "a\n", "../a", "ä"])
+def test_names_that_kubernetes_does_not_take_are_refused(cli, folder, name):
+    before = contents(folder)
+    code, _, err = cli("package", "Net_v2.onnx", "--triton", "out", f"--name={name}")
+    assert (code, "expected up to 63 of a-z, 0-9 and -" in err) == (2, True)
+    assert contents(folder) == before
+    assert not (folder / "out").exists()
+
+
+def test_a_name_made_of_a_file_s_is_one_that_is_taken():
+    assert model_name(Path("Ckpt.fp16.onnx")) == "ckpt-fp16"
+    assert model_name(Path("x" * 62 + "-y.onnx")) == "x" * 62
+
+
+def test_manifests_need_pyyaml(cli, folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    code, _, err = cli("package", "Net_v2.onnx", "--triton", "out")
+    assert (code, 'pip install "evodeploy[package]"' in err) == (3, True)
+    assert not (folder / "out").exists()
+
+
+def test_a_full_disk_leaves_the_earlier_package(cli, folder, monkeypatch):
+    cli("package", "Net_v2.onnx", "--triton", "out")
+    before = contents(folder)
+
+    def full(source, target):
+        target.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    for options in (("--force",), ("--name", "new")):
+        code, _, err = cli("package", "Net_v2.onnx", "--triton", "out", *options)
+        assert (code, "No space left on device" in err) == (2, True)
+        assert contents(folder) == before
+    assert cli("package", "Net_v2.onnx", "--triton", "fresh")[0] == 2
+    assert not (folder / "fresh").exists()
+
+
+def test_the_draft_of_a_killed_run_is_cleared(cli, folder):
+    draft = folder / "out" / ".net-v2.evodeploy-draft"
+    (draft / "models").mkdir(parents=True)
+    (draft / "models" / "half").touch()
+    (folder / "out" / ".net-v2.evodeploy-lock").touch()
+    assert cli("package", "Net_v2.onnx", "--triton", "out")[0] == 0
+    assert sorted(path.name for path in (folder / "out").iterdir()) == ["manifests", "models"]
+
+
+def test_the_second_of_two_at_once_is_refused(cli, folder):
+    refused = []
+    (folder / "out").mkdir()
+    with owned(folder / "out" / "net-v2"):
+        thread = threading.Thread(target=lambda: refused.append(cli("package", "Net_v2.onnx", "--triton", "out")))
+        thread.start()
+        thread.join()
+    assert (refused[0][0], "another run is writing" in refused[0][2]) == (2, True)
+    assert list((folder / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -25,3 +25,10 @@ def test_the_library_reads_back_what_was_written():
         "TYPE_FP16"
     ].number  # fmt: skip
     assert config.dynamic_batching.preserve_ordering
+
+
+def test_what_utf_8_cannot_say_and_what_ends_a_line_elsewhere_is_escaped():
+    text = to_text({"name": "a\x85b\u2028c\ud800\x7f"})
+    assert text.isascii()
+    assert text.count("\n") == 1
+    assert text_format.Parse(text, ModelConfig()).name == "a\x85b\u2028c\\ud800\x7f"
