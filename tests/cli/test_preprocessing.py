@@ -40,10 +40,12 @@ def run():
     from evodeploy.cli import app
 
     def command(*args):
-        out, err = io.StringIO(), io.StringIO()
+        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
             app([str(arg) for arg in args])
-        return ended.value.code or 0, out.getvalue(), err.getvalue()
+        for stream in (out, err):
+            stream.seek(0)
+        return ended.value.code or 0, out.read(), err.read()
 
     return command
 
