@@ -20,7 +20,12 @@ _COMMON = {"database": None, "deadline": None, "suppress_health_check": list(Hea
 
 CHARACTERS = st.characters()  # lone surrogates and control characters among them
 WORDS = st.text(CHARACTERS, max_size=12)
-NUMBERS = st.integers(-(2**70), 2**70) | st.integers(-2, 70) | st.floats() | st.sampled_from([0.5, 1e300, -0.0, 10**40])
+NUMBERS = (
+    st.integers(-(2**70), 2**70)
+    | st.integers(-2, 70)
+    | st.floats()
+    | st.sampled_from([0.5, 1e300, -0.0, 10**40, 10**400])
+)
 JSON = st.recursive(
     st.none() | st.booleans() | NUMBERS | WORDS | st.text(CHARACTERS, min_size=300, max_size=320),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS, inner, max_size=4),

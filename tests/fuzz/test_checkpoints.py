@@ -22,7 +22,8 @@ from evodeploy.models.checkpoint import layout_for, load_checkpoint, random_mode
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.bool, torch.complex64]
 ARGS = {
     "model": "evo_deit_test", "num_heads": 2, "selection": "stage", "keep_ratio": [0.5, 0.5], "class_names": ["x"] * 10,
-    "stages": [2, 4], "pooling": "mean", "norm_eps": 1e-6,
+    "stages": [2, 4], "pooling": "mean", "norm_eps": 1e-6, "mean": [0.5] * 3, "std": [0.5] * 3, "crop_pct": 0.9,
+    "interpolation": "bicubic", "crop_mode": "center", "input_size": 64, "eval_crop_ratio": 0.9,
 }  # fmt: skip
 HEADER = {
     "head.weight": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]},
