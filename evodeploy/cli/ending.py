@@ -32,6 +32,7 @@ ENVIRONMENT = 3
 FAULT = 4
 INTERRUPTED = 128 + signal.SIGINT
 CLOSED = 128 + signal.SIGPIPE
+MESSAGE = 4000  # characters of a sentence, at most: a name of a file may have so many
 _WORDS = {int(signal.SIGINT): "interrupted", int(signal.SIGTERM): "terminated"}
 _PARSING: type[Exception] = typer.BadParameter.__mro__[1]  # Typer's usage error, which it does not export
 _VERBOSE = "evodeploy.verbose"
@@ -119,6 +120,7 @@ def _say(code: int, message: str, as_json: bool) -> None:
     """The sentence to stderr and, with `as_json`, the document to stdout; then nothing is left in any buffer."""
     try:
         if message:
+            message = brief(message, MESSAGE)
             console.note(f"Error: {message}")
         if as_json and code not in (0, CLOSED):
             console.error_json(code, message or _WORDS.get(code - 128, "the command failed"))

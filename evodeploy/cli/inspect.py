@@ -8,6 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from evodeploy.cli.console import Json, result, result_json
+from evodeploy.text import brief
+
+SHOWN = 10_000  # characters of a fact, at most
 
 
 def inspect(
@@ -41,7 +44,7 @@ def doctor(as_json: Json = False) -> None:
 
 def _said(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
+        return brief(", ".join(f"{key} {item}" for key, item in value.items()), SHOWN)
     if isinstance(value, list):
-        return ", ".join(map(str, value)) or "–"
-    return "–" if value in (None, "") else str(value)
+        return brief(", ".join(map(str, value)), SHOWN) or "–"
+    return "–" if value in (None, "") else brief(str(value), SHOWN)

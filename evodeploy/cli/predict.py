@@ -13,11 +13,13 @@ from evodeploy.cli import values
 from evodeploy.cli.console import Force, Json, Threads, note, progress, result, result_json
 from evodeploy.cli.values import whole
 from evodeploy.errors import BadFileError, UsageError
+from evodeploy.text import brief
 
 if TYPE_CHECKING:
     from evodeploy.inference.records import Failure, Prediction
 
 SHOWN_FAILURES = 10
+SHOWN = 10_000  # characters of a line, at most
 
 
 def predict(
@@ -65,7 +67,8 @@ def predict(
             elif as_json:
                 documents.append(_document(path, answer))
             elif not isinstance(answer, Failure):
-                result(f"{path}  " + "  ".join(f"{label.name} {label.probability:.1%}" for label in answer.labels))
+                named = "  ".join(f"{label.name} {label.probability:.1%}" for label in answer.labels)
+                result(brief(f"{path}  {named}", SHOWN))
         if len(failures) == len(paths):
             raise BadFileError(f"none of {len(paths)} images has a prediction; the first: {failures[0]}")
     if as_json and out is None:

@@ -56,7 +56,7 @@ class OnnxRuntimeEngine(Engine):
         providers = [(chosen, provider.options(options)), *provider.chain[1:]]
         try:
             with contextlib.redirect_stdout(sys.stderr):  # where ONNX Runtime prints that it falls back to the CPU
-                self._session = ort.InferenceSession(str(path), session, providers=providers)
+                self._session = ort.InferenceSession(_model(path), session, providers=providers)
         except Exception as error:  # ONNX Runtime raises a type of its own for each status code
             kind = OutOfMemoryError if means_out_of_memory(error) else BadFileError
             raise kind(f"ONNX Runtime {ort.__version__} cannot load {path}: {reason(error)}") from error
@@ -92,6 +92,15 @@ class OnnxRuntimeEngine(Engine):
     def _close(self) -> None:
         self._bound = None
         del self._session
+
+
+def _model(path: Path) -> str | bytes:
+    """What ONNX Runtime opens: the path, or where its name is not UTF-8, which it cannot open, the file's content."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return path.read_bytes()
+    return str(path)
 
 
 def _spec(value: Any) -> TensorSpec:

@@ -107,3 +107,12 @@ def test_wrong_metadata_is_refused_by_whatever_opens_the_file(tmp_path, small_on
             BadFileError, match=r'x\.onnx: .* image_size is "224", expected a whole number from 1 to 4096'
         ):
             opened()
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_file_whose_name_is_not_utf8_is_opened(tmp_path, small_onnx, small_images, runtime):
+    path = tmp_path / os.fsdecode(b"latin-\xe9.onnx")
+    path.write_bytes(small_onnx.read_bytes())
+    with open_engine(path, runtime) as engine:
+        assert engine.run(small_images)["logits"].shape == (3, 10)
+    assert read_onnx(path).graph.node
