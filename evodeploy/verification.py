@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from evodeploy.agreement import TOLERANCES, Agreement, agreement
 from evodeploy.artefacts import kind_of, open_artefact
 from evodeploy.engines.base import Array, Engine, run_all
+from evodeploy.engines.finite import not_finite
 from evodeploy.engines.torch_engine import TorchEngine
-from evodeploy.errors import UsageError
+from evodeploy.errors import UsageError, VerificationError
 from evodeploy.parity import Expected, expect
 from evodeploy.preprocess import as_input, assumption, difference, folder_pictures, random_pictures
 from evodeploy.specs import EngineOptions, ModelInfo
@@ -47,7 +48,7 @@ def compare_artefacts(
             tell(f"warning: {warning}")
         pictures = random_pictures(info, count, seed) if folder is None else folder_pictures(folder, info)
         tell(f"running {first.name} and {second.name} on {len(pictures)} images")
-        expected, got = _outputs(first, pictures), _outputs(second, pictures)
+        expected, got = _outputs(first, pictures, reference), _outputs(second, pictures, candidate)
         precisions = {opened.info.precision for opened in (first, second) if opened.info}
         if options.precision:
             precisions.add(options.precision)
@@ -109,6 +110,12 @@ def _one_model(first: Engine, second: Engine, reference: Path, candidate: Path) 
     return ours
 
 
-def _outputs(engine: Engine, pictures: NDArray[np.uint8]) -> dict[str, Array]:
+def _outputs(engine: Engine, pictures: NDArray[np.uint8], path: Path) -> dict[str, Array]:
     assert engine.info is not None  # refused above
-    return run_all(engine, as_input(pictures, engine.info))
+    outputs = run_all(engine, as_input(pictures, engine.info))
+    bad = int(not_finite(outputs).sum())
+    if bad:
+        raise VerificationError(
+            f"the outputs of {path} are no numbers (NaN or infinite) for {bad} of {len(pictures)} images"
+        )
+    return outputs

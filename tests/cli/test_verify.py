@@ -104,3 +104,18 @@ def test_a_badly_conditioned_network_is_judged_by_what_float32_loses(cli, folder
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + 0.1, tensor.name))
     write_onnx(proto, folder / "wrong.onnx")
     assert cli("verify", "sharp.pth", "wrong.onnx")[0] == 1
+
+
+@pytest.mark.parametrize("artefacts", [("ckpt.onnx", "nan.onnx"), ("nan.onnx", "ckpt.onnx"), ("nan.onnx", "nan.onnx")])
+def test_outputs_that_are_no_numbers_agree_with_nothing(cli, folder, artefacts):
+    model = read_onnx(folder / "ckpt.onnx")
+    for tensor in model.graph.initializer:
+        if tensor.name == "network.head.bias":
+            tensor.CopyFrom(numpy_helper.from_array(np.full(10, np.nan, np.float32), tensor.name))
+    write_onnx(model, folder / "nan.onnx")
+    code, out, err = cli("verify", *artefacts, "--json")
+    assert code == 1
+    assert (
+        "the outputs of nan.onnx are no numbers (NaN or infinite) for 32 of 32 images"
+        in json.loads(out)["error"]["message"]
+    )
