@@ -17,7 +17,7 @@ from evodeploy.engines.base import Array, Engine
 from evodeploy.engines.torch_engine import TorchEngine
 
 FP32_TOLERANCE = 1e-4  # the limit of a well conditioned image
-MULTIPLE = 8  # of PyTorch's own error; ONNX Runtime's is at most 2.5 times that, OpenVINO's 3.6 times
+MULTIPLE = 8  # of PyTorch's own error; ONNX Runtime's and OpenVINO's were measured below 4 times that
 LOOSEST = 1e-2  # an image with a wider limit is not compared: a fault could hide there
 _CHUNK = 16  # images in memory at once, in float64
 
