@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 from evodeploy.errors import BadFileError, EvodeployError, UsageError
 from evodeploy.specs import CropMode, Interpolation, Preprocessing, Rounding
+from evodeploy.text import brief
 
 OPTIONS = {
     "mean": "--mean",
@@ -217,7 +218,7 @@ def _checked(name: str, source: Stated) -> Any:
         )
     if not fits:
         numbers = value if isinstance(value, tuple) else (value,)
-        got = value if isinstance(value, str) else ", ".join(f"{number:g}" for number in numbers)
+        got = brief(value if isinstance(value, str) else ", ".join(f"{number:g}" for number in numbers))
         raise source.error(f"{name} is {got} in {source.source}, expected {expected}: state it with {OPTIONS[name]}")
     return value
 

@@ -7,6 +7,7 @@ import pytest
 
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.models.hub_config import hints_beside
+from evodeploy.models.preprocessing import resolved
 
 TIMM = {"architecture": "vit_tiny", "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
 
@@ -71,3 +72,15 @@ def test_a_pipe_in_place_of_a_configuration_is_refused_without_waiting_for_it(tm
     os.mkfifo(tmp_path / "config.json")
     with pytest.raises(UsageError, match=r"config\.json is a pipe"):
         hints_beside(tmp_path / "model.safetensors")
+
+
+def test_a_size_that_cannot_be_honoured_is_shown_short_and_clean(beside):
+    hints = beside({}, {"image_mean": [0.5] * 3, "size": {"\x1b[2J" * 500: 3}})
+    with pytest.raises(
+        BadFileError, match=r"crop_mode is size \{'.*… in preprocessor_config.json, expected one of center"
+    ) as raised:
+        resolved(hints.stated)
+    assert str(raised.value).isprintable() and len(str(raised.value)) < 500
+    hints = beside({}, {"image_mean": [0.5] * 3, "resample": "\x1b[2J"})
+    with pytest.raises(BadFileError, match=r"interpolation is \\x1b\[2J in"):
+        resolved(hints.stated)
