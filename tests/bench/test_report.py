@@ -8,6 +8,7 @@ import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from bench.fakes import fake, missing, raced, report, row
 from rich.console import Console
@@ -105,3 +106,11 @@ def test_names_in_the_page_are_escaped(found):
 
     subject = dataclasses.replace(found.subject, name="<b>bold</b>")
     assert "<b>bold" not in as_html(dataclasses.replace(found, subject=subject))
+
+
+def test_an_output_of_another_shape_is_wrong_and_no_broken_json():
+    wide = fake("wide", compute=lambda images: {"logits": np.zeros((len(images), 4), np.float32)})
+    document = json.loads(json.dumps(as_json(report(raced([fake("torch"), wide]))), allow_nan=False))
+    _, found = document["results"]
+    assert (found["status"], found["check"]["error"]) == ("wrong", None)
+    assert "has shape" in found["check"]["problem"]
