@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import shlex
 import signal
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import typer
@@ -126,21 +128,29 @@ def test_bad_input_gets_its_exit_code_one_sentence_and_one_document(cli, place, 
 
 COMMANDS = typer.main.get_command(app).commands
 NUMBERS = [
-    (name, parameter)
-    for name, command in COMMANDS.items()
-    for parameter in command.params
-    if parameter.type_descriptor.annotation in (int, float)
-]
+    (command.name, *get_args(parameter.annotation)[1:])
+    for command in app.registered_commands
+    for parameter in inspect.signature(command.callback, eval_str=True).parameters.values()
+    if get_args(parameter.annotation)[:1] in [(int,), (int | None,), (float,), (float | None,)]
+]  # each with the option as Typer has it of an annotation, where its name stands as the default
 
 
-def test_every_command_answers_in_json():
-    for command in COMMANDS.values():
-        assert any("--json" in parameter.opts for parameter in command.params), command.name
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_json_and_answers_in_it_where_it_cannot_be_read(cli, command):
+    assert any("--json" in parameter.opts for parameter in COMMANDS[command].params)
+    for line in (
+        (command, "--json", "--fast"),
+        (command, "--json", ""),
+        ("-v", command, "--json", "a", "b", "--thread"),
+    ):
+        code, out, err = cli(*line)
+        assert code == 2
+        assert json.loads(out) == {"error": {"code": 2, "message": err.splitlines()[-1].removeprefix("Error: ")}}
 
 
-@pytest.mark.parametrize(("command", "number"), NUMBERS, ids=[f"{name} {number.opts[0]}" for name, number in NUMBERS])
+@pytest.mark.parametrize(("command", "number"), NUMBERS, ids=[f"{name} {number.default}" for name, number in NUMBERS])
 def test_no_number_takes_what_is_none_or_beyond_its_range(cli, command, number):
-    option = number.opts[0]
+    option = number.default
     for value in ("²", "9" * 5000, "-1", "nan", "inf", "1_0", *(["1e20"] if number.max else [])):
         code, out, err = cli(command, f"{option}={value}")
         assert (code, out) == (2, ""), (value, err)
