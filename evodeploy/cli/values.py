@@ -36,14 +36,20 @@ _LARGEST = 1 << 40  # bytes of a workspace
 
 def whole(name: str, low: int, high: int, about: str) -> Any:
     """The option `name`, a whole number from `low` to `high`."""
-    parser = functools.partial(whole_number, name, low, high)
-    return typer.Option(name, parser=parser, min=low, max=high, help=about)
+
+    def number(text: str) -> int:
+        return whole_number(name, low, high, text)
+
+    return typer.Option(name, parser=number, min=low, max=high, help=about)
 
 
 def real(name: str, low: float, high: float, about: str) -> Any:
     """The option `name`, a finite number from `low` to `high`, which may be infinite for no bound."""
-    parser = functools.partial(real_number, name, low, high)
-    return typer.Option(name, parser=parser, min=low, max=high if math.isfinite(high) else None, help=about)
+
+    def number(text: str) -> float:
+        return real_number(name, low, high, text)
+
+    return typer.Option(name, parser=number, min=low, max=high if math.isfinite(high) else None, help=about)
 
 
 def whole_number(name: str, low: int, high: int, value: str | int) -> int:
