@@ -183,8 +183,10 @@ def batch_range(inputs: tuple[TensorSpec, ...]) -> BatchRange:
     return BatchRange() if fixed is None else BatchRange(fixed, fixed)
 
 
-def check_interface(path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
-    """Raise BadFileError where the network in `path` does not map one batch of arrays to arrays."""
+def check_interface(
+    path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], info: ModelInfo | None
+) -> None:
+    """Raise BadFileError where the network in `path` does not map one batch to arrays, or not as `info` says."""
     if len(inputs) != 1 or not outputs:
         raise BadFileError(
             f"{path} has {len(inputs)} inputs and {len(outputs)} outputs, expected one batch of images and an output"
@@ -195,6 +197,19 @@ def check_interface(path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[
             DTYPE(spec.dtype, f"the type of output '{spec.name}'")
     except SchemaError as error:
         raise BadFileError(f"{path} is not a network of images: {error}") from error
+    if info is None:
+        return
+    taken, stated = inputs[0], info.input
+    fits = len(taken.shape) == 4 and all(a in (None, b) for a, b in zip(taken.shape[1:], stated.shape[1:], strict=True))
+    if not fits or taken.dtype != stated.dtype:
+        raise BadFileError(
+            f"{path} takes {taken}, but evodeploy's metadata in it says {stated}: export the model again"
+        )
+    given, classes = outputs[0].shape[-1] if outputs[0].shape else None, info.top_k or info.num_classes
+    if classes and given not in (None, classes):
+        raise BadFileError(
+            f"{path} gives {given} classes, but evodeploy's metadata in it says {classes}: export the model again"
+        )
 
 
 def _reason(error: Exception) -> str:

@@ -69,9 +69,9 @@ class OnnxRuntimeEngine(Engine):
         self.device = "cpu" if self._index is None else f"cuda:{self._index}"
         self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
         self.outputs = tuple(_spec(value) for value in self._session.get_outputs())
-        check_interface(path, self.inputs, self.outputs)
-        self.batch = batch_range(self.inputs)
         self.info = parse_info(self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), path)
+        check_interface(path, self.inputs, self.outputs, self.info)
+        self.batch = batch_range(self.inputs)
         self._bound: dict[int, BoundBatch] | None = {} if options.cuda_graph else None
         self._one_at_a_time = threading.Lock()
 

@@ -55,10 +55,10 @@ class OpenVinoEngine(Engine):
         self._one_at_a_time = threading.Lock()
         self.inputs = tuple(_spec(port) for port in model.inputs)
         self.outputs = tuple(_spec(port) for port in model.outputs)
-        check_interface(path, self.inputs, self.outputs)
-        self.batch = batch_range(self.inputs)
         key = ["framework", METADATA_KEY]
         self.info = parse_info(model.get_rt_info(key).value, path) if model.has_rt_info(key) else None
+        check_interface(path, self.inputs, self.outputs, self.info)
+        self.batch = batch_range(self.inputs)
 
     def _run(self, images: Array) -> dict[str, Array]:
         with self._one_at_a_time:

@@ -102,6 +102,7 @@ def _check_tensor(path: Path, name: str, value: Tensor) -> None:
     """Raise BadFileError for a tensor that is not floating numbers in memory."""
     kind = (
         "quantized" if value.is_quantized
+        else "nested" if value.is_nested
         else "sparse" if value.layout != torch.strided
         else "without data (meta)" if value.is_meta
         else str(value.dtype).removeprefix("torch.") if not value.is_floating_point() and not name.endswith(_COUNT)

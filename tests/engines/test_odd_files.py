@@ -97,6 +97,28 @@ def test_a_pipe_in_place_of_the_file_is_refused_without_waiting_for_it(tmp_path,
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"image_size": 32},
+            r"takes images float32 \(batch, 3, 64, 64\), but .* says images float32 \(batch, 3, 32, 32\)",
+        ),
+        ({"input_format": "uint8"}, r"takes .*, but evodeploy's metadata in it says images uint8 \(batch, 64, 64, 3\)"),
+        ({"num_classes": 9}, "gives 10 classes, but evodeploy's metadata in it says 9: export the model again"),
+        ({"top_k": 5}, "gives 10 classes, but evodeploy's metadata in it says 5"),
+    ],
+)
+def test_metadata_of_another_network_is_refused_before_it_runs(tmp_path, small_onnx, runtime, changes, sentence):
+    model = onnx.load(small_onnx)
+    entry = next(each for each in model.metadata_props if each.key == METADATA_KEY)
+    entry.value = json.dumps(json.loads(entry.value) | changes)
+    onnx.save(model, tmp_path / "x.onnx")
+    with pytest.raises(BadFileError, match=rf"x\.onnx {sentence}"):
+        open_engine(tmp_path / "x.onnx", runtime)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_wrong_metadata_is_refused_by_whatever_opens_the_file(tmp_path, small_onnx, runtime):
     model = onnx.load(small_onnx)
     entry = next(each for each in model.metadata_props if each.key == METADATA_KEY)

@@ -52,6 +52,7 @@ def quantized():
         (lambda: torch.ones(10, dtype=torch.complex64), "'head.bias' is complex64"),
         (quantized, "'head.bias' is quantized"),
         (lambda: torch.ones(10).to_sparse(), "'head.bias' is sparse"),
+        (lambda: torch.nested.nested_tensor([torch.ones(4), torch.ones(6)]), "'head.bias' is nested"),
         (lambda: torch.ones(10, device="meta"), r"'head.bias' is without data \(meta\)"),
         (lambda: torch.ones(1).expand(96_000_000_000), "'head.bias' claims 384000000000 bytes and holds 4"),
         (lambda: torch.ones(11).as_strided((10,), (1,)).expand(500, 10), "'head.bias' claims 20000 bytes and holds 44"),
