@@ -41,15 +41,21 @@ def writing(path: Path, top: int) -> Iterator[Write]:
 
 def row(image: Path, answer: Prediction | Failure) -> dict[str, Any]:
     """One image's row, the same in every format but for how lists are written; `error` is null for a prediction."""
+    name = _utf8(str(image))
     if isinstance(answer, Failure):
-        return {"image": str(image), "labels": None, "indices": None, "probabilities": None, "error": str(answer)}
+        return {"image": name, "labels": None, "indices": None, "probabilities": None, "error": _utf8(str(answer))}
     return {
-        "image": str(image),
+        "image": name,
         "labels": [label.name for label in answer.labels],
         "indices": [label.index for label in answer.labels],
         "probabilities": [label.probability for label in answer.labels],
         "error": None,
     }
+
+
+def _utf8(text: str) -> str:
+    """`text` with the bytes of a path that are not UTF-8 as escapes, for no format has them."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @contextlib.contextmanager

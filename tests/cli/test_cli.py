@@ -205,15 +205,17 @@ def test_predict_names_classes(cli, with_onnx):
         assert line.startswith(f"{prediction['image']}  {prediction['labels'][0]['name']} ")
 
 
-def test_predict_into_a_file_answers_with_one_document(cli, with_onnx):
-    Image.new("RGB", (70, 80)).save("0.png")
+@pytest.mark.parametrize("out", ["p.jsonl", "p.csv", "p.parquet"])
+def test_predict_into_a_file_answers_with_one_document(cli, with_onnx, out):
+    Path("\udcff").mkdir()  # a name that is not UTF-8
+    Image.new("RGB", (70, 80)).save("\udcff/0.png")
     Path("broken.png").write_bytes(b"no picture")
-    code, out, _ = cli("predict", "ckpt.onnx", "0.png", "broken.png", "--out", "p.jsonl", "--json")
+    code, told, _ = cli("predict", "ckpt.onnx", "\udcff", "broken.png", "--out", out, "--json")
     assert code == 0
-    answer = json.loads(out)
-    assert (answer["out"], answer["images"], answer["predictions"]) == ("p.jsonl", 2, 1)
+    answer = json.loads(told)
+    assert (answer["out"], answer["images"], answer["predictions"]) == (out, 2, 1)
     assert len(answer["failures"]) == 1
-    assert len(Path("p.jsonl").read_text().splitlines()) == 2
+    assert b"udcff" in Path(out).read_bytes()
 
 
 def test_predict_from_a_plan_without_a_gpu_is_refused_with_3(cli, with_onnx):
