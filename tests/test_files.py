@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from evodeploy.errors import BadFileError, UsageError
+from evodeploy.evaluation.journal import Answer, Journal
 from evodeploy.files import (
     check_distinct,
     check_input,
@@ -26,6 +28,7 @@ from evodeploy.files import (
 )
 from evodeploy.kinds import LOG, ONNX, REPORT
 from evodeploy.locks import draft_of, locked, owned, scratch
+from evodeploy.models.checkpoint import save_checkpoint
 
 OURS = b"[INFO] a build\n"
 
@@ -64,6 +67,34 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(tmp_path, monkeypat
         monkeypatch.setattr(Path, "write_bytes", full)
         draft.write_bytes(b"new")
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("out.bin", b"old")]
+
+
+@pytest.fixture
+def small_disk():
+    """The kernel refuses to let a file grow beyond 1000 bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_checkpoint_that_does_not_fit_is_one_sentence(small, tmp_path, small_disk):
+    with pytest.raises(UsageError, match=r"cannot write .*c\.pth: File too large"):
+        save_checkpoint(small, tmp_path / "c.pth")
+    assert files(tmp_path) == []
+
+
+def test_an_evaluation_that_does_not_fit_is_one_sentence_and_keeps_its_answers(tmp_path, small_disk):
+    path, task = tmp_path / "r.part", {"artefacts": [["a", "b", "c"]], "images": "x"}
+    answer = Answer(((1, 2, 3),), (0.5,))
+    journal = Journal(path, task)
+    with (
+        pytest.raises(UsageError, match=r"cannot write .*r\.part: (File too large|No space left)"),
+        journal.open(),
+    ):
+        for _ in range(1000):
+            journal.append(answer)
+    assert 10 < len(Journal(path, task).answers) < 100
 
 
 def test_outputs_that_cannot_be_are_refused_beforehand(tmp_path):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.files import open_regular
@@ -39,7 +42,7 @@ class Journal:
         self.path, self._task = path, dict(task)
         self.answers: list[Answer] = []
         self._whole = 0  # bytes of the file that are whole lines
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
         if path is not None and path.exists() and not fresh:
             self._read(path)
 
@@ -51,7 +54,7 @@ class Journal:
             return
         with contextlib.ExitStack() as stack:
             with _writing(self.path):
-                self._file = stack.enter_context(self.path.open("ab"))
+                self._file = stack.enter_context(self.path.open("ab", buffering=0))  # closing has nothing left to write
                 self._file.truncate(self._whole)  # a line that was being written when the last run ended
             if not self._whole:
                 self._write(self._task)
@@ -65,8 +68,9 @@ class Journal:
     def _write(self, line: object) -> None:
         if self._file is not None and self.path is not None:
             with _writing(self.path):
-                self._file.write(json.dumps(line).encode() + b"\n")
-                self._file.flush()
+                data = json.dumps(line).encode() + b"\n"
+                if self._file.write(data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _read(self, path: Path) -> None:
         with open_regular(path, "the beginning of an evaluation") as file:

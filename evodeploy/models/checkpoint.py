@@ -274,5 +274,10 @@ def save_checkpoint(model: LoadedModel, path: Path, epoch: int = 0) -> None:
     if isinstance(config, EvoDeiTConfig):
         args.stages, args.pooling, args.norm_eps = list(config.stages), config.pooling, config.norm_eps
     content = {"model": layout_for(config).to_published(model.module.state_dict()), "epoch": epoch, "args": args}
-    with replacing(path) as draft, draft.open("wb") as file:  # by its name, a full disk would be no OSError
-        torch.save(content, file)
+    with replacing(path) as draft, draft.open("wb", buffering=0) as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # how its writer ends where a file takes no more
+            if isinstance(error.__context__, OSError):
+                raise OSError(error.__context__.errno, error.__context__.strerror) from error
+            raise
