@@ -211,8 +211,8 @@ def open_image(source: ImageLike) -> Image.Image:
     except UnidentifiedImageError as error:
         raise BadFileError(f"{name} is not a readable image: its format is unknown") from error
     except Exception as error:  # decoders raise whatever comes to them of bytes that are no image
-        told = getattr(error, "strerror", None) or reason(error)
-        raise BadFileError(f"{name} is not a readable image: {told}") from error
+        why = getattr(error, "strerror", None) or reason(error)
+        raise BadFileError(f"{name} is not a readable image: {why}") from error
 
 
 def _bytes_of(array: Array) -> NDArray[np.uint8]:

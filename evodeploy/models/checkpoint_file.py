@@ -153,9 +153,9 @@ def _load_torch(path: Path) -> Any:
                 f"{path} wants to create a Python object of class {brief(refused[1], _SHOWN)}, which could run code: "
                 "only tensors, plain values and argparse.Namespace are loaded; save a state dict instead"
             ) from error
-        told = str(error).rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
+        why = str(error).rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
         raise BadFileError(
-            f"{path} is damaged or not a PyTorch checkpoint ({brief(told.splitlines()[0], 160)})"
+            f"{path} is damaged or not a PyTorch checkpoint ({brief(why.splitlines()[0], 160)})"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""The JSON file beside every plan that says what was built: a plan itself tells nothing before it runs."""
+"""The JSON file next to every plan that says what was built: a plan itself shows nothing before it runs."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ class PlanRecord:
 
 
 def sidecar_path(plan: Path) -> Path:
-    """Where the record of `plan` lies: OUT.engine.json beside OUT.engine."""
+    """Where the record of `plan` lies: OUT.engine.json next to OUT.engine."""
     return plan.with_name(plan.name + ".json")
 
 
 def write_sidecar(record: PlanRecord, plan: Path) -> Path:
-    """Write the record beside `plan`."""
+    """Write the record next to `plan`."""
     path = sidecar_path(plan)
     text = json.dumps(dataclasses.asdict(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     with replacing(path) as draft:
@@ -90,7 +90,7 @@ def write_sidecar(record: PlanRecord, plan: Path) -> Path:
 
 
 def read_sidecar(plan: Path) -> PlanRecord:
-    """The record beside `plan`; raises BadFileError where it is missing or not one."""
+    """The record next to `plan`; raises BadFileError where it is missing or not one."""
     check_input(plan, "a TensorRT engine")
     path = sidecar_path(plan)
     if not path.exists():
