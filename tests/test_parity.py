@@ -100,15 +100,27 @@ def test_another_shape_fails():
 
 
 def test_ranked_classes_count_where_their_probabilities_do_not_tie():
-    outputs = {"probabilities": np.array([[0.5, 0.3], [0.4, 0.4]]), "classes": np.array([[1, 2], [0, 1]])}
-    ours = Expected(outputs, {"probabilities": np.array([1e-7, 1e-7])})
-    (check,) = checks(ours, classes=np.array([[1, 0], [1, 0]]))  # the last may tie with the next, which is not known
+    outputs = {
+        "probabilities": np.array([[0.5, 0.2, 0.2], [0.4, 0.4, 0.1]]),
+        "classes": np.array([[1, 2, 3], [0, 1, 2]]),
+    }
+    ours = Expected(outputs, {"probabilities": np.array([1e-7, 1e-7])}, spare_ranks=1)
+    (check,) = checks(ours, classes=np.array([[1, 3], [1, 0]]))  # the last of the first image ties with the next
+    assert check.passed
+    (check,) = checks(ours, probabilities=outputs["probabilities"][:, :2])
     assert check.passed
     (check,) = checks(ours, classes=np.array([[2, 1], [0, 1]]))
     assert (check.passed, check.detail) == (False, "other classes in 1 images")
-    loose = Expected(outputs, {"probabilities": np.array([1.3e-3, 1e-7])})
+    loose = Expected(outputs, {"probabilities": np.array([1.3e-3, 1e-7])}, spare_ranks=1)
     (check,) = checks(loose, classes=np.array([[2, 1], [0, 1]]))
     assert "1 of 2 images cannot be compared" in check.detail
+
+
+def test_the_only_rank_is_judged():
+    outputs = {"probabilities": np.array([[0.5, 0.2]]), "classes": np.array([[1, 2]])}
+    ours = Expected(outputs, {"probabilities": np.array([1e-7])}, spare_ranks=1)
+    (check,) = checks(ours, classes=np.array([[3]]))
+    assert not check.passed
 
 
 def test_the_reference_runs_in_float64_and_in_float32_three_times(small, small_images):

@@ -36,12 +36,14 @@ def clear_pictures(model: LoadedModel, count: int, seed: int = 0) -> tuple[NDArr
     Those come first whose selections keep by clear margins and of which float32 loses little. Where full contrast gives
     too few of them, lower contrast is tried: it saturates fewer activations.
     """
-    info = dataclasses.replace(model.info, input_format="float32")
+    ranks, classes = model.info.top_k, model.info.num_classes
+    spare = int(ranks is not None and ranks < classes)  # the last rank is judged by the one after it
+    info = dataclasses.replace(model.info, input_format="float32", top_k=ranks and ranks + spare)
     # On the CPU: float32 on a GPU may mean TF32.
     options = EngineOptions(device="cpu")
     with torch_engine(dataclasses.replace(model, info=info), tokens=True, options=options) as reference:
         pictures = random_pictures(info, count, seed * TRIES)
-        expected = expect(reference, as_input(pictures, info))
+        expected = expect(reference, as_input(pictures, info), spare)
         for attempt in range(1, TRIES):
             missing = int((expected.looseness() > FP32_TOLERANCE).sum())
             if not missing:
@@ -49,7 +51,7 @@ def clear_pictures(model: LoadedModel, count: int, seed: int = 0) -> tuple[NDArr
             drawn = random_pictures(info, missing, seed * TRIES + attempt)
             drawn = drawn // 2**attempt + np.uint8(128 - 128 // 2**attempt)
             pictures = np.concatenate([pictures, drawn])
-            expected = joined([expected, expect(reference, as_input(drawn, info))])
+            expected = joined([expected, expect(reference, as_input(drawn, info), spare)])
             best = np.argsort(expected.looseness(), kind="stable")[:count]
             pictures, expected = pictures[best], expected[best]
     return pictures, expected
