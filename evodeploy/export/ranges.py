@@ -72,6 +72,7 @@ def _measured(model: onnx.ModelProto, images: Array, names: list[str], *, by_cha
     """Each value's magnitude is reduced inside the graph, so that memory does not grow with their number."""
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
+    del probe.metadata_props[:]  # its outputs are not those of the network that the facts describe
     graph = probe.graph
     del graph.output[:]
     if by_channel:

@@ -32,7 +32,7 @@ RECEIVERS = {
         "flavour.trt": "", "flavour.trt.MemoryPoolType": "MemoryPoolType", "flags": "BuilderFlag",
         "config": "IBuilderConfig",
     },
-    "timing_cache.py": {"config": "IBuilderConfig", "ours": "ITimingCache", "merged": "ITimingCache"},
+    "timing_cache.py": {"config": "IBuilderConfig", "merged": "ITimingCache", "cache": "ITimingCache"},
     "refit.py": {
         "trt": "", "runtime": "Runtime", "engine": "ICudaEngine", "refitter": "Refitter",
         "parser": "OnnxParserRefitter", "config": "ISerializationConfig",
