@@ -22,6 +22,8 @@ Array = NDArray[Any]
 ImageLike = Image.Image | Path | str | bytes | Array
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+# What Pillow decodes by itself: for EPS, say, it would start Ghostscript.
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 _FILTERS: dict[Interpolation, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
@@ -201,7 +203,7 @@ def open_image(source: ImageLike) -> Image.Image:
     name = "the image" if isinstance(source, bytes) else source
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else open_regular(source, "an image")
-        with file, Image.open(file) as image:
+        with file, Image.open(file, formats=FORMATS) as image:
             check_sides(image.size)
             image.load()
             opened: Image.Image = image
@@ -209,7 +211,7 @@ def open_image(source: ImageLike) -> Image.Image:
     except UsageError:  # there is no such file
         raise
     except UnidentifiedImageError as error:
-        raise BadFileError(f"{name} is not a readable image: its format is unknown") from error
+        raise BadFileError(f"{name} is not a readable image of {', '.join(FORMATS)}") from error
     except Exception as error:  # decoders raise whatever comes to them of bytes that are no image
         why = getattr(error, "strerror", None) or reason(error)
         raise BadFileError(f"{name} is not a readable image: {why}") from error

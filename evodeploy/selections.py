@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evodeploy.engines.base import Array, Engine, run_all
-from evodeploy.errors import BadFileError, UsageError
+from evodeploy.engines.finite import not_finite
+from evodeploy.errors import BadFileError, RuntimeFailedError, UsageError
 from evodeploy.preprocess import as_input
 from evodeploy.specs import ModelInfo
 
@@ -57,7 +58,11 @@ def selecting(engine: Engine) -> ModelInfo:
 def selections_of(engine: Engine, seen: NDArray[np.uint8]) -> list[Told]:
     """All selections on the pictures `seen` (N, size, size, 3), first to last; raises as `selecting` does."""
     info = selecting(engine)
-    return told(run_all(engine, as_input(seen, info)), info)
+    outputs = run_all(engine, as_input(seen, info))
+    bad = int(not_finite(outputs).sum())
+    if bad:
+        raise RuntimeFailedError(f"the outputs are no numbers (NaN or infinite) for {bad} of {len(seen)} images")
+    return told(outputs, info)
 
 
 def told(outputs: dict[str, Array], info: ModelInfo) -> list[Told]:

@@ -10,7 +10,7 @@ from PIL import Image
 from evodeploy.artefacts import open_artefact
 from evodeploy.engines.base import run_all
 from evodeploy.engines.fake import FakeEngine
-from evodeploy.errors import UsageError
+from evodeploy.errors import RuntimeFailedError, UsageError
 from evodeploy.margins import margins
 from evodeploy.preprocess import as_input, random_pictures
 from evodeploy.specs import ModelInfo, TensorSpec
@@ -35,6 +35,11 @@ def test_figures_of_scores_counted_by_hand():
     assert found.attention.median == pytest.approx(0.4 + 0.25 + 0.15 + 0.1)
     assert found.keep_ratios[0.95].median == 5 / 16  # the first five hold 96 %
     assert found.margin.worst == pytest.approx(found.margin.median)
+
+
+def test_scores_that_are_no_numbers_are_refused():
+    with pytest.raises(RuntimeFailedError, match="no numbers .* for 3 of 3 images"):
+        margins(Chosen([np.nan, *SCORES[1:]]), random_pictures(INFO, 3))
 
 
 def test_the_spread_is_over_images(small_onnx):

@@ -125,8 +125,14 @@ def test_bytes_of_a_file_are_an_image():
     file = io.BytesIO()
     photo(50, 40).save(file, "PNG")
     np.testing.assert_array_equal(np.asarray(open_image(file.getvalue())), np.asarray(photo(50, 40)))
-    with pytest.raises(BadFileError, match="the image is not a readable image: its format is unknown"):
+    with pytest.raises(BadFileError, match="the image is not a readable image of BMP, GIF, JPEG"):
         open_image(b"no image")
+
+
+def test_a_format_that_starts_another_program_is_refused(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png", "EPS")
+    with pytest.raises(BadFileError, match="is not a readable image of BMP"):
+        open_image(tmp_path / "image.png")
 
 
 def test_bytes_that_a_graph_normalises_are_those_that_would_be_normalised():

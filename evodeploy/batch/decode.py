@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
 from evodeploy.batch.inputs import Rows, Shard
-from evodeploy.preprocess import prepare
+from evodeploy.preprocess import FORMATS, prepare
 from evodeploy.specs import ModelInfo
 
 # One row is one batch. `images` holds float32 (N, 3, size, size) of the N images that could be read; the lists have an
@@ -92,7 +92,7 @@ def _prepared(image: Path | bytes | None, info: ModelInfo) -> tuple[np.ndarray[A
         if isinstance(image, Path) and image.exists() and not image.is_file():
             return None, "not a file"  # to read a pipe would wait for ever
         data = image.read_bytes() if isinstance(image, Path) else image
-        return prepare(Image.open(io.BytesIO(data)), info), None
+        return prepare(Image.open(io.BytesIO(data), formats=FORMATS), info), None
     except UnidentifiedImageError:
         return None, "not an image, or one of an unknown format"
     except OSError as error:
