@@ -16,7 +16,7 @@ FOOT = 1 << 16
 class Kind:
     """A kind of output: its name, its suffixes (without any, all), how its files begin, and what they end with.
 
-    `record` is a suffix to the file's name: a file with an engine's record beside it is one, however it begins.
+    `record` is a suffix to the file's name: a file with an engine's record next to it is one, however it begins.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """Outputs that one run owns: locks that end with their process, drafts, and temporary folders.
 
-Beside an output NAME lie, while it is written, `.NAME.evodeploy-draft` and `.NAME.evodeploy-lock`. A killed run leaves
+While an output NAME is written, next to it are `.NAME.evodeploy-draft` and `.NAME.evodeploy-lock`. A killed run leaves
 both: its lock is then held by nobody, so the next run that writes NAME takes the lock over and removes the draft.
 """
 

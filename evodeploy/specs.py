@@ -123,7 +123,7 @@ class Preprocessing:
         return round(exact) if self.rounding == "hugging-face" else math.floor(exact)
 
     def offset(self, side: int, image_size: int) -> int:
-        """Where on a side of so many pixels the crop begins."""
+        """Where on a side of `side` pixels the crop begins."""
         return (side - image_size) // 2 if self.rounding == "hugging-face" else round((side - image_size) / 2)
 
 

@@ -73,7 +73,7 @@ def start() -> None:
 def _out(text: str, end: str = "\n") -> None:
     try:
         print(text, end=end, flush=True)
-    except BrokenPipeError:  # whoever read it has seen enough
+    except BrokenPipeError:  # the reader has seen enough
         raise
     except OSError as error:
         raise UnavailableError(f"cannot write to stdout: {error.strerror or error}") from error

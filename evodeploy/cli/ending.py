@@ -4,7 +4,7 @@
 1 to 4  the error's own code (evodeploy.errors); 3 too where the system refuses something, or memory is out, and
         4 too for a fault that nobody foresaw, which the contents of a file most often bring about
 130     interrupted (SIGINT)
-141     whoever read the output has closed it, which is no failure and goes without a word
+141     the reader of the output has closed it, which is no failure and is not reported
 143     terminated (SIGTERM)
 """
 
@@ -32,7 +32,7 @@ ENVIRONMENT = 3
 FAULT = 4
 INTERRUPTED = 128 + signal.SIGINT
 CLOSED = 128 + signal.SIGPIPE
-MESSAGE = 4000  # characters of a sentence, at most: a name of a file may have so many
+MESSAGE = 4000  # characters of a sentence, at most: a file's name may be long
 _WORDS = {int(signal.SIGINT): "interrupted", int(signal.SIGTERM): "terminated"}
 _PARSING: type[Exception] = typer.BadParameter.__mro__[1]  # Typer's usage error, which it does not export
 _VERBOSE = "evodeploy.verbose"

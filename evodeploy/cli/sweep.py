@@ -31,7 +31,7 @@ def sweep(
         Path | None, typer.Option(help="Labelled images, as for `evodeploy eval`. Without: throughput alone.")
     ] = None,
     labels: Annotated[Path | None, typer.Option(help="A CSV file with the columns path,label.")] = None,
-    limit: Annotated[int | None, whole("--limit", 1, values.IMAGES, "So many of the images, evenly spread.")] = None,
+    limit: Annotated[int | None, whole("--limit", 1, values.IMAGES, "Use this many images, evenly spread.")] = None,
     keep: Annotated[
         str | None,
         typer.Option(

@@ -13,7 +13,7 @@ from evodeploy.models.zoo import EvoDeiTConfig, ModelConfig
 class Cost:
     """Parameters used at inference, and GFLOPs for one image with a multiply-add counted as one, as papers do.
 
-    Counted are matrix products and convolutions: what is added, scaled or normalised takes next to nothing beside them.
+    Counted are matrix products and convolutions: what is added, scaled or normalised takes little next to them.
     """
 
     parameters: int

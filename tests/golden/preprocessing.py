@@ -52,7 +52,7 @@ def checksum(pixels: np.ndarray) -> str:
 
 
 def _cases():
-    """Each source's own configuration, as it lies beside a checkpoint, the picture and the image size."""
+    """Each source's own configuration, as it lies next to a checkpoint, the picture and the image size."""
     for number, (mode, share, how) in itertools.product(
         range(len(PICTURES)), itertools.product(("center", "squash"), (0.875, 0.9, 0.95, 1.0), FILTERS)
     ):

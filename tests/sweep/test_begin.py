@@ -23,7 +23,7 @@ INT8 = Candidate((1.0,), "int8", "onnxruntime")
 
 @pytest.fixture
 def request_(small_checkpoint, tmp_path, monkeypatch):
-    """A sweep whose checkpoint lies in its own folder, beside a photograph."""
+    """A sweep whose checkpoint lies in its own folder, next to a photograph."""
     monkeypatch.chdir(tmp_path)
     Path("out").mkdir()
     shutil.copy(small_checkpoint, "out/ckpt.pth")
