@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -69,26 +70,29 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(tmp_path, monkeypat
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("out.bin", b"old")]
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_disk():
-    """The kernel refuses to let a file grow beyond 1000 bytes."""
+    """The kernel refuses to let a file grow beyond 1000 bytes: for the body alone, since pytest may write into one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_checkpoint_that_does_not_fit_is_one_sentence(small, tmp_path, small_disk):
-    with pytest.raises(UsageError, match=r"cannot write .*c\.pth: File too large"):
+def test_a_checkpoint_that_does_not_fit_is_one_sentence(small, tmp_path):
+    with small_disk(), pytest.raises(UsageError, match=r"cannot write .*c\.pth: File too large"):
         save_checkpoint(small, tmp_path / "c.pth")
     assert files(tmp_path) == []
 
 
-def test_an_evaluation_that_does_not_fit_is_one_sentence_and_keeps_its_answers(tmp_path, small_disk):
+def test_an_evaluation_that_does_not_fit_is_one_sentence_and_keeps_its_answers(tmp_path):
     path, task = tmp_path / "r.part", {"artefacts": [["a", "b", "c"]], "images": "x"}
     answer = Answer(((1, 2, 3),), (0.5,))
     journal = Journal(path, task)
     with (
+        small_disk(),
         pytest.raises(UsageError, match=r"cannot write .*r\.part: (File too large|No space left)"),
         journal.open(),
     ):

@@ -33,9 +33,7 @@ def evaluate(
         Path | None, typer.Option(help="A CSV file with the columns path,label, in place of class folders.")
     ] = None,
     batch: Annotated[int, whole("--batch", 1, values.BATCH, "Images run at a time.")] = 32,
-    limit: Annotated[
-        int | None, whole("--limit", 1, values.IMAGES, "Use this many images, evenly spread over all.")
-    ] = None,
+    limit: Annotated[int | None, whole("--limit", 1, values.IMAGES, "Use this many, evenly spread over all.")] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Write JSON here; an interrupted run goes on from OUTPUT.part."),
