@@ -43,8 +43,9 @@ Threads = Annotated[int | None, whole("--threads", 1, most_threads(), "CPU threa
 
 
 def note(text: str) -> None:
-    """A line for whoever watches: on stderr."""
-    print(printable(text), file=sys.stderr, flush=True)
+    """Write a line of progress on stderr, in one piece: a signal does not come between the text and its end."""
+    sys.stderr.write(printable(text) + "\n")
+    sys.stderr.flush()
 
 
 def result(text: str) -> None:
