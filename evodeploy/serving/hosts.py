@@ -12,6 +12,8 @@ from typing import Any
 
 from fastapi.responses import JSONResponse
 
+from evodeploy.text import printable
+
 ANY_ADDRESS = "*"  # every IP address: a page of another site is found by a name
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
@@ -40,7 +42,7 @@ class HostGate:
                 return
             host = _plain(named[0].decode("latin-1"))
             if not self._is_allowed(host):
-                answer = f"'{host[:100]}' is not a host of this service: allow it with `serve --allow-host`"
+                answer = f"'{printable(host[:100])}' is not a host of this service: allow it with `serve --allow-host`"
                 await JSONResponse({"error": answer}, 421)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from evodeploy.errors import BadFileError, EvodeployError, UnavailableError, UsageError
+from evodeploy.text import printable
 
 
 class NoModelError(UsageError):
@@ -25,16 +26,16 @@ def answer_errors(app: FastAPI, seconds: float) -> None:
 
     @app.exception_handler(EvodeployError)
     async def refused(request: Request, error: EvodeployError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, _status(error))
+        return JSONResponse({"error": printable(str(error))}, _status(error))
 
     @app.exception_handler(HTTPException)
     async def unknown(request: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+        return JSONResponse({"error": printable(str(error.detail))}, error.status_code, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        return JSONResponse({"error": f"{' '.join(map(str, first['loc']))}: {first['msg']}"}, 422)
+        return JSONResponse({"error": printable(f"{' '.join(map(str, first['loc']))}: {first['msg']}")}, 422)
 
     @app.exception_handler(asyncio.TimeoutError)  # not the built-in one before Python 3.11
     async def late(request: Request, error: TimeoutError) -> JSONResponse:

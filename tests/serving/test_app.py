@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import io
+import json
 import time
 
 import numpy as np
@@ -70,6 +71,16 @@ def test_what_is_wrong_with_a_request_is_said(client, path, content, message):
     answer = client.post(path, content=content)
     assert answer.status_code == 400
     assert message in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"name": "\ud800"}, {"datatype": "\ud800"}, {"parameters": {"binary_data_size": "\ud800"}}]
+)
+def test_half_of_a_character_in_a_request_is_said_as_an_escape(client, changes):
+    given = {"name": "images", "datatype": "FP32", "shape": [1, 3, 64, 64], **changes}
+    answer = client.post("/v2/models/small/infer", content=json.dumps({"inputs": [given]}))
+    assert answer.status_code == 400
+    assert r"\ud800" in answer.json()["error"]
 
 
 def test_a_picture_that_cannot_be_prepared_is_the_fault_of_the_request(client, monkeypatch):
