@@ -151,10 +151,29 @@ def assumption(info: ModelInfo) -> str | None:
 
 
 def difference(first: ModelInfo, second: ModelInfo) -> str | None:
-    """In what two models prepare images differently, or None where they do it alike."""
-    ours, theirs = (dataclasses.asdict(info.preprocessing) | {"assumed": ()} for info in (first, second))
-    found = [f"{name} {_shown(ours[name])} and {_shown(theirs[name])}" for name in ours if ours[name] != theirs[name]]
-    return ", ".join(found) or None
+    """In what two models prepare images differently, or None where they do it alike.
+
+    Shares and rounding that give the same pixels at the models' image sizes are alike.
+    """
+    ours, theirs, sizes = first.preprocessing, second.preprocessing, {first.image_size, second.image_size}
+    ignored = {"assumed"}
+    if all(ours.resized(size) == theirs.resized(size) for size in sizes):
+        ignored.add("crop_pct")
+        if all(_offsets(ours, size) == _offsets(theirs, size) for size in sizes):
+            ignored.add("rounding")
+    pairs = {
+        each.name: (getattr(ours, each.name), getattr(theirs, each.name))
+        for each in dataclasses.fields(ours)
+        if each.name not in ignored
+    }
+    return ", ".join(f"{name} {_shown(a)} and {_shown(b)}" for name, (a, b) in pairs.items() if a != b) or None
+
+
+def _offsets(preprocessing: Preprocessing, size: int) -> list[int]:
+    """Where the crop begins, on the resized side and, with another side kept in proportion, on somewhat longer ones."""
+    short = preprocessing.resized(size)
+    longest = short if preprocessing.crop_mode == "squash" else short + 3  # halves round alike every four pixels
+    return [preprocessing.offset(side, size) for side in range(short, longest + 1)]
 
 
 def _shown(value: object) -> str:

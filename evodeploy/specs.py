@@ -129,8 +129,10 @@ class Preprocessing:
 
 def _crop_pct(resize_ratio: float, image_size: int) -> float:
     """The share that resizes `image_size` to int(ratio · size), as the first version did."""
-    share, shorter = 1 / resize_ratio, int(resize_ratio * image_size)
-    return share if math.floor(image_size / share) == shorter else math.nextafter(image_size / shorter, 0)
+    shorter = int(resize_ratio * image_size)
+    shares = (round(1 / resize_ratio, 6), 1 / resize_ratio)  # the first is what was stated: 1 / (1 / 0.9) is not 0.9
+    found = next((share for share in shares if math.floor(image_size / share) == shorter), None)
+    return found or math.nextafter(image_size / shorter, 0)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from evodeploy.errors import BadFileError, InputError, UsageError
 from evodeploy.models.preprocessing import resolved, stated_by_hugging_face, stated_by_timm
-from evodeploy.preprocess import as_input, cropped, normalised, open_image, prepare
+from evodeploy.preprocess import as_input, cropped, difference, normalised, open_image, prepare
 from evodeploy.specs import ModelInfo, Preprocessing
 
 _spec = importlib.util.spec_from_file_location("recipe", Path(__file__).parent / "golden" / "preprocessing.py")
@@ -345,3 +345,20 @@ def test_only_a_regular_file_is_an_image_and_nothing_is_waited_for(tmp_path):
     ):
         with pytest.raises(UsageError, match=sentence):
             open_image(source)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "unlike"),
+    [
+        ({"crop_pct": 0.9}, {"crop_pct": math.nextafter(0.9, 0)}, None),
+        ({"crop_pct": 0.9}, {"crop_pct": 224 / 248}, None),
+        ({"crop_pct": 0.9}, {"crop_pct": 224 / 248, "rounding": "hugging-face"}, "rounding timm and hugging-face"),
+        ({"crop_mode": "squash"}, {"crop_mode": "squash", "rounding": "hugging-face"}, None),
+        ({"crop_pct": 0.9}, {"crop_pct": 0.95}, "crop_pct 0.9 and 0.95"),
+        ({}, {"crop_mode": "squash"}, "crop_mode center and squash"),
+    ],
+)
+def test_shares_and_rounding_differ_where_pixels_do(first, second, unlike):
+    at_224 = dataclasses.replace(INFO, image_size=224)
+    ours, theirs = (dataclasses.replace(at_224, preprocessing=Preprocessing(**how)) for how in (first, second))
+    assert difference(ours, theirs) == unlike

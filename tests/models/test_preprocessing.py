@@ -36,6 +36,10 @@ def test_the_published_ratio_of_an_old_file_is_todays_default():
     assert ModelInfo.from_json(old(224, resize_ratio=256 / 224)).preprocessing == Preprocessing()
 
 
+def test_the_share_of_an_old_file_is_the_one_that_was_stated():
+    assert ModelInfo.from_json(old(224, resize_ratio=1 / 0.9)).preprocessing.crop_pct == 0.9
+
+
 def test_every_field_travels_in_the_metadata():
     how = Preprocessing((0.5,) * 3, (0.25,) * 3, "lanczos", 0.9, "squash", "hugging-face", ("mean", "std"))
     read = ModelInfo.from_json(dataclasses.replace(INFO, preprocessing=how).to_json()).preprocessing
