@@ -49,7 +49,9 @@ class OnnxRuntimeEngine(Engine):
                 'onnxruntime && pip install "evodeploy[gpu]"'
             )
         session = ort.SessionOptions()
-        session.log_severity_level = 3
+        # What it logs names the file's nodes as they are, and the exception says the same: errors are logged only on a
+        # GPU, where they name the libraries that are missing.
+        session.log_severity_level = 3 if provider.on_gpu else 4
         session.add_session_config_entry("session.force_spinning_stop", "1")  # idle workers leave the cores to others
         if options.threads:
             session.intra_op_num_threads = options.threads

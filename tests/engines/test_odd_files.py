@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from evodeploy.engines.registry import open_engine
-from evodeploy.errors import BadFileError, EvodeployError, UsageError
+from evodeploy.errors import BadFileError, EvodeployError, RuntimeFailedError, UsageError
 from evodeploy.onnx_files import input_spec, read_onnx
 from evodeploy.specs import METADATA_KEY
 
@@ -138,3 +138,31 @@ def test_a_file_whose_name_is_not_utf8_is_opened(tmp_path, small_onnx, small_ima
     with open_engine(path, runtime) as engine:
         assert engine.run(small_images)["logits"].shape == (3, 10)
     assert read_onnx(path).graph.node
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_node_that_fails_in_a_run_steers_no_terminal(tmp_path, capfd, runtime):
+    wanted = numpy_helper.from_array(np.int64([7, 7]), "s")
+    nodes = [helper.make_node("Reshape", ["x", "s"], ["y"], name="n\x1b]0;PWN\x07")]
+    path = write(tmp_path / "x.onnx", nodes, [value("x")], [value("y", shape=[None, 7])], [wanted])
+    with open_engine(path, runtime) as engine, pytest.raises(RuntimeFailedError) as raised:
+        engine.run(np.zeros((2, 3), np.float32))
+    assert str(raised.value).isprintable()
+    assert "\x1b" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("shape", [[], [1]])
+def test_an_output_that_is_not_of_each_image_is_computed(tmp_path, runtime, shape):
+    nodes = [*same(), helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0)]
+    if shape:
+        nodes.append(helper.make_node("Reshape", ["sum", "s"], ["all"]))
+    else:
+        nodes.append(helper.make_node("Identity", ["sum"], ["all"]))
+    one = [numpy_helper.from_array(np.int64([1]), "s")] if shape else []
+    path = write(tmp_path / "x.onnx", nodes, [value("x")], [value("y"), value("all", shape=shape)], one)
+    with open_engine(path, runtime) as engine:
+        for count in (2, 3):
+            outputs = engine.run(np.ones((count, 3), np.float32))
+            np.testing.assert_array_equal(outputs["y"], np.ones((count, 3)))
+            np.testing.assert_array_equal(outputs["all"], np.full(shape, 3 * count))
