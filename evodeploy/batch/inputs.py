@@ -59,6 +59,11 @@ class Listing:
         """How many images there are to predict."""
         return sum(map(len, self.shards))
 
+    def files(self) -> Iterator[str]:
+        """The path of every image file and, once for each of its shards, of every Parquet file."""
+        for shard in self.shards:
+            yield from shard.paths if isinstance(shard, Files) else (shard.parquet,)
+
 
 def list_inputs(inputs: Sequence[str], column: str, size: int) -> Listing:
     """List folders, globs, image files, Parquet files and lists of paths (.txt, one a line), `size` images a shard.

@@ -13,7 +13,7 @@ import fcntl
 import json
 import os
 import re
-import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +23,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from evodeploy.errors import BadFileError, EvodeployError, UsageError
+from evodeploy.errors import EvodeployError, UsageError
 from evodeploy.files import replacing
 from evodeploy.locks import DRAFT, LOCK
-from evodeploy.schema import SchemaError, document, read_json_file
+from evodeploy.schema import SchemaError, document, matching, read_json_file, text, whole
 from evodeploy.text import brief
 
 # Whose row it is: the path as it was listed, and the row where that is a Parquet file (else null).
@@ -34,6 +34,14 @@ IDENTITY = {"path": pa.string(), "row": pa.int64()}
 CLASSES = {"labels": pa.list_(pa.string()), "indices": pa.list_(pa.int32()), "probabilities": pa.list_(pa.float32())}
 FEATURES = {"features": pa.list_(pa.float32())}
 ERROR = {"error": pa.string()}
+MANIFEST = document(
+    {
+        **{name: matching("[0-9a-f]{64}", "a SHA-256") for name in ("artefact", "inputs")},
+        "engine": text(1000, least=1),
+        **{name: whole(0, 10**15) for name in ("images", "batch", "top", "shard")},
+    }
+)
+PART = re.compile(r"part-[0-9]{5,}\.parquet")
 DRAFTS = re.compile(rf"\.(part-\d{{5,}}\.parquet|manifest\.json|_SUCCESS)\.({DRAFT}|{LOCK})")
 
 
@@ -95,28 +103,51 @@ class OutputFolder:
 
     def _check(self, manifest: dict[str, Any], force: bool) -> None:
         path = self.path / "manifest.json"
-        ours = {"manifest.json", "predictions", "errors", "_SUCCESS"} if path.exists() else set()
         names = {found.name for found in self.path.iterdir() if not _is_draft(found)}
-        if names - ours:
-            raise UsageError(f"{self.path} holds other things ({min(names - ours)}): choose an empty or a new folder")
-        if force:
-            for name in names:
-                _remove(self.path / name)
-        if not path.exists():
+        others = names - ({"manifest.json", "predictions", "errors", "_SUCCESS"} if path.exists() else set())
+        if others:
+            raise UsageError(f"{self.path} holds other things ({min(others)}): choose an empty or a new folder")
+        found = self._manifest() if names else None
+        if found is not None and force:
+            self._discard()
+            found = None
+        if found is None:
             _write_json(path, manifest)
             return
-        try:
-            found = document({})(read_json_file(path, "a run's manifest"))
-        except (EvodeployError, SchemaError) as error:
-            raise BadFileError(f"{path} is not a run's manifest ({error}): pass --force to begin anew") from error
-        differing = [name for name in manifest if found.get(name) != manifest[name]]
+        differing = [name for name in manifest if found[name] != manifest[name]]
         if differing:
             name = differing[0]
-            was = brief(str(found.get(name)))
+            was = brief(str(found[name]))
             raise UsageError(
                 f"{self.path} belongs to another run (its {name}: {was}, now {manifest[name]}): "
                 "choose another --out, or pass --force to begin anew"
             )
+
+    def _manifest(self) -> dict[str, Any]:
+        """The manifest of the run that wrote this folder; raises UsageError where no run did."""
+        path = self.path / "manifest.json"
+        try:
+            return MANIFEST(read_json_file(path, "a batch run's manifest"))
+        except (EvodeployError, SchemaError) as error:
+            raise UsageError(f"{path} is not a batch run's manifest ({error}): choose another --out") from error
+
+    def _discard(self) -> None:
+        """Remove a run's files, the manifest last; raises UsageError, and removes none, where others are among them."""
+        folders = [self.path / kind for kind in ("predictions", "errors") if os.path.lexists(self.path / kind)]
+        marks = [self.path / name for name in ("_SUCCESS", "manifest.json") if os.path.lexists(self.path / name)]
+        for folder in folders:
+            if not stat.S_ISDIR(folder.lstat().st_mode):
+                raise UsageError(f"{folder} is not a batch run's folder: choose another --out")
+        parts = [part for folder in folders for part in folder.iterdir()]
+        ours = {part for part in parts if PART.fullmatch(part.name) or _is_draft(part)}
+        for file in [*parts, *marks]:
+            if not stat.S_ISREG(file.lstat().st_mode) or file not in {*ours, *marks}:
+                raise UsageError(f"{file} is not a batch run's file: move it, or choose another --out")
+        for file in [*marks[:-1], *parts]:
+            file.unlink()
+        for folder in folders:
+            folder.rmdir()
+        marks[-1].unlink()
 
     def _tidy(self) -> None:
         """Remove what a killed run left: drafts, and errors whose predictions were not written."""
@@ -145,10 +176,3 @@ def _is_draft(path: Path) -> bool:
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:
     with replacing(path) as draft:
         draft.write_text(json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1) + "\n", encoding="utf-8")
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

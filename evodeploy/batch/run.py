@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from evodeploy.batch.inputs import Shard, list_inputs
+from evodeploy.batch.inputs import Listing, Shard, list_inputs
 from evodeploy.batch.output import OutputFolder
 from evodeploy.batch.pipeline import Work, cluster, results
+from evodeploy.errors import UsageError
 from evodeploy.files import sha256
 from evodeploy.inference.answers import classes_to_name
 from evodeploy.inference.predictor import load
@@ -58,6 +60,7 @@ def run_batch(request: BatchRequest, tell: Callable[[str], None], progress: Call
     where the run stops: its finished shards stay, and the same request goes on from there.
     """
     listing = list_inputs(request.inputs, request.image_column, request.shard)
+    _check_outside(request, listing)
     work = _work(request)
     manifest = {
         "artefact": sha256(request.artefact),
@@ -85,6 +88,14 @@ def run_batch(request: BatchRequest, tell: Callable[[str], None], progress: Call
         summary = Summary(listing.images, predicted, broken, len(shards), resumed)
         folder.complete({"images": listing.images, "predicted": predicted, "broken": broken, "shards": len(shards)})
     return summary
+
+
+def _check_outside(request: BatchRequest, listing: Listing) -> None:
+    """Refuse an artefact or an input below the output folder, where a run replaces files."""
+    out = os.path.realpath(request.out)
+    for path in (os.fspath(request.artefact), *request.inputs, *listing.files()):
+        if Path(os.path.realpath(path)).is_relative_to(out):
+            raise UsageError(f"{path} is inside the output folder {request.out}: choose another --out")
 
 
 def _work(request: BatchRequest) -> Work:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from evodeploy.batch.inputs import Files, Rows, list_inputs
+from evodeploy.batch.run import BatchRequest, run_batch
 from evodeploy.errors import BadFileError, UsageError
 
 
@@ -88,3 +90,22 @@ def test_a_table_that_is_not_a_file_is_refused_and_not_waited_for(folder, make):
     make("photos/table.parquet")
     with pytest.raises(BadFileError, match=r"photos/table\.parquet is not a file \(expected a Parquet file\)"):
         list_inputs(["photos"], "image", 10)
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize(
+    ("model", "given", "out", "named"),
+    [
+        ("m.onnx", "photos/c", "photos/c", "photos/c"),
+        ("m.onnx", "photos", "photos/c", "photos/c/d.png"),
+        ("m.onnx", "linked.png", "photos/c", "linked.png"),
+        ("m.onnx", "rows.parquet", ".", "m.onnx"),
+        ("photos/c/m.onnx", "rows.parquet", "photos/c", "photos/c/m.onnx"),
+    ],
+)
+def test_a_run_does_not_write_to_the_folder_that_it_reads(folder, model, given, out, named, force):
+    (folder / "linked.png").symlink_to("photos/c/d.png")
+    request = BatchRequest(Path(model), (given,), Path(out), force=force)
+    with pytest.raises(UsageError, match=f"^{named} is inside the output folder {out}: choose another --out"):
+        run_batch(request, tell=print, progress=print)
+    assert (folder / "photos" / "c" / "d.png").exists()

@@ -7,10 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from evodeploy.batch.output import FEATURES, OutputFolder
-from evodeploy.errors import BadFileError, UsageError
+from evodeploy.errors import UsageError
 from evodeploy.locks import draft_of
 
-RUN = {"artefact": "abc", "images": 3}
+RUN = {"artefact": "a" * 64, "inputs": "b" * 64, "images": 3, "engine": "ort", "batch": 1, "top": 5, "shard": 3}
+OTHER = RUN | {"artefact": "c" * 64}
 
 
 def answers(*errors):
@@ -59,12 +60,12 @@ def test_a_folder_of_another_run_is_refused_or_discarded(folder):
         folder.write(0, answers(None))
         folder.complete({})
     with (
-        pytest.raises(UsageError, match=r"another run \(its artefact: abc, now xyz\)"),
-        folder.claimed(RUN | {"artefact": "xyz"}, force=False),
+        pytest.raises(UsageError, match=r"another run \(its artefact: a+, now c+\)"),
+        folder.claimed(OTHER, force=False),
     ):
         pass
     assert folder.is_finished(0, 1)
-    with folder.claimed(RUN | {"artefact": "xyz"}, force=True):
+    with folder.claimed(OTHER, force=True):
         assert not folder.is_finished(0, 1)
         assert not (folder.path / "_SUCCESS").exists()
 
@@ -75,6 +76,48 @@ def test_other_things_are_never_touched(folder, force):
     with pytest.raises(UsageError, match="holds other things"), folder.claimed(RUN, force):
         pass
     assert (folder.path / "predictions").exists()
+
+
+def claim_is_refused(folder, match):
+    before = sorted(folder.path.rglob("*"))
+    with pytest.raises(UsageError, match=match), folder.claimed(OTHER, force=True):
+        pass
+    assert sorted(folder.path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("manifest", [{"name": "a web app", "icons": []}, RUN | {"artefact": "abc"}, []])
+def test_a_folder_with_another_programs_manifest_is_never_discarded(folder, manifest):
+    (folder.path / "predictions").mkdir(parents=True)
+    (folder.path / "predictions" / "part-00000.parquet").write_text("mine")
+    (folder.path / "manifest.json").write_text(json.dumps(manifest))
+    claim_is_refused(folder, r"manifest\.json is not a batch run's manifest")
+
+
+@pytest.mark.parametrize("kind", ["predictions", "errors"])
+@pytest.mark.parametrize("name", ["mine.csv", "part-00001.parquet.csv", "part-1.parquet", ".part-00001.parquet.part"])
+def test_a_file_that_no_run_writes_keeps_a_run_from_being_discarded(folder, kind, name):
+    with folder.claimed(RUN, force=False):
+        folder.write(0, answers(None, "broken"))
+    (folder.path / kind / name).write_text("mine")
+    claim_is_refused(folder, f"{kind}/{name} is not a batch run's file")
+
+
+@pytest.mark.parametrize("make", [lambda path: path.mkdir(), lambda path: path.symlink_to("part-00000.parquet")])
+def test_a_folder_or_a_link_by_the_name_of_a_part_keeps_a_run_from_being_discarded(folder, make):
+    with folder.claimed(RUN, force=False):
+        folder.write(0, answers(None))
+    make(folder.path / "predictions" / "part-00001.parquet")
+    claim_is_refused(folder, r"part-00001\.parquet is not a batch run's file")
+
+
+@pytest.mark.parametrize("name", ["predictions", "manifest.json"])
+def test_what_lies_behind_a_link_is_never_discarded(folder, name):
+    with folder.claimed(RUN, force=False):
+        folder.write(0, answers(None))
+    moved = (folder.path / name).rename(folder.path.parent / name)
+    (folder.path / name).symlink_to(moved)
+    claim_is_refused(folder, f"{name} is not a batch run's")
+    assert moved.exists()
 
 
 def test_two_runs_do_not_write_to_one_folder(folder):
@@ -88,7 +131,7 @@ def test_two_runs_do_not_write_to_one_folder(folder):
 def test_a_damaged_manifest_is_said_to_be_one(folder):
     folder.path.mkdir()
     (folder.path / "manifest.json").write_text("[")
-    with pytest.raises(BadFileError, match="not a run's manifest"), folder.claimed(RUN, force=False):
+    with pytest.raises(UsageError, match="not a batch run's manifest"), folder.claimed(RUN, force=False):
         pass
 
 
@@ -96,15 +139,15 @@ def test_a_damaged_manifest_is_said_to_be_one(folder):
 def test_a_manifest_of_any_other_json_is_said_to_be_none(folder, text):
     folder.path.mkdir()
     (folder.path / "manifest.json").write_text(text)
-    with pytest.raises(BadFileError, match="not a run's manifest"), folder.claimed(RUN, force=False):
+    with pytest.raises(UsageError, match="not a batch run's manifest"), folder.claimed(RUN, force=False):
         pass
 
 
 def test_what_a_manifest_says_is_shown_without_control_characters(folder):
     folder.path.mkdir()
-    (folder.path / "manifest.json").write_text(json.dumps(RUN | {"artefact": "\x1b[2J" + "x" * 9999}))
+    (folder.path / "manifest.json").write_text(json.dumps(RUN | {"engine": "\x1b[2J" + "x" * 900}))
     with (
-        pytest.raises(UsageError, match=r"its artefact: \\x1b\[2Jx+…, now") as raised,
+        pytest.raises(UsageError, match=r"its engine: \\x1b\[2Jx+…, now") as raised,
         folder.claimed(RUN, force=False),
     ):
         pass
