@@ -81,13 +81,13 @@ class OpenVinoEngine(Engine):
         """Compute the outputs of `request`; raises OutOfMemoryError where OpenVINO did not and says nothing.
 
         With one thread it is silent when memory runs out, and leaves the outputs as they were: so they are emptied
-        before. Where the batch is fixed, all memory was taken at the start.
+        before. Where an output's first axis is fixed, its memory was taken at the start.
         """
-        if self.batch.max is None:
-            for tensor in request.output_tensors:
-                tensor.shape = [0, *tensor.shape[1:]]
+        tensors = [tensor for tensor, spec in zip(request.output_tensors, self.outputs, strict=True) if _grows(spec)]
+        for tensor in tensors:
+            tensor.shape = [0, *tensor.shape[1:]]
         request.infer([images], share_inputs=True)
-        if any(tensor.shape[0] != len(images) for tensor in request.output_tensors):
+        if any(tensor.shape[0] == 0 for tensor in tensors):
             raise OutOfMemoryError(f"{self.name} runs out of memory at batch {len(images)}: use a smaller batch")
 
     def _close(self) -> None:
@@ -112,6 +112,10 @@ def _compiled(model: Any, properties: dict[str, Any]) -> Any:
     import openvino as ov
 
     return ov.Core().compile_model(model, "CPU", properties)
+
+
+def _grows(spec: TensorSpec) -> bool:
+    return bool(spec.shape) and spec.shape[0] is None
 
 
 def _spec(port: Any) -> TensorSpec:

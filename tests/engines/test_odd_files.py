@@ -154,13 +154,10 @@ def test_a_node_that_fails_in_a_run_steers_no_terminal(tmp_path, capfd, runtime)
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("shape", [[], [1]])
 def test_an_output_that_is_not_of_each_image_is_computed(tmp_path, runtime, shape):
-    nodes = [*same(), helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0)]
-    if shape:
-        nodes.append(helper.make_node("Reshape", ["sum", "s"], ["all"]))
-    else:
-        nodes.append(helper.make_node("Identity", ["sum"], ["all"]))
-    one = [numpy_helper.from_array(np.int64([1]), "s")] if shape else []
-    path = write(tmp_path / "x.onnx", nodes, [value("x")], [value("y"), value("all", shape=shape)], one)
+    summed = helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0)
+    nodes = [*same(), summed, helper.make_node("Reshape", ["sum", "s"], ["all"])]
+    weights = [numpy_helper.from_array(np.array(shape, np.int64), "s")]
+    path = write(tmp_path / "x.onnx", nodes, [value("x")], [value("y"), value("all", shape=shape)], weights)
     with open_engine(path, runtime) as engine:
         for count in (2, 3):
             outputs = engine.run(np.ones((count, 3), np.float32))
