@@ -83,6 +83,7 @@ def load_checkpoint(
     image_size: int | None = None,
     stated: Stated | None = None,
     class_names: Path | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> LoadedModel:
     """Rebuild the network that `path` was trained as, strictly.
 
@@ -90,7 +91,7 @@ def load_checkpoint(
     that begin a stage from the arguments, else from the training run's own `args`, else as published. A network that
     was not trained with selection keeps every token unless `keep_ratios` ask for less. With another `image_size` than
     it was trained at, the position embeddings are interpolated. What is `stated` of the preprocessing comes before what
-    the file says of it, and so do the names in the file `class_names`.
+    the file says of it, and so do the names in the file `class_names`. With `preprocessing` no source is asked.
     """
     raw = read_checkpoint(path, ema)
     layout = layout_of(raw.state, path)
@@ -111,7 +112,8 @@ def load_checkpoint(
         names = fitting(read_class_names(class_names), config.num_classes, class_names)
     else:
         names = hints.class_names if len(hints.class_names) == config.num_classes else ()
-    info = model_info(config, names, path, resolved((*([stated] if stated else []), *hints.stated)))
+    how = preprocessing or resolved((*([stated] if stated else []), *hints.stated))
+    info = model_info(config, names, path, how)
     try:
         ModelInfo.from_json(info.to_json())  # what a file says of itself, as its artefacts' readers will take it
     except ValueError as error:
@@ -123,8 +125,10 @@ def load_checkpoint(
 def load_checkpoint_like(path: Path, info: ModelInfo, model: str | None = None) -> LoadedModel:
     """`path` run as the artefact that `info` describes: its selection, image size, form of input and of output.
 
-    What the file does not say of the preprocessing is taken from the artefact as well.
+    The preprocessing and the class names of an artefact that was made from this very file are taken from it, since
+    options may have stated them. Otherwise that is only what the file does not say of the preprocessing.
     """
+    exported = bool(info.source_sha256) and info.source_sha256 == sha256(path)
     loaded = load_checkpoint(
         path,
         model=model,
@@ -132,10 +136,12 @@ def load_checkpoint_like(path: Path, info: ModelInfo, model: str | None = None) 
         selection=info.selection,
         stages=info.stages or None,
         image_size=info.image_size,
+        preprocessing=info.preprocessing if exported else None,
     )
-    preprocessing = completed(loaded.info.preprocessing, info.preprocessing)
-    loaded = dataclasses.replace(loaded, info=dataclasses.replace(loaded.info, preprocessing=preprocessing))
-    return with_interface(loaded, info.input_format, info.top_k)
+    names = info.class_names if exported and len(info.class_names) == info.num_classes else loaded.info.class_names
+    how = completed(loaded.info.preprocessing, info.preprocessing)
+    own = dataclasses.replace(loaded.info, preprocessing=how, class_names=names)
+    return with_interface(dataclasses.replace(loaded, info=own), info.input_format, info.top_k)
 
 
 def with_interface(model: LoadedModel, input_format: InputFormat, top_k: int | None) -> LoadedModel:

@@ -221,11 +221,23 @@ def test_a_saved_checkpoint_keeps_preprocessing_and_class_names(tmp_path, small,
 
 def test_a_checkpoint_run_like_an_artefact_takes_what_it_does_not_know_itself(tmp_path, small_state):
     torch.save({"model": small_state, "args": argparse.Namespace(crop_pct=None, mean=[0.5])}, tmp_path / "c.pth")
-    own = load_checkpoint(tmp_path / "c.pth").info
+    own = dataclasses.replace(load_checkpoint(tmp_path / "c.pth").info, source_sha256="")
     other = Preprocessing((0.1,) * 3, (0.25,) * 3, "bilinear", 0.9, "squash", "hugging-face", ("interpolation",))
     read = load_checkpoint_like(tmp_path / "c.pth", dataclasses.replace(own, preprocessing=other)).info.preprocessing
     assert read == dataclasses.replace(other, mean=(0.5,) * 3)
     assert read.assumed == ("interpolation",)
+
+
+def test_a_checkpoint_run_like_its_own_export_takes_what_options_stated(tmp_path, small_state):
+    settings = argparse.Namespace(**TIMM, crop_mode="center", class_names=list("abcdefghij"))
+    torch.save({"model": small_state, "args": settings}, tmp_path / "c.pth")
+    own = load_checkpoint(tmp_path / "c.pth").info
+    stated, names = Preprocessing((0.1,) * 3, (0.2,) * 3, "lanczos", 0.95, "squash"), tuple("ABCDEFGHIJ")
+    export = dataclasses.replace(own, preprocessing=stated, class_names=names)
+    read = load_checkpoint_like(tmp_path / "c.pth", export).info
+    assert (read.preprocessing, read.class_names) == (stated, names)
+    read = load_checkpoint_like(tmp_path / "c.pth", dataclasses.replace(export, source_sha256="f" * 64)).info
+    assert (read.preprocessing, read.class_names) == (own.preprocessing, own.class_names)
 
 
 @pytest.mark.parametrize(
