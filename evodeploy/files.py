@@ -154,6 +154,17 @@ def _check_kind(found: os.stat_result, shown: str, what: str) -> None:
         raise UsageError(f"{shown} is a {kind}, not a file (expected {what})")
 
 
+def entries_below(folder: Path) -> Iterator[Path]:
+    """Every file and folder below `folder`, links to folders not followed; raises UsageError for an unreadable one."""
+    for parent, folders, files in os.walk(folder, onerror=_unreadable):
+        yield from (Path(parent, name) for name in (*folders, *files))
+
+
+def _unreadable(error: OSError) -> None:
+    shown = brief(os.fspath(error.filename))
+    raise UsageError(f"cannot read the folder {shown}: {error.strerror or error}") from error
+
+
 def check_input(path: Path, what: str) -> None:
     """Refuse an input that is missing, no regular file, empty or unreadable."""
     with open_regular(path, what) as file:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from evodeploy.errors import BadFileError, InputError, UsageError
-from evodeploy.files import open_regular
+from evodeploy.files import entries_below, open_regular
 from evodeploy.resampling import rows, taps
 from evodeploy.specs import Interpolation, ModelInfo, Preprocessing
 from evodeploy.text import reason
@@ -200,8 +200,8 @@ def random_pictures(info: ModelInfo, count: int, seed: int = 0) -> NDArray[np.ui
 
 
 def image_paths(folder: Path) -> list[Path]:
-    """Every image below `folder`, sorted; raises UsageError where there is none."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    """Every image below `folder`, sorted; raises UsageError where there is none or a folder is unreadable."""
+    paths = sorted(path for path in entries_below(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
         raise UsageError(f"{folder} holds no images: expected {', '.join(sorted(IMAGE_SUFFIXES))}")
     return paths

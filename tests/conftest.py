@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -59,3 +61,19 @@ def cli(capsys):
         return ended.value.code or 0, out, err
 
     return run
+
+
+@pytest.fixture
+def unreadable(monkeypatch):
+    """Make a folder one that cannot be listed, also for root."""
+    listed = os.scandir
+
+    def make(folder: Path) -> None:
+        def scandir(path: str = "."):
+            if os.path.realpath(path) == os.path.realpath(folder):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+            return listed(path)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+
+    return make

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evodeploy.errors import BadFileError, UsageError
-from evodeploy.files import check_input
+from evodeploy.files import check_input, entries_below
 from evodeploy.preprocess import IMAGE_SUFFIXES
 
 
@@ -96,7 +96,7 @@ def _found(given: str) -> Iterator[str]:
         raise UsageError("the name of an input is empty: expected a folder, a glob, an image, a Parquet file or a list")
     path = Path(given)
     if path.is_dir():
-        found = [str(file) for file in path.rglob("*") if _suffix(file) in {*IMAGE_SUFFIXES, ".parquet"}]
+        found = [str(file) for file in entries_below(path) if _suffix(file) in {*IMAGE_SUFFIXES, ".parquet"}]
         if not found:
             raise UsageError(f"{given} holds no images: expected {', '.join(sorted(IMAGE_SUFFIXES))} or .parquet")
         yield from found

@@ -76,6 +76,12 @@ def test_what_cannot_be_listed_is_refused(folder, given, column, message):
         list_inputs([given], column, 10)
 
 
+def test_a_folder_that_cannot_be_read_is_not_left_out(folder, unreadable):
+    unreadable(folder / "photos" / "c")
+    with pytest.raises(UsageError, match=r"^cannot read the folder photos/c: Permission denied$"):
+        list_inputs(["photos"], "image", 10)
+
+
 def test_a_damaged_table_and_a_name_no_table_can_hold_are_refused(folder):
     (folder / "bad.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(BadFileError, match=r"bad\.parquet is not a readable Parquet file"):

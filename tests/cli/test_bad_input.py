@@ -83,7 +83,7 @@ BAD = [
     (2, "export ckpt.pth -o x.onnx --int8 --fp16", "exclude each other"),
     (2, "export ckpt.pth -o x.onnx --int8", "--int8 is calibrated on images like those it will see"),
     (2, "export ckpt.pth -o x.onnx --fp8", "--fp8 is calibrated on images like those it will see"),
-    (2, "export ckpt.pth -o x.onnx --int8 --images none", "none holds no images"),
+    (2, "export ckpt.pth -o x.onnx --int8 --images none", "cannot read the folder none: No such file"),
     (2, "export ckpt.pth -o x.onnx --ema", "no EMA weights"),
     (2, "build-engine ckpt.onnx --fp16 --bf16", "--fp16 and --bf16 exclude each other"),
     # Files

@@ -57,7 +57,7 @@ def test_one_run_writes_every_form_and_compares_with_itself(cli, home, monkeypat
         (("--compare", "a", "b", "--threads", "2"), "--threads has no meaning with --compare"),
         (("--min-change", "0.1"), "--min-change needs --compare"),
         (("--seconds", "1", "--min-seconds", "2"), "raise the latter"),
-        (("--images", "nowhere"), "nowhere holds no images"),
+        (("--images", "nowhere"), "cannot read the folder nowhere: No such file"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(cli, home, monkeypatch, arguments, told):
