@@ -2,18 +2,20 @@
 
 While an output NAME is written, next to it are `.NAME.evodeploy-draft` and `.NAME.evodeploy-lock`. A killed run leaves
 both: its lock is then held by nobody, so the next run that writes NAME takes the lock over and removes the draft.
+Where a file system offers no locks, outputs are written without.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from evodeploy.errors import UsageError
 DRAFT, LOCK = "evodeploy-draft", "evodeploy-lock"
 LONGEST = 200  # bytes of an output's name that fit into its draft's
 SCRATCH = "evodeploy-scratch-"
+_NOT_OFFERED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF)  # some network file systems
 
 _OWNED: ContextVar[frozenset[Path]] = ContextVar("owned outputs of this thread", default=frozenset())
 
@@ -41,13 +44,15 @@ def owned(path: Path) -> Iterator[None]:
     if path in _OWNED.get():
         yield
         return
+    lock = _hidden(path, LOCK)
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(locked(_hidden(path, LOCK)))
+            stack.enter_context(locked(lock))
         except BlockingIOError as error:
             raise UsageError(f"another run is writing {path}: let it end, or choose another output") from error
         except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+            where = f"its lock file {lock}: " if os.path.lexists(lock) else ""
+            raise UsageError(f"cannot write {path}: {where}{error.strerror or error}") from error
         before = _OWNED.set(_OWNED.get() | {path})
         stack.callback(_OWNED.reset, before)
         yield
@@ -65,7 +70,7 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             path.unlink()
-        fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing alone would leave it to a forked child
+        _lock(descriptor, fcntl.LOCK_UN)  # closing alone would leave it to a forked child
         os.close(descriptor)
 
 
@@ -93,15 +98,38 @@ def _hidden(path: Path, what: str) -> Path:
 def _acquired(path: Path, wait: bool) -> int:
     """A descriptor of `path` with the lock on it."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        descriptor = _opened(path)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            _lock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             if _is_open(path, descriptor):  # not removed by the run that held it before
                 return descriptor
-        except BaseException:
+        except BaseException as error:
             os.close(descriptor)
+            if isinstance(error, OSError) and not isinstance(error, BlockingIOError):  # no other can hold it either
+                with contextlib.suppress(OSError):
+                    path.unlink()
             raise
         os.close(descriptor)
+
+
+def _opened(path: Path) -> int:
+    """A descriptor of the lock file `path`; one that another user's killed run left may be open to readers alone."""
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o666)
+    except PermissionError:
+        if not os.path.lexists(path):
+            raise
+        return os.open(path, os.O_RDONLY | flags)
+
+
+def _lock(descriptor: int, how: int) -> None:
+    """What flock does, or nothing where locks are not offered."""
+    try:
+        fcntl.flock(descriptor, how)
+    except OSError as error:
+        if error.errno not in _NOT_OFFERED:
+            raise
 
 
 def _is_open(path: Path, descriptor: int) -> bool:
@@ -114,7 +142,11 @@ def _is_open(path: Path, descriptor: int) -> bool:
 def _new_scratch() -> tuple[Path, int]:
     while True:
         folder = Path(tempfile.mkdtemp(prefix=SCRATCH))
-        descriptor = _locked_folder(folder)
+        try:
+            descriptor = _locked_folder(folder, _lock)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         if descriptor is not None:  # else another run took it for one that was left, and removed it
             return folder, descriptor
 
@@ -124,20 +156,20 @@ def _clear(folder: Path) -> None:
     with contextlib.suppress(OSError):
         if folder.stat(follow_symlinks=False).st_uid != os.getuid():
             return
-        descriptor = _locked_folder(folder)
+        descriptor = _locked_folder(folder, fcntl.flock)  # without locks, another run may be using it
         if descriptor is not None:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(descriptor)
 
 
-def _locked_folder(folder: Path) -> int | None:
-    """A descriptor of the folder with the lock on it, or None where another run holds or has removed it."""
+def _locked_folder(folder: Path, lock: Callable[[int, int], None]) -> int | None:
+    """A descriptor of the folder after `lock` of it, or None where another run holds or has removed it."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if _is_open(folder, descriptor):
             return descriptor
     except BlockingIOError:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from evodeploy import locks
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.evaluation.journal import Answer, Journal
 from evodeploy.files import (
@@ -303,6 +304,54 @@ def test_a_lock_is_waited_for(tmp_path):
     thread.join()
     assert order == ["first", "second"]
     assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF])
+def test_outputs_are_written_where_locks_are_not_offered(tmp_path, monkeypatch, number):
+    def refuse(descriptor, how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
+    monkeypatch.setattr(locks.tempfile, "tempdir", str(tmp_path))
+    with scratch() as mine, scratch() as other, replacing(tmp_path / "out.log") as draft:
+        assert mine.is_dir()  # though the other run could not see that it is in use
+        assert other.is_dir()
+        draft.write_bytes(b"x")
+    assert files(tmp_path) == ["out.log"]
+
+
+def test_a_lock_that_fails_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
+    def fail(descriptor, how):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(locks.fcntl, "flock", fail)
+    monkeypatch.setattr(locks.tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(UsageError, match=r"cannot write .*out\.log: Input/output"), owned(tmp_path / "out.log"):
+        raise AssertionError("not reached")
+    with pytest.raises(OSError, match="Input/output"), scratch():
+        raise AssertionError("not reached")
+    assert files(tmp_path) == []
+
+
+def test_a_lock_file_of_another_user_is_taken_over_or_named(tmp_path, monkeypatch):
+    lock = tmp_path / ".out.log.evodeploy-lock"
+    lock.touch()
+    opened, denied = os.open, {os.O_RDWR}
+
+    def refuse(path, flags, *mode):
+        if Path(path) == lock and flags & os.O_ACCMODE in denied:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return opened(path, flags, *mode)
+
+    monkeypatch.setattr(locks.os, "open", refuse)
+    with replacing(tmp_path / "out.log") as draft:
+        draft.write_bytes(b"x")
+    assert files(tmp_path) == ["out.log"]
+    lock.touch()
+    denied.add(os.O_RDONLY)
+    with pytest.raises(UsageError, match=r"lock file .*\.out\.log\.evodeploy-lock: Permission denied"):
+        owned(tmp_path / "out.log").__enter__()
+    assert files(tmp_path) == [lock.name, "out.log"]
 
 
 def test_a_new_folder_that_stays_empty_is_removed(tmp_path):
