@@ -55,7 +55,7 @@ class Gate:
     async def _limited(self, scope: Any, receive: Any, send: Any) -> None:
         """Take the whole body, within the limits, and only then let the endpoint begin."""
         try:
-            body = await asyncio.wait_for(self._body(receive), self._limits.seconds)
+            body = await asyncio.wait_for(self._body(receive, _sends(scope["headers"])), self._limits.seconds)
         except asyncio.TimeoutError:
             body = JSONResponse({"error": f"the request did not arrive within {self._limits.seconds:g} s"}, 504)
         if body is None:
@@ -76,16 +76,17 @@ class Gate:
             finally:
                 self._admitted -= 1
 
-    async def _body(self, receive: Any) -> bytes | JSONResponse | None:
+    async def _body(self, receive: Any, sends: bool) -> bytes | JSONResponse | None:
         """All of it, or what it is refused with, or None where the client left.
 
-        All bodies on their way hold no more bytes than those of all admitted requests may.
+        Only one that `sends` a body takes a place among those on their way. All of them hold no more bytes than those
+        of all admitted requests may.
         """
-        if self._arriving >= BODIES:
+        if sends and self._arriving >= BODIES:
             return _too_many()
         parts: list[bytes] = []
         size, more = 0, True
-        self._arriving += 1
+        self._arriving += sends
         try:
             while more:
                 message = await receive()
@@ -99,12 +100,19 @@ class Gate:
                 if self._held > self._limits.body * self._limits.admitted:
                     return _too_many()
         finally:
-            self._arriving -= 1
+            self._arriving -= sends
             self._held -= size
         return b"".join(parts)
 
     def _too_large(self) -> JSONResponse:
         return JSONResponse({"error": f"the request is larger than {self._limits.body} bytes"}, 413)
+
+
+def _sends(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether a body comes, which HTTP announces."""
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and int(value) > 0) for name, value in headers
+    )
 
 
 def _too_many() -> JSONResponse:

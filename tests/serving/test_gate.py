@@ -12,6 +12,8 @@ from evodeploy.serving.gate import Gate
 from evodeploy.serving.hosts import HostGate, allowed_hosts
 from evodeploy.serving.settings import Limits
 
+CHUNKED = (b"transfer-encoding", b"chunked")
+
 
 class Client:
     """A request whose body comes in the given parts, each when `more` is set; then what it was answered."""
@@ -93,10 +95,10 @@ def test_a_place_is_taken_once_the_body_is_there_and_given_back():
 def test_bodies_on_their_way_hold_no_more_than_those_admitted_may(monkeypatch):
     async def run(count, *parts):
         application = gated(admitted=2, body=10)
-        waiting = [asyncio.create_task(Client(*parts).ask(application)) for _ in range(count)]
+        waiting = [asyncio.create_task(Client(*parts, headers=[CHUNKED]).ask(application)) for _ in range(count)]
         for _ in range(4):
             await asyncio.sleep(0)
-        refused = await Client(b"12345", b"6").at_once().ask(application)
+        refused = await Client(b"12345", b"6", headers=[CHUNKED]).at_once().ask(application)
         for task in waiting:
             task.cancel()
         return refused
@@ -105,6 +107,23 @@ def test_bodies_on_their_way_hold_no_more_than_those_admitted_may(monkeypatch):
     assert asyncio.run(run(3, b"12345", b"6")) == 429
     monkeypatch.setattr(gate, "BODIES", 3)
     assert asyncio.run(run(3, b"", b"")) == 429
+
+
+@pytest.mark.parametrize("announced", [CHUNKED, (b"content-length", b"2")])
+def test_bodies_that_do_not_come_keep_no_request_out_that_sends_none(monkeypatch, announced):
+    async def run():
+        application = gated()
+        waiting = [asyncio.create_task(Client(b"a", b"b", headers=[announced]).ask(application)) for _ in range(3)]
+        for _ in range(4):
+            await asyncio.sleep(0)
+        assert await Client(b"x", headers=[announced]).at_once().ask(application) == 429
+        for headers in ([], [(b"content-length", b"0")]):
+            assert await Client(headers=headers).at_once().ask(application) == 200
+        for task in waiting:
+            task.cancel()
+
+    monkeypatch.setattr(gate, "BODIES", 3)
+    asyncio.run(run())
 
 
 def test_a_body_that_does_not_come_in_time_gets_504():
