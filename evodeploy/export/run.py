@@ -18,7 +18,7 @@ from evodeploy.models.preprocessing import Stated
 from evodeploy.models.untrained import selection_note
 from evodeploy.onnx_files import save_onnx
 from evodeploy.parity import Check
-from evodeploy.preprocess import as_input, assumption, folder_pictures, image_paths, in_words, pictures
+from evodeploy.preprocess import as_input, assumption, folder_pictures, image_paths, in_words, pictures, random_pictures
 from evodeploy.specs import Converted, InputFormat, Quantized, Selection
 
 if TYPE_CHECKING:
@@ -172,9 +172,7 @@ def _quantized(
 def _check_range(model: LoadedModel, proto: onnx.ModelProto, folder: Path | None) -> LargestActivation:
     with needs("cpu"):
         from evodeploy.export.ranges import check_fp16_range
-        from evodeploy.export.verify import clear_pictures
 
-    if folder is not None:
-        return check_fp16_range(proto, as_input(folder_pictures(folder, model.info), model.info))
-    drawn, _ = clear_pictures(model, count=2)
-    return check_fp16_range(proto, as_input(drawn, model.info))
+    # Random ones in full contrast, which gives the largest activations.
+    images = random_pictures(model.info, 2) if folder is None else folder_pictures(folder, model.info)
+    return check_fp16_range(proto, as_input(images, model.info))

@@ -7,6 +7,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from evodeploy.errors import VerificationError
 from evodeploy.export.ranges import activation_ranges, check_fp16_range
+from evodeploy.export.run import ExportRequest, export_checkpoint
+from evodeploy.parity import Expected
+from evodeploy.preprocess import as_input, random_pictures
 
 
 def test_every_value_has_the_largest_magnitude_it_took():
@@ -42,3 +45,14 @@ def test_the_largest_of_all_images_counts_also_in_the_last_batch():
 def test_what_fp16_cannot_hold_is_an_error_by_name(beyond):
     with pytest.raises(VerificationError, match="activation 'scaled' reaches .* on 2 images, beyond FP16's 65504"):
         check_fp16_range(scaled_by(1.0), np.float32([[1], [beyond]]))
+
+
+def test_without_images_the_range_is_that_of_random_ones_in_full_contrast(monkeypatch, tmp_path, small_checkpoint):
+    seen = []
+    monkeypatch.setattr("evodeploy.export.ranges.check_fp16_range", lambda _, images: seen.append(images))
+    looseness = Expected.looseness  # as if none was clear, and those of less contrast were clearer
+    monkeypatch.setattr(Expected, "looseness", lambda found: 1e9 - np.arange(len(looseness(found))))
+    monkeypatch.setattr("evodeploy.export.run._verified", lambda *_: ())
+    request = ExportRequest(small_checkpoint, tmp_path / "x.onnx", precision="fp16")
+    info = export_checkpoint(request, lambda _: None).model.info
+    np.testing.assert_array_equal(seen[0], as_input(random_pictures(info, 2), info))
