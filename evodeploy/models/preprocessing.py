@@ -29,6 +29,7 @@ _PROCESSOR = "preprocessor_config.json"
 _RESAMPLE: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 _SHORTEST = ("Bit", "CLIP", "ConvNext")  # processors that take one number as the shorter side; others squash to it
 _HUGE = 10**300  # a whole number of a pickle may be beyond what a float holds
+_LARGEST = 5  # magnitude of a mean or deviation: larger ones are of channels in [0, 255]
 _UNSIZED = 32  # DeiT's code neither resizes nor crops images of this size or less
 
 
@@ -211,11 +212,11 @@ def _checked(name: str, source: Stated) -> Any:
     elif name == "crop_pct":
         fits, expected = 0.25 <= value <= 1, "0.25 to 1"
     else:
-        least = -1e4 if name == "mean" else 1e-4
-        fits, expected = (
-            len(value) == 3 and all(least <= each <= 1e4 for each in value),
-            f"three numbers from {least:g}",
-        )
+        least = -_LARGEST if name == "mean" else 1e-4
+        fits = len(value) == 3 and all(least <= each <= _LARGEST for each in value)
+        expected = f"three numbers from {least:g} to {_LARGEST:g} of channels in [0, 1]"
+        if any(abs(each) > _LARGEST for each in value):
+            expected += " (divide by 255 what is of channels in [0, 255])"
     if not fits:
         numbers = value if isinstance(value, tuple) else (value,)
         got = brief(value if isinstance(value, str) else ", ".join(f"{number:g}" for number in numbers))
