@@ -26,6 +26,8 @@ from evodeploy.text import brief
 _CHECKPOINTS = ("model.safetensors", "pytorch_model.bin")  # the names that a hub's config.json speaks of
 _TIMM_KIND = "architecture"
 _NAME = text(LARGEST_NAME)
+# A label may be a number; all other types are refused as no text.
+_LABEL = Rule(_NAME.expected, lambda value, field: _NAME(str(value) if type(value) is int else value, field))
 _NUMBER = optional(number(-1e30, 1e30))
 _CHANNELS = optional(sequence(number(-1e30, 1e30), 0, 100))
 # Their types alone: an option may replace a value that cannot be honoured.
@@ -45,11 +47,11 @@ _RULES = document(
         **_TRANSFORM,
         _TIMM_KIND: _NAME,
         "pretrained_cfg": optional(document({}, _TRANSFORM)),
-        "label_names": optional(sequence(_NAME, 0, 1_000_000)),
+        "label_names": optional(sequence(_LABEL, 0, 1_000_000)),
         "hidden_act": _NAME,
         "num_attention_heads": optional(whole(1, 1024)),
         "layer_norm_eps": optional(number(0, 1, above=True)),
-        "id2label": optional(mapping(_NAME, 1_000_000)),
+        "id2label": optional(mapping(_LABEL, 1_000_000)),
     },
 )  # all other fields are of other programs
 

@@ -35,7 +35,7 @@ def beside(tmp_path):
         ({"layer_norm_eps": "1e-6"}, None, 'layer_norm_eps is "1e-6", expected'),
         ({"hidden_act": None}, None, "hidden_act is null, expected text"),
         ({"hidden_act": "relu\x1b[2J"}, None, r"the activation 'relu\\x1b\[2J', expected 'gelu'"),
-        ({"id2label": {"0": 3}}, None, "id2label.0 is 3, expected text"),
+        ({"id2label": {"0": 0.5}}, None, "id2label.0 is 0.5, expected text"),
         ({"id2label": ["ant"]}, None, "id2label is a list of 1, expected an object"),
         ({"id2label": {"0": "x" * 301}}, None, "id2label.0 is .*, expected text of 0 to 300 characters"),
         ([], None, "config.json: it is a list of 0, expected an object"),
@@ -43,7 +43,7 @@ def beside(tmp_path):
         ('{"id2label": ' + "[" * 100_000, None, "values nested more than 32 deep"),
         ('{"id2label": {"0": "\\ud800"}}', None, "surrogates not allowed"),
         ({"architecture": 3}, None, "architecture is 3, expected text"),
-        (TIMM | {"label_names": [1, 2]}, None, r"label_names\[0\] is 1, expected text"),
+        (TIMM | {"label_names": [True]}, None, r"label_names\[0\] is true, expected text"),
         (TIMM | {"pretrained_cfg": "x"}, None, 'pretrained_cfg is "x", expected an object'),
         (TIMM | {"pretrained_cfg": {"mean": "0.5"}}, None, 'pretrained_cfg.mean is "0.5", expected a list'),
         (TIMM | {"pretrained_cfg": {"crop_pct": "0.9"}}, None, 'pretrained_cfg.crop_pct is "0.9", expected a number'),
@@ -66,6 +66,11 @@ def test_what_is_right_is_read(beside):
     assert beside({"id2label": {"0": "ant", "7": "bee"}}).class_names == ()
     hints = beside(TIMM | {"label_names": ["ant", "bee"]})
     assert (hints.model, hints.class_names) == ("vit_tiny", ("ant", "bee"))
+
+
+def test_whole_numbers_are_labels(beside):
+    assert beside({"id2label": {"0": 7, "1": 1}}).class_names == ("7", "1")
+    assert beside(TIMM | {"label_names": [0, "one"]}).class_names == ("0", "one")
 
 
 def test_a_pipe_in_place_of_a_configuration_is_refused_without_waiting_for_it(tmp_path):
