@@ -67,14 +67,15 @@ def read_checkpoint(path: Path, ema: bool = False) -> RawCheckpoint:
 
 
 def _hints(content: dict[Any, Any], path: Path) -> Hints:
-    """What the training run's settings say; of the preprocessing first what a hub's files say."""
+    """What the training run's settings say, else a hub's files next to it; of the preprocessing the hub's first."""
     beside = hints_beside(path)
     for name in _SETTINGS:
         settings = content.get(name)
         settings = vars(settings) if isinstance(settings, argparse.Namespace) else settings
         if isinstance(settings, dict) and not any(isinstance(value, Tensor) for value in settings.values()):
             hints = Hints.from_args(settings)
-            return dataclasses.replace(hints, stated=(*beside.stated, *hints.stated))
+            said = {name: value for name, value in vars(hints).items() if value not in (None, ())}
+            return dataclasses.replace(beside, **said | {"stated": (*beside.stated, *hints.stated)})
     return beside
 
 

@@ -220,6 +220,15 @@ def test_a_hugging_face_config_beside_the_file_tells_heads_epsilon_labels_and_pr
     assert load_checkpoint(other).config.heads == 2
 
 
+def test_a_config_beside_the_file_tells_what_the_settings_in_it_do_not(tmp_path):
+    config = {"num_attention_heads": 4, "layer_norm_eps": 1e-5, "id2label": {str(i): f"l{i}" for i in range(CLASSES)}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    content = {"model": filled(SOURCES["Hugging Face ViT"]()).state_dict(), "args": {"lr": 0.1, "norm_eps": 1e-4}}
+    torch.save(content, tmp_path / "pytorch_model.bin")
+    model = load_checkpoint(tmp_path / "pytorch_model.bin")
+    assert (model.config.heads, model.config.norm_eps, model.info.label(3)) == (4, 1e-4, "l3")
+
+
 def test_a_timm_config_beside_the_file_tells_its_name_and_preprocessing(tmp_path):
     source = {"mean": [0.5] * 3, "std": [0.5] * 3, "crop_pct": 0.9, "interpolation": "bicubic"}
     config = {"architecture": "vit_tiny_patch8_48", "pretrained_cfg": source}
