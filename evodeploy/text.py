@@ -6,7 +6,9 @@ leaves.
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 
 LIMIT = 300  # characters of a text from outside that one sentence shows
 
@@ -19,6 +21,12 @@ _UNSAFE = re.compile(rf"[\x00-\x09\x0b-\x1f\x7f-\x9f{_BIDIRECTIONAL}{_SEPARATORS
 def printable(text: str) -> str:
     r"""`text` with control and bidirectional characters and lone surrogates as escapes (`\x1b`); newlines are kept."""
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def json_text(document: Any) -> str:
+    r"""`document` as JSON on indented lines; a lone surrogate, which no encoding has, is the text of its escape."""
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1)
+    return re.sub(f"[{_SURROGATES}]", lambda found: rf"\\u{ord(found[0]):x}", text)
 
 
 def reason(error: BaseException, line: int = 0) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 
 import pytest
 
@@ -172,6 +173,13 @@ def test_wrong_records_of_engines_are_refused_with_file_field_got_and_expected(t
     sidecar_path(plan).write_text(json.dumps(changed(dataclasses.asdict(PLAN), field, value)))
     with pytest.raises(BadFileError, match=rf"x.engine.json is not the record of an engine: {sentence}"):
         read_sidecar(plan)
+
+
+def test_the_record_of_an_engine_is_written_whatever_its_source_is_called(tmp_path):
+    plan = tmp_path / "x.engine"
+    plan.write_bytes(b"a plan")
+    write_sidecar(dataclasses.replace(PLAN, source=os.fsdecode(b"latin-\xe9.onnx")), plan)
+    assert read_sidecar(plan).source == r"latin-\udce9.onnx"
 
 
 def test_right_documents_are_read_as_they_were_written(tmp_path):

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from evodeploy.text import brief, printable, reason
+from evodeploy.text import brief, json_text, printable, reason
 
 
 @pytest.mark.parametrize(
@@ -43,3 +45,8 @@ def test_the_reason_of_a_failure_is_one_line_of_its_message():
     assert reason(ValueError("first\nsecond\n"), -1) == "second"
     assert (reason(KeyError()), reason(ValueError(" \n"))) == ("KeyError", "ValueError")
     assert len(reason(ValueError("x" * 9999))) == 300
+
+
+def test_json_of_text_that_no_encoding_has_can_be_written():
+    written = json_text({"path": "latin-\udce9.png", "plain": ["é 猫 🐈", r"\udce9", 1.5]}).encode()
+    assert json.loads(written) == {"path": r"latin-\udce9.png", "plain": ["é 猫 🐈", r"\udce9", 1.5]}

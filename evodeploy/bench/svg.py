@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from html import escape
 
+from evodeploy.text import printable
+
 TICKS = 5  # about as many as an axis shows
 VOID = {"input"}  # elements that HTML never closes
 
@@ -18,12 +20,12 @@ def element(tag: str, /, *content: str, **attributes: object) -> str:
 
 def title(words: str) -> str:
     """What a pointer or a screen reader tells of the element around it; `words` are escaped."""
-    return element("title", escape(words))
+    return element("title", _text(words))
 
 
 def text(content: str, x: float, y: float, **attributes: object) -> str:
     """Words at a place; `content` is escaped."""
-    return element("text", escape(content), x=x, y=y, **attributes)
+    return element("text", _text(content), x=x, y=y, **attributes)
 
 
 def line(x1: float, y1: float, x2: float, y2: float, **attributes: object) -> str:
@@ -32,7 +34,7 @@ def line(x1: float, y1: float, x2: float, y2: float, **attributes: object) -> st
 
 
 def _text(value: object) -> str:
-    return f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else escape(str(value))
+    return f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else escape(printable(str(value)))
 
 
 @dataclass(frozen=True)

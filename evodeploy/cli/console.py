@@ -17,7 +17,7 @@ import typer
 from evodeploy.cli.values import whole
 from evodeploy.errors import UnavailableError
 from evodeploy.machine import most_threads
-from evodeploy.text import printable
+from evodeploy.text import json_text, printable
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -55,9 +55,9 @@ def result(text: str) -> None:
 
 def result_json(document: Any) -> None:
     """One JSON document on stdout, the only one of the command: in ASCII, which is UTF-8 that any terminal shows."""
-    text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1)
+    text = json_text(document)
     _state.answered = True
-    _out(_NOT_ASCII.sub(_escaped, text))
+    _out(_NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text))
 
 
 def error_json(code: int, message: str) -> None:
@@ -78,13 +78,6 @@ def _out(text: str, end: str = "\n") -> None:
         raise
     except OSError as error:
         raise UnavailableError(f"cannot write to stdout: {error.strerror or error}") from error
-
-
-def _escaped(found: re.Match[str]) -> str:
-    """A character as JSON escapes it; half of a pair, which no reader has to take, as the text of its escape."""
-    character = found[0]
-    escaped = json.dumps(character)[1:-1]
-    return f"\\{escaped}" if "\ud800" <= character <= "\udfff" else escaped
 
 
 def columns() -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +12,7 @@ from evodeploy.cli import values
 from evodeploy.cli.console import Force, Json, Threads, note, progress, result, result_json, show
 from evodeploy.cli.values import whole
 from evodeploy.specs import EngineOptions
+from evodeploy.text import json_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -60,9 +60,7 @@ def evaluate(
     document = _document(report)
     if output is not None and journal is not None:
         with replacing(output) as draft:
-            draft.write_text(
-                json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1) + "\n", encoding="utf-8"
-            )
+            draft.write_text(json_text(document) + "\n", encoding="utf-8")
         journal.unlink()
         note(f"wrote {output}")
     if as_json:

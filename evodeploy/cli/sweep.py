@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from evodeploy.cli import values
 from evodeploy.cli.console import Force, Json, Threads, note, result, result_json, show
 from evodeploy.cli.values import real, whole
 from evodeploy.errors import UsageError, needs
+from evodeploy.text import json_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -111,7 +111,7 @@ def sweep(
             shutil.copy(output / pick.file, draft)
         facts["chosen"] = str(pick.candidate)
     with state.replacing("sweep.json") as draft:
-        draft.write_text(json.dumps(facts, ensure_ascii=False, allow_nan=False, indent=1) + "\n", encoding="utf-8")
+        draft.write_text(json_text(facts) + "\n", encoding="utf-8")
     if data is not None:
         with state.replacing("front.svg") as draft:
             draft.write_text(as_svg(points, best, f"{checkpoint.stem}: accuracy and throughput"), encoding="utf-8")

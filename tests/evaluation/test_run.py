@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,6 +116,15 @@ def test_the_beginning_of_another_evaluation_is_not_gone_on_with(cli, here):
     assert code == 2
     assert "r.json.part is the beginning of another evaluation" in err
     assert cli("eval", "a.onnx", "--data", "data", "-o", "r.json", "--force")[0] == 0
+
+
+def test_a_name_that_is_not_utf8_does_not_cost_the_report(cli, here, tmp_path):
+    shutil.copytree("data", tmp_path / "data")
+    (tmp_path / "data" / "c0" / os.fsdecode(b"latin-\xe9.png")).write_bytes(b"no image")
+    code, _, err = cli("eval", "a.onnx", "--data", tmp_path / "data", "-o", "r.json")
+    assert code == 0, err
+    broken = [name for name, _ in json.loads((here / "r.json").read_text(encoding="utf-8"))["broken"]]
+    assert broken == ["c0/broken.png", r"c0/latin-\udce9.png"]
 
 
 def test_nothing_readable_is_an_error(cli, here, tmp_path):

@@ -68,6 +68,11 @@ def test_a_target_out_of_reach_says_how_near_the_nearest_is():
         chosen([point(1.0, 1.0, None)], None, 0.5)
 
 
+def test_the_picture_can_be_written_whatever_its_heading_is():
+    drawn = ET.fromstring(as_svg(POINTS, front(POINTS), "latin-\udce9\x1b").encode())
+    assert drawn.findtext("{http://www.w3.org/2000/svg}title") == r"latin-\udce9\x1b"
+
+
 def test_the_picture_holds_every_point_and_names_the_front():
     drawn = ET.fromstring(as_svg(POINTS, front(POINTS), "a <heading>"))
     space = "{http://www.w3.org/2000/svg}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -24,6 +23,7 @@ from evodeploy.schema import (
     whole,
 )
 from evodeploy.specs import LARGEST_NAME, MODEL_INFO, TENSOR_SPEC, ModelInfo, Precision, Reduced, TensorSpec
+from evodeploy.text import json_text
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,8 @@ def sidecar_path(plan: Path) -> Path:
 def write_sidecar(record: PlanRecord, plan: Path) -> Path:
     """Write the record next to `plan`."""
     path = sidecar_path(plan)
-    text = json.dumps(dataclasses.asdict(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     with replacing(path) as draft:
-        draft.write_text(text, encoding="utf-8")
+        draft.write_text(json_text(dataclasses.asdict(record)) + "\n", encoding="utf-8")
     return path
 
 
