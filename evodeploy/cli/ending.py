@@ -25,7 +25,7 @@ import typer
 from typer.core import TyperCommand
 
 from evodeploy.cli import console
-from evodeploy.errors import EvodeployError, UsageError
+from evodeploy.errors import EvodeployError, UnavailableError, UsageError
 from evodeploy.text import brief
 
 ENVIRONMENT = 3
@@ -117,17 +117,29 @@ def _parsing(error: Any) -> str:
 
 
 def _say(code: int, message: str, as_json: bool) -> None:
-    """The sentence to stderr and, with `as_json`, the document to stdout; then nothing is left in any buffer."""
-    try:
-        if message:
-            message = brief(message, MESSAGE)
-            console.note(f"Error: {message}")
+    """With `as_json` the document to stdout, and the sentence to stderr; then nothing is left in any buffer.
+
+    Each is written though the other cannot be.
+    """
+    message = brief(message, MESSAGE)
+    with _written_out("stdout"):
         if as_json and code not in (0, CLOSED):
             console.error_json(code, message or _WORDS.get(code - 128, "the command failed"))
         sys.stdout.flush()
-    except OSError:  # nobody reads it, or the disk is full: Python would try again as it ends, and fail
+    with _written_out("stderr"):
+        if message:
+            console.note(f"Error: {message}")
+        sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def _written_out(name: str) -> Iterator[None]:
+    """Where nobody reads the stream, or the disk is full, drop the rest: Python would try again as it ends, and fail."""
+    try:
+        yield
+    except (OSError, UnavailableError):
         with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), getattr(sys, name).fileno())
 
 
 def _options(arguments: Sequence[str]) -> Sequence[str]:

@@ -276,6 +276,16 @@ def test_a_full_disk_under_stdout_is_one_sentence(monkeypatch, capsys):
     assert capsys.readouterr().err == "Error: cannot write to stdout: No space left on device\n"
 
 
+def test_a_full_disk_under_stderr_leaves_the_document_on_stdout(monkeypatch, capsys):
+    with Path("/dev/full").open("w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        with pytest.raises(SystemExit) as ended:
+            app(["inspect", "nope.onnx", "--json"])
+        monkeypatch.undo()
+    assert ended.value.code == 2
+    assert "nope.onnx does not exist" in json.loads(capsys.readouterr().out)["error"]["message"]
+
+
 SIGNALS = [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 
 
