@@ -134,7 +134,7 @@ def _say(code: int, message: str, as_json: bool) -> None:
 
 @contextlib.contextmanager
 def _written_out(name: str) -> Iterator[None]:
-    """Where nobody reads the stream, or the disk is full, drop the rest: Python would try again as it ends, and fail."""
+    """Drop the rest where nobody reads it, or the disk is full: Python would try again as it ends, and fail."""
     try:
         yield
     except (OSError, UnavailableError):
