@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,8 +92,9 @@ def build_engine(
     path = output or onnx.with_suffix(".engine")
     outputs = [*_engine(path), *([(log, LOG)] if log else [])]
     if timing_cache is not None:
-        check_distinct(timing_cache, *(written for written, _ in outputs))
-        check_output(timing_cache, True, onnx, kind=TIMINGS)
+        shared = Path(os.path.realpath(timing_cache))  # what a link leads to
+        check_distinct(shared, *(written for written, _ in outputs))
+        check_output(shared, True, onnx, kind=TIMINGS)
     context.with_resource(claimed(outputs, force or dry_run, *filter(None, (onnx, images, timing_cache))))
     with needs("tensorrt-rtx"):
         from evodeploy.build import BuildRequest, build, prepare

@@ -76,6 +76,13 @@ def test_a_bad_option_is_one_sentence_and_leaves_nothing(cli, folder, options, m
     assert files(folder) == ["m.onnx"]
 
 
+def test_a_timing_cache_may_be_a_link(cli, folder):
+    (folder / "link").symlink_to("timings")
+    code, _, err = cli("build-engine", "m.onnx", "--fp16", "--target", "sm89", "--timing-cache", "link")
+    assert code == 2
+    assert "does not honour --timing-cache" in err  # which TensorRT for RTX says after the checks of all outputs
+
+
 ENDS = [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 
 

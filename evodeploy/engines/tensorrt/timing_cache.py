@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ def shared_timings(config: Any, path: Path | None, tell: Callable[[str], None]) 
     if path is None:
         yield
         return
+    path = Path(os.path.realpath(path))  # builds share what a link leads to
     check_output(path, True, kind=TIMINGS)
     with _locked(path):
         known = path.read_bytes() if path.exists() else b""

@@ -65,6 +65,13 @@ def test_builds_at_the_same_time_lose_nothing(tmp_path):
     assert Cache(path.read_bytes()).kernels == {b"k%d" % number for number in range(8)}
 
 
+def test_a_link_leads_to_the_file_that_is_shared(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "timings")
+    assert build(tmp_path / "link", b"gemm") == set()
+    assert build(tmp_path / "timings", b"gemm") == {b"gemm"}
+    assert (tmp_path / "link").is_symlink()
+
+
 def test_timings_of_another_gpu_are_refused_and_kept(tmp_path):
     path = tmp_path / "timings"
     path.write_bytes(b"elsewhere\ngemm")
