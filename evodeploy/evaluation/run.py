@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from evodeploy.artefacts import open_artefact
+from evodeploy.artefacts import kind_of, open_artefact
 from evodeploy.engines.base import Engine, run_all
 from evodeploy.engines.finite import PROBLEM, not_finite
 from evodeploy.errors import BadFileError, EvodeployError, RuntimeFailedError, UsageError
@@ -97,6 +97,17 @@ def _infos(engines: Sequence[Engine], paths: Sequence[Path]) -> list[ModelInfo]:
         if engine.info is None:
             raise BadFileError(f"{path} carries no evodeploy metadata: export its checkpoint with `evodeploy export`")
         infos.append(engine.info)
+    exports = {
+        info.source_sha256: info.class_names
+        for info, path in zip(infos, paths, strict=True)
+        if info.class_names and kind_of(path) != "checkpoint"
+    }
+    infos = [  # options of the export may have named a checkpoint's classes otherwise
+        dataclasses.replace(info, class_names=exports.get(info.source_sha256, info.class_names))
+        if kind_of(path) == "checkpoint"
+        else info
+        for info, path in zip(infos, paths, strict=True)
+    ]
     names = next((info.class_names for info in infos if info.class_names), ())
     named = [info if info.class_names else dataclasses.replace(info, class_names=names) for info in infos]
     for info, path in zip(named, paths, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ from PIL import Image
 import evodeploy
 from evodeploy.export.precision import reduced_from_onnx
 from evodeploy.export.to_onnx import onnx_from_model
-from evodeploy.models.checkpoint import random_model, with_interface
+from evodeploy.models.checkpoint import load_checkpoint, random_model, save_checkpoint, with_interface
 from evodeploy.onnx_files import read_onnx, write_onnx
 
 COUNT = 40
@@ -54,6 +55,22 @@ def here(folder, monkeypatch):
     for path in folder.glob("r.json*"):
         path.unlink()
     return folder
+
+
+def test_a_checkpoint_has_the_class_names_that_its_export_was_given(cli, here, small, tmp_path):
+    own, stated = tuple("abcdefghij"), tuple(f"c{index}" for index in range(10))
+    checkpoint, export = tmp_path / "own.pth", tmp_path / "stated.onnx"
+    save_checkpoint(dataclasses.replace(small, info=dataclasses.replace(small.info, class_names=own)), checkpoint)
+    loaded = load_checkpoint(checkpoint)
+    info = dataclasses.replace(loaded.info, class_names=stated)
+    write_onnx(onnx_from_model(dataclasses.replace(loaded, info=info)), export)
+    code, out, err = cli("eval", checkpoint, export, "--data", "data", "--json", "--limit", "4")
+    assert code == 0, err
+    assert len(json.loads(out)["scores"]) == 2
+    other = tmp_path / "other.onnx"  # of another source
+    write_onnx(onnx_from_model(dataclasses.replace(loaded, info=dataclasses.replace(info, source_sha256=""))), other)
+    code, _, err = cli("eval", checkpoint, other, "--data", "data", "--limit", "4")
+    assert (code, "do not name the same classes" in err) == (2, True)
 
 
 def test_all_artefacts_on_the_same_images(cli, here):
