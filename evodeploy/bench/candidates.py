@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NoReturn, cast
+from typing import TYPE_CHECKING, cast
 
+from evodeploy.bench.candidate import Candidate, Role, refuse
 from evodeploy.bench.environment import cpu_flags
 from evodeploy.bench.flops import flops_of_onnx
 from evodeploy.bench.subject import Subject
-from evodeploy.engines.base import Engine
+from evodeploy.bench.torch_rows import TORCH_ENGINES, torch_rows
 from evodeploy.engines.registry import RUNTIMES, open_engine
 from evodeploy.engines.tensorrt.driver import driver_problem
 from evodeploy.engines.tensorrt.sidecar import read_sidecar
-from evodeploy.errors import MissingExtraError, UnavailableError, UsageError, needs
+from evodeploy.errors import MissingExtraError, UsageError, needs
 from evodeploy.files import suffix_of
 from evodeploy.locks import scratch
 from evodeploy.onnx_files import precision_of, read_onnx
@@ -25,28 +26,8 @@ from evodeploy.specs import EngineOptions, Precision
 if TYPE_CHECKING:
     from evodeploy.models.checkpoint import LoadedModel
 
-Role = Literal["evo", "dense"]
-TORCH_ENGINES = ("torch", "torch-compile")
 ENGINES = (*TORCH_ENGINES, *RUNTIMES)
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One row to be: an engine on the model (`evo`) or on its twin that keeps every token (`dense`).
-
-    `precision` is what it computes in, None where that is known only once it is opened; `flops` is what the matrix
-    products of one image take, None where that cannot be counted. `open` gives the engine, or raises UnavailableError
-    with the reason why this machine has none.
-    """
-
-    engine: str
-    role: Role
-    precision: Precision | None
-    artefact: str
-    open: Callable[[], Engine]
-    cuda_graph: bool = False
-    flops: float | None = None
 
 
 @dataclass(frozen=True)
@@ -172,21 +153,19 @@ def _counted(model: LoadedModel | None) -> float | None:
 
 def _rows(name: str, side: _Side, precisions: Sequence[Precision], threads: int) -> Iterator[Candidate]:
     if name in TORCH_ENGINES:
-        for precision in precisions:
-            opened = partial(_torch_engine, name, side, EngineOptions(threads, precision=_unless_fp32(precision)))
-            yield Candidate(name, side.role, precision, "", opened, flops=side.flops)
+        yield from torch_rows(name, side.role, side.model, precisions, threads, side.flops, side.no_model)
     elif _runs_onnx(name):
         for file in side.onnx:
             yield from _file_rows(name, side.role, file, precisions, threads)
         if not side.onnx:
-            yield Candidate(name, side.role, None, "", partial(_refuse, side.no_model))
+            yield Candidate(name, side.role, None, "", partial(refuse, side.no_model))
     elif side.role == "evo":
         for path in side.plans:
             file = _Onnx(path, read_sidecar(path).precision, side.flops)
             yield from _file_rows(name, side.role, file, (), threads)
         if not side.plans:
             reason = "no engine is given or lies beside the ONNX it was built from: see `evodeploy build-engine`"
-            yield Candidate(name, side.role, None, "", partial(_refuse, reason))
+            yield Candidate(name, side.role, None, "", partial(refuse, reason))
 
 
 def _file_rows(
@@ -203,7 +182,7 @@ def _file_rows(
         told = [None]
     else:
         reason = f"{name} computes an FP32 file in FP32 only, which is not among the precisions asked for"
-        yield row(precision="fp32", open=partial(_refuse, reason))
+        yield row(precision="fp32", open=partial(refuse, reason))
         return
     for precision in told:
         for graph in (False, True) if "cuda_graph" in honours and driver_problem() is None else (False,):
@@ -214,15 +193,3 @@ def _file_rows(
 
 def _unless_fp32(precision: Precision) -> Precision | None:
     return None if precision == "fp32" else precision
-
-
-def _torch_engine(name: str, side: _Side, options: EngineOptions) -> Engine:
-    if side.model is None:
-        _refuse(side.no_model)
-    from evodeploy.export.deployed import torch_engine
-
-    return torch_engine(side.model, compiled=name == "torch-compile", options=options)
-
-
-def _refuse(reason: str) -> NoReturn:
-    raise UnavailableError(reason)

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from evodeploy.bench.candidates import Candidate
+from evodeploy.bench.candidate import Candidate
 from evodeploy.bench.energy import joules_per_run, meter_of
 from evodeploy.bench.intervals import Interval
 from evodeploy.bench.judge import SAMPLE, Verdict, judged

@@ -11,7 +11,7 @@ from statistics import median
 
 import numpy as np
 
-from evodeploy.bench.candidates import Candidate
+from evodeploy.bench.candidate import Candidate
 from evodeploy.engines.base import Engine
 from evodeploy.errors import BadFileError, EvodeployError
 from evodeploy.inference.answers import ranked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evodeploy.bench.candidates import Candidate
+from evodeploy.bench.candidate import Candidate
 from evodeploy.bench.environment import environment
 from evodeploy.bench.measure import Budget, Timing
 from evodeploy.bench.report import Report

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from bench.fakes import INFO, QUICK, fake, missing, quiet, raced
 
-from evodeploy.bench.candidates import Candidate
+from evodeploy.bench.candidate import Candidate
 from evodeploy.bench.run import bench
 from evodeploy.engines.fake import FakeEngine, brightness_logits
 from evodeploy.errors import OutOfMemoryError, RuntimeFailedError, UsageError

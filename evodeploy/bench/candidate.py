@@ -1,0 +1,36 @@
+"""One row of a bench to be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NoReturn
+
+from evodeploy.engines.base import Engine
+from evodeploy.errors import UnavailableError
+from evodeploy.specs import Precision
+
+Role = Literal["evo", "dense"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One row to be: an engine on the model (`evo`) or on its twin that keeps every token (`dense`).
+
+    `precision` is what it computes in, None where that is known only once it is opened; `flops` is what the matrix
+    products of one image take, None where that cannot be counted. `open` gives the engine, or raises UnavailableError
+    with the reason why this machine has none.
+    """
+
+    engine: str
+    role: Role
+    precision: Precision | None
+    artefact: str
+    open: Callable[[], Engine]
+    cuda_graph: bool = False
+    flops: float | None = None
+
+
+def refuse(reason: str) -> NoReturn:
+    """Raise UnavailableError: what a candidate's `open` does where this machine has no engine for it."""
+    raise UnavailableError(reason)
