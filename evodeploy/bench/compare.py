@@ -5,66 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from evodeploy.bench.document import SCHEMA
 from evodeploy.bench.intervals import Interval, ratio_of_medians, same_location_probability
-from evodeploy.errors import BadFileError, UsageError
-from evodeploy.schema import (
-    Rule,
-    SchemaError,
-    boolean,
-    document,
-    mapping,
-    number,
-    one_of,
-    optional,
-    read_json_file,
-    sequence,
-    text,
-    whole,
-)
-from evodeploy.text import brief
+from evodeploy.bench.reading import Document
+from evodeploy.errors import UsageError
 
 SIGNIFICANT = 0.01  # how probable it may be that any row of a comparison is called changed by chance
 MACHINE = ("processor", "cores", "threads", "memory_bytes", "gpus")
 
-Document = dict[str, Any]
-
-_BYTES = 200_000_000
-_WORDS = text(300)
-_ROW = document(
-    {
-        "engine": _WORDS,
-        "precision": optional(_WORDS),
-        "model": _WORDS,
-        "transfers": _WORDS,
-        "cuda_graph": boolean(),
-        "batch": whole(1, 1_000_000),
-        "status": one_of("ok", "wrong", "unavailable"),
-    }
-)
-_TIMED = document({"samples_ms": sequence(number(0, 1e9, above=True), 1, 10_000_000)})
-_DOCUMENT = document(
-    {
-        "model": document({}),
-        "environment": document(
-            {},
-            {
-                "gpus": sequence(document({}), 0, 1000),
-                "packages": mapping(_WORDS, 1000),
-                "variables": mapping(text(10_000), 1000),
-            },
-        ),
-        "results": sequence(Rule("an object", lambda value, field: _row(value, field)), 0, 100_000),
-    }
-)
-
 
 class _Key(NamedTuple):
-    """What makes two rows the same in two documents; of several alike, which have other files, `number` counts."""
+    """What makes two rows the same: of several alike, which have other files, `number` counts.
 
+    `subject` is the model's name where several models are compared, else empty.
+    """
+
+    subject: str
     engine: str
     precision: str | None
     model: str
@@ -77,6 +34,7 @@ class _Key(NamedTuple):
     def label(self) -> str:
         """All but the batch, in words."""
         parts = (
+            f"{self.subject}:" if self.subject else None,
             self.engine,
             self.precision,
             "graph" if self.cuda_graph else None,
@@ -119,32 +77,21 @@ class Comparison:
         return any(change.verdict in ("slower", "broken") for change in self.changes)
 
 
-def read_document(path: Path) -> Document:
-    """A bench's JSON; raises BadFileError where it is none, or of another version."""
-    found = read_json_file(path, "what `evodeploy bench -o` writes", _BYTES)
-    version = found.get("schema") if isinstance(found, dict) else None
-    if version != SCHEMA:
-        raise BadFileError(f"{path} is of schema {brief(str(version))}, expected {SCHEMA}: take it again")
-    try:
-        return _DOCUMENT(found)
-    except SchemaError as error:
-        raise BadFileError(f"{path} is not what `evodeploy bench -o` writes: {error}") from error
+def compare(old: Sequence[Document], new: Sequence[Document], smallest: float) -> Comparison:
+    """What changed from the benches `old` to `new`; raises UsageError where they are of unlike machines or models.
 
-
-def _row(value: Any, field: str) -> Document:
-    row = _ROW(value, field)
-    return row if row["status"] == "unavailable" else _TIMED(row, field)
-
-
-def compare(old: Document, new: Document, smallest: float) -> Comparison:
-    """What changed from `old` to `new`; raises UsageError where they are of unlike machines or models.
-
-    A row has changed where a rank-sum test of all its runs finds less than one chance in a hundred of no difference,
-    over all rows together (Holm's correction), and the medians differ by `smallest` or more: with many runs even what
-    another hour on the same machine does is significant, and nobody's concern.
+    Benches belong together by their model's name; where there is one on each side, they are compared in any case. A row
+    has changed where a rank-sum test of all its runs finds less than one chance in a hundred of no difference, over all
+    rows together (Holm's correction), and the medians differ by `smallest` or more: with many runs even what another
+    hour on the same machine does is significant, and nobody's concern.
     """
-    _refuse_unlike(old, new)
-    before, after = _by_key(old), _by_key(new)
+    pairs = list(_pairs(old, new))
+    if not pairs:
+        raise UsageError(f"no model is in both: {_names(old)} in the one, {_names(new)} in the other")
+    for pair in pairs:
+        _refuse_unlike(*pair)
+    several = len(old) > 1 or len(new) > 1
+    before, after = _by_key(old, several), _by_key(new, several)
     common = [key for key in after if key in before and before[key]["status"] != "unavailable"]
     probabilities = {
         key: same_location_probability(before[key]["samples_ms"], after[key]["samples_ms"])
@@ -159,17 +106,31 @@ def compare(old: Document, new: Document, smallest: float) -> Comparison:
         tuple(changes),
         tuple(str(key) for key in before if key not in after),
         tuple(str(key) for key in after if key not in before),
-        tuple(_differences(old["environment"], new["environment"])),
+        tuple(_differences(pairs[0][0]["environment"], pairs[0][1]["environment"])),
     )
 
 
-def _by_key(document: Document) -> dict[_Key, Document]:
+def _pairs(old: Sequence[Document], new: Sequence[Document]) -> Iterator[tuple[Document, Document]]:
+    if len(old) == len(new) == 1:
+        yield old[0], new[0]
+        return
+    known = {bench["model"]["name"]: bench for bench in old}
+    yield from ((known[name], bench) for bench in new if (name := bench["model"]["name"]) in known)
+
+
+def _names(benches: Sequence[Document]) -> str:
+    return ", ".join(bench["model"]["name"] for bench in benches)
+
+
+def _by_key(benches: Sequence[Document], several: bool) -> dict[_Key, Document]:
     seen: Counter[tuple[Any, ...]] = Counter()
     rows = {}
-    for row in document["results"]:
-        what = tuple(row[name] for name in _Key._fields[:-1])
-        seen[what] += 1
-        rows[_Key._make((*what, seen[what]))] = row
+    for bench in benches:
+        subject = bench["model"]["name"] if several else ""
+        for row in bench["results"]:
+            what = (subject, *(row[name] for name in _Key._fields[1:-1]))
+            seen[what] += 1
+            rows[_Key._make((*what, seen[what]))] = row
     return rows
 
 

@@ -25,14 +25,14 @@ _OWN = {"compare", "min_change", "artefacts", "as_json"}
 def compare(context: typer.Context, documents: list[Path], min_change: float, as_json: bool) -> None:
     """Print what changed; exit with 1 where a row is slower, wrong or gone."""
     from evodeploy.bench.compare import compare as compared
-    from evodeploy.bench.compare import read_document
+    from evodeploy.bench.reading import read_benches
 
     others = sorted(_given(context) - _OWN)
     if others:
         raise UsageError(f"--{others[0].replace('_', '-')} has no meaning with --compare: leave it out")
     if len(documents) != 2:
         raise UsageError(f"--compare takes two JSON documents, the old and the new, got {len(documents)}")
-    old, new = (read_document(path) for path in documents)
+    old, new = (read_benches(path) for path in documents)
     found = compared(old, new, min_change)
     if as_json:
         result_json(dataclasses.asdict(found) | {"regressed": found.regressed})
