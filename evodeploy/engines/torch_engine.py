@@ -69,7 +69,9 @@ class TorchEngine(Engine):
         if self.device == "cpu":
             return None
         with self.working(images):
-            return _TorchResident(self, images)
+            from evodeploy.engines.torch_resident import TorchResident
+
+            return TorchResident(self, images)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """What the module gives for `images`, which lie on its device."""
@@ -91,29 +93,3 @@ class TorchEngine(Engine):
 
     def _close(self) -> None:
         del self._forward, self._eager
-
-
-class _TorchResident(Resident):
-    """A batch in a CUDA device's memory."""
-
-    def __init__(self, engine: TorchEngine, images: Array) -> None:
-        import torch
-
-        self._engine, self._host = engine, images
-        self._images = torch.from_numpy(images).to(engine.device)
-        self._start, self._end = (torch.Event(engine.device, enable_timing=True) for _ in range(2))
-
-    def time(self) -> float:
-        with self._engine.working(self._host):
-            self._start.record()
-            self._values = self._engine.forward(self._images)
-            self._end.record()
-            self._end.synchronize()
-            return float(self._start.elapsed_time(self._end)) / 1e3
-
-    def outputs(self) -> dict[str, Array]:
-        with self._engine.working(self._host):
-            return self._engine.fetched(self._values)
-
-    def close(self) -> None:
-        del self._host, self._images, self._values

@@ -1,0 +1,68 @@
+"""A batch that PyTorch keeps on its device. Here that is the CPU, whose events have no clock: theirs is made up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from evodeploy.engines.torch_engine import TorchEngine
+from evodeploy.engines.torch_resident import TorchResident
+from evodeploy.errors import RuntimeFailedError
+from evodeploy.specs import EngineOptions, TensorSpec
+
+IMAGES = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+class Event:
+    """Says that 4 ms lie between any two."""
+
+    def __init__(self, device, enable_timing):
+        assert (device, enable_timing) == ("cpu", True)
+
+    def record(self):
+        pass
+
+    def synchronize(self):
+        pass
+
+    def elapsed_time(self, end):
+        return 4.0
+
+
+class Doubling(torch.nn.Module):
+    def forward(self, images):
+        return (images * 2,)
+
+
+class Failing(torch.nn.Module):
+    def forward(self, images):
+        raise RuntimeError("a kernel is missing")
+
+
+@pytest.fixture(autouse=True)
+def events(monkeypatch):
+    monkeypatch.setattr(torch, "Event", Event)
+
+
+def engine(module):
+    inputs, outputs = (TensorSpec("images", "float32", (None, 3)),), (TensorSpec("logits", "float32", (None, 3)),)
+    return TorchEngine(module, inputs, outputs, options=EngineOptions(device="cpu"))
+
+
+def test_the_device_measures_the_time_and_the_outputs_are_those_of_the_batch():
+    with engine(Doubling()) as opened:
+        resident = TorchResident(opened, IMAGES)
+        assert resident.time() == pytest.approx(4e-3)
+        np.testing.assert_array_equal(resident.outputs()["logits"], IMAGES * 2)
+        resident.close()
+
+
+def test_it_closes_though_nothing_was_timed():
+    with engine(Failing()) as opened:
+        TorchResident(opened, IMAGES).close()
+        resident = TorchResident(opened, IMAGES)
+        with pytest.raises(RuntimeFailedError, match="a kernel is missing"):
+            resident.time()
+        resident.close()
+        resident.close()
