@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from evodeploy import __version__
 from evodeploy.engines.tensorrt.builder import Progress, check_precision, check_profile, plan_from_onnx
-from evodeploy.engines.tensorrt.driver import architecture
+from evodeploy.engines.tensorrt.driver import architecture, driver_problem
 from evodeploy.engines.tensorrt.flavour import Flavour, load_flavour
 from evodeploy.engines.tensorrt.log import BuildLog
 from evodeploy.engines.tensorrt.options import BuilderOptions, check_options
@@ -92,10 +92,7 @@ def prepare(request: BuildRequest, tell: Callable[[str], None]) -> Prepared:
     check_options(flavour, request.options)
     targets = flavour.resolve_targets(request.targets, precision)
     if not request.targets and targets:
-        tell(f"no GPU here: building for every target that {flavour} knows: {', '.join(targets)}")
-        left_out = flavour.refused_targets(precision)
-        if left_out:
-            tell(f"not for {', '.join(left_out)}, which has no {precision.upper()} kernels in {flavour}")
+        tell(_chosen(targets, flavour, precision))
     with needs("onnx"):
         from evodeploy.export.attention import attentions, with_wide_keys
         from evodeploy.export.precision import reduced_from_onnx
@@ -174,6 +171,16 @@ def build(request: BuildRequest, tell: Callable[[str], None], progress: Progress
     )
     write_sidecar(record, request.output)
     return record
+
+
+def _chosen(targets: tuple[str, ...], flavour: Flavour, precision: Precision) -> str:
+    """The sentence for targets that nobody named."""
+    if driver_problem() is None:
+        return f"building for the GPU here, {targets[0]}: name others with --target"
+    left_out = flavour.refused_targets(precision)
+    lacking = f"; not for {', '.join(left_out)}, which has no {precision.upper()} kernels in {flavour}"
+    every = f"no GPU here: building for every target that {flavour} knows: {', '.join(targets)}"
+    return every + (lacking if left_out else "")
 
 
 def _profile(batches: Batches, fixed: int | None) -> Profile:

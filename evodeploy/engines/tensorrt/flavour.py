@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from evodeploy.engines.tensorrt.driver import driver_problem
+from evodeploy.engines.tensorrt.driver import architecture, driver_problem
 from evodeploy.errors import MissingExtraError, UnavailableError, UsageError
 from evodeploy.specs import Precision
 
@@ -49,9 +49,10 @@ class Flavour:
         return {name.lower(): member for name, member in members.items() if name.startswith("SM")}
 
     def resolve_targets(self, asked: tuple[str, ...], precision: Precision) -> tuple[str, ...]:
-        """The targets to build for; none asked means every one that takes `precision`, or the GPU that is here.
+        """The targets to build for; none asked means the GPU here, without one every target that takes `precision`.
 
-        Raises UsageError for a target this flavour does not know, UnavailableError where it needs a GPU to build.
+        Empty for a flavour that builds for the GPU it runs on. Raises UsageError for a target that is unknown or
+        lacks `precision`, UnavailableError where it needs a GPU to build, or has no target for the one here.
         """
         unknown = [name for name in asked if name not in self.targets]
         if unknown and not self.targets:
@@ -59,22 +60,33 @@ class Flavour:
         if unknown:
             raise UsageError(f"unknown target {', '.join(unknown)}: expected some of {', '.join(self.targets)}")
         refused = self.refused_targets(precision)
-        if set(asked) & set(refused):
+        problem = None if asked else driver_problem()
+        wanted = asked if asked or problem else self._target_here()
+        if set(wanted) & set(refused):
             raise UsageError(
                 f"{self.name} builds no {precision.upper()} engine for {', '.join(refused)}: "
                 "build it from an FP32 ONNX with --fp16"
             )
-        if asked:
-            return tuple(dict.fromkeys(asked))
-        problem = driver_problem()
         if problem is None:
-            return ()
+            return tuple(dict.fromkeys(wanted))
         if not self.targets:
             raise UnavailableError(
                 f"{self} needs an NVIDIA GPU to build, and here {problem}: build where the GPU is, "
                 'or build for a named GPU with pip install "evodeploy[tensorrt-rtx]" and --runtime tensorrt-rtx'
             )
         return tuple(name for name in self.targets if name not in refused)
+
+    def _target_here(self) -> tuple[str, ...]:
+        """The architecture of the GPU here: left unset, TensorRT for RTX takes every one that is Ampere or later."""
+        if not self.targets:
+            return ()
+        here = architecture()
+        if here not in self.targets:
+            raise UnavailableError(
+                f"{self} does not build for the GPU here ({here or 'of unknown architecture'}): use --runtime tensorrt "
+                f"for it, or name other GPUs with --target, some of {', '.join(self.targets)}"
+            )
+        return (here,)
 
     def refused_targets(self, precision: Precision) -> tuple[str, ...]:
         """The targets whose kernels lack `precision`: in TensorRT for RTX, SM75 multiplies matrices in FP16 alone.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import onnx
 import pytest
@@ -64,6 +66,39 @@ def test_one_engine_for_every_target_is_the_default_without_a_gpu(small_onnx, tm
     record = build(request(small_onnx, tmp_path / "all.engine", precision="fp16", targets=()), tell=told.append)
     assert record.targets == ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
     assert "building for every target" in told[0]
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A function that makes the driver say that a GPU is here."""
+
+    def appears(architecture):
+        monkeypatch.setattr(flavour, "driver_problem", lambda: None)
+        monkeypatch.setattr("evodeploy.build.driver_problem", lambda: None)
+        monkeypatch.setattr(flavour, "architecture", lambda: architecture)
+
+    return appears
+
+
+def test_rtx_builds_for_the_gpu_that_is_here(small_onnx, tmp_path, gpu):
+    gpu("sm86")
+    told = []
+    record = build(request(small_onnx, tmp_path / "here.engine", precision="fp16", targets=()), tell=told.append)
+    assert (record.targets, record.architecture) == (("sm86",), "")
+    assert told[0] == "building for the GPU here, sm86: name others with --target"
+    assert re.search(rb"accelerators=\{sm86 ?\}", (tmp_path / "here.engine").read_bytes())
+
+
+@pytest.mark.parametrize(("here", "named"), [("sm90", "sm90"), ("", "of unknown architecture")])
+def test_a_gpu_that_rtx_does_not_know_needs_a_named_target(small_onnx, tmp_path, gpu, here, named):
+    gpu(here)
+    message = rf"does not build for the GPU here \({named}\): use --runtime tensorrt for it, or name .* with --target"
+    with pytest.raises(UnavailableError, match=message):
+        build(request(small_onnx, tmp_path / "x.engine", precision="fp16", targets=()), tell=lambda text: None)
+    with pytest.raises(UsageError, match="no FP32 engine for sm75"):
+        gpu("sm75")
+        build(request(small_onnx, tmp_path / "x.engine", precision="fp32", targets=()), tell=lambda text: None)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_fp32_leaves_out_the_target_without_fp32_kernels_and_says_so(small_onnx, tmp_path):
