@@ -12,7 +12,7 @@ from evodeploy.bench.intervals import Interval
 from evodeploy.bench.judge import Verdict
 from evodeploy.bench.measure import Timing
 from evodeploy.bench.report import Report
-from evodeploy.bench.run import Row
+from evodeploy.bench.row import Row
 from evodeploy.bench.speedups import crossovers, over_dense, over_eager
 
 SCHEMA = 2

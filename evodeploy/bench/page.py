@@ -10,7 +10,7 @@ from evodeploy.bench.environment import Environment
 from evodeploy.bench.intervals import Interval
 from evodeploy.bench.page_style import STYLE, batch_switch
 from evodeploy.bench.report import Report, cautions, headlines
-from evodeploy.bench.run import Row
+from evodeploy.bench.row import Row
 from evodeploy.bench.speedups import over_dense
 from evodeploy.bench.stages import STAGES
 from evodeploy.bench.svg import element

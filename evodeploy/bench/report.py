@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from evodeploy.bench.environment import Environment
 from evodeploy.bench.measure import Budget
-from evodeploy.bench.run import Row
+from evodeploy.bench.row import Row
 from evodeploy.bench.speedups import crossovers, over_eager
 from evodeploy.bench.stages import EndToEnd
 from evodeploy.bench.subject import Subject

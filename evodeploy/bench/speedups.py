@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from evodeploy.bench.intervals import Interval, median_interval
-from evodeploy.bench.run import Row
+from evodeploy.bench.row import Row
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from evodeploy.bench.intervals import Interval
 from evodeploy.bench.report import Report
-from evodeploy.bench.run import Row
+from evodeploy.bench.row import Row
 from evodeploy.bench.speedups import over_dense, over_eager
 from evodeploy.bench.stages import STAGES, EndToEnd
 

@@ -8,7 +8,8 @@ from evodeploy.bench.candidate import Candidate
 from evodeploy.bench.environment import environment
 from evodeploy.bench.measure import Budget, Timing
 from evodeploy.bench.report import Report
-from evodeploy.bench.run import Row, bench
+from evodeploy.bench.row import Row
+from evodeploy.bench.run import bench
 from evodeploy.bench.subject import Subject
 from evodeploy.engines.fake import FakeEngine
 from evodeploy.errors import UnavailableError

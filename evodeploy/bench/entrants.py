@@ -1,0 +1,149 @@
+"""Candidates opened, warmed once, and made ready to be timed at one batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evodeploy.bench.candidate import Candidate
+from evodeploy.bench.measure import Clock, wall_clock
+from evodeploy.bench.memory import MemoryMeter
+from evodeploy.bench.row import Row
+from evodeploy.engines.base import Array, Engine, run_all
+from evodeploy.errors import EvodeployError, InputError, OutOfMemoryError
+from evodeploy.preprocess import as_input, random_pictures
+from evodeploy.specs import Precision
+
+Pictures = NDArray[np.uint8]
+Tell = Callable[[str], None]
+
+
+@dataclass
+class Entrant:
+    """A candidate and the engine it was opened as, or the reason why there is none."""
+
+    candidate: Candidate
+    engine: Engine | None = None
+    reason: str = ""
+    memory: MemoryMeter = field(default_factory=MemoryMeter)
+
+
+@dataclass(eq=False)  # two of them may look alike
+class Racer:
+    """One way of running one candidate: what times it, and what it last computed."""
+
+    row: Row
+    engine: Engine
+    clock: Clock
+    computed: Callable[[], dict[str, Array]]
+    sample: Array
+
+    def first_outputs(self) -> Array:
+        """What the first output is for each image of the sample, the timed batch as the last timed run left it."""
+        name, size = self.engine.outputs[0].name, self.row.batch
+        rest = self.sample[size:]
+        parts = [self.computed()[name]] + ([run_all(self.engine, rest, size)[name]] if len(rest) else [])
+        return np.concatenate(parts)
+
+
+class _HostRun:
+    """Runs an engine on a batch and keeps the outputs, for the clock and the judge."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.outputs: dict[str, Array] = {}
+
+    def __call__(self, images: Array) -> None:
+        self.outputs = self._engine.run(images)
+
+
+def opened(candidate: Candidate, stack: ExitStack, tell: Tell) -> Entrant:
+    """`candidate` with its engine, which `stack` closes; where it cannot be opened with the reason."""
+    entrant = Entrant(candidate)
+    tell(f"opening {candidate.engine} {candidate.precision or ''} ({candidate.role})")
+    try:
+        with entrant.memory.watching():
+            entrant.engine = stack.enter_context(candidate.open())
+    except EvodeployError as error:
+        entrant.reason = str(error)
+    return entrant
+
+
+def racers_of(
+    entrant: Entrant, batch: int, sampled: Callable[[Engine], Array], stack: ExitStack, tell: Tell
+) -> Iterator[Racer | Row]:
+    """The racers of one candidate, warmed once: with transfers, and where it can keep a batch on its device without."""
+    candidate, engine = entrant.candidate, entrant.engine
+    row = Row(candidate, batch, batch, candidate.precision, "", reason=entrant.reason)
+    if engine is None:
+        yield row
+        return
+    row = replace(row, precision=_precision(candidate, engine), device=engine.device)
+    tell(f"batch {batch}: warming up {row.label} ({candidate.role})")
+    try:
+        sample = sampled(engine)
+        fitting = _largest_fitting(entrant, engine, batch, sample, tell)
+    except EvodeployError as error:
+        yield replace(row, reason=str(error))
+        return
+    on_device = engine.device != "cpu"
+    row = replace(
+        row,
+        batch=fitting,
+        transfers="included" if on_device else "none",
+        host_memory=entrant.memory.host,
+        device_memory=entrant.memory.device if on_device else None,
+    )
+    run = _HostRun(engine)
+    yield Racer(row, engine, wall_clock(run, sample[:fitting]), lambda: run.outputs, sample)
+    row = replace(row, transfers="resident")
+    try:
+        resident = engine.resident(sample[:fitting])
+    except EvodeployError as error:
+        yield replace(row, reason=str(error))
+        return
+    if resident is not None:
+        stack.callback(resident.close)
+        yield Racer(row, engine, resident.time, resident.outputs, sample)
+
+
+def _precision(candidate: Candidate, engine: Engine) -> Precision | None:
+    """What was asked for where the engine could choose, else what its artefact says."""
+    return candidate.precision or (engine.info.precision if engine.info else None)
+
+
+def _largest_fitting(entrant: Entrant, engine: Engine, batch: int, sample: Array, tell: Tell) -> int:
+    """Run once; the batch that went through: `batch`, or where memory ran out a half of it, or a quarter and so on."""
+    while True:
+        try:
+            with entrant.memory.watching():
+                engine.run(sample[:batch])
+            return batch
+        except OutOfMemoryError:
+            if batch == 1:
+                raise
+            tell(f"{engine.name} runs out of memory at batch {batch}: trying {batch // 2}")
+            batch //= 2
+
+
+def sample_of(engine: Engine, pictures: Pictures | None, count: int, made: dict[str, Array]) -> Array:
+    """`count` of `pictures`, over again where they are fewer, or noise, as `engine` takes them: the same for all.
+
+    `made` keeps them, so that engines share what they share.
+    """
+    spec = engine.inputs[0]
+    if engine.info is not None:
+        kind = engine.info.input_format
+        if kind not in made:
+            if pictures is None:
+                pictures = random_pictures(engine.info, count)
+            made[kind] = as_input(pictures[np.arange(count) % len(pictures)], engine.info)
+        return made[kind]
+    if spec.dtype != "float32":
+        raise InputError(f"input '{spec.name}' is {spec.dtype}, and the file does not say what of: export it again")
+    generator = np.random.Generator(np.random.PCG64(0))
+    return generator.standard_normal((count, *(size or 1 for size in spec.shape[1:])), dtype=np.float32)

@@ -1,0 +1,54 @@
+"""One line of a bench: a candidate at one batch size, and what was measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from evodeploy.bench.candidate import Candidate
+from evodeploy.bench.intervals import Interval
+from evodeploy.bench.judge import Verdict
+from evodeploy.bench.measure import Stop, Timing
+from evodeploy.specs import Precision
+
+Transfers = Literal["none", "included", "resident"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate at one batch size: what was measured, or the reason why nothing was.
+
+    `batch` is what was run, less than `asked` where memory ran out. `transfers` says whether the time holds those to
+    and from a device: `included`, or none because the batch is `resident` there; `none` on the host itself. `verdict`
+    is None for the row that others are compared with. Memory is in bytes, energy in joules of one image.
+    """
+
+    candidate: Candidate
+    asked: int
+    batch: int
+    precision: Precision | None
+    device: str
+    transfers: Transfers = "none"
+    timing: Timing | None = None
+    stopped: Stop | None = None
+    verdict: Verdict | None = None
+    host_memory: int | None = None
+    device_memory: int | None = None
+    joules: float | None = None
+    reason: str = ""
+
+    @property
+    def label(self) -> str:
+        """The engine, its precision, and whether it replays a CUDA graph."""
+        parts = (self.candidate.engine, self.precision or "", "graph" if self.candidate.cuda_graph else "")
+        return " ".join(part for part in parts if part)
+
+    @property
+    def images_per_second(self) -> Interval | None:
+        """Throughput at the median run."""
+        return self.timing.interval.inverted(self.batch) if self.timing else None
+
+    @property
+    def wrong(self) -> bool:
+        """Whether it was timed and computes something else than it should."""
+        return self.verdict is not None and not self.verdict.correct
