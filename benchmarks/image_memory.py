@@ -26,7 +26,8 @@ MEASURE = """
 import sys
 from pathlib import Path
 from PIL import Image
-from evodeploy.preprocess import open_image, prepare
+from evodeploy.images import open_image
+from evodeploy.preprocess import prepare
 from evodeploy.specs import ModelInfo
 info = ModelInfo("any", 224, 16, 2, "stage", (1.0,))
 def most(): return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])

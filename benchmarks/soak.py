@@ -18,9 +18,9 @@ from PIL import Image
 
 import evodeploy
 from evodeploy.export.to_onnx import onnx_from_model
+from evodeploy.images import ImageLike
 from evodeploy.models.checkpoint import load_checkpoint
 from evodeploy.onnx_files import write_onnx
-from evodeploy.preprocess import ImageLike
 
 SAMPLE = Path(__file__).parents[1] / "sample"
 GROWTH = 1.05  # of memory after the first fifth

@@ -22,8 +22,9 @@ from photographs import crops
 
 import evodeploy
 from evodeploy.engines.base import Array, run_all
+from evodeploy.images import open_image
 from evodeploy.inference.predictor import BATCH, Predictor
-from evodeploy.preprocess import open_image, prepare
+from evodeploy.preprocess import prepare
 
 COUNT, DISTINCT, ROUNDS = 2000, 100, 3
 MODEL = "evo_deit_small_patch16_224"

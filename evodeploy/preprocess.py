@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from evodeploy.errors import BadFileError, InputError, UsageError
-from evodeploy.files import entries_below, open_regular
+from evodeploy.errors import BadFileError
+from evodeploy.images import ImageLike, check_sides, image_paths, open_image
 from evodeploy.resampling import rows, taps
 from evodeploy.specs import Interpolation, ModelInfo, Preprocessing
-from evodeploy.text import reason
 
 Array = NDArray[Any]
-ImageLike = Image.Image | Path | str | bytes | Array
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
-# What Pillow decodes by itself: for EPS, say, it would start Ghostscript.
-FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 _FILTERS: dict[Interpolation, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
@@ -33,7 +27,6 @@ _FILTERS: dict[Interpolation, Image.Resampling] = {
 }
 
 
-LARGEST_ASPECT = 10_000  # times that one side may be the other
 _LONG = 100  # times the other, above which a side is resized only where it is kept
 _AT_ONCE = 1 << 20  # pixels that are converted at once
 _ORIENTATION = 0x0112  # of EXIF
@@ -59,15 +52,6 @@ def cropped(image: Image.Image, size: int, preprocessing: Preprocessing) -> NDAr
     resized = _rgb(image).resize(scaled, _FILTERS[preprocessing.interpolation])
     kept: NDArray[np.uint8] = np.asarray(resized.crop((left, top, left + size, top + size)))
     return kept
-
-
-def check_sides(sides: tuple[int, int]) -> None:
-    """Raise BadFileError for an image whose one side is too long for the other."""
-    if max(sides) > LARGEST_ASPECT * min(sides):
-        raise BadFileError(
-            f"the image has {sides[0]} x {sides[1]} pixels, expected one side to be {LARGEST_ASPECT} times the other "
-            "at most"
-        )
 
 
 def _centre(
@@ -197,57 +181,6 @@ def random_pictures(info: ModelInfo, count: int, seed: int = 0) -> NDArray[np.ui
     """Noise in place of `count` pictures: (count, size, size, 3), the same for the same seed."""
     generator = np.random.Generator(np.random.PCG64(seed))
     return generator.integers(0, 256, (count, info.image_size, info.image_size, 3), np.uint8)
-
-
-def image_paths(folder: Path) -> list[Path]:
-    """Every image below `folder`, sorted; raises UsageError where there is none or a folder is unreadable."""
-    paths = sorted(path for path in entries_below(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        raise UsageError(f"{folder} holds no images: expected {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return paths
-
-
-def open_image(source: ImageLike) -> Image.Image:
-    """A Pillow image from a path, the bytes of a file, a Pillow image, or an array.
-
-    Arrays are (H, W), (H, W, 3) or, with an alpha that is left out, (H, W, 4): uint8, or floats from 0 to 1, which are
-    rounded to the 256 levels of a picture file. Raises UsageError where there is no such file, BadFileError for what is
-    no readable image (broken, truncated, with one side far longer than the other, or larger than Pillow's limit of 179
-    megapixels), InputError for other arrays.
-    """
-    if isinstance(source, Image.Image):
-        return source
-    if isinstance(source, np.ndarray):
-        return Image.fromarray(_bytes_of(source))
-    name = "the image" if isinstance(source, bytes) else source
-    try:
-        file = io.BytesIO(source) if isinstance(source, bytes) else open_regular(source, "an image")
-        with file, Image.open(file, formats=FORMATS) as image:
-            check_sides(image.size)
-            image.load()
-            opened: Image.Image = image
-            return opened
-    except UsageError:  # there is no such file
-        raise
-    except UnidentifiedImageError as error:
-        raise BadFileError(f"{name} is not a readable image of {', '.join(FORMATS)}") from error
-    except Exception as error:  # decoders raise whatever comes to them of bytes that are no image
-        why = getattr(error, "strerror", None) or reason(error)
-        raise BadFileError(f"{name} is not a readable image: {why}") from error
-
-
-def _bytes_of(array: Array) -> NDArray[np.uint8]:
-    if array.ndim in (2, 3) and array.shape[2:] in ((), (3,), (4,)) and array.size:
-        if array.dtype == np.uint8:
-            return array
-        if array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1:  # false where there is a NaN
-            scaled: NDArray[np.uint8] = np.rint(array.astype(np.float64) * 255).astype(np.uint8)
-            return scaled
-    told = f", values from {array.min():g} to {array.max():g}" if array.dtype.kind == "f" and array.size else ""
-    raise InputError(
-        f"an image array is {array.dtype} {array.shape}{told}, expected (height, width[, 3 or 4]) in uint8 or in "
-        "floats from 0 to 1; tensors that are already prepared go to predict_logits"
-    )
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -15,7 +15,7 @@ import evodeploy
 PACKAGE = Path(evodeploy.__file__).parent
 
 # Each part and what of evodeploy it may import, beside itself and the ground that all stand on.
-GROUND = {"errors", "specs", "files", "kinds", "locks", "machine", "onnx_files", "schema", "text"}
+GROUND = {"arrays", "errors", "specs", "files", "images", "kinds", "locks", "machine", "onnx_files", "schema", "text"}
 ALLOWED = {
     "models": set(),
     "export": {"models", "engines", "parity", "preprocess"},
@@ -26,7 +26,7 @@ ALLOWED = {
     "artefacts": {"engines", "export", "models"},
     "build": {"engines", "export", "preprocess"},
     "refit": {"build", "engines"},
-    "inference": {"artefacts", "engines", "preprocess"},
+    "inference": {"artefacts", "engines", "preprocess", "visualization"},
     "agreement": {"engines"},
     "verification": {"agreement", "artefacts", "engines", "parity", "preprocess"},
     "bench": {"agreement", "artefacts", "engines", "export", "inference", "models", "preprocess"},

@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 
 from evodeploy.errors import BadFileError, InputError, UsageError
+from evodeploy.images import image_paths, open_image
 from evodeploy.models.preprocessing import resolved, stated_by_hugging_face, stated_by_timm
-from evodeploy.preprocess import as_input, cropped, difference, image_paths, normalised, open_image, prepare
+from evodeploy.preprocess import as_input, cropped, difference, normalised, prepare
 from evodeploy.specs import ModelInfo, Preprocessing
 
 _spec = importlib.util.spec_from_file_location("recipe", Path(__file__).parent / "golden" / "preprocessing.py")
@@ -96,7 +97,7 @@ def test_paths_arrays_and_pillow_images_are_one(tmp_path):
      np.full((4, 4, 3), 1.5, np.float32), np.full((4, 4), -0.1), np.full((4, 4), np.nan)],
 )  # fmt: skip
 def test_arrays_that_are_no_image_are_refused(array):
-    with pytest.raises(InputError, match=r"expected \(height, width\[, 3 or 4\]\) in uint8 or in floats from 0 to 1"):
+    with pytest.raises(InputError, match=r"expected \(height, width\[, 3 or 4\]\) or \(3, height, width\) in"):
         open_image(array)
 
 

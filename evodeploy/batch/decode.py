@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
 from evodeploy.batch.inputs import Rows, Shard
-from evodeploy.preprocess import FORMATS, prepare
+from evodeploy.images import FORMATS
+from evodeploy.preprocess import prepare
 from evodeploy.specs import ModelInfo
 
 # One row is one batch. `images` holds float32 (N, 3, size, size) of the N images that could be read; the lists have an

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.files import check_input, entries_below
-from evodeploy.preprocess import IMAGE_SUFFIXES
+from evodeploy.images import IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ import numpy as np
 from evodeploy.bench.candidate import Candidate
 from evodeploy.engines.base import Engine
 from evodeploy.errors import BadFileError, EvodeployError
+from evodeploy.images import open_image
 from evodeploy.inference.answers import ranked
-from evodeploy.preprocess import open_image, prepare
+from evodeploy.preprocess import prepare
 from evodeploy.specs import ModelInfo
 
 STAGES = ("decode", "preprocess", "inference", "postprocess")

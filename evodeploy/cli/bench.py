@@ -80,9 +80,10 @@ def bench(
     from evodeploy.bench.stages import end_to_end
     from evodeploy.bench.subject import subject_of
     from evodeploy.files import claimed
+    from evodeploy.images import image_paths
     from evodeploy.kinds import MEASUREMENTS, PAGE, REPORT
     from evodeploy.machine import usable_cores
-    from evodeploy.preprocess import image_paths, pictures
+    from evodeploy.preprocess import pictures
 
     batches = values.batches(batch)
     asked = values.names("--engines", engines) if engines else None

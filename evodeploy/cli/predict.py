@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,10 +40,10 @@ def predict(
     Images without a prediction are listed at the end; the command fails where no image has one.
     """
     from evodeploy.files import claimed
+    from evodeploy.images import image_paths
     from evodeploy.inference.predictor import load
     from evodeploy.inference.records import Failure
     from evodeploy.inference.tables import kind_of_table, writing
-    from evodeploy.preprocess import image_paths
 
     if out is not None:
         context.with_resource(claimed([(out, kind_of_table(out))], force, artefact, *images))
@@ -89,4 +88,4 @@ def _document(path: Path, answer: Prediction | Failure) -> dict[str, Any]:
 
     if isinstance(answer, Failure):
         return {"image": str(path), "error": str(answer)}
-    return {"image": str(path)} | dataclasses.asdict(answer)
+    return {"image": str(path)} | answer.to_dict()

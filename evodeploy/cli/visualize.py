@@ -27,9 +27,9 @@ def visualize(
     from evodeploy.artefacts import open_artefact
     from evodeploy.errors import UsageError
     from evodeploy.files import check_output, made_folder, replacing
+    from evodeploy.images import image_paths
     from evodeploy.kinds import PICTURE
     from evodeploy.locks import owned
-    from evodeploy.preprocess import image_paths
     from evodeploy.visualization.evolution import evolutions
     from evodeploy.visualization.figure import figure, overview, save_png
 

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from typing_extensions import Self
 
+from evodeploy.arrays import Array as Array
+from evodeploy.arrays import DLPack, as_array
 from evodeploy.engines.out_of_memory import means_out_of_memory
 from evodeploy.engines.usage import Usage
 from evodeploy.errors import BadFileError, EvodeployError, InputError, OutOfMemoryError, RuntimeFailedError
@@ -21,7 +22,6 @@ from evodeploy.schema import SchemaError
 from evodeploy.specs import DTYPE, TENSOR_SPEC, BatchRange, ModelInfo, TensorSpec
 from evodeploy.text import brief, reason
 
-Array = NDArray[Any]
 E = TypeVar("E", bound="Engine")
 
 
@@ -64,14 +64,15 @@ class Engine(ABC):
     def __init__(self) -> None:
         self._usage = Usage()
 
-    def run(self, images: Array) -> dict[str, Array]:
-        """Outputs by name for `images`, shaped and typed as `inputs[0]` says.
+    def run(self, images: Array | DLPack) -> dict[str, Array]:
+        """Outputs by name for `images`, an array or a tensor in host memory, shaped and typed as `inputs[0]` says.
 
         Raises InputError where they do not fit, UsageError after `close`, OutOfMemoryError where memory runs out,
         RuntimeFailedError where the runtime fails.
         """
-        with self.working(images):
-            return self._run(np.ascontiguousarray(images))
+        array = as_array(images)
+        with self.working(array):
+            return self._run(np.ascontiguousarray(array))
 
     def run_many(self, batches: Iterable[Array]) -> Iterator[dict[str, Array]]:
         """The outputs of each of `batches`, in their order; raises as `run` does.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.files import open_regular
-from evodeploy.preprocess import IMAGE_SUFFIXES, image_paths
+from evodeploy.images import IMAGE_SUFFIXES, image_paths
 from evodeploy.specs import ModelInfo
 from evodeploy.text import brief
 

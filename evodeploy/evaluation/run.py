@@ -21,10 +21,11 @@ from evodeploy.evaluation.data import Labelled, LabelledImages, labelled_images
 from evodeploy.evaluation.journal import Answer, Journal
 from evodeploy.evaluation.report import Contender, Evaluation, evaluation
 from evodeploy.files import check_output, sha256
+from evodeploy.images import open_image
 from evodeploy.inference.answers import ranked
 from evodeploy.inference.pipeline import pipelined
 from evodeploy.kinds import JOURNAL
-from evodeploy.preprocess import as_input, assumption, cropped, difference, open_image
+from evodeploy.preprocess import as_input, assumption, cropped, difference
 from evodeploy.specs import EngineOptions, ModelInfo, Preprocessing
 from evodeploy.text import printable
 

@@ -13,12 +13,13 @@ from evodeploy.errors import UsageError, VerificationError, needs
 from evodeploy.export.precision import reduced_from_onnx
 from evodeploy.export.to_onnx import BF16_OPSET, DEFAULT_OPSET, onnx_from_model
 from evodeploy.files import replacing
+from evodeploy.images import image_paths
 from evodeploy.models.checkpoint import LoadedModel, load_checkpoint, with_interface
 from evodeploy.models.preprocessing import Stated
 from evodeploy.models.untrained import selection_note
 from evodeploy.onnx_files import save_onnx
 from evodeploy.parity import Check
-from evodeploy.preprocess import as_input, assumption, folder_pictures, image_paths, in_words, pictures, random_pictures
+from evodeploy.preprocess import as_input, assumption, folder_pictures, in_words, pictures, random_pictures
 from evodeploy.specs import Converted, InputFormat, Quantized, Selection
 
 if TYPE_CHECKING:

@@ -56,6 +56,7 @@ def predictions_of(
                 tuple(Label(info.label(index), index, probability) for index, probability in labels),
                 Timing(seconds, inference, len(decode)),
                 tuple(tuple(positions[i].tolist()) for positions in selections) if selections else None,
+                info=info,
             )
         )
     return predictions

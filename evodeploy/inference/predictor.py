@@ -13,27 +13,36 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import overload
+from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from evodeploy.arrays import DLPack, as_array
 from evodeploy.artefacts import open_artefact
 from evodeploy.engines.base import Array, Engine, run_all
 from evodeploy.engines.finite import PROBLEM, not_finite
 from evodeploy.errors import BadFileError, RuntimeFailedError, UsageError
+from evodeploy.images import ImageLike, open_image
 from evodeploy.inference.answers import check_classes, predictions_of
 from evodeploy.inference.batcher import Batcher
 from evodeploy.inference.pipeline import pipelined
 from evodeploy.inference.records import Failure, Prediction
-from evodeploy.preprocess import ImageLike, open_image, prepare
+from evodeploy.preprocess import prepare
 from evodeploy.specs import EngineOptions, ModelInfo, Precision
 
 BATCH = 32  # images run at a time, where nothing else is said
 
 _log = logging.getLogger("evodeploy")
-_Prepared = tuple[Array, float]  # an image as the engine takes it, and the seconds that took
+
+
+class _Prepared(NamedTuple):
+    """An image as the engine takes it, the seconds that took, and its path where it was given as one."""
+
+    image: Array
+    seconds: float
+    path: str | None
 
 
 class Predictor:
@@ -67,12 +76,16 @@ class Predictor:
     def predict(self, images: Sequence[ImageLike], top: int = 5) -> list[Prediction]: ...
 
     def predict(self, images: ImageLike | Sequence[ImageLike], top: int = 5) -> Prediction | list[Prediction]:
-        """The `top` classes of one image, or of each in a sequence; what an image may be, `preprocess.open_image` says.
+        """The `top` classes of one image, or of each in a sequence; see `images.open_image` for what an image may be.
 
+        An array or a tensor of four axes is a batch and gives a list; for type checkers pass `list(batch)`.
         Raises, for the first image that is none, UsageError for a missing file, BadFileError for a broken one,
         InputError for an array of another kind, RuntimeFailedError where the output is no number; `stream` continues
         with the others.
         """
+        if isinstance(images, DLPack):
+            array = as_array(images)
+            images = array if array.ndim < 4 else list(array)
         if isinstance(images, (str, bytes, Path, Image.Image, np.ndarray)):
             return self.predict([images], top)[0]
         predictions: list[Prediction] = []
@@ -123,7 +136,7 @@ class Predictor:
                 )
         return self._batcher.submit((image, top))
 
-    def predict_logits(self, images: Array) -> NDArray[np.float32]:
+    def predict_logits(self, images: Array | DLPack) -> NDArray[np.float32]:
         """Logits (N, classes) for any number N of prepared images, as `engine.inputs[0]` says: see `preprocess`.
 
         Of a network without a classifier these are its features (N, C). Raises UsageError for an artefact that gives
@@ -131,6 +144,7 @@ class Predictor:
         """
         if self.info.top_k is not None:
             raise UsageError(f"the artefact gives its {self.info.top_k} best classes, not logits: use predict")
+        images = as_array(images)
         if len(images) == 0:
             return np.empty((0, self.engine.outputs[0].shape[1] or 0), np.float32)
         outputs = run_all(self.engine, images, BATCH)
@@ -162,13 +176,18 @@ class Predictor:
     def _prepared(self, image: ImageLike) -> _Prepared:
         began = time.perf_counter()
         prepared = prepare(open_image(image), self.info)
-        return prepared, time.perf_counter() - began
+        path = str(image) if isinstance(image, (str, Path)) else None
+        return _Prepared(prepared, time.perf_counter() - began, path)
 
     def _answered(self, images: list[_Prepared], top: int) -> list[Prediction | RuntimeFailedError]:
         began = time.perf_counter()
-        outputs = run_all(self.engine, np.stack([prepared for prepared, _ in images]), len(images))
+        outputs = run_all(self.engine, np.stack([each.image for each in images]), len(images))
         seconds = time.perf_counter() - began
-        return predictions_of(outputs, self.info, top, [decode for _, decode in images], seconds)
+        answers = predictions_of(outputs, self.info, top, [each.seconds for each in images], seconds)
+        return [
+            replace(answer, path=each.path) if isinstance(answer, Prediction) else answer
+            for answer, each in zip(answers, images, strict=True)
+        ]
 
     def _submitted(self, request: tuple[ImageLike, int]) -> tuple[_Prepared, int]:
         image, top = request

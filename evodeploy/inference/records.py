@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+import io
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from evodeploy.errors import EvodeployError
+import numpy as np
+
+from evodeploy.errors import EvodeployError, UsageError
+from evodeploy.images import ImageLike, open_image
+from evodeploy.preprocess import cropped
+from evodeploy.specs import ModelInfo
+from evodeploy.text import brief
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+NAMED = 3  # classes in a repr
 
 
 @dataclass(frozen=True)
@@ -27,22 +40,72 @@ class Timing:
     batch: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """The most probable classes of one image, best first.
 
     `kept` holds, for each selection, the positions of the tokens that stayed on the slow path, in the image's grid of
-    patches, row by row; None where the artefact does not tell (export it with `--tokens`).
+    patches, row by row; None where the artefact does not output them (export it with `--tokens`). `path` is the image's
+    where it was given as one, and `info` the model's facts; both are for `plot`. A notebook shows the plot of an image
+    that was given as a path.
     """
 
     labels: tuple[Label, ...]
     timing: Timing
     kept: tuple[tuple[int, ...], ...] | None = None
+    path: str | None = field(default=None, compare=False)
+    info: ModelInfo | None = field(default=None, compare=False)
 
     @property
     def label(self) -> Label:
         """The best one."""
         return self.labels[0]
+
+    def __repr__(self) -> str:
+        named = ", ".join(f"{brief(label.name, 40)} {label.probability:.1%}" for label in self.labels[:NAMED])
+        return f"<Prediction {named}{', …' if len(self.labels) > NAMED else ''}>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The labels, the timing in seconds, and what was kept, as plain values that JSON takes."""
+        return {
+            "labels": [dataclasses.asdict(label) for label in self.labels],
+            "timing": dataclasses.asdict(self.timing),
+            "kept": None if self.kept is None else [list(positions) for positions in self.kept],
+        }
+
+    def plot(self, image: ImageLike | None = None) -> Image:
+        """The image as the network saw it, the patches that each selection kept, and up to five classes.
+
+        `image` is what was predicted; it may be left out where that was a path. Raises UsageError where it is needed,
+        and as `images.open_image` does.
+        """
+        from evodeploy.visualization.card import card
+
+        image = self.path if image is None else image
+        if image is None:
+            raise UsageError("the image was not given as a path, so the prediction does not hold it: plot(image)")
+        if self.info is None:
+            raise UsageError("the prediction does not say which model made it, so its image cannot be prepared")
+        grid = self.info.image_size // self.info.patch_size
+        kept = []
+        for positions in self.kept or ():
+            mask = np.zeros(grid**2, bool)
+            mask[list(positions)] = True
+            kept.append(mask.reshape(grid, grid))
+        picture = cropped(open_image(image), self.info.image_size, self.info.preprocessing)
+        return card(picture, [(label.name, label.probability) for label in self.labels], kept)
+
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows; None where the image cannot be had any more, and then it shows the repr."""
+        if self.path is None or self.info is None:
+            return None
+        try:
+            plotted = self.plot()
+        except EvodeployError:
+            return None
+        file = io.BytesIO()
+        plotted.save(file, "PNG")
+        return file.getvalue()
 
 
 @dataclass(frozen=True)

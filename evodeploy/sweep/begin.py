@@ -10,9 +10,9 @@ from typing import Any
 from evodeploy.errors import UsageError, needs
 from evodeploy.evaluation.data import labelled_images
 from evodeploy.files import check_input, check_output, made_folder, sha256
+from evodeploy.images import image_paths
 from evodeploy.kinds import DRAWING, JOURNAL, ONNX, REPORT
 from evodeploy.locks import owned
-from evodeploy.preprocess import image_paths
 from evodeploy.sweep.request import SweepRequest
 from evodeploy.sweep.state import State, read_state
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evodeploy.engines.base import Engine
-from evodeploy.preprocess import ImageLike, pictures
+from evodeploy.images import ImageLike
+from evodeploy.preprocess import pictures
 from evodeploy.selections import Told, selecting, selections_of
 
 

@@ -36,13 +36,13 @@ def figure(evolution: Evolution, title: str) -> Image.Image:
     for line, selections in enumerate(rows):
         y = top + line * (block + GAP)
         if line == 0:
-            _heading(
+            heading(
                 pen, MARGIN, y, "as the network sees it", f"{len(evolution.picture)} by {len(evolution.picture)} pixels"
             )
             sheet.paste(whole, (MARGIN, y + HEADING))
         for column, selection in enumerate(selections, 1):
             x = MARGIN + column * step
-            _heading(pen, x, y, selection.title, _share(selection))
+            heading(pen, x, y, selection.title, _share(selection))
             sheet.paste(with_kept(whole, selection.kept), (x, y + HEADING))
             if selection.scores is not None:
                 sheet.paste(with_attention(whole, selection.scores), (x, y + HEADING + whole.height + GAP))
@@ -73,7 +73,7 @@ def overview(evolutions: Sequence[Evolution], names: Sequence[str]) -> Image.Ima
             sheet.paste(drawn, (left + column * (tile + GAP // 2), y))
     for column, name in enumerate(names):
         x = left + column * (tile + GAP // 2) + tile // 2
-        pen.text((x, MARGIN), _fitting(name, small, tile), PALE, small, anchor="mt")
+        pen.text((x, MARGIN), fitting(name, small, tile), PALE, small, anchor="mt")
     return sheet
 
 
@@ -88,7 +88,8 @@ def _share(selection: SelectionMap) -> str:
     return f"{int(selection.kept.sum())} of {selection.kept.size} tokens kept"
 
 
-def _heading(pen: ImageDraw.ImageDraw, x: int, y: int, first: str, second: str) -> None:
+def heading(pen: ImageDraw.ImageDraw, x: int, y: int, first: str, second: str) -> None:
+    """Two lines above a tile, the second paler."""
     font = ImageFont.load_default(TEXT)
     pen.text((x, y), first, INK, font)
     pen.text((x, y + TEXT + 4), second, PALE, font)
@@ -104,7 +105,7 @@ def _legend(sheet: Image.Image, pen: ImageDraw.ImageDraw, x: int, y: int, width:
     pen.text((start + width // 2 + 10, y), words[1], PALE, font)
 
 
-def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+def fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
     """`text`, its end cut off where it is wider than `width`."""
     while len(text) > 1 and font.getlength(text) > width:
         text = text[:-2] + "…"

@@ -1,0 +1,90 @@
+"""What callers have of an image, as Pillow's: paths, bytes of a file, arrays, tensors."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from evodeploy.arrays import Array, DLPack, as_array
+from evodeploy.errors import BadFileError, InputError, UsageError
+from evodeploy.files import entries_below, open_regular
+from evodeploy.text import reason
+
+ImageLike = Image.Image | Path | str | bytes | Array | DLPack
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+# What Pillow decodes by itself: for EPS, say, it would start Ghostscript.
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+LARGEST_ASPECT = 10_000  # times that one side may be the other
+
+
+def image_paths(folder: Path) -> list[Path]:
+    """Every image below `folder`, sorted; raises UsageError where there is none or a folder is unreadable."""
+    paths = sorted(path for path in entries_below(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise UsageError(f"{folder} holds no images: expected {', '.join(sorted(IMAGE_SUFFIXES))}")
+    return paths
+
+
+def open_image(source: ImageLike) -> Image.Image:
+    """A Pillow image from a path, the bytes of a file, a Pillow image, an array, or a tensor in host memory.
+
+    Arrays and tensors are (H, W), (H, W, 3) or, with an alpha that is left out, (H, W, 4), or with the channels first,
+    as torchvision has them, (3, H, W): uint8, or floats from 0 to 1, which are rounded to the 256 levels of a picture
+    file. Raises UsageError where there is no such file, BadFileError for what is no readable image (broken, truncated,
+    with one side far longer than the other, or larger than Pillow's limit of 179 megapixels), InputError for other
+    arrays and for tensors that are not in host memory.
+    """
+    if isinstance(source, Image.Image):
+        return source
+    if not isinstance(source, (str, bytes, Path)):
+        array = as_array(source)
+        if not isinstance(array, np.ndarray):
+            raise InputError(
+                f"an image is a {type(source).__name__}, expected a path, bytes, a Pillow image or an array"
+            )
+        return Image.fromarray(_bytes_of(array))
+    name = "the image" if isinstance(source, bytes) else source
+    try:
+        file = io.BytesIO(source) if isinstance(source, bytes) else open_regular(source, "an image")
+        with file, Image.open(file, formats=FORMATS) as image:
+            check_sides(image.size)
+            image.load()
+            opened: Image.Image = image
+            return opened
+    except UsageError:  # there is no such file
+        raise
+    except UnidentifiedImageError as error:
+        raise BadFileError(f"{name} is not a readable image of {', '.join(FORMATS)}") from error
+    except Exception as error:  # decoders raise whatever comes to them of bytes that are no image
+        why = getattr(error, "strerror", None) or reason(error)
+        raise BadFileError(f"{name} is not a readable image: {why}") from error
+
+
+def check_sides(sides: tuple[int, int]) -> None:
+    """Raise BadFileError for an image whose one side is too long for the other."""
+    if max(sides) > LARGEST_ASPECT * min(sides):
+        raise BadFileError(
+            f"the image has {sides[0]} x {sides[1]} pixels, expected one side to be {LARGEST_ASPECT} times the other "
+            "at most"
+        )
+
+
+def _bytes_of(array: Array) -> NDArray[np.uint8]:
+    if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] not in (3, 4):
+        array = np.ascontiguousarray(array.transpose(1, 2, 0))
+    if array.ndim in (2, 3) and array.shape[2:] in ((), (3,), (4,)) and array.size:
+        if array.dtype == np.uint8:
+            return array
+        if array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1:  # false where there is a NaN
+            scaled: NDArray[np.uint8] = np.rint(array.astype(np.float64) * 255).astype(np.uint8)
+            return scaled
+    told = f", values from {array.min():g} to {array.max():g}" if array.dtype.kind == "f" and array.size else ""
+    raise InputError(
+        f"an image array is {array.dtype} {array.shape}{told}, expected (height, width[, 3 or 4]) or "
+        "(3, height, width) in uint8 or in floats from 0 to 1; tensors that are already prepared go to predict_logits"
+    )
