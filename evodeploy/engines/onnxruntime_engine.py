@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,26 +49,11 @@ class OnnxRuntimeEngine(Engine):
                 f"ONNX Runtime {ort.__version__} here is a build without {chosen}: replace it, pip uninstall "
                 'onnxruntime && pip install "evodeploy[gpu]"'
             )
-        session = ort.SessionOptions()
-        # What it logs names the file's nodes as they are, and the exception says the same: errors are logged only on a
-        # GPU, where they name the libraries that are missing.
-        session.log_severity_level = 3 if provider.on_gpu else 4
-        session.add_session_config_entry("session.force_spinning_stop", "1")  # idle workers leave the cores to others
-        if options.threads:
-            session.intra_op_num_threads = options.threads
-        providers = [(chosen, provider.options(options)), *provider.chain[1:]]
-        try:
-            with contextlib.redirect_stdout(sys.stderr):  # where ONNX Runtime prints that it falls back to the CPU
-                self._session = ort.InferenceSession(_model(path), session, providers=providers)
-        except Exception as error:  # ONNX Runtime raises a type of its own for each status code
-            kind = OutOfMemoryError if means_out_of_memory(error) else BadFileError
-            raise kind(f"ONNX Runtime {ort.__version__} cannot load {path}: {reason(error)}") from error
-        if self._session.get_providers()[0] != chosen:
-            raise UnavailableError(
-                f"ONNX Runtime {ort.__version__} has {chosen}, but it does not start here: no GPU, or libraries "
-                "missing, which ONNX Runtime names on stderr"
-            )
-        self._session.disable_fallback()
+        if provider.on_gpu:
+            with contextlib.redirect_stdout(sys.stderr):  # where it prints what it does not find
+                ort.preload_dlls()  # CUDA and cuDNN that came with pip, which nothing else looks for
+        self._new_session = partial(_new_session, path, provider, options)
+        self._session = self._new_session()
         self.device = "cpu" if self._index is None else f"cuda:{self._index}"
         self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
         self.outputs = tuple(_spec(value) for value in self._session.get_outputs())
@@ -75,6 +61,7 @@ class OnnxRuntimeEngine(Engine):
         check_interface(path, self.inputs, self.outputs, self.info)
         self.batch = batch_range(self.inputs)
         self._bound: dict[int, BoundBatch] | None = {} if options.cuda_graph else None
+        self._one_graph = provider.one_graph
         self._one_at_a_time = threading.Lock()
 
     def _run(self, images: Array) -> dict[str, Array]:
@@ -88,12 +75,41 @@ class OnnxRuntimeEngine(Engine):
         with self._one_at_a_time:
             if batch not in bound:
                 where = ("cpu", 0) if self._index is None else ("cuda", self._index)
-                bound[batch] = BoundBatch(self._session, self.inputs, self.outputs, batch, *where)
+                session = self._new_session() if self._one_graph and bound else self._session
+                bound[batch] = BoundBatch(session, self.inputs, self.outputs, batch, *where)
             return bound[batch].run(images)
 
     def _close(self) -> None:
         self._bound = None
         del self._session
+
+
+def _new_session(path: Path, provider: Provider, options: EngineOptions) -> Any:
+    """`path` opened by `provider`, which computes all of it; raises as the engine does."""
+    import onnxruntime as ort
+
+    session = ort.SessionOptions()
+    # What it logs names the file's nodes as they are, and the exception says the same: errors are logged only on a
+    # GPU, where they name the libraries that are missing.
+    session.log_severity_level = 3 if provider.on_gpu else 4
+    session.add_session_config_entry("session.force_spinning_stop", "1")  # idle workers leave the cores to others
+    if options.threads:
+        session.intra_op_num_threads = options.threads
+    chosen = provider.chain[0]
+    providers = [(chosen, provider.options(options)), *provider.chain[1:]]
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # where ONNX Runtime prints that it falls back to the CPU
+            opened = ort.InferenceSession(_model(path), session, providers=providers)
+    except Exception as error:  # ONNX Runtime raises a type of its own for each status code
+        kind = OutOfMemoryError if means_out_of_memory(error) else BadFileError
+        raise kind(f"ONNX Runtime {ort.__version__} cannot load {path}: {reason(error)}") from error
+    if opened.get_providers()[0] != chosen:
+        raise UnavailableError(
+            f"ONNX Runtime {ort.__version__} has {chosen}, but it does not start here: no GPU, or libraries "
+            "missing, which ONNX Runtime names on stderr"
+        )
+    opened.disable_fallback()
+    return opened
 
 
 def _model(path: Path) -> str | bytes:

@@ -16,12 +16,14 @@ CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "Tensorrt
 class Provider:
     """An engine's `name`, its execution providers, the first choice first, and how that one is told our options.
 
-    The names of those options were looked up in the libraries of onnxruntime-gpu 1.22.
+    The names of those options were looked up in the libraries of onnxruntime-gpu 1.22. `one_graph` says that a session
+    keeps a single CUDA graph, which it replays whatever the batch size is.
     """
 
     name: str
     chain: tuple[str, ...]
     options: Callable[[EngineOptions], dict[str, str]]
+    one_graph: bool = False
 
     @property
     def on_gpu(self) -> bool:
@@ -53,4 +55,4 @@ def _tensorrt_options(options: EngineOptions) -> dict[str, str]:
 
 ON_CPU = Provider("onnxruntime", (CPU,), lambda options: {})
 ON_CUDA = Provider("onnxruntime-cuda", (CUDA, CPU), _cuda_options)
-ON_TENSORRT = Provider("onnxruntime-tensorrt", (TENSORRT, CUDA, CPU), _tensorrt_options)
+ON_TENSORRT = Provider("onnxruntime-tensorrt", (TENSORRT, CUDA, CPU), _tensorrt_options, one_graph=True)

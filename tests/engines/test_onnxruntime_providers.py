@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from evodeploy.engines.device import cuda_index
 from evodeploy.engines.onnxruntime_binding import BoundBatch
+from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.engines.onnxruntime_providers import ON_CPU, ON_CUDA, ON_TENSORRT
 from evodeploy.engines.registry import open_engine
-from evodeploy.errors import UnavailableError, UsageError
+from evodeploy.errors import BadFileError, UnavailableError, UsageError
 from evodeploy.specs import EngineOptions
 
 
@@ -39,9 +43,49 @@ def test_names_of_devices():
         cuda_index("gpu")
 
 
-def test_bound_tensors_give_what_a_plain_run_gives(small_onnx):
-    import onnxruntime as ort
+class OneGraph(ort.InferenceSession):
+    """Replays what it ran first, whatever it is asked to run, as a session with the TensorRT provider does."""
 
+    recorded = None
+
+    def run_with_iobinding(self, binding, run_options=None):
+        self.recorded = self.recorded or binding
+        super().run_with_iobinding(self.recorded, run_options)
+
+
+def test_a_provider_with_one_graph_gets_a_session_for_each_batch_size(small_onnx, monkeypatch):
+    rng = np.random.default_rng(0)
+    batches = [rng.standard_normal((n, 3, 64, 64), dtype=np.float32) for n in (2, 1, 3, 2, 1)]
+    with open_engine(small_onnx, "onnxruntime") as engine:
+        expected = [engine.run(images) for images in batches]
+    monkeypatch.setattr(ort, "InferenceSession", OneGraph)
+    assert ON_TENSORRT.one_graph
+    assert not ON_CUDA.one_graph  # it keeps a graph for each gpu_graph_id
+    on_cpu = dataclasses.replace(ON_TENSORRT, chain=ON_CPU.chain, options=ON_CPU.options)
+    with OnnxRuntimeEngine(small_onnx, EngineOptions(cuda_graph=True), on_cpu) as engine:
+        for images, outputs in zip(batches, expected, strict=True):
+            got = engine.run(images)
+            for name, value in outputs.items():
+                np.testing.assert_array_equal(got[name], value)
+
+
+@pytest.mark.parametrize(("provider", "preloads"), [(ON_CPU, 0), (ON_CUDA, 1), (ON_TENSORRT, 1)])
+def test_cuda_libraries_of_pip_are_loaded_before_a_session(small_onnx, monkeypatch, capsys, provider, preloads):
+    loaded = []
+
+    def preload():
+        print("Failed to load libcudnn.so.9")
+        loaded.append(1)
+
+    monkeypatch.setattr(ort, "preload_dlls", preload)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: list(provider.chain))
+    with contextlib.suppress(UnavailableError, BadFileError):  # here is no GPU
+        OnnxRuntimeEngine(small_onnx, provider=provider).close()
+    assert len(loaded) == preloads
+    assert capsys.readouterr().out == ""
+
+
+def test_bound_tensors_give_what_a_plain_run_gives(small_onnx):
     with open_engine(small_onnx, "onnxruntime") as engine:
         images = np.random.default_rng(0).standard_normal((2, 3, 64, 64), dtype=np.float32)
         expected = engine.run(images)
