@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from evodeploy.errors import EvodeployError as EvodeployError
     from evodeploy.errors import InputError as InputError
     from evodeploy.errors import MissingExtraError as MissingExtraError
+    from evodeploy.errors import OutOfMemoryError as OutOfMemoryError
     from evodeploy.errors import RuntimeFailedError as RuntimeFailedError
     from evodeploy.errors import UnavailableError as UnavailableError
     from evodeploy.errors import UsageError as UsageError
@@ -41,6 +42,7 @@ _HOMES = {
         "EvodeployError",
         "InputError",
         "MissingExtraError",
+        "OutOfMemoryError",
         "RuntimeFailedError",
         "UnavailableError",
         "UsageError",

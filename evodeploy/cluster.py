@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from evodeploy.errors import RuntimeFailedError, UsageError
+from evodeploy.text import reason
 
 ROOT = Path("/tmp")  # as Ray's own: the paths of its sockets may have 107 characters
 LOOPBACK = "127.0.0.1"
@@ -68,17 +69,12 @@ def joined_ray(address: str, **options: Any) -> Iterator[None]:
         try:
             ray.init(address, **QUIET, **options)
         except Exception as error:  # Ray raises what its parts raise
-            raise RuntimeFailedError(f"cannot join Ray at {address}: {first_line(error)}") from error
+            raise RuntimeFailedError(f"cannot join Ray at {address}: {reason(error)}") from error
         own_handler()
         try:
             yield
         finally:
             ray.shutdown()
-
-
-def first_line(error: Exception) -> str:
-    """What Ray says first of an error: the rest is the traceback of another process."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _start(home: Path, options: Mapping[str, Any], own_handler: Callable[[], None]) -> str:
@@ -100,7 +96,7 @@ def _start(home: Path, options: Mapping[str, Any], own_handler: Callable[[], Non
         except Exception as error:  # Ray raises what its parts raise
             _kill(home)
             if "timed out" not in str(error) or attempt == ATTEMPTS - 1:
-                raise RuntimeFailedError(f"Ray cannot start here: {first_line(error)}") from error
+                raise RuntimeFailedError(f"Ray cannot start here: {reason(error)}") from error
     raise AssertionError
 
 

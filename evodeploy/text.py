@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 LIMIT = 300  # characters of a text from outside that one sentence shows
+_PLACE = "Exception from "  # OpenVINO's messages begin with lines that name places in its source
 
 _BIDIRECTIONAL = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _SEPARATORS = "\u2028\u2029"  # a reader that splits lines as Unicode does sees two lines
@@ -31,7 +32,13 @@ def json_text(document: Any) -> str:
 
 def reason(error: BaseException, line: int = 0) -> str:
     """What a library raised, for a sentence of ours: one `line` of its message, or the error's type without one."""
-    return brief((str(error).strip() or type(error).__name__).splitlines()[line].strip())
+    return one_line(str(error), type(error).__name__, line)
+
+
+def one_line(message: str, otherwise: str, line: int = 0) -> str:
+    """One of the lines of `message` that say something, the first by default, and `otherwise` where none does."""
+    lines = [each.strip() for each in message.splitlines() if each.strip()] or [otherwise]
+    return brief(([each for each in lines if not each.startswith(_PLACE)] or lines)[line])
 
 
 def brief(text: str, limit: int = LIMIT) -> str:

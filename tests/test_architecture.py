@@ -121,8 +121,8 @@ def test_running_an_onnx_file_needs_neither_torch_nor_onnx(small_onnx):
 def test_the_public_names():
     assert evodeploy.__all__ == [
         "__version__", "BadFileError", "Engine", "EvodeployError", "Failure", "InputError", "Label",
-        "MissingExtraError", "Prediction", "Predictor", "RuntimeFailedError", "Timing", "UnavailableError",
-        "UsageError", "VerificationError", "load", "open_artefact", "open_engine",
+        "MissingExtraError", "OutOfMemoryError", "Prediction", "Predictor", "RuntimeFailedError", "Timing",
+        "UnavailableError", "UsageError", "VerificationError", "load", "open_artefact", "open_engine",
     ]  # fmt: skip
     for name in evodeploy.__all__:
         assert getattr(evodeploy, name) is not None

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from evodeploy.text import brief, json_text, printable, reason
+from evodeploy.text import brief, json_text, one_line, printable, reason
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,14 @@ def test_the_reason_of_a_failure_is_one_line_of_its_message():
     assert reason(ValueError("first\nsecond\n"), -1) == "second"
     assert (reason(KeyError()), reason(ValueError(" \n"))) == ("KeyError", "ValueError")
     assert len(reason(ValueError("x" * 9999))) == 300
+
+
+def test_the_line_of_a_runtime_is_the_first_that_says_something():
+    places = "Exception from src/core.cpp:1:\nException from src/plugin.cpp:22:\n"
+    assert reason(RuntimeError(f"{places}no memory\nmore")) == "no memory"
+    assert reason(RuntimeError(places)) == "Exception from src/core.cpp:1:"
+    assert one_line("\n \nfirst\nsecond", "none") == "first"
+    assert one_line(" \n", "none") == one_line("", "none") == "none"
 
 
 def test_json_of_text_that_no_encoding_has_can_be_written():

@@ -20,7 +20,7 @@ from evodeploy.engines.usage import Usage
 from evodeploy.errors import BadFileError, EvodeployError, InputError, OutOfMemoryError, RuntimeFailedError
 from evodeploy.schema import SchemaError
 from evodeploy.specs import DTYPE, TENSOR_SPEC, BatchRange, ModelInfo, TensorSpec
-from evodeploy.text import brief, reason
+from evodeploy.text import reason
 
 E = TypeVar("E", bound="Engine")
 
@@ -124,9 +124,9 @@ class Engine(ABC):
         except Exception as error:
             if means_out_of_memory(error):
                 raise OutOfMemoryError(
-                    f"{self.name} runs out of memory at batch {batch} ({_reason(error)}): use a smaller batch"
+                    f"{self.name} runs out of memory at batch {batch} ({reason(error)}): use a smaller batch"
                 ) from error
-            raise RuntimeFailedError(f"{self.name} failed at batch {batch}: {_reason(error)}") from error
+            raise RuntimeFailedError(f"{self.name} failed at batch {batch}: {reason(error)}") from error
 
     def _check(self, images: object) -> None:
         spec = self.inputs[0]
@@ -211,9 +211,3 @@ def check_interface(
         raise BadFileError(
             f"{path} gives {given} classes, but evodeploy's metadata in it says {classes}: export the model again"
         )
-
-
-def _reason(error: Exception) -> str:
-    """The first line that says something: OpenVINO begins with the places in its source."""
-    lines = [line for line in str(error).strip().splitlines() if not line.startswith("Exception from ")]
-    return brief(lines[0]) if lines else reason(error)

@@ -20,7 +20,7 @@ from evodeploy.errors import BadFileError, UsageError, needs
 from evodeploy.files import check_input, open_regular, suffix_of
 from evodeploy.models.hub_config import hints_beside
 from evodeploy.models.layout import Hints, State
-from evodeploy.text import brief, reason
+from evodeploy.text import brief, one_line, reason
 
 _WHAT = "a checkpoint: .pth, .pt or .safetensors"
 _ARCHIVE = b"PK\x03\x04"
@@ -154,10 +154,8 @@ def _load_torch(path: Path) -> Any:
                 f"{path} wants to create a Python object of class {brief(refused[1], _SHOWN)}, which could run code: "
                 "only tensors, plain values and argparse.Namespace are loaded; save a state dict instead"
             ) from error
-        why = str(error).rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
-        raise BadFileError(
-            f"{path} is damaged or not a PyTorch checkpoint ({brief(why.splitlines()[0], 160)})"
-        ) from error
+        why = one_line(str(error).rpartition("WeightsUnpickler error:")[2], type(error).__name__)
+        raise BadFileError(f"{path} is damaged or not a PyTorch checkpoint ({brief(why, 160)})") from error
 
 
 def _check_archive(file: BinaryIO) -> None:

@@ -8,10 +8,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from evodeploy.cluster import LOOPBACK, first_line, found_ray, joined_ray, own_ray
+from evodeploy.cluster import LOOPBACK, found_ray, joined_ray, own_ray
 from evodeploy.errors import RuntimeFailedError, UsageError, needs
 from evodeploy.serving.ports import check_free
 from evodeploy.serving.settings import Settings
+from evodeploy.text import reason
 
 APPLICATION = NAMESPACE = "evodeploy"
 KEPT = ("name", "host", "port", "metrics_port", "token", "allow_hosts", "limits")
@@ -117,7 +118,7 @@ def _listen(settings: Settings) -> None:
     try:
         serve.start(http_options=http, logging_config={"enable_access_log": False})
     except Exception as error:
-        raise RuntimeFailedError(f"Ray Serve cannot start here: {first_line(error)}") from error
+        raise RuntimeFailedError(f"Ray Serve cannot start here: {reason(error)}") from error
 
 
 def _deploy(settings: Settings) -> None:
@@ -128,7 +129,7 @@ def _deploy(settings: Settings) -> None:
     try:
         serve.run(deployment(settings), name=APPLICATION, route_prefix="/", blocking=False)
     except Exception as error:
-        raise RuntimeFailedError(f"the service does not start: {first_line(error)}") from error
+        raise RuntimeFailedError(f"the service does not start: {reason(error)}") from error
 
 
 def _delete() -> None:

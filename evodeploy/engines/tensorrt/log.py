@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import TextIO
 
-from evodeploy.text import brief
+from evodeploy.text import one_line
 
 _MEMORY = re.compile(r"Total (Weights|Activation) Memory: (\d+) bytes")
 _NOISE = re.compile(r"INT64|Detected invalid timing cache|Make sure output .* has Int64 binding")
@@ -40,4 +40,4 @@ class BuildLog:
     @property
     def reason(self) -> str:
         """TensorRT's first error: those that follow are its consequences."""
-        return brief(self._errors[0].strip().split("\n")[0]) if self._errors else "TensorRT gave no reason"
+        return one_line("".join(self._errors[:1]), "TensorRT gave no reason")

@@ -12,7 +12,7 @@ from evodeploy.engines.out_of_memory import says_out_of_memory
 from evodeploy.engines.tensorrt.flavour import Flavour, shared_logger
 from evodeploy.engines.tensorrt.sidecar import Profile
 from evodeploy.errors import InputError, OutOfMemoryError, RuntimeFailedError
-from evodeploy.text import brief
+from evodeploy.text import one_line
 
 
 class Plan:
@@ -88,7 +88,7 @@ class _Errors:
         mine = [entry for entry in list(self._heard) if entry[0] == threading.get_ident()]
         for entry in mine:
             self._heard.remove(entry)
-        return brief(mine[0][1].strip().split("\n")[0]) if mine else "TensorRT gave no reason"
+        return one_line(mine[0][1] if mine else "", "TensorRT gave no reason")
 
 
 @functools.cache
