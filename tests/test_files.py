@@ -143,7 +143,17 @@ def test_force_replaces_files_of_its_own_kind_alone(tmp_path):
         check_output(tmp_path / "new.bin", False, kind=ONNX)  # the first time too
 
 
-def test_only_regular_files_are_replaced(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("fifo", "a device, a pipe or a socket"),
+        ("socket", "a device, a pipe or a socket"),
+        ("/dev/null", "a device, a pipe or a socket"),
+        ("link", "is a symbolic link"),
+        ("dangling", "is a symbolic link"),
+    ],
+)
+def test_only_regular_files_are_replaced(tmp_path, monkeypatch, name, message):
     monkeypatch.chdir(tmp_path)
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "aim").write_bytes(OURS)
@@ -151,18 +161,9 @@ def test_only_regular_files_are_replaced(tmp_path, monkeypatch):
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("socket")
-    refusals = {
-        "fifo": "a device, a pipe or a socket",
-        "socket": "a device, a pipe or a socket",
-        "link": "is a symbolic link",
-        "dangling": "is a symbolic link",
-    }
-    for name, message in refusals.items():
-        with pytest.raises(UsageError, match=message):
-            check_output(tmp_path / name, True, kind=LOG)
-        with pytest.raises(UsageError, match=message), replacing(tmp_path / name):
-            raise AssertionError("nothing is written")
-    with pytest.raises(UsageError, match="a device, a pipe or a socket"), replacing(Path("/dev/null")):
+    with pytest.raises(UsageError, match=message):
+        check_output(tmp_path / name, True, kind=LOG)
+    with pytest.raises(UsageError, match=message), replacing(tmp_path / name):
         raise AssertionError("nothing is written")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "aim").read_bytes() == OURS

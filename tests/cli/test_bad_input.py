@@ -251,38 +251,35 @@ def test_stdout_may_be_ascii(monkeypatch, options):
     assert (r"\u00d7" if options else r"224\xd7224") in shown
 
 
+def code_with(monkeypatch, name, descriptor, line):
+    """The exit code of the command line `line` where the stream called `name` writes to `descriptor`."""
+    with os.fdopen(descriptor, "w") as stream:
+        monkeypatch.setattr(sys, name, stream)
+        with pytest.raises(SystemExit) as ended:
+            app(line)
+        monkeypatch.undo()
+    return ended.value.code
+
+
 @pytest.mark.parametrize("line", [("inspect", "x"), ("inspect", "x", "--json"), ("--help",)], ids=" ".join)
 def test_a_reader_that_has_seen_enough_is_no_failure(monkeypatch, capfd, line):
     monkeypatch.setattr(describe, "describe", lambda path: {"count": 1})
     reader, writer = os.pipe()
     os.close(reader)
-    with os.fdopen(writer, "w") as stdout:
-        monkeypatch.setattr(sys, "stdout", stdout)
-        with pytest.raises(SystemExit) as ended:
-            app(line)
-        monkeypatch.undo()
-    assert ended.value.code == 141
+    assert code_with(monkeypatch, "stdout", writer, line) == 141
     assert capfd.readouterr().err == ""
 
 
 def test_a_full_disk_under_stdout_is_one_sentence(monkeypatch, capsys):
     monkeypatch.setattr(describe, "describe", lambda path: {"count": 1})
-    with Path("/dev/full").open("w") as stdout:
-        monkeypatch.setattr(sys, "stdout", stdout)
-        with pytest.raises(SystemExit) as ended:
-            app(["inspect", "x", "--json"])
-        monkeypatch.undo()
-    assert ended.value.code == 3
+    full = os.open("/dev/full", os.O_WRONLY)
+    assert code_with(monkeypatch, "stdout", full, ["inspect", "x", "--json"]) == 3
     assert capsys.readouterr().err == "Error: cannot write to stdout: No space left on device\n"
 
 
 def test_a_full_disk_under_stderr_leaves_the_document_on_stdout(monkeypatch, capsys):
-    with Path("/dev/full").open("w") as stderr:
-        monkeypatch.setattr(sys, "stderr", stderr)
-        with pytest.raises(SystemExit) as ended:
-            app(["inspect", "nope.onnx", "--json"])
-        monkeypatch.undo()
-    assert ended.value.code == 2
+    full = os.open("/dev/full", os.O_WRONLY)
+    assert code_with(monkeypatch, "stderr", full, ["inspect", "nope.onnx", "--json"]) == 2
     assert "nope.onnx does not exist" in json.loads(capsys.readouterr().out)["error"]["message"]
 
 

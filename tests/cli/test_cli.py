@@ -275,20 +275,22 @@ def test_doctor_tells_what_works(cli):
     assert 'pip install "evodeploy[tensorrt]"' in found["tensorrt"]["detail"]
 
 
-def test_a_missing_extra_is_named_with_its_install_line(with_onnx):
+@pytest.mark.parametrize(
+    ("line", "extra"),
+    [
+        ("export ckpt.pth -o x.onnx", "evodeploy[export]"),
+        ("init evo_deit_tiny_patch16_224 -o x.pth", "evodeploy[export]"),
+        ("predict ckpt.onnx x.png", "evodeploy[cpu]"),
+        ("build-engine ckpt.onnx --fp16", "evodeploy[tensorrt-rtx]"),
+    ],
+)
+def test_a_missing_extra_is_named_with_its_install_line(with_onnx, line, extra):
     hide = "import sys; sys.modules.update(dict.fromkeys(['torch', 'onnxruntime', 'openvino', 'tensorrt_rtx']))\n"
-    cases = {
-        "'export', 'ckpt.pth', '-o', 'x.onnx'": "evodeploy[export]",
-        "'init', 'evo_deit_tiny_patch16_224', '-o', 'x.pth'": "evodeploy[export]",
-        "'predict', 'ckpt.onnx', 'x.png'": "evodeploy[cpu]",
-        "'build-engine', 'ckpt.onnx', '--fp16'": "evodeploy[tensorrt-rtx]",
-    }
-    for arguments, extra in cases.items():
-        code = f"{hide}from evodeploy.cli import app\napp([{arguments}])"
-        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        assert run.returncode == 3, arguments
-        assert run.stderr.count("\n") == 1, run.stderr
-        assert f'pip install "{extra}"' in run.stderr
+    code = f"{hide}from evodeploy.cli import app\napp({line.split()})"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 3
+    assert run.stderr.count("\n") == 1, run.stderr
+    assert f'pip install "{extra}"' in run.stderr
 
 
 def test_an_interrupt_leaves_nothing_behind(monkeypatch, cli, folder):
