@@ -9,7 +9,6 @@ import os
 import shlex
 import signal
 import sys
-from pathlib import Path
 from typing import get_args
 
 import pytest
