@@ -14,7 +14,7 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.sessions = ["tests", "lowest", "extras"]
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
-TESTED = "export,cpu,tensorrt-rtx,batch,serve,dev,docs"
+TESTED = "export,cpu,tensorrt-rtx,batch,serve,hub,dev,docs"
 # Each must resolve for a user by itself. pycuda is compiled where it is installed, so nothing is installed here.
 RESOLVED = [
     "export",
@@ -29,6 +29,7 @@ RESOLVED = [
     "tensorrt-rtx-cu12",
     "serve",
     "batch",
+    "hub",
 ]
 
 

@@ -12,6 +12,7 @@ from evodeploy.engines.registry import check_honoured, open_engine
 from evodeploy.engines.tensorrt.sidecar import read_sidecar
 from evodeploy.errors import BadFileError, UsageError, needs
 from evodeploy.files import sha256, suffix_of
+from evodeploy.hub import local
 from evodeploy.onnx_files import info_of, read_onnx
 from evodeploy.specs import EngineOptions, ModelInfo
 
@@ -45,10 +46,11 @@ def open_artefact(
 ) -> Engine:
     """Open a checkpoint in PyTorch, or an ONNX file or plan in the engine named or the first installed that runs it.
 
-    `tokens` adds a checkpoint's selections to the outputs, and it selects as the model that `like` describes; what is
-    exported already has the outputs and the selection that it was exported with.
+    A checkpoint may also be named as one of the hub, see `hub.local`. `tokens` adds its selections to the outputs, and
+    it selects as the model that `like` describes; what is exported already has the outputs and the selection that it
+    was exported with.
     """
-    path = Path(path)
+    path = local(path)
     if kind_of(path) != "checkpoint":
         return open_engine(path, engine, options)
     if engine not in (None, "torch", "torch-compile"):

@@ -15,7 +15,20 @@ import evodeploy
 PACKAGE = Path(evodeploy.__file__).parent
 
 # Each part and what of evodeploy it may import, beside itself and the ground that all stand on.
-GROUND = {"arrays", "errors", "specs", "files", "images", "kinds", "locks", "machine", "onnx_files", "schema", "text"}
+GROUND = {
+    "arrays",
+    "errors",
+    "specs",
+    "files",
+    "hub",
+    "images",
+    "kinds",
+    "locks",
+    "machine",
+    "onnx_files",
+    "schema",
+    "text",
+}
 ALLOWED = {
     "models": set(),
     "export": {"models", "engines", "parity", "preprocess"},

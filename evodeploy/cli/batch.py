@@ -23,7 +23,7 @@ KEPT = "the finished shards are kept, and the same command goes on from there"
 
 
 def batch(
-    artefact: Annotated[Path, typer.Argument(help="A checkpoint, an ONNX file or an engine.")],
+    artefact: Annotated[Path, values.artefact("A checkpoint, an ONNX file or an engine.")],
     inputs: Annotated[
         list[str], typer.Argument(help="Folders, globs, images, .parquet files with images, .txt lists of paths.")
     ],

@@ -23,7 +23,7 @@ def bench(
     context: typer.Context,
     artefacts: Annotated[
         list[Path] | None,
-        typer.Argument(help="A checkpoint, ONNX files, engines. Default: the newest export of this folder."),
+        values.artefact("A checkpoint, ONNX files, engines. Default: the newest export of this folder."),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="A published model, with random weights where none are given.")

@@ -25,9 +25,7 @@ SHOWN_CONFUSIONS = 5
 
 def evaluate(
     context: typer.Context,
-    artefacts: Annotated[
-        list[Path], typer.Argument(help="Checkpoints, ONNX files or engines, the first the yardstick.")
-    ],
+    artefacts: Annotated[list[Path], values.artefact("Checkpoints, ONNX files or engines, the first the yardstick.")],
     data: Annotated[Path, typer.Option(help="A folder with a folder of images for each class.")],
     labels: Annotated[
         Path | None, typer.Option(help="A CSV file with the columns path,label, in place of class folders.")

@@ -19,8 +19,8 @@ from evodeploy.specs import Converted, CropMode, InputFormat, Interpolation, Sel
 
 def export(
     context: typer.Context,
-    checkpoint: Annotated[Path, typer.Argument(help="A .pth, .pt or .safetensors file.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: beside the checkpoint.")] = None,
+    checkpoint: Annotated[Path, values.artefact("A .pth, .pt or .safetensors file, or hf://OWNER/NAME@REVISION.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: next to the checkpoint.")] = None,
     model: Annotated[
         str | None, typer.Option(help="The published model it is; told from its tensors otherwise.")
     ] = None,
@@ -89,7 +89,7 @@ def export(
     """Turn a checkpoint into one self-contained ONNX file, compared with PyTorch before it is kept."""
     clock = Stopwatch()
     precision = values.one_precision(fp16=fp16, bf16=bf16, int8=int8, fp8=fp8)
-    path = output or checkpoint.with_suffix(f".{precision}.onnx" if precision else ".onnx")
+    path = output or _named_after(checkpoint).with_suffix(f".{precision}.onnx" if precision else ".onnx")
     if images is not None and not (int8 or fp8 or (fp16 and verify)):
         raise UsageError(
             "--images serves --int8, --fp8 and the range check of --fp16: leave it out, or add one (--fp16 + --verify)"
@@ -130,3 +130,11 @@ def export(
     result(f"{path}  {size_of(path)}  {clock.seconds:.1f} s  {told}")
     result(f"next: evodeploy build-engine {path}{'' if precision else ' --fp16'}")
     result(f"      evodeploy bench {checkpoint} {path}")
+
+
+def _named_after(checkpoint: Path) -> Path:
+    """The checkpoint, or of one in the hub's cache its name in this folder."""
+    from evodeploy.hub import origin
+
+    name = origin(checkpoint)
+    return checkpoint if name is None else Path(name.rpartition("@")[0].rpartition("/")[2] + checkpoint.suffix)

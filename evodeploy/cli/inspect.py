@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
+from evodeploy.cli import values
 from evodeploy.cli.console import Json, result, result_json
 from evodeploy.text import brief
 
@@ -14,7 +13,7 @@ SHOWN = 10_000  # characters of a fact, at most
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A checkpoint, an ONNX file or an engine.")], as_json: Json = False
+    file: Annotated[Path, values.artefact("A checkpoint, an ONNX file or an engine.")], as_json: Json = False
 ) -> None:
     """Say what a checkpoint, an ONNX file or an engine is."""
     from evodeploy.describe import describe

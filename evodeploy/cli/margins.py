@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evodeploy.cli import values
 from evodeploy.cli.console import Json, Threads, note, result, result_json, show
 from evodeploy.specs import EngineOptions
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def margins(
-    artefact: Annotated[Path, typer.Argument(help="A checkpoint, or an ONNX file or engine exported with --tokens.")],
+    artefact: Annotated[Path, values.artefact("A checkpoint, or an ONNX file or engine exported with --tokens.")],
     images: Annotated[Path, typer.Option(help="A folder of images, such as the artefact will see.")],
     engine: Annotated[str | None, typer.Option(help="What runs it; the first installed that can by default.")] = None,
     threads: Threads = None,

@@ -17,7 +17,7 @@ TOKEN_VARIABLE = "EVODEPLOY_TOKEN"
 
 
 def serve(
-    artefact: Annotated[Path, typer.Argument(help="An ONNX file, an engine or a checkpoint.")],
+    artefact: Annotated[Path, values.artefact("An ONNX file, an engine or a checkpoint.")],
     replicas: Annotated[int, whole("--replicas", 1, 256, "Processes with an engine each.")] = 1,
     max_replicas: Annotated[int | None, whole("--max-replicas", 1, 256, "Let Ray start as many under load.")] = None,
     max_batch: Annotated[int, whole("--max-batch", 1, values.BATCH, "Requests run together, at most.")] = 16,

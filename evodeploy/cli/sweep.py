@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def sweep(
     context: typer.Context,
-    checkpoint: Annotated[Path, typer.Argument(help="A .pth, .pt or .safetensors file.")],
+    checkpoint: Annotated[Path, values.artefact("A .pth, .pt or .safetensors file, or hf://OWNER/NAME@REVISION.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder for all of it; an interrupted run goes on.")
     ],

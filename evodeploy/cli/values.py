@@ -6,6 +6,7 @@ import functools
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import typer
@@ -50,6 +51,17 @@ def real(name: str, low: float, high: float, about: str) -> Any:
         return real_number(name, low, high, text)
 
     return typer.Option(name, parser=number, min=low, max=high if math.isfinite(high) else None, help=about)
+
+
+def artefact(about: str) -> Any:
+    """An argument that is a file, or a checkpoint of the hub by name, which is fetched."""
+
+    def file(text: str) -> Path:
+        from evodeploy.hub import local
+
+        return local(text)
+
+    return typer.Argument(parser=file, help=about)
 
 
 def whole_number(name: str, low: int, high: int, value: str | int) -> int:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from evodeploy.cli import values
 from evodeploy.cli.console import Force, Json, Threads, note, progress, result, result_json
 from evodeploy.specs import EngineOptions
 
@@ -15,7 +16,7 @@ OVERVIEW = "overview.png"
 
 def visualize(
     context: typer.Context,
-    artefact: Annotated[Path, typer.Argument(help="A checkpoint, or an ONNX file or engine exported with --tokens.")],
+    artefact: Annotated[Path, values.artefact("A checkpoint, or an ONNX file or engine exported with --tokens.")],
     images: Annotated[list[Path], typer.Argument(help="Image files, and folders of them with all below.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder for the pictures; made if missing.")],
     engine: Annotated[str | None, typer.Option(help="What runs it; the first installed that can by default.")] = None,

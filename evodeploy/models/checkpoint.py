@@ -14,6 +14,7 @@ from torch import Tensor
 
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.files import replacing, sha256
+from evodeploy.hub import origin
 from evodeploy.models import evo_deit_layout, evo_levit_layout, hugging_face_layout, vit_layout
 from evodeploy.models.checkpoint_file import read_checkpoint
 from evodeploy.models.class_names import fitting, imagenet_names, read_class_names
@@ -226,7 +227,7 @@ def model_info(
         keep_ratios=config.keep_ratios,
         preprocessing=preprocessing or Preprocessing(),
         class_names=class_names,
-        source=brief(source.name) if source else "",
+        source=brief(origin(source) or source.name) if source else "",
         source_sha256=sha256(source) if source else "",
         pooling=plain.pooling if plain else "mean",
         stages=plain.stages if plain else (),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evodeploy.errors import BadFileError
+from evodeploy.hub import CHECKPOINTS, TIMM_KEY
 from evodeploy.models.layout import Hints
 from evodeploy.models.preprocessing import stated_by_hugging_face, stated_by_timm
 from evodeploy.schema import (
@@ -23,8 +24,6 @@ from evodeploy.schema import (
 from evodeploy.specs import LARGEST_NAME
 from evodeploy.text import brief
 
-_CHECKPOINTS = ("model.safetensors", "pytorch_model.bin")  # the names that a hub's config.json speaks of
-_TIMM_KIND = "architecture"
 _NAME = text(LARGEST_NAME)
 # A label may be a number; all other types are refused as no text.
 _LABEL = Rule(_NAME.expected, lambda value, field: _NAME(str(value) if type(value) is int else value, field))
@@ -45,7 +44,7 @@ _RULES = document(
     {},
     {
         **_TRANSFORM,
-        _TIMM_KIND: _NAME,
+        TIMM_KEY: _NAME,
         "pretrained_cfg": optional(document({}, _TRANSFORM)),
         "label_names": optional(sequence(_LABEL, 0, 1_000_000)),
         "hidden_act": _NAME,
@@ -62,10 +61,10 @@ def hints_beside(checkpoint: Path) -> Hints:
     Empty for a file of another name, whose neighbours may belong to another model. Raises BadFileError where the
     config names an activation that the network does not compute.
     """
-    if checkpoint.name not in _CHECKPOINTS:
+    if checkpoint.name not in CHECKPOINTS:
         return Hints()
     config = _read(checkpoint.with_name("config.json"))
-    if _TIMM_KIND in config:
+    if TIMM_KEY in config:
         return _timm(config)
     activation = config.get("hidden_act", "gelu")
     if activation != "gelu":
@@ -95,7 +94,7 @@ def _labels(labels: dict[str, str]) -> tuple[str, ...]:
 
 def _timm(config: dict[str, Any]) -> Hints:
     return Hints(
-        model=config[_TIMM_KIND],
+        model=config[TIMM_KEY],
         class_names=config.get("label_names") or (),
         stated=(stated_by_timm(config.get("pretrained_cfg") or config),),
     )
