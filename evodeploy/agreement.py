@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,12 +23,13 @@ from evodeploy.specs import Precision
 class Tolerance:
     """What rounding may do. `logits` is relative to the largest magnitude; `score` to the score at the threshold.
 
-    A logit may be off by `absolute` beside that.
+    A logit may be off by `absolute` beside that. `reason` says whose tolerance it is, and why.
     """
 
     logits: float
     score: float
     absolute: float = 0.0
+    reason: str = ""
 
 
 # Scores are softmax outputs, so their relative error is the absolute error of their logits: about 32 units of rounding.
@@ -41,6 +43,18 @@ TOLERANCES: dict[Precision, Tolerance] = {
     "int8": Tolerance(0.1, 0.25),
     "fp8": Tolerance(0.25, 0.5),
 }
+
+
+def tolerance_of(precisions: Collection[Precision], tf32: str = "") -> Tolerance:
+    """What the lowest of `precisions` may do.
+
+    Of FP32 in an engine whose products may be TF32, named by `tf32`, it is what FP16 may do: both keep ten bits.
+    """
+    lowest = max(precisions, key=lambda precision: TOLERANCES[precision].logits)
+    if lowest == "fp32" and tf32:
+        reason = f"FP16, for FP32 products of {tf32} may be TF32, which keeps ten bits of a factor as FP16 does"
+        return dataclasses.replace(TOLERANCES["fp16"], reason=reason)
+    return dataclasses.replace(TOLERANCES[lowest], reason=f"{lowest.upper()}, the lowest precision of the two")
 
 
 @dataclass(frozen=True)

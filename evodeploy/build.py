@@ -166,7 +166,7 @@ def build(request: BuildRequest, tell: Callable[[str], None], progress: Progress
         hardware_compatible=options.hardware_compatible or "",
         refittable=options.refittable or options.strip_plan,
         stripped=options.strip_plan,
-        tf32=options.tf32,
+        tf32=built.tf32,
         largest_activation=prepared.largest_activation,
     )
     write_sidecar(record, request.output)

@@ -81,7 +81,8 @@ class EngineOptions:
 
     `threads` bounds the CPU threads of one run. `device` is cpu, cuda or cuda:N. `precision` is what an FP32 file is
     computed in, where the runtime can compute it in another. `cuda_graph` replays a recorded launch for each batch
-    size. `cache` is a folder for what the runtime compiles, so that the next start is faster.
+    size. `cache` is a folder for what the runtime compiles, so that the next start is faster. `tf32` lets FP32
+    products on a GPU round their factors to ten bits, which is faster there.
     """
 
     threads: int | None = None
@@ -89,6 +90,7 @@ class EngineOptions:
     precision: Precision | None = None
     cuda_graph: bool = False
     cache: Path | None = None
+    tf32: bool | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no runtime can honour: raises UsageError."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from evodeploy.agreement import TOLERANCES, Agreement, agreement
+from evodeploy.agreement import TOLERANCES, Agreement, Tolerance, agreement, tolerance_of
 from evodeploy.artefacts import kind_of, open_artefact
 from evodeploy.engines.base import Array, Engine, run_all
 from evodeploy.engines.finite import not_finite
@@ -36,9 +36,10 @@ def compare_artefacts(
 ) -> Agreement:
     """Run both on the images of `folder`, or on `count` random ones, and compare what they compute.
 
-    A checkpoint selects as the other artefact does. Tolerances are those of the lower precision of the two where not
-    given. Between FP32 and a checkpoint on the CPU, images of which float32 itself loses much get wider limits, as in
-    `evodeploy.parity`. Raises UsageError where the two are not of one model.
+    A checkpoint selects as the other artefact does, and computes on the CPU unless `options` name a device for the
+    candidate. Tolerances are those of the lower precision of the two where not given, see `tolerance_of`. Between FP32
+    and a checkpoint on the CPU, images of which float32 itself loses much get wider limits, as in `evodeploy.parity`.
+    Raises UsageError where the two are not of one model.
     """
     options = options or EngineOptions()
     first, second = _opened(reference, candidate, engine, options)
@@ -49,23 +50,35 @@ def compare_artefacts(
         pictures = random_pictures(info, count, seed) if folder is None else folder_pictures(folder, info)
         tell(f"running {first.name} and {second.name} on {len(pictures)} images")
         expected, got = _outputs(first, pictures, reference), _outputs(second, pictures, candidate)
-        precisions = {opened.info.precision for opened in (first, second) if opened.info}
-        if options.precision:
-            precisions.add(options.precision)
-        tolerance = TOLERANCES[max(precisions, key=lambda precision: TOLERANCES[precision].logits)]
-        tolerance = dataclasses.replace(tolerance, logits=tolerance.logits if rtol is None else rtol, absolute=atol)
-        if score_tolerance is not None:
-            tolerance = dataclasses.replace(tolerance, score=score_tolerance)
+        default = _tolerance(first, second, options)
+        stated = rtol is not None or score_tolerance is not None
+        tolerance = dataclasses.replace(
+            default,
+            logits=default.logits if rtol is None else rtol,
+            score=default.score if score_tolerance is None else score_tolerance,
+            absolute=atol,
+            reason=f"{default.reason}, but where stated" if stated else default.reason,
+        )
         grid = info.image_size // info.patch_size
         verdict = agreement(expected, got, tolerance, grid)
-        if verdict.passed or precisions != {"fp32"} or rtol is not None or score_tolerance is not None:
+        if verdict.passed or stated or default.logits > TOLERANCES["fp32"].logits:
             return verdict
         exact = _expected(first, second, pictures, tell)
         if exact is None or not exact.comparable(info.output).any():
             return verdict
         limits = {name: exact.limits(name) for name in exact.losses}
         right = exact.outputs if kind_of(reference) == "checkpoint" else expected
+        reason = f"{default.reason}; wider for images of which float32 itself loses much"
+        tolerance = dataclasses.replace(tolerance, reason=reason)
         return agreement(right, got, tolerance, grid, limits)
+
+
+def _tolerance(first: Engine, second: Engine, options: EngineOptions) -> Tolerance:
+    """By the precisions of both, and by what their FP32 products may be."""
+    precisions = {opened.info.precision for opened in (first, second) if opened.info}
+    if options.precision:
+        precisions.add(options.precision)
+    return tolerance_of(precisions, " and ".join(f"{e.name} on {e.device}" for e in (first, second) if e.tf32))
 
 
 def _expected(
@@ -82,10 +95,12 @@ def _expected(
 def _opened(reference: Path, candidate: Path, engine: str | None, options: EngineOptions) -> tuple[Engine, Engine]:
     """Both engines, the candidate as `options` say; the exported one first, for a checkpoint to select as it does."""
     host = EngineOptions(threads=options.threads)
+    on_cpu = dataclasses.replace(host, device="cpu")  # float32 on a GPU may mean TF32
+    if kind_of(candidate) == "checkpoint" and options.device is None:
+        options = dataclasses.replace(options, device="cpu")
     if kind_of(reference) == "checkpoint":
         second = open_artefact(candidate, engine, options, tokens=True)
-        host = dataclasses.replace(host, device="cpu")  # float32 on a GPU may mean TF32
-        return open_artefact(reference, options=host, tokens=True, like=second.info), second
+        return open_artefact(reference, options=on_cpu, tokens=True, like=second.info), second
     first = open_artefact(reference, options=host)
     return first, open_artefact(candidate, engine, options, tokens=True, like=first.info)
 

@@ -66,7 +66,8 @@ def verify(
             show(_selections(verdict))
         else:
             result("selections are not compared: export the ONNX with --tokens to see them")
-        result(f"\n{'PASSED' if verdict.passed else 'FAILED'}")
+        result(f"\ntolerance of {verdict.tolerance.reason}")
+        result("PASSED" if verdict.passed else "FAILED")
     if not verdict.passed:
         raise VerificationError(f"{candidate} does not agree with {reference}")
 

@@ -51,7 +51,7 @@ class Engine(ABC):
 
     Subclasses set the attributes and implement `_run`, which sees only input that fits them, and which several threads
     may call at the same time. Whatever `_run` raises is translated, and the engine stays usable afterwards. `device` is
-    where it runs: cpu, or cuda:N.
+    where it runs: cpu, or cuda:N. `tf32` says that its FP32 products may be TF32, with ten bits of each factor.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Engine(ABC):
     outputs: tuple[TensorSpec, ...]
     batch: BatchRange
     info: ModelInfo | None = None
+    tf32: bool = False
 
     def __init__(self) -> None:
         self._usage = Usage()

@@ -54,6 +54,7 @@ class OnnxRuntimeEngine(Engine):
                 ort.preload_dlls()  # CUDA and cuDNN that came with pip, which nothing else looks for
         self._new_session = partial(_new_session, path, provider, options)
         self._session = self._new_session()
+        self.tf32 = provider.tf32 if options.tf32 is None else options.tf32
         self.device = "cpu" if self._index is None else f"cuda:{self._index}"
         self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
         self.outputs = tuple(_spec(value) for value in self._session.get_outputs())

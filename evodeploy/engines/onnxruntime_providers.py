@@ -17,13 +17,15 @@ class Provider:
     """An engine's `name`, its execution providers, the first choice first, and how that one is told our options.
 
     The names of those options were looked up in the libraries of onnxruntime-gpu 1.22. `one_graph` says that a session
-    keeps a single CUDA graph, which it replays whatever the batch size is.
+    keeps a single CUDA graph, which it replays whatever the batch size is. `tf32` says that products are TF32 where no
+    option says otherwise.
     """
 
     name: str
     chain: tuple[str, ...]
     options: Callable[[EngineOptions], dict[str, str]]
     one_graph: bool = False
+    tf32: bool = False
 
     @property
     def on_gpu(self) -> bool:
@@ -32,7 +34,7 @@ class Provider:
 
 
 def _cuda_options(options: EngineOptions) -> dict[str, str]:
-    chosen = {"device_id": str(cuda_index(options.device))}
+    chosen = {"device_id": str(cuda_index(options.device)), "use_tf32": "0" if options.tf32 is False else "1"}
     if options.cuda_graph:
         chosen["enable_cuda_graph"] = "1"
     return chosen
@@ -54,5 +56,5 @@ def _tensorrt_options(options: EngineOptions) -> dict[str, str]:
 
 
 ON_CPU = Provider("onnxruntime", (CPU,), lambda options: {})
-ON_CUDA = Provider("onnxruntime-cuda", (CUDA, CPU), _cuda_options)
-ON_TENSORRT = Provider("onnxruntime-tensorrt", (TENSORRT, CUDA, CPU), _tensorrt_options, one_graph=True)
+ON_CUDA = Provider("onnxruntime-cuda", (CUDA, CPU), _cuda_options, tf32=True)
+ON_TENSORRT = Provider("onnxruntime-tensorrt", (TENSORRT, CUDA, CPU), _tensorrt_options, one_graph=True, tf32=True)

@@ -74,7 +74,8 @@ RUNTIMES = {
     "onnxruntime": Runtime(".onnx", "onnxruntime", "cpu", _onnxruntime, frozenset({"threads", "device"})),
     "openvino": Runtime(".onnx", "openvino", "cpu", _openvino, frozenset({"threads", "device", "precision"})),
     "onnxruntime-cuda": Runtime(
-        ".onnx", "onnxruntime", "gpu", _onnxruntime_cuda, frozenset({"threads", "device", "cuda_graph"}), on_gpu=True
+        ".onnx", "onnxruntime", "gpu", _onnxruntime_cuda, frozenset({"threads", "device", "cuda_graph", "tf32"}),
+        on_gpu=True,
     ),
     "onnxruntime-tensorrt": Runtime(
         ".onnx", "onnxruntime", "gpu", _onnxruntime_tensorrt,
@@ -123,4 +124,4 @@ def check_honoured(name: str, honours: frozenset[str], options: EngineOptions) -
 
 def _asked(options: EngineOptions) -> set[str]:
     """The names of the options that say something."""
-    return {field.name for field in dataclasses.fields(options) if getattr(options, field.name) not in (None, False)}
+    return {field.name for field in dataclasses.fields(options) if getattr(options, field.name) != field.default}

@@ -43,6 +43,7 @@ class TorchEngine(Engine):
         self.inputs, self.outputs, self.info = inputs, outputs, info
         self.batch = batch_range(inputs)
         self.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.tf32 = self.device != "cpu"  # cuDNN's convolutions are, unless PyTorch is told otherwise
         if options.threads:
             torch.set_num_threads(options.threads)
         reduced = {"fp16": torch.float16, "bf16": torch.bfloat16}

@@ -6,9 +6,10 @@ import shutil
 import numpy as np
 import pytest
 from cases import sharpened
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 from PIL import Image
 
+from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.export.precision import reduced_from_onnx
 from evodeploy.models.checkpoint import save_checkpoint
 from evodeploy.onnx_files import read_onnx, write_onnx
@@ -41,6 +42,39 @@ def test_fp16_is_judged_by_its_own_tolerance(cli, folder):
     assert verdict["logits"]["median_cosine"] > 0.9999
     assert all(selection["agreement"] > 0.99 for selection in verdict["selections"])
     assert cli("verify", "ckpt.onnx", "half.onnx", "--rtol", "1e-7")[0] == 1
+
+
+def in_tf32(proto):
+    """Every weight with the ten bits of mantissa that TF32 keeps of a factor."""
+    for tensor in proto.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            bits = numpy_helper.to_array(tensor).view(np.uint32)
+            rounded = ((bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(rounded, tensor.name))
+    return proto
+
+
+def test_fp32_where_products_may_be_tf32_is_judged_by_its_ten_bits(cli, folder, monkeypatch):
+    write_onnx(in_tf32(read_onnx(folder / "ckpt.onnx")), folder / "tf32.onnx")
+    code, out, _ = cli("verify", "ckpt.pth", "tf32.onnx")
+    assert code == 1
+    assert "tolerance of FP32, the lowest precision of the two" in out
+    monkeypatch.setattr(OnnxRuntimeEngine, "tf32", property(lambda engine: True, lambda engine, value: None))
+    code, out, _ = cli("verify", "ckpt.pth", "tf32.onnx")
+    assert code == 0
+    reason = "tolerance of FP16, for FP32 products of onnxruntime on cpu may be TF32, which keeps ten bits"
+    assert reason in " ".join(out.split())
+    code, out, _ = cli("verify", "ckpt.pth", "tf32.onnx", "--json", "--score-tol", "0.1")
+    verdict = json.loads(out)
+    assert (verdict["tolerance"]["logits"], verdict["tolerance"]["score"]) == (1e-2, 0.1)
+    assert verdict["tolerance"]["reason"].endswith("as FP16 does, but where stated")
+
+
+@pytest.mark.parametrize("artefacts", [("ckpt.pth", "ckpt.onnx"), ("ckpt.onnx", "ckpt.pth")])
+def test_a_checkpoint_computes_on_the_cpu_beside_a_gpu(cli, folder, monkeypatch, artefacts):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)  # where float32 convolutions are TF32
+    code, _, err = cli("verify", *artefacts, "--random", "2")
+    assert code == 0, err
 
 
 def test_other_weights_fail_with_1(cli, folder):

@@ -22,8 +22,9 @@ from evodeploy.specs import EngineOptions
 def test_options_reach_the_provider_under_its_own_names():
     assert ON_CPU.options(EngineOptions(threads=2)) == {}
     assert ON_CUDA.options(EngineOptions(device="cuda:1", cuda_graph=True)) == {
-        "device_id": "1", "enable_cuda_graph": "1",
+        "device_id": "1", "use_tf32": "1", "enable_cuda_graph": "1",
     }  # fmt: skip
+    assert ON_CUDA.options(EngineOptions(tf32=False)) == {"device_id": "0", "use_tf32": "0"}
     told = ON_TENSORRT.options(EngineOptions(precision="fp16", cache=Path("kept")))
     assert told["trt_fp16_enable"] == told["trt_engine_cache_enable"] == "1"
     assert told["trt_engine_cache_path"] == "kept"
@@ -35,6 +36,22 @@ def test_options_reach_the_provider_under_its_own_names():
 def test_a_provider_that_the_build_lacks_is_refused(small_onnx, name):
     with pytest.raises(UnavailableError, match=r"evodeploy\[gpu\]"):
         open_engine(small_onnx, name)
+
+
+@pytest.mark.parametrize(
+    ("provider", "asked", "tf32"),
+    [(ON_CPU, None, False), (ON_CUDA, None, True), (ON_CUDA, False, False), (ON_TENSORRT, None, True)],
+)
+def test_an_engine_knows_whether_its_products_may_be_tf32(small_onnx, provider, asked, tf32):
+    on_cpu = dataclasses.replace(provider, chain=ON_CPU.chain, options=ON_CPU.options)
+    with OnnxRuntimeEngine(small_onnx, EngineOptions(tf32=asked), on_cpu) as engine:
+        assert engine.tf32 is tf32
+
+
+def test_no_option_is_ignored_though_it_says_no(small_onnx):
+    for name in ("onnxruntime", "onnxruntime-tensorrt"):
+        with pytest.raises(UsageError, match=rf"'{name}' has no option tf32 \(got False\)"):
+            open_engine(small_onnx, name, EngineOptions(tf32=False))
 
 
 def test_names_of_devices():

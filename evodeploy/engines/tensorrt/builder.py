@@ -30,13 +30,14 @@ _INDEX_LIMIT = 2**31 - 1
 
 @dataclass(frozen=True)
 class BuiltPlan:
-    """A serialized engine, its tensors, and the memory in bytes that the builder's log told of."""
+    """A serialized engine, its tensors, the memory in bytes that the builder's log told of, and whether it has TF32."""
 
     plan: memoryview
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     weights_bytes: int | None
     activation_bytes: int | None
+    tf32: bool = True
 
 
 def check_profile(profile: Profile, spec: TensorSpec) -> Profile:
@@ -108,7 +109,9 @@ def plan_from_onnx(
             plan = builder.build_serialized_network(network, config)
             if plan is None:
                 raise RuntimeFailedError(f"{flavour} could not build the engine: {log.reason}")
-        return BuiltPlan(memoryview(plan), inputs, outputs, log.memory.get("Weights"), log.memory.get("Activation"))
+            tf32 = config.get_flag(trt.BuilderFlag.TF32)
+        weights, activation = log.memory.get("Weights"), log.memory.get("Activation")
+        return BuiltPlan(memoryview(plan), inputs, outputs, weights, activation, tf32)
 
 
 def check_precision(built: BuiltPlan, precision: Precision, weight_count: int) -> None:

@@ -61,7 +61,7 @@ class TensorRtEngine(Engine):
         gpu = device(index)
         check_fits(record, path, flavour, architecture(index))
 
-        self.device, self._gpu = str(gpu), gpu
+        self.device, self._gpu, self.tf32 = str(gpu), gpu, record.may_be_tf32
         self.inputs, self.outputs, self.info = record.inputs, record.outputs, record.model
         self._ahead = threading.Lock()
         self._residents: set[LaneResident] = set()

@@ -45,7 +45,8 @@ class PlanRecord:
     `rest` is what a plan whose weights are quantized computes in elsewhere, None for FP32. `kept_fp32` names the nodes
     that stayed FP32 in an FP16 plan, with the reason of each; memory is in bytes;
     `attentions` is how many the ONNX had, each of which a plan may hold as one kernel; `largest_activation` what the
-    check of FP16's range found; of the builder's options those that matter later.
+    check of FP16's range found; of the builder's options those that matter later. `tf32` says whether FP32 products may
+    be TF32; older records leave it at None.
     """
 
     runtime: str
@@ -73,6 +74,11 @@ class PlanRecord:
     tf32: bool | None = None
     largest_activation: str = ""
     rest: Reduced | None = None
+
+    @property
+    def may_be_tf32(self) -> bool:
+        """Whether FP32 products may be TF32: they may by TensorRT's default."""
+        return self.tf32 is not False
 
 
 def sidecar_path(plan: Path) -> Path:

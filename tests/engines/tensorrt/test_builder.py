@@ -58,6 +58,7 @@ def test_an_fp16_plan_holds_half_the_weights_of_an_fp32_one(plan, small_onnx, tm
     full = build(request(small_onnx, tmp_path / "full.engine", precision="fp32"), tell=lambda text: None)
     half = read_sidecar(plan)
     assert full.precision == "fp32"
+    assert (full.tf32, full.may_be_tf32) == (True, True)  # TensorRT's default
     assert half.weights_bytes < 0.6 * full.weights_bytes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import types
 
 import pytest
@@ -92,8 +93,9 @@ def test_a_workspace_that_is_too_small_fails_with_tensorrts_reason(small_onnx, t
 
 def test_tf32_is_recorded(small_onnx, tmp_path):
     record = build_with(small_onnx, tmp_path / "x.engine", precision="fp32", options=BuilderOptions(tf32=False))
-    assert record.tf32 is False
+    assert (record.tf32, record.may_be_tf32) == (False, False)
     assert read_sidecar(tmp_path / "x.engine") == record
+    assert dataclasses.replace(record, tf32=None).may_be_tf32  # of an older version
 
 
 def test_each_profile_adds_its_own_kernels(small_onnx, tmp_path):
