@@ -52,6 +52,7 @@ ALLOWED = {
     "serving": {"artefacts", "cluster", "engines", "inference", "preprocess", "selections"},
     "sweep": {"bench", "engines", "evaluation", "export", "models", "preprocess"},
     "repository": {"artefacts", "engines"},
+    "roofline": {"artefacts", "engines"},
     "describe": {"artefacts", "engines", "models"},
     "diagnosis": {"bench", "engines"},
 }

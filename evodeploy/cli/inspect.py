@@ -5,17 +5,40 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+import typer
+
 from evodeploy.cli import values
 from evodeploy.cli.console import Json, result, result_json
+from evodeploy.errors import UsageError
 from evodeploy.text import brief
 
 SHOWN = 10_000  # characters of a fact, at most
 
 
 def inspect(
-    file: Annotated[Path, values.artefact("A checkpoint, an ONNX file or an engine.")], as_json: Json = False
+    file: Annotated[Path, values.artefact("A checkpoint, an ONNX file or an engine.")],
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CARDS",
+            help="Say how fast an engine of TensorRT for RTX can be at most on these GPUs, such as l4,a100,h100. None "
+            "need be here.",
+        ),
+    ] = None,
+    batch: Annotated[
+        str | None, typer.Option(help="With --gpu: batch sizes; of 1,8,64,256 those that the engine takes by default.")
+    ] = None,
+    kernels: Annotated[bool, typer.Option("--kernels", help="With --gpu: the ten heaviest kernels too.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Say what a checkpoint, an ONNX file or an engine is."""
+    """Say what a checkpoint, an ONNX file or an engine is, or how fast an engine can be at most on a GPU."""
+    if gpu is not None:
+        from evodeploy.cli.roofline import roofline
+
+        roofline(file, gpu, batch, kernels=kernels, as_json=as_json)
+        return
+    if batch is not None or kernels:
+        raise UsageError(f"{'--kernels' if kernels else '--batch'} says more about --gpu, which is missing")
     from evodeploy.describe import describe
 
     facts = describe(file)

@@ -1,18 +1,24 @@
-"""Plans of any content: their program, or None."""
+"""Plans of any content: their program and the work of its kernels, or None."""
 
 from __future__ import annotations
 
 from fuzz.hunt import effort, hunt, nearly_bytes
 from hypothesis import strategies as st
 
-from evodeploy.engines.tensorrt.program import GpuProgram, program_of
+from evodeploy.engines.tensorrt.listing import kernels_of
+from evodeploy.engines.tensorrt.program import GpuProgram, program_of, texts_of
+from evodeploy.roofline.work import work_of
 
 PARTS = [
     b"\n  accelerators={", b"sm89 ", b"}", b"*", b"\nmain {", b"\n", b" label ", b"\n label bb1: \n", b"\n}", b"\0\xff",
     b"\n  function={ name=", b'\n  runtime_fusion={ name="x"', b" backbone=gemm", b"_gemm_mha", b'"',
-    b"\n  copy={ name=a ",
+    b"\n  copy={ name=a ", b"\nshape_main {\n label b\n", b'\n  tensor={ name="a" dims={ ', b'"a" ', b"7 ",
+    b"type=half }", b' input={ "a" }', b' output={"a" }', b'\n  mul={ name="m"', b' src="3i64"',
+    b'\n  memset={ name="n"', b"}",
 ]  # fmt: skip
-PLAN = b"\n  accelerators={sm89 }\nmain {\n label a\n  function={ name=a }\n  copy={ name=b }\n label b\n}\n"
+PLAN = b'\n  accelerators={sm89 }\n}\ndescriptors {\n  tensor={ dims={ "n" 3 } name="a" type=half }\n}'
+PLAN += b"\nmain {\n label a\n  function={ name=a }\n  copy={ name=b }\n label b\n}\n"
+PLAN += b'\nshape_main {\n label c\n  mul={ name="m" output={"n" } input={"g" "g" } }\n}\n'
 
 
 @effort
@@ -21,6 +27,8 @@ def test_programs(seconds):
         data, profiles = case
         program = program_of(data, profiles)
         assert program is None or (isinstance(program, GpuProgram) and 0 < program.total <= len(data))
+        for texts in texts_of(data, profiles):
+            assert all(work_of(kernel).moved >= 0 for kernel in kernels_of(texts, 8))
 
     plans = st.lists(st.sampled_from(PARTS) | st.binary(max_size=4), max_size=40).map(b"".join) | nearly_bytes(PLAN)
     hunt(st.tuples(plans, st.integers(1, 3)), check, seconds)

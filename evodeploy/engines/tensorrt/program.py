@@ -1,8 +1,9 @@
 """The GPU program in an engine of TensorRT for RTX: which kernels it launches, read without a GPU.
 
-Such a plan holds its program as readable text, one record a kernel, under `main {` and its first label; what follows
-that label computes shapes on the host. Programs with `accelerators={*}` are the fallbacks of single fused products.
-The format is undocumented (observed with 1.7.1.116), so reading is best effort and never fails.
+Such a plan holds its program as readable text: what it is made for under `header {`, its tensors under `descriptors {`,
+its kernels, one record each, under `main {` and its first label, and under `shape_main {` how sizes follow from the
+batch. Programs with `accelerators={*}` are the fallbacks of single fused products. The format is undocumented
+(observed with 1.7.1.116), so reading is best effort and never fails.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import mmap
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +19,9 @@ from evodeploy.errors import UsageError
 from evodeploy.files import open_regular
 
 # What these match is of bounded length and no text is looked at twice, so that the worst file is read in linear time.
-_BEGIN = re.compile(rb"\n  accelerators=\{([^}\n]{0,500})\}|\nmain \{\n label [^\n]{0,500}\n")
+_BEGIN = re.compile(
+    rb"\n  accelerators=\{([^}\n]{0,500})\}|\nmain \{\n label [^\n]{0,500}\n|\nshape_main \{\n label [^\n]{0,500}\n"
+)
 _END = re.compile(rb"\n(?: label |\})")
 _RECORD = re.compile(rb'^  (\w+)=\{ name="?([^\s"]+)', re.MULTILINE)
 _BACKBONE = re.compile(rb"\bbackbone=(\w+)")
@@ -31,6 +35,16 @@ _KINDS = {
     "copy": "copy",
     "memset": "memset",
 }
+
+
+@dataclass(frozen=True)
+class ProgramText:
+    """A program's sections: the architectures it is made for, its tensors, its kernels, and how sizes are computed."""
+
+    targets: tuple[str, ...]
+    tensors: bytes
+    kernels: bytes
+    sizes: bytes
 
 
 @dataclass(frozen=True)
@@ -57,14 +71,20 @@ class GpuProgram:
 
 def read_program(plan: Path, profiles: int = 1) -> GpuProgram | None:
     """The program in the file `plan`, or None where there is none that can be read; see `program_of`."""
+    texts = read_texts(plan, profiles)
+    return _counted(texts[0]) if texts else None
+
+
+def read_texts(plan: Path, profiles: int = 1) -> list[list[ProgramText]]:
+    """The programs in the file `plan`, as `texts_of` reads them; none where it cannot be read."""
     try:
         with (
             open_regular(plan, "a TensorRT engine") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
         ):
-            return program_of(data, profiles)
+            return texts_of(data, profiles)
     except (UsageError, OSError, ValueError):  # ValueError is mmap's way to say that a file is empty
-        return None
+        return []
 
 
 def program_of(plan: bytes | memoryview | mmap.mmap, profiles: int = 1) -> GpuProgram | None:
@@ -72,37 +92,56 @@ def program_of(plan: bytes | memoryview | mmap.mmap, profiles: int = 1) -> GpuPr
 
     Of a plan with several optimization `profiles`, each of which has its own kernels, it is the first one's.
     """
-    parts: list[Counter[str]] = []
+    texts = texts_of(plan, profiles)
+    return _counted(texts[0]) if texts else None
+
+
+def texts_of(plan: bytes | memoryview | mmap.mmap, profiles: int = 1) -> list[list[ProgramText]]:
+    """The programs of each optimization profile, in the order that they run in; none where the format is another."""
+    found: list[ProgramText] = []
     targets: tuple[str, ...] = ()
-    made_for: tuple[str, ...] = ()
-    position = 0
+    position = tensors = 0
     while (begin := _BEGIN.search(plan, position)) is not None:
         position = begin.end()
         if begin[1] is not None:
-            made_for = tuple(begin[1].decode("ascii", "replace").split())
+            targets, tensors = tuple(begin[1].decode("ascii", "replace").split()), position
             continue
         end = _END.search(plan, position)
         if end is None:
             break
-        if made_for != ("*",):
-            parts.append(_kinds(plan[position : end.start()]))
-            targets = targets or made_for
-        position = end.end()
-    kernels = sum(parts[: len(parts) // profiles], Counter[str]())
-    return GpuProgram(dict(kernels.most_common()), targets) if kernels else None
+        text, position = bytes(plan[position : end.start()]), end.end()
+        if targets == ("*",):
+            continue
+        if begin[0].startswith(b"\nmain"):
+            found.append(ProgramText(targets, bytes(plan[tensors : begin.start()]) if tensors else b"", text, b""))
+        elif found and not found[-1].sizes:
+            last = found[-1]
+            found[-1] = ProgramText(last.targets, last.tensors, last.kernels, text)
+        tensors = 0
+    each = len(found) // profiles
+    return [found[index * each : (index + 1) * each] for index in range(profiles)] if each else []
 
 
-def _kinds(text: bytes | memoryview) -> Counter[str]:
-    records = list(_RECORD.finditer(text))
-    ends = [*(record.start() for record in records), len(text)][1:]
-    kinds: Counter[str] = Counter()
+def records_of(kernels: bytes) -> Iterator[tuple[str, str, bytes]]:
+    """Kind, name and whole text of each kernel in a program's section."""
+    records = list(_RECORD.finditer(kernels))
+    ends = [*(record.start() for record in records), len(kernels)][1:]
     for record, end in zip(records, ends, strict=True):
-        name = record[1].decode("ascii", "replace")
-        if name == "runtime_fusion":
-            backbone = _BACKBONE.search(text, record.end(), end)
-            kinds["gemm" if backbone is not None and backbone[1] == b"gemm" else "convolution"] += 1
-        elif record[2].startswith(_ATTENTION):
-            kinds["attention"] += 1
-        elif name not in _NO_KERNELS:
-            kinds[_KINDS.get(name, "other")] += 1
-    return kinds
+        kind = _kind(record, kernels, end)
+        if kind is not None:
+            yield kind, record[2].decode("ascii", "replace"), kernels[record.start() : end]
+
+
+def _kind(record: re.Match[bytes], kernels: bytes, end: int) -> str | None:
+    name = record[1].decode("ascii", "replace")
+    if name == "runtime_fusion":
+        backbone = _BACKBONE.search(kernels, record.end(), end)
+        return "gemm" if backbone is not None and backbone[1] == b"gemm" else "convolution"
+    if record[2].startswith(_ATTENTION):
+        return "attention"
+    return None if name in _NO_KERNELS else _KINDS.get(name, "other")
+
+
+def _counted(texts: list[ProgramText]) -> GpuProgram | None:
+    kinds = Counter(kind for text in texts for kind, _, _ in records_of(text.kernels))
+    return GpuProgram(dict(kinds.most_common()), texts[0].targets) if kinds else None

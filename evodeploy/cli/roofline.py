@@ -1,0 +1,106 @@
+"""`evodeploy inspect ENGINE --gpu CARDS`: what the engine needs at least on GPUs that are not here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evodeploy.cli.console import note, result, result_json, show
+from evodeploy.cli.values import batches, names
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+NAME = 48  # characters of a kernel's name, at most
+
+
+def roofline(file: Path, gpu: str, batch: str | None, *, kernels: bool, as_json: bool) -> None:
+    """Print the bound of `file` on each card that `gpu` names."""
+    from evodeploy.roofline.cards import card_named
+    from evodeploy.roofline.plan import plan_work
+    from evodeploy.roofline.report import rooflines
+
+    cards = [card_named(name) for name in names("--gpu", gpu)]
+    found = rooflines(plan_work(file, batches(batch) if batch else None), cards, kernels=kernels)
+    for card in found["cards"]:
+        if not card["built_for_it"]:
+            note(
+                f"the engine is built for {', '.join(found['built_for'])}, but {card['card']} is "
+                f"{card['architecture']}: TensorRT may choose other kernels there"
+            )
+    if as_json:
+        result_json(found)
+        return
+    result(f"{file}: {found['precision']}, {found['kernels']} kernels. Bounds from published peaks, not predictions.")
+    for card in found["cards"]:
+        rate = card["tflops"].get(found["precision"])
+        speed = f", {found['precision'].upper()} {rate:g} TFLOP/s" if rate else ""
+        result(
+            f"\n{card['card']}: {card['title']}, {card['architecture']}, {card['bandwidth_gb_per_second']:g} GB/s"
+            f"{speed}, L2 {card['l2_mib']:g} MiB"
+        )
+        show(_bounds(card["batches"]))
+        if kernels:
+            result(f"\nheaviest kernels at batch {card['batches'][-1]['batch']}, without caches")
+            show(_kernels(card["heaviest_kernels"]))
+    result(
+        "\nat least: all products at the dense peak, and what the L2 cannot hold through the memory's bus\n"
+        "without caches: an estimate where each kernel reads and writes memory alone\n"
+        f"launching: by the host, {found['launch_us']:g} µs a kernel assumed; a CUDA graph takes most of it away"
+    )
+    for name, missing in found["not_counted"].items():
+        result(f"not counted: {missing} of {name}, so the bound is lower than it could be")
+
+
+def _bounds(rows: list[dict[str, Any]]) -> Table:
+    table = _table("batch", *(str(row["batch"]) for row in rows))
+    for heading, text in (
+        ("at least, ms", lambda row: f"{row['least_ms']:.3f}"),
+        ("img/s at most", lambda row: _count(row["images_per_second_at_most"])),
+        ("limited by", lambda row: row["limit"]),
+        ("  arithmetic, ms", lambda row: f"{row['arithmetic_ms']:.3f}"),
+        ("  memory, ms", lambda row: f"{row['memory_ms']:.3f}"),
+        ("without caches, ms", lambda row: f"{row['uncached_ms']:.3f}"),
+        ("  img/s", lambda row: _count(row["uncached_images_per_second"])),
+        ("  limited by memory", lambda row: _share(row["uncached_memory_share"])),
+        ("launching, ms", lambda row: f"{row['launching_ms']:.3f}"),
+        ("  of at least", lambda row: _share(row["launching_ms"] / row["least_ms"] if row["least_ms"] else None)),
+    ):
+        table.add_row(heading, *(text(row) for row in rows))
+    return table
+
+
+def _kernels(rows: list[dict[str, Any]]) -> Table:
+    from evodeploy.text import brief
+
+    table = _table("kernel", "times", "kind", "GFLOP", "MB", "µs", "of all", "limited by")
+    for row in rows:
+        table.add_row(
+            brief(row["name"], NAME),
+            str(row["times"]),
+            row["kind"],
+            f"{row['gflop']:.2f}",
+            f"{row['megabytes']:.1f}",
+            f"{row['least_us']:.1f}",
+            f"{row['share']:.0%}",
+            row["limit"],
+        )
+    return table
+
+
+def _table(first: str, *others: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(first)
+    for heading in others:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def _count(rate: float | None) -> str:
+    return "–" if rate is None else f"{rate:,.0f}"
+
+
+def _share(share: float | None) -> str:
+    return "–" if share is None else f"{share:.0%}"
