@@ -22,7 +22,7 @@ PATIENCE = 10  # times the warm-up's time, after which a candidate that still ge
 LARGEST_CV = 0.1
 LARGEST_DRIFT = 0.05
 
-Clock = Callable[[], float]  # runs a candidate once and returns the seconds it took
+Clock = Callable[[], float]  # runs a candidate, once or in a row, and returns the seconds that one run took
 Stop = Literal["precise", "time"]
 
 
@@ -133,9 +133,7 @@ def measured(clocks: Sequence[Clock], budget: Budget) -> Measurement:
     stopped: Stop = "time"
     while rounds < budget.rounds or spent < budget.seconds * len(clocks):
         for clock, taken in zip(clocks, samples, strict=True):
-            time.sleep(SETTLE)
-            taken.append(clock())
-            spent += taken[-1]
+            spent += _taken(clock, taken)
         rounds += 1
         if rounds >= next_look and spent >= budget.min_seconds * len(clocks):
             if all(median_interval(taken).width <= budget.precision for taken in samples):
@@ -154,12 +152,18 @@ def _warm_up(clock: Clock, seconds: float) -> tuple[list[float], bool]:
     spent = 0.0
     settled = False
     while len(taken) < 4 or spent < (seconds if settled else PATIENCE * seconds):
-        time.sleep(SETTLE)
-        taken.append(clock())
-        spent += taken[-1]
+        spent += _taken(clock, taken)
         warm = taken[1:]
         settled = len(warm) > 2 and min(warm[-2:]) > min(warm[:-2]) * (1 - STABLE)
     return taken, settled
+
+
+def _taken(clock: Clock, samples: list[float]) -> float:
+    """Add what `clock` says to `samples`, and return the seconds that asking it took: a sample may be of many runs."""
+    time.sleep(SETTLE)
+    start = time.perf_counter()
+    samples.append(clock())
+    return time.perf_counter() - start
 
 
 def _timed(run: Callable[[Array], object], images: Array) -> float:

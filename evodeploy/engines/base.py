@@ -31,9 +31,19 @@ class Resident(ABC):
     It belongs to one thread. Other threads may run its engine, or batches of their own.
     """
 
+    @property
+    def launches(self) -> int:
+        """How many runs in a row the next `time` takes the mean of."""
+        return 1
+
+    @property
+    def hidden(self) -> bool:
+        """Whether the last `time` holds nothing of the time that the host took to start the runs."""
+        return True
+
     @abstractmethod
     def time(self) -> float:
-        """Run once; seconds between start and end by the device's own clock."""
+        """Seconds that the device takes for a run of the batch, by its own clock."""
 
     @abstractmethod
     def outputs(self) -> dict[str, Array]:
@@ -52,10 +62,12 @@ class Engine(ABC):
     Subclasses set the attributes and implement `_run`, which sees only input that fits them, and which several threads
     may call at the same time. Whatever `_run` raises is translated, and the engine stays usable afterwards. `device` is
     where it runs: cpu, or cuda:N. `tf32` says that its FP32 products may be TF32, with ten bits of each factor.
+    `deepest` is how many batches it can have in flight at a time for one caller; 1 where more gain nothing.
     """
 
     name: str
     device: str = "cpu"
+    deepest: int = 1
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     batch: BatchRange
@@ -75,19 +87,19 @@ class Engine(ABC):
         with self.working(array):
             return self._run(np.ascontiguousarray(array))
 
-    def run_many(self, batches: Iterable[Array]) -> Iterator[dict[str, Array]]:
+    def run_many(self, batches: Iterable[Array], in_flight: int = 2) -> Iterator[dict[str, Array]]:
         """The outputs of each of `batches`, in their order; raises as `run` does.
 
-        An engine on a device may take a batch before it gives the outputs of the one before, so that copies and
-        computing overlap.
+        An engine on a device may have up to `in_flight` batches, and no more than its `deepest`, taken before it gives
+        the outputs of the first of them, so that copies and computing overlap.
         """
         for images in batches:
             yield self.run(images)
 
-    def resident(self, images: Array) -> Resident | None:
+    def resident(self, images: Array, in_flight: int = 1) -> Resident | None:
         """`images` placed on the engine's device for runs without transfers, or None where it computes in host memory.
 
-        Raises as `run` does.
+        With `in_flight` up to the engine's `deepest` it computes so many at a time. Raises as `run` does.
         """
         return None
 

@@ -44,7 +44,7 @@ class FakeEngine(Engine):
         self._device_seconds = device_seconds
         self._compute = compute or (lambda images: {"logits": brightness_logits(images, info.num_classes)})
 
-    def resident(self, images: Array) -> Resident | None:
+    def resident(self, images: Array, in_flight: int = 1) -> Resident | None:
         """A batch that pretends to lie on the GPU, where this engine pretends to run on one."""
         return None if self._device_seconds is None else _FakeResident(self, images, self._device_seconds)
 

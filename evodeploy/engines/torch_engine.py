@@ -65,7 +65,7 @@ class TorchEngine(Engine):
             values = exact(batch.double() if batch.is_floating_point() else batch)
         return {spec.name: value.cpu().numpy() for spec, value in zip(self.outputs, values, strict=True)}
 
-    def resident(self, images: Array) -> Resident | None:
+    def resident(self, images: Array, in_flight: int = 1) -> Resident | None:
         """On CUDA a batch in the GPU's memory."""
         if self.device == "cpu":
             return None

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from evodeploy.engines.base import Array, Resident
+from evodeploy.engines.gate import GatedClock, hold
 
 if TYPE_CHECKING:
     from evodeploy.engines.torch_engine import TorchEngine
@@ -18,25 +19,60 @@ class TorchResident(Resident):
 
     def __init__(self, engine: TorchEngine, images: Array) -> None:
         self._engine, self._host = engine, images
-        self._images: Tensor | None = torch.from_numpy(images).to(engine.device)
-        self._start, self._end = (torch.Event(engine.device, enable_timing=True) for _ in range(2))
-        self._values: tuple[Tensor, ...] = ()
+        self._timeline = _TorchTimeline(engine, torch.from_numpy(images).to(engine.device))
+        self._clock = GatedClock(self._timeline)
+
+    @property
+    def launches(self) -> int:
+        """See Resident."""
+        return self._clock.launches
+
+    @property
+    def hidden(self) -> bool:
+        """See Resident."""
+        return self._clock.hidden
 
     def time(self) -> float:
-        """Run once; seconds between the two events."""
-        assert self._images is not None  # not closed
+        """See Resident."""
         with self._engine.working(self._host):
-            self._start.record()
-            self._values = self._engine.forward(self._images)
-            self._end.record()
-            self._end.synchronize()
-            return float(self._start.elapsed_time(self._end)) / 1e3
+            return self._clock()
 
     def outputs(self) -> dict[str, Array]:
-        """What the last run computed, fetched."""
+        """See Resident."""
         with self._engine.working(self._host):
-            return self._engine.fetched(self._values)
+            return self._engine.fetched(self._timeline.values)
 
     def close(self) -> None:
-        """Free the memory."""
-        self._images, self._values = None, ()
+        """See Resident."""
+        self._timeline.images, self._timeline.values = None, ()
+
+
+class _TorchTimeline:
+    """Forward passes in PyTorch's current stream."""
+
+    def __init__(self, engine: TorchEngine, images: Tensor) -> None:
+        self._engine = engine
+        self.images: Tensor | None = images
+        self.values: tuple[Tensor, ...] = ()
+        self._start, self._end = (torch.Event(engine.device, enable_timing=True) for _ in range(2))
+
+    def hold(self, seconds: float) -> None:
+        with torch.cuda.device(self._engine.device):
+            hold(torch.cuda.current_stream().cuda_stream, seconds)
+
+    def start(self) -> None:
+        self._start.record()
+
+    def launch(self) -> None:
+        assert self.images is not None  # not closed
+        self.values = self._engine.forward(self.images)
+
+    def end(self) -> None:
+        self._end.record()
+
+    def started(self) -> bool:
+        return bool(self._start.query())
+
+    def elapsed(self) -> float:
+        self._end.synchronize()
+        return float(self._start.elapsed_time(self._end)) / 1e3

@@ -32,11 +32,12 @@ def candidate(clock, log, name, *seconds):
     return run
 
 
-def alternating(*seconds):
-    """A device's clock that shows `seconds` over and over."""
+def alternating(clock, *seconds, asking=1.0):
+    """A device's clock that shows `seconds` over and over, and takes `asking` seconds each time."""
     shown = [0]
 
     def run():
+        clock[0] += asking
         shown[0] += 1
         return seconds[shown[0] % len(seconds)]
 
@@ -80,14 +81,20 @@ def test_steady_runs_stop_once_the_least_time_is_over(clock):
     assert [len(timing.samples) for timing in timings] == [8, 8]
 
 
-def test_it_says_whether_the_medians_are_precise_or_the_time_is_spent():
+def test_it_says_whether_the_medians_are_precise_or_the_time_is_spent(clock):
     budget = Budget(seconds=30, rounds=6, precision=0.02, min_seconds=0, warmup_seconds=0)
-    precise = measured([alternating(1.0)], budget)
+    precise = measured([alternating(clock, 1.0)], budget)
     assert (precise.stopped, len(precise.timings[0].samples)) == ("precise", 6)
-    spent = measured([alternating(1.0), alternating(0.5, 1.5)], budget)
+    spent = measured([alternating(clock, 1.0), alternating(clock, 0.5, 1.5)], budget)
     assert spent.stopped == "time"
     assert len(spent.timings[0].samples) == 30
-    assert measured([alternating(0.995, 1.005)], budget).stopped == "precise"
+    assert measured([alternating(clock, 0.995, 1.005)], budget).stopped == "precise"
+
+
+def test_the_time_that_is_spent_is_that_of_asking_a_device_and_not_what_its_clock_says(clock):
+    budget = Budget(seconds=30, rounds=6, precision=0.02, min_seconds=0, warmup_seconds=0)
+    many_in_a_row = measured([alternating(clock, 0.5, 1.5, asking=4.0)], budget)
+    assert len(many_in_a_row.timings[0].samples) == 8
 
 
 def test_figures_of_a_timing():

@@ -2,7 +2,9 @@
  *
  * Work put into a stream is left undone until somebody waits for it, so a missing synchronisation shows as a wrong
  * result, always. Device addresses lie in a range that no process can read and are never used twice, so touching them
- * from the host ends the process, and a freed one is known as such. Every call is checked; what is wrong is written to
+ * from the host ends the process, and a freed one is known as such. Time is played too: the host's clock moves only by
+ * waiting and by launches that are made slow, a kernel takes a millisecond, a host function that is usleep its argument, all else nothing,
+ * and a stream does one thing after the other. Every call is checked; what is wrong is written to
  * the file named by SHIM_REPORT when the process ends, together with everything that was never released. Two devices
  * are played. README.md says what this proves. */
 
@@ -16,10 +18,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
+#include <unistd.h>
 
 #define DEVICES 2
 #define DEEPEST 16
+#define KERNEL_MS 1.0
 #define SPACE ((size_t)1 << 40) /* bytes of device addresses, reserved and never backed */
 
 enum Kind { DEVICE_MEMORY, HOST_MEMORY, STREAM, EVENT, GRAPH, GRAPH_EXEC, KINDS };
@@ -58,7 +61,7 @@ typedef struct Object {
   Op *pending; /* of an event: the record that has not happened; stale ones are no longer pending */
   struct Object *recorder;
   int recorded;
-  double time;
+  double due; /* in milliseconds: when the last thing put into a stream ends, or the last record of an event happens */
   struct Object *next;
 } Object;
 
@@ -75,6 +78,7 @@ static __thread int depth;
 static int initialised;
 static Object *objects;
 static uintptr_t next_address;
+static double host_ms, launch_ms;
 static size_t total_memory = (size_t)1 << 30;
 static char misuse[1 << 16];
 static struct {
@@ -169,10 +173,17 @@ static char *behind(CUdeviceptr address) {
   return NULL;
 }
 
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return t.tv_sec * 1e3 + t.tv_nsec / 1e6;
+static double later(double one, double other) { return one > other ? one : other; }
+
+static int sleeps(const Op *op) { return op->action == CALL && op->function == dlsym(RTLD_DEFAULT, "usleep"); }
+
+/* Set when `op`, put into `stream` now, will have happened. */
+static void schedule(Object *stream, const Op *op) {
+  double end = later(stream->due, host_ms);
+  if (op->action == WAIT) end = later(end, op->event->due);
+  if (op->action == CALL) end += sleeps(op) ? (double)(uintptr_t)op->argument / 1e3 : KERNEL_MS;
+  if (op->action == RECORD) op->event->due = end;
+  stream->due = end;
 }
 
 static Op *put(Queue *queue, Op op) {
@@ -198,7 +209,7 @@ static void perform(Object *stream, Op *op) {
   }
   if (op->action == COPY_IN) memcpy(data, op->host, op->bytes);
   if (op->action == COPY_OUT) memcpy(op->host, data, op->bytes);
-  if (op->action == CALL) {
+  if (op->action == CALL && !sleeps(op)) {
     if (!strcmp(fault.name, "kernel") && --fault.countdown == 0) {
       *lost = fault.code;
       return;
@@ -223,7 +234,6 @@ static void drain(Object *stream, const Object *until) {
     if (op->action == RECORD && op->event->pending == op) {
       op->event->pending = NULL;
       op->event->recorded = 1;
-      op->event->time = now();
     }
     stream->running = NULL;
     free(op);
@@ -269,6 +279,9 @@ void shim_fail(const char *name, int countdown, int code) {
   fault.countdown = countdown;
   fault.code = (CUresult)code;
 }
+
+/* Every launch of a kernel or a graph takes the host so long. */
+void shim_slow_launches(double milliseconds) { launch_ms = milliseconds; }
 
 void shim_set_memory(size_t bytes) { total_memory = bytes; }
 
@@ -471,6 +484,7 @@ CUresult cuMemFreeHost(void *pointer) {
 static CUresult enqueue(const char *call, CUstream handle, Op op) {
   Object *stream = checked(call, STREAM, handle);
   if (!stream) return leave(CUDA_ERROR_INVALID_HANDLE);
+  if (!stream->capturing) schedule(stream, &op);
   Op *made = put(stream->capturing ? &stream->captured : &stream->queue, op);
   if (op.action == RECORD) op.event->pending = made, op.event->recorder = stream;
   return leave(CUDA_SUCCESS);
@@ -517,6 +531,7 @@ CUresult cuStreamSynchronize(CUstream handle) {
   Object *stream = checked(__func__, STREAM, handle);
   if (!stream) return leave(CUDA_ERROR_INVALID_HANDLE);
   drain(stream, NULL);
+  host_ms = later(host_ms, stream->due);
   return leave(stream->context->lost);
 }
 
@@ -537,6 +552,7 @@ CUresult cuStreamWaitEvent(CUstream stream, CUevent handle, unsigned flags) {
 
 CUresult cuLaunchHostFunc(CUstream stream, CUhostFn function, void *argument) {
   ENTER(1);
+  host_ms += launch_ms;
   return enqueue(__func__, stream, (Op){.action = CALL, .function = function, .argument = argument});
 }
 
@@ -569,6 +585,7 @@ CUresult cuEventSynchronize(CUevent handle) {
   Object *event = checked(__func__, EVENT, handle);
   if (!event) return leave(CUDA_ERROR_INVALID_HANDLE);
   if (event->pending) drain(event->recorder, event);
+  host_ms = later(host_ms, event->due);
   return leave(event->context->lost);
 }
 
@@ -576,7 +593,7 @@ CUresult cuEventQuery(CUevent handle) {
   ENTER(1);
   Object *event = checked(__func__, EVENT, handle);
   if (!event) return leave(CUDA_ERROR_INVALID_HANDLE);
-  return leave(event->pending ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS);
+  return leave(event->pending && event->due > host_ms ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS);
 }
 
 CUresult cuEventElapsedTime(float *milliseconds, CUevent start, CUevent end) {
@@ -585,7 +602,7 @@ CUresult cuEventElapsedTime(float *milliseconds, CUevent start, CUevent end) {
   if (!first || !last) return leave(CUDA_ERROR_INVALID_HANDLE);
   if (first->pending || last->pending) return leave(CUDA_ERROR_NOT_READY);
   if (!first->recorded || !last->recorded) return leave(CUDA_ERROR_INVALID_HANDLE);
-  *milliseconds = (float)(last->time - first->time);
+  *milliseconds = (float)(last->due - first->due);
   return leave(CUDA_SUCCESS);
 }
 
@@ -628,7 +645,11 @@ CUresult cuGraphLaunch(CUgraphExec handle, CUstream stream_handle) {
   ENTER(1);
   Object *exec = checked(__func__, GRAPH_EXEC, handle), *stream = checked(__func__, STREAM, stream_handle);
   if (!exec || !stream) return leave(CUDA_ERROR_INVALID_HANDLE);
-  for (Op *op = exec->queue.head; op; op = op->next) put(&stream->queue, *op);
+  host_ms += launch_ms;
+  for (Op *op = exec->queue.head; op; op = op->next) {
+    schedule(stream, op);
+    put(&stream->queue, *op);
+  }
   return leave(CUDA_SUCCESS);
 }
 

@@ -22,6 +22,7 @@ import onnxruntime
 cuda = ctypes.CDLL("libcuda.so.1")
 cuda.shim_translate.restype = ctypes.c_void_p
 cuda.shim_translate.argtypes = (ctypes.c_size_t, ctypes.c_size_t)
+cuda.shim_slow_launches.argtypes = (ctypes.c_double,)
 cuda.cuLaunchHostFunc.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 HOST_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 DTYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(float16)": np.float16}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
+from evodeploy.engines import torch_resident
 from evodeploy.engines.torch_engine import TorchEngine
 from evodeploy.engines.torch_resident import TorchResident
 from evodeploy.errors import RuntimeFailedError
@@ -15,7 +19,7 @@ IMAGES = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
 class Event:
-    """Says that 4 ms lie between any two."""
+    """Says that it has not happened, and that 40 ms lie between any two."""
 
     def __init__(self, device, enable_timing):
         assert (device, enable_timing) == ("cpu", True)
@@ -27,7 +31,10 @@ class Event:
         pass
 
     def elapsed_time(self, end):
-        return 4.0
+        return 40.0
+
+    def query(self):
+        return False
 
 
 class Doubling(torch.nn.Module):
@@ -41,8 +48,14 @@ class Failing(torch.nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def events(monkeypatch):
+def held(monkeypatch):
+    """The streams that were held; the current one of a device is called 7."""
+    streams = []
     monkeypatch.setattr(torch, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=7))
+    monkeypatch.setattr(torch_resident, "hold", lambda stream, seconds: streams.append(stream))
+    return streams
 
 
 def engine(module):
@@ -50,10 +63,11 @@ def engine(module):
     return TorchEngine(module, inputs, outputs, options=EngineOptions(device="cpu"))
 
 
-def test_the_device_measures_the_time_and_the_outputs_are_those_of_the_batch():
+def test_the_device_measures_ten_runs_at_a_time_and_the_outputs_are_those_of_the_batch(held):
     with engine(Doubling()) as opened:
         resident = TorchResident(opened, IMAGES)
         assert resident.time() == pytest.approx(4e-3)
+        assert (resident.launches, resident.hidden, held) == (10, True, [7])
         np.testing.assert_array_equal(resident.outputs()["logits"], IMAGES * 2)
         resident.close()
 

@@ -1,8 +1,13 @@
-"""A batch that stays on the GPU, for timing what the GPU does alone."""
+"""Batches that stay on the GPU, for timing what the GPU does alone."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
 from evodeploy.engines.base import Array, Resident
+from evodeploy.engines.gate import GatedClock, hold
 from evodeploy.engines.tensorrt.cuda import Device
 from evodeploy.engines.tensorrt.lane import Lane
 from evodeploy.engines.usage import Usage
@@ -10,46 +15,107 @@ from evodeploy.errors import UsageError
 
 
 class LaneResident(Resident):
-    """Timed by events before and after the launch; leaves the set `open_ones` when it is closed."""
+    """The same batch in one lane or several, computed in each at a time; leaves the set `open_ones` when closed."""
 
-    def __init__(self, device: Device, lane: Lane, images: Array, open_ones: set[LaneResident], usage: Usage) -> None:
-        self._device, self._lane, self._open_ones, self._usage = device, lane, open_ones, usage
-        self._start, self._end = device.driver.Event(), device.driver.Event()
+    def __init__(
+        self,
+        device: Device,
+        new_lane: Callable[[], Lane],
+        in_flight: int,
+        images: Array,
+        open_ones: set[LaneResident],
+        usage: Usage,
+    ) -> None:
+        self._device, self._open_ones, self._usage = device, open_ones, usage
+        with contextlib.ExitStack() as stack:
+            self._timeline = _LanesTimeline(device, stack)
+            self._clock = GatedClock(self._timeline)
+            for _ in range(in_flight):
+                lane = new_lane()
+                stack.callback(lane.close)
+                self._timeline.add(lane)
+                lane.start(images)  # kernels are finished, graphs recorded, outputs there
+                lane.collect()
+            self._held = stack.pop_all()
         open_ones.add(self)
-        try:
-            lane.start(images)  # kernels are finished, graphs recorded, outputs there
-            lane.collect()
-        except BaseException:
-            self.close()
-            raise
+
+    @property
+    def launches(self) -> int:
+        """See Resident."""
+        return self._clock.launches
+
+    @property
+    def hidden(self) -> bool:
+        """See Resident."""
+        return self._clock.hidden
 
     def time(self) -> float:
         """See Resident."""
         with self._usage.working("tensorrt engine"), self._device.active():
             self._check_open()
-            self._start.record(self._lane.stream)
-            self._lane.launch()
-            self._end.record(self._lane.stream)
-            self._end.synchronize()
-            return float(self._start.time_till(self._end)) / 1e3
+            return self._clock() / len(self._timeline.lanes)
 
     def outputs(self) -> dict[str, Array]:
         """See Resident."""
         with self._usage.working("tensorrt engine"), self._device.active():
             self._check_open()
-            self._lane.unload()
-            return self._lane.collect()
+            lane = self._timeline.lanes[-1]
+            lane.unload()
+            return lane.collect()
 
     def close(self) -> None:
         """See Resident; the engine's own close does it too."""
         if self in self._open_ones:
             self._open_ones.remove(self)
             with self._device.releasing():
-                self._lane.close()
-                events, self._start, self._end = (self._start, self._end), None, None
-                self._device.release(events)
-                del events  # while the context is current: otherwise some threads cannot free them
+                self._held.close()
 
     def _check_open(self) -> None:
         if self not in self._open_ones:
             raise UsageError("the batch on the device is closed: make another with `resident`")
+
+
+class _LanesTimeline:
+    """One launch in each lane, all between two events in the first lane's stream."""
+
+    def __init__(self, device: Device, stack: contextlib.ExitStack) -> None:
+        self._device = device
+        self.lanes: list[Lane] = []
+        self._ends: list[Any] = []
+        self._start = device.driver.Event()
+        stack.callback(self._drop_events)
+
+    def add(self, lane: Lane) -> None:
+        self.lanes.append(lane)
+        self._ends.append(self._device.driver.Event())
+
+    def hold(self, seconds: float) -> None:
+        hold(self.lanes[0].stream.handle, seconds)
+
+    def start(self) -> None:
+        self._start.record(self.lanes[0].stream)
+        for lane in self.lanes[1:]:
+            lane.stream.wait_for_event(self._start)
+
+    def launch(self) -> None:
+        for lane in self.lanes:
+            lane.launch()
+
+    def end(self) -> None:
+        first = self.lanes[0].stream
+        for lane, end in zip(self.lanes[1:], self._ends[1:], strict=True):
+            end.record(lane.stream)
+            first.wait_for_event(end)
+        self._ends[0].record(first)
+
+    def started(self) -> bool:
+        return bool(self._start.query())
+
+    def elapsed(self) -> float:
+        self._ends[0].synchronize()
+        return float(self._start.time_till(self._ends[0])) / 1e3
+
+    def _drop_events(self) -> None:
+        """Let go of the events while the context is current: otherwise some threads cannot free them."""
+        events, self._ends, self._start = [self._start, *self._ends], [], None
+        self._device.release(events)

@@ -27,13 +27,14 @@ from evodeploy.engines.tensorrt.sidecar import PlanRecord, read_sidecar
 from evodeploy.errors import EvodeployError, UnavailableError, UsageError
 from evodeploy.specs import BatchRange, EngineOptions
 
-LANES = 4  # callers that compute at a time; two keep a GPU busy with copies and kernels
+LANES = 4  # batches in flight, of all callers; two keep a GPU busy with copies and kernels
 
 
 class TensorRtEngine(Engine):
     """Runs a plan, in any number of threads; each that computes at a time takes memory for the largest batch."""
 
     name = "tensorrt"
+    deepest = LANES - 1  # the last lane is for calls between two batches of a stream
 
     def __init__(self, path: Path, options: EngineOptions | None = None) -> None:
         """Open the plan `path`, which runs code in it, with its record beside it.
@@ -81,8 +82,9 @@ class TensorRtEngine(Engine):
             held = stack.pop_all()
         self._release = weakref.finalize(self, _release, gpu, held)  # at the latest when the process ends
 
-    def run_many(self, batches: Iterable[Array]) -> Iterator[dict[str, Array]]:
-        """See Engine; one caller at a time looks a batch ahead, so that waiting lanes cannot block one another."""
+    def run_many(self, batches: Iterable[Array], in_flight: int = 2) -> Iterator[dict[str, Array]]:
+        """See Engine; one caller at a time looks ahead, so that waiting lanes cannot block one another."""
+        depth = min(in_flight, self.deepest)
         if not self._ahead.acquire(blocking=False):
             yield from super().run_many(batches)
             return
@@ -90,7 +92,7 @@ class TensorRtEngine(Engine):
         try:
             for images in batches:
                 under_way.append(self._start(images))
-                if len(under_way) == 2:
+                if len(under_way) == depth:
                     yield self._finish(under_way.popleft())
             while under_way:
                 yield self._finish(under_way.popleft())
@@ -100,10 +102,10 @@ class TensorRtEngine(Engine):
                     self._finish(lane)
             self._ahead.release()
 
-    def resident(self, images: Array) -> Resident:
+    def resident(self, images: Array, in_flight: int = 1) -> Resident:
         """See Engine."""
         with self.working(images), self._gpu.active():
-            return LaneResident(self._gpu, self._new_lane(), images, self._residents, self._usage)
+            return LaneResident(self._gpu, self._new_lane, in_flight, images, self._residents, self._usage)
 
     def _run(self, images: Array) -> dict[str, Array]:
         with self._gpu.active(), self._lanes.working() as lane:
