@@ -53,7 +53,7 @@ class _Side:
 
 def usual_engines(subject: Subject) -> tuple[str, ...]:
     """PyTorch, every runtime that is installed and has its device here, and those that run the plans at hand."""
-    plans, gpu = {suffix_of(path) for path in subject.plans}, driver_problem() is None
+    plans, gpu = {suffix_of(path) for path in (*subject.plans, *subject.twin_plans)}, driver_problem() is None
     runtimes = [
         name
         for name, runtime in RUNTIMES.items()
@@ -86,7 +86,7 @@ def candidates_of(
         sides = [_side(subject, "evo", subject.model, subject.onnx, subject.plans, wanted, folder)]
         twin = _twin(subject.model)
         if twin is not None or subject.model is None:
-            sides.append(_side(subject, "dense", twin, (), (), wanted, folder))
+            sides.append(_side(subject, "dense", twin, subject.twin_onnx, subject.twin_plans, wanted, folder))
         yield [row for side in sides for name in engines for row in _rows(name, side, chosen, threads)]
 
 
@@ -159,11 +159,11 @@ def _rows(name: str, side: _Side, precisions: Sequence[Precision], threads: int)
             yield from _file_rows(name, side.role, file, precisions, threads)
         if not side.onnx:
             yield Candidate(name, side.role, None, "", partial(refuse, side.no_model))
-    elif side.role == "evo":
+    else:
         for path in side.plans:
             file = _Onnx(path, read_sidecar(path).precision, side.flops)
             yield from _file_rows(name, side.role, file, (), threads)
-        if not side.plans:
+        if not side.plans and side.role == "evo":
             reason = "no engine is given or lies beside the ONNX it was built from: see `evodeploy build-engine`"
             yield Candidate(name, side.role, None, "", partial(refuse, reason))
 

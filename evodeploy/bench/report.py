@@ -50,8 +50,8 @@ class Report:
 
     def name(self, row: Row) -> str:
         """The row's label, with its file where several of a kind are compared."""
-        peers = {other.candidate.artefact for other in self.rows if other.label == row.label}
-        peers = {artefact for artefact in peers if artefact not in ("evo.onnx", "dense.onnx")}
+        alike = (one for one in self.rows if (one.label, one.candidate.role) == (row.label, row.candidate.role))
+        peers = {one.candidate.artefact for one in alike}
         return f"{row.label} {row.candidate.artefact}" if len(peers) > 1 else row.label
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from evodeploy.bench.candidate import Candidate
@@ -12,12 +14,22 @@ from evodeploy.bench.row import Row
 from evodeploy.bench.run import bench
 from evodeploy.bench.subject import Subject
 from evodeploy.engines.fake import FakeEngine
+from evodeploy.engines.tensorrt.sidecar import PlanRecord, Profile, write_sidecar
 from evodeploy.errors import UnavailableError
-from evodeploy.specs import ModelInfo
+from evodeploy.files import sha256
+from evodeploy.onnx_files import info_of, read_onnx, set_info, write_onnx
+from evodeploy.specs import ModelInfo, TensorSpec
 
 INFO = ModelInfo("fake", image_size=8, patch_size=4, num_classes=3, selection="stage", keep_ratios=(0.5,))
 QUICK = Budget(seconds=0, rounds=6, min_seconds=0, warmup_seconds=0)
 SUBJECT = Subject("fake", INFO, None, "no network", (), (), ("assumed",))
+
+RECORD = PlanRecord(
+    runtime="tensorrt", runtime_version="10.13.0.35", targets=(), precision="fp16", profiles=(Profile(),),
+    inputs=(TensorSpec("images", "float32", (None, 3, 64, 64)),),
+    outputs=(TensorSpec("logits", "float32", (None, 10)),),
+    model=None, source="x.onnx", source_sha256="", plan_sha256="0" * 64, plan_bytes=1,
+)  # fmt: skip
 
 
 def quiet(text):
@@ -52,3 +64,19 @@ def refuse_to_open():
 
 def report(rows, peaks=None):
     return Report(SUBJECT, environment(1), QUICK, tuple(rows), peaks or {})
+
+
+def written(onnx, path, **changes):
+    """A copy of `onnx` whose metadata say something else."""
+    model = read_onnx(onnx)
+    set_info(model, dataclasses.replace(info_of(model), **changes))
+    write_onnx(model, path)
+    return path
+
+
+def planned(onnx, path):
+    """An engine as far as a bench reads it before it opens it: its record."""
+    path.write_bytes(b"x")
+    info = info_of(read_onnx(onnx))
+    write_sidecar(dataclasses.replace(RECORD, model=info, source_sha256=sha256(onnx)), path)
+    return path

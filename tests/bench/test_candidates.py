@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from bench.fakes import raced
+from bench.fakes import planned, raced, written
 from cases import SMALL
 
 from evodeploy.bench.candidates import candidates_of, usual_engines
@@ -73,3 +73,14 @@ def test_the_precision_of_a_row_is_that_of_its_file(small_onnx, tmp_path):
 
 def test_engines_that_need_a_gpu_are_not_usual_where_there_is_none(small_checkpoint):
     assert usual_engines(subject_of([small_checkpoint])) == ("torch", "torch-compile", "onnxruntime", "openvino")
+
+
+def test_a_dense_engine_that_is_given_is_the_twins_row(small_onnx, small_checkpoint, tmp_path):
+    dense = planned(written(small_onnx, tmp_path / "d.onnx", keep_ratios=(1.0, 1.0)), tmp_path / "d.engine")
+    mine = planned(small_onnx, tmp_path / "m.engine")
+    assert rows_of([small_checkpoint, dense, mine], ["tensorrt"]) == [
+        ("tensorrt", "evo", "fp16", "m.engine"),
+        ("tensorrt", "dense", "fp16", "d.engine"),
+    ]
+    given = rows_of([small_checkpoint, tmp_path / "d.onnx"], ["onnxruntime"])
+    assert given == [("onnxruntime", "evo", "fp32", "evo.onnx"), ("onnxruntime", "dense", "fp32", "d.onnx")]
