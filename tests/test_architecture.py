@@ -42,7 +42,7 @@ ALLOWED = {
     "inference": {"artefacts", "engines", "preprocess", "visualization"},
     "agreement": {"engines"},
     "verification": {"agreement", "artefacts", "engines", "parity", "preprocess"},
-    "bench": {"agreement", "artefacts", "engines", "export", "inference", "models", "preprocess"},
+    "bench": {"agreement", "artefacts", "build", "engines", "export", "inference", "models", "preprocess"},
     "cluster": set(),
     "batch": {"cluster", "engines", "inference", "preprocess"},
     "evaluation": {"artefacts", "engines", "inference", "preprocess"},

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING, cast
 from evodeploy.bench.candidate import Candidate, Role, refuse
 from evodeploy.bench.environment import cpu_flags
 from evodeploy.bench.flops import flops_of_onnx
+from evodeploy.bench.plans import Builds, Plan, builder_problem, built_plans, given_plans, records_by_precision
 from evodeploy.bench.subject import Subject
 from evodeploy.bench.torch_rows import TORCH_ENGINES, torch_rows
-from evodeploy.engines.registry import RUNTIMES, open_engine
+from evodeploy.engines.registry import RUNTIMES, Runtime, open_engine
 from evodeploy.engines.tensorrt.driver import driver_problem
-from evodeploy.engines.tensorrt.sidecar import read_sidecar
+from evodeploy.engines.tensorrt.sidecar import PlanRecord
 from evodeploy.errors import MissingExtraError, UsageError, needs
 from evodeploy.files import suffix_of
 from evodeploy.locks import scratch
@@ -46,20 +48,23 @@ class _Side:
     role: Role
     model: LoadedModel | None
     onnx: tuple[_Onnx, ...]
-    plans: tuple[Path, ...]
+    plans: tuple[Plan, ...]
     flops: float | None
     no_model: str
 
 
 def usual_engines(subject: Subject) -> tuple[str, ...]:
     """PyTorch, every runtime that is installed and has its device here, and those that run the plans at hand."""
-    plans, gpu = {suffix_of(path) for path in (*subject.plans, *subject.twin_plans)}, driver_problem() is None
-    runtimes = [
-        name
-        for name, runtime in RUNTIMES.items()
-        if runtime.suffix in plans or (runtime.installed and (gpu or not runtime.on_gpu))
-    ]
+    plans = {suffix_of(path) for path in (*subject.plans, *subject.twin_plans)}
+    runtimes = [name for name, runtime in RUNTIMES.items() if runtime.suffix in plans or _works(runtime)]
     return (*TORCH_ENGINES, *runtimes)
+
+
+def _works(runtime: Runtime) -> bool:
+    """Whether it is installed and has its device, and where it runs engines alone, whether they can be built here."""
+    if runtime.suffix == ".engine":
+        return builder_problem() is None
+    return runtime.installed and (not runtime.on_gpu or driver_problem() is None)
 
 
 def usual_precisions() -> tuple[Precision, ...]:
@@ -71,23 +76,29 @@ def usual_precisions() -> tuple[Precision, ...]:
 
 @contextmanager
 def candidates_of(
-    subject: Subject, engines: Sequence[str], precisions: Sequence[str], threads: int
+    subject: Subject, engines: Sequence[str], precisions: Sequence[str], threads: int, builds: Builds | None = None
 ) -> Iterator[list[Candidate]]:
     """All rows that `engines` and `precisions` ask for, in their order, the model's before the twin's.
 
     A plan and an ONNX file of reduced precision are run as they are. ONNX files that are wanted and were not given are
-    exported into a folder that lives as long as this context.
+    exported into a folder that lives as long as this context, and with `builds` so are plans, where there is a GPU.
     """
     _check("engine", engines, ENGINES)
     _check("precision", precisions, PRECISIONS)
     chosen = cast("tuple[Precision, ...]", tuple(precisions))
+    runs_plans = any(name in RUNTIMES and RUNTIMES[name].suffix == ".engine" for name in engines)
+    no_plan = "--no-build" if builds is None else (builder_problem() if runs_plans else None)
+    building = builds if runs_plans and no_plan is None else None
     with scratch() as folder:
-        wanted = any(_runs_onnx(name) for name in engines)
-        sides = [_side(subject, "evo", subject.model, subject.onnx, subject.plans, wanted, folder)]
+        exporting = building is not None or any(_runs_onnx(name) for name in engines)
+        sides = [_side(subject, "evo", subject.model, exporting, folder)]
         twin = _twin(subject.model)
         if twin is not None or subject.model is None:
-            sides.append(_side(subject, "dense", twin, subject.twin_onnx, subject.twin_plans, wanted, folder))
-        yield [row for side in sides for name in engines for row in _rows(name, side, chosen, threads)]
+            sides.append(_side(subject, "dense", twin, exporting, folder))
+        if building is not None:
+            like = records_by_precision((*subject.plans, *subject.twin_plans))
+            sides = [_with_plans(side, chosen, like, building, folder) for side in sides]
+        yield [row for side in sides for name in engines for row in _rows(name, side, chosen, threads, no_plan)]
 
 
 def _check(what: str, asked: Sequence[str], known: Sequence[str]) -> None:
@@ -110,19 +121,25 @@ def _twin(model: LoadedModel | None) -> LoadedModel | None:
     return reconfigured(model, dense_twin(model.config))
 
 
-def _side(
-    subject: Subject,
-    role: Role,
-    model: LoadedModel | None,
-    given: tuple[Path, ...],
-    plans: tuple[Path, ...],
-    wanted: bool,
-    folder: Path,
+def _side(subject: Subject, role: Role, model: LoadedModel | None, exporting: bool, folder: Path) -> _Side:
+    onnx, plans = (subject.onnx, subject.plans) if role == "evo" else (subject.twin_onnx, subject.twin_plans)
+    if model is not None and not onnx and exporting:
+        onnx = (_exported(model, folder / f"{role}.onnx"),)
+    files = tuple(_read(path) for path in onnx)
+    flops = files[0].flops if files else _counted(model)
+    return _Side(role, model, files, tuple(given_plans(plans)), flops, subject.no_model)
+
+
+def _with_plans(
+    side: _Side, precisions: Sequence[Precision], like: Mapping[Precision, PlanRecord], builds: Builds, folder: Path
 ) -> _Side:
-    if model is not None and not given and wanted:
-        given = (_exported(model, folder / f"{role}.onnx"),)
-    files = tuple(_read(path) for path in given)
-    return _Side(role, model, files, plans, files[0].flops if files else _counted(model), subject.no_model)
+    """The side with the engines that it lacks: in each precision asked for, and of each engine or ONNX at hand."""
+    held = [file.precision for file in side.onnx if file.precision is not None and file.precision != "fp32"]
+    had = {plan.precision for plan in side.plans}
+    missing = [precision for precision in dict.fromkeys((*precisions, *like, *held)) if precision not in had]
+    sources = [(file.path, file.precision) for file in side.onnx]
+    built = built_plans(side.role, sources, missing, like, builds, folder)
+    return dataclasses.replace(side, plans=(*side.plans, *built))
 
 
 def _exported(model: LoadedModel, path: Path) -> Path:
@@ -151,7 +168,9 @@ def _counted(model: LoadedModel | None) -> float | None:
     return 2e9 * cost_of(model.config).gflops
 
 
-def _rows(name: str, side: _Side, precisions: Sequence[Precision], threads: int) -> Iterator[Candidate]:
+def _rows(
+    name: str, side: _Side, precisions: Sequence[Precision], threads: int, no_plan: str | None
+) -> Iterator[Candidate]:
     if name in TORCH_ENGINES:
         yield from torch_rows(name, side.role, side.model, precisions, threads, side.flops, side.no_model)
     elif _runs_onnx(name):
@@ -160,11 +179,14 @@ def _rows(name: str, side: _Side, precisions: Sequence[Precision], threads: int)
         if not side.onnx:
             yield Candidate(name, side.role, None, "", partial(refuse, side.no_model))
     else:
-        for path in side.plans:
-            file = _Onnx(path, read_sidecar(path).precision, side.flops)
-            yield from _file_rows(name, side.role, file, (), threads)
+        for plan in side.plans:
+            if plan.path is None:
+                yield Candidate(name, side.role, plan.precision, plan.artefact, partial(refuse, plan.reason))
+            else:
+                file = _Onnx(plan.path, plan.precision, side.flops)
+                yield from _file_rows(name, side.role, file, (), threads)
         if not side.plans and side.role == "evo":
-            reason = "no engine is given or lies beside the ONNX it was built from: see `evodeploy build-engine`"
+            reason = f"no engine is given or lies beside the ONNX it was built from, and none is built: {no_plan}"
             yield Candidate(name, side.role, None, "", partial(refuse, reason))
 
 

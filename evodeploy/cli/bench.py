@@ -49,6 +49,12 @@ def bench(
         float,
         real("--precision-target", 0, 1, "Stop once the 95 % interval of every median is narrower, relative to it."),
     ] = 0.02,
+    build: Annotated[
+        bool, typer.Option("--build/--no-build", help="Build the TensorRT engines that are missing, also the twin's.")
+    ] = True,
+    engine_cache: Annotated[
+        Path | None, typer.Option(help="Where what is built is kept. Default: evodeploy/engines in your cache folder.")
+    ] = None,
     threads: Threads = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the JSON document here too.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the rows here, without samples.")] = None,
@@ -72,9 +78,11 @@ def bench(
         return
     bench_compare.refuse_without_compare(context)
     from evodeploy.bench.candidates import candidates_of, usual_engines, usual_precisions
+    from evodeploy.bench.engine_cache import usual_folder
     from evodeploy.bench.environment import environment
     from evodeploy.bench.measure import Budget
     from evodeploy.bench.peak import peaks
+    from evodeploy.bench.plans import Builds
     from evodeploy.bench.report import Report
     from evodeploy.bench.run import bench as run_bench
     from evodeploy.bench.stages import end_to_end
@@ -104,9 +112,10 @@ def bench(
     names = asked or usual_engines(subject)
     kinds = precise or usual_precisions()
     sample = pictures(paths[: max(SAMPLE, *batches)], subject.info) if paths and subject.info else None
+    builds = Builds(batches, engine_cache or usual_folder(), note) if build else None
     with ExitStack() as stack:
         with working("preparing the model and its dense twin"):
-            candidates = stack.enter_context(candidates_of(subject, names, kinds, threads))
+            candidates = stack.enter_context(candidates_of(subject, names, kinds, threads, builds))
         rows = run_bench(candidates, batches, budget, note, sample)
         timed = [row for row in rows if row.timing and row.precision]
         with working("measuring the machine's matrix products"):

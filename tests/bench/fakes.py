@@ -74,9 +74,9 @@ def written(onnx, path, **changes):
     return path
 
 
-def planned(onnx, path):
+def planned(onnx, path, **changes):
     """An engine as far as a bench reads it before it opens it: its record."""
     path.write_bytes(b"x")
     info = info_of(read_onnx(onnx))
-    write_sidecar(dataclasses.replace(RECORD, model=info, source_sha256=sha256(onnx)), path)
+    write_sidecar(dataclasses.replace(RECORD, model=info, source_sha256=sha256(onnx), **changes), path)
     return path

@@ -73,4 +73,15 @@ def test_nothing_that_runs_here_is_an_error(cli, home, monkeypatch):
     code, out, err = cli("bench", "small.onnx", "--engines", "tensorrt", "--batch", "1", "--seconds", "0", "--json")
     assert code == 3
     assert "nothing could be measured" in err
-    assert {row["status"] for row in json.loads(out)["results"]} == {"unavailable"}  # the reasons are still given
+    (row,) = json.loads(out)["results"]  # the reason is still given
+    assert row["status"] == "unavailable"
+    assert "and none is built: no NVIDIA driver is installed" in row["reason"]
+
+
+def test_without_builds_nothing_is_built_or_looked_up(cli, home, monkeypatch):
+    monkeypatch.chdir(home)
+    asked = ("--engines", "tensorrt", "--no-build", "--engine-cache", "engines", "--batch", "1", "--seconds", "0")
+    code, out, _ = cli("bench", "small.onnx", *asked, "--json")
+    assert code == 3
+    assert json.loads(out)["results"][0]["reason"].endswith("none is built: --no-build")
+    assert not (home / "engines").exists()
