@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import gc
 import itertools
+import logging
 import sys
 import threading
 from pathlib import Path
@@ -32,8 +33,9 @@ from evodeploy.refit import refit_engine
 from evodeploy.specs import EngineOptions
 
 shim = fake_tensorrt.cuda
+shim.shim_bytes.restype = ctypes.c_size_t
 DEVICE_MEMORY, HOST_MEMORY, STREAM, EVENT, GRAPH, GRAPH_EXEC = range(6)
-LAUNCH_FAILED = 719
+LAUNCH_FAILED, OUT_OF_MEMORY = 719, 2
 PLAN, ONNX = (Path(argument) for argument in sys.argv[2:4])
 IMAGES = np.random.default_rng(5).standard_normal((16, 3, 64, 64), dtype=np.float32)
 
@@ -239,10 +241,151 @@ def graphs():
         shim.shim_slow_launches(5.0)
         assert round(batch.time(), 6) == 0.001
         same(batch.outputs(), IMAGES[:4])
-        fake_tensorrt.Engine.fail_enqueue = 2  # the one that is being recorded
+        fake_tensorrt.Engine.fail_enqueue = 1
         with refused(RuntimeFailedError, "could not start a batch of 5", "no kernel for you"):
             engine.run(IMAGES[:5])
         same(engine.run(IMAGES[:5]), IMAGES[:5])
+
+
+def in_a_thread(work):
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+def warned():
+    """A list that receives evodeploy's warnings."""
+    handler = logging.Handler()
+    lines = []
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logging.getLogger("evodeploy").addHandler(handler)
+    return lines
+
+
+def memory_of_graphs():
+    """Four lanes record 36 batch sizes each: one memory to compute in for a lane, and no more than 32 graphs."""
+    images = np.random.default_rng(6).standard_normal((36, 3, 64, 64), dtype=np.float32)
+    lanes, sizes, kept, failures = 4, range(1, 37), 32, []
+    together = threading.Barrier(lanes, timeout=60)
+
+    def work():
+        try:
+            for batch in sizes:
+                got = engine.run(images[:batch])
+                if batch in (1, 36):
+                    same(got, images[:batch])
+        except BaseException as error:
+            failures.append(error)
+            together.abort()
+
+    with open_engine(PLAN, "tensorrt", EngineOptions(cuda_graph=True)) as engine:
+        fake_tensorrt.Engine.during_launch = together.wait  # so that four lanes are in use at each batch size
+        threads = [threading.Thread(target=work) for _ in range(lanes)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        fake_tensorrt.Engine.during_launch = None
+        assert not failures, failures
+        assert shim.shim_live(GRAPH_EXEC) == lanes * kept
+        tensors = images.nbytes + sum(value.nbytes for value in expected(images).values())
+        fake = fake_tensorrt.Engine
+        assert shim.shim_bytes() == lanes * (tensors + fake.device_memory_size_v2 + kept * fake.context_bytes)
+        same(engine.run(images[:1]), images[:1])  # was forgotten, is recorded again
+        assert shim.shim_live(GRAPH_EXEC) == lanes * kept
+
+
+def graphs_refused():
+    """What cannot be recorded is launched as without graphs; tried, and told, once for each batch size in all lanes."""
+    told = warned()
+    fake_tensorrt.Engine.capturable = False
+    with open_engine(PLAN, "tensorrt", EngineOptions(cuda_graph=True)) as engine:
+        for batch in (4, 2, 4, 2, 4):
+            same(engine.run(IMAGES[:batch]), IMAGES[:batch])
+        batch = engine.resident(IMAGES[:4])  # in a lane of its own
+        same(batch.outputs(), IMAGES[:4])
+        assert fake_tensorrt.Engine.captures == 2
+        fake_tensorrt.Engine.capturable = True
+        same(engine.run(IMAGES[:4]), IMAGES[:4])
+        same(engine.run(IMAGES[:8]), IMAGES[:8])
+        assert (fake_tensorrt.Engine.captures, shim.shim_live(GRAPH_EXEC)) == (3, 1)
+        shim.shim_fail(b"cuGraphInstantiateWithFlags", 1, OUT_OF_MEMORY)
+        same(engine.run(IMAGES[:5]), IMAGES[:5])
+        assert (shim.shim_live(GRAPH), shim.shim_live(GRAPH_EXEC)) == (0, 1)
+    reason = "tensorrt 10.13.0.35 could not start a batch of %d: Error Code 1: Cuda Runtime (operation not permitted"
+    for line, (size, why) in zip(told, [(4, reason % 4), (2, reason % 2), (5, "OUT_OF_MEMORY")], strict=True):
+        assert line.startswith(f"batches of {size} run without a CUDA graph") and why in line, line
+
+
+def recorded_next_to_others():
+    """While one thread records, others use the default stream, allocate, and fail."""
+    import pycuda.driver as driver
+
+    outcomes = []
+
+    def others():
+        with engine._gpu.releasing():
+            memory = driver.mem_alloc(64)
+            driver.memcpy_htod(memory, np.zeros(16, np.float32))  # as PyTorch does in its default stream
+            memory.free()
+        fake_tensorrt.Engine.fail_enqueue = 1
+        with refused(RuntimeFailedError, "no kernel for you"):
+            batch.time()
+        outcomes.append(True)
+
+    with (
+        open_engine(PLAN, "tensorrt", EngineOptions(cuda_graph=True)) as engine,
+        open_engine(PLAN, "tensorrt") as plain,
+    ):
+        batch = plain.resident(IMAGES[:2])
+        fake_tensorrt.Engine.during_capture = lambda: in_a_thread(others)
+        same(engine.run(IMAGES[:4]), IMAGES[:4])
+        fake_tensorrt.Engine.during_capture = None
+        assert outcomes == [True]
+        assert shim.shim_live(GRAPH_EXEC) == 1
+        assert batch.time() > 0, "the GPU counts as lost, and is not"
+        same(engine.run(IMAGES[8:12]), IMAGES[8:12])
+
+
+def recorded_next_to_making():
+    """Making an engine may wait for the whole GPU, which would end a recording: one waits for the other."""
+    made = threading.Event()
+
+    def make():
+        with open_engine(PLAN, "tensorrt") as other:
+            same(other.run(IMAGES[:3]), IMAGES[:3])
+        made.set()
+
+    maker = threading.Thread(target=make)
+
+    def during():
+        maker.start()
+        assert not made.wait(0.5), "an engine was made while another recorded"
+
+    fake_tensorrt.Engine.waits_for_gpu = True
+    with open_engine(PLAN, "tensorrt", EngineOptions(cuda_graph=True)) as engine:
+        fake_tensorrt.Engine.during_capture = during
+        same(engine.run(IMAGES[:4]), IMAGES[:4])
+        maker.join()
+        assert made.is_set()
+        assert shim.shim_live(GRAPH_EXEC) == 1
+
+
+def disturbed_recording():
+    """A thread that waits for the whole GPU ends a recording: the batch is computed all the same."""
+    import pycuda.driver as driver
+
+    told = warned()
+
+    def wait():
+        with engine._gpu.releasing(), contextlib.suppress(driver.Error):
+            driver.Context.synchronize()  # fails too, in that thread
+
+    with open_engine(PLAN, "tensorrt", EngineOptions(cuda_graph=True)) as engine:
+        fake_tensorrt.Engine.during_capture = lambda: in_a_thread(wait)
+        for _ in range(2):
+            same(engine.run(IMAGES[:4]), IMAGES[:4])
+        assert len(told) == 1 and "previous error during capture" in told[0], told
 
 
 def rtx_cache_and_graphs():
@@ -270,14 +413,18 @@ def no_room():
         open_engine(PLAN, "tensorrt")
     assert on_the_device() == [0] * 6
     shim.shim_set_memory(ctypes.c_size_t(1 << 30))
-    engine = open_engine(PLAN, "tensorrt")
-    shim.shim_set_memory(ctypes.c_size_t(1 << 20))
     fake_tensorrt.Engine.device_memory_size_v2 = 10 << 20
-    with refused(OutOfMemoryError, "no room for"):
-        engine.resident(IMAGES)
-    same(engine.run(IMAGES), IMAGES)
-    shim.shim_set_memory(ctypes.c_size_t(4 << 20))
+    engine = open_engine(PLAN, "tensorrt")
+    lane = shim.shim_bytes()
+    shim.shim_set_memory(ctypes.c_size_t(lane + (4 << 20)))
     with refused(OutOfMemoryError, "no room for 10.5 MB more"):
+        engine.resident(IMAGES)
+    fake_tensorrt.Engine.fail_enqueue = 1
+    with refused(RuntimeFailedError, "no kernel for you"):  # that reason, not the one before
+        engine.run(IMAGES)
+    same(engine.run(IMAGES), IMAGES)
+    shim.shim_set_memory(ctypes.c_size_t(2 * lane - 1))
+    with refused(OutOfMemoryError, "makes no execution context: Requested amount of GPU memory could not be allocated"):
         engine.resident(IMAGES)
     shim.shim_fail(b"cuMemHostAlloc", 1, 2)
     with refused(OutOfMemoryError, "page-locked"):

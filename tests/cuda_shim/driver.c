@@ -56,7 +56,9 @@ typedef struct Object {
   Queue queue;       /* of a stream, a graph: what is to be done */
   Queue captured;    /* of a stream that is being captured */
   Op *running;       /* of a stream: what a waiting thread is doing for it */
-  int capturing;
+  int blocking; /* a stream that waits for the default stream, and the other way round */
+  int capturing, invalidated;
+  CUstreamCaptureMode mode;
   pthread_t capturer;
   Op *pending; /* of an event: the record that has not happened; stale ones are no longer pending */
   struct Object *recorder;
@@ -97,6 +99,13 @@ static void report(const char *format, ...) {
   snprintf(misuse + used, sizeof misuse - used, "%s\n", line);
 }
 
+/* After these a context computes nothing any more: cuda.h says so of each. Any other failure passes. */
+static int sticky(CUresult code) {
+  return code == CUDA_ERROR_ILLEGAL_ADDRESS || code == CUDA_ERROR_LAUNCH_TIMEOUT ||
+         code == CUDA_ERROR_CONTEXT_IS_DESTROYED || code == CUDA_ERROR_ASSERT ||
+         (code >= CUDA_ERROR_HARDWARE_STACK_ERROR && code <= CUDA_ERROR_LAUNCH_FAILED);
+}
+
 static CUcontext current(void) { return depth ? stack[depth - 1] : NULL; }
 
 /* Whether `call` may go on: the driver is up, no fault was asked for here, a live context is current. */
@@ -106,7 +115,10 @@ static CUresult enter(const char *call, int needs_context) {
     report("%s before cuInit", call);
     return CUDA_ERROR_NOT_INITIALIZED;
   }
-  if (!strcmp(fault.name, call) && --fault.countdown == 0) return fault.code;
+  if (!strcmp(fault.name, call) && --fault.countdown == 0) {
+    if (current() && sticky(fault.code)) current()->lost = fault.code;
+    return fault.code;
+  }
   if (!needs_context) return CUDA_SUCCESS;
   if (!current()) {
     report("%s without a current context", call);
@@ -257,18 +269,33 @@ static int in_use(const Object *held) {
   return 0;
 }
 
-static int captures(void) {
-  for (Object *o = objects; o; o = o->next)
-    if (o->kind == STREAM && o->live && o->capturing && pthread_equal(o->capturer, pthread_self())) return 1;
-  return 0;
+/* ---- what a stream that is being recorded cannot bear ---- */
+
+static int mine(const Object *stream) { return pthread_equal(stream->capturer, pthread_self()); }
+
+/* Recordings that calls like cuMemAlloc end: one of this thread, or one of any thread that was begun as global. */
+static int forbids_unsafe(const Object *stream) {
+  return stream->mode == CU_STREAM_CAPTURE_MODE_GLOBAL ||
+         (stream->mode == CU_STREAM_CAPTURE_MODE_THREAD_LOCAL && mine(stream));
 }
 
-#define NOT_WHILE_CAPTURING                                           \
-  do {                                                                \
-    if (captures()) {                                                 \
-      report("%s while this thread captures a stream", __func__);     \
-      return leave(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);            \
-    }                                                                 \
+static int blocks(const Object *stream) { return stream->blocking; }
+
+static int any(const Object *stream) { return stream != NULL; }
+
+/* End the recordings of this context that `hit` says, as failures; whether there were some. */
+static int disturbs(int (*hit)(const Object *)) {
+  int found = 0;
+  for (Object *o = objects; o; o = o->next) {
+    if (o->kind != STREAM || !o->live || !o->capturing || o->context != current() || !hit(o)) continue;
+    found = o->invalidated = 1;
+  }
+  return found;
+}
+
+#define UNSAFE_IN_CAPTURE                                                              \
+  do {                                                                                 \
+    if (disturbs(forbids_unsafe)) return leave(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED); \
   } while (0)
 
 /* ---- what tests use beside the driver's own calls ---- */
@@ -289,6 +316,14 @@ int shim_live(int kind) {
   int count = 0;
   for (Object *o = objects; o; o = o->next) count += o->kind == (enum Kind)kind && o->live;
   return count;
+}
+
+/* Bytes of device memory that are in use, in all contexts. */
+size_t shim_bytes(void) {
+  size_t sum = 0;
+  for (Object *o = objects; o; o = o->next)
+    if (o->kind == DEVICE_MEMORY && o->live) sum += o->bytes;
+  return sum;
 }
 
 const char *shim_misuse(void) { return misuse; }
@@ -416,7 +451,7 @@ CUresult cuCtxGetDevice(CUdevice *device) {
 
 CUresult cuCtxSynchronize(void) {
   ENTER(1);
-  NOT_WHILE_CAPTURING;
+  if (disturbs(any)) return leave(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
   for (Object *o = objects; o; o = o->next)
     if (o->kind == STREAM && o->live && o->context == current()) drain(o, NULL);
   return leave(current()->lost);
@@ -440,7 +475,7 @@ CUresult cuMemGetInfo(size_t *free_bytes, size_t *total) {
 
 CUresult cuMemAlloc(CUdeviceptr *pointer, size_t bytes) {
   ENTER(1);
-  NOT_WHILE_CAPTURING;
+  UNSAFE_IN_CAPTURE;
   if (!bytes) return leave(CUDA_ERROR_INVALID_VALUE);
   if (allocated() + bytes > total_memory) return leave(CUDA_ERROR_OUT_OF_MEMORY);
   Object *made = create(DEVICE_MEMORY, bytes);
@@ -463,13 +498,14 @@ static CUresult release(const char *call, enum Kind kind, uintptr_t address) {
 
 CUresult cuMemFree(CUdeviceptr pointer) {
   ENTER(1);
+  UNSAFE_IN_CAPTURE;
   return release(__func__, DEVICE_MEMORY, pointer);
 }
 
 CUresult cuMemHostAlloc(void **pointer, size_t bytes, unsigned flags) {
   (void)flags;
   ENTER(1);
-  NOT_WHILE_CAPTURING;
+  UNSAFE_IN_CAPTURE;
   Object *made = create(HOST_MEMORY, bytes);
   *pointer = malloc(bytes);
   made->address = (uintptr_t)*pointer;
@@ -478,12 +514,14 @@ CUresult cuMemHostAlloc(void **pointer, size_t bytes, unsigned flags) {
 
 CUresult cuMemFreeHost(void *pointer) {
   ENTER(1);
+  UNSAFE_IN_CAPTURE;
   return release(__func__, HOST_MEMORY, (uintptr_t)pointer);
 }
 
 static CUresult enqueue(const char *call, CUstream handle, Op op) {
   Object *stream = checked(call, STREAM, handle);
   if (!stream) return leave(CUDA_ERROR_INVALID_HANDLE);
+  if (stream->invalidated) return leave(CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
   if (!stream->capturing) schedule(stream, &op);
   Op *made = put(stream->capturing ? &stream->captured : &stream->queue, op);
   if (op.action == RECORD) op.event->pending = made, op.event->recorder = stream;
@@ -507,12 +545,35 @@ CUresult cuMemcpyDtoHAsync(void *host, CUdeviceptr device, size_t bytes, CUstrea
   return copy(__func__, stream, (Op){.action = COPY_OUT, .host = host, .device = device, .bytes = bytes});
 }
 
+/* A copy in the default stream, which waits for all blocking streams and ends their recordings. */
+static CUresult copy_now(const char *call, CUdeviceptr device, void *host, size_t bytes, enum Action action) {
+  if (disturbs(blocks)) return leave(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT);
+  Object *held = memory(call, DEVICE_MEMORY, device, bytes);
+  if (!held) return leave(CUDA_ERROR_INVALID_VALUE);
+  for (Object *o = objects; o; o = o->next)
+    if (o->kind == STREAM && o->live && o->blocking && o->context == current()) drain(o, NULL);
+  char *data = held->backing + (device - held->address);
+  memcpy(action == COPY_IN ? data : host, action == COPY_IN ? host : data, bytes);
+  return leave(current()->lost);
+}
+
+CUresult cuMemcpyHtoD(CUdeviceptr device, const void *host, size_t bytes) {
+  ENTER(1);
+  return copy_now(__func__, device, (void *)host, bytes, COPY_IN);
+}
+
+CUresult cuMemcpyDtoH(void *host, CUdeviceptr device, size_t bytes) {
+  ENTER(1);
+  return copy_now(__func__, device, host, bytes, COPY_OUT);
+}
+
 /* ---- streams and events ---- */
 
 CUresult cuStreamCreate(CUstream *stream, unsigned flags) {
-  (void)flags;
   ENTER(1);
-  *stream = (CUstream)create(STREAM, 0);
+  Object *made = create(STREAM, 0);
+  made->blocking = !(flags & CU_STREAM_NON_BLOCKING);
+  *stream = (CUstream)made;
   return leave(CUDA_SUCCESS);
 }
 
@@ -527,9 +588,13 @@ CUresult cuStreamDestroy(CUstream handle) {
 
 CUresult cuStreamSynchronize(CUstream handle) {
   ENTER(1);
-  NOT_WHILE_CAPTURING;
+  UNSAFE_IN_CAPTURE;
   Object *stream = checked(__func__, STREAM, handle);
   if (!stream) return leave(CUDA_ERROR_INVALID_HANDLE);
+  if (stream->capturing) {
+    stream->invalidated = 1;
+    return leave(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+  }
   drain(stream, NULL);
   host_ms = later(host_ms, stream->due);
   return leave(stream->context->lost);
@@ -539,6 +604,10 @@ CUresult cuStreamQuery(CUstream handle) {
   ENTER(1);
   Object *stream = checked(__func__, STREAM, handle);
   if (!stream) return leave(CUDA_ERROR_INVALID_HANDLE);
+  if (stream->capturing) {
+    stream->invalidated = 1;
+    return leave(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+  }
   return leave(stream->queue.head || stream->running ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS);
 }
 
@@ -581,7 +650,7 @@ CUresult cuEventRecord(CUevent handle, CUstream stream) {
 
 CUresult cuEventSynchronize(CUevent handle) {
   ENTER(1);
-  NOT_WHILE_CAPTURING;
+  UNSAFE_IN_CAPTURE;
   Object *event = checked(__func__, EVENT, handle);
   if (!event) return leave(CUDA_ERROR_INVALID_HANDLE);
   if (event->pending) drain(event->recorder, event);
@@ -609,23 +678,41 @@ CUresult cuEventElapsedTime(float *milliseconds, CUevent start, CUevent end) {
 /* ---- graphs ---- */
 
 CUresult cuStreamBeginCapture(CUstream handle, CUstreamCaptureMode mode) {
-  (void)mode;
   ENTER(1);
   Object *stream = checked(__func__, STREAM, handle);
   if (!stream) return leave(CUDA_ERROR_INVALID_HANDLE);
+  if (stream->capturing) return leave(CUDA_ERROR_ILLEGAL_STATE);
   stream->capturing = 1;
+  stream->invalidated = 0;
+  stream->mode = mode;
   stream->capturer = pthread_self();
+  return leave(CUDA_SUCCESS);
+}
+
+CUresult cuStreamIsCapturing(CUstream handle, CUstreamCaptureStatus *status) {
+  ENTER(1);
+  Object *stream = checked(__func__, STREAM, handle);
+  if (!stream) return leave(CUDA_ERROR_INVALID_HANDLE);
+  *status = stream->invalidated ? CU_STREAM_CAPTURE_STATUS_INVALIDATED
+            : stream->capturing ? CU_STREAM_CAPTURE_STATUS_ACTIVE
+                                : CU_STREAM_CAPTURE_STATUS_NONE;
   return leave(CUDA_SUCCESS);
 }
 
 CUresult cuStreamEndCapture(CUstream handle, CUgraph *graph) {
   ENTER(1);
+  *graph = NULL;
   Object *stream = checked(__func__, STREAM, handle);
-  if (!stream || !stream->capturing) return leave(CUDA_ERROR_INVALID_VALUE);
-  stream->capturing = 0;
-  Object *made = create(GRAPH, 0);
-  made->queue = stream->captured;
+  if (!stream || !stream->capturing) return leave(CUDA_ERROR_ILLEGAL_STATE);
+  if (stream->mode != CU_STREAM_CAPTURE_MODE_RELAXED && !mine(stream))
+    return leave(CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD);
+  int invalidated = stream->invalidated;
+  Queue captured = stream->captured;
+  stream->capturing = stream->invalidated = 0;
   stream->captured = (Queue){NULL, NULL};
+  if (invalidated) return leave(CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
+  Object *made = create(GRAPH, 0);
+  made->queue = captured;
   *graph = (CUgraph)made;
   return leave(CUDA_SUCCESS);
 }

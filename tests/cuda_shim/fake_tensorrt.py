@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import itertools
 import json
 import shutil
 import weakref
@@ -27,6 +28,7 @@ cuda.cuLaunchHostFunc.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_voi
 HOST_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 DTYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(float16)": np.float16}
 
+marks = itertools.cycle(range(256))  # what a kernel leaves in the memory that it computes in
 kept: list[Any] = []  # functions that a stream or a graph may still call
 
 
@@ -52,6 +54,12 @@ class CudaGraphStrategy(enum.Enum):
     WHOLE_GRAPH_CAPTURE = 1
 
 
+class ExecutionContextAllocationStrategy(enum.Enum):
+    STATIC = 0
+    ON_PROFILE_CHANGE = 1
+    USER_MANAGED = 2
+
+
 class Logger:
     def __init__(self) -> None:
         pass
@@ -67,6 +75,10 @@ class RuntimeConfig:
     def __init__(self) -> None:
         self.cuda_graph_strategy = CudaGraphStrategy.DISABLED
         self.cache: RuntimeCache | None = None
+        self.allocation = ExecutionContextAllocationStrategy.STATIC
+
+    def set_execution_context_allocation_strategy(self, strategy: ExecutionContextAllocationStrategy) -> None:
+        self.allocation = strategy
 
     def create_runtime_cache(self) -> RuntimeCache:
         return RuntimeCache()
@@ -158,13 +170,21 @@ class OnnxParserRefitter:
 
 class Engine:
     fail_enqueue = 0  # counts down to an enqueue that fails
+    capturable = True  # whether what it enqueues may be recorded
+    captures = 0  # enqueues into a stream that was being recorded
+    during_capture: Callable[[], None] | None = None  # called in such an enqueue
+    during_launch: Callable[[], Any] | None = None  # called in an enqueue that is not recorded
+    waits_for_gpu = False  # while an engine or a context is made
     device_memory_size_v2 = 4096
+    context_bytes = 512  # what a context takes in any case
     last_config: RuntimeConfig | None = None  # of the execution context made last
 
     def __init__(self, runtime: Runtime, plan: dict[str, Any]) -> None:
         self.runtime, self.profiles, self.onnx = runtime, plan["profiles"], plan["onnx"]
         self.session = onnxruntime.InferenceSession(self.onnx, providers=["CPUExecutionProvider"])
         self.num_optimization_profiles = len(self.profiles)
+        if self.waits_for_gpu:
+            cuda.cuCtxSynchronize()
 
     def get_tensor_profile_shape(self, name: str, index: int) -> list[tuple[int, ...]]:
         rest = tuple(self.session.get_inputs()[0].shape[1:])
@@ -179,19 +199,24 @@ class Engine:
     def serialize_with_config(self, config: SerializationConfig) -> bytes | None:
         return None if config.flags else json.dumps({"onnx": self.onnx, "profiles": self.profiles}).encode()
 
-    def create_execution_context(self, config: RuntimeConfig | None = None) -> ExecutionContext | None:
+    def create_execution_context(
+        self, how: RuntimeConfig | ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy.STATIC
+    ) -> ExecutionContext | None:
         needs_context("create_execution_context")
-        Engine.last_config = config
+        config = Engine.last_config = how if isinstance(how, RuntimeConfig) else None
+        strategy = how if config is None else config.allocation
+        own = strategy is not ExecutionContextAllocationStrategy.USER_MANAGED
         memory = ctypes.c_size_t()
-        if cuda.cuMemAlloc_v2(ctypes.byref(memory), ctypes.c_size_t(self.device_memory_size_v2)):
+        size = self.context_bytes + (self.device_memory_size_v2 if own else 0)
+        if cuda.cuMemAlloc_v2(ctypes.byref(memory), ctypes.c_size_t(size)):
             self.runtime.logger.log(Severity.ERROR, "Requested amount of GPU memory could not be allocated.")
             return None
-        return ExecutionContext(self, config, memory)
+        return ExecutionContext(self, config, memory, memory.value + self.context_bytes if own else 0)
 
 
 class ExecutionContext:
-    def __init__(self, engine: Engine, config: RuntimeConfig | None, memory: ctypes.c_size_t) -> None:
-        self.engine, self.config, self.memory = engine, config, memory
+    def __init__(self, engine: Engine, config: RuntimeConfig | None, memory: ctypes.c_size_t, scratch: int) -> None:
+        self.engine, self.config, self.memory, self.scratch = engine, config, memory, scratch
         self.addresses: dict[str, int] = {}
         self.active_optimization_profile = 0
         self.shape: tuple[int, ...] | None = None
@@ -200,6 +225,12 @@ class ExecutionContext:
     def __del__(self) -> None:
         needs_context("~IExecutionContext")
         cuda.cuMemFree_v2(self.memory)
+
+    def set_device_memory(self, memory: int, size: int) -> None:
+        if size < self.engine.device_memory_size_v2 or memory % 256:
+            tell(f"set_device_memory of {size} bytes at {memory}")
+        self.scratch = memory
+        self.state += 1
 
     def set_optimization_profile_async(self, index: int, stream: int) -> bool:
         self.active_optimization_profile, self.shape = index, None
@@ -224,16 +255,29 @@ class ExecutionContext:
         needs_context("execute_async_v3")
         Engine.fail_enqueue -= 1
         if Engine.fail_enqueue == 0 or self.shape is None:
-            self.engine.runtime.logger.log(Severity.ERROR, "Error Code 1: Cuda Runtime (no kernel for you)")
-            return False
+            return self._fails("Error Code 1: Cuda Runtime (no kernel for you)")
+        if recording(stream):
+            Engine.captures += 1
+            if not Engine.capturable and cuda.cuMemAlloc_v2(ctypes.byref(ctypes.c_size_t()), ctypes.c_size_t(8)):
+                return self._fails("Error Code 1: Cuda Runtime (operation not permitted when stream is capturing)")
+            if Engine.during_capture is not None:
+                Engine.during_capture()
+        elif Engine.during_launch is not None:
+            Engine.during_launch()
         if self.config is not None and self.config.cache is not None:
             self.config.cache.batches.add(self.shape[0])
         function = HOST_FUNCTION(self._kernel(self.shape, dict(self.addresses), self.state))
         kept.append(function)
-        return cuda.cuLaunchHostFunc(stream, ctypes.cast(function, ctypes.c_void_p), None) == 0
+        if cuda.cuLaunchHostFunc(stream, ctypes.cast(function, ctypes.c_void_p), None):
+            return self._fails("Error Code 1: Cuda Runtime (operation failed due to a previous error during capture)")
+        return True
+
+    def _fails(self, reason: str) -> bool:
+        self.engine.runtime.logger.log(Severity.ERROR, reason)
+        return False
 
     def _kernel(self, shape: tuple[int, ...], addresses: dict[str, int], state: int) -> Callable[[object], None]:
-        session = self.engine.session
+        session, scratch, size = self.engine.session, self.scratch, self.engine.device_memory_size_v2
         now = weakref.ref(self)
 
         def compute(_: object) -> None:
@@ -241,16 +285,30 @@ class ExecutionContext:
             if context is None or context.state != state:
                 tell("work was launched whose execution context is gone or has changed since")
                 return
+            activations = on_device(scratch, (size,), np.uint8)
+            if activations is None:
+                return
+            mark = next(marks)
+            activations[:] = mark
             source = session.get_inputs()[0]
             images = on_device(addresses[source.name], shape, DTYPES[source.type])
             if images is None:
                 return
-            for spec, value in zip(session.get_outputs(), session.run(None, {source.name: images}), strict=True):
+            values = session.run(None, {source.name: images})
+            if (activations != mark).any():
+                tell("two execution contexts computed in the same memory at a time")
+            for spec, value in zip(session.get_outputs(), values, strict=True):
                 target = on_device(addresses[spec.name], value.shape, DTYPES[spec.type])
                 if target is not None:
                     target[...] = value
 
         return compute
+
+
+def recording(stream: int) -> bool:
+    status = ctypes.c_int()
+    cuda.cuStreamIsCapturing(ctypes.c_void_p(stream), ctypes.byref(status))
+    return status.value != 0
 
 
 def on_device(address: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray | None:
@@ -270,6 +328,7 @@ def as_module(name: str, version: str) -> ModuleType:
         ILogger=Logger,
         Runtime=Runtime,
         CudaGraphStrategy=CudaGraphStrategy,
+        ExecutionContextAllocationStrategy=ExecutionContextAllocationStrategy,
         Engine=Engine,
         Refitter=Refitter,
         OnnxParserRefitter=OnnxParserRefitter,

@@ -7,6 +7,7 @@ around calls: pycuda keeps a stack of contexts for each thread, and a thread tha
 from __future__ import annotations
 
 import functools
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,15 +16,28 @@ from typing import Any
 from evodeploy.engines.base import Array
 from evodeploy.errors import OutOfMemoryError, RuntimeFailedError, UsageError, needs
 
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, for which pycuda has no name
+
+# After these the context computes nothing any more: cuda.h says so of each. All others pass, as do those of a recording
+# that was disturbed, 900 to 908.
+_STICKY = frozenset({226, 700, 702, 709, 710, *range(714, 720), 911})
+
 
 class Device:
-    """GPU number `index`; see `device`. Memory and streams are made and freed inside `active` or `releasing`."""
+    """GPU number `index`; see `device`. Memory and streams are made and freed inside `active` or `releasing`.
+
+    `driver` is pycuda's, `calls` are the driver's own, for what pycuda lacks. `quiet` is held while a stream is
+    recorded, and around what may wait for the whole GPU, such as TensorRT's making and freeing: that would end the
+    recording.
+    """
 
     def __init__(self, index: int) -> None:
         with needs("cuda"):
             import pycuda.driver as driver
+            from cuda.bindings import driver as calls
 
-        self.driver = driver
+        self.driver, self.calls = driver, calls
+        self.quiet = threading.RLock()
         driver.init()
         count = driver.Device.count()
         if index >= count:
@@ -75,12 +89,18 @@ class Device:
             thing.free()
 
     def lost(self) -> bool:
-        """Whether the context no longer works, found out after a failure, while it is current."""
-        try:
-            self.driver.Context.synchronize()
-        except self.driver.Error as error:
-            self._lost = str(error)
+        """Whether the context no longer works, found out after a failure, while it is current.
+
+        Any call says so. This one waits for nothing: to wait for the context would end a recording in another thread.
+        """
+        status = self.calls.cuMemGetInfo()[0]
+        if status in _STICKY:
+            self._lost = self.calls.cuGetErrorString(status)[1].decode()
         return bool(self._lost)
+
+    def stream(self) -> Any:
+        """A stream that does not wait for the default stream: work put there by others would end a recording."""
+        return self.driver.Stream(_NON_BLOCKING)
 
     def memory(self, size: int) -> Any:
         """`size` bytes of the GPU's memory: an int is its address, `release` frees it. Raises OutOfMemoryError."""

@@ -24,8 +24,8 @@ class Buffer:
     device: Any
 
 
-# Given the addresses of all tensors by name and the stream.
-MakeLauncher = Callable[[dict[str, int], int], Launcher]
+# Given the addresses of all tensors by name, that of the memory to compute in (0 where there is none) and the stream.
+MakeLauncher = Callable[[dict[str, int], int, int], Launcher]
 
 
 class Lane:
@@ -37,18 +37,23 @@ class Lane:
         inputs: tuple[TensorSpec, ...],
         outputs: tuple[TensorSpec, ...],
         largest: int,
+        scratch: int,
         launcher: MakeLauncher,
     ) -> None:
-        """All memory is taken here; raises OutOfMemoryError where there is not enough, with nothing kept."""
+        """All memory is taken here, `scratch` bytes of it for the computing.
+
+        Raises OutOfMemoryError where there is not enough, with nothing kept.
+        """
         self._device, self._driver = device, device.driver
         self.batch = 0
         with contextlib.ExitStack() as stack:
-            self.stream = self._driver.Stream()
+            self.stream = device.stream()
             stack.callback(self._drop_stream)
             buffers = [self._buffer(stack, spec, largest) for spec in (*inputs, *outputs)]
             self._input, self._outputs = buffers[0], buffers[len(inputs) :]
             addresses = {buffer.spec.name: int(buffer.device) for buffer in buffers}
-            self._launcher = launcher(addresses, self.stream.handle)
+            workspace = self._memory(stack, scratch) if scratch else 0
+            self._launcher = launcher(addresses, int(workspace), self.stream.handle)
             stack.callback(self._launcher.close)
             stack.callback(self._finish)
             self._held = stack.pop_all()
@@ -88,9 +93,12 @@ class Lane:
         shape = (largest, *(size or 1 for size in spec.shape[1:]))
         host = self._device.page_locked(shape, spec.dtype)
         stack.callback(self._device.release, host.base)
-        device = self._device.memory(host.nbytes)
-        stack.callback(self._device.release, device)
-        return Buffer(spec, host, device)
+        return Buffer(spec, host, self._memory(stack, host.nbytes))
+
+    def _memory(self, stack: contextlib.ExitStack, size: int) -> Any:
+        memory = self._device.memory(size)
+        stack.callback(self._device.release, memory)
+        return memory
 
     def _finish(self) -> None:
         try:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from evodeploy.engines.out_of_memory import says_out_of_memory
+from evodeploy.engines.tensorrt.cuda import Device
 from evodeploy.engines.tensorrt.flavour import Flavour, shared_logger
 from evodeploy.engines.tensorrt.sidecar import Profile
 from evodeploy.errors import InputError, OutOfMemoryError, RuntimeFailedError
@@ -18,38 +19,55 @@ from evodeploy.text import one_line
 class Plan:
     """What TensorRT made of a serialized plan; used and closed while its device is active."""
 
-    def __init__(self, data: bytes, flavour: Flavour, input_name: str, *, host_code: bool) -> None:
+    def __init__(self, device: Device, data: bytes, flavour: Flavour, input_name: str, *, host_code: bool) -> None:
         """Deserialize `data`, which runs code in it; `host_code` admits the runtime that a portable plan carries.
 
         Raises RuntimeFailedError with TensorRT's reason.
         """
-        self.flavour = flavour
+        self.device, self.flavour = device, flavour
         self._errors = _errors_of(flavour)
-        self._runtime = flavour.trt.Runtime(shared_logger(flavour)[0])
-        if host_code:
-            self._runtime.engine_host_code_allowed = True
-        self._engine = self._runtime.deserialize_cuda_engine(data)
+        self.config: Any = None
+        with device.quiet:
+            self._runtime = flavour.trt.Runtime(shared_logger(flavour)[0])
+            if host_code:
+                self._runtime.engine_host_code_allowed = True
+            self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
+            self.close()  # whoever keeps the exception keeps this object
             raise self.failure("cannot load the plan")
         self.profiles = tuple(
             Profile(*(int(shape[0]) for shape in self._engine.get_tensor_profile_shape(input_name, index)))
             for index in range(self._engine.num_optimization_profiles)
         )
-        self.config: Any = None
 
     @property
     def context_bytes(self) -> int:
-        """The GPU memory that one execution context takes for its activations."""
+        """The GPU memory that an execution context computes in, with the profile that needs the most."""
         return int(self._engine.device_memory_size_v2)
 
     def runtime_config(self) -> Any:
         """How contexts are made, in the flavour that can be told; kept as `config` it holds for the next ones."""
         return self._engine.create_runtime_config()
 
-    def new_context(self) -> Any:
-        """An execution context, or None where TensorRT makes none."""
-        arguments = () if self.config is None else (self.config,)
-        return self._engine.create_execution_context(*arguments)
+    def new_context(self, memory: int) -> Any:
+        """An execution context that computes in `context_bytes` at the address `memory`.
+
+        Contexts may have that memory in common as long as they compute one after the other. Raises RuntimeFailedError,
+        OutOfMemoryError with TensorRT's reason.
+        """
+        self.listen()
+        how = self.config or self.flavour.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        with self.device.quiet:
+            context = self._engine.create_execution_context(how)
+        if context is None:
+            raise self.failure("makes no execution context")
+        if memory:
+            context.set_device_memory(memory, self.context_bytes)
+        return context
+
+    def listen(self) -> None:
+        """Forget the errors that TensorRT logged in this thread: `failure` then knows those of what comes next."""
+        self._errors.forget()
 
     def failure(self, what: str) -> RuntimeFailedError:
         """The error for a call that TensorRT answered with nothing but failure, with the reason it logged."""
@@ -59,9 +77,10 @@ class Plan:
 
     def close(self) -> None:
         """Free it, the last made first."""
-        self.config = None
-        self._engine = None
-        self._runtime = None
+        with self.device.quiet:
+            self.config = None
+            self._engine = None
+            self._runtime = None
 
 
 def choose_profile(profiles: Sequence[Profile], batch: int) -> int:
@@ -83,12 +102,17 @@ class _Errors:
         if severity in ("ERROR", "INTERNAL_ERROR"):
             self._heard.append((threading.get_ident(), message))
 
-    def reason(self) -> str:
-        """The first error of this thread since the last question: what follow are its consequences."""
+    def forget(self) -> list[str]:
+        """The errors of this thread since the last time."""
         mine = [entry for entry in list(self._heard) if entry[0] == threading.get_ident()]
         for entry in mine:
             self._heard.remove(entry)
-        return one_line(mine[0][1] if mine else "", "TensorRT gave no reason")
+        return [message for _, message in mine]
+
+    def reason(self) -> str:
+        """The first error of this thread since it was last forgotten: what follow are its consequences."""
+        mine = self.forget()
+        return one_line(mine[0] if mine else "", "TensorRT gave no reason")
 
 
 @functools.cache

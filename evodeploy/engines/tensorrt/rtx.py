@@ -24,6 +24,7 @@ def configure(plan: Plan, plan_sha256: str, architecture: str, options: EngineOp
     another driver. Raises UsageError where the folder cannot be made or read.
     """
     config = plan.config = plan.runtime_config()
+    config.set_execution_context_allocation_strategy(plan.flavour.trt.ExecutionContextAllocationStrategy.USER_MANAGED)
     if options.cuda_graph:
         config.cuda_graph_strategy = plan.flavour.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
     if options.cache is None:

@@ -18,10 +18,11 @@ from evodeploy.engines.tensorrt import rtx
 from evodeploy.engines.tensorrt.compatibility import check_fits, check_unchanged, runtime_of
 from evodeploy.engines.tensorrt.cuda import Device, device
 from evodeploy.engines.tensorrt.driver import architecture, driver_problem
-from evodeploy.engines.tensorrt.execution import Execution, Launcher, RecordedExecution
+from evodeploy.engines.tensorrt.execution import Execution, Launcher
 from evodeploy.engines.tensorrt.lane import Lane
 from evodeploy.engines.tensorrt.lane_pool import LanePool
 from evodeploy.engines.tensorrt.plan import Plan, choose_profile
+from evodeploy.engines.tensorrt.recording import RecordedExecution
 from evodeploy.engines.tensorrt.resident import LaneResident
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, read_sidecar
 from evodeploy.errors import EvodeployError, UnavailableError, UsageError
@@ -67,13 +68,14 @@ class TensorRtEngine(Engine):
         self._ahead = threading.Lock()
         self._residents: set[LaneResident] = set()
         with gpu.active(), contextlib.ExitStack() as stack:
-            plan = Plan(data, flavour, record.inputs[0].name, host_code=record.version_compatible)
+            plan = Plan(gpu, data, flavour, record.inputs[0].name, host_code=record.version_compatible)
             stack.callback(plan.close)
             if rtx.is_rtx(flavour):
                 stack.callback(rtx.configure(plan, record.plan_sha256, architecture(index), options))
             self._profiles = plan.profiles
             self.batch = BatchRange(min(p.min for p in plan.profiles), max(p.max for p in plan.profiles))
-            self._new_lane = partial(_new_lane, gpu, plan, record, options.cuda_graph and not rtx.is_rtx(flavour))
+            refused: set[int] | None = set() if options.cuda_graph and not rtx.is_rtx(flavour) else None
+            self._new_lane = partial(_new_lane, gpu, plan, record, refused)
             self._lanes = LanePool(self._new_lane, LANES)
             stack.callback(self._lanes.close)
             stack.callback(_close_all, self._residents)
@@ -130,13 +132,15 @@ class TensorRtEngine(Engine):
         self._release()
 
 
-def _new_lane(gpu: Device, plan: Plan, record: PlanRecord, replay: bool) -> Lane:
-    def launcher(addresses: dict[str, int], stream: int) -> Launcher:
-        execution = partial(Execution, gpu, plan, record.inputs[0], addresses, stream)
-        return RecordedExecution(execution, stream) if replay else execution()
+def _new_lane(gpu: Device, plan: Plan, record: PlanRecord, refused: set[int] | None) -> Lane:
+    """A lane that records CUDA graphs, but of the batch sizes `refused`; None of them means that it records nothing."""
+
+    def launcher(addresses: dict[str, int], scratch: int, stream: int) -> Launcher:
+        execution = partial(Execution, plan, record.inputs[0], addresses, scratch, stream)
+        return execution() if refused is None else RecordedExecution(gpu, execution, refused, stream)
 
     largest = max(profile.max for profile in plan.profiles)
-    return Lane(gpu, record.inputs, record.outputs, largest, launcher)
+    return Lane(gpu, record.inputs, record.outputs, largest, plan.context_bytes, launcher)
 
 
 def _close_all(residents: set[LaneResident]) -> None:

@@ -42,11 +42,16 @@ RECEIVERS = {
         "self.trt": "", "flavour.trt": "", "builder": "Builder",
         "self.trt.NetworkDefinitionCreationFlag": "NetworkDefinitionCreationFlag",
     },
-    "plan.py": {"flavour.trt": "", "self._runtime": "Runtime", "self._engine": "ICudaEngine"},
+    "plan.py": {
+        "flavour.trt": "", "self.flavour.trt": "", "self._runtime": "Runtime", "self._engine": "ICudaEngine",
+        "self.flavour.trt.ExecutionContextAllocationStrategy": "ExecutionContextAllocationStrategy",
+        "context": "IExecutionContext",
+    },
     "execution.py": {"self._context": "IExecutionContext"},
     "rtx.py": {
         "config": "IRuntimeConfig", "kernels": "IRuntimeCache", "plan.flavour.trt": "",
         "plan.flavour.trt.CudaGraphStrategy": "CudaGraphStrategy",
+        "plan.flavour.trt.ExecutionContextAllocationStrategy": "ExecutionContextAllocationStrategy",
     },
 }  # fmt: skip
 # Members that objects of ours or of Python's have too: met elsewhere than on a receiver above, they are those.
@@ -64,10 +69,17 @@ BY_NAME = {
 SHARED_FILES = [file for file in RECEIVERS if file != "rtx.py"]
 NO_TARGETS = {"no IBuilderConfig.num_compute_capabilities", "no IBuilderConfig.set_compute_capability"}
 NO_ATTENTION = {"no IAttentionInputLayer", "no IAttention"}
+NO_RUNTIME_CONFIG = {"no ICudaEngine.create_runtime_config"}
 
 # What a version lacks of what these files use, which the code finds out before: no version builds for named targets
-# but RTX, and 10.13 has no attention operator.
+# but RTX, none else has its runtime config from the start, and 10.13 has no attention operator.
 VERSIONS = [
+    (
+        "tensorrt_cu12_bindings==10.9.0.34",
+        "tensorrt_bindings",
+        SHARED_FILES,
+        NO_TARGETS | NO_ATTENTION | NO_RUNTIME_CONFIG,
+    ),
     ("tensorrt_cu12_bindings==10.13.3.9", "tensorrt_bindings", SHARED_FILES, NO_TARGETS | NO_ATTENTION),
     ("tensorrt_cu13_bindings==11.4.0.106", "tensorrt_bindings", SHARED_FILES, NO_TARGETS),
     ("tensorrt_lean_cu13_bindings==11.4.0.106", "tensorrt_lean_bindings", ["plan.py", "execution.py"], set()),
@@ -75,7 +87,8 @@ VERSIONS = [
 # The classes of cuda_shim/fake_tensorrt.py and those that they stand for.
 FAKES = {
     "Runtime": "Runtime", "Engine": "ICudaEngine", "ExecutionContext": "IExecutionContext", "Logger": "ILogger",
-    "RuntimeConfig": "IRuntimeConfig", "RuntimeCache": "IRuntimeCache", "CudaGraphStrategy": "CudaGraphStrategy",
+    "ExecutionContextAllocationStrategy": "ExecutionContextAllocationStrategy", "RuntimeConfig": "IRuntimeConfig",
+    "RuntimeCache": "IRuntimeCache", "CudaGraphStrategy": "CudaGraphStrategy",
     "Refitter": "Refitter", "OnnxParserRefitter": "OnnxParserRefitter", "SerializationConfig": "ISerializationConfig",
     "SerializationFlag": "SerializationFlag",
 }  # fmt: skip

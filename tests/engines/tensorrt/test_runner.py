@@ -78,11 +78,16 @@ def on_shim(libraries, small_onnx, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "case", ["batches_in_turn", "streamed", "several_threads", "shared", "resident", "graphs", "beside_torch",
+    "case", ["batches_in_turn", "streamed", "several_threads", "shared", "resident", "graphs", "graphs_refused",
+             "recorded_next_to_others", "recorded_next_to_making", "disturbed_recording", "beside_torch",
              "no_room", "failing_enqueue", "context_lost", "left_open"],
 )  # fmt: skip
 def test_on_the_shim(on_shim, plan, case):
     assert on_shim(case, plan()) == ([], "")
+
+
+def test_memory_does_not_grow_with_graphs(on_shim, plan):
+    assert on_shim("memory_of_graphs", plan([[1, 8, 36]])) == ([], "")
 
 
 def test_the_narrowest_profile_that_fits_is_taken_and_gaps_are_refused(on_shim, plan):
