@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,19 @@ def cli(capsys):
         return ended.value.code or 0, out, err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def libraries(pytestconfig, tmp_path_factory):
+    """The folders of pycuda and of the shim's libcuda.so.1; pycuda is compiled once for this checkout."""
+    if shutil.which("g++") is None:
+        pytest.skip("pycuda comes as source, and here is no g++ to compile it")
+    from cuda_shim.build import build_pycuda, build_shim
+
+    pycuda = build_pycuda(pytestconfig.cache.mkdir("cuda-shim"))
+    folder = tmp_path_factory.mktemp("shim")
+    build_shim(pycuda, folder)
+    return pycuda, folder
 
 
 @pytest.fixture

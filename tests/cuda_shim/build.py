@@ -7,6 +7,7 @@ reports itself when called, unless driver.c defines it.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ DEFINES = (
     "PYGPU_PACKAGE=pycuda", "PYGPU_PYCUDA=1", "boost=pycudaboost", "BOOST_ALL_NO_LIB=1", "BOOST_PYTHON_SOURCE=1",
     "BOOST_THREAD_BUILD_DLL=1", "BOOST_THREAD_DONT_USE_CHRONO=1", "BOOST_MULTI_INDEX_DISABLE_SERIALIZATION=1",
 )  # fmt: skip
+EXTENSION = f"_driver{sysconfig.get_config_var('EXT_SUFFIX')}"
 HERE = Path(__file__).parent
 
 
@@ -43,6 +45,26 @@ def build_shim(pycuda: Path, folder: Path) -> None:
     _run("cc", *options, *sources, "-lpthread", "-ldl", "-o", folder / "libcuda.so.1")
 
 
+def build_for_driver(sources: Path, folder: Path) -> Path:
+    """The folder to import pycuda from, made in `folder` for this machine's driver.
+
+    `sources` holds pycuda's archive, and the wheels that bring CUDA's headers.
+    """
+    _unpack_headers(sources, folder / "include")
+    source = _unpack_source(sources, folder)
+    shutil.copytree(source / "pycuda", folder / "built" / "pycuda")
+    objects = _compile(source, folder / "include", folder)
+    _run("g++", "-shared", *objects, _driver_library(), "-o", folder / "built" / "pycuda" / EXTENSION)
+    return folder / "built"
+
+
+def _driver_library() -> Path:
+    """The file of the driver that this process loads."""
+    ctypes.CDLL("libcuda.so.1")
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return Path(next(line.split(maxsplit=5)[5] for line in lines if "/libcuda.so" in line))
+
+
 def _build_pycuda(folder: Path) -> None:
     draft = folder.with_name(f"{folder.name}.{os.getpid()}")
     downloads = draft / "downloads"
@@ -50,9 +72,7 @@ def _build_pycuda(folder: Path) -> None:
     _run(*pip, *HEADERS)
     _run(*pip, "--no-build-isolation", "--no-binary", "pycuda", PYCUDA)
     _unpack_headers(downloads, draft / "include")
-    with tarfile.open(next(downloads.glob("pycuda-*.tar.gz"))) as archive:
-        archive.extractall(downloads, filter="data")
-    source = next(path for path in downloads.glob("pycuda-*") if path.is_dir())
+    source = _unpack_source(downloads, downloads)
     objects = _compile(source, draft / "include", downloads)
     told = subprocess.run(["nm", "-u", *map(str, objects)], check=True, capture_output=True, text=True).stdout
     weak = 'int __attribute__((weak)) {0}(void) {{ return shim_missing("{0}"); }}'
@@ -60,14 +80,19 @@ def _build_pycuda(folder: Path) -> None:
     (draft / "calls.c").write_text("\n".join(["int shim_missing(const char *);", *calls, ""]))
     build_shim(draft, draft)
     shutil.copytree(source / "pycuda", draft / "pycuda")
-    extension = draft / "pycuda" / f"_driver{sysconfig.get_config_var('EXT_SUFFIX')}"
-    _run("g++", "-shared", *objects, draft / "libcuda.so.1", "-o", extension)
+    _run("g++", "-shared", *objects, draft / "libcuda.so.1", "-o", draft / "pycuda" / EXTENSION)
     shutil.rmtree(downloads)
     draft.rename(folder)
 
 
+def _unpack_source(archives: Path, folder: Path) -> Path:
+    with tarfile.open(next(archives.rglob("pycuda-*.tar.gz"))) as archive:
+        archive.extractall(folder, filter="data")
+    return next(path for path in folder.glob("pycuda-*") if path.is_dir())
+
+
 def _unpack_headers(wheels: Path, folder: Path) -> None:
-    for wheel in wheels.glob("*.whl"):
+    for wheel in wheels.rglob("nvidia_cuda_*.whl"):
         with zipfile.ZipFile(wheel) as archive:
             for name in archive.namelist():
                 if name.endswith((".h", ".hpp")):

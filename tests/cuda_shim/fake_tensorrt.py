@@ -266,6 +266,10 @@ class ExecutionContext:
             Engine.during_launch()
         if self.config is not None and self.config.cache is not None:
             self.config.cache.batches.add(self.shape[0])
+        return self._start(stream)
+
+    def _start(self, stream: int) -> bool:
+        """Put the computing of the batch into `stream`."""
         function = HOST_FUNCTION(self._kernel(self.shape, dict(self.addresses), self.state))
         kept.append(function)
         if cuda.cuLaunchHostFunc(stream, ctypes.cast(function, ctypes.c_void_p), None):

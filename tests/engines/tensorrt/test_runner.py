@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -11,26 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cuda_shim.build import build_pycuda, build_shim
-from onnx import TensorProto, helper, numpy_helper
+from cuda_shim.plans import write_half, write_plan
+from onnx import TensorProto, numpy_helper
 
-from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
-from evodeploy.engines.tensorrt.sidecar import PlanRecord, Profile, write_sidecar
-from evodeploy.files import sha256
 from evodeploy.onnx_files import read_onnx, write_onnx
 
 SHIM = Path(__file__).parents[2] / "cuda_shim"
-
-
-@pytest.fixture(scope="session")
-def libraries(pytestconfig, tmp_path_factory):
-    """The folders of pycuda and of libcuda.so.1; pycuda is compiled once for this checkout."""
-    if shutil.which("g++") is None:
-        pytest.skip("pycuda comes as source, and here is no g++ to compile it")
-    pycuda = build_pycuda(pytestconfig.cache.mkdir("cuda-shim"))
-    folder = tmp_path_factory.mktemp("shim")
-    build_shim(pycuda, folder)
-    return pycuda, folder
 
 
 @pytest.fixture
@@ -38,19 +23,7 @@ def plan(tmp_path, small_onnx):
     """A function that writes a plan as the fake reads it, with its record."""
 
     def write(profiles=((1, 4, 16),), content=None, onnx=small_onnx, **changes):
-        path = tmp_path / "small.engine"
-        path.write_text(content or json.dumps({"onnx": str(onnx), "profiles": profiles}))
-        with OnnxRuntimeEngine(onnx) as engine:
-            inputs, outputs, info = engine.inputs, engine.outputs, engine.info
-        batches = tuple(Profile(*profile) for profile in profiles)
-        record = PlanRecord(
-            runtime="tensorrt", runtime_version="10.13.0.35", targets=(), precision="fp32",
-            profiles=batches, inputs=inputs, outputs=outputs, model=info, source="small.onnx",
-            source_sha256=sha256(onnx), plan_sha256=sha256(path), plan_bytes=path.stat().st_size,
-            architecture="sm89",
-        )  # fmt: skip
-        write_sidecar(PlanRecord(**{**vars(record), **changes}), path)
-        return path
+        return write_plan(tmp_path / "small.engine", onnx, profiles, content, **changes)
 
     return write
 
@@ -78,9 +51,9 @@ def on_shim(libraries, small_onnx, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "case", ["batches_in_turn", "streamed", "several_threads", "shared", "resident", "graphs", "graphs_refused",
-             "recorded_next_to_others", "recorded_next_to_making", "disturbed_recording", "beside_torch",
-             "no_room", "failing_enqueue", "context_lost", "left_open"],
+    "case", ["batches_in_turn", "two_gpus", "streamed", "several_threads", "shared", "resident", "graphs",
+             "graphs_refused", "recorded_next_to_others", "recorded_next_to_making", "disturbed_recording",
+             "beside_torch", "no_room", "failing_enqueue", "context_lost", "left_open"],
 )  # fmt: skip
 def test_on_the_shim(on_shim, plan, case):
     assert on_shim(case, plan()) == ([], "")
@@ -100,17 +73,7 @@ def test_rtx_keeps_finished_kernels_and_records_graphs_by_itself(on_shim, plan):
 
 
 def test_tensors_have_the_types_that_the_record_says(on_shim, plan, tmp_path):
-    shape = ["batch", 3, 4, 4]
-    graph = helper.make_graph(
-        [helper.make_node("Add", ["images", "images"], ["scaled"]),
-         helper.make_node("ArgMax", ["scaled"], ["best"], axis=1, keepdims=0)],
-        "half",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT16, shape)],
-        [helper.make_tensor_value_info("scaled", TensorProto.FLOAT16, shape),
-         helper.make_tensor_value_info("best", TensorProto.INT64, ["batch", 4, 4])],
-    )  # fmt: skip
-    path = tmp_path / "half.onnx"
-    write_onnx(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    path = write_half(tmp_path / "half.onnx")
     assert on_shim("half_precision", plan(onnx=path), path) == ([], "")
 
 

@@ -1,0 +1,185 @@
+"""What token selection gains in PyTorch on a GPU: `python benchmarks/gpu_evo_over_dense.py [-o FILE]`.
+
+Each model of the paper's table against its dense twin: random weights, which are as fast, in true FP16, compiled and
+replayed as CUDA graphs, at batch 1 to 256, with and without the copies to the GPU and back; the twins take turns. FILE
+is written after each batch size, in the form of `gpu-results-*.json`, so that `evodeploy bench --compare` reads it also
+where a run was cut; by default it is benchmarks/results/gpu-evo-over-dense-GPU.json. Prints a Markdown table.
+
+Compiling takes most of the time and no GPU, so `--jobs` processes compile first and fill PyTorch's cache. What does not
+fit in `--limit` seconds is left out, and said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evodeploy.bench.candidate import Candidate
+from evodeploy.bench.candidates import candidates_of
+from evodeploy.bench.document import as_json
+from evodeploy.bench.environment import environment
+from evodeploy.bench.measure import Budget
+from evodeploy.bench.report import Report
+from evodeploy.bench.row import Row
+from evodeploy.bench.run import bench
+from evodeploy.bench.subject import Subject, subject_of
+from evodeploy.files import replacing
+from evodeploy.machine import usable_cores
+
+RESULTS = Path(__file__).parent / "results"
+MODELS = (
+    "evo_deit_small_patch16_224", "evo_deit_tiny_patch16_224", "evo_deit_base_patch16_224", "EvoLeViT_256",
+    "EvoLeViT_128S", "EvoLeViT_384", "EvoLeViT_192", "EvoLeViT_128",
+)  # fmt: skip
+BATCHES = (1, 8, 32, 128, 256)
+ENGINE = "torch-compile-reduce-overhead"
+SLOWER = 1.5  # how much longer than the longest so far a batch size may take
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is measured, and how; `end` is a time of time.time()."""
+
+    models: tuple[str, ...] = MODELS
+    batches: tuple[int, ...] = BATCHES
+    engine: str = ENGINE
+    precision: str = "fp16"
+    seconds: float = 0.5
+    jobs: int = 0
+    end: float = float("inf")
+
+
+def measured(settings: Settings) -> Iterator[dict[str, Any]]:
+    """The bench of each model as it grows, after each batch size; ends before `settings.end`."""
+    machine = environment(usable_cores())
+    budget = Budget(settings.seconds, min_seconds=min(0.2, settings.seconds))
+    longest = 0.0
+    for name in settings.models:
+        subject = subject_of([], name)
+        rows: tuple[Row, ...] = ()
+        _compile_first(name, settings)
+        for batch in settings.batches:
+            start = time.time()
+            if start + SLOWER * longest > settings.end:
+                print(f"left out for want of time: {name} from batch {batch} on, and what follows", file=sys.stderr)
+                return
+            with candidates_of(subject, [settings.engine], [settings.precision], usable_cores()) as candidates:
+                rows = (*rows, *bench(candidates, [batch], budget, lambda line: None))
+            longest = max(longest, time.time() - start)
+            yield as_json(Report(subject, machine, budget, rows, {}))
+
+
+def _compile_first(name: str, settings: Settings) -> None:
+    """Let other processes compile `name` for each batch size and role: this one finds it in PyTorch's cache."""
+    if not settings.jobs:
+        return
+    seconds = max(1.0, settings.end - time.time()) if settings.end != float("inf") else None
+
+    def run(what: tuple[int, str]) -> None:
+        batch, role = what
+        command = [sys.executable, __file__, "--compile", role, "--models", name, "--batches", str(batch)]
+        command += ["--engine", settings.engine, "--precision", settings.precision]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return
+        if done.returncode:
+            print(f"compiling {name} ({role}) at batch {batch}: {done.stderr[-500:]}", file=sys.stderr)
+
+    with ThreadPoolExecutor(settings.jobs) as pool:
+        list(pool.map(run, [(batch, role) for batch in settings.batches for role in ("evo", "dense")]))
+
+
+def compile_one(settings: Settings, role: str) -> None:
+    """Run the first batch of each size once, and no more."""
+    subject: Subject = subject_of([], settings.models[0])
+    with candidates_of(subject, [settings.engine], [settings.precision], 1) as candidates:
+        chosen: Candidate = next(candidate for candidate in candidates if candidate.role == role)
+        with chosen.open() as engine:
+            shape = [size or 1 for size in engine.inputs[0].shape[1:]]
+            for batch in settings.batches:
+                engine.run(np.zeros((batch, *shape), engine.inputs[0].dtype))
+
+
+def table(benches: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Markdown: at each batch size the throughput of both, their ratio, and what one image takes in joules."""
+    yield "| model | batch | copies | Evo, img/s | dense, img/s | Evo over dense | J an image, Evo and dense |"
+    yield "|---|---|---|---|---|---|---|"
+    for document in benches:
+        rows = [row for row in document["results"] if row["status"] != "unavailable"]
+        for row in rows:
+            twin = next((other for other in rows if _twins(row, other)), None)
+            if row["model"] != "evo" or twin is None or row["over_dense"] is None:
+                continue
+            ratio, both = row["over_dense"], (row, twin)
+            speeds = " | ".join(f"{one['images_per_second']['value']:.0f}" for one in both)
+            joules = ", ".join(_joules(one["joules_per_image"]) for one in both)
+            wrong = " WRONG" if row["status"] == "wrong" else ""
+            yield (
+                f"| {document['model']['name']} | {row['batch']} | {row['transfers']} | {speeds} "
+                f"| {ratio['value']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f}){wrong} | {joules} |"
+            )
+
+
+def _joules(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _twins(row: dict[str, Any], other: dict[str, Any]) -> bool:
+    return other["model"] == "dense" and all(row[key] == other[key] for key in ("batch", "transfers", "engine"))
+
+
+def default_output() -> Path:
+    """A file named after the GPU, or the processor."""
+    machine = environment(1)
+    name = machine.gpus[0].name if machine.gpus else machine.processor
+    return RESULTS / f"gpu-evo-over-dense-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
+
+
+def write(path: Path, benches: Sequence[dict[str, Any]]) -> None:
+    """Write all benches so far in the form of a GPU run's results."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as draft:
+        draft.write_text(json.dumps({"benches": list(benches)}, allow_nan=False, indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Measure, write, print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--batches", default=",".join(map(str, BATCHES)))
+    parser.add_argument("--engine", default=ENGINE)
+    parser.add_argument("--precision", default="fp16")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of each row, at most")
+    parser.add_argument("--jobs", type=int, default=max(1, usable_cores() // 2), help="processes that compile, or 0")
+    parser.add_argument("--limit", type=float, default=float("inf"), help="seconds in all")
+    parser.add_argument("--compile", choices=("evo", "dense"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    models, batches = tuple(given.models.split(",")), tuple(map(int, given.batches.split(",")))
+    end = time.time() + given.limit
+    settings = Settings(models, batches, given.engine, given.precision, given.seconds, given.jobs, end)
+    if given.compile:
+        compile_one(settings, given.compile)
+        return
+    path, benches = given.output or default_output(), dict[str, dict[str, Any]]()
+    for document in measured(settings):
+        benches[document["model"]["name"]] = document
+        write(path, [*benches.values()])
+    print("\n".join(table([*benches.values()])))
+    print(f"\nwrote {path}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""TensorRT's lean runtime in our context refuses what is no plan, with its reason, and the process continues."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from cuda_shim.plans import write_exact, write_plan
+from gpu.facts import NotRunError, of_this_process
+from gpu.on_driver import is_shim
+
+from evodeploy.engines.registry import open_engine
+from evodeploy.engines.tensorrt.driver import architecture, driver_problem
+from evodeploy.errors import RuntimeFailedError
+
+CONTENTS = {"garbage": b"no plan at all " * 100, "zeros": bytes(4096), "head_of_a_plan": b"ftrt" + bytes(60)}
+
+
+def version() -> str:
+    """The lean runtime's; raises NotRunError."""
+    problem = driver_problem() or ("the shim is no GPU" if is_shim() else None)
+    if problem:  # without a driver the runtime would end this process
+        raise NotRunError(problem)
+    try:
+        return str(importlib.import_module("tensorrt_lean").__version__)
+    except ImportError as error:
+        raise NotRunError(str(error)) from error
+
+
+def refusal(content: bytes, release: str, folder: Path) -> str:
+    """What is said of a plan with that content."""
+    onnx, path = write_exact(folder / "exact.onnx"), folder / "bad.engine"
+    write_plan(
+        path, onnx, content=content.decode(), runtime_version=release, version_compatible=True,
+        architecture=architecture(),
+    )  # fmt: skip
+    try:
+        open_engine(path, "tensorrt").close()
+    except RuntimeFailedError as error:
+        return str(error)
+    raise AssertionError("it was opened")
+
+
+def main() -> None:
+    """Run all checks."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--pycuda", type=Path)
+    given = parser.parse_args()
+    if given.pycuda and given.pycuda.exists():
+        sys.path.insert(0, os.fspath(given.pycuda))
+    facts = of_this_process()
+    release = ""
+    with facts.check("the_lean_runtime_is_here") as found:
+        found["version"] = release = version()
+    for name, content in CONTENTS.items() if release else ():
+        with facts.check(f"{name}_is_refused") as found, tempfile.TemporaryDirectory() as folder:
+            found["message"] = refusal(content, release, Path(folder))
+            assert "cannot load the plan" in found["message"], found["message"]
+            assert "gave no reason" not in found["message"], found["message"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""TensorRT for RTX on a GPU that it has no name for: it builds for sm80; what its runtime says of that is kept."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from gpu.facts import NotRunError, of_this_process
+from gpu.on_driver import is_shim
+
+from evodeploy.engines.tensorrt.driver import architecture, driver_problem
+
+SAMPLE = Path(__file__).parents[2] / "sample"
+
+
+def rtx() -> Any:
+    """The module; raises NotRunError."""
+    problem = driver_problem() or ("the shim is no GPU" if is_shim() else None)
+    if problem:
+        raise NotRunError(problem)
+    try:
+        return importlib.import_module("tensorrt_rtx")
+    except ImportError as error:
+        raise NotRunError(str(error)) from error
+
+
+def built(folder: Path) -> Path:
+    """An engine of the sample for sm80."""
+    from evodeploy.build import BuildRequest, build
+    from evodeploy.export.run import ExportRequest, export_checkpoint
+
+    onnx, plan = folder / "digits.onnx", folder / "digits.engine"
+    checkpoint = Path(shutil.copy(SAMPLE / "digits.pth", folder))
+    export_checkpoint(ExportRequest(checkpoint, onnx), tell=lambda text: None)
+    build(BuildRequest(onnx, plan, "fp16", ((1, 4, 8),), "tensorrt-rtx", ("sm80",)), tell=lambda text: None)
+    return plan
+
+
+def main() -> None:
+    """Run all checks."""
+    facts, trt = of_this_process(), None
+    with facts.check("tensorrt_for_rtx_is_here") as found:
+        trt = rtx()
+        found["version"] = trt.__version__
+    if trt is None:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        plan: list[Path] = []
+        with facts.check("an_engine_for_sm80_is_built"):
+            plan.append(built(Path(folder)))
+        if not plan:
+            return
+        with facts.check("evodeploy_refuses_it_elsewhere") as found:
+            from evodeploy.engines.registry import open_engine
+            from evodeploy.errors import UnavailableError
+
+            try:
+                open_engine(plan[0]).close()
+                assert architecture() == "sm80"
+            except UnavailableError as error:
+                found["message"] = str(error)
+        with facts.check("what_its_runtime_says") as found:
+            from evodeploy.engines.tensorrt.flavour import Flavour, shared_logger
+
+            lines: list[str] = []
+            logger, relay = shared_logger(Flavour("tensorrt-rtx", trt))
+            with relay.to(lambda severity, message: lines.append(f"{severity}: {message}")):
+                engine = trt.Runtime(logger).deserialize_cuda_engine(plan[0].read_bytes())
+            found |= {"opened": engine is not None, "log": lines[-20:]}
+
+
+if __name__ == "__main__":
+    main()

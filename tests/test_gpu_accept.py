@@ -1,0 +1,81 @@
+"""The acceptance run with the shim in place of the driver: what needs a real GPU is not run, and never passes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from gpu.prepare import joined, pack
+from gpu.runner_step import CASES, CLOCK
+from gpu.steps import NOT_ALL_RUN
+
+ACCEPT = Path(__file__).parent / "gpu" / "accept.py"
+NEED_A_GPU = {"next_to_torch", "torch_in_its_default_stream_while_recording", "torch_out_of_memory_while_recording",
+              "illegal_address", "resident_clock"}  # fmt: skip
+
+
+@pytest.fixture
+def accept(libraries, tmp_path):
+    """Run accept.py on the shim: its exit code, and the parts of its file by name."""
+    pycuda, folder = libraries
+
+    def run(*arguments):
+        path = tmp_path / "results.json"
+        command = [sys.executable, ACCEPT, "--output", path, "--pycuda", pycuda, "--minutes", "30", *arguments]
+        environment = {**os.environ, "LD_LIBRARY_PATH": str(folder)}
+        done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=600)
+        found = json.loads(path.read_text())
+        return done.returncode, {part["name"]: part for part in found["parts"]}, done.stdout
+
+    return run
+
+
+def test_a_case_passes_or_is_not_run(accept):
+    code, parts, out = accept("--steps", "runner", "--cases", "out_of_memory_while_recording,illegal_address")
+    checks = parts["runner"]["checks"]
+    outcomes = {name: check["outcome"] for name, check in checks.items()}
+    assert outcomes == {"driver": "passed", "out_of_memory_while_recording": "passed", "illegal_address": "not run"}
+    assert "uses a wrong address" in checks["illegal_address"]["reason"]
+    assert code == NOT_ALL_RUN, out
+
+
+@pytest.mark.slow
+def test_all_of_it_on_the_shim(accept):
+    code, parts, out = accept()
+    assert code == NOT_ALL_RUN, out
+    runner = {name: check["outcome"] for name, check in parts["runner"]["checks"].items()}
+    assert runner == {
+        "driver": "passed", **{name: "not run" if name in NEED_A_GPU else "passed" for name in {*CASES} - {*CLOCK}}
+    }  # fmt: skip
+    assert parts["runner"]["checks"]["memory"]["measured"]["bytes_after_32"] > 0
+    for name in ("clock", "nvml", "lean", "rtx", "torch", "evo_over_dense"):
+        assert parts[name]["outcome"] == "not all run", parts[name]
+        assert "failed" not in {check["outcome"] for check in parts[name]["checks"].values()}
+
+
+def test_without_a_driver_nothing_is_run(libraries, tmp_path):
+    path = tmp_path / "results.json"
+    command = [sys.executable, str(ACCEPT), "--output", str(path), "--steps", "runner", "--pycuda", str(libraries[0])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == NOT_ALL_RUN, done.stdout
+    (part,) = json.loads(path.read_text())["parts"]
+    assert "no NVIDIA driver is installed" in part["checks"]["driver"]["reason"]
+
+
+def test_files_are_packed_into_parts_that_fit_and_put_together_again(tmp_path):
+    sizes = {"evodeploy.tar.gz": 30, "small-1-py3-none-any.whl": 50, "large-1-py3-none-any.whl": 230}
+    for name, size in sizes.items():
+        (tmp_path / name).write_bytes(bytes(index % 251 for index in range(size)))
+    parts = pack([tmp_path / name for name in sizes], tmp_path / "parts", most=100)
+    assert [part.name for part in parts] == ["part1", "part2", "part3", "part4"]
+    assert all(sum(file.stat().st_size for file in part.iterdir()) <= 100 for part in parts)
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    wheels = {wheel.name: wheel.read_bytes() for wheel in joined(tmp_path / "parts", whole)}
+    assert wheels == {name: (tmp_path / name).read_bytes() for name in sizes if name.endswith(".whl")}
+    next((tmp_path / "parts").rglob("*.piece2of3")).unlink()
+    assert [wheel.name for wheel in joined(tmp_path / "parts", whole)] == ["small-1-py3-none-any.whl"]
