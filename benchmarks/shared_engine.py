@@ -28,7 +28,8 @@ from evodeploy.models.zoo import named
 from evodeploy.onnx_files import write_onnx
 from evodeploy.specs import EngineOptions
 
-RUNS = 4  # of each of two threads, in one timed round
+RUNS = {1: 4, 8: 1}  # by batch, of each of two threads in one timed round
+ROUNDS = {1: 40, 8: 20}
 Run = Callable[[Array], dict[str, Array]]
 
 
@@ -43,11 +44,11 @@ def main() -> None:
         write_onnx(onnx_from_model(model), path)
         bare, locked = _one_request(path, threads)
         with open_engine(path, "openvino", EngineOptions(threads)) as engine:
-            for batch in (1, 8):
+            for batch in RUNS:
                 images = np.random.default_rng(0).standard_normal((batch, 3, side, side), dtype=np.float32)
-                budget = Budget(seconds=20, rounds=40, precision=0)
+                budget = Budget(seconds=10, rounds=ROUNDS[batch], precision=0)
                 _row(batch, 1, interleaved([bare, engine.run], images, budget))
-                runs = [_by_two(locked, workers), _by_two(engine.run, workers)]
+                runs = [_by_two(run, workers, RUNS[batch]) for run in (locked, engine.run)]
                 _row(batch, 2, interleaved(runs, images, budget))
 
 
@@ -72,11 +73,11 @@ def _one_request(path: Path, threads: int) -> tuple[Run, Run]:
     return bare, locked
 
 
-def _by_two(run: Run, workers: ThreadPoolExecutor) -> Callable[[Array], object]:
-    """Two threads that run `RUNS` times each."""
+def _by_two(run: Run, workers: ThreadPoolExecutor, times: int) -> Callable[[Array], object]:
+    """Two threads that run so many times each."""
 
     def work(images: Array) -> None:
-        for _ in range(RUNS):
+        for _ in range(times):
             run(images)
 
     return lambda images: list(workers.map(work, [images, images]))
@@ -85,7 +86,7 @@ def _by_two(run: Run, workers: ThreadPoolExecutor) -> Callable[[Array], object]:
 def _row(batch: int, threads: int, timings: list[Timing]) -> None:
     alone, ours = timings
     ratio = median_interval([mine / theirs for mine, theirs in zip(ours.samples, alone.samples, strict=True)])
-    each = threads * (RUNS if threads > 1 else 1)  # runs in a round
+    each = threads * (RUNS[batch] if threads > 1 else 1)  # runs in a round
     times = f"{alone.median / each * 1e3:.2f} ms | {ours.median / each * 1e3:.2f} ms"
     print(f"| {batch} | {threads} | {times} | {ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f}) |", flush=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,13 +82,20 @@ class Family:
 def newest_export(folder: Path) -> Path | None:
     """The ONNX file in `folder` that was written last; None where there is no ONNX file.
 
-    Raises UsageError where evodeploy did not make it, or where the folder holds exports of several checkpoints.
+    Raises BadFileError where it cannot be read, UsageError where evodeploy did not make it, or where the folder holds
+    exports of several checkpoints.
     """
-    found = sorted(_ending(folder, ".onnx"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    sources = {path: _source(path) for path in found if path.is_file()}
-    if not sources:
+    there = [path for path in _ending(folder, ".onnx") if path.is_file()]
+    if not there:
         return None
-    newest = next(iter(sources))
+    newest, *others = sorted(there, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    try:
+        sources = {newest: _source(newest)}
+    except BadFileError as error:
+        raise BadFileError(f"the newest ONNX file here cannot be taken: {error}; name the file to take") from error
+    for path in others:
+        with contextlib.suppress(BadFileError):
+            sources[path] = _source(path)
     if sources[newest] is None:
         raise UsageError(f"the newest ONNX file here, {newest}, is not an export of evodeploy's: name the file to take")
     ours = {path: source for path, source in sources.items() if source is not None}
@@ -99,10 +107,7 @@ def newest_export(folder: Path) -> Path | None:
 
 def _source(onnx: Path) -> tuple[str, str] | None:
     """The model and the checkpoint's checksum that `onnx` was exported from; None where evodeploy did not make it."""
-    try:
-        info = info_of(read_onnx(onnx))
-    except BadFileError:
-        return None
+    info = info_of(read_onnx(onnx))
     return None if info is None else (info.model, info.source_sha256)
 
 

@@ -19,7 +19,15 @@ from evodeploy.engines.tensorrt.sidecar import PlanRecord, Profile, write_sideca
 from evodeploy.errors import UsageError, needs
 from evodeploy.files import replacing, sha256
 from evodeploy.locks import scratch
-from evodeploy.onnx_files import info_of, input_spec, precision_of, read_onnx, weight_elements, write_onnx
+from evodeploy.onnx_files import (
+    info_of,
+    input_spec,
+    output_specs,
+    precision_of,
+    read_onnx,
+    weight_elements,
+    write_onnx,
+)
 from evodeploy.preprocess import as_input, folder_pictures
 from evodeploy.specs import Precision, Reduced
 
@@ -82,7 +90,7 @@ def prepare(request: BuildRequest, tell: Callable[[str], None]) -> Prepared:
     FP16 cannot hold.
     """
     model = read_onnx(request.onnx)
-    spec = input_spec(model)
+    spec, _ = input_spec(model), output_specs(model)  # all of them fit the record
     asked = request.profiles or ((None, None, None),)
     profiles = tuple(check_profile(_profile(batches, spec.shape[0]), spec) for batches in asked)
     held = precision_of(model)
@@ -123,7 +131,8 @@ def build(request: BuildRequest, tell: Callable[[str], None], progress: Progress
     """Write the engine and its sidecar, and return what was built; raises as `prepare` does.
 
     And BadFileError for an ONNX that TensorRT cannot parse, RuntimeFailedError where the build fails or an FP16 engine
-    turns out to be FP32. On any of them nothing is written.
+    turns out to be FP32. On any of them nothing is written. A log that cannot be written is a UsageError at the end:
+    the engine is kept.
     """
     prepared = prepare(request, tell)
     flavour, options = prepared.flavour, request.options
@@ -170,6 +179,9 @@ def build(request: BuildRequest, tell: Callable[[str], None], progress: Progress
         largest_activation=prepared.largest_activation,
     )
     write_sidecar(record, request.output)
+    if log.loss is not None:
+        why = log.loss.strerror or log.loss
+        raise UsageError(f"the engine {request.output} is complete, its log {request.log} is not: {why}")
     return record
 
 
@@ -215,5 +227,8 @@ def _log(request: BuildRequest, tell: Callable[[str], None]) -> Iterator[BuildLo
         file = request.log.open("w", encoding="utf-8", buffering=1)  # a line is there as soon as TensorRT says it
     except OSError as error:
         raise UsageError(f"cannot write the log to {request.log}: {error.strerror or error}") from error
-    with file:  # what a build says is kept when it fails too: that is what a log is for
+    try:  # what a build says is kept when it fails too: that is what a log is for
         yield BuildLog(tell, verbose=request.verbose, file=file)
+    finally:
+        with contextlib.suppress(OSError):  # of a line that did not fit, which the log knows
+            file.close()

@@ -160,6 +160,14 @@ def entries_below(folder: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in (*folders, *files))
 
 
+def check_folder(folder: str | os.PathLike[str]) -> None:
+    """Refuse a folder that cannot be listed: raises UsageError."""
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        _unreadable(error)
+
+
 def _unreadable(error: OSError) -> None:
     shown = brief(os.fspath(error.filename))
     raise UsageError(f"cannot read the folder {shown}: {error.strerror or error}") from error

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from evodeploy.errors import BadFileError, needs
 from evodeploy.files import check_input, replacing
-from evodeploy.specs import METADATA_KEY, ModelInfo, Precision, TensorSpec
-from evodeploy.text import reason
+from evodeploy.specs import LARGEST_NAME, METADATA_KEY, ModelInfo, Precision, TensorSpec
+from evodeploy.text import brief, reason
 
 if TYPE_CHECKING:
     import onnx
@@ -107,6 +107,9 @@ def output_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     import onnx
 
+    if not 0 < len(value.name) <= LARGEST_NAME:
+        what = f"a name of {len(value.name)} characters"
+        raise BadFileError(f"a tensor of the ONNX, '{brief(value.name, 40)}', has {what}, expected 1 to {LARGEST_NAME}")
     if not value.type.HasField("tensor_type"):
         raise BadFileError(f"'{value.name}' of the ONNX is a {value.type.WhichOneof('value')}, expected a tensor")
     tensor = value.type.tensor_type

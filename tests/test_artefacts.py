@@ -9,7 +9,7 @@ import pytest
 import evodeploy
 from evodeploy.artefacts import family_of, kind_of, newest_export, open_artefact
 from evodeploy.engines.registry import open_engine
-from evodeploy.errors import UsageError
+from evodeploy.errors import BadFileError, UsageError
 from evodeploy.specs import EngineOptions
 
 OPENERS = {
@@ -68,3 +68,13 @@ def test_other_suffixes_are_refused(capitals):
     for opener in OPENERS.values():
         with pytest.raises(UsageError, match=r"\.txt"):
             opener(capitals / "a.txt")
+
+
+def test_why_the_newest_onnx_file_cannot_be_read_is_said(small_onnx, tmp_path):
+    shutil.copy(small_onnx, tmp_path / "a.onnx")
+    os.utime(tmp_path / "a.onnx", (1, 1))
+    (tmp_path / "b.onnx").write_bytes(small_onnx.read_bytes()[:500])
+    with pytest.raises(BadFileError, match=r"newest ONNX file here .*b.onnx is damaged .*; name the file to take"):
+        newest_export(tmp_path)
+    os.utime(tmp_path / "b.onnx", (0, 0))
+    assert newest_export(tmp_path) == tmp_path / "a.onnx"

@@ -25,6 +25,7 @@ from evodeploy.schema import (
     whole,
 )
 from evodeploy.specs import ModelInfo, TensorSpec
+from evodeploy.text import brief
 
 INFO = ModelInfo("fake", 224, 16, 3, "stage", (0.5, 0.7), class_names=("ant", "bee", "cat"), stages=(4, 8), top_k=2)
 PLAN = PlanRecord(
@@ -180,6 +181,23 @@ def test_the_record_of_an_engine_is_written_whatever_its_source_is_called(tmp_pa
     plan.write_bytes(b"a plan")
     write_sidecar(dataclasses.replace(PLAN, source=os.fsdecode(b"latin-\xe9.onnx")), plan)
     assert read_sidecar(plan).source == r"latin-\udce9.onnx"
+
+
+def test_long_words_of_a_record_are_shortened_and_what_cannot_be_is_refused(tmp_path):
+    plan = tmp_path / "x.engine"
+    plan.write_bytes(b"a plan")
+    kept = {"/block" * 60 + end: "a reason" * 200 for end in ("/a", "/b")}
+    source = os.fsdecode(b"\xe9" * 200 + b".onnx")
+    long = dataclasses.replace(PLAN, source=source, kept_fp32=kept, largest_activation="/n" * 200)
+    write_sidecar(long, plan)
+    read = read_sidecar(plan)
+    assert read.source == brief(source)
+    assert read.largest_activation == "/n" * 149 + "/…"
+    assert len(read.kept_fp32) == 2
+    before = sidecar_path(plan).read_bytes()
+    with pytest.raises(BadFileError, match=r"the record of .*x.engine could not be read again: outputs\[0\].name"):
+        write_sidecar(dataclasses.replace(PLAN, outputs=(TensorSpec("x" * 301, "float32", (None, 3)),)), plan)
+    assert sidecar_path(plan).read_bytes() == before
 
 
 def test_right_documents_are_read_as_they_were_written(tmp_path):

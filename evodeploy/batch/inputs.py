@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evodeploy.errors import BadFileError, UsageError
-from evodeploy.files import check_input, entries_below
+from evodeploy.files import check_folder, check_input, entries_below
 from evodeploy.images import IMAGE_SUFFIXES
 
 
@@ -101,7 +102,7 @@ def _found(given: str) -> Iterator[str]:
             raise UsageError(f"{given} holds no images: expected {', '.join(sorted(IMAGE_SUFFIXES))} or .parquet")
         yield from found
     elif not path.exists() and glob.has_magic(given):
-        matches = glob.glob(given, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+        matches = _matches(given)
         matched = [match for match in matches if not Path(match).is_dir()]
         if not matched:
             raise UsageError(f"nothing matches {given}: expected a pattern of image or Parquet files")
@@ -123,6 +124,24 @@ def _found(given: str) -> Iterator[str]:
         raise UsageError(
             f"cannot tell what {given} is: expected a folder, a glob, an image, a .parquet file or a .txt list of paths"
         )
+
+
+def _matches(pattern: str) -> list[str]:
+    """What `pattern` matches; raises UsageError for a folder that it leads through and that cannot be read.
+
+    `glob` itself passes over such a folder: its images would be left out without a word.
+    """
+    parts = Path(pattern).parts
+    for index, part in enumerate(parts):
+        for ahead in range(index, index + 1 + (part == "**")) if glob.has_magic(part) else ():
+            start = os.path.join(*parts[:ahead], "") if ahead else "."  # noqa: PTH118 - its end says that it is a folder
+            for folder in _glob(start):
+                check_folder(folder)
+    return _glob(pattern)
+
+
+def _glob(pattern: str) -> list[str]:
+    return glob.glob(pattern, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
 
 
 def _is_utf8(path: str) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evodeploy.engines.base import Array, Engine, batch_range, check_interface
 from evodeploy.engines.out_of_memory import means_out_of_memory
@@ -16,6 +17,8 @@ from evodeploy.files import check_input
 from evodeploy.onnx_files import parse_info
 from evodeploy.specs import METADATA_KEY, EngineOptions, TensorSpec
 from evodeploy.text import reason
+
+_MARK = np.frombuffer(b"No answr", np.uint8)  # two floats above 1e17, or one whole number above 1e18
 
 
 class OpenVinoEngine(Engine):
@@ -80,14 +83,13 @@ class OpenVinoEngine(Engine):
     def _infer(self, request: Any, images: Array) -> None:
         """Compute the outputs of `request`; raises OutOfMemoryError where OpenVINO did not and says nothing.
 
-        With one thread it is silent when memory runs out, and leaves the outputs as they were: so they are emptied
-        before. Where an output's first axis is fixed, its memory was taken at the start.
+        With one thread it is silent when memory runs out, and leaves the outputs as they were: so each is marked
+        before. A network writes over the mark.
         """
-        tensors = [tensor for tensor, spec in zip(request.output_tensors, self.outputs, strict=True) if _grows(spec)]
-        for tensor in tensors:
-            tensor.shape = [0, *tensor.shape[1:]]
+        for tensor, spec in zip(request.output_tensors, self.outputs, strict=True):
+            _mark(tensor, spec)
         request.infer([images], share_inputs=True)
-        if any(tensor.shape[0] == 0 for tensor in tensors):
+        if any(_is_marked(tensor) for tensor in request.output_tensors):
             raise OutOfMemoryError(f"{self.name} runs out of memory at batch {len(images)}: use a smaller batch")
 
     def _close(self) -> None:
@@ -114,8 +116,25 @@ def _compiled(model: Any, properties: dict[str, Any]) -> Any:
     return ov.Core().compile_model(model, "CPU", properties)
 
 
-def _grows(spec: TensorSpec) -> bool:
-    return bool(spec.shape) and spec.shape[0] is None
+def _mark(tensor: Any, spec: TensorSpec) -> None:
+    """Put `_MARK` at the end of an output, which no network computes; empty one that is smaller and grows with a batch.
+
+    To empty it would always do, and takes a run longer than to write eight bytes.
+    """
+    if tensor.byte_size >= len(_MARK):
+        _end_of(tensor)[:] = _MARK
+    elif spec.shape and spec.shape[0] is None:
+        tensor.shape = [0, *tensor.shape[1:]]
+
+
+def _is_marked(tensor: Any) -> bool:
+    return tensor.size == 0 or (tensor.byte_size >= len(_MARK) and bool((_end_of(tensor) == _MARK).all()))
+
+
+def _end_of(tensor: Any) -> NDArray[np.uint8]:
+    """The last bytes of a tensor, as many as `_MARK` has, to read and to write."""
+    end: NDArray[np.uint8] = tensor.data.reshape(-1).view(np.uint8)[-len(_MARK) :]
+    return end
 
 
 def _spec(port: Any) -> TensorSpec:

@@ -7,11 +7,9 @@ DIR/manifests/      NAME.kserve.yaml and NAME.kubernetes.yaml
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from evodeploy.locks import draft_of, owned
 from evodeploy.repository.config import LABELS, Serving, config_text, has_labels
 from evodeploy.repository.manifests import MODELS, manifests
 from evodeploy.repository.model import ServedModel
+from evodeploy.repository.swap import drafted, restore
 from evodeploy.schema import SchemaError, document, matching, read_json_file, sequence, whole
 
 SCHEMA = 1
@@ -64,15 +63,16 @@ def package(model: ServedModel, serving: Serving, output: Path, force: bool) -> 
     texts |= made | {record: json.dumps({"schema": SCHEMA, "files": files}, indent=1) + "\n"}
     folder = output.absolute()
     with made_folder(folder), owned(folder / name):
-        _check_earlier(folder, name, model.path, force)
+        places = (f"{MODELS}/{name}", *made)
         try:
-            with _draft(folder / name) as draft:
+            restore(draft_of(folder / name), folder, places)  # a killed run's
+            _check_earlier(folder, name, model.path, force)
+            with drafted(draft_of(folder / name), folder, places) as draft:
                 (draft / copied).parent.mkdir(parents=True)
                 shutil.copyfile(model.path, draft / copied)
                 for file, text in texts.items():
                     (draft / file).parent.mkdir(parents=True, exist_ok=True)
                     (draft / file).write_text(text, encoding="utf-8")
-                _move(draft, folder, name)
         except OSError as error:
             raise UsageError(f"cannot write the package {folder}: {error.strerror or error}") from error
     return Packaged(folder / MODELS / name, tuple(folder / file for file in made))
@@ -111,39 +111,3 @@ def _listed(record: Path, name: str) -> tuple[str, ...]:
     except (BadFileError, SchemaError) as error:
         raise UsageError(f"{record} is not the record of a package ({error}): choose another --name") from error
     return tuple(known["files"])
-
-
-@contextlib.contextmanager
-def _draft(path: Path) -> Iterator[Path]:
-    """A folder to build `path` in, which lies where nobody looks for models; it is removed at the end."""
-    draft = draft_of(path)
-    _remove(draft)  # of a run that was killed
-    draft.mkdir()
-    try:
-        yield draft
-    finally:
-        _remove(draft)
-
-
-def _remove(folder: Path) -> None:
-    if folder.is_dir() and not folder.is_symlink():
-        shutil.rmtree(folder)
-    else:
-        folder.unlink(missing_ok=True)
-
-
-def _move(draft: Path, folder: Path, name: str) -> None:
-    """Move the draft's files into place; the earlier model goes with the draft."""
-    for part in (MODELS, MANIFESTS):
-        (folder / part).mkdir(exist_ok=True)
-    model, earlier = folder / MODELS / name, draft / "earlier"
-    if model.exists():
-        model.rename(earlier)
-    try:
-        (draft / MODELS / name).rename(model)
-    except OSError:
-        if earlier.exists():
-            earlier.rename(model)
-        raise
-    for path in sorted((draft / MANIFESTS).iterdir()):
-        path.replace(folder / MANIFESTS / path.name)

@@ -115,3 +115,17 @@ def test_a_run_does_not_write_to_the_folder_that_it_reads(folder, model, given, 
     with pytest.raises(UsageError, match=f"^{named} is inside the output folder {out}: choose another --out"):
         run_batch(request, tell=print, progress=print)
     assert (folder / "photos" / "c" / "d.png").exists()
+
+
+@pytest.mark.parametrize("pattern", ["photos/*/*.png", "photos/**/*.png", "**", "*/c/*.png", "phot?s/c/*"])
+def test_a_folder_that_a_pattern_leads_through_and_that_cannot_be_read_is_refused(folder, unreadable, pattern):
+    (folder / "photos" / "c").mkdir(exist_ok=True)
+    unreadable(folder / "photos" / "c")
+    with pytest.raises(UsageError, match=r"cannot read the folder .*photos/c"):
+        list_inputs([pattern], "image", 10)
+
+
+def test_a_folder_that_no_pattern_leads_through_need_not_be_readable(folder, unreadable):
+    (folder / "photos" / "c").mkdir(exist_ok=True)
+    unreadable(folder / "photos" / "c")
+    assert paths(list_inputs(["photos/b*.png"], "image", 10)) == ["photos/b.png"]

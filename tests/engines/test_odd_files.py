@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from evodeploy.engines.registry import open_engine
 from evodeploy.errors import BadFileError, EvodeployError, RuntimeFailedError, UsageError
-from evodeploy.onnx_files import input_spec, read_onnx
+from evodeploy.onnx_files import input_spec, output_specs, read_onnx
 from evodeploy.specs import METADATA_KEY
 
 RUNTIMES = ["onnxruntime", "openvino"]
@@ -59,6 +59,13 @@ def test_a_file_that_maps_no_images_is_refused_in_one_clean_line(tmp_path, runti
     with pytest.raises(BadFileError, match=r"x\.onnx") as raised:
         open_engine(path, runtime)
     assert str(raised.value).isprintable()
+
+
+def test_a_tensor_s_name_that_no_record_takes_is_refused(tmp_path):
+    name = "y" * 301
+    path = write(tmp_path / "x.onnx", [helper.make_node("Identity", ["x"], [name])], [value("x")], [value(name)], [])
+    with pytest.raises(BadFileError, match=r"'y{39}…', has a name of 301 characters, expected 1 to 300"):
+        output_specs(read_onnx(path))
 
 
 @pytest.mark.parametrize("kind", ODD)

@@ -72,6 +72,37 @@ def test_a_runtime_that_runs_out_of_memory_goes_on_working(runtime, threads, hun
             np.testing.assert_array_equal(engine.run(IMAGES[:2])["logits"], before)
 
 
+class Silent:
+    """An infer request that computes nothing and does not say so."""
+
+    def __init__(self, request):
+        self.output_tensors = request.output_tensors
+
+    def infer(self, inputs, share_inputs):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "batch", "side"),
+    [("float32", "b", 2), ("int64", "b", 2), ("bool", "b", 2), ("bool", "b", 1), ("float32", 2, 2), ("bool", 2, 2)],
+)
+def test_openvino_never_returns_what_an_earlier_run_computed(tmp_path, kind, batch, side):
+    cast = helper.make_node("Cast", ["images"], ["y"], to=helper.np_dtype_to_tensor_dtype(np.dtype(kind)))
+    given = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["b", 3, side, side])
+    kind_of_y = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    gives = helper.make_tensor_value_info("y", kind_of_y, [batch, 3, side, side])
+    graph = helper.make_graph([cast], "g", [given], [gives])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "x.onnx")
+    images = np.ones((2, 3, side, side), np.float32)
+    with open_engine(tmp_path / "x.onnx", "openvino") as engine:
+        for factor in (1, 0, 7):
+            np.testing.assert_array_equal(engine.run(images * factor)["y"], (images * factor).astype(kind))
+        engine._requests.idle = [Silent(engine._requests.idle[0])]
+        with pytest.raises(OutOfMemoryError, match="openvino runs out of memory at batch 2: use a smaller batch"):
+            engine.run(images)
+        np.testing.assert_array_equal(engine.run(images)["y"], images.astype(kind))
+
+
 @pytest.mark.parametrize(
     "error",
     [

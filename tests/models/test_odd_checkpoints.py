@@ -130,6 +130,25 @@ def test_one_flipped_bit_of_a_weight_is_noticed(saved, small_state):
         load_checkpoint(path)
 
 
+def test_checksums_may_be_left_out_of_a_whole_archive_not_of_a_part(small_checkpoint, small_state, tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"model": small_state}, tmp_path / "x.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert read_checkpoint(tmp_path / "x.pth").state.keys() == small_state.keys()
+    data = bytearray(small_checkpoint.read_bytes())
+    start = data.rindex(b"PK\x01\x02") + 16
+    data[start : start + 4] = bytes(4)
+    (tmp_path / "y.pth").write_bytes(data)
+    with pytest.raises(BadFileError, match="damaged .*the checksum of '.*' in it is wrong"):
+        load_checkpoint(tmp_path / "y.pth")
+    whole = (tmp_path / "x.pth").read_bytes()
+    (tmp_path / "z.pth").write_bytes(whole[:-100])
+    with pytest.raises(BadFileError, match="damaged"):
+        load_checkpoint(tmp_path / "z.pth")
+
+
 def test_a_storage_that_claims_more_than_its_entry_is_refused(tmp_path):
     torch.save({"x": torch.zeros(1000)}, tmp_path / "x.pth")
 

@@ -24,6 +24,7 @@ from evodeploy.errors import BadFileError
 from evodeploy.files import sha256
 from evodeploy.locks import owned
 from evodeploy.onnx_files import info_of, input_spec, output_specs, read_onnx, set_info, write_onnx
+from evodeploy.repository import swap
 from evodeploy.repository.config import Serving
 from evodeploy.repository.model import served_model
 from evodeploy.repository.package import model_name, package
@@ -295,6 +296,53 @@ def test_a_full_disk_leaves_the_earlier_package(cli, folder, monkeypatch):
         assert contents(folder) == before
     assert cli("package", "Net_v2.onnx", "--triton", "fresh")[0] == 2
     assert not (folder / "fresh").exists()
+
+
+@pytest.mark.parametrize("steps", range(7))
+@pytest.mark.parametrize("end", [KeyboardInterrupt, OSError, "kill"])
+def test_an_interrupted_move_loses_no_earlier_package(cli, folder, monkeypatch, steps, end):
+    """At each of its renames: six, each of them the earlier or the new one of three; then one that ends it."""
+
+    class Killed(BaseException):
+        """The process is gone: nothing is cleaned up."""
+
+    left = steps
+
+    def rename(path, target, rename=Path.rename):
+        nonlocal left
+        left -= 1
+        if left == -1 or (left < 0 and end == "kill"):
+            raise Killed if end == "kill" else end
+        return rename(path, target)
+
+    def remove(place, remove=swap._remove):
+        if left >= 0 or end != "kill":
+            remove(place)
+
+    cli("package", "Net_v2.onnx", "--triton", "out", "--instances", 2)
+    before = contents(folder)
+    model, serving = served_model(folder / "Net_v2.onnx"), Serving("net-v2", "cpu")
+    with monkeypatch.context() as patched, pytest.raises(BaseException, match=""):
+        patched.setattr(Path, "rename", rename)
+        patched.setattr(swap, "_remove", remove)
+        package(model, serving, folder / "out", force=True)
+    assert cli("package", "Net_v2.onnx", "--triton", "out")[0] == 2  # there is one, so it wants --force
+    assert {name: text for name, text in contents(folder).items() if "draft" not in name} == before
+    assert cli("package", "Net_v2.onnx", "--triton", "out", "--force")[0] == 0
+    assert sorted(path.name for path in (folder / "out").iterdir()) == ["manifests", "models"]
+
+
+def test_an_interrupted_first_package_leaves_none(cli, folder, monkeypatch):
+    def rename(path, target, rename=Path.rename):
+        if target.suffix == ".yaml":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    before = contents(folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", rename)
+        assert cli("package", "Net_v2.onnx", "--triton", "out")[0] == 130
+    assert contents(folder) == before
 
 
 def test_the_draft_of_a_killed_run_is_cleared(cli, folder):

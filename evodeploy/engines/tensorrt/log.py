@@ -23,11 +23,15 @@ class BuildLog:
         self._told: set[str] = set()
         self._errors: list[str] = []
         self.memory: dict[str, int] = {}  # bytes of Weights and of Activation
+        self.loss: OSError | None = None  # why the file does not hold all of it
 
     def __call__(self, severity: str, message: str) -> None:
         """Take one message; called by TensorRT, so it raises nothing."""
-        if self._file is not None:
-            self._file.write(f"[{severity}] {message}\n")
+        if self._file is not None and self.loss is None:
+            try:
+                self._file.write(f"[{severity}] {message}\n")
+            except OSError as error:
+                self.loss = error
         if severity in ("ERROR", "INTERNAL_ERROR"):
             self._errors.append(message)
         for kind, size in _MEMORY.findall(message):

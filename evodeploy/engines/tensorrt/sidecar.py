@@ -16,6 +16,7 @@ from evodeploy.schema import (
     matching,
     one_of,
     optional,
+    read_json,
     read_json_file,
     record,
     sequence,
@@ -23,7 +24,7 @@ from evodeploy.schema import (
     whole,
 )
 from evodeploy.specs import LARGEST_NAME, MODEL_INFO, TENSOR_SPEC, ModelInfo, Precision, Reduced, TensorSpec
-from evodeploy.text import json_text
+from evodeploy.text import brief, json_text
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,30 @@ def sidecar_path(plan: Path) -> Path:
 
 
 def write_sidecar(record: PlanRecord, plan: Path) -> Path:
-    """Write the record next to `plan`."""
+    """Write the record next to `plan`, its words shortened to what `read_sidecar` takes.
+
+    Raises BadFileError, and writes nothing, where the rest is not within its limits.
+    """
     path = sidecar_path(plan)
+    short = dataclasses.replace(
+        record,
+        source=brief(record.source, LARGEST_NAME),
+        largest_activation=brief(record.largest_activation, LARGEST_NAME),
+        kept_fp32={_short(node, i): brief(why, _REASON) for i, (node, why) in enumerate(record.kept_fp32.items())},
+    )
+    content = json_text(dataclasses.asdict(short)) + "\n"
+    try:
+        PLAN_RECORD(read_json(content))
+    except ValueError as error:  # SchemaError too
+        raise BadFileError(f"the record of {plan} could not be read again: {error}") from error
     with replacing(path) as draft:
-        draft.write_text(json_text(dataclasses.asdict(record)) + "\n", encoding="utf-8")
+        draft.write_text(content, encoding="utf-8")
     return path
+
+
+def _short(node: str, index: int) -> str:
+    """A node's name that fits; its index keeps two apart that begin alike."""
+    return node if len(node) <= LARGEST_NAME else f"{brief(node, LARGEST_NAME - 20)} #{index}"
 
 
 def read_sidecar(plan: Path) -> PlanRecord:
@@ -119,6 +139,7 @@ _BYTES = optional(whole(0, 2**63))
 _VERSION = matching(r"[\w.+-]{0,64}", "a version of letters, digits and dots")
 _SHA256 = matching(r"[0-9a-f]{64}", "a SHA-256 of 64 hexadecimal digits")
 _LINE = text(LARGEST_NAME)
+_REASON = 1000  # characters of why a node stayed FP32
 PLAN_RECORD = record(
     PlanRecord,
     runtime=matching(r"[\w-]{1,64}", "the name of a runtime"),
@@ -135,7 +156,7 @@ PLAN_RECORD = record(
     plan_bytes=whole(0, 2**63),
     weights_bytes=_BYTES,
     activation_bytes=_BYTES,
-    kept_fp32=mapping(text(1000), 100_000),
+    kept_fp32=mapping(text(_REASON), 100_000),
     attentions=optional(whole(0, 100_000)),
     evodeploy=_VERSION,
     architecture=matching(r"\w{0,32}", "an architecture such as sm89"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -35,6 +36,13 @@ def plan(small_onnx, tmp_path_factory):
     path = tmp_path_factory.mktemp("plan") / "small.engine"
     build(request(small_onnx, path, precision="fp16", profiles=((1, 4, 16),)), tell=lambda text: None)
     return path
+
+
+def test_a_disk_that_is_full_for_the_log_costs_no_engine(small_onnx, tmp_path):
+    path = tmp_path / "x.engine"
+    with pytest.raises(UsageError, match=r"x.engine is complete, its log /dev/full is not: No space left on device"):
+        build(request(small_onnx, path, profiles=((1, 1, 1),), log=Path("/dev/full")), tell=lambda text: None)
+    assert sha256(path) == read_sidecar(path).plan_sha256
 
 
 def test_the_sidecar_says_what_was_built(plan, small_onnx):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 from evodeploy.engines.tensorrt.log import BuildLog
 
@@ -29,3 +30,12 @@ def test_verbose_tells_all_and_the_file_holds_all():
     log("WARNING", "INT64 again")
     assert told == ["TensorRT verbose: a", "TensorRT warning: INT64 again"]
     assert file.getvalue() == "[VERBOSE] a\n[WARNING] INT64 again\n"
+
+
+def test_a_file_that_takes_no_more_stops_no_build():
+    log = BuildLog(lambda text: None, file=Path("/dev/full").open("w", buffering=1))  # noqa: SIM115
+    log("ERROR", "the cause")
+    log("INFO", "more")
+    assert log.loss is not None
+    assert log.loss.strerror == "No space left on device"
+    assert log.reason == "the cause"

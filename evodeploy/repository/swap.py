@@ -1,0 +1,58 @@
+"""Files and folders of a package moved into place together: all of them, or none and the earlier ones are back.
+
+While they are moved, the draft holds `earlier/` with what was there before. A killed run leaves it, and the next run
+that writes this package begins with `restore`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+EARLIER, REPLACED = "earlier", "replaced"
+
+
+@contextlib.contextmanager
+def drafted(draft: Path, folder: Path, places: Sequence[str]) -> Iterator[Path]:
+    """A new folder `draft` to build the `places` in, which are then moved to `folder`; it is removed at the end."""
+    _remove(draft)  # of a run that was killed
+    draft.mkdir()
+    try:
+        yield draft
+        _move(draft, folder, places)
+    finally:
+        restore(draft, folder, places)
+        _remove(draft)
+
+
+def restore(draft: Path, folder: Path, places: Sequence[str]) -> None:
+    """Where the draft holds a move that was cut off, undo what of it was done; this may be cut off too."""
+    earlier = draft / EARLIER
+    if not earlier.is_dir():
+        return
+    for place in places:
+        if (folder / place).exists() and not (draft / place).exists():
+            (folder / place).rename(draft / place)
+        if (earlier / place).exists():
+            (earlier / place).rename(folder / place)
+    earlier.rename(draft / REPLACED)
+
+
+def _move(draft: Path, folder: Path, places: Sequence[str]) -> None:
+    for place in places:
+        for parent in (folder / place, draft / EARLIER / place):
+            parent.parent.mkdir(parents=True, exist_ok=True)
+    for place in places:
+        if (folder / place).exists():
+            (folder / place).rename(draft / EARLIER / place)
+        (draft / place).rename(folder / place)
+    (draft / EARLIER).rename(draft / REPLACED)
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
