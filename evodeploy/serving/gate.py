@@ -8,10 +8,11 @@ from typing import Any
 
 from fastapi.responses import JSONResponse
 
+from evodeploy.serving.arrivals import RATE, Arrival, Arrivals
 from evodeploy.serving.settings import Limits
 
 HEADER_BYTES = 16 << 10  # of all headers of a request together
-BODIES = 512  # requests whose bodies may be on their way at once: a slow one holds little
+BODIES = 512  # requests whose bodies may be on their way at once: where there are more, slow ones give way
 
 
 class Gate:
@@ -23,10 +24,11 @@ class Gate:
     def __init__(self, app: Any, limits: Limits, token: str | None, exempt: frozenset[str]) -> None:
         self._app, self._limits, self._exempt = app, limits, exempt
         self._token = f"Bearer {token}".encode() if token else None
-        self._admitted = self._arriving = self._held = 0
+        self._admitted = 0
+        self._arrivals = Arrivals(BODIES, limits.body * limits.admitted)  # they hold no more than all admitted may
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass the request on, or answer 400, 401, 413, 429, 431 or 504."""
+        """Pass the request on, or answer 400, 401, 408, 413, 429, 431 or 504."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -54,10 +56,7 @@ class Gate:
 
     async def _limited(self, scope: Any, receive: Any, send: Any) -> None:
         """Take the whole body, within the limits, and only then let the endpoint begin."""
-        try:
-            body = await asyncio.wait_for(self._body(receive, _sends(scope["headers"])), self._limits.seconds)
-        except asyncio.TimeoutError:
-            body = JSONResponse({"error": f"the request did not arrive within {self._limits.seconds:g} s"}, 504)
+        body = await self._body(receive, _sends(scope["headers"]))
         if body is None:
             return
         if not isinstance(body, bytes):
@@ -79,29 +78,41 @@ class Gate:
     async def _body(self, receive: Any, sends: bool) -> bytes | JSONResponse | None:
         """All of it, or what it is refused with, or None where the client left.
 
-        Only one that `sends` a body takes a place among those on their way. All of them hold no more bytes than those
-        of all admitted requests may.
+        Only one that `sends` a body takes a place among those on their way. Where there is no room for all of them,
+        those that come too slowly get 408.
         """
-        if sends and self._arriving >= BODIES:
+        loop = asyncio.get_running_loop()
+        reading: asyncio.Future[bytes | JSONResponse | None]
+        arrival = self._arrivals.admit(lambda: reading.cancel(), loop.time(), sends)
+        if arrival is None:
             return _too_many()
-        parts: list[bytes] = []
-        size, more = 0, True
-        self._arriving += sends
+        reading = asyncio.ensure_future(self._read(receive, arrival))
         try:
-            while more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    return None
-                parts.append(message.get("body", b""))
-                size, more = size + len(parts[-1]), message.get("more_body", False)
-                self._held += len(parts[-1])
-                if size > self._limits.body:
-                    return self._too_large()
-                if self._held > self._limits.body * self._limits.admitted:
-                    return _too_many()
+            return await asyncio.wait_for(reading, self._limits.seconds)
+        except asyncio.TimeoutError:
+            return JSONResponse({"error": f"the request did not arrive within {self._limits.seconds:g} s"}, 504)
+        except asyncio.CancelledError:
+            if not arrival.evicted:
+                raise
+            rate = f"{RATE >> 10} KiB a second"
+            return JSONResponse({"error": f"the request came at less than {rate} while others waited: try again"}, 408)
         finally:
-            self._arriving -= sends
-            self._held -= size
+            self._arrivals.leave(arrival)
+
+    async def _read(self, receive: Any, arrival: Arrival) -> bytes | JSONResponse | None:
+        loop = asyncio.get_running_loop()
+        parts: list[bytes] = []
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            parts.append(message.get("body", b""))
+            more = message.get("more_body", False)
+            if arrival.size + len(parts[-1]) > self._limits.body:
+                return self._too_large()
+            if not self._arrivals.grows(arrival, len(parts[-1]), loop.time()):
+                return _too_many()
         return b"".join(parts)
 
     def _too_large(self) -> JSONResponse:

@@ -1,13 +1,14 @@
-"""Headers that do not end, on a real server without Ray."""
+"""Headers that do not end and bodies that drip, on a real server without Ray."""
 
 from __future__ import annotations
 
+import select
 import socket
 
 import pytest
 from uvicorn.protocols.http import auto
 
-from evodeploy.serving import connections
+from evodeploy.serving import arrivals, connections, gate
 
 
 @pytest.fixture
@@ -57,3 +58,23 @@ def test_ordinary_requests_one_after_another_are_answered(connect, monkeypatch):
             assert client.recv(65536).startswith(b"HTTP/1.1 200")
         client.sendall(ready + b"X-Large: " + b"x" * 70_000 + b"\r\nConnection: close\r\n\r\n")
         assert answer(client).startswith(b"HTTP/1.1 431")
+
+
+def test_connections_that_drip_keep_no_other_out(app, listening, monkeypatch):
+    monkeypatch.setattr(gate, "BODIES", 3)
+    monkeypatch.setattr(arrivals, "PATIENCE", -1.0)  # late at once
+    host, port = listening(app()).split(":")
+    clients = [socket.create_connection((host, int(port)), timeout=60) for _ in range(4)]
+    *dripping, quick = clients
+    head = f"POST /v1/predict HTTP/1.1\r\nHost: {host}\r\n"
+    for client in dripping:
+        client.sendall(f"{head}Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n".encode())
+        assert client.recv(65536).startswith(b"HTTP/1.1 100")  # its body is waited for
+        client.sendall(b"1\r\nx\r\n")
+    for _ in range(3):
+        quick.sendall(f"{head}Content-Length: 5\r\n\r\nhello".encode())
+        assert quick.recv(65536).startswith(b"HTTP/1.1 400")  # it is no picture
+    answered, _, _ = select.select(dripping, [], [], 60)
+    assert [client.recv(65536)[:12] for client in answered] == [b"HTTP/1.1 408"]
+    for client in clients:
+        client.close()

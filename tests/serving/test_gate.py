@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from evodeploy.serving import gate
+from evodeploy.serving import arrivals, gate
+from evodeploy.serving.arrivals import Arrivals
 from evodeploy.serving.gate import Gate
 from evodeploy.serving.hosts import HostGate, allowed_hosts
 from evodeploy.serving.settings import Limits
@@ -107,6 +108,64 @@ def test_bodies_on_their_way_hold_no_more_than_those_admitted_may(monkeypatch):
     assert asyncio.run(run(3, b"12345", b"6")) == 429
     monkeypatch.setattr(gate, "BODIES", 3)
     assert asyncio.run(run(3, b"", b"")) == 429
+
+
+def dripping(count, seconds, drops):
+    """Bodies that have sent some bytes a second for some seconds, by `Arrivals` and the names of those evicted."""
+    gone = []
+    arrivals = Arrivals(count, 10**9)
+    for name in range(count):
+        arrival = arrivals.admit(lambda name=name: gone.append(name), 0.0, placed=True)
+        for second in range(1, seconds + 1):
+            assert arrivals.grows(arrival, drops(name), float(second))
+    return arrivals, gone
+
+
+def test_the_slowest_body_gives_way_where_places_run_out():
+    bodies, gone = dripping(8, 5, lambda name: 1 if name == 3 else 10**6)
+    assert bodies.admit(print, 5.0, placed=True) is not None
+    assert gone == [3]
+    assert bodies.admit(print, 5.0, placed=True) is None  # the others are fast
+
+
+def test_bytes_ahead_of_time_keep_a_place_for_seconds_only():
+    bodies, gone = dripping(2, 1, lambda name: 10**7)
+    assert bodies.admit(print, 2.9, placed=True) is None
+    assert bodies.admit(print, 3.1, placed=True) is not None
+    assert len(gone) == 1
+
+
+def test_a_stalled_body_gives_way_where_bytes_run_out():
+    gone = []
+    arrivals = Arrivals(8, 100)
+    stalled = arrivals.admit(lambda: gone.append("stalled"), 0.0, placed=True)
+    assert arrivals.grows(stalled, 80, 0.0)
+    other = arrivals.admit(lambda: gone.append("other"), 9.0, placed=True)
+    assert arrivals.grows(other, 80, 9.0)
+    assert gone == ["stalled"]
+    arrivals.leave(stalled)  # its place is given back once
+    assert arrivals.grows(other, 20, 9.0)
+    assert not arrivals.grows(other, 1, 9.0)
+
+
+def test_clients_that_drip_are_answered_408_and_keep_no_other_out(monkeypatch):
+    async def run():
+        application = gated()
+        slow = [Client(b"a", b"b", headers=[CHUNKED]) for _ in range(3)]
+        waiting = [asyncio.create_task(client.ask(application)) for client in slow]
+        for _ in range(4):
+            await asyncio.sleep(0)
+        quick = [await Client(b"x", headers=[CHUNKED]).at_once().ask(application) for _ in range(2)]
+        answered = await asyncio.wait_for(next(asyncio.as_completed(waiting)), 60)
+        for client in slow:
+            client.more.set()
+        return quick, answered, sorted(await asyncio.gather(*waiting)), {client.status: client.body for client in slow}
+
+    monkeypatch.setattr(gate, "BODIES", 3)
+    monkeypatch.setattr(arrivals, "PATIENCE", -1.0)  # late at once
+    quick, answered, all_answers, bodies = asyncio.run(run())
+    assert (quick, answered, all_answers) == ([200, 200], 408, [200, 200, 408])
+    assert "at less than 16 KiB a second while others waited" in json.loads(bodies[408])["error"]
 
 
 @pytest.mark.parametrize("announced", [CHUNKED, (b"content-length", b"2")])
