@@ -412,6 +412,12 @@ def rtx_cache_and_graphs():
     with open_engine(PLAN, "tensorrt", options) as engine:
         same(engine.run(IMAGES[:1]), IMAGES[:1])
     assert kept.read_text() == "[1]"
+    assert fake_tensorrt.Engine.compiled == [4, 2, 8, 1]
+    with open_engine(PLAN, "tensorrt") as engine:  # without a folder too, its lanes share what was compiled
+        same(engine.run(IMAGES[:6]), IMAGES[:6])
+        same(engine.resident(IMAGES[:6]).outputs(), IMAGES[:6])
+    assert fake_tensorrt.Engine.compiled == [4, 2, 8, 1, 6]
+    assert fake_tensorrt.Engine.fallbacks == [], "computed with kernels that are not of the batch's size"
 
 
 def no_room():

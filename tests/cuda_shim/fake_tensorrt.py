@@ -15,7 +15,7 @@ import shutil
 import weakref
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnxruntime
@@ -54,6 +54,12 @@ class CudaGraphStrategy(enum.Enum):
     WHOLE_GRAPH_CAPTURE = 1
 
 
+class DynamicShapesKernelSpecializationStrategy(enum.Enum):
+    LAZY = 0
+    EAGER = 1
+    NONE = 2
+
+
 class ExecutionContextAllocationStrategy(enum.Enum):
     STATIC = 0
     ON_PROFILE_CHANGE = 1
@@ -74,7 +80,8 @@ class RuntimeConfig:
 
     def __init__(self) -> None:
         self.cuda_graph_strategy = CudaGraphStrategy.DISABLED
-        self.cache: RuntimeCache | None = None
+        self.dynamic_shapes_kernel_specialization_strategy = DynamicShapesKernelSpecializationStrategy.LAZY
+        self.cache: weakref.ref[RuntimeCache] | None = None
         self.allocation = ExecutionContextAllocationStrategy.STATIC
 
     def set_execution_context_allocation_strategy(self, strategy: ExecutionContextAllocationStrategy) -> None:
@@ -84,7 +91,7 @@ class RuntimeConfig:
         return RuntimeCache()
 
     def set_runtime_cache(self, cache: RuntimeCache) -> bool:
-        self.cache = cache
+        self.cache = weakref.ref(cache)  # the library may not own it
         return True
 
 
@@ -177,6 +184,8 @@ class Engine:
     waits_for_gpu = False  # while an engine or a context is made
     device_memory_size_v2 = 4096
     context_bytes = 512  # what a context takes in any case
+    compiled: ClassVar[list[int]] = []  # the batch sizes for which RTX compiled kernels, each time that it did
+    fallbacks: ClassVar[list[int]] = []  # those that were computed with others meanwhile
     last_config: RuntimeConfig | None = None  # of the execution context made last
 
     def __init__(self, runtime: Runtime, plan: dict[str, Any]) -> None:
@@ -218,6 +227,7 @@ class ExecutionContext:
     def __init__(self, engine: Engine, config: RuntimeConfig | None, memory: ctypes.c_size_t, scratch: int) -> None:
         self.engine, self.config, self.memory, self.scratch = engine, config, memory, scratch
         self.addresses: dict[str, int] = {}
+        self.kernels = RuntimeCache()  # where no cache was given
         self.active_optimization_profile = 0
         self.shape: tuple[int, ...] | None = None
         self.state = 0  # changes with everything that a recorded graph would not notice
@@ -264,8 +274,8 @@ class ExecutionContext:
                 Engine.during_capture()
         elif Engine.during_launch is not None:
             Engine.during_launch()
-        if self.config is not None and self.config.cache is not None:
-            self.config.cache.batches.add(self.shape[0])
+        if self.config is not None:
+            self._finish_kernels(self.config, self.shape[0])
         return self._start(stream)
 
     def _start(self, stream: int) -> bool:
@@ -275,6 +285,16 @@ class ExecutionContext:
         if cuda.cuLaunchHostFunc(stream, ctypes.cast(function, ctypes.c_void_p), None):
             return self._fails("Error Code 1: Cuda Runtime (operation failed due to a previous error during capture)")
         return True
+
+    def _finish_kernels(self, config: RuntimeConfig, batch: int) -> None:
+        cache = self.kernels if config.cache is None else config.cache()
+        if cache is None:
+            tell("the runtime cache is gone, and a context uses it")
+        elif batch not in cache.batches:
+            if config.dynamic_shapes_kernel_specialization_strategy is DynamicShapesKernelSpecializationStrategy.LAZY:
+                Engine.fallbacks.append(batch)  # while the others are compiled
+            Engine.compiled.append(batch)
+            cache.batches.add(batch)
 
     def _fails(self, reason: str) -> bool:
         self.engine.runtime.logger.log(Severity.ERROR, reason)
@@ -332,6 +352,7 @@ def as_module(name: str, version: str) -> ModuleType:
         ILogger=Logger,
         Runtime=Runtime,
         CudaGraphStrategy=CudaGraphStrategy,
+        DynamicShapesKernelSpecializationStrategy=DynamicShapesKernelSpecializationStrategy,
         ExecutionContextAllocationStrategy=ExecutionContextAllocationStrategy,
         Engine=Engine,
         Refitter=Refitter,

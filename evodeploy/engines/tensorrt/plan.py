@@ -27,6 +27,7 @@ class Plan:
         self.device, self.flavour = device, flavour
         self._errors = _errors_of(flavour)
         self.config: Any = None
+        self.kernels: Any = None  # the cache that `config` uses
         with device.quiet:
             self._runtime = flavour.trt.Runtime(shared_logger(flavour)[0])
             if host_code:
@@ -79,6 +80,7 @@ class Plan:
         """Free it, the last made first."""
         with self.device.quiet:
             self.config = None
+            self.kernels = None
             self._engine = None
             self._runtime = None
 

@@ -20,21 +20,25 @@ def is_rtx(flavour: Flavour) -> bool:
 def configure(plan: Plan, plan_sha256: str, architecture: str, options: EngineOptions) -> Callable[[], None]:
     """Make `plan`'s contexts as `options` say; what is returned keeps the finished kernels for the next start.
 
-    They lie in the folder `options.cache`, in a file for each plan and GPU, which TensorRT ignores where it is of
-    another driver. Raises UsageError where the folder cannot be made or read.
+    The first run of each batch size waits until its kernels are finished. Left to itself TensorRT would run slower,
+    general kernels meanwhile, whose results differ a little, and would record no graph of them. All contexts share what
+    was finished. Kept, it lies in the folder `options.cache`, in a file for each plan and GPU, which TensorRT ignores
+    where it is of another driver. Raises UsageError where the folder cannot be made or read.
     """
+    trt = plan.flavour.trt
     config = plan.config = plan.runtime_config()
-    config.set_execution_context_allocation_strategy(plan.flavour.trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+    config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+    config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
     if options.cuda_graph:
-        config.cuda_graph_strategy = plan.flavour.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    kernels = plan.kernels = config.create_runtime_cache()
+    config.set_runtime_cache(kernels)
     if options.cache is None:
         return lambda: None
     path = options.cache / f"{plan_sha256[:16]}-{architecture}.rtx-cache"
-    kernels = config.create_runtime_cache()
     known = _read(path)
     if known:
         kernels.deserialize(known)
-    config.set_runtime_cache(kernels)
 
     def save() -> None:
         held = bytes(kernels.serialize())

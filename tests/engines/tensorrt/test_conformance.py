@@ -49,14 +49,15 @@ RECEIVERS = {
     },
     "execution.py": {"self._context": "IExecutionContext"},
     "rtx.py": {
-        "config": "IRuntimeConfig", "kernels": "IRuntimeCache", "plan.flavour.trt": "",
-        "plan.flavour.trt.CudaGraphStrategy": "CudaGraphStrategy",
-        "plan.flavour.trt.ExecutionContextAllocationStrategy": "ExecutionContextAllocationStrategy",
+        "config": "IRuntimeConfig", "kernels": "IRuntimeCache", "trt": "",
+        "trt.CudaGraphStrategy": "CudaGraphStrategy",
+        "trt.ExecutionContextAllocationStrategy": "ExecutionContextAllocationStrategy",
+        "trt.DynamicShapesKernelSpecializationStrategy": "DynamicShapesKernelSpecializationStrategy",
     },
 }  # fmt: skip
 # Members that objects of ours or of Python's have too: met elsewhere than on a receiver above, they are those.
 SHARED_NAMES = {
-    "append", "clear", "count", "dtype", "max", "min", "name", "nbytes", "opt", "pop", "refittable", "release",
+    "append", "clear", "count", "dtype", "max", "min", "name", "nbytes", "opt", "pop", "query", "refittable", "release",
     "remove", "shape", "start", "unload", "value", "write",
 }  # fmt: skip
 # Reached through a string, or through an object whose class the code changes.
@@ -87,8 +88,9 @@ VERSIONS = [
 # The classes of cuda_shim/fake_tensorrt.py and those that they stand for.
 FAKES = {
     "Runtime": "Runtime", "Engine": "ICudaEngine", "ExecutionContext": "IExecutionContext", "Logger": "ILogger",
-    "ExecutionContextAllocationStrategy": "ExecutionContextAllocationStrategy", "RuntimeConfig": "IRuntimeConfig",
-    "RuntimeCache": "IRuntimeCache", "CudaGraphStrategy": "CudaGraphStrategy",
+    "ExecutionContextAllocationStrategy": "ExecutionContextAllocationStrategy",
+    "DynamicShapesKernelSpecializationStrategy": "DynamicShapesKernelSpecializationStrategy",
+    "RuntimeConfig": "IRuntimeConfig", "RuntimeCache": "IRuntimeCache", "CudaGraphStrategy": "CudaGraphStrategy",
     "Refitter": "Refitter", "OnnxParserRefitter": "OnnxParserRefitter", "SerializationConfig": "ISerializationConfig",
     "SerializationFlag": "SerializationFlag",
 }  # fmt: skip
