@@ -45,7 +45,7 @@ def roofline(file: Path, gpu: str, batch: str | None, *, kernels: bool, as_json:
             show(_kernels(card["heaviest_kernels"]))
     result(
         "\nat least: all products at the dense peak, and what the L2 cannot hold through the memory's bus\n"
-        "without caches: an estimate where each kernel reads and writes memory alone\n"
+        "without caches: an estimate, where each kernel reads its operands from memory and writes its results to it\n"
         f"launching: by the host, {found['launch_us']:g} µs a kernel assumed; a CUDA graph takes most of it away"
     )
     for name, missing in found["not_counted"].items():
