@@ -27,6 +27,7 @@ class _Key(NamedTuple):
     model: str
     transfers: str
     cuda_graph: bool
+    in_flight: int
     batch: int
     number: int
 
@@ -39,6 +40,7 @@ class _Key(NamedTuple):
             self.precision,
             "graph" if self.cuda_graph else None,
             "resident" if self.transfers == "resident" else None,
+            f"{self.in_flight} in flight" if self.in_flight > 1 else None,
             f"#{self.number}" if self.number > 1 else None,
             f"({self.model})",
         )

@@ -15,7 +15,7 @@ from evodeploy.bench.report import Report
 from evodeploy.bench.row import Row
 from evodeploy.bench.speedups import crossovers, over_dense, over_eager
 
-SCHEMA = 2
+SCHEMA = 3
 _IDENTITY = ("image_size", "patch_size", "num_classes", "selection", "keep_ratios", "stages")
 
 
@@ -57,6 +57,7 @@ def result(report: Report, row: Row) -> dict[str, Any]:
         "device": row.device,
         "transfers": row.transfers,
         "cuda_graph": row.candidate.cuda_graph,
+        "in_flight": row.in_flight,
         "batch": row.batch,
         "batch_asked": row.asked,
         "status": "unavailable" if row.timing is None else "wrong" if row.wrong else "ok",
@@ -74,15 +75,22 @@ def result(report: Report, row: Row) -> dict[str, Any]:
         "joules_per_image": row.joules,
         "check": _check(row.verdict),
         "stopped": row.stopped,
-        **_timing(row.timing),
+        "launches": row.launches,
+        **_latency(row.latency),
+        **_variation(row.timing),
     }
 
 
-def _timing(timing: Timing) -> dict[str, Any]:
+def _latency(timing: Timing | None) -> dict[str, Any]:
     return {
-        "median_ms": _interval(timing.interval, 1e3),
-        "p90_ms": timing.p90 * 1e3,
-        "p99_ms": timing.p99 * 1e3,
+        "median_ms": _interval(timing.interval, 1e3) if timing else None,
+        "p90_ms": timing.p90 * 1e3 if timing else None,
+        "p99_ms": timing.p99 * 1e3 if timing else None,
+    }
+
+
+def _variation(timing: Timing) -> dict[str, Any]:
+    return {
         "spread": timing.spread,
         "cv": timing.cv,
         "drift": timing.drift,

@@ -1,25 +1,30 @@
-"""Candidates opened, warmed once, and made ready to be timed at one batch size."""
+"""Candidates opened, warmed once, and made ready to be timed at one batch size: with one batch on its way, or more."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evodeploy.bench.candidate import Candidate
-from evodeploy.bench.measure import Clock, wall_clock
+from evodeploy.bench.measure import TIMED, Clock, Stream, wall_clock
 from evodeploy.bench.memory import MemoryMeter
 from evodeploy.bench.row import Row
-from evodeploy.engines.base import Array, Engine, run_all
+from evodeploy.engines.base import Array, Engine, Resident, run_all
 from evodeploy.errors import EvodeployError, InputError, OutOfMemoryError
 from evodeploy.preprocess import as_input, random_pictures
 from evodeploy.specs import Precision
 
 Pictures = NDArray[np.uint8]
 Tell = Callable[[str], None]
+Entered = TypeVar("Entered")
+
+DEPTHS = (2, 3)  # batches in flight, besides one
 
 
 @dataclass
@@ -34,13 +39,19 @@ class Entrant:
 
 @dataclass(eq=False)  # two of them may look alike
 class Racer:
-    """One way of running one candidate: what times it, and what it last computed."""
+    """One way of running one candidate: what times it, and what it last computed.
+
+    `work` is what `clock` times, without waiting for anything else, and runs `batches` of them.
+    """
 
     row: Row
     engine: Engine
     clock: Clock
     computed: Callable[[], dict[str, Array]]
     sample: Array
+    work: Callable[[], object]
+    batches: int = 1
+    resident: Resident | None = None
 
     def first_outputs(self) -> Array:
         """What the first output is for each image of the sample, the timed batch as the last timed run left it."""
@@ -76,7 +87,10 @@ def opened(candidate: Candidate, stack: ExitStack, tell: Tell) -> Entrant:
 def racers_of(
     entrant: Entrant, batch: int, sampled: Callable[[Engine], Array], stack: ExitStack, tell: Tell
 ) -> Iterator[Racer | Row]:
-    """The racers of one candidate, warmed once: with transfers, and where it can keep a batch on its device without."""
+    """The racers of one candidate, warmed once: with transfers, and where it can keep a batch on its device without.
+
+    Where an engine gains by several batches in flight, either comes with one, and with each of `DEPTHS`.
+    """
     candidate, engine = entrant.candidate, entrant.engine
     row = Row(candidate, batch, batch, candidate.precision, "", reason=entrant.reason)
     if engine is None:
@@ -99,16 +113,41 @@ def racers_of(
         device_memory=entrant.memory.device if on_device else None,
     )
     run = _HostRun(engine)
-    yield Racer(row, engine, wall_clock(run, sample[:fitting]), lambda: run.outputs, sample)
-    row = replace(row, transfers="resident")
+    clock = wall_clock(run, sample[:fitting])
+    yield Racer(row, engine, clock, lambda: run.outputs, sample, clock)
+    depths = [depth for depth in DEPTHS if depth <= engine.deepest]
+    for depth in depths:
+        yield _or_reason(replace(row, in_flight=depth), partial(_streaming, engine, sample))
+    if on_device:
+        for depth in (1, *depths):
+            at_depth = replace(row, transfers="resident", in_flight=depth)
+            entered = _or_reason(at_depth, partial(_resident, engine, sample, stack))
+            if entered is not None:
+                yield entered
+
+
+def _or_reason(row: Row, enter: Callable[[Row], Entered]) -> Entered | Row:
+    """What `enter` gives for `row`, or the row with the reason why it fails."""
     try:
-        resident = engine.resident(sample[:fitting])
+        return enter(row)
     except EvodeployError as error:
-        yield replace(row, reason=str(error))
-        return
-    if resident is not None:
-        stack.callback(resident.close)
-        yield Racer(row, engine, resident.time, resident.outputs, sample)
+        return replace(row, reason=str(error))
+
+
+def _streaming(engine: Engine, sample: Array, row: Row) -> Racer:
+    stream = Stream(engine, sample[: row.batch], row.in_flight)
+    stream()  # takes the memory of all that are in flight
+    row = replace(row, launches=TIMED)
+    return Racer(row, engine, stream, lambda: stream.outputs, sample, stream, stream.batches)
+
+
+def _resident(engine: Engine, sample: Array, stack: ExitStack, row: Row) -> Racer | None:
+    resident = engine.resident(sample[: row.batch], row.in_flight)
+    if resident is None:
+        return None
+    stack.callback(resident.close)
+    work, batches = resident.run, row.in_flight
+    return Racer(row, engine, resident.time, resident.outputs, sample, work, batches, resident)
 
 
 def _precision(candidate: Candidate, engine: Engine) -> Precision | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 import time
@@ -11,11 +12,12 @@ from functools import partial
 from typing import Literal
 
 from evodeploy.bench.intervals import FEWEST, Interval, median_interval, quantile, trend_probability
-from evodeploy.engines.base import Array
+from evodeploy.engines.base import Array, Engine
 from evodeploy.errors import UsageError
 
 SETTLE = 0.002  # seconds between candidates, for the last one's worker threads to stop spinning
 STABLE = 0.02  # warm: when two more runs do not lower the fastest by more than this share
+TIMED = 8  # batches in a row, of a stream of them
 PATIENCE = 10  # times the warm-up's time, after which a candidate that still gets faster is measured as it is
 
 # What makes a timing unstable: its standard deviation relative to its mean, and how far it drifts from start to end.
@@ -118,6 +120,28 @@ class Measurement:
 def wall_clock(run: Callable[[Array], object], images: Array) -> Clock:
     """A clock of `run` on `images` by this host's own time, what it returns included."""
     return partial(_timed, run, images)
+
+
+class Stream:
+    """A clock of one batch among several that are in flight, by this host's time; keeps the last outputs.
+
+    Each call starts with none and ends with none in flight, but is timed only while all of them are: from the end of
+    one batch to the end of another, `TIMED` later.
+    """
+
+    def __init__(self, engine: Engine, images: Array, in_flight: int) -> None:
+        self._engine, self._images, self._in_flight = engine, images, in_flight
+        self.batches = TIMED + 2 * in_flight - 1
+        self.outputs: dict[str, Array] = {}
+
+    def __call__(self) -> float:
+        """Seconds from one batch to the next."""
+        batches = itertools.repeat(self._images, self.batches)
+        moments = []
+        for outputs in self._engine.run_many(batches, self._in_flight):
+            moments.append(time.perf_counter())
+            self.outputs = outputs
+        return (moments[self._in_flight - 1 + TIMED] - moments[self._in_flight - 1]) / TIMED
 
 
 def interleaved(runs: Sequence[Callable[[Array], object]], images: Array, budget: Budget) -> list[Timing]:

@@ -11,7 +11,7 @@ from evodeploy.bench.intervals import Interval
 from evodeploy.bench.page_style import STYLE, batch_switch
 from evodeploy.bench.report import Report, cautions, headlines
 from evodeploy.bench.row import Row
-from evodeploy.bench.speedups import over_dense
+from evodeploy.bench.speedups import in_flight, over_dense
 from evodeploy.bench.stages import STAGES
 from evodeploy.bench.svg import element
 from evodeploy.bench.table import COLUMNS
@@ -57,7 +57,7 @@ def as_html(report: Report) -> str:
 
 
 def _name(report: Report, row: Row) -> str:
-    return report.name(row) + (" resident" if row.transfers == "resident" else "")
+    return report.label(row) + (" resident" if row.transfers == "resident" else "") + in_flight(row)
 
 
 def _lane_name(report: Report, row: Row) -> str:
@@ -111,22 +111,22 @@ def _of_batch(report: Report, timed: Sequence[Row], batch: int, colours: dict[st
 def _latencies(report: Report, rows: Sequence[Row], colours: dict[str, str]) -> str:
     lanes, table = [], []
     for row in rows:
-        if row.timing:
-            samples = [sample * 1e3 for sample in row.timing.samples]
+        if row.latency:
+            samples = [sample * 1e3 for sample in row.latency.samples]
             twin = row.candidate.role == "dense"
             lanes.append(Lane(_lane_name(report, row), colours[_name(report, row)], samples, twin))
             table.append(
                 [
                     _lane_name(report, row),
-                    f"{row.timing.median * 1e3:.2f}",
-                    f"{row.timing.p90 * 1e3:.2f}",
-                    f"{row.timing.p99 * 1e3:.2f}",
+                    f"{row.latency.median * 1e3:.2f}",
+                    f"{row.latency.p90 * 1e3:.2f}",
+                    f"{row.latency.p99 * 1e3:.2f}",
                     str(len(samples)),
                 ]
             )
     return _figure(
         f"Latency at batch {rows[0].asked}",
-        "Every timed run of the whole batch; the bar is the median. The axis is logarithmic.",
+        "Every timed run of the whole batch, one in flight; the bar is the median. The axis is logarithmic.",
         dots(f"Latency at batch {rows[0].asked}", "ms", lanes),
         (("row", "median ms", "p90 ms", "p99 ms", "runs"), table),
     )

@@ -36,6 +36,7 @@ _ROW = document(
         "model": _WORDS,
         "transfers": _WORDS,
         "cuda_graph": boolean(),
+        "in_flight": whole(1, 1000),
         "batch": whole(1, 1_000_000),
         "status": one_of("ok", "wrong", "unavailable"),
     }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from evodeploy.bench.environment import Environment
 from evodeploy.bench.measure import Budget
 from evodeploy.bench.row import Row
-from evodeploy.bench.speedups import crossovers, over_eager
+from evodeploy.bench.speedups import crossovers, in_flight, over_eager
 from evodeploy.bench.stages import EndToEnd
 from evodeploy.bench.subject import Subject
 from evodeploy.specs import Precision
@@ -49,22 +49,29 @@ class Report:
         return None if achieved is None or peak is None else achieved / peak
 
     def name(self, row: Row) -> str:
-        """The row's label, with its file where several of a kind are compared."""
+        """The row's label, with how many batches are in flight where they are several."""
+        return self.label(row) + in_flight(row)
+
+    def label(self, row: Row) -> str:
+        """The candidate's label, with its file where several of a kind are compared."""
         alike = (one for one in self.rows if (one.label, one.candidate.role) == (row.label, row.candidate.role))
         peers = {one.candidate.artefact for one in alike}
         return f"{row.label} {row.candidate.artefact}" if len(peers) > 1 else row.label
 
 
 def headlines(report: Report) -> Iterator[str]:
-    """The bench in sentences: the fastest at each batch, and where selection pays."""
+    """The bench in sentences: the fastest at each batch, with one in flight and with more, and where selection pays."""
     for batch in dict.fromkeys(row.asked for row in report.rows):
         evo = [row for row in report.rows if row.asked == batch and row.candidate.role == "evo" and not row.wrong]
         speeds = {row: speed.value for row in evo if (speed := row.images_per_second)}
         if speeds:
-            best = max(speeds, key=lambda row: speeds[row])
+            best = max([row for row in speeds if row.in_flight == 1] or speeds, key=lambda row: speeds[row])
             ratio = over_eager(best, report.rows)
             over = f", {ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f}) × PyTorch eager" if ratio else ""
             yield f"fastest at batch {batch}: {report.name(best)}, {speeds[best]:.1f} img/s{over}"
+            most = max(speeds, key=lambda row: speeds[row])
+            if most is not best:
+                yield f"most at batch {batch}: {report.name(most)}, {speeds[most]:.1f} img/s"
     pays: dict[str, list[str]] = {}
     for crossover in crossovers(report.rows):
         pays.setdefault(crossover.sentence, []).append(crossover.label)
@@ -81,6 +88,8 @@ def cautions(report: Report) -> Iterator[str]:
             told.append(f"{where}: {row.reason}")
         if row.wrong and row.verdict is not None:
             told.append(f"WRONG: {at}: {row.verdict}")
+        if row.exposed:
+            told.append(f"{at}: the GPU began before all was enqueued, so the host's time for that may be in its own")
         if row.batch < row.asked:
             told.append(f"{at} ran out of memory and was run at batch {row.batch}")
     told += [f"{stages.label}, from files to labels: {stages.reason}" for stages in report.end_to_end if stages.reason]

@@ -19,8 +19,11 @@ class Row:
     """One candidate at one batch size: what was measured, or the reason why nothing was.
 
     `batch` is what was run, less than `asked` where memory ran out. `transfers` says whether the time holds those to
-    and from a device: `included`, or none because the batch is `resident` there; `none` on the host itself. `verdict`
-    is None for the row that others are compared with. Memory is in bytes, energy in joules of one image.
+    and from a device: `included`, or none because the batch is `resident` there; `none` on the host itself. With
+    several batches `in_flight` the timing is of throughput and says nothing of latency: it is the time from the end of
+    one to that of the next. A sample is the mean of `launches` runs in a row. `exposed` says that the host's time for
+    starting a run may be in that of the device. `verdict` is None for the row that others are compared with. Memory is
+    in bytes, energy in joules of one image.
     """
 
     candidate: Candidate
@@ -29,6 +32,9 @@ class Row:
     precision: Precision | None
     device: str
     transfers: Transfers = "none"
+    in_flight: int = 1
+    launches: int = 1
+    exposed: bool = False
     timing: Timing | None = None
     stopped: Stop | None = None
     verdict: Verdict | None = None
@@ -42,6 +48,11 @@ class Row:
         """The engine, its precision, and whether it replays a CUDA graph."""
         parts = (self.candidate.engine, self.precision or "", "graph" if self.candidate.cuda_graph else "")
         return " ".join(part for part in parts if part)
+
+    @property
+    def latency(self) -> Timing | None:
+        """The timing, where a batch is on its way alone."""
+        return self.timing if self.in_flight == 1 else None
 
     @property
     def images_per_second(self) -> Interval | None:

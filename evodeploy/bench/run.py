@@ -111,8 +111,10 @@ def _finished(racers: Sequence[Racer], measurement: Measurement) -> Iterator[Row
             classifies = racer.engine.info is None or racer.engine.info.output == "logits"
             verdict = judged(expected, got, racer.row.precision or "fp32", racer.row.device, classifies=classifies)
         meter = meter_of(racer.row.device)
-        joules = joules_per_run(racer.clock, meter) / racer.row.batch if meter else None
-        yield replace(racer.row, timing=timing, stopped=measurement.stopped, verdict=verdict, joules=joules)
+        joules = joules_per_run(racer.work, meter) / racer.batches / racer.row.batch if meter else None
+        row = replace(racer.row, timing=timing, stopped=measurement.stopped, verdict=verdict, joules=joules)
+        resident = racer.resident
+        yield replace(row, launches=resident.launches, exposed=not resident.hidden) if resident else row
 
 
 def _reference(racer: Racer, racers: Sequence[Racer]) -> Racer:

@@ -32,7 +32,7 @@ class Crossover:
 
 
 def over_eager(row: Row, rows: Sequence[Row]) -> Interval | None:
-    """Throughput over PyTorch eager in FP32 on the model itself, at the same batch and transfers."""
+    """Throughput over PyTorch eager in FP32 on the model itself, at the same batch, transfers and batches in flight."""
     return _over(row, rows, lambda other: _is_eager(other) and other.candidate.role == "evo")
 
 
@@ -49,9 +49,14 @@ def crossovers(rows: Sequence[Row]) -> list[Crossover]:
     for row in rows:
         ratio = over_dense(row, rows)
         if ratio is not None:
-            label = row.label + (" resident" if row.transfers == "resident" else "")
+            label = row.label + (" resident" if row.transfers == "resident" else "") + in_flight(row)
             ratios.setdefault(label, {})[row.batch] = ratio
     return [_crossover(label, by_batch) for label, by_batch in ratios.items()]
+
+
+def in_flight(row: Row) -> str:
+    """What to add to a row's name where several batches are."""
+    return f", {row.in_flight} in flight" if row.in_flight > 1 else ""
 
 
 def _crossover(label: str, by_batch: dict[int, Interval]) -> Crossover:
@@ -67,7 +72,8 @@ def _is_eager(row: Row) -> bool:
 
 def _over(row: Row, rows: Sequence[Row], chosen: Callable[[Row], bool]) -> Interval | None:
     for other in rows:
-        if other.asked == row.asked and other.transfers == row.transfers and chosen(other):
+        alike = (other.asked, other.transfers, other.in_flight) == (row.asked, row.transfers, row.in_flight)
+        if alike and chosen(other):
             return _ratio(row, other)
     return None
 

@@ -92,6 +92,11 @@ def _speed(report: Report, row: Row) -> str:
     return "–" if speed is None or row.timing is None else f"{speed.value:.1f}" + ("!" if row.timing.warnings else "")
 
 
+def _in_flight(report: Report, row: Row) -> str:
+    several = any(other.in_flight > 1 for other in report.rows)
+    return str(row.in_flight) if several and row.timing else "–"
+
+
 def _uncertainty(report: Report, row: Row) -> str:
     return f"±{row.timing.interval.width / 2:.1%}" if row.timing else "–"
 
@@ -108,16 +113,17 @@ def _megabytes(size: int | None) -> str:
 
 COLUMNS = (
     Column("batch", lambda report, row: str(row.batch)),
-    Column("engine", lambda report, row: report.name(row), left=True),
+    Column("engine", lambda report, row: report.label(row), left=True),
     Column("model", lambda report, row: row.candidate.role, left=True),
     Column("transfers", lambda report, row: "" if row.transfers == "none" else row.transfers, left=True),
+    Column("in flight", _in_flight),
     Column("img/s", _speed),
     Column("95 %", _uncertainty, yields=2),
     Column("× eager", lambda report, row: _ratio(over_eager(row, report.rows))),
     Column("× dense", lambda report, row: _ratio(over_dense(row, report.rows))),
-    Column("median ms", lambda report, row: _milliseconds(row.timing.median if row.timing else None), yields=1),
-    Column("p90", lambda report, row: _milliseconds(row.timing.p90 if row.timing else None), yields=4),
-    Column("p99", lambda report, row: _milliseconds(row.timing.p99 if row.timing else None), yields=6),
+    Column("median ms", lambda report, row: _milliseconds(row.latency.median if row.latency else None), yields=1),
+    Column("p90", lambda report, row: _milliseconds(row.latency.p90 if row.latency else None), yields=4),
+    Column("p99", lambda report, row: _milliseconds(row.latency.p99 if row.latency else None), yields=6),
     Column("of peak", lambda report, row: _share(report.share_of_peak(row)), yields=3),
     Column("host MB", lambda report, row: _megabytes(row.host_memory), yields=7),
     Column("GPU MB", lambda report, row: _megabytes(row.device_memory), yields=8),

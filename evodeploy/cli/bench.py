@@ -120,7 +120,7 @@ def bench(
         timed = [row for row in rows if row.timing and row.precision]
         with working("measuring the machine's matrix products"):
             best = peaks([(row.device, row.precision) for row in timed if row.precision], threads)
-        ended = {row.label: row.candidate for row in timed if row.candidate.role == "evo"}
+        ended = {row.label: row.candidate for row in timed if row.candidate.role == "evo" and row.in_flight == 1}
         stages = end_to_end(ended.items(), paths, max(batches), seconds, note) if paths else []
     report = Report(subject, machine, budget, tuple(rows), best, tuple(stages))
     _write(report, output, csv, html)

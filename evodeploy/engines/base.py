@@ -42,6 +42,10 @@ class Resident(ABC):
         return True
 
     @abstractmethod
+    def run(self) -> None:
+        """Run as many batches as are in flight, and wait for them."""
+
+    @abstractmethod
     def time(self) -> float:
         """Seconds that the device takes for a run of the batch, by its own clock."""
 

@@ -21,7 +21,8 @@ def brightness_logits(images: Array, classes: int) -> Array:
 class FakeEngine(Engine):
     """Answers with `compute`, or with `brightness_logits`; counts its calls.
 
-    With `device_seconds` it pretends to run on a GPU, by whose clock each run takes so long.
+    With `device_seconds` it pretends to run on a GPU, by whose clock each run takes so long, and half as long with two
+    in flight, up to `deepest`.
     """
 
     name = "fake"
@@ -32,6 +33,7 @@ class FakeEngine(Engine):
         batch: BatchRange | None = None,
         compute: Callable[[Array], dict[str, Array]] | None = None,
         device_seconds: float | None = None,
+        deepest: int = 1,
     ) -> None:
         super().__init__()
         self.info = info
@@ -41,12 +43,13 @@ class FakeEngine(Engine):
         self.calls = 0
         self._counting = threading.Lock()
         self.device = "cpu" if device_seconds is None else "cuda:0"
+        self.deepest = deepest
         self._device_seconds = device_seconds
         self._compute = compute or (lambda images: {"logits": brightness_logits(images, info.num_classes)})
 
     def resident(self, images: Array, in_flight: int = 1) -> Resident | None:
         """A batch that pretends to lie on the GPU, where this engine pretends to run on one."""
-        return None if self._device_seconds is None else _FakeResident(self, images, self._device_seconds)
+        return None if self._device_seconds is None else _FakeResident(self, images, self._device_seconds / in_flight)
 
     def _run(self, images: Array) -> dict[str, Array]:
         with self._counting:
@@ -62,8 +65,11 @@ class _FakeResident(Resident):
         self._engine, self._images, self._seconds = engine, images, seconds
         self._outputs: dict[str, Array] = {}
 
-    def time(self) -> float:
+    def run(self) -> None:
         self._outputs = self._engine.run(self._images)
+
+    def time(self) -> float:
+        self.run()
         return self._seconds
 
     def outputs(self) -> dict[str, Array]:

@@ -32,6 +32,14 @@ class TorchResident(Resident):
         """See Resident."""
         return self._clock.hidden
 
+    def run(self) -> None:
+        """See Resident."""
+        with self._engine.working(self._host):
+            self._timeline.start()
+            self._timeline.launch()
+            self._timeline.end()
+            self._timeline.elapsed()
+
     def time(self) -> float:
         """See Resident."""
         with self._engine.working(self._host):

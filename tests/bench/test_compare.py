@@ -67,7 +67,7 @@ def test_what_is_no_document_is_refused(tmp_path):
     with pytest.raises(BadFileError, match="is not readable JSON"):
         read_benches(path)
     path.write_text('{"schema": 1}')
-    with pytest.raises(BadFileError, match="schema 1, expected 2"):
+    with pytest.raises(BadFileError, match="schema 1, expected 3"):
         read_benches(path)
 
 
@@ -145,7 +145,7 @@ def test_results_of_a_gpu_run_are_compared_with_a_bench_of_one_of_its_models(tmp
     [
         ([], "holds no bench: the part that makes one did not get that far"),
         ({}, "benches is an object of 0, expected a list"),
-        ([{"schema": 1}], "is of schema 1, expected 2"),
+        ([{"schema": 1}], "is of schema 1, expected 3"),
         ([of_model("a"), of_model("a")], "holds 2 benches of a, expected one of each model"),
         ([of_model("a") | {"results": 3}], r"benches\[0\].results is 3, expected a list"),
     ],

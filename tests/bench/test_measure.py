@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evodeploy.bench import measure
-from evodeploy.bench.measure import Budget, Timing, interleaved, measured
+from evodeploy.bench.measure import TIMED, Budget, Stream, Timing, interleaved, measured
 from evodeploy.errors import UsageError
 
 IMAGES = np.zeros((1, 3, 2, 2), np.float32)
@@ -95,6 +95,27 @@ def test_the_time_that_is_spent_is_that_of_asking_a_device_and_not_what_its_cloc
     budget = Budget(seconds=30, rounds=6, precision=0.02, min_seconds=0, warmup_seconds=0)
     many_in_a_row = measured([alternating(clock, 0.5, 1.5, asking=4.0)], budget)
     assert len(many_in_a_row.timings[0].samples) == 8
+
+
+class Pipeline:
+    """The first `in_flight` batches take a second each to come out, the next a quarter, the last ones half a second."""
+
+    def __init__(self, clock):
+        self.clock = clock
+
+    def run_many(self, batches, in_flight):
+        count = len(list(batches))
+        for number in range(1, count + 1):
+            self.clock[0] += 1.0 if number <= in_flight else 0.25 if number <= count - in_flight + 1 else 0.5
+            yield {"logits": number}
+
+
+@pytest.mark.parametrize("in_flight", [1, 2, 3])
+def test_a_stream_is_timed_while_all_are_in_flight(clock, in_flight):
+    stream = Stream(Pipeline(clock), IMAGES, in_flight)
+    assert [stream(), stream()] == [0.25, 0.25]
+    assert stream.outputs == {"logits": stream.batches}
+    assert stream.batches == TIMED + 2 * in_flight - 1
 
 
 def test_figures_of_a_timing():

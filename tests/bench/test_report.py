@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -30,7 +31,7 @@ def found():
 
 def test_the_document_has_one_object_a_row_with_all_its_samples(found):
     document = json.loads(json.dumps(as_json(found)))
-    assert document["schema"] == 2
+    assert document["schema"] == 3
     assert document["model"]["name"] == "fake"
     assert document["environment"]["threads"] == 1
     first, second, third = document["results"][:3]
@@ -65,6 +66,63 @@ def test_the_fastest_is_named_and_what_is_missing_is_said_once(found):
         "selection pays at every batch measured (1): torch fp32, openvino fp32",
     ]
     assert [line for line in cautions(found) if "no GPU here" in line] == ["tensorrt fp16 (evo): no GPU here"]
+
+
+@pytest.fixture(scope="module")
+def deep():
+    """A report in which two batches in flight are twice as fast as one; the host's time may be in the last row."""
+    rows = [
+        row("torch", 4),
+        row("tensorrt", 2),
+        row("tensorrt", 1),
+        row("tensorrt", 1),
+        row("tensorrt", 3, role="dense"),
+    ]
+    rows[2] = dataclasses.replace(rows[2], in_flight=2, launches=8)
+    rows[3] = dataclasses.replace(rows[3], in_flight=3, launches=8, exposed=True)
+    return report(rows)
+
+
+def test_rows_say_how_many_batches_are_in_flight_and_only_one_has_a_latency(deep):
+    results = as_json(deep)["results"]
+    assert [found["in_flight"] for found in results] == [1, 1, 2, 3, 1]
+    assert [found["launches"] for found in results] == [1, 1, 8, 8, 1]
+    assert [found["median_ms"] is None for found in results] == [False, False, True, True, False]
+    assert results[2]["samples_ms"] == [1.0] * 6
+    lines = list(csv.DictReader(io.StringIO(as_csv(deep))))
+    assert [line["in_flight"] for line in lines] == ["1", "1", "2", "3", "1"]
+    assert [line["median_ms_value"] for line in lines] == ["4.0", "2.0", "", "", "3.0"]
+
+
+def test_the_table_and_the_page_show_depths_where_there_are_several(deep, found):
+    def printed(what):
+        console = Console(width=400, file=io.StringIO())
+        console.print(as_table(what, 120))
+        return [line.split() for line in console.file.getvalue().splitlines()]
+
+    heading, *lines = printed(deep)
+    assert "in flight" in " ".join(heading)
+    assert [(line[4], line[5]) for line in lines] == [
+        ("1", "250.0"), ("1", "500.0"), ("2", "1000.0"), ("3", "1000.0"), ("1", "333.3")
+    ]  # fmt: skip
+    assert "flight" not in printed(found)[0]
+    assert "tensorrt fp32, 2 in flight" in as_html(deep)
+
+
+def test_ratios_are_of_equal_depth_and_the_most_throughput_is_named(deep):
+    assert list(headlines(deep)) == [
+        "fastest at batch 1: tensorrt fp32, 500.0 img/s, 2.00 (2.00 to 2.00) × PyTorch eager",
+        "most at batch 1: tensorrt fp32, 2 in flight, 1000.0 img/s",
+        "selection pays at every batch measured (1): tensorrt fp32",
+    ]
+    results = as_json(deep)["results"]
+    assert [found["over_eager"] is None for found in results] == [False, False, True, True, False]
+    assert [found["over_dense"] is None for found in results] == [True, False, True, True, True]
+
+
+def test_a_gpu_that_began_before_all_was_enqueued_is_told(deep):
+    (told,) = (line for line in cautions(deep) if "enqueued" in line)
+    assert told.startswith("batch 1: tensorrt fp32, 3 in flight (evo): the GPU began before")
 
 
 def test_unstable_rows_are_told(found):
@@ -102,8 +160,6 @@ def test_the_page_is_whole_and_needs_no_network(found):
 
 
 def test_names_in_the_page_are_escaped(found):
-    import dataclasses
-
     subject = dataclasses.replace(found.subject, name="<b>bold</b>")
     assert "<b>bold" not in as_html(dataclasses.replace(found, subject=subject))
 

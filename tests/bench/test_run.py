@@ -97,6 +97,38 @@ def test_a_device_gives_a_row_with_transfers_and_one_without():
     assert not resident.wrong
 
 
+def test_an_engine_that_gains_by_batches_in_flight_has_rows_with_two_and_three():
+    rows = raced([fake("torch", device_seconds=0.25), fake("tensorrt", device_seconds=0.25, deepest=3)], [2])
+    assert [(row.candidate.engine, row.transfers, row.in_flight) for row in rows] == [
+        ("torch", "included", 1), ("torch", "resident", 1),
+        *(("tensorrt", transfers, depth) for transfers in ("included", "resident") for depth in (1, 2, 3)),
+    ]  # fmt: skip
+    assert [row.timing.median for row in rows[-3:]] == [0.25, 0.125, 0.25 / 3]
+    assert [row.images_per_second.value for row in rows[-3:]] == [8, 16, 24]
+    assert [row.latency is None for row in rows[-3:]] == [False, True, True]
+    assert not any(row.wrong for row in rows)
+
+
+def test_a_depth_for_which_there_is_no_room_is_a_row_with_its_reason():
+    class Small(FakeEngine):
+        def resident(self, images, in_flight=1):
+            if in_flight == 3:
+                raise OutOfMemoryError("cuda:0 has no room for 8 MB more")
+            return super().resident(images, in_flight)
+
+        def run_many(self, batches, in_flight=2):
+            if in_flight == 3:
+                raise OutOfMemoryError("cuda:0 has no room for 9 MB more")
+            return super().run_many(batches, in_flight)
+
+    small = Candidate("tensorrt", "evo", "fp16", "", lambda: Small(INFO, device_seconds=0.25, deepest=3))
+    rows = raced([small], [2])
+    assert [row.reason for row in rows if row.timing is None] == [
+        "cuda:0 has no room for 9 MB more", "cuda:0 has no room for 8 MB more"
+    ]  # fmt: skip
+    assert [row.in_flight for row in rows if row.timing] == [1, 2, 1, 2]
+
+
 def test_one_that_takes_other_images_is_a_row_with_its_reason():
     larger = dataclasses.replace(INFO, image_size=16)
     first, second = raced([fake("torch"), Candidate("other", "evo", "fp32", "", lambda: FakeEngine(larger))])

@@ -49,6 +49,14 @@ class LaneResident(Resident):
         """See Resident."""
         return self._clock.hidden
 
+    def run(self) -> None:
+        """See Resident."""
+        with self._usage.working("tensorrt engine"), self._device.active():
+            self._check_open()
+            self._timeline.launch()
+            for lane in self._timeline.lanes:
+                lane.stream.synchronize()
+
     def time(self) -> float:
         """See Resident."""
         with self._usage.working("tensorrt engine"), self._device.active():
