@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from evodeploy.engines.tensorrt.compatibility import check_lengths
 from evodeploy.engines.tensorrt.flavour import Flavour, shared_logger
 from evodeploy.engines.tensorrt.log import BuildLog
 from evodeploy.engines.tensorrt.options import BuilderOptions, apply_options
@@ -73,8 +74,8 @@ def plan_from_onnx(
 ) -> BuiltPlan:
     """Build the ONNX file `path`, already checked, whose attention is of `precision`; `options` are checked too.
 
-    Raises BadFileError where TensorRT's parser refuses a node, RuntimeFailedError with TensorRT's own first error where
-    the build fails, KeyboardInterrupt where it was cancelled.
+    Raises BadFileError where TensorRT's parser refuses a node or an output has no known length, RuntimeFailedError with
+    TensorRT's own first error where the build fails, KeyboardInterrupt where it was cancelled.
     """
     trt = flavour.trt
     logger, relay = shared_logger(flavour)
@@ -93,6 +94,7 @@ def plan_from_onnx(
         outputs = tuple(_spec(trt, network.get_output(i)) for i in range(network.num_outputs))
         if len(inputs) != 1 or not outputs:
             raise BadFileError(f"{path.name} has {len(inputs)} inputs and {len(outputs)} outputs, expected one input")
+        check_lengths(path, outputs)
         if precision in ("fp32", "int8", "fp8"):  # quantized or not, attention is FP32 then
             _let_attention_decompose(trt, network)
         config = builder.create_builder_config()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import importlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from evodeploy.engines.tensorrt.flavour import Flavour, load_flavour
 from evodeploy.engines.tensorrt.sidecar import PlanRecord
 from evodeploy.errors import BadFileError, MissingExtraError, UnavailableError
+from evodeploy.specs import TensorSpec
 
 
 def runtime_of(record: PlanRecord) -> Flavour:
@@ -46,6 +48,20 @@ def check_fits(record: PlanRecord, path: Path, flavour: Flavour, architecture: s
             f"{path} was built for {built_for} with {record.runtime} {record.runtime_version}; here: {architecture} "
             f"with {flavour}: build it again with `evodeploy build-engine {record.source}`"
         )
+
+
+def check_lengths(path: Path, outputs: Iterable[TensorSpec]) -> None:
+    """Raise BadFileError where an output of `path` has a length that is known only once it is computed.
+
+    Its memory is taken before, and kernels would write beyond the end of it.
+    """
+    for spec in outputs:
+        if None in spec.shape[1:]:
+            shape = ", ".join(["batch", *("?" if size is None else str(size) for size in spec.shape[1:])])
+            raise BadFileError(
+                f"{path}: the length of output '{spec.name}' ({shape}) is not known before it is computed, and an "
+                "engine needs to know it: export without that output"
+            )
 
 
 def _version_fits(record: PlanRecord, here: str) -> bool:

@@ -90,7 +90,7 @@ class Lane:
         self._held.close()
 
     def _buffer(self, stack: contextlib.ExitStack, spec: TensorSpec, largest: int) -> Buffer:
-        shape = (largest, *(size or 1 for size in spec.shape[1:]))
+        shape = (largest, *(size for size in spec.shape[1:] if size is not None))  # all known, see check_lengths
         host = self._device.page_locked(shape, spec.dtype)
         stack.callback(self._device.release, host.base)
         return Buffer(spec, host, self._memory(stack, host.nbytes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from evodeploy.engines.tensorrt.builder import BuiltPlan, check_precision, check
 from evodeploy.engines.tensorrt.log import BuildLog
 from evodeploy.engines.tensorrt.options import BuilderOptions
 from evodeploy.engines.tensorrt.program import read_program
-from evodeploy.engines.tensorrt.sidecar import Profile, read_sidecar, sidecar_path
+from evodeploy.engines.tensorrt.sidecar import Profile, read_sidecar, sidecar_path, write_sidecar
 from evodeploy.errors import BadFileError, RuntimeFailedError, UnavailableError, UsageError
 from evodeploy.export.quantization import quantized_from_onnx
 from evodeploy.files import sha256
@@ -229,6 +230,31 @@ def test_what_the_parser_refuses_is_named_with_its_node(tmp_path):
     write_onnx(model, tmp_path / "refused.onnx")
     with pytest.raises(BadFileError, match=r"NonZero the_culprit: "):
         build(request(tmp_path / "refused.onnx", tmp_path / "x.engine"), tell=lambda text: None)
+
+
+def test_an_output_whose_length_is_not_known_is_refused(tmp_path):
+    graph = helper.make_graph(
+        [helper.make_node("Transpose", ["images"], ["turned"], perm=[1, 0])], "turned",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ("batch", 3))],
+        [helper.make_tensor_value_info("turned", TensorProto.FLOAT, (3, "batch"))],
+        [numpy_helper.from_array(np.zeros(4, np.float32), "unused")],
+    )  # fmt: skip
+    write_onnx(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "turned.onnx"
+    )
+    with pytest.raises(BadFileError, match=r"turned.onnx: the length of output 'turned' \(batch, \?\) is not known"):
+        build(request(tmp_path / "turned.onnx", tmp_path / "x.engine"), tell=lambda text: None)
+    assert not (tmp_path / "x.engine").exists()
+
+
+def test_a_plan_with_such_an_output_is_not_opened(plan, tmp_path):
+    path = tmp_path / "older.engine"
+    path.write_bytes(plan.read_bytes())
+    record = read_sidecar(plan)
+    outputs = (*record.outputs, TensorSpec("found", "int64", (None, None)))
+    write_sidecar(dataclasses.replace(record, outputs=outputs), path)
+    with pytest.raises(BadFileError, match=r"older.engine: the length of output 'found' \(batch, \?\)"):
+        open_engine(path)
 
 
 def test_fp32_of_an_fp16_file_is_refused(tmp_path, small_onnx):
