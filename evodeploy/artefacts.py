@@ -11,6 +11,7 @@ from typing import Literal
 from evodeploy.engines.base import Engine
 from evodeploy.engines.registry import check_honoured, open_engine
 from evodeploy.engines.tensorrt.sidecar import read_sidecar
+from evodeploy.engines.torch_modes import TORCH_MODES
 from evodeploy.errors import BadFileError, UsageError, needs
 from evodeploy.files import sha256, suffix_of
 from evodeploy.hub import local
@@ -54,15 +55,16 @@ def open_artefact(
     path = local(path)
     if kind_of(path) != "checkpoint":
         return open_engine(path, engine, options)
-    if engine not in (None, "torch", "torch-compile"):
+    engine = engine or "torch"
+    if engine not in TORCH_MODES:
         raise UsageError(f"the engine '{engine}' does not run checkpoints ({path}): export it first")
     options = options or EngineOptions()
-    check_honoured(engine or "torch", frozenset({"threads", "device", "precision"}), options)
+    check_honoured(engine, frozenset({"threads", "device", "precision"}), options)
     with needs("export"):
         from evodeploy.export.deployed import torch_engine
         from evodeploy.models.checkpoint import load_checkpoint, load_checkpoint_like
     model = load_checkpoint(path) if like is None else load_checkpoint_like(path, like)
-    return torch_engine(model, tokens=tokens, options=options, compiled=engine == "torch-compile")
+    return torch_engine(model, tokens=tokens, name=engine, options=options)
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from evodeploy.bench.environment import cpu_flags
 from evodeploy.bench.flops import flops_of_onnx
 from evodeploy.bench.plans import Builds, Plan, builder_problem, built_plans, given_plans, records_by_precision
 from evodeploy.bench.subject import Subject
-from evodeploy.bench.torch_rows import TORCH_ENGINES, torch_rows
+from evodeploy.bench.torch_rows import torch_rows, usual_torch
 from evodeploy.engines.registry import RUNTIMES, Runtime, open_engine
 from evodeploy.engines.tensorrt.driver import driver_problem
 from evodeploy.engines.tensorrt.sidecar import PlanRecord
+from evodeploy.engines.torch_modes import TORCH_MODES
 from evodeploy.errors import MissingExtraError, UsageError, needs
 from evodeploy.files import suffix_of
 from evodeploy.locks import scratch
@@ -28,7 +29,7 @@ from evodeploy.specs import EngineOptions, Precision
 if TYPE_CHECKING:
     from evodeploy.models.checkpoint import LoadedModel
 
-ENGINES = (*TORCH_ENGINES, *RUNTIMES)
+ENGINES = (*TORCH_MODES, *RUNTIMES)
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 
 
@@ -57,7 +58,7 @@ def usual_engines(subject: Subject) -> tuple[str, ...]:
     """PyTorch, every runtime that is installed and has its device here, and those that run the plans at hand."""
     plans = {suffix_of(path) for path in (*subject.plans, *subject.twin_plans)}
     runtimes = [name for name, runtime in RUNTIMES.items() if runtime.suffix in plans or _works(runtime)]
-    return (*TORCH_ENGINES, *runtimes)
+    return (*usual_torch(), *runtimes)
 
 
 def _works(runtime: Runtime) -> bool:
@@ -171,7 +172,7 @@ def _counted(model: LoadedModel | None) -> float | None:
 def _rows(
     name: str, side: _Side, precisions: Sequence[Precision], threads: int, no_plan: str | None
 ) -> Iterator[Candidate]:
-    if name in TORCH_ENGINES:
+    if name in TORCH_MODES:
         yield from torch_rows(name, side.role, side.model, precisions, threads, side.flops, side.no_model)
     elif _runs_onnx(name):
         for file in side.onnx:

@@ -29,7 +29,10 @@ def bench(
         str | None, typer.Option(help="A published model, with random weights where none are given.")
     ] = None,
     engines: Annotated[
-        str | None, typer.Option(help="What to compare. Default: torch, torch-compile, and what is installed.")
+        str | None,
+        typer.Option(
+            help="What to compare. Default: torch, torch-compile, on a GPU its other modes too, and what is installed."
+        ),
     ] = None,
     precisions: Annotated[
         str | None,

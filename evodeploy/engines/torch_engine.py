@@ -10,18 +10,28 @@ import numpy as np
 
 from evodeploy.engines.base import Array, Engine, Resident, batch_range
 from evodeploy.engines.torch_compiled import compiled_by_batch
-from evodeploy.errors import needs
-from evodeploy.specs import EngineOptions, ModelInfo, TensorSpec
+from evodeploy.engines.torch_modes import TORCH_MODES
+from evodeploy.errors import UnavailableError, needs
+from evodeploy.specs import EngineOptions, ModelInfo, Precision, TensorSpec
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 
+def torch_dtype(precision: Precision | None) -> torch.dtype | None:
+    """PyTorch's type of a reduced precision, None for float32."""
+    import torch
+
+    return {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision or "fp32")
+
+
 class TorchEngine(Engine):
-    """Runs a module that maps images to a tuple of outputs, eagerly or through torch.compile.
+    """Runs a module that maps images to a tuple of outputs, in the mode of `TORCH_MODES` called `name`.
 
     By default on CUDA where PyTorch has it, else on the CPU; a bound on the threads holds for all PyTorch in this
-    process. A precision other than float32 is by autocast, which leaves to float32 what it would harm.
+    process. The module brings its precision with it, but for autocast, which takes that of `options`. It is the
+    engine's own from then on.
     """
 
     def __init__(
@@ -31,7 +41,7 @@ class TorchEngine(Engine):
         outputs: tuple[TensorSpec, ...],
         info: ModelInfo | None = None,
         *,
-        compiled: bool = False,
+        name: str = "torch",
         options: EngineOptions | None = None,
     ) -> None:
         super().__init__()
@@ -39,18 +49,23 @@ class TorchEngine(Engine):
         with needs("export"):
             import torch
 
-        self.name = "torch-compile" if compiled else "torch"
+        self.name, mode = name, TORCH_MODES[name]
         self.inputs, self.outputs, self.info = inputs, outputs, info
         self.batch = batch_range(inputs)
         self.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.tf32 = self.device != "cpu"  # cuDNN's convolutions are, unless PyTorch is told otherwise
+        if mode.on_gpu and self.device == "cpu":
+            raise UnavailableError(f"{name} replays CUDA graphs, and on the CPU is the same as torch-compile: use that")
         if options.threads:
             torch.set_num_threads(options.threads)
-        reduced = {"fp16": torch.float16, "bf16": torch.bfloat16}
-        self._autocast = reduced.get(options.precision or "fp32")
+        self._autocast = torch_dtype(options.precision) if mode.autocast else None
         self._eager = module.eval().to(self.device)
+        if mode.channels_last:
+            self._eager.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._forward: Callable[[Tensor], tuple[Tensor, ...]]
-        self._forward = compiled_by_batch(self._eager) if compiled else self._eager
+        self._forward = self._eager
+        if mode.compile:
+            self._forward = compiled_by_batch(self._eager, mode.compile, mode.cuda_graphs and self.device != "cpu")
 
     def run_in_float64(self, images: Array) -> dict[str, Array]:
         """What `run` gives, computed in float64 by a copy of the network, with floating-point outputs in float64.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+
 import torch
 from torch import Tensor, nn
 
-from evodeploy.engines.torch_engine import TorchEngine
+from evodeploy.engines.torch_engine import TorchEngine, torch_dtype
+from evodeploy.engines.torch_modes import TORCH_MODES
 from evodeploy.models.checkpoint import LoadedModel
-from evodeploy.models.selection import top_k
+from evodeploy.models.selection import top_k, widened
 from evodeploy.specs import EngineOptions, TensorSpec
 
 
@@ -15,12 +19,18 @@ def torch_engine(
     model: LoadedModel,
     *,
     tokens: bool = False,
-    compiled: bool = False,
+    name: str = "torch",
     options: EngineOptions | None = None,
 ) -> TorchEngine:
-    """`model` in PyTorch, with the outputs that its export has."""
+    """`model` in PyTorch as the engine `name`, with the outputs that its export has.
+
+    In a reduced precision a copy of the network has its weights so, and what decides its selections stays float32.
+    """
+    dtype = torch_dtype(options.precision if options else None)
+    if dtype is not None and not TORCH_MODES[name].autocast:
+        model = dataclasses.replace(model, module=copy.deepcopy(model.module).to(dtype))
     deployed = Deployed(model, tokens)
-    return TorchEngine(deployed, deployed.inputs, deployed.outputs, model.info, compiled=compiled, options=options)
+    return TorchEngine(deployed, deployed.inputs, deployed.outputs, model.info, name=name, options=options)
 
 
 class Deployed(nn.Module):
@@ -61,9 +71,10 @@ class Deployed(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images, as `inputs` says, to the tensors that `outputs` names."""
-        evolved = self.network.evolve(self._normalised(images))
+        pictures, dtype = self._normalised(images), self.network.dtype
+        evolved = self.network.evolve(pictures if pictures.dtype == dtype else pictures.to(dtype))
         answer = self.network.classify(evolved)
-        answers = top_k(answer.softmax(dim=1), self.top_k) if self.top_k else (answer,)
+        answers = top_k(widened(answer).softmax(dim=1), self.top_k) if self.top_k else (answer,)
         told = (*evolved.selected, *evolved.scores) if self.tokens else ()
         return (*answers, *told)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from evodeploy.models.zoo import ModelConfig
@@ -27,6 +28,12 @@ class Network(nn.Module):
     """A classifier of images whose tokens evolve at two speeds."""
 
     config: ModelConfig
+    cls_token: nn.Parameter
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its weights."""
+        return self.cls_token.dtype
 
     def evolve(self, images: Tensor) -> Evolved:
         """Run all blocks on images (B, 3, H, W), already normalised."""

@@ -62,9 +62,14 @@ def class_logits(query: Tensor, keys: Tensor, scale: float) -> Tensor:
     return logits if scale == 1.0 else logits * scale
 
 
+def widened(x: Tensor) -> Tensor:
+    """`x` in float32 where it is in reduced precision: scores that half precision rounds would tie, and tokens fall."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def class_attention(logits: Tensor) -> Tensor:
     """What the class token's `logits` (B, h, N + 1) give the patch tokens, summed over heads: (B, N)."""
-    return logits.softmax(dim=-1).sum(dim=1)[:, 1:]
+    return widened(logits).softmax(dim=-1).sum(dim=1)[:, 1:]
 
 
 def blend(scores: Tensor, attention: Tensor, tradeoff: float | Tensor) -> Tensor:
@@ -81,7 +86,7 @@ def global_attention(
     `head_share`. `scores` is g before; without it the first c stands in.
     """
     past, *shares = shares_of(tradeoffs, begun=scores is not None)
-    attention = torch.cat([*logits], dim=1).softmax(dim=-1) if len(logits) > 1 else logits[0].softmax(dim=-1)
+    attention = widened(torch.cat([*logits], dim=1) if len(logits) > 1 else logits[0]).softmax(dim=-1)
     attention = attention[:, :, 1:] if scores is None else attention[:, :, 1 : scores.shape[1] + 1]
     heads = logits[0].shape[1]
     weights = [_repeated(share * head_share, heads, attention) for share in shares]
@@ -131,7 +136,8 @@ def merge_tokens(sequence: Tensor, slow: Tensor, rows: Tensor) -> Tensor:
 def representative_token(fast: Tensor, scores: Tensor) -> Tensor:
     """The average of the `fast` tokens (B, F, C), weighted by their `scores` (B, F), as one token: (B, 1, C)."""
     weights = scores / scores.sum(dim=1, keepdim=True)
-    return (weights.unsqueeze(-1) * fast).sum(dim=1, keepdim=True)
+    average = (weights.unsqueeze(-1) * fast).sum(dim=1, keepdim=True)
+    return average if average.dtype == fast.dtype else average.to(fast.dtype)
 
 
 def _take_rows(sequence: Tensor, rows: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ def by_dynamo(monkeypatch):
 
 
 def compiled(options=None):
-    return TorchEngine(Tiny(), Tiny.inputs, Tiny.outputs, compiled=True, options=options)
+    return TorchEngine(Tiny(), Tiny.inputs, Tiny.outputs, name="torch-compile", options=options)
 
 
 def torch_engine(precision):
