@@ -13,7 +13,7 @@ from evodeploy.bench.judge import Verdict
 from evodeploy.bench.measure import Timing
 from evodeploy.bench.report import Report
 from evodeploy.bench.row import Row
-from evodeploy.bench.speedups import crossovers, over_dense, over_eager
+from evodeploy.bench.speedups import crossovers, eager, fastest_torch, over_dense, over_eager, over_torch
 
 SCHEMA = 3
 _IDENTITY = ("image_size", "patch_size", "num_classes", "selection", "keep_ratios", "stages")
@@ -67,6 +67,9 @@ def result(report: Report, row: Row) -> dict[str, Any]:
     return values | {
         "images_per_second": _interval(row.images_per_second),
         "over_eager": _interval(over_eager(row, report.rows)),
+        "over_torch": _interval(over_torch(row, report.rows)),
+        "eager": _name(report, eager(row, report.rows)),
+        "fastest_torch": _name(report, fastest_torch(row, report.rows)),
         "over_dense": _interval(over_dense(row, report.rows)),
         "flops_per_image": row.candidate.flops,
         "share_of_peak": report.share_of_peak(row),
@@ -98,6 +101,10 @@ def _variation(timing: Timing) -> dict[str, Any]:
         "samples_ms": [round(sample * 1e3, 5) for sample in timing.samples],
         "warmup_ms": [round(sample * 1e3, 5) for sample in timing.warmup],
     }
+
+
+def _name(report: Report, row: Row | None) -> str | None:
+    return None if row is None else report.name(row)
 
 
 def _interval(interval: Interval | None, scale: float = 1.0) -> dict[str, float] | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from evodeploy.bench.environment import Environment
 from evodeploy.bench.measure import Budget
 from evodeploy.bench.row import Row
-from evodeploy.bench.speedups import crossovers, in_flight, over_eager
+from evodeploy.bench.speedups import crossovers, eager, fastest_torch, in_flight, over_eager, over_torch
 from evodeploy.bench.stages import EndToEnd
 from evodeploy.bench.subject import Subject
 from evodeploy.specs import Precision
@@ -66,8 +66,7 @@ def headlines(report: Report) -> Iterator[str]:
         speeds = {row: speed.value for row in evo if (speed := row.images_per_second)}
         if speeds:
             best = max([row for row in speeds if row.in_flight == 1] or speeds, key=lambda row: speeds[row])
-            ratio = over_eager(best, report.rows)
-            over = f", {ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f}) × PyTorch eager" if ratio else ""
+            over = _over_pytorch(report, best)
             yield f"fastest at batch {batch}: {report.name(best)}, {speeds[best]:.1f} img/s{over}"
             most = max(speeds, key=lambda row: speeds[row])
             if most is not best:
@@ -76,6 +75,22 @@ def headlines(report: Report) -> Iterator[str]:
     for crossover in crossovers(report.rows):
         pays.setdefault(crossover.sentence, []).append(crossover.label)
     yield from (f"{sentence}: {', '.join(labels)}" for sentence, labels in pays.items())
+
+
+def _over_pytorch(report: Report, row: Row) -> str:
+    """How `row` compares with the fastest of PyTorch's rows and with eager, both by name."""
+    fastest, plain = fastest_torch(row, report.rows), eager(row, report.rows)
+    others = [("the fastest PyTorch", fastest, over_torch), ("PyTorch eager", plain, over_eager)]
+    if fastest is plain:
+        others = [("PyTorch eager, its fastest", plain, over_eager)]
+    said = ""
+    for what, other, over in others:
+        ratio = over(row, report.rows)
+        if other is row:
+            said += f", which is {what}"
+        elif other is not None and ratio is not None:
+            said += f", {ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f}) × {what} ({report.name(other)})"
+    return said
 
 
 def cautions(report: Report) -> Iterator[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from evodeploy.bench.intervals import Interval, median_interval
 from evodeploy.bench.row import Row
+from evodeploy.engines.torch_modes import TORCH_MODES
 
 
 @dataclass(frozen=True)
@@ -31,16 +32,38 @@ class Crossover:
         return f"selection pays from batch {self.batch} up ({among} measured)"
 
 
+def eager(row: Row, rows: Sequence[Row]) -> Row | None:
+    """PyTorch eager in FP32 on the model itself, measured as `row` was."""
+    return next((each for each in _peers(row, rows) if _is_eager(each) and each.candidate.role == "evo"), None)
+
+
+def fastest_torch(row: Row, rows: Sequence[Row]) -> Row | None:
+    """The fastest way of running the same model in PyTorch, in any precision, measured as `row` was."""
+    speeds = {
+        each: speed.value
+        for each in _peers(row, rows)
+        if each.candidate.engine in TORCH_MODES and each.candidate.role == row.candidate.role and not each.wrong
+        if (speed := each.images_per_second)
+    }
+    return max(speeds, key=lambda each: speeds[each]) if speeds else None
+
+
+def over_torch(row: Row, rows: Sequence[Row]) -> Interval | None:
+    """Throughput over that of `fastest_torch`."""
+    return _over(row, fastest_torch(row, rows))
+
+
 def over_eager(row: Row, rows: Sequence[Row]) -> Interval | None:
     """Throughput over PyTorch eager in FP32 on the model itself, at the same batch, transfers and batches in flight."""
-    return _over(row, rows, lambda other: _is_eager(other) and other.candidate.role == "evo")
+    return _over(row, eager(row, rows))
 
 
 def over_dense(row: Row, rows: Sequence[Row]) -> Interval | None:
     """Throughput of the model over that of its dense twin on the same engine; None for the twin itself."""
     if row.candidate.role == "dense":
         return None
-    return _over(row, rows, lambda other: other.label == row.label and other.candidate.role == "dense")
+    twins = (each for each in _peers(row, rows) if each.label == row.label and each.candidate.role == "dense")
+    return _over(row, next(twins, None))
 
 
 def crossovers(rows: Sequence[Row]) -> list[Crossover]:
@@ -70,17 +93,15 @@ def _is_eager(row: Row) -> bool:
     return row.candidate.engine == "torch" and row.precision == "fp32"
 
 
-def _over(row: Row, rows: Sequence[Row], chosen: Callable[[Row], bool]) -> Interval | None:
-    for other in rows:
-        alike = (other.asked, other.transfers, other.in_flight) == (row.asked, row.transfers, row.in_flight)
-        if alike and chosen(other):
-            return _ratio(row, other)
-    return None
+def _peers(row: Row, rows: Sequence[Row]) -> Iterator[Row]:
+    """The rows that were measured as `row` was: of the same batch and transfers, with as many batches in flight."""
+    how = (row.asked, row.transfers, row.in_flight)
+    return (each for each in rows if (each.asked, each.transfers, each.in_flight) == how)
 
 
-def _ratio(row: Row, other: Row) -> Interval | None:
+def _over(row: Row, other: Row | None) -> Interval | None:
     """How many times the throughput of `other`: the median over rounds, for what slows a round slows both in it."""
-    if row.timing is None or other.timing is None:
+    if other is None or row.timing is None or other.timing is None:
         return None
     per_image = other.batch / row.batch
     pairs = zip(row.timing.samples, other.timing.samples, strict=True)

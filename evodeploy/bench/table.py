@@ -11,7 +11,7 @@ from rich.table import Table
 from evodeploy.bench.intervals import Interval
 from evodeploy.bench.report import Report
 from evodeploy.bench.row import Row
-from evodeploy.bench.speedups import over_dense, over_eager
+from evodeploy.bench.speedups import over_dense, over_eager, over_torch
 from evodeploy.bench.stages import STAGES, EndToEnd
 
 WIDEST = 120
@@ -120,14 +120,15 @@ COLUMNS = (
     Column("img/s", _speed),
     Column("95 %", _uncertainty, yields=2),
     Column("× eager", lambda report, row: _ratio(over_eager(row, report.rows))),
+    Column("× torch", lambda report, row: _ratio(over_torch(row, report.rows))),
     Column("× dense", lambda report, row: _ratio(over_dense(row, report.rows))),
     Column("median ms", lambda report, row: _milliseconds(row.latency.median if row.latency else None), yields=1),
     Column("p90", lambda report, row: _milliseconds(row.latency.p90 if row.latency else None), yields=4),
-    Column("p99", lambda report, row: _milliseconds(row.latency.p99 if row.latency else None), yields=6),
+    Column("p99", lambda report, row: _milliseconds(row.latency.p99 if row.latency else None), yields=5),
     Column("of peak", lambda report, row: _share(report.share_of_peak(row)), yields=3),
     Column("host MB", lambda report, row: _megabytes(row.host_memory), yields=7),
     Column("GPU MB", lambda report, row: _megabytes(row.device_memory), yields=8),
     Column("J/img", lambda report, row: "–" if row.joules is None else f"{row.joules:.3f}", yields=9),
-    Column("top-1", lambda report, row: _share(row.verdict.top1 if row.verdict else None), yields=5),
+    Column("top-1", lambda report, row: _share(row.verdict.top1 if row.verdict else None), yields=6),
     Column("check", _check),
 )

@@ -163,7 +163,8 @@ def _tell(report: Report, as_json: bool) -> None:
         return
     machine = report.environment
     result(f"{report.subject.name} on {machine.processor}, {machine.threads} threads, runs interleaved")
-    result("evo: the model; dense: its twin that keeps every token; eager: PyTorch eager in FP32 on evo\n")
+    result("evo: the model; dense: its twin that keeps every token; eager: PyTorch eager in FP32 on evo;")
+    result("torch: the fastest PyTorch row of the same model, in any precision\n")
     show(as_table(report, columns()))
     if report.end_to_end:
         result("\nfrom files to labels, milliseconds of one image")

@@ -62,7 +62,7 @@ def test_the_table_fits_its_terminal_and_keeps_what_matters(found, width):
 def test_the_fastest_is_named_and_what_is_missing_is_said_once(found):
     rows = [row("torch", 4), row("openvino", 2), row("torch", 6, role="dense"), row("openvino", 3, role="dense")]
     assert list(headlines(report(rows))) == [
-        "fastest at batch 1: openvino fp32, 500.0 img/s, 2.00 (2.00 to 2.00) × PyTorch eager",
+        "fastest at batch 1: openvino fp32, 500.0 img/s, 2.00 (2.00 to 2.00) × PyTorch eager, its fastest (torch fp32)",
         "selection pays at every batch measured (1): torch fp32, openvino fp32",
     ]
     assert [line for line in cautions(found) if "no GPU here" in line] == ["tensorrt fp16 (evo): no GPU here"]
@@ -111,7 +111,7 @@ def test_the_table_and_the_page_show_depths_where_there_are_several(deep, found)
 
 def test_ratios_are_of_equal_depth_and_the_most_throughput_is_named(deep):
     assert list(headlines(deep)) == [
-        "fastest at batch 1: tensorrt fp32, 500.0 img/s, 2.00 (2.00 to 2.00) × PyTorch eager",
+        "fastest at batch 1: tensorrt fp32, 500.0 img/s, 2.00 (2.00 to 2.00) × PyTorch eager, its fastest (torch fp32)",
         "most at batch 1: tensorrt fp32, 2 in flight, 1000.0 img/s",
         "selection pays at every batch measured (1): tensorrt fp32",
     ]
@@ -123,6 +123,24 @@ def test_ratios_are_of_equal_depth_and_the_most_throughput_is_named(deep):
 def test_a_gpu_that_began_before_all_was_enqueued_is_told(deep):
     (told,) = (line for line in cautions(deep) if "enqueued" in line)
     assert told.startswith("batch 1: tensorrt fp32, 3 in flight (evo): the GPU began before")
+
+
+def test_what_is_fastest_is_compared_with_the_fastest_of_pytorch_and_with_eager():
+    eager, half, compiled = row("torch", 8), row("torch", 4, precision="bf16"), row("torch-compile", 3)
+    others = [eager, half, compiled, row("torch-compile", 1, role="dense"), row("torch", 2, batch=8)]
+    found = report([*others, row("tensorrt", 2, precision="fp16")])
+    assert next(headlines(found)) == (
+        "fastest at batch 1: tensorrt fp16, 500.0 img/s, 1.50 (1.50 to 1.50) × the fastest PyTorch "
+        "(torch-compile fp32), 4.00 (4.00 to 4.00) × PyTorch eager (torch fp32)"
+    )
+    last = as_json(found)["results"][-1]
+    assert (last["fastest_torch"], last["over_torch"]["value"]) == ("torch-compile fp32", pytest.approx(1.5))
+    assert (last["eager"], last["over_eager"]["value"]) == ("torch fp32", pytest.approx(4))
+    assert next(headlines(report(others))) == (
+        "fastest at batch 1: torch-compile fp32, 333.3 img/s, which is the fastest PyTorch, "
+        "2.67 (2.67 to 2.67) × PyTorch eager (torch fp32)"
+    )
+    assert next(headlines(report([eager]))).endswith("125.0 img/s, which is PyTorch eager, its fastest")
 
 
 def test_unstable_rows_are_told(found):

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 from bench.fakes import row
 
-from evodeploy.bench.speedups import crossovers, over_dense, over_eager
+from evodeploy.bench.judge import Verdict
+from evodeploy.bench.speedups import crossovers, fastest_torch, over_dense, over_eager, over_torch
 
 
 def test_ratios_are_medians_over_rounds_for_noise_slows_both():
@@ -15,6 +16,18 @@ def test_ratios_are_medians_over_rounds_for_noise_slows_both():
     assert (ratio.low, ratio.value, ratio.high) == pytest.approx((2, 2, 2))
     assert over_eager(eager, [eager, fast]).value == 1
     assert over_eager(fast, [fast]) is None
+
+
+def test_the_fastest_of_pytorch_computes_right_on_the_same_model_with_the_same_transfers():
+    torch, compiled = row("torch", 4, batch=8), row("torch-compile-max-autotune", 3, batch=8)
+    wrong = dataclasses.replace(row("torch", 1, batch=8), verdict=Verdict(16, 1.0, 1.0, 0.1, 0.0, None))
+    resident = dataclasses.replace(row("torch", 1, batch=8), transfers="resident")
+    other = [row("torch", 1, batch=8, role="dense"), row("torch", 1, batch=1), row("openvino", 1, batch=8)]
+    fast = row("onnxruntime", 2, batch=8)
+    rows = [wrong, resident, *other, torch, compiled, fast]
+    assert fastest_torch(fast, rows) is compiled
+    assert over_torch(fast, rows).value == pytest.approx(1.5)
+    assert over_torch(fast, [fast]) is None
 
 
 def test_a_halved_batch_is_compared_by_throughput():
