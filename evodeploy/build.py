@@ -97,7 +97,7 @@ def prepare(request: BuildRequest, tell: Callable[[str], None]) -> Prepared:
     quantized = held in ("int8", "fp8")
     precision = held if quantized else request.precision or held
     flavour = load_flavour(request.runtime)
-    check_options(flavour, request.options)
+    check_options(flavour, request.options, len(profiles))
     targets = flavour.resolve_targets(request.targets, precision)
     if not request.targets and targets:
         tell(_chosen(targets, flavour, precision))

@@ -27,6 +27,8 @@ def refit_engine(plan: Path, onnx: Path, output: Path, tell: Callable[[str], Non
     record = read_sidecar(plan)
     if not record.refittable:
         raise UsageError(f"{plan} takes no other weights: build it with --refittable or --strip-plan")
+    if record.version_compatible:
+        raise UsageError(f"{plan} is version-compatible, and TensorRT refits none that is: build it without")
     problem = driver_problem()
     if problem is not None:
         raise UnavailableError(f"an engine is refitted on the GPU it was built for, and here {problem}")
@@ -45,7 +47,7 @@ def refit_engine(plan: Path, onnx: Path, output: Path, tell: Callable[[str], Non
         source = folder / onnx.name
         write_onnx(prepared.proto, source)
         with device(0).active():
-            content = refitted(data, source, flavour, tell)
+            content, refittable = refitted(data, source, flavour, tell)
     with replacing(output) as draft:
         draft.write_bytes(content)
     info = info_of(prepared.source)
@@ -57,6 +59,7 @@ def refit_engine(plan: Path, onnx: Path, output: Path, tell: Callable[[str], Non
         plan_sha256=sha256(output),
         plan_bytes=len(content),
         stripped=False,
+        refittable=refittable,
     )
     write_sidecar(record, output)
     return record

@@ -108,12 +108,27 @@ def test_refit_refuses_what_it_cannot_do(cli, folder):
     assert (code, out) == (2, "")
     assert "takes no other weights: build it with --refittable or --strip-plan" in err
     record = json.loads((folder / "m.engine.json").read_text())
+    portable = record | {"refittable": True, "version_compatible": True}
+    (folder / "m.engine.json").write_text(json.dumps(portable))
+    code, out, err = cli("refit", "m.engine", "m.onnx", "-o", "other.engine")
+    assert (code, out) == (2, "")
+    assert "m.engine is version-compatible, and TensorRT refits none that is: build it without" in err
     (folder / "m.engine.json").write_text(json.dumps(record | {"refittable": True}))
     code, out, err = cli("refit", "m.engine", "m.onnx", "-o", "other.engine")
     assert code == 3
     assert "refitted on the GPU it was built for, and here no NVIDIA driver" in err
     assert cli("refit", "m.engine", "m.onnx", "-o", "m.engine", "--force")[0] == 2
     assert files(folder) == ["m.engine", "m.engine.json", "m.onnx"]
+
+
+def test_an_engine_without_weights_is_not_run_and_says_how_it_gets_them(cli, folder):
+    assert cli("build-engine", "m.onnx", "--fp16", "--target", "sm89")[0] == 0
+    record = json.loads((folder / "m.engine.json").read_text())
+    (folder / "m.engine.json").write_text(json.dumps(record | {"stripped": True}))
+    code, out, err = cli("verify", "m.onnx", "m.engine")
+    assert (code, out) == (2, "")
+    expected = "m.engine holds no weights: put them in with `evodeploy refit m.engine m.onnx -o FULL.engine`"
+    assert expected in " ".join(err.split())
 
 
 def test_without_a_file_the_newest_export_is_taken_and_named(cli, folder):

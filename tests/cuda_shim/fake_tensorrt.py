@@ -128,14 +128,19 @@ class Runtime:
 
 class SerializationFlag(enum.Enum):
     EXCLUDE_WEIGHTS = 0
+    INCLUDE_REFIT = 2
 
 
 class SerializationConfig:
     def __init__(self) -> None:
-        self.flags = {SerializationFlag.EXCLUDE_WEIGHTS}  # as of a plan without weights
+        self.flags = {"EXCLUDE_WEIGHTS"}  # as of a plan without weights
 
-    def clear_flag(self, flag: SerializationFlag) -> bool:
-        self.flags.discard(flag)
+    def set_flag(self, flag: enum.Enum) -> bool:
+        self.flags.add(flag.name)
+        return True
+
+    def clear_flag(self, flag: enum.Enum) -> bool:
+        self.flags.discard(flag.name)
         return True
 
 
@@ -192,6 +197,7 @@ class Engine:
         self.runtime, self.profiles, self.onnx = runtime, plan["profiles"], plan["onnx"]
         self.session = onnxruntime.InferenceSession(self.onnx, providers=["CPUExecutionProvider"])
         self.num_optimization_profiles = len(self.profiles)
+        self.refittable = plan.get("refittable", True)
         if self.waits_for_gpu:
             cuda.cuCtxSynchronize()
 
@@ -206,7 +212,10 @@ class Engine:
         return SerializationConfig()
 
     def serialize_with_config(self, config: SerializationConfig) -> bytes | None:
-        return None if config.flags else json.dumps({"onnx": self.onnx, "profiles": self.profiles}).encode()
+        if "EXCLUDE_WEIGHTS" in config.flags:
+            return None
+        plan = {"onnx": self.onnx, "profiles": self.profiles, "refittable": "INCLUDE_REFIT" in config.flags}
+        return json.dumps(plan).encode()
 
     def create_execution_context(
         self, how: RuntimeConfig | ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy.STATIC

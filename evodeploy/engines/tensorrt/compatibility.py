@@ -10,7 +10,7 @@ from pathlib import Path
 
 from evodeploy.engines.tensorrt.flavour import Flavour, load_flavour
 from evodeploy.engines.tensorrt.sidecar import PlanRecord
-from evodeploy.errors import BadFileError, MissingExtraError, UnavailableError
+from evodeploy.errors import BadFileError, MissingExtraError, UnavailableError, UsageError
 from evodeploy.specs import TensorSpec
 
 
@@ -28,6 +28,14 @@ def runtime_of(record: PlanRecord) -> Flavour:
             return Flavour("tensorrt-lean", importlib.import_module("tensorrt_lean"))
         except Exception as lean:  # bindings without their libraries raise OSError, ImportError or others
             raise MissingExtraError(f'{error}, or pip install "evodeploy[tensorrt-lean]", which is enough') from lean
+
+
+def check_whole(record: PlanRecord, path: Path) -> None:
+    """Raise UsageError where the plan `path` was built without its weights."""
+    if record.stripped:
+        raise UsageError(
+            f"{path} holds no weights: put them in with `evodeploy refit {path} {record.source} -o FULL.engine`"
+        )
 
 
 def check_unchanged(record: PlanRecord, path: Path, data: bytes) -> None:

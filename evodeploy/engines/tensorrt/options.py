@@ -50,12 +50,27 @@ class BuilderOptions:
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(BuilderOptions)}
 
 
-def check_options(flavour: Flavour, options: BuilderOptions) -> None:
-    """Raise UsageError where `flavour` would ignore or break on one of `options`."""
+def check_options(flavour: Flavour, options: BuilderOptions, profiles: int = 1) -> None:
+    """Raise UsageError where `flavour` would ignore or break on one of `options`, with so many profiles."""
     for name in options.chosen:
         reason = flavour.lacks(name)
         if reason:
             raise UsageError(f"{flavour} does not honour --{name.replace('_', '-')} ({reason}): leave it out")
+    for name in ("refittable", "strip_plan"):
+        problem = _refit_problem(flavour, options, profiles) if name in options.chosen else ""
+        if problem:
+            raise UsageError(f"--{name.replace('_', '-')} {problem}")
+
+
+def _refit_problem(flavour: Flavour, options: BuilderOptions, profiles: int) -> str:
+    """Why no engine that takes other weights can be built so; empty where one can. By NVIDIA's documentation."""
+    if options.version_compatible:
+        return "and --version-compatible exclude each other, for the lean runtime cannot refit: leave out one of them"
+    if profiles > 1:
+        return f"allows one profile, got {profiles}: TensorRT has no more in an engine that takes other weights"
+    if flavour.name == "tensorrt" and flavour.version.startswith("11.3.0"):
+        return f"may drop a bias in {flavour}, as its release notes say: leave it out, or use another version"
+    return ""
 
 
 def apply_options(flavour: Flavour, config: Any, options: BuilderOptions) -> None:

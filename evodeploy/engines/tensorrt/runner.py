@@ -15,7 +15,7 @@ import numpy as np
 from evodeploy.engines.base import Array, Engine, Resident
 from evodeploy.engines.device import cuda_index
 from evodeploy.engines.tensorrt import rtx
-from evodeploy.engines.tensorrt.compatibility import check_fits, check_lengths, check_unchanged, runtime_of
+from evodeploy.engines.tensorrt.compatibility import check_fits, check_lengths, check_unchanged, check_whole, runtime_of
 from evodeploy.engines.tensorrt.cuda import Device, device
 from evodeploy.engines.tensorrt.driver import architecture, driver_problem
 from evodeploy.engines.tensorrt.execution import Execution, Launcher
@@ -47,6 +47,7 @@ class TensorRtEngine(Engine):
         options = options or EngineOptions()
         record = read_sidecar(path)
         check_lengths(path, record.outputs)
+        check_whole(record, path)
         index = cuda_index(options.device)
         if index is None:
             raise UsageError(f"the engine 'tensorrt' runs on an NVIDIA GPU only, got device {options.device}")

@@ -36,7 +36,7 @@ RECEIVERS = {
     "refit.py": {
         "trt": "", "runtime": "Runtime", "engine": "ICudaEngine", "refitter": "Refitter",
         "parser": "OnnxParserRefitter", "config": "ISerializationConfig",
-        "trt.SerializationFlag": "SerializationFlag", "parser.get_error(index)": "ParserError",
+        "result": "ICudaEngine", "parser.get_error(index)": "ParserError",
     },
     "flavour.py": {
         "self.trt": "", "flavour.trt": "", "builder": "Builder",

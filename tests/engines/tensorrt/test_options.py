@@ -19,6 +19,12 @@ def rtx():
     return load_flavour("tensorrt-rtx")
 
 
+def tensorrt(version):
+    module = types.ModuleType("tensorrt")
+    module.__version__ = version
+    return Flavour("tensorrt", module)
+
+
 def build_with(onnx, output, *, told=None, **changes):
     request = BuildRequest(
         onnx, output, **({"precision": "fp16", "runtime": "tensorrt-rtx", "targets": ("sm89",)} | changes)
@@ -44,8 +50,27 @@ def test_what_rtx_would_ignore_or_break_on_is_refused_by_name(rtx, small_onnx, t
 
 
 def test_tensorrt_itself_has_every_option():
-    everything = BuilderOptions(3, 1 << 30, "timings", True, "ampere-plus", True, True, False)
-    check_options(Flavour("tensorrt", types.ModuleType("tensorrt")), everything)
+    check_options(tensorrt("11.4.0.106"), BuilderOptions(3, 1 << 30, "timings", True, "ampere-plus", tf32=False))
+    check_options(tensorrt("11.4.0.106"), BuilderOptions(refittable=True, strip_plan=True))
+
+
+@pytest.mark.parametrize("options", [{"refittable": True}, {"strip_plan": True}])
+def test_what_an_engine_that_takes_other_weights_cannot_have_is_refused(options):
+    name = f"--{next(iter(options)).replace('_', '-')}"
+    with pytest.raises(UsageError, match=f"{name} and --version-compatible exclude each other"):
+        check_options(tensorrt("10.13.0.35"), BuilderOptions(version_compatible=True, **options))
+    with pytest.raises(UsageError, match=f"{name} allows one profile, got 2"):
+        check_options(tensorrt("10.13.0.35"), BuilderOptions(**options), profiles=2)
+    with pytest.raises(UsageError, match=rf"{name} may drop a bias in tensorrt 11\.3\.0\.14"):
+        check_options(tensorrt("11.3.0.14"), BuilderOptions(**options))
+
+
+def test_the_profiles_asked_for_are_counted(small_onnx, tmp_path, monkeypatch):
+    monkeypatch.setattr(Flavour, "lacks", lambda flavour, option: "")  # as on a machine with a GPU
+    with pytest.raises(UsageError, match="--refittable allows one profile, got 2"):
+        build_with(
+            small_onnx, tmp_path / "x.engine", profiles=((1, 1, 1), (2, 4, 8)), options=BuilderOptions(refittable=True)
+        )
 
 
 @pytest.mark.parametrize("level", [-1, 6])
