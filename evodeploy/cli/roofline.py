@@ -11,6 +11,7 @@ from evodeploy.cli.values import batches, names
 if TYPE_CHECKING:
     from rich.table import Table
 
+HEAVIEST = 10  # kernels shown
 NAME = 48  # characters of a kernel's name, at most
 
 
@@ -42,7 +43,7 @@ def roofline(file: Path, gpu: str, batch: str | None, *, kernels: bool, as_json:
         show(_bounds(card["batches"]))
         if kernels:
             result(f"\nheaviest kernels at batch {card['batches'][-1]['batch']}, without caches")
-            show(_kernels(card["heaviest_kernels"]))
+            show(_kernels(card["kernels"][:HEAVIEST]))
     result(
         "\nat least: all products at the dense peak, and what the L2 cannot hold through the memory's bus\n"
         "without caches: an estimate, where each kernel reads its operands from memory and writes its results to it\n"
@@ -55,16 +56,16 @@ def roofline(file: Path, gpu: str, batch: str | None, *, kernels: bool, as_json:
 def _bounds(rows: list[dict[str, Any]]) -> Table:
     table = _table("batch", *(str(row["batch"]) for row in rows))
     for heading, text in (
-        ("at least, ms", lambda row: f"{row['least_ms']:.3f}"),
+        ("at least, µs", lambda row: _micro(row["least_ms"])),
         ("img/s at most", lambda row: _count(row["images_per_second_at_most"])),
         ("limited by", lambda row: row["limit"]),
-        ("  arithmetic, ms", lambda row: f"{row['arithmetic_ms']:.3f}"),
-        ("  memory, ms", lambda row: f"{row['memory_ms']:.3f}"),
-        ("without caches, ms", lambda row: f"{row['uncached_ms']:.3f}"),
+        ("  arithmetic, µs", lambda row: _micro(row["arithmetic_ms"])),
+        ("  memory, µs", lambda row: _micro(row["memory_ms"])),
+        ("without caches, µs", lambda row: _micro(row["uncached_ms"])),
         ("  img/s", lambda row: _count(row["uncached_images_per_second"])),
         ("  limited by memory", lambda row: _share(row["uncached_memory_share"])),
-        ("launching, ms", lambda row: f"{row['launching_ms']:.3f}"),
-        ("  of at least", lambda row: _share(row["launching_ms"] / row["least_ms"] if row["least_ms"] else None)),
+        ("launching, µs", lambda row: _micro(row["launching_ms"])),
+        ("  over at least", lambda row: f"{row['launching_ms'] / row['least_ms']:.2f}" if row["least_ms"] else "–"),
     ):
         table.add_row(heading, *(text(row) for row in rows))
     return table
@@ -81,7 +82,7 @@ def _kernels(rows: list[dict[str, Any]]) -> Table:
             row["kind"],
             f"{row['gflop']:.2f}",
             f"{row['megabytes']:.1f}",
-            f"{row['least_us']:.1f}",
+            f"{row['uncached_us']:.1f}",
             f"{row['share']:.0%}",
             row["limit"],
         )
@@ -96,6 +97,10 @@ def _table(first: str, *others: str) -> Table:
     for heading in others:
         table.add_column(heading, justify="right")
     return table
+
+
+def _micro(milliseconds: float) -> str:
+    return f"{milliseconds * 1e3:,.1f}"
 
 
 def _count(rate: float | None) -> str:

@@ -14,7 +14,7 @@ from evodeploy.engines.tensorrt.sidecar import PlanRecord, read_sidecar
 from evodeploy.errors import UsageError
 from evodeploy.roofline.bound import Network
 from evodeploy.roofline.work import weights_of, work_of
-from evodeploy.specs import TensorSpec
+from evodeploy.specs import BatchRange, TensorSpec
 
 BATCHES = (1, 8, 64, 256)
 _RTX = "tensorrt-rtx"
@@ -85,7 +85,7 @@ def _profile(record: PlanRecord, batch: int) -> int:
     for index, profile in enumerate(record.profiles):
         if profile.min <= batch <= profile.max:
             return index
-    takes = ", ".join(f"{each.min} to {each.max}" for each in record.profiles)
+    takes = ", ".join(str(BatchRange(each.min, each.max)) for each in record.profiles)
     raise UsageError(f"--batch is {batch}, but the engine takes {takes}")
 
 

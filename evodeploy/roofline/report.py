@@ -11,11 +11,9 @@ from evodeploy.roofline.bound import LAUNCH, Bound, Network, bound, kernel_times
 from evodeploy.roofline.cards import Card
 from evodeploy.roofline.plan import PlanWork
 
-HEAVIEST = 10
-
 
 def rooflines(work: PlanWork, cards: Sequence[Card], *, kernels: bool = False) -> dict[str, Any]:
-    """What `work` needs at least on each of `cards`; `kernels` adds the heaviest at the last batch."""
+    """What `work` needs at least on each of `cards`; `kernels` adds each kernel at the last batch."""
     record = work.record
     return {
         "file": str(work.path),
@@ -33,7 +31,7 @@ def rooflines(work: PlanWork, cards: Sequence[Card], *, kernels: bool = False) -
 def _on(card: Card, work: PlanWork, kernels: bool) -> dict[str, Any]:
     tf32 = work.record.tf32 is not False
     built_for = work.record.targets or (work.record.architecture,)
-    heaviest = {"heaviest_kernels": _heaviest(work.networks[-1], card, tf32)} if kernels else {}
+    each = {"kernels": _kernels(work.networks[-1], card, tf32)} if kernels else {}
     return {
         "card": card.name,
         "title": card.title,
@@ -45,7 +43,7 @@ def _on(card: Card, work: PlanWork, kernels: bool) -> dict[str, Any]:
         "tflops": {name: rate for name, rate in dataclasses.asdict(card.rates).items() if rate is not None},
         "source": card.source,
         "batches": [_at(network, bound(network, card, tf32=tf32)) for network in work.networks],
-        **heaviest,
+        **each,
     }
 
 
@@ -70,8 +68,8 @@ def _rate(batch: int, seconds: float) -> float | None:
     return batch / seconds if seconds else None
 
 
-def _heaviest(network: Network, card: Card, tf32: bool) -> list[dict[str, Any]]:
-    """The kernels that take most time without caches, equal ones together."""
+def _kernels(network: Network, card: Card, tf32: bool) -> list[dict[str, Any]]:
+    """All kernels, equal ones together, by the time that they take without caches."""
     times = collections.Counter(kernel_times(network, card, tf32=tf32))
     whole = sum(time.seconds * count for time, count in times.items())
     ranked = sorted(times.items(), key=lambda entry: -entry[0].seconds * entry[1])
@@ -82,9 +80,9 @@ def _heaviest(network: Network, card: Card, tf32: bool) -> list[dict[str, Any]]:
             "times": count,
             "gflop": time.work.operations / 1e9,
             "megabytes": time.work.moved / 1e6,
-            "least_us": time.seconds * 1e6,
+            "uncached_us": time.seconds * 1e6,
             "limit": time.limit,
             "share": time.seconds * count / whole,
         }
-        for time, count in ranked[:HEAVIEST]
+        for time, count in ranked
     ]

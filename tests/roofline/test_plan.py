@@ -74,6 +74,12 @@ def test_a_batch_that_the_engine_does_not_take_is_refused(small_plan):
         plan_work(small_plan, (9,))
 
 
+def test_an_engine_of_one_batch_says_which(small_plan, tmp_path):
+    profile = dataclasses.replace(read_sidecar(small_plan).profiles[0], min=4, opt=4, max=4)
+    with pytest.raises(UsageError, match="--batch is 1, but the engine takes 4$"):
+        plan_work(copied(small_plan, tmp_path, profiles=(profile,)), (1,))
+
+
 def test_an_engine_of_none_of_the_usual_batches_is_taken_at_its_best(small_plan, tmp_path):
     profile = dataclasses.replace(read_sidecar(small_plan).profiles[0], min=3, opt=5, max=6)
     assert [each.batch for each in plan_work(copied(small_plan, tmp_path, profiles=(profile,))).networks] == [5]
@@ -109,7 +115,7 @@ def test_the_command_shows_a_table_for_each_card(small_plan, cli):
     rows = {line[:20].strip(): line[20:].split() for line in first.splitlines()[1:]}
     assert rows["batch"] == ["1", "8"]
     assert rows["limited by"] == ["arithmetic", "arithmetic"]
-    assert rows["at least, ms"] == [f"{22_547_200 * batch / 121e9:.3f}" for batch in (1, 8)]
+    assert rows["at least, µs"] == [f"{22_547_200 * batch / 121e6:.1f}" for batch in (1, 8)]
     assert "not predictions" in out and "2.5 µs a kernel assumed" in out
     assert "the engine is built for sm89, but h100 is sm90: TensorRT may choose other kernels there" in err
     assert "but l4 is" not in err
@@ -121,7 +127,7 @@ def test_the_command_answers_in_json(small_plan, cli):
     card = document["cards"][0]
     assert code == 0
     assert document["built_for"] == ["sm89"] and document["not_counted"] == {} and card["built_for_it"]
-    assert card["source"].startswith("NVIDIA Ada") and "heaviest_kernels" not in card
+    assert card["source"].startswith("NVIDIA Ada") and "kernels" not in card
     for row in card["batches"]:
         assert row["arithmetic_ms"] == pytest.approx(row["gflop"] / 330.3)
         assert row["images_per_second_at_most"] == pytest.approx(1e3 * row["batch"] / row["least_ms"])
@@ -129,16 +135,21 @@ def test_the_command_answers_in_json(small_plan, cli):
         assert row["launching_ms"] == pytest.approx(document["kernels"] * document["launch_us"] / 1e3)
 
 
-def test_the_command_shows_the_heaviest_kernels(small_plan, cli):
+def test_the_command_shows_each_kernel(small_plan, cli):
     code, out, _ = cli("inspect", small_plan, "--gpu", "a10", "--kernels", "--json")
-    rows = json.loads(out)["cards"][0]["heaviest_kernels"]
-    assert code == 0 and len(rows) == 10
-    weights = [row["least_us"] * row["times"] for row in rows]
-    assert weights == sorted(weights, reverse=True)
-    assert 0.5 < sum(row["share"] for row in rows) < 1
+    document = json.loads(out)
+    rows, whole = document["cards"][0]["kernels"], document["cards"][0]["batches"][-1]
+    assert code == 0
+    times = [row["uncached_us"] * row["times"] for row in rows]
+    assert times == sorted(times, reverse=True)
+    assert sum(times) == pytest.approx(1e3 * whole["uncached_ms"])
+    assert sum(row["share"] for row in rows) == pytest.approx(1)
+    assert sum(row["times"] for row in rows) == document["kernels"]
+    assert sum(row["gflop"] * row["times"] for row in rows) == pytest.approx(whole["gflop"])
     code, out, _ = cli("inspect", small_plan, "--gpu", "a10", "--kernels")
-    assert code == 0 and "heaviest kernels at batch 8, without caches" in out
-    assert out.count(rows[0]["name"][:40]) >= 1
+    shown = out.split("heaviest kernels at batch 8, without caches\n")[1].split("\n\n")[0].splitlines()
+    assert code == 0 and len(shown) == 1 + 10
+    assert [line.split()[1] for line in shown[1:]] == [str(row["times"]) for row in rows[:10]]
 
 
 @pytest.mark.parametrize(
