@@ -16,7 +16,7 @@ from evodeploy.roofline.cards import Card
 from evodeploy.roofline.work import PRODUCTS, Work
 
 # Seconds that the host takes to launch one kernel without CUDA graphs: 2.6 to 2.8 µs for an asynchronous launch on
-# Linux under WSL2, RTX 5070 Ti, CUDA 13.3 (github.com/ahrefs/ocannl/issues/488). An assumption, not a bound.
+# Linux under WSL2, RTX 5070 Ti Laptop, CUDA 13.3 (github.com/ahrefs/ocannl/issues/488). An assumption, not a bound.
 LAUNCH = 2.5e-6
 
 
