@@ -8,6 +8,7 @@ import io
 import math
 from typing import Any
 
+from evodeploy.bench.clocks import Clocks
 from evodeploy.bench.intervals import Interval
 from evodeploy.bench.judge import Verdict
 from evodeploy.bench.measure import Timing
@@ -76,6 +77,7 @@ def result(report: Report, row: Row) -> dict[str, Any]:
         "host_memory_bytes": row.host_memory,
         "device_memory_bytes": row.device_memory,
         "joules_per_image": row.joules,
+        "gpu": _clocks(row.clocks),
         "check": _check(row.verdict),
         "stopped": row.stopped,
         "launches": row.launches,
@@ -111,6 +113,10 @@ def _interval(interval: Interval | None, scale: float = 1.0) -> dict[str, float]
     if interval is None:
         return None
     return {"value": interval.value * scale, "low": interval.low * scale, "high": interval.high * scale}
+
+
+def _clocks(clocks: Clocks | None) -> dict[str, Any] | None:
+    return dataclasses.asdict(clocks) | {"slowdowns": dict(clocks.slowdowns)} if clocks else None
 
 
 def _check(verdict: Verdict | None) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evodeploy.bench.candidate import Candidate
+from evodeploy.bench.clocks import ClockLog
 from evodeploy.bench.measure import TIMED, Clock, Stream, wall_clock
 from evodeploy.bench.memory import MemoryMeter
 from evodeploy.bench.row import Row
@@ -52,6 +53,7 @@ class Racer:
     work: Callable[[], object]
     batches: int = 1
     resident: Resident | None = None
+    clocks: ClockLog = field(default_factory=ClockLog)
 
     def first_outputs(self) -> Array:
         """What the first output is for each image of the sample, the timed batch as the last timed run left it."""

@@ -1,20 +1,35 @@
-"""NVIDIA's management library, asked through ctypes: it comes with every driver, and needs no package."""
+"""NVIDIA's management library, asked through ctypes: it comes with every driver, and needs no package.
+
+NVIDIA's own binding (nvidia-ml-py) would be a dependency of every extra that may run on a GPU, PyTorch's included, for
+ten functions. `tests/gpu/nvml_step.py` compares the two on a GPU.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
+import functools
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 _LIBRARY = "nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1"
-_SM_CLOCK = 1  # NVML_CLOCK_SM
+_SM_CLOCK, _MEMORY_CLOCK = 1, 2  # NVML_CLOCK_SM, NVML_CLOCK_MEM
+_OF_THE_GPU = 0  # NVML_TEMPERATURE_GPU
+# nvmlClocksEventReasons, formerly ThrottleReasons, that lower the clocks under load. Others are idling and settings.
+_SLOWDOWNS = {
+    0x04: "power_cap",
+    0x08: "hardware_slowdown",
+    0x20: "software_thermal_slowdown",
+    0x40: "hardware_thermal_slowdown",
+    0x80: "power_brake",
+}
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU: clocks are of its multiprocessors in MHz, the power limit in watts; None where it does not tell."""
+    """One GPU: clocks are of its multiprocessors in MHz, the power limit in watts; None where it does not say.
+
+    With `mig` it is divided into instances, and what it says is of the whole card.
+    """
 
     name: str
     driver: str
@@ -22,6 +37,17 @@ class Gpu:
     mhz: int | None
     max_mhz: int | None
     power_limit_watts: float | None
+    mig: bool = False
+
+
+@dataclass(frozen=True)
+class GpuState:
+    """A GPU at one moment: clocks in MHz, degrees Celsius, and why it is slower than it could be, None if not said."""
+
+    mhz: int | None
+    memory_mhz: int | None
+    celsius: int | None
+    slowdowns: tuple[str, ...]
 
 
 class _Memory(ctypes.Structure):
@@ -30,48 +56,60 @@ class _Memory(ctypes.Structure):
 
 def gpus() -> tuple[Gpu, ...]:
     """All GPUs that the driver knows; none without a driver."""
-    with _library() as nvml:
-        return () if nvml is None else tuple(_gpu(nvml, handle) for handle in _handles(nvml))
+    nvml = _library()
+    return () if nvml is None else tuple(_gpu(nvml, handle) for handle in _handles(nvml))
+
+
+def gpu_state() -> GpuState | None:
+    """What the machine's only GPU does now; None where it cannot be asked.
+
+    Of several GPUs none is asked, here and for energy and memory: NVML's numbers of them need not be CUDA's.
+    """
+    nvml, handle = _only_gpu()
+    if nvml is None or handle is None:
+        return None
+    # The old name of nvmlDeviceGetCurrentClocksEventReasons, which every driver knows.
+    reasons = _asked(nvml, "nvmlDeviceGetCurrentClocksThrottleReasons", handle) or 0
+    return GpuState(
+        mhz=_asked(nvml, "nvmlDeviceGetClockInfo", handle, _SM_CLOCK),
+        memory_mhz=_asked(nvml, "nvmlDeviceGetClockInfo", handle, _MEMORY_CLOCK),
+        celsius=_asked(nvml, "nvmlDeviceGetTemperature", handle, _OF_THE_GPU),
+        slowdowns=tuple(name for bit, name in _SLOWDOWNS.items() if reasons & bit),
+    )
 
 
 def energy_joules() -> float | None:
-    """What the machine's only GPU has used since the driver was loaded; None where it does not tell.
-
-    Of several GPUs none is asked, here and for memory: NVML's numbers of them need not be CUDA's.
-    """
-    with _only_gpu() as (nvml, handle):
-        millijoules = _asked(nvml, "nvmlDeviceGetTotalEnergyConsumption", handle) if nvml and handle else None
-        return None if millijoules is None else millijoules / 1e3
+    """What the machine's only GPU has used since the driver was loaded; None where it does not say, or is divided."""
+    nvml, handle = _only_gpu()
+    if nvml is None or handle is None or _is_divided(nvml, handle):
+        return None
+    millijoules = _asked(nvml, "nvmlDeviceGetTotalEnergyConsumption", handle)
+    return None if millijoules is None else millijoules / 1e3
 
 
 def used_bytes() -> int | None:
-    """How much memory of the machine's only GPU is in use, by whatever process."""
-    with _only_gpu() as (nvml, handle):
-        memory = _memory(nvml, handle) if nvml and handle else None
-        return None if memory is None else memory.used
+    """How much memory of the machine's only GPU is in use, by whatever process; None where it is divided."""
+    nvml, handle = _only_gpu()
+    if nvml is None or handle is None or _is_divided(nvml, handle):
+        return None
+    memory = _memory(nvml, handle)
+    return None if memory is None else memory.used
 
 
-@contextlib.contextmanager
-def _only_gpu() -> Iterator[tuple[ctypes.CDLL | None, ctypes.c_void_p | None]]:
-    with _library() as nvml:
-        handles = [] if nvml is None else _handles(nvml)
-        yield nvml, handles[0] if len(handles) == 1 else None
+def _only_gpu() -> tuple[ctypes.CDLL | None, ctypes.c_void_p | None]:
+    nvml = _library()
+    handles = [] if nvml is None else _handles(nvml)
+    return nvml, handles[0] if len(handles) == 1 else None
 
 
-@contextlib.contextmanager
-def _library() -> Iterator[ctypes.CDLL | None]:
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    """The library, initialised until the process ends: that takes longer than all questions."""
     try:
         nvml = ctypes.CDLL(_LIBRARY)
     except OSError:
-        yield None
-        return
-    if nvml.nvmlInit_v2() != 0:
-        yield None
-        return
-    try:
-        yield nvml
-    finally:
-        nvml.nvmlShutdown()
+        return None
+    return nvml if nvml.nvmlInit_v2() == 0 else None
 
 
 def _handles(nvml: ctypes.CDLL) -> list[ctypes.c_void_p]:
@@ -99,7 +137,14 @@ def _gpu(nvml: ctypes.CDLL, handle: ctypes.c_void_p) -> Gpu:
         mhz=_asked(nvml, "nvmlDeviceGetClockInfo", handle, _SM_CLOCK),
         max_mhz=_asked(nvml, "nvmlDeviceGetMaxClockInfo", handle, _SM_CLOCK),
         power_limit_watts=None if milliwatts is None else milliwatts / 1e3,
+        mig=_is_divided(nvml, handle),
     )
+
+
+def _is_divided(nvml: ctypes.CDLL, handle: ctypes.c_void_p) -> bool:
+    """Whether the GPU is in MIG mode."""
+    now, after_reset = ctypes.c_uint(), ctypes.c_uint()
+    return nvml.nvmlDeviceGetMigMode(handle, ctypes.byref(now), ctypes.byref(after_reset)) == 0 and now.value == 1
 
 
 def _memory(nvml: ctypes.CDLL, handle: ctypes.c_void_p) -> _Memory | None:

@@ -109,6 +109,7 @@ def cautions(report: Report) -> Iterator[str]:
             told.append(f"{at} ran out of memory and was run at batch {row.batch}")
     told += [f"{stages.label}, from files to labels: {stages.reason}" for stages in report.end_to_end if stages.reason]
     yield from dict.fromkeys(told)
+    yield from _slowdowns(report)
     unstable = [(row, row.timing) for row in report.rows if row.timing and row.timing.warnings]
     if unstable:
         row, timing = max(unstable, key=lambda pair: pair[1].cv)
@@ -122,3 +123,16 @@ def cautions(report: Report) -> Iterator[str]:
             f"batch {', '.join(late)}: the time was spent before every median was known to "
             f"{report.budget.precision:.1%}: --seconds raises it"
         )
+
+
+def _slowdowns(report: Report) -> Iterator[str]:
+    slowed = [(row, row.clocks) for row in report.rows if row.clocks and row.clocks.slowdowns]
+    if slowed:
+        row, clocks = max(slowed, key=lambda pair: max(share for _, share in pair[1].slowdowns))
+        reasons = ", ".join(f"{name.replace('_', ' ')} {share:.0%}" for name, share in clocks.slowdowns)
+        yield (
+            f"the GPU slowed down in {len(slowed)} of {len(report.rows)} rows (MHz marked !), in {report.name(row)} at "
+            f"batch {row.asked} the most: {reasons} of its samples, {clocks.lowest_mhz} MHz at the lowest"
+        )
+    if any(gpu.mig for gpu in report.environment.gpus):
+        yield "the GPU is divided (MIG): energy and memory are the whole card's, so rows have none; clocks are too"

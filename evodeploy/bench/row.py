@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from evodeploy.bench.candidate import Candidate
+from evodeploy.bench.clocks import Clocks
 from evodeploy.bench.intervals import Interval
 from evodeploy.bench.judge import Verdict
 from evodeploy.bench.measure import Stop, Timing
@@ -23,7 +24,7 @@ class Row:
     several batches `in_flight` the timing is of throughput and says nothing of latency: it is the time from the end of
     one to that of the next. A sample is the mean of `launches` runs in a row. `exposed` says that the host's time for
     starting a run may be in that of the device. `verdict` is None for the row that others are compared with. Memory is
-    in bytes, energy in joules of one image.
+    in bytes, energy in joules of one image; `clocks` are a GPU's.
     """
 
     candidate: Candidate
@@ -41,6 +42,7 @@ class Row:
     host_memory: int | None = None
     device_memory: int | None = None
     joules: float | None = None
+    clocks: Clocks | None = None
     reason: str = ""
 
     @property

@@ -86,7 +86,10 @@ def _raced(racers: Sequence[Racer], budget: Budget) -> tuple[Measurement, dict[R
 def _guarded(racer: Racer) -> Clock:
     def clock() -> float:
         try:
-            return racer.clock()
+            seconds = racer.clock()
+            if racer.row.device != "cpu":
+                racer.clocks.note()
+            return seconds
         except EvodeployError as error:
             raise _RacerFailedError(racer, error) from error
 
@@ -112,7 +115,9 @@ def _finished(racers: Sequence[Racer], measurement: Measurement) -> Iterator[Row
             verdict = judged(expected, got, racer.row.precision or "fp32", racer.row.device, classifies=classifies)
         meter = meter_of(racer.row.device)
         joules = joules_per_run(racer.work, meter) / racer.batches / racer.row.batch if meter else None
-        row = replace(racer.row, timing=timing, stopped=measurement.stopped, verdict=verdict, joules=joules)
+        clocks = racer.clocks.summary()
+        row = replace(racer.row, timing=timing, stopped=measurement.stopped, verdict=verdict)
+        row = replace(row, joules=joules, clocks=clocks)
         resident = racer.resident
         yield replace(row, launches=resident.launches, exposed=not resident.hidden) if resident else row
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 from rich.table import Table
 
+from evodeploy.bench.clocks import Clocks
 from evodeploy.bench.intervals import Interval
 from evodeploy.bench.report import Report
 from evodeploy.bench.row import Row
@@ -111,6 +112,10 @@ def _megabytes(size: int | None) -> str:
     return "–" if size is None else f"{size / 1e6:.0f}"
 
 
+def _megahertz(clocks: Clocks | None) -> str:
+    return "–" if clocks is None or clocks.mhz is None else f"{clocks.mhz:.0f}" + ("!" if clocks.slowdowns else "")
+
+
 COLUMNS = (
     Column("batch", lambda report, row: str(row.batch)),
     Column("engine", lambda report, row: report.label(row), left=True),
@@ -128,6 +133,7 @@ COLUMNS = (
     Column("of peak", lambda report, row: _share(report.share_of_peak(row)), yields=3),
     Column("host MB", lambda report, row: _megabytes(row.host_memory), yields=7),
     Column("GPU MB", lambda report, row: _megabytes(row.device_memory), yields=8),
+    Column("MHz", lambda report, row: _megahertz(row.clocks), yields=10),
     Column("J/img", lambda report, row: "–" if row.joules is None else f"{row.joules:.3f}", yields=9),
     Column("top-1", lambda report, row: _share(row.verdict.top1 if row.verdict else None), yields=6),
     Column("check", _check),
