@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evodeploy import __version__
-from evodeploy.engines.tensorrt.builder import Progress, check_precision, check_profile, plan_from_onnx
+from evodeploy.engines.tensorrt.builder import Progress, check_profile, plan_from_onnx
 from evodeploy.engines.tensorrt.driver import architecture, driver_problem
 from evodeploy.engines.tensorrt.flavour import Flavour, load_flavour
 from evodeploy.engines.tensorrt.log import BuildLog
@@ -25,7 +25,6 @@ from evodeploy.onnx_files import (
     output_specs,
     precision_of,
     read_onnx,
-    weight_elements,
     write_onnx,
 )
 from evodeploy.preprocess import as_input, folder_pictures
@@ -145,9 +144,6 @@ def build(request: BuildRequest, tell: Callable[[str], None], progress: Progress
         tell(f"building {prepared.precision.upper()}{around} with {flavour}")
         floats = prepared.rest or prepared.precision
         built = plan_from_onnx(source, flavour, prepared.profiles, floats, prepared.targets, options, log, progress)
-    if not options.strip_plan:
-        weights = sum(weight_elements(tensor) for tensor in prepared.source.graph.initializer)
-        check_precision(built, prepared.precision, weights)
     with replacing(request.output) as draft:
         draft.write_bytes(built.plan)
     info = info_of(prepared.source)

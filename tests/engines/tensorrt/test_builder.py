@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from evodeploy.build import BuildRequest, build
 from evodeploy.engines.registry import open_engine
 from evodeploy.engines.tensorrt import builder, driver, flavour
-from evodeploy.engines.tensorrt.builder import BuiltPlan, check_precision, check_profile
+from evodeploy.engines.tensorrt.builder import check_profile
 from evodeploy.engines.tensorrt.log import BuildLog
 from evodeploy.engines.tensorrt.options import BuilderOptions
 from evodeploy.engines.tensorrt.program import read_program
@@ -265,13 +265,23 @@ def test_fp32_of_an_fp16_file_is_refused(tmp_path, small_onnx):
         build(request(tmp_path / "h.onnx", tmp_path / "x.engine", precision="fp32"), tell=lambda text: None)
 
 
-def test_an_fp16_plan_that_came_out_fp32_is_a_failure(small_onnx):
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_network_that_is_fp32_after_all_is_a_failure(small_onnx, precision):
+    rtx, options = flavour.load_flavour("tensorrt-rtx"), BuilderOptions()
+    with pytest.raises(
+        RuntimeFailedError, match=rf"{precision.upper()} was asked for, but \d+ of \d+ products are FP32"
+    ):
+        builder.plan_from_onnx(small_onnx, rtx, (Profile(),), precision, ("sm89",), options, BuildLog(print))
+
+
+def test_an_fp16_plan_may_be_larger_than_its_weights(small_onnx, tmp_path, monkeypatch):
+    """TensorRT that says nothing of memory, and two profiles, each with kernels of its own."""
+    monkeypatch.setattr("evodeploy.engines.tensorrt.log._MEMORY", re.compile("(?!)()()"))
+    plan = tmp_path / "x.engine"
+    record = build(request(small_onnx, plan, precision="fp16", profiles=((1, 1, 1), (2, 4, 8))), lambda text: None)
     weights = sum(weight_elements(tensor) for tensor in read_onnx(small_onnx).graph.initializer)
-    plan = BuiltPlan(memoryview(b"x"), (), (), weights_bytes=4 * weights, activation_bytes=None)
-    with pytest.raises(RuntimeFailedError, match="FP16 was asked for"):
-        check_precision(plan, "fp16", weights)
-    check_precision(plan, "fp32", weights)
-    check_precision(BuiltPlan(memoryview(b"x"), (), (), 2 * weights, None), "fp16", weights)
+    assert record.weights_bytes is None
+    assert record.plan_bytes > 4 * weights  # as an FP32 one would be
 
 
 def test_progress_is_told_and_can_cancel(small_onnx, tmp_path):

@@ -24,7 +24,8 @@ SOURCES = Path(package.__file__).parent
 # What the code calls TensorRT's objects, by file, and their classes; "" is the module.
 RECEIVERS = {
     "builder.py": {
-        "trt": "", "trt.BuilderFlag": "BuilderFlag", "builder": "Builder", "network": "INetworkDefinition",
+        "trt": "", "trt.BuilderFlag": "BuilderFlag", "trt.LayerType": "LayerType", "builder": "Builder",
+        "network": "INetworkDefinition",
         "parser": "OnnxParser", "e": "ParserError", "config": "IBuilderConfig", "layer": "ILayer",
         "layer.attention": "IAttention", "optimization": "IOptimizationProfile", "tensor": "ITensor",
     },
