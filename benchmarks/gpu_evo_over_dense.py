@@ -57,12 +57,13 @@ class Settings:
     precision: str = "fp16"
     seconds: float = 0.5
     jobs: int = 0
+    threads: int = dataclasses.field(default_factory=usable_cores)
     end: float = float("inf")
 
 
 def measured(settings: Settings) -> Iterator[dict[str, Any]]:
     """The bench of each model as it grows, after each batch size; ends before `settings.end`."""
-    machine = environment(usable_cores())
+    machine = environment(settings.threads)
     budget = Budget(settings.seconds, min_seconds=min(0.2, settings.seconds))
     longest = 0.0
     for name in settings.models:
@@ -74,7 +75,7 @@ def measured(settings: Settings) -> Iterator[dict[str, Any]]:
             if start + SLOWER * longest > settings.end:
                 print(f"left out for want of time: {name} from batch {batch} on, and what follows", file=sys.stderr)
                 return
-            with candidates_of(subject, [settings.engine], [settings.precision], usable_cores()) as candidates:
+            with candidates_of(subject, [settings.engine], [settings.precision], settings.threads) as candidates:
                 rows = (*rows, *bench(candidates, [batch], budget, lambda line: None))
             longest = max(longest, time.time() - start)
             yield as_json(Report(subject, machine, budget, rows, {}))
@@ -164,12 +165,13 @@ def main() -> None:
     parser.add_argument("--precision", default="fp16")
     parser.add_argument("--seconds", type=float, default=0.5, help="of each row, at most")
     parser.add_argument("--jobs", type=int, default=max(1, usable_cores() // 2), help="processes that compile, or 0")
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="of the CPU")
     parser.add_argument("--limit", type=float, default=float("inf"), help="seconds in all")
     parser.add_argument("--compile", choices=("evo", "dense"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     models, batches = tuple(given.models.split(",")), tuple(map(int, given.batches.split(",")))
     end = time.time() + given.limit
-    settings = Settings(models, batches, given.engine, given.precision, given.seconds, given.jobs, end)
+    settings = Settings(models, batches, given.engine, given.precision, given.seconds, given.jobs, given.threads, end)
     if given.compile:
         compile_one(settings, given.compile)
         return

@@ -1,0 +1,84 @@
+"""benchmarks/gpu_evo_over_dense.py on the CPU, with a model small enough."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from evodeploy.bench.reading import read_benches
+from evodeploy.bench.subject import Subject
+from evodeploy.engines.torch_engine import TorchEngine
+from evodeploy.models.zoo import ZOO
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import gpu_evo_over_dense as script
+
+QUICK = script.Settings(models=("small",), batches=(1, 2), engine="torch", precision="fp32", seconds=0.0, threads=1)
+
+
+@pytest.fixture
+def of_small(monkeypatch, small):
+    """The small model in place of every published one."""
+    monkeypatch.setattr(
+        script, "subject_of", lambda paths, name: Subject(name, small.info, small, "", (), (), ("random weights",))
+    )
+
+
+def test_a_model_is_measured_against_its_twin_and_written_after_each_batch_size(of_small, tmp_path, capsys):
+    path, sizes = tmp_path / "results" / "evo.json", []
+    for document in script.measured(dataclasses.replace(QUICK, models=("a", "b"))):
+        script.write(path, [document])
+        sizes.append((document["model"]["name"], len(read_benches(path)[0]["results"])))
+    assert sizes == [("a", 2), ("a", 4), ("b", 2), ("b", 4)]
+    lines = list(script.table(read_benches(path)))
+    assert len(lines) == 2 + 2
+    assert lines[2].startswith("| b | 1 | none | ")
+    assert "WRONG" not in "".join(lines)
+    assert capsys.readouterr().err == ""
+
+
+def test_what_does_not_fit_in_the_time_is_left_out_and_said(of_small, capsys):
+    assert list(script.measured(dataclasses.replace(QUICK, end=time.time() - 1))) == []
+    assert "left out for want of time: small from batch 1 on" in capsys.readouterr().err
+
+
+def test_the_command_writes_a_file_and_prints_the_table(of_small, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "evo.json"
+    options = ["-o", path, "--models", "small", "--batches", 1, "--engine", "torch", "--precision", "fp32"]
+    monkeypatch.setattr("sys.argv", ["script", *map(str, options), "--seconds", "0", "--jobs", "0", "--threads", "1"])
+    script.main()
+    assert json.loads(path.read_text())["benches"][0]["model"]["name"] == "small"
+    assert "| small | 1 | none |" in capsys.readouterr().out
+
+
+def test_other_processes_compile_each_batch_size_of_each_role_first(of_small, monkeypatch):
+    commands = []
+
+    def run(command, **options):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(script.subprocess, "run", run)
+    assert len(list(script.measured(dataclasses.replace(QUICK, jobs=2)))) == 2
+    compiling = [command[2:] for command in commands if "--compile" in command]
+    assert sorted((given[1], given[5]) for given in compiling) == [
+        ("dense", "1"), ("dense", "2"), ("evo", "1"), ("evo", "2"),
+    ]  # fmt: skip
+
+
+def test_such_a_process_runs_the_role_it_is_asked_for(of_small, monkeypatch):
+    runs = []
+    run = TorchEngine.run
+    monkeypatch.setattr(TorchEngine, "run", lambda engine, images: runs.append(len(images)) or run(engine, images))
+    script.compile_one(QUICK, "dense")
+    assert runs == [1, 2]
+
+
+def test_the_models_are_published_ones():
+    assert set(script.MODELS) <= set(ZOO)
