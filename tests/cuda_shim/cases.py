@@ -545,6 +545,60 @@ def half_precision():
             engine.run(IMAGES[:, :, :4, :4])
 
 
+@contextlib.contextmanager
+def benched(told):
+    """The candidates of a bench that is given no engine, but an ONNX file and its twin's, and so builds them."""
+    import dataclasses
+
+    import fake_builder
+
+    from evodeploy.bench.candidates import candidates_of
+    from evodeploy.bench.plans import Builds
+    from evodeploy.bench.subject import subject_of
+    from evodeploy.onnx_files import info_of, read_onnx, set_info, write_onnx
+
+    fake_builder.add_builder(sys.modules["tensorrt"])
+    fake_builder.Builder.folder = PLAN.parent
+    twin, path = read_onnx(ONNX), PLAN.parent / "twin.onnx"
+    set_info(twin, dataclasses.replace(info_of(twin), keep_ratios=(1.0, 1.0)))
+    write_onnx(twin, path)
+    builds = Builds((4, 1), PLAN.parent / "engines", told.append)
+    with candidates_of(subject_of([ONNX, path]), ["onnxruntime", "tensorrt"], ["fp32"], 1, builds) as candidates:
+        yield candidates
+
+
+def bench_builds():
+    """The engines of the model and of its twin are built, and the next time taken from the cache."""
+    for first in ("building FP32", "taking the FP32 engine of"):
+        told = []
+        with benched(told) as candidates:
+            assert [line.startswith(first) for line in told] == [True, True], told
+            ours = [one for one in candidates if one.engine == "tensorrt"]
+            assert [(one.role, one.cuda_graph) for one in ours] == list(
+                itertools.product(("evo", "dense"), (False, True))
+            )
+            for one in ours:
+                with one.open() as engine:
+                    assert str(engine.batch) == "1 to 4"
+                    same(engine.run(IMAGES[:3]), IMAGES[:3])
+    assert on_the_device() == [0] * 6
+
+
+def bench_over_dense():
+    from evodeploy.bench.measure import Budget
+    from evodeploy.bench.run import bench
+    from evodeploy.bench.speedups import over_dense
+
+    budget = Budget(seconds=0, rounds=6, min_seconds=0, warmup_seconds=0)
+    with benched([]) as candidates:
+        rows = bench(candidates, (1,), budget, lambda text: None)
+    for row in (row for row in rows if row.candidate.engine == "tensorrt"):
+        assert row.timing is not None, row.reason
+        assert row.verdict.correct, row.verdict
+        assert (over_dense(row, rows) is None) == (row.candidate.role == "dense")
+    assert on_the_device() == [0] * 6
+
+
 def misuse():
     """Every mistake is told: what the other cases rely on."""
     import pycuda.driver as driver

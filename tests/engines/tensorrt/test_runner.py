@@ -77,6 +77,15 @@ def test_tensors_have_the_types_that_the_record_says(on_shim, plan, tmp_path):
     assert on_shim("half_precision", plan(onnx=path), path) == ([], "")
 
 
+def test_a_bench_builds_the_engines_that_it_lacks_once(on_shim, plan):
+    assert on_shim("bench_builds", plan()) == ([], "")
+
+
+@pytest.mark.slow
+def test_a_bench_has_the_ratio_of_an_engine_over_its_twin(on_shim, plan):
+    assert on_shim("bench_over_dense", plan()) == ([], "")
+
+
 def test_the_shim_tells_every_mistake(on_shim, plan):
     on_shim("misuse", plan())
 
