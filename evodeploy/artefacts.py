@@ -6,7 +6,7 @@ import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from evodeploy.engines.base import Engine
 from evodeploy.engines.registry import check_honoured, open_engine
@@ -17,6 +17,9 @@ from evodeploy.files import sha256, suffix_of
 from evodeploy.hub import local
 from evodeploy.onnx_files import info_of, read_onnx
 from evodeploy.specs import EngineOptions, ModelInfo
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Kind = Literal["checkpoint", "onnx", "engine"]
 
@@ -39,7 +42,7 @@ def kind_of(path: str | os.PathLike[str]) -> Kind:
 
 
 def open_artefact(
-    path: str | os.PathLike[str],
+    source: str | os.PathLike[str] | nn.Module,
     engine: str | None = None,
     options: EngineOptions | None = None,
     *,
@@ -48,22 +51,23 @@ def open_artefact(
 ) -> Engine:
     """Open a checkpoint in PyTorch, or an ONNX file or plan in the engine named or the first installed that runs it.
 
-    A checkpoint may also be named as one of the hub, see `hub.local`. `tokens` adds its selections to the outputs, and
-    it selects as the model that `like` describes; what is exported already has the outputs and the selection that it
-    was exported with.
+    A checkpoint may also be named as one of the hub, see `hub.local`, or be a module, see `models.adopted`. `tokens`
+    adds its selections to the outputs, and it selects as the model that `like` describes; what is exported already has
+    the outputs and the selection that it was exported with.
     """
-    path = local(path)
-    if kind_of(path) != "checkpoint":
+    path = local(source) if isinstance(source, (str, os.PathLike)) else None
+    if path is not None and kind_of(path) != "checkpoint":
         return open_engine(path, engine, options)
     engine = engine or "torch"
     if engine not in TORCH_MODES:
-        raise UsageError(f"the engine '{engine}' does not run checkpoints ({path}): export it first")
+        raise UsageError(f"the engine '{engine}' does not run checkpoints ({path or 'a module'}): export it first")
     options = options or EngineOptions()
     check_honoured(engine, frozenset({"threads", "device", "precision"}), options)
     with needs("export"):
         from evodeploy.export.deployed import torch_engine
         from evodeploy.models.checkpoint import load_checkpoint, load_checkpoint_like
-    model = load_checkpoint(path) if like is None else load_checkpoint_like(path, like)
+    checkpoint = cast("Path | nn.Module", path or source)
+    model = load_checkpoint(checkpoint) if like is None else load_checkpoint_like(checkpoint, like)
     return torch_engine(model, tokens=tokens, name=engine, options=options)
 
 

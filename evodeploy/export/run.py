@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
+from torch import nn
 
 from evodeploy.errors import UsageError, VerificationError, needs
 from evodeploy.export.precision import reduced_from_onnx
 from evodeploy.export.to_onnx import BF16_OPSET, DEFAULT_OPSET, onnx_from_model
 from evodeploy.files import replacing
 from evodeploy.images import image_paths
+from evodeploy.models.adopted import name_of
 from evodeploy.models.checkpoint import LoadedModel, load_checkpoint, with_interface
 from evodeploy.models.preprocessing import Stated
 from evodeploy.models.untrained import selection_note
@@ -32,7 +34,7 @@ CALIBRATION = 256  # images that INT8 is calibrated on, at most
 class ExportRequest:
     """What to export, and how; what is None is told from the checkpoint, or the default."""
 
-    checkpoint: Path
+    checkpoint: Path | nn.Module
     output: Path
     model: str | None = None
     batch: int | None = None
@@ -89,7 +91,8 @@ def export_checkpoint(request: ExportRequest, tell: Callable[[str], None]) -> Ex
     config = model.config
     kept = ", ".join(f"{ratio:g}" for ratio in config.keep_ratios)
     told = f"{config.num_classes} classes" if config.num_classes else "no classifier, so features are exported"
-    tell(f"{request.checkpoint}: {config.name}, {config.image_size} px, {told}, keep ratio {kept}")
+    name = request.checkpoint if isinstance(request.checkpoint, Path) else name_of(request.checkpoint)
+    tell(f"{name}: {config.name}, {config.image_size} px, {told}, keep ratio {kept}")
     if model.trained_at:
         tell(
             f"warning: position embeddings trained at {model.trained_at} px are interpolated for "

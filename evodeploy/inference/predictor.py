@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,9 @@ from evodeploy.inference.pipeline import pipelined
 from evodeploy.inference.records import Failure, Prediction
 from evodeploy.preprocess import prepare
 from evodeploy.specs import EngineOptions, ModelInfo, Precision
+
+if TYPE_CHECKING:
+    from torch import nn
 
 BATCH = 32  # images run at a time, where nothing else is said
 
@@ -203,7 +206,7 @@ class Predictor:
 
 
 def load(
-    path: str | os.PathLike[str],
+    source: str | os.PathLike[str] | nn.Module,
     engine: str | None = None,
     *,
     threads: int | None = None,
@@ -214,13 +217,13 @@ def load(
     max_batch: int = BATCH,
     max_wait: float = 0.002,
 ) -> Predictor:
-    """Open a checkpoint, an ONNX file or an engine for prediction.
+    """Open a checkpoint, an ONNX file, an engine or a PyTorch module for prediction.
 
     `engine` names what runs it (torch, torch-compile; onnxruntime, openvino; tensorrt), by default the first installed
     that can, which the predictor's `repr` and the log `evodeploy` tell; up to `cache` the rest are its `EngineOptions`.
     `submit` runs up to `max_batch` images together, none of which waits longer than `max_wait` seconds for others.
     """
-    opened = open_artefact(path, engine, EngineOptions(threads, device, precision, cuda_graph, cache))
+    opened = open_artefact(source, engine, EngineOptions(threads, device, precision, cuda_graph, cache))
     predictor = Predictor(opened, max_batch=max_batch, max_wait=max_wait)
-    _log.info("%s: %r", path, predictor)
+    _log.info("%s: %r", source if isinstance(source, (str, os.PathLike)) else type(source).__name__, predictor)
     return predictor

@@ -10,18 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.files import replacing, sha256
 from evodeploy.hub import origin
 from evodeploy.models import evo_deit_layout, evo_levit_layout, hugging_face_layout, vit_layout
-from evodeploy.models.checkpoint_file import read_checkpoint
+from evodeploy.models.adopted import check_same, name_of, raw_from, raw_from_network
+from evodeploy.models.checkpoint_file import RawCheckpoint, read_checkpoint
 from evodeploy.models.class_names import fitting, imagenet_names, read_class_names
 from evodeploy.models.layout import Layout, Shapes, State
 from evodeploy.models.network import Network
 from evodeploy.models.preprocessing import Stated, completed, resolved, settings_of
-from evodeploy.models.zoo import ZOO, EvoDeiTConfig, ModelConfig, named, with_selection
+from evodeploy.models.zoo import ZOO, EvoDeiTConfig, ModelConfig, dense_twin, named, with_selection
 from evodeploy.specs import InputFormat, ModelInfo, Preprocessing, Selection
 from evodeploy.text import brief
 
@@ -74,7 +75,7 @@ def layout_for(config: ModelConfig) -> Layout[Any]:
 
 
 def load_checkpoint(
-    path: Path,
+    source: Path | nn.Module,
     *,
     model: str | None = None,
     ema: bool = False,
@@ -86,21 +87,27 @@ def load_checkpoint(
     class_names: Path | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> LoadedModel:
-    """Rebuild the network that `path` was trained as, strictly.
+    """Rebuild the network that `source` was trained as, strictly: a file, or a module of timm, transformers or ours.
 
     Sizes come from the tensors, or from the published `model` where named; keep ratios, selection mode and the blocks
     that begin a stage from the arguments, else from the training run's own `args`, else as published. A network that
     was not trained with selection keeps every token unless `keep_ratios` ask for less. With another `image_size` than
     it was trained at, the position embeddings are interpolated. What is `stated` of the preprocessing comes before what
-    the file says of it, and so do the names in the file `class_names`. With `preprocessing` no source is asked.
+    the source says of it, and so do the names in the file `class_names`. With `preprocessing` no source is asked.
+
+    Raises BadFileError for what is no checkpoint of a known family, UsageError for what does not fit the arguments, and
+    for a module that computes something else than the network rebuilt from its tensors.
     """
-    raw = read_checkpoint(path, ema)
-    layout = layout_of(raw.state, path)
+    raw = read_checkpoint(source, ema) if isinstance(source, Path) else _adopted(source, ema)
+    name = source if isinstance(source, Path) else name_of(source)
+    layout = layout_of(raw.state, name)
     state = layout.canonical(raw.state)
     inferred = layout.infer(_shapes(state), raw.hints)
     config = inferred if model is None else _as_named(model, inferred)
     if not isinstance(config, layout.config):
-        raise UsageError(f"{path} is an {layout.family} checkpoint, but {config.name} is none: leave out --model")
+        raise UsageError(f"{name} is an {layout.family} checkpoint, but {config.name} is none: leave out --model")
+    if isinstance(source, nn.Module) and not isinstance(source, Network):
+        check_same(source, _built(layout, dense_twin(inferred), state, name), inferred.image_size)
     hints = raw.hints
     config = with_selection(config, None if keep_ratios else hints.keep_ratios, hints.selection, hints.stages)
     config = with_selection(config, keep_ratios, selection, stages)
@@ -108,30 +115,38 @@ def load_checkpoint(
     if image_size is not None and image_size != config.image_size:
         trained_at = config.image_size
         config, state = _at_image_size(layout, config, state, image_size)
-    module = _built(layout, config, state, path)
+    module = _built(layout, config, state, name)
     if class_names is not None:
         names = fitting(read_class_names(class_names), config.num_classes, class_names)
     else:
         names = hints.class_names if len(hints.class_names) == config.num_classes else ()
     how = preprocessing or resolved((*([stated] if stated else []), *hints.stated))
-    info = model_info(config, names, path, how)
+    info = model_info(config, names, source if isinstance(source, Path) else None, how)
     try:
         ModelInfo.from_json(info.to_json())  # what a file says of itself, as its artefacts' readers will take it
     except ValueError as error:
-        raise BadFileError(f"{path} cannot be deployed: {error}") from error
+        raise BadFileError(f"{name} cannot be deployed: {error}") from error
     selects = layout.selects if hints.keep_ratios is None else min(hints.keep_ratios) < 1
     return LoadedModel(module, config, info, trained_at, selects)
 
 
-def load_checkpoint_like(path: Path, info: ModelInfo, model: str | None = None) -> LoadedModel:
-    """`path` run as the artefact that `info` describes: its selection, image size, form of input and of output.
+def _adopted(module: nn.Module, ema: bool) -> RawCheckpoint:
+    if ema:
+        raise UsageError("a module has no averaged weights next to its own: leave out ema")
+    if isinstance(module, Network):
+        return raw_from_network(module, layout_for(module.config).to_published(module.state_dict()))
+    return raw_from(module)
+
+
+def load_checkpoint_like(source: Path | nn.Module, info: ModelInfo, model: str | None = None) -> LoadedModel:
+    """`source` run as the artefact that `info` describes: its selection, image size, form of input and of output.
 
     The preprocessing and the class names of an artefact that was made from this very file are taken from it, since
     options may have stated them. Otherwise that is only what the file does not say of the preprocessing.
     """
-    exported = bool(info.source_sha256) and info.source_sha256 == sha256(path)
+    exported = isinstance(source, Path) and bool(info.source_sha256) and info.source_sha256 == sha256(source)
     loaded = load_checkpoint(
-        path,
+        source,
         model=model,
         keep_ratios=info.keep_ratios,
         selection=info.selection,
@@ -181,7 +196,7 @@ def _shapes(state: State) -> Shapes:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
-def _built(layout: Layout[Any], config: ModelConfig, state: State, path: Path) -> Network:
+def _built(layout: Layout[Any], config: ModelConfig, state: State, source: object) -> Network:
     required, optional, found = layout.required(config), layout.optional(config), _shapes(state)
     problems = {
         "missing": [name for name in required if name not in found],
@@ -195,7 +210,7 @@ def _built(layout: Layout[Any], config: ModelConfig, state: State, path: Path) -
     }
     told = [f"{len(names)} {kind} ({_some(names)})" for kind, names in problems.items() if names]
     if told:
-        raise BadFileError(f"{path} does not fit {config.name}: tensors {'; '.join(told)}")
+        raise BadFileError(f"{source} does not fit {config.name}: tensors {'; '.join(told)}")
     module = layout.network(config)
     module.load_state_dict(layout.to_module({name: state[name] for name in required}))
     return module.eval().requires_grad_(False)

@@ -64,16 +64,29 @@ def hints_beside(checkpoint: Path) -> Hints:
     if checkpoint.name not in CHECKPOINTS:
         return Hints()
     config = _read(checkpoint.with_name("config.json"))
+    processor = {} if TIMM_KEY in config else _read(checkpoint.with_name("preprocessor_config.json"))
+    return _hints(config, processor, str(checkpoint))
+
+
+def hints_of(config: dict[str, Any], source: str) -> Hints:
+    """The same of a `config` in memory, as its file would hold it; `source` is what it describes."""
+    try:
+        return _hints(_RULES(config), {}, source)
+    except SchemaError as error:
+        raise BadFileError(f"the configuration of {source}: {error}") from error
+
+
+def _hints(config: dict[str, Any], processor: dict[str, Any], source: str) -> Hints:
     if TIMM_KEY in config:
         return _timm(config)
     activation = config.get("hidden_act", "gelu")
     if activation != "gelu":
-        raise BadFileError(f"{checkpoint} has the activation '{brief(activation)}', expected 'gelu', the exact one")
+        raise BadFileError(f"{source} has the activation '{brief(activation)}', expected 'gelu', the exact one")
     return Hints(
         num_heads=config.get("num_attention_heads"),
         norm_eps=config.get("layer_norm_eps"),
         class_names=_labels(config.get("id2label") or {}),
-        stated=(stated_by_hugging_face(_read(checkpoint.with_name("preprocessor_config.json"))),),
+        stated=(stated_by_hugging_face(processor),),
     )
 
 

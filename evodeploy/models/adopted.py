@@ -1,0 +1,109 @@
+"""Networks that a program holds already: modules of timm, of transformers, and of this package.
+
+They are rebuilt from their tensors, as from a file, and then compared: what has the same tensors and computes something
+else is refused.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evodeploy.errors import UsageError
+from evodeploy.models.checkpoint_file import RawCheckpoint
+from evodeploy.models.hub_config import hints_of
+from evodeploy.models.layout import Hints, State
+from evodeploy.models.network import Network
+from evodeploy.models.zoo import EvoDeiTConfig
+from evodeploy.text import reason
+
+DIFFERENCE = 1e-6  # of float64 outputs, relative to their largest: rounding is 1e-13, another activation 1e-4 and more
+
+
+def name_of(module: nn.Module) -> str:
+    """How errors name `module`."""
+    return f"the {type(module).__name__}"
+
+
+def raw_from(module: nn.Module) -> RawCheckpoint:
+    """The tensors of `module`, copied to the CPU, and what it says of itself.
+
+    Raises BadFileError where that says what the network does not compute.
+    """
+    state = {
+        name: tensor.detach().cpu().float().clone() if tensor.is_floating_point() else tensor.detach().cpu().clone()
+        for name, tensor in module.state_dict().items()
+    }
+    return RawCheckpoint(state, _hints(module), None, False)
+
+
+def raw_from_network(network: Network, state: State) -> RawCheckpoint:
+    """The same for a network of this package, whose `state` has the published names."""
+    config = network.config
+    plain = config if isinstance(config, EvoDeiTConfig) else None
+    hints = Hints(
+        model=config.name,
+        num_heads=config.heads,
+        selection=config.selection,
+        keep_ratios=config.keep_ratios,
+        stages=plain.stages if plain else None,
+        pooling=plain.pooling if plain else None,
+        norm_eps=plain.norm_eps if plain else None,
+    )
+    return RawCheckpoint({name: tensor.detach().cpu().clone() for name, tensor in state.items()}, hints, None, False)
+
+
+def check_same(module: nn.Module, network: Network, size: int) -> None:
+    """Raise UsageError where `network`, which keeps every token, and `module` differ on images of `size` pixels."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 3, size, size, generator=generator, dtype=torch.float64)
+    ours = _computed(network, images)
+    try:
+        theirs = _computed(module, images)
+    except Exception as error:  # it is any program
+        raise UsageError(
+            f"{name_of(module)} does not run on images of {size} x {size} pixels ({reason(error)}), so it cannot be "
+            "compared with what is exported"
+        ) from error
+    if theirs.shape != ours.shape:
+        raise UsageError(f"{name_of(module)} gives outputs {tuple(theirs.shape)}, expected {tuple(ours.shape)}")
+    difference = float((ours - theirs).abs().max() / theirs.abs().max())
+    if not difference <= DIFFERENCE:
+        raise UsageError(
+            f"{name_of(module)} cannot be taken over exactly: its tensors are those of a plain vision transformer, but "
+            f"its outputs differ by {difference:.1e} of their largest (another activation, epsilon or pooling)"
+        )
+
+
+def _computed(module: nn.Module, images: Tensor) -> Tensor:
+    """The logits or features (N, C) of a copy of `module` in float64."""
+    with torch.inference_mode():
+        output: Any = copy.deepcopy(module).cpu().double().eval()(images)
+    if hasattr(output, "logits"):
+        output = output.logits
+    elif hasattr(output, "last_hidden_state"):
+        output = output.last_hidden_state
+    found: Tensor = output[0] if isinstance(output, (tuple, list)) else output
+    return found[:, 0] if found.ndim == 3 else found  # the class token
+
+
+def _hints(module: nn.Module) -> Hints:
+    described = getattr(module, "config", None)
+    timm = getattr(module, "pretrained_cfg", None)
+    config: dict[str, Any] = {}
+    if isinstance(timm, dict):
+        config = {"architecture": timm.get("architecture") or type(module).__name__, "pretrained_cfg": timm}
+        config |= {"label_names": timm.get("label_names")} if timm.get("label_names") else {}
+    elif described is not None and hasattr(described, "to_dict"):
+        config = described.to_dict()
+    plain = json.loads(json.dumps(config, default=str))  # as its file would hold it
+    hints = hints_of(plain, name_of(module))
+    heads = hints.num_heads or next(
+        (found for each in module.modules() if isinstance(found := getattr(each, "num_heads", None), int)), None
+    )
+    eps = hints.norm_eps or next((each.eps for each in module.modules() if isinstance(each, nn.LayerNorm)), None)
+    return Hints(hints.model, heads, class_names=hints.class_names, norm_eps=eps, stated=hints.stated)
