@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evodeploy.cli import bench_compare, values
+from evodeploy.cli import bench_compare, bench_trtexec, values
 from evodeploy.cli.console import Force, Json, Threads, columns, note, result, result_json, show, working
 from evodeploy.cli.values import real, whole
 from evodeploy.errors import UnavailableError, UsageError
@@ -68,6 +68,9 @@ def bench(
         bool, typer.Option("--compare", help="Compare two JSON documents, the old and the new, instead.")
     ] = False,
     min_change: bench_compare.MinChange = bench_compare.MIN_CHANGE,
+    print_trtexec: Annotated[
+        bool, typer.Option("--print-trtexec", help="Print the line of trtexec for each TensorRT row, and run nothing.")
+    ] = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -103,6 +106,9 @@ def bench(
     kinds_of_output = ((output, REPORT), (csv, MEASUREMENTS), (html, PAGE))
     outputs = [(path, kind) for path, kind in kinds_of_output if path is not None]
     artefacts = artefacts or _newest(model)
+    if print_trtexec:
+        bench_trtexec.print_trtexec(artefacts, batches, budget, as_json)
+        return
     paths = image_paths(images) if images else []
     context.with_resource(claimed(outputs, force, *artefacts, *paths))
     threads = threads or usable_cores()

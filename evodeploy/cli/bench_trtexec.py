@@ -1,0 +1,38 @@
+"""`evodeploy bench --print-trtexec`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evodeploy.cli.console import note, result, result_json
+from evodeploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from evodeploy.bench.measure import Budget
+    from evodeploy.bench.trtexec import Line
+
+
+def print_trtexec(artefacts: Sequence[Path], batches: Sequence[int], budget: Budget, as_json: bool) -> None:
+    """Print the command for each row of the engines in `artefacts`, or of the ONNX files where there is no engine."""
+    from evodeploy.artefacts import family_of, kind_of
+    from evodeploy.bench.trtexec import RTX_TOOL, lines_of_engine, lines_of_onnx
+
+    onnx = [path for path in artefacts if kind_of(path) == "onnx"]
+    engines = [path for path in artefacts if kind_of(path) == "engine"]
+    if not engines:
+        engines = [built for path in onnx for built in family_of(path).engines]
+    found: list[Line] = [line for path in engines for line in lines_of_engine(path, batches, budget)]
+    if not engines:
+        found = [line for path in onnx for line in lines_of_onnx(path, batches, budget)]
+    if not found:
+        raise UsageError("--print-trtexec prints lines for engines or ONNX files, got none: name some")
+    if as_json:
+        result_json([dataclasses.asdict(line) for line in found])
+        return
+    if any(line.command.startswith(RTX_TOOL) for line in found):
+        note(f"TensorRT for RTX has a tool of its own, {RTX_TOOL}: NVIDIA lists its options in its documentation only")
+    for line in found:
+        result(str(line))
