@@ -62,7 +62,7 @@ def open_artefact(
     if engine not in TORCH_MODES:
         raise UsageError(f"the engine '{engine}' does not run checkpoints ({path or 'a module'}): export it first")
     options = options or EngineOptions()
-    check_honoured(engine, frozenset({"threads", "device", "precision"}), options)
+    check_honoured(engine, frozenset({"threads", "device", "precision", "tf32"}), options)
     with needs("export"):
         from evodeploy.export.deployed import torch_engine
         from evodeploy.models.checkpoint import load_checkpoint, load_checkpoint_like

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NoReturn
@@ -29,6 +30,22 @@ class Candidate:
     open: Callable[[], Engine]
     cuda_graph: bool = False
     flops: float | None = None
+
+
+def without_tf32(candidate: Candidate) -> Candidate:
+    """`candidate`, which raises UnavailableError when it is opened where its FP32 products may be TF32."""
+
+    def opened() -> Engine:
+        engine = candidate.open()
+        if engine.tf32 and candidate.precision == "fp32":
+            engine.close()
+            raise UnavailableError(
+                "its FP32 products may be TF32, which --no-tf32 leaves out: TensorRT builds engines without by "
+                "`evodeploy build-engine --no-tf32`"
+            )
+        return engine
+
+    return dataclasses.replace(candidate, open=opened)
 
 
 def refuse(reason: str) -> NoReturn:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from evodeploy.bench.candidate import Candidate, Role, refuse
+from evodeploy.bench.candidate import Candidate, Role, refuse, without_tf32
 from evodeploy.bench.environment import cpu_flags
 from evodeploy.bench.flops import flops_of_onnx
 from evodeploy.bench.plans import Builds, Plan, builder_problem, built_plans, given_plans, records_by_precision
@@ -77,12 +77,18 @@ def usual_precisions() -> tuple[Precision, ...]:
 
 @contextmanager
 def candidates_of(
-    subject: Subject, engines: Sequence[str], precisions: Sequence[str], threads: int, builds: Builds | None = None
+    subject: Subject,
+    engines: Sequence[str],
+    precisions: Sequence[str],
+    threads: int,
+    builds: Builds | None = None,
+    tf32: bool = True,
 ) -> Iterator[list[Candidate]]:
     """All rows that `engines` and `precisions` ask for, in their order, the model's before the twin's.
 
     A plan and an ONNX file of reduced precision are run as they are. ONNX files that are wanted and were not given are
     exported into a folder that lives as long as this context, and with `builds` so are plans, where there is a GPU.
+    `tf32` allows TF32 to all that compute FP32 on a GPU, or to none.
     """
     _check("engine", engines, ENGINES)
     _check("precision", precisions, PRECISIONS)
@@ -99,7 +105,8 @@ def candidates_of(
         if building is not None:
             like = records_by_precision((*subject.plans, *subject.twin_plans))
             sides = [_with_plans(side, chosen, like, building, folder) for side in sides]
-        yield [row for side in sides for name in engines for row in _rows(name, side, chosen, threads, no_plan)]
+        rows = [row for side in sides for name in engines for row in _rows(name, side, chosen, threads, tf32, no_plan)]
+        yield rows if tf32 else [without_tf32(row) for row in rows]
 
 
 def _check(what: str, asked: Sequence[str], known: Sequence[str]) -> None:
@@ -170,13 +177,13 @@ def _counted(model: LoadedModel | None) -> float | None:
 
 
 def _rows(
-    name: str, side: _Side, precisions: Sequence[Precision], threads: int, no_plan: str | None
+    name: str, side: _Side, precisions: Sequence[Precision], threads: int, tf32: bool, no_plan: str | None
 ) -> Iterator[Candidate]:
     if name in TORCH_MODES:
-        yield from torch_rows(name, side.role, side.model, precisions, threads, side.flops, side.no_model)
+        yield from torch_rows(name, side.role, side.model, precisions, threads, tf32, side.flops, side.no_model)
     elif _runs_onnx(name):
         for file in side.onnx:
-            yield from _file_rows(name, side.role, file, precisions, threads)
+            yield from _file_rows(name, side.role, file, precisions, threads, tf32)
         if not side.onnx:
             yield Candidate(name, side.role, None, "", partial(refuse, side.no_model))
     else:
@@ -185,14 +192,14 @@ def _rows(
                 yield Candidate(name, side.role, plan.precision, plan.artefact, partial(refuse, plan.reason))
             else:
                 file = _Onnx(plan.path, plan.precision, side.flops)
-                yield from _file_rows(name, side.role, file, (), threads)
+                yield from _file_rows(name, side.role, file, (), threads, tf32)
         if not side.plans and side.role == "evo":
             reason = f"no engine is given or lies beside the ONNX it was built from, and none is built: {no_plan}"
             yield Candidate(name, side.role, None, "", partial(refuse, reason))
 
 
 def _file_rows(
-    name: str, role: Role, file: _Onnx, precisions: Sequence[Precision], threads: int
+    name: str, role: Role, file: _Onnx, precisions: Sequence[Precision], threads: int, tf32: bool
 ) -> Iterator[Candidate]:
     """The rows of one file: in each precision that its engine can be told, with CUDA graphs and without."""
     honours = RUNTIMES[name].honours
@@ -209,7 +216,8 @@ def _file_rows(
         return
     for precision in told:
         for graph in (False, True) if "cuda_graph" in honours and driver_problem() is None else (False,):
-            options = EngineOptions(threads, precision=precision, cuda_graph=graph)
+            told_tf32 = tf32 if "tf32" in honours else None
+            options = EngineOptions(threads, precision=precision, cuda_graph=graph, tf32=told_tf32)
             opened = partial(open_engine, file.path, name, options)
             yield row(precision=precision or file.precision, open=opened, cuda_graph=graph)
 

@@ -53,7 +53,7 @@ def result(report: Report, row: Row) -> dict[str, Any]:
     values: dict[str, Any] = {
         "engine": row.candidate.engine,
         "model": row.candidate.role,
-        "precision": row.precision,
+        "precision": row.arithmetic,
         "artefact": row.candidate.artefact,
         "device": row.device,
         "transfers": row.transfers,

@@ -98,7 +98,7 @@ def racers_of(
     if engine is None:
         yield row
         return
-    row = replace(row, precision=_precision(candidate, engine), device=engine.device)
+    row = replace(row, precision=_precision(candidate, engine), device=engine.device, tf32=engine.tf32)
     tell(f"batch {batch}: warming up {row.label} ({candidate.role})")
     try:
         sample = sampled(engine)

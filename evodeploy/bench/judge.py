@@ -46,12 +46,12 @@ class Verdict:
         )
 
 
-def judged(expected: Array, got: Array, precision: Precision, device: str, *, classifies: bool) -> Verdict:
+def judged(expected: Array, got: Array, precision: Precision, *, tf32: bool, classifies: bool) -> Verdict:
     """Compare the first output (N, classes) of N images with the reference's, by the tolerance of `precision`.
 
-    On a GPU float32 is judged as FP16: products there may be TF32, which rounds as coarsely.
+    Where the products of one of the two may be TF32, float32 is judged as FP16, which rounds as coarsely.
     """
-    rounding: Precision = "fp16" if precision == "fp32" and device.startswith("cuda") else precision
+    rounding: Precision = "fp16" if precision == "fp32" and tf32 else precision
     limit = TOLERANCES[rounding].logits
     if got.shape != expected.shape:
         problem = f"its output has shape {got.shape}, expected {expected.shape}"

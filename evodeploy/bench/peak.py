@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from evodeploy.specs import Precision
+from evodeploy.engines.torch_tf32 import tf32_in_torch
 
 if TYPE_CHECKING:
     import torch
@@ -17,8 +17,10 @@ ROUNDS = 6
 Product = Callable[[], object]
 
 
-def peaks(wanted: Iterable[tuple[str, Precision]], threads: int) -> dict[tuple[str, Precision], float]:
-    """Operations a second for each device and precision of `wanted`, a multiply-add counted as two.
+def peaks(wanted: Iterable[tuple[str, str]], threads: int) -> dict[tuple[str, str], float]:
+    """Operations a second for each device and arithmetic of `wanted`, a multiply-add counted as two.
+
+    An arithmetic is a precision, or tf32 for products of FP32 matrices that may be TF32.
 
     The best run over several sizes and, on a CPU, over the libraries that PyTorch brings: on some processors one of
     them is twice as fast as the other. All are run in turn, so that none is measured in a slow moment alone. Empty
@@ -30,27 +32,30 @@ def peaks(wanted: Iterable[tuple[str, Precision]], threads: int) -> dict[tuple[s
         return {}
     torch.set_num_threads(threads)
     contest = [
-        ((device, precision), 2.0 * side**3, product, device)
-        for device, precision in dict.fromkeys(wanted)
+        ((device, arithmetic), 2.0 * side**3, product)
+        for device, arithmetic in dict.fromkeys(wanted)
         for side in SIDES[device.partition(":")[0]]
-        for product in _products(device, precision, side)
+        for product in _products(device, arithmetic, side)
     ]
-    best: dict[tuple[str, Precision], float] = {}
+    best: dict[tuple[str, str], float] = {}
     for _ in range(ROUNDS):  # the first warms up, and is never the best
-        for key, operations, product, device in contest:
-            best[key] = max(best.get(key, 0.0), operations / _seconds(product, device))
+        for (device, arithmetic), operations, product in contest:
+            with tf32_in_torch(arithmetic == "tf32"):
+                speed = operations / _seconds(product, device)
+            best[device, arithmetic] = max(best.get((device, arithmetic), 0.0), speed)
     return best
 
 
-def _products(device: str, precision: Precision, side: int) -> Iterator[Product]:
+def _products(device: str, arithmetic: str, side: int) -> Iterator[Product]:
     import torch
 
-    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}.get(precision)
+    exact = dict.fromkeys(("fp32", "tf32"), torch.float32)
+    dtype = (exact | {"fp16": torch.float16, "bf16": torch.bfloat16}).get(arithmetic)
     if dtype is None:  # PyTorch has no public product of INT8 matrices
         return
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     yield lambda: left @ right
-    if device == "cpu" and precision == "fp32" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if device == "cpu" and arithmetic == "fp32" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         yield _onednn(left, right)
 
 

@@ -31,11 +31,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Builds:
-    """How a bench builds the engines that it lacks: for which batch sizes, and in which folder it keeps them."""
+    """How a bench builds the engines that it lacks: for which batch sizes, where it keeps them, whether with TF32."""
 
     batches: tuple[int, ...]
     cache: Path
     tell: Callable[[str], None]
+    tf32: bool = True
 
 
 def builder_problem() -> str | None:
@@ -96,7 +97,8 @@ def _built(
     output = folder / f"{role}.{precision}.engine"
     try:
         if like is None:
-            request = BuildRequest(source, output, precision, _profiles(source, builds.batches))
+            options = BuilderOptions(tf32=None if builds.tf32 else False)
+            request = BuildRequest(source, output, precision, _profiles(source, builds.batches), options=options)
         else:
             profiles = tuple((profile.min, profile.opt, profile.max) for profile in like.profiles)
             request = BuildRequest(source, output, precision, profiles, like.runtime, options=_options(like))

@@ -11,14 +11,13 @@ from evodeploy.bench.row import Row
 from evodeploy.bench.speedups import crossovers, eager, fastest_torch, in_flight, over_eager, over_torch
 from evodeploy.bench.stages import EndToEnd
 from evodeploy.bench.subject import Subject
-from evodeploy.specs import Precision
 
-Peaks = dict[tuple[str, Precision], float]
+Peaks = dict[tuple[str, str], float]
 
 
 @dataclass(frozen=True)
 class Report:
-    """Of which model, on what machine, by which budget; `peaks` are operations a second by device and precision."""
+    """Of which model, on what machine, by which budget; `peaks` are operations a second by device and arithmetic."""
 
     subject: Subject
     environment: Environment
@@ -43,9 +42,9 @@ class Report:
         return None if speed is None or row.candidate.flops is None else speed.value * row.candidate.flops
 
     def share_of_peak(self, row: Row) -> float | None:
-        """How much of the fastest matrix product of this machine and precision the row reaches (MFU)."""
-        achieved, precision = self.operations_per_second(row), row.precision
-        peak = self.peaks.get((row.device, precision)) if precision else None
+        """How much of the fastest matrix product of this machine and arithmetic the row reaches (MFU)."""
+        achieved, arithmetic = self.operations_per_second(row), row.arithmetic
+        peak = self.peaks.get((row.device, arithmetic)) if arithmetic else None
         return None if achieved is None or peak is None else achieved / peak
 
     def name(self, row: Row) -> str:

@@ -32,6 +32,7 @@ class Row:
     batch: int
     precision: Precision | None
     device: str
+    tf32: bool = False
     transfers: Transfers = "none"
     in_flight: int = 1
     launches: int = 1
@@ -46,9 +47,14 @@ class Row:
     reason: str = ""
 
     @property
+    def arithmetic(self) -> str | None:
+        """The precision, but tf32 for FP32 whose products may be that."""
+        return "tf32" if self.tf32 and self.precision == "fp32" else self.precision
+
+    @property
     def label(self) -> str:
-        """The engine, its precision, and whether it replays a CUDA graph."""
-        parts = (self.candidate.engine, self.precision or "", "graph" if self.candidate.cuda_graph else "")
+        """The engine, its arithmetic, and whether it replays a CUDA graph."""
+        parts = (self.candidate.engine, self.arithmetic or "", "graph" if self.candidate.cuda_graph else "")
         return " ".join(part for part in parts if part)
 
     @property

@@ -112,7 +112,8 @@ def _finished(racers: Sequence[Racer], measurement: Measurement) -> Iterator[Row
         if reference is not racer:
             expected = outputs[racers.index(reference)]
             classifies = racer.engine.info is None or racer.engine.info.output == "logits"
-            verdict = judged(expected, got, racer.row.precision or "fp32", racer.row.device, classifies=classifies)
+            tf32 = racer.row.tf32 or reference.row.tf32
+            verdict = judged(expected, got, racer.row.precision or "fp32", tf32=tf32, classifies=classifies)
         meter = meter_of(racer.row.device)
         joules = joules_per_run(racer.work, meter) / racer.batches / racer.row.batch if meter else None
         clocks = racer.clocks.summary()

@@ -35,12 +35,13 @@ def torch_rows(
     model: LoadedModel | None,
     precisions: Sequence[Precision],
     threads: int,
+    tf32: bool,
     flops: float | None,
     no_model: str,
 ) -> Iterator[Candidate]:
     """The engine `name` on `model` in each of `precisions`; without a model each says why, which is `no_model`."""
     for precision in precisions:
-        options = EngineOptions(threads, precision=None if precision == "fp32" else precision)
+        options = EngineOptions(threads, precision=None if precision == "fp32" else precision, tf32=tf32)
         opened = partial(_engine, name, model, options) if model else partial(refuse, no_model)
         if TORCH_MODES[name].autocast and precision == "fp32":
             opened = partial(refuse, f"{name} casts FP32 weights to fp16 or bf16, so in fp32 it is the same as torch")

@@ -38,6 +38,13 @@ def bench(
         str | None,
         typer.Option(help="What FP32 files are computed in. Default: fp32, and bf16 or fp16 where it is fast here."),
     ] = None,
+    tf32: Annotated[
+        bool,
+        typer.Option(
+            "--tf32/--no-tf32",
+            help="On a GPU, let FP32 products round to TF32 in all engines: TensorRT and ONNX Runtime do by default.",
+        ),
+    ] = True,
     batch: Annotated[str, typer.Option(help="Batch sizes.")] = "1,8,32",
     images: Annotated[
         Path | None, typer.Option(help="A folder of pictures: run on them, and time files to labels too.")
@@ -121,14 +128,14 @@ def bench(
     names = asked or usual_engines(subject)
     kinds = precise or usual_precisions()
     sample = pictures(paths[: max(SAMPLE, *batches)], subject.info) if paths and subject.info else None
-    builds = Builds(batches, engine_cache or usual_folder(), note) if build else None
+    builds = Builds(batches, engine_cache or usual_folder(), note, tf32) if build else None
     with ExitStack() as stack:
         with working("preparing the model and its dense twin"):
-            candidates = stack.enter_context(candidates_of(subject, names, kinds, threads, builds))
+            candidates = stack.enter_context(candidates_of(subject, names, kinds, threads, builds, tf32))
         rows = run_bench(candidates, batches, budget, note, sample)
         timed = [row for row in rows if row.timing and row.precision]
         with working("measuring the machine's matrix products"):
-            best = peaks([(row.device, row.precision) for row in timed if row.precision], threads)
+            best = peaks([(row.device, row.arithmetic) for row in timed if row.arithmetic], threads)
         ended = {row.label: row.candidate for row in timed if row.candidate.role == "evo" and row.in_flight == 1}
         stages = end_to_end(ended.items(), paths, max(batches), seconds, note) if paths else []
     report = Report(subject, machine, budget, tuple(rows), best, tuple(stages))

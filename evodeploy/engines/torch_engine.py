@@ -11,6 +11,7 @@ import numpy as np
 from evodeploy.engines.base import Array, Engine, Resident, batch_range
 from evodeploy.engines.torch_compiled import compiled_by_batch
 from evodeploy.engines.torch_modes import TORCH_MODES
+from evodeploy.engines.torch_tf32 import tf32_in_torch
 from evodeploy.errors import UnavailableError, needs
 from evodeploy.specs import EngineOptions, ModelInfo, Precision, TensorSpec
 
@@ -53,7 +54,8 @@ class TorchEngine(Engine):
         self.inputs, self.outputs, self.info = inputs, outputs, info
         self.batch = batch_range(inputs)
         self.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.tf32 = self.device != "cpu"  # cuDNN's convolutions are, unless PyTorch is told otherwise
+        self._tf32_allowed = options.tf32
+        self.tf32 = self.device != "cpu" and options.tf32 is not False  # unless told, PyTorch computes convolutions so
         if mode.on_gpu and self.device == "cpu":
             raise UnavailableError(f"{name} replays CUDA graphs, and on the CPU is the same as torch-compile: use that")
         if options.threads:
@@ -94,7 +96,8 @@ class TorchEngine(Engine):
         import torch
 
         kind = torch.device(self.device).type
-        with torch.inference_mode(), torch.autocast(kind, self._autocast, enabled=self._autocast is not None):
+        autocast = torch.autocast(kind, self._autocast, enabled=self._autocast is not None)
+        with tf32_in_torch(self._tf32_allowed), torch.inference_mode(), autocast:
             return self._forward(images)
 
     def fetched(self, values: tuple[Tensor, ...]) -> dict[str, Array]:
