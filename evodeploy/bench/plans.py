@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from evodeploy.bench.candidate import Role
-from evodeploy.bench.engine_cache import cached_build
+from evodeploy.bench.engine_cache import cached_build, usual_folder
 from evodeploy.build import Batches, BuildRequest
 from evodeploy.engines.tensorrt.driver import driver_problem
 from evodeploy.engines.tensorrt.flavour import load_flavour
@@ -31,10 +31,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Builds:
-    """How a bench builds the engines that it lacks: for which batch sizes, where it keeps them, whether with TF32."""
+    """How a bench builds the engines that it lacks.
+
+    For which batch sizes; where it keeps them, None for the usual folder; whether with TF32.
+    """
 
     batches: tuple[int, ...]
-    cache: Path
+    cache: Path | None
     tell: Callable[[str], None]
     tf32: bool = True
 
@@ -102,7 +105,7 @@ def _built(
         else:
             profiles = tuple((profile.min, profile.opt, profile.max) for profile in like.profiles)
             request = BuildRequest(source, output, precision, profiles, like.runtime, options=_options(like))
-        cached_build(request, builds.cache, builds.tell)
+        cached_build(request, builds.cache or usual_folder(), builds.tell)
     except EvodeployError as error:
         return Plan(output.name, precision, reason=str(error))
     return Plan(output.name, precision, output)

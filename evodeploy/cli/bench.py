@@ -91,7 +91,6 @@ def bench(
         return
     bench_compare.refuse_without_compare(context)
     from evodeploy.bench.candidates import candidates_of, usual_engines, usual_precisions
-    from evodeploy.bench.engine_cache import usual_folder
     from evodeploy.bench.environment import environment
     from evodeploy.bench.measure import Budget
     from evodeploy.bench.peak import peaks
@@ -128,7 +127,7 @@ def bench(
     names = asked or usual_engines(subject)
     kinds = precise or usual_precisions()
     sample = pictures(paths[: max(SAMPLE, *batches)], subject.info) if paths and subject.info else None
-    builds = Builds(batches, engine_cache or usual_folder(), note, tf32) if build else None
+    builds = Builds(batches, engine_cache, note, tf32) if build else None
     with ExitStack() as stack:
         with working("preparing the model and its dense twin"):
             candidates = stack.enter_context(candidates_of(subject, names, kinds, threads, builds, tf32))

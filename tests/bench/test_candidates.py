@@ -159,6 +159,20 @@ def test_a_build_that_fails_is_a_row_with_its_reason(small_checkpoint, gpu):
     ]
 
 
+def test_without_a_home_a_bench_has_rows_with_that_reason(small_checkpoint, gpu, monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with candidates_of(subject_of([small_checkpoint]), ["tensorrt"], ["fp16"], 1, Builds((1,), None, quiet)) as found:
+        rows = raced(found, [1])
+    assert {row.reason for row in rows} == {
+        "no folder is known for the engine cache (no home): name one with --engine-cache"
+    }
+
+
+def homeless():
+    raise RuntimeError("Could not determine home directory.")
+
+
 def test_tensorrt_rows_have_a_ratio_over_their_twin(small_checkpoint, gpu, monkeypatch):
     monkeypatch.setattr(candidates, "open_engine", lambda path, name, options: FakeEngine(INFO))
     builds = Builds((2,), Path("cache"), quiet)
