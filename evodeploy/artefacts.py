@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from evodeploy.engines.base import Engine
 from evodeploy.engines.registry import check_honoured, open_engine
-from evodeploy.engines.tensorrt.sidecar import read_sidecar
+from evodeploy.engines.tensorrt.sidecar import read_sidecar, sidecar_path
 from evodeploy.engines.torch_modes import TORCH_MODES
 from evodeploy.errors import BadFileError, UsageError, needs
 from evodeploy.files import sha256, suffix_of
 from evodeploy.hub import local
-from evodeploy.onnx_files import info_of, read_onnx
+from evodeploy.onnx_files import external_data, info_of, read_onnx
 from evodeploy.specs import EngineOptions, ModelInfo
 
 if TYPE_CHECKING:
@@ -69,6 +69,30 @@ def open_artefact(
     checkpoint = cast("Path | nn.Module", path or source)
     model = load_checkpoint(checkpoint) if like is None else load_checkpoint_like(checkpoint, like)
     return torch_engine(model, tokens=tokens, name=engine, options=options)
+
+
+Fingerprint = tuple[tuple[str, str], ...]
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    """The files that decide what `path` computes, itself first: their names in its folder, and the SHA-256 of each.
+
+    That of a file that would count and is not there is empty. Raises UsageError where `path` itself is not.
+    """
+    kind = kind_of(path)
+    if kind == "engine":
+        others: tuple[str, ...] = (sidecar_path(path).name,)
+    elif kind == "onnx":
+        others = external_data(path)
+    else:
+        from evodeploy.models.hub_config import hub_files
+
+        others = hub_files(path)
+    there = {name: path.parent / name for name in others}
+    return (
+        (path.name, sha256(path)),
+        *((name, sha256(place) if place.exists() else "") for name, place in there.items()),
+    )
 
 
 @dataclass(frozen=True)

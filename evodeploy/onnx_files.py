@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evodeploy.errors import BadFileError, needs
-from evodeploy.files import check_input, replacing
+from evodeploy.files import check_input, open_regular, replacing
 from evodeploy.specs import LARGEST_NAME, METADATA_KEY, ModelInfo, Precision, TensorSpec
 from evodeploy.text import brief, reason
 
@@ -28,6 +30,23 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         raise BadFileError(f"{path} holds no network: {len(model.graph.node)} nodes, {len(model.graph.output)} outputs")
     info_of(model, path)
     return model
+
+
+def external_data(path: Path) -> tuple[str, ...]:
+    """The names of the files below the folder of `path` in which it keeps weights, without the package onnx.
+
+    A tensor says so by an entry `location` (StringStringEntryProto of onnx.proto: field 1 the key, field 2 the value).
+    """
+    with open_regular(path, "an ONNX model") as file:
+        data = file.read()
+    found: set[str] = set()
+    for entry in re.finditer(rb"\x0a\x08location\x12([\x01-\x7f]|[\x80-\xff][\x01-\x1f])", data):
+        low, *high = entry[1]
+        size = (low & 0x7F) + (high[0] << 7 if high else 0)
+        name = os.fsdecode(data[entry.end() : entry.end() + size])
+        if "\0" not in name and not Path(name).is_absolute() and ".." not in Path(name).parts:
+            found.add(name)
+    return tuple(sorted(found))
 
 
 def write_onnx(model: onnx.ModelProto, path: Path) -> None:

@@ -54,9 +54,8 @@ def serve(
     as_json: Json = False,
 ) -> None:
     """Serve an artefact over HTTP on Ray Serve: images, tensors by the Open Inference Protocol, and a web page."""
-    from evodeploy.artefacts import open_artefact
+    from evodeploy.artefacts import fingerprint, open_artefact
     from evodeploy.errors import BadFileError
-    from evodeploy.files import sha256
     from evodeploy.machine import usable_cores
     from evodeploy.serving.service import running, until_stopped
     from evodeploy.serving.service import update as update_service
@@ -71,7 +70,7 @@ def serve(
             )
     settings = Settings(
         artefact=artefact.resolve(),
-        sha256=sha256(artefact),
+        fingerprint=fingerprint(artefact),
         name=name or opened.info.model,
         engine=opened.name if engine is None else engine,
         threads=share,

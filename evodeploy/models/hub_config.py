@@ -24,6 +24,7 @@ from evodeploy.schema import (
 from evodeploy.specs import LARGEST_NAME
 from evodeploy.text import brief
 
+_DESCRIPTIONS = ("config.json", "preprocessor_config.json")
 _NAME = text(LARGEST_NAME)
 # A label may be a number; all other types are refused as no text.
 _LABEL = Rule(_NAME.expected, lambda value, field: _NAME(str(value) if type(value) is int else value, field))
@@ -63,8 +64,8 @@ def hints_beside(checkpoint: Path) -> Hints:
     """
     if checkpoint.name not in CHECKPOINTS:
         return Hints()
-    config = _read(checkpoint.with_name("config.json"))
-    processor = {} if TIMM_KEY in config else _read(checkpoint.with_name("preprocessor_config.json"))
+    config = _read(checkpoint.with_name(_DESCRIPTIONS[0]))
+    processor = {} if TIMM_KEY in config else _read(checkpoint.with_name(_DESCRIPTIONS[1]))
     return _hints(config, processor, str(checkpoint))
 
 
@@ -88,6 +89,11 @@ def _hints(config: dict[str, Any], processor: dict[str, Any], source: str) -> Hi
         class_names=_labels(config.get("id2label") or {}),
         stated=(stated_by_hugging_face(processor),),
     )
+
+
+def hub_files(checkpoint: Path) -> tuple[str, ...]:
+    """The names of the files next to `checkpoint` that `hints_beside` reads, where they are there."""
+    return _DESCRIPTIONS if checkpoint.name in CHECKPOINTS else ()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -12,11 +12,10 @@ from fastapi import FastAPI
 from ray import serve
 from ray.util.metrics import Counter, Histogram
 
-from evodeploy.artefacts import open_artefact
+from evodeploy.artefacts import fingerprint, open_artefact
 from evodeploy.cluster import LOOPBACK
 from evodeploy.engines.base import Array, run_all
 from evodeploy.errors import BadFileError, EvodeployError
-from evodeploy.files import sha256
 from evodeploy.inference.batcher import Batcher
 from evodeploy.preprocess import as_input, random_pictures
 from evodeploy.serving.app import create_app
@@ -95,19 +94,25 @@ def ready(replica: Replica) -> Replica:
 
 
 def _refusal(settings: Settings) -> str | None:
-    """Why the file in the artefact's place must not be served."""
+    """Why the files in the artefact's place must not be served."""
     path = settings.artefact
     try:
-        found = sha256(path)
+        found = dict(fingerprint(path))
     except (OSError, EvodeployError) as error:
         return f"{path} cannot be read any more ({error})"
-    if found == settings.sha256:
+    other = [(name, digest) for name, digest in settings.fingerprint if found.get(name) != digest]
+    if not other:
         return None
+    name, expected = other[0]
     return (
-        f"{path} is not the file that the service was started with (SHA-256 {found[:12]}…, expected "
-        f"{settings.sha256[:12]}…): take the new one with `evodeploy serve {path.name} --update`, or put the old one "
+        f"{path.parent / name} is not the file that the service was started with ({_shown(found.get(name))}, expected "
+        f"{_shown(expected)}): take the new one with `evodeploy serve {path.name} --update`, or put the old one "
         "back and start the service again"
     )
+
+
+def _shown(sha256: str | None) -> str:
+    return f"SHA-256 {sha256[:12]}…" if sha256 else "no file"
 
 
 def deployment(settings: Settings) -> serve.Application:

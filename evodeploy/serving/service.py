@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 from evodeploy.cluster import LOOPBACK, found_ray, joined_ray, own_ray
 from evodeploy.errors import RuntimeFailedError, UsageError, needs
@@ -25,13 +26,16 @@ def running(settings: Settings, tell: Callable[[str], None], cluster: str | None
     """A service that answers, until the body ends; then no request is taken any more, and those begun are answered.
 
     It starts its own Ray on this machine, or joins the Ray at the address `cluster` and leaves alone what else runs
-    there. Raises UsageError where a port is in use, RuntimeFailedError where Ray or the artefact does not start.
+    there. Raises UsageError where a port or that Ray is in use for another, RuntimeFailedError where Ray or the
+    artefact does not start.
     """
     if cluster is None:
         check_free(settings.host, settings.port, "--port")
         check_free(LOOPBACK, settings.metrics_port, "--metrics-port")
     _import_ray()
     with _ray(settings, cluster):
+        if cluster is not None:
+            _check_joined(settings, cluster)
         try:
             _listen(settings)
             _deploy(settings)
@@ -105,6 +109,32 @@ def _joined(settings: Settings, cluster: str | None) -> Iterator[bool]:
     else:
         with joined_ray(cluster, namespace=NAMESPACE):
             yield True
+
+
+def _check_joined(settings: Settings, cluster: str) -> None:
+    """Refuse a Ray that has a service of ours, or whose Serve listens elsewhere, and a port that another listens on."""
+    from ray import serve
+
+    running = _running_serve()
+    if running is None:
+        check_free(settings.host, settings.port, "--port")
+        return
+    if APPLICATION in serve.status().applications:
+        raise UsageError(f"a service runs on the Ray at {cluster} already: stop it, or hand it this file by --update")
+    if running != (settings.host, settings.port):
+        host, port = running
+        raise UsageError(
+            f"Serve of the Ray at {cluster} listens on {host}:{port}, and a Ray has one: "
+            f"give --host {host} --port {port}"
+        )
+
+
+def _running_serve() -> tuple[str, int] | None:
+    """Where the Serve of the joined Ray listens; None where it runs none."""
+    from ray.serve.context import _get_global_client
+
+    client: Any = _get_global_client(raise_if_no_controller_running=False)
+    return None if client is None else (client.http_config.host, client.http_config.port)
 
 
 def _name(settings: Settings) -> str:

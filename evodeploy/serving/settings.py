@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from evodeploy.artefacts import Fingerprint
 from evodeploy.errors import UsageError
 
 
@@ -26,7 +27,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """A service of `artefact` (an absolute path) with this SHA-256, called `name` in its addresses.
+    """A service of `artefact` (an absolute path), whose files have this fingerprint, called `name` in its addresses.
 
     `replicas` may grow to `max_replicas` under load. Up to `max_batch` requests are run together, none waits longer for
     others than `max_wait` seconds. With a `token` every request but for health must carry it; without one, it names
@@ -34,7 +35,7 @@ class Settings:
     """
 
     artefact: Path
-    sha256: str
+    fingerprint: Fingerprint
     name: str
     engine: str | None = None
     threads: int | None = None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import sys
+import types
 
 import pytest
 
@@ -48,3 +51,28 @@ def test_without_the_extra_it_is_named(cli, small_onnx, monkeypatch):
     code, out, err = cli("serve", small_onnx)
     assert (code, out) == (3, "")
     assert 'pip install "evodeploy[serve]"' in err
+
+
+@pytest.mark.parametrize(
+    ("running", "applications", "sentence"),
+    [
+        (None, (), "port {port} of 127.0.0.1 cannot be listened on"),
+        (("127.0.0.1", 8000), (), "listens on 127.0.0.1:8000, and a Ray has one: give --host 127.0.0.1 --port 8000"),
+        (("127.0.0.1", 8000), ("evodeploy",), "a service runs on the Ray at auto already: stop it, or hand it this file by --update"),
+    ],
+)
+def test_a_joined_ray_that_cannot_listen_as_asked_is_refused(
+    cli, small_onnx, monkeypatch, running, applications, sentence
+):
+    from ray import serve
+
+    monkeypatch.setattr(service, "_import_ray", lambda: None)
+    monkeypatch.setattr(service, "joined_ray", lambda address, namespace: contextlib.nullcontext())
+    monkeypatch.setattr(service, "_running_serve", lambda: running)
+    monkeypatch.setattr(serve, "status", lambda: types.SimpleNamespace(applications=dict.fromkeys(applications)))
+    monkeypatch.setattr(service, "_listen", lambda settings: pytest.fail("Serve was started"))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        code, out, err = cli("serve", small_onnx, "--port", port, "--ray", "auto")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert sentence.format(port=port) in err

@@ -308,6 +308,9 @@ def test_another_ray_is_joined_where_it_is_asked_for_and_else_left_alone(small_o
             assert httpx.get(f"http://{address}/other").status_code == 404
             own.send_signal(signal.SIGINT)
             assert own.wait(120) == 0
+        elsewhere = serve(small_onnx, "--port", free_port(), "--ray", cluster)
+        _, err = elsewhere.communicate(timeout=120)
+        assert (elsewhere.returncode, f"listens on 127.0.0.1:{port}, and a Ray has one" in err) == (2, True), err
         process = serve(small_onnx, "--port", port, "--ray", cluster)
         while "serving" not in process.stdout.readline():
             assert process.poll() is None, process.stderr.read()
