@@ -77,9 +77,9 @@ def list_inputs(inputs: Sequence[str], column: str, size: int) -> Listing:
     for given in inputs:
         for path in _found(given):
             (tables if _suffix(path) == ".parquet" else files).add(path)
-    for path in files | tables:
-        if not _is_utf8(path):
-            raise UsageError(f"the name {path!r} is not UTF-8, so no table can hold it: rename the file")
+    odd = min((path for path in files | tables if not _is_utf8(path)), default=None)
+    if odd is not None:
+        raise UsageError(f"the name {odd!r} is not UTF-8, so no table can hold it: rename the file or its folder")
     shards: list[Shard] = []
     remaining = iter(sorted(files))
     while chunk := tuple(itertools.islice(remaining, size)):

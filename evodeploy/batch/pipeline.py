@@ -9,6 +9,8 @@ import contextlib
 import logging
 import math
 import os
+import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -69,8 +71,30 @@ def cluster(work: Work, address: str | None) -> Iterator[None]:
         return
     cores = usable_cores()
     store = max(LEAST_STORE, 4 * work.block * (work.actors + cores))
-    with own_ray(f"batch-{os.getpid()}", VARIABLES, num_cpus=cores + work.actors, object_store_memory=store):
+    with contextlib.ExitStack() as stack:
+        with without_line(b"Set ray log level from environment variable"):
+            own = own_ray(f"batch-{os.getpid()}", VARIABLES, num_cpus=cores + work.actors, object_store_memory=store)
+            stack.enter_context(own)
         yield
+
+
+@contextlib.contextmanager
+def without_line(words: bytes) -> Iterator[None]:
+    """Leave the lines with these words out of what the body writes to stderr, C++ too; the others come at its end."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as heard, contextlib.ExitStack() as stack:
+        stderr = os.dup(2)
+        stack.callback(os.close, stderr)
+        os.dup2(heard.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            heard.seek(0)
+            for line in heard:
+                if words not in line:
+                    os.write(2, line)
 
 
 def results(shards: Mapping[int, Shard], work: Work) -> Iterator[pa.Table]:

@@ -48,6 +48,7 @@ def batch(
     as_json: Json = False,
 ) -> None:
     """Predict any number of images into Parquet, on Ray; after a kill the same command goes on."""
+    values.for_ray(artefact, out, *inputs)
     with needs("batch"):
         from evodeploy.batch.run import BatchRequest, run_batch
     request = BatchRequest(

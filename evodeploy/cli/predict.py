@@ -10,6 +10,7 @@ import typer
 
 from evodeploy.cli import values
 from evodeploy.cli.console import Force, Json, Threads, note, progress, result, result_json
+from evodeploy.cli.reader import while_read
 from evodeploy.cli.values import whole
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.text import brief
@@ -47,6 +48,8 @@ def predict(
 
     if out is not None:
         context.with_resource(claimed([(out, kind_of_table(out))], force, artefact, *images))
+    else:
+        context.with_resource(while_read())
     failures: list[Failure] = []
     documents: list[dict[str, Any]] = []
     with load(artefact, engine, threads=threads) as predictor, contextlib.ExitStack() as stack:

@@ -62,6 +62,7 @@ def serve(
     from evodeploy.serving.settings import Limits, Settings
     from evodeploy.specs import EngineOptions
 
+    values.for_ray(artefact, token_file, name)
     share = threads or max(1, usable_cores() // (max_replicas or replicas))
     with open_artefact(artefact, engine, EngineOptions(threads=share)) as opened:  # what is wrong with it is told now
         if opened.info is None:

@@ -193,3 +193,12 @@ def _ratio(name: str, text: str) -> float:
 
 def _refused(name: str, text: str, expected: str) -> UsageError:
     return UsageError(f"{name} is '{brief(text, SHOWN)}', expected {expected}")
+
+
+def for_ray(*names: object) -> None:
+    """Refuse names that are not UTF-8: Ray writes the command line down. Raises UsageError."""
+    for name in map(str, filter(None, names)):
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"the name '{brief(name)}' is not UTF-8, and Ray takes no such: rename it") from error

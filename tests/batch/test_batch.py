@@ -118,8 +118,9 @@ def killed(small_onnx, photos, out, how):
 
 def test_a_killed_run_goes_on_and_equals_an_uninterrupted_one(whole, small_onnx, photos, tmp_path):
     out = tmp_path / "out"
-    code, _ = killed(small_onnx, photos, out, signal.SIGKILL)
+    code, said = killed(small_onnx, photos, out, signal.SIGKILL)
     assert code == -signal.SIGKILL
+    assert [line for line in said.splitlines() if not re.fullmatch(r"\d+ of \d+ images", line)] == []  # none of Ray's
     done = len(list((out / "predictions").glob("part-*")))
     assert not (out / "_SUCCESS").exists()
     summary = run(small_onnx, photos, out, actors=1)

@@ -129,3 +129,29 @@ def test_a_folder_that_no_pattern_leads_through_need_not_be_readable(folder, unr
     (folder / "photos" / "c").mkdir(exist_ok=True)
     unreadable(folder / "photos" / "c")
     assert paths(list_inputs(["photos/b*.png"], "image", 10)) == ["photos/b.png"]
+
+
+ODD = os.fsdecode(b"lat\xe9")
+
+
+@pytest.mark.parametrize(
+    ("made", "given", "error", "sentence"),
+    [
+        (f"{ODD}.png", f"{ODD}.png", UsageError, r"the name 'lat\\udce9.png' is not UTF-8, so no table can hold it"),
+        (f"{ODD}.png", ".", UsageError, r"'lat\\udce9.png' is not UTF-8"),
+        (f"{ODD}.png", "*.png", UsageError, r"'lat\\udce9.png' is not UTF-8"),
+        (f"{ODD}/a.png", ODD, UsageError, r"'lat\\udce9/a.png' is not UTF-8, .*: rename the file or its folder"),
+        (f"{ODD}/a.png", "**/*.png", UsageError, r"'lat\\udce9/a.png' is not UTF-8"),
+        (f"{ODD}/list.txt", f"{ODD}/list.txt", UsageError, r"'lat\\udce9/a.png' is not UTF-8"),
+        (f"{ODD}.parquet", f"{ODD}.parquet", UsageError, r"'lat\\udce9.parquet' is not UTF-8"),
+        ("list.txt", f"{ODD}.png", UsageError, r"lat\\udce9.png does not exist"),
+        ("latin.txt", "latin.txt", BadFileError, r"latin.txt is no list of paths in UTF-8"),
+    ],
+)
+def test_names_that_are_not_utf8_are_refused_before_any_work(tmp_path, monkeypatch, made, given, error, sentence):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / made
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"caf\xe9.png" if made == "latin.txt" else b"a.png")
+    with pytest.raises(error, match=sentence):
+        list_inputs([given], "image", 10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import io
 import json
@@ -9,6 +10,8 @@ import os
 import shlex
 import signal
 import sys
+import threading
+import types
 from typing import get_args
 
 import pytest
@@ -19,6 +22,8 @@ from evodeploy import describe
 from evodeploy.cli import app
 from evodeploy.errors import UsageError
 from evodeploy.files import replacing
+from evodeploy.inference import predictor
+from evodeploy.inference.records import Failure
 from evodeploy.specs import EngineOptions
 
 # Exit code, command line, and a part of the sentence. garbage.* are no models, ckpt.* is one, i.png is a picture.
@@ -267,6 +272,25 @@ def test_a_reader_that_has_seen_enough_is_no_failure(monkeypatch, capfd, line):
     os.close(reader)
     assert code_with(monkeypatch, "stdout", writer, line) == 141
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_predictions_end_once_their_reader_has_gone(monkeypatch, tmp_path, options):
+    """Also while the next one is computed."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    reader, writer = os.pipe()
+
+    class Fake:
+        info = types.SimpleNamespace(top_k=None)
+
+        def stream(self, paths, top, batch):
+            os.close(reader)
+            threading.Event().wait(60)
+            yield Failure(None, None, "computed to the end")
+
+    monkeypatch.setattr(predictor, "load", lambda *given, **named: contextlib.nullcontext(Fake()))
+    assert code_with(monkeypatch, "stdout", writer, ["predict", "x.onnx", str(tmp_path / "a.png"), *options]) == 141
+    assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN
 
 
 def test_a_full_disk_under_stdout_is_one_sentence(monkeypatch, capsys):

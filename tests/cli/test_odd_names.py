@@ -31,6 +31,22 @@ def test_an_error_is_one_line(cli, tmp_path, name):
     assert err[:-1].isprintable()
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("batch", "a.onnx", "ODD", "--out", "o"),
+        ("batch", "a.onnx", "i", "--out", "ODD"),
+        ("batch", "ODD", "i", "--out", "o"),
+        ("serve", "ODD"),
+        ("serve", "a", "--name", "ODD"),
+    ],
+)
+def test_what_ray_could_not_write_down_is_refused_first(cli, line):
+    odd = os.fsdecode(b"lat\xe9")
+    code, out, err = cli(*(odd if each == "ODD" else each for each in line))
+    assert (code, out, err) == (2, "", "Error: the name 'lat\\udce9' is not UTF-8, and Ray takes no such: rename it\n")
+
+
 def test_a_prediction_is_one_line(cli, tmp_path, small_state):
     args = argparse.Namespace(model="evo_deit_test", num_heads=2, class_names=["x\nfake.png  cat 99 %\x1b[2J"] * 10)
     torch.save({"model": small_state, "args": args}, tmp_path / "x.pth")
