@@ -22,6 +22,7 @@ import sharing
 
 from evodeploy.engines.base import run_all
 from evodeploy.engines.registry import open_engine
+from evodeploy.engines.tensorrt import lane
 from evodeploy.engines.tensorrt.driver import architecture
 from evodeploy.errors import (
     BadFileError,
@@ -61,6 +62,9 @@ def on_the_device():
     return [shim.shim_live(kind) for kind in range(6)]
 
 
+kept_failures = []  # until the case ends, as an interactive session does: they hold nothing that lies on the GPU
+
+
 @contextlib.contextmanager
 def refused(error, *words):
     told = None
@@ -68,6 +72,7 @@ def refused(error, *words):
         yield
     except error as caught:
         told = str(caught)
+        kept_failures.append(caught)
     assert told is not None, f"no {error.__name__} was raised"
     assert "\n" not in told, told
     for word in words:
@@ -100,6 +105,21 @@ def batches_in_turn():
         open_engine(PLAN, "tensorrt", EngineOptions(device="cpu"))
     with refused(UsageError, "compiles nothing"):
         open_engine(PLAN, "tensorrt", EngineOptions(cache=PLAN.parent))
+
+
+def staged_in_chunks():
+    """A large batch goes to the GPU in parts: while one is on its way, the next is copied to page-locked memory."""
+    lane.CHUNK = 2 * IMAGES[0].nbytes + 1
+    with open_engine(PLAN, "tensorrt") as engine:
+        for batch, copies in ((1, 1), (2, 1), (3, 2), (16, 8)):
+            before = shim.shim_copies()
+            same(engine.run(IMAGES[:batch]), IMAGES[:batch])
+            assert shim.shim_copies() - before == copies
+        same(engine.run(IMAGES[::3]), IMAGES[::3])  # not contiguous
+        for got in engine.run_many([IMAGES[:5], IMAGES[5:]]):
+            same(got, IMAGES[:5] if len(got["logits"]) == 5 else IMAGES[5:])
+        lane.CHUNK = 1  # less than an image
+        same(engine.run(IMAGES[:4]), IMAGES[:4])
 
 
 def two_gpus():
@@ -458,6 +478,17 @@ def failing_enqueue():
             engine.run(IMAGES[:3])
         same(engine.run(IMAGES[:3]), IMAGES[:3])
         assert on_the_device() == held
+        fake_tensorrt.Engine.fail_in_worker = True
+        fake_tensorrt.Engine.fail_enqueue = 1
+        with refused(
+            RuntimeFailedError, "could not start a batch of 3: Error Code 1: Cuda Runtime (no kernel for you)"
+        ):
+            engine.run(IMAGES[:3])
+        fake_tensorrt.Engine.fail_in_worker = False
+        fake_tensorrt.Engine.refuses_addresses = True
+        with refused(RuntimeFailedError, "takes no address for 'images': TensorRT gave no reason"):
+            engine.run(IMAGES[:3])
+        fake_tensorrt.Engine.refuses_addresses = False
         fake_tensorrt.Engine.fail_enqueue = 2
         stream = engine.run_many([IMAGES[:2]] * 3)
         with refused(RuntimeFailedError, "could not start a batch of 2"):
@@ -649,3 +680,4 @@ if __name__ == "__main__":
     version = {"tensorrt": "10.13.0.35", "tensorrt_rtx": "1.7.1.116"}[name]
     sys.modules[name] = fake_tensorrt.as_module(name, version)
     globals()[sys.argv[1]]()
+    kept_failures.clear()

@@ -81,6 +81,7 @@ static int initialised;
 static Object *objects;
 static uintptr_t next_address;
 static double host_ms, launch_ms;
+static int copies_in;
 static size_t total_memory = (size_t)1 << 30;
 static char misuse[1 << 16];
 static struct {
@@ -326,6 +327,9 @@ size_t shim_bytes(void) {
   return sum;
 }
 
+/* How many copies to a device were put into streams. */
+int shim_copies(void) { return copies_in; }
+
 const char *shim_misuse(void) { return misuse; }
 
 void shim_report(const char *line) { report("%s", line); }
@@ -531,6 +535,7 @@ static CUresult enqueue(const char *call, CUstream handle, Op op) {
 static CUresult copy(const char *call, CUstream stream, Op op) {
   if (!memory(call, DEVICE_MEMORY, op.device, op.bytes)) return leave(CUDA_ERROR_INVALID_VALUE);
   if (!memory(call, HOST_MEMORY, (uintptr_t)op.host, op.bytes)) return leave(CUDA_ERROR_INVALID_VALUE);
+  copies_in += op.action == COPY_IN;
   if (op.action == COPY_OUT) memset(op.host, 0xA5, op.bytes); /* what is read before it is waited for */
   return enqueue(call, stream, op);
 }

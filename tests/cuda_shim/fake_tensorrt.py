@@ -7,11 +7,13 @@ forbids is refused here too, or told to the shim. `FakeTensorRt` is put into sys
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import enum
 import itertools
 import json
 import shutil
+import threading
 import weakref
 from collections.abc import Callable
 from types import ModuleType
@@ -118,6 +120,9 @@ class Runtime:
         self.logger = logger
         self.engine_host_code_allowed = False
 
+    def __del__(self) -> None:
+        needs_context("~IRuntime")
+
     def deserialize_cuda_engine(self, data: bytes) -> Engine | None:
         try:
             return Engine(self, json.loads(data))
@@ -182,6 +187,8 @@ class OnnxParserRefitter:
 
 class Engine:
     fail_enqueue = 0  # counts down to an enqueue that fails
+    fail_in_worker = False  # whether a thread of the library's own says why
+    refuses_addresses = False
     capturable = True  # whether what it enqueues may be recorded
     captures = 0  # enqueues into a stream that was being recorded
     during_capture: Callable[[], None] | None = None  # called in such an enqueue
@@ -200,6 +207,9 @@ class Engine:
         self.refittable = plan.get("refittable", True)
         if self.waits_for_gpu:
             cuda.cuCtxSynchronize()
+
+    def __del__(self) -> None:
+        needs_context("~ICudaEngine")
 
     def get_tensor_profile_shape(self, name: str, index: int) -> list[tuple[int, ...]]:
         rest = tuple(self.session.get_inputs()[0].shape[1:])
@@ -259,7 +269,7 @@ class ExecutionContext:
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address
         self.state += 1
-        return address % 256 == 0
+        return address % 256 == 0 and not Engine.refuses_addresses
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         low, _, high = self.engine.profiles[self.active_optimization_profile]
@@ -306,7 +316,17 @@ class ExecutionContext:
             cache.batches.add(batch)
 
     def _fails(self, reason: str) -> bool:
-        self.engine.runtime.logger.log(Severity.ERROR, reason)
+        if not Engine.fail_in_worker:
+            self.engine.runtime.logger.log(Severity.ERROR, reason)
+            return False
+        said = threading.Event()
+
+        def work() -> None:
+            self.engine.runtime.logger.log(Severity.ERROR, reason)
+            said.set()
+
+        _thread.start_new_thread(work, ())  # which Python's threading does not know, as those of a C++ library
+        said.wait()
         return False
 
     def _kernel(self, shape: tuple[int, ...], addresses: dict[str, int], state: int) -> Callable[[object], None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import traceback
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,6 +76,9 @@ class Device:
         self._context.push()
         try:
             yield
+        except BaseException as error:
+            _forget_variables(error)
+            raise
         finally:
             self._context.pop()
 
@@ -140,6 +144,14 @@ def device(index: int) -> Device:
     Raises UsageError where there is no such GPU, MissingExtraError without pycuda.
     """
     return Device(index)
+
+
+def _forget_variables(error: BaseException) -> None:
+    """Let go of the variables of what `error` ended: kept with it, those on the GPU would outlive their context."""
+    cause: BaseException | None = error
+    while cause is not None:
+        traceback.clear_frames(cause.__traceback__)
+        cause = cause.__cause__
 
 
 def _detach(context: Any) -> None:

@@ -30,12 +30,8 @@ class Execution:
         self._plan, self._spec, self._stream = plan, spec, stream
         self._batch = 0
         self._context = plan.new_context(scratch)
-        try:
-            for name, address in addresses.items():
-                self._done(self._context.set_tensor_address(name, address), f"takes no address for '{name}'")
-        except BaseException:
-            self.close()  # whoever keeps the exception keeps this object
-            raise
+        for name, address in addresses.items():
+            self._done(self._context.set_tensor_address(name, address), f"takes no address for '{name}'")
 
     def launch(self, batch: int) -> None:
         """See Launcher; raises InputError where no profile takes `batch`, RuntimeFailedError with TensorRT's reason."""

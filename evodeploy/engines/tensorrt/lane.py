@@ -14,6 +14,8 @@ from evodeploy.engines.tensorrt.cuda import Device
 from evodeploy.engines.tensorrt.execution import Launcher
 from evodeploy.specs import TensorSpec
 
+CHUNK = 4 << 20  # bytes of images that are copied to page-locked memory, and from there to the GPU, at a time
+
 
 @dataclass(frozen=True)
 class Buffer:
@@ -61,9 +63,13 @@ class Lane:
     def load(self, images: Array) -> None:
         """Start copying a batch to the GPU; `images` may change afterwards."""
         self.batch = len(images)
-        staged = self._input.host[: self.batch]
-        np.copyto(staged, images)
-        self._driver.memcpy_htod_async(self._input.device, staged, self.stream)
+        bytes_each = self._input.host[0].nbytes
+        at_a_time = max(1, CHUNK // bytes_each)
+        for first in range(0, self.batch, at_a_time):
+            some = slice(first, min(first + at_a_time, self.batch))
+            np.copyto(self._input.host[some], images[some])  # while the chunk before is on its way
+            target = int(self._input.device) + first * bytes_each
+            self._driver.memcpy_htod_async(target, self._input.host[some], self.stream)
 
     def launch(self) -> None:
         """Start computing the batch that was loaded last."""

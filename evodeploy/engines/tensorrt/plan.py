@@ -34,7 +34,6 @@ class Plan:
                 self._runtime.engine_host_code_allowed = True
             self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
-            self.close()  # whoever keeps the exception keeps this object
             raise self.failure("cannot load the plan")
         self.profiles = tuple(
             Profile(*(int(shape[0]) for shape in self._engine.get_tensor_profile_shape(input_name, index)))
@@ -95,26 +94,34 @@ def choose_profile(profiles: Sequence[Profile], batch: int) -> int:
 
 
 class _Errors:
-    """TensorRT's latest errors with the threads they happened in."""
+    """TensorRT's latest errors with the threads they happened in, None for those that are not Python's."""
 
     def __init__(self) -> None:
-        self._heard: deque[tuple[int, str]] = deque(maxlen=64)
+        self._heard: deque[tuple[int | None, str]] = deque(maxlen=64)
 
     def __call__(self, severity: str, message: str) -> None:
         if severity in ("ERROR", "INTERNAL_ERROR"):
-            self._heard.append((threading.get_ident(), message))
+            here = threading.get_ident()
+            ours = any(thread.ident == here for thread in threading.enumerate())
+            self._heard.append((here if ours else None, message))
 
     def forget(self) -> list[str]:
         """The errors of this thread since the last time."""
-        mine = [entry for entry in list(self._heard) if entry[0] == threading.get_ident()]
-        for entry in mine:
-            self._heard.remove(entry)
-        return [message for _, message in mine]
+        return self._taken(threading.get_ident())
 
     def reason(self) -> str:
-        """The first error of this thread since it was last forgotten: what follow are its consequences."""
-        mine = self.forget()
-        return one_line(mine[0] if mine else "", "TensorRT gave no reason")
+        """The first error of this thread since it was last forgotten: what follow are its consequences.
+
+        Where it has none, the first of the threads that TensorRT started for itself.
+        """
+        found = self.forget() or self._taken(None)
+        return one_line(found[0] if found else "", "TensorRT gave no reason")
+
+    def _taken(self, thread: int | None) -> list[str]:
+        found = [entry for entry in list(self._heard) if entry[0] == thread]
+        for entry in found:
+            self._heard.remove(entry)
+        return [message for _, message in found]
 
 
 @functools.cache
