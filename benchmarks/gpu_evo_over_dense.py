@@ -138,7 +138,9 @@ def _joules(value: float | None) -> str:
 
 
 def _twins(row: dict[str, Any], other: dict[str, Any]) -> bool:
-    return other["model"] == "dense" and all(row[key] == other[key] for key in ("batch", "transfers", "engine"))
+    return other["model"] == "dense" and all(
+        row[key] == other[key] for key in ("batch", "transfers", "in_flight", "engine")
+    )
 
 
 def default_output() -> Path:
@@ -163,7 +165,7 @@ def main() -> None:
     parser.add_argument("--batches", default=",".join(map(str, BATCHES)))
     parser.add_argument("--engine", default=ENGINE)
     parser.add_argument("--precision", default="fp16")
-    parser.add_argument("--seconds", type=float, default=0.5, help="of each row, at most")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of each row, at most; from 2 on its energy too")
     parser.add_argument("--jobs", type=int, default=max(1, usable_cores() // 2), help="processes that compile, or 0")
     parser.add_argument("--threads", type=int, default=usable_cores(), help="of the CPU")
     parser.add_argument("--limit", type=float, default=float("inf"), help="seconds in all")

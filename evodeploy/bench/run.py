@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from evodeploy.bench.candidate import Candidate
-from evodeploy.bench.energy import joules_per_run, meter_of
+from evodeploy.bench.energy import SECONDS, joules_per_run, meter_of
 from evodeploy.bench.entrants import Entrant, Pictures, Racer, Tell, opened, racers_of, sample_of
 from evodeploy.bench.judge import SAMPLE, judged
 from evodeploy.bench.measure import Budget, Clock, Measurement, measured
@@ -65,7 +65,7 @@ def _at_batch(
         tell(f"batch {batch}: timing {len(racers)} rows in turn")
         measurement, failed = _raced(racers, budget)
         running = [racer for racer in racers if racer not in failed]
-        finished = dict(zip(running, _finished(running, measurement), strict=True))
+        finished = dict(zip(running, _finished(running, measurement, budget), strict=True))
     finished |= {racer: replace(racer.row, reason=reason) for racer, reason in failed.items()}
     return [entry if isinstance(entry, Row) else finished[entry] for entry in entered]
 
@@ -96,8 +96,8 @@ def _guarded(racer: Racer) -> Clock:
     return clock
 
 
-def _finished(racers: Sequence[Racer], measurement: Measurement) -> Iterator[Row]:
-    """The rows of what was timed, judged, and where it can be measured with their energy.
+def _finished(racers: Sequence[Racer], measurement: Measurement, budget: Budget) -> Iterator[Row]:
+    """The rows of what was timed, judged, and with their energy where it can be measured and `budget` has the time.
 
     One that computes no numbers is a row with that reason, and judges no other.
     """
@@ -114,7 +114,7 @@ def _finished(racers: Sequence[Racer], measurement: Measurement) -> Iterator[Row
             classifies = racer.engine.info is None or racer.engine.info.output == "logits"
             tf32 = racer.row.tf32 or reference.row.tf32
             verdict = judged(expected, got, racer.row.precision or "fp32", tf32=tf32, classifies=classifies)
-        meter = meter_of(racer.row.device)
+        meter = meter_of(racer.row.device) if budget.seconds >= SECONDS else None
         joules = joules_per_run(racer.work, meter) / racer.batches / racer.row.batch if meter else None
         clocks = racer.clocks.summary()
         row = replace(racer.row, timing=timing, stopped=measurement.stopped, verdict=verdict)

@@ -172,3 +172,11 @@ def test_what_computes_no_numbers_is_refused_and_judges_no_other():
     assert all("is no number" in row.reason for row in (rows[0], rows[3]))
     assert rows[1].verdict is None
     assert rows[2].verdict.correct
+
+
+@pytest.mark.parametrize(("seconds", "joules"), [(0, None), (2, 4.0)])
+def test_energy_is_measured_where_a_row_is_given_the_time(monkeypatch, seconds, joules):
+    monkeypatch.setattr("evodeploy.bench.run.meter_of", lambda device: lambda: 0.0)
+    monkeypatch.setattr("evodeploy.bench.run.joules_per_run", lambda run, meter: 8.0)
+    budget = dataclasses.replace(QUICK, seconds=seconds, precision=1.0)
+    assert [row.joules for row in bench([fake("torch")], (2,), budget, quiet)] == [joules]

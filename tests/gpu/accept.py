@@ -26,7 +26,7 @@ from gpu.prepare import joined  # noqa: E402
 from gpu.steps import Step, results_path, run_steps  # noqa: E402
 
 GPU = Path(__file__).parent
-SECONDS = {"runner": 180, "clock": 40, "nvml": 40, "lean": 40, "rtx": 60, "torch": 150, "evo_over_dense": 360}
+SECONDS = {"runner": 180, "clock": 40, "nvml": 40, "lean": 40, "rtx": 60, "torch": 200, "evo_over_dense": 360}
 RESERVE = 15  # seconds of the whole, for starting and writing
 
 

@@ -134,6 +134,7 @@ def next_to_torch():
     torch = cuda_torch()
     before = torch.arange(1 << 16, device="cuda", dtype=torch.float32)
     graph, fixed = torch.cuda.CUDAGraph(), torch.ones(1024, device="cuda")
+    float((fixed * 2).sum())  # so that its kernels are there
     with torch.cuda.graph(graph):
         doubled = fixed * 2
     with open_engine(PLAN, "tensorrt", GRAPHS) as engine:
@@ -153,6 +154,8 @@ def full_gpu():
     from evodeploy.engines.tensorrt.cuda import device
 
     gpu = device(0)
+    with open_engine(PLAN, "tensorrt") as engine:
+        same(engine.run(IMAGES), IMAGES)  # its kernels are there
     fake_tensorrt.Engine.device_memory_size_v2 = 256 << 20
     with gpu.releasing():
         held = filled(driver)

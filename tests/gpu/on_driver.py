@@ -68,6 +68,9 @@ def is_shim() -> bool:
 
 def play_on_driver() -> None:
     """Import the fake TensorRT so that it computes on a real GPU."""
+    import numpy  # noqa: F401  (before the driver's library is replaced: these load libraries too)
+    import onnxruntime  # noqa: F401
+
     with mock.patch("ctypes.CDLL", Driver):
         import fake_tensorrt
     from gpu.kernels import Kernels

@@ -23,6 +23,8 @@ WHEELS = (
     "tensorrt-lean-cu13-bindings==11.4.0.106", "tensorrt-lean-cu13-libs==11.4.0.106",
     "tensorrt-rtx-cu13-bindings==1.7.1.116", "tensorrt-rtx-cu13-libs==1.7.1.116",
 )  # fmt: skip
+# Of Python alone, built from source: the modules that import the bindings.
+PURE = ("tensorrt-lean-cu13==11.4.0.106", "tensorrt-rtx-cu13==1.7.1.116")
 PLATFORMS = ("manylinux2014_x86_64", *(f"manylinux_2_{minor}_x86_64" for minor in (12, 17, 27, 28, 31, 34, 35)))
 
 
@@ -33,8 +35,10 @@ def download(folder: Path, python: str) -> list[Path]:
     platforms = [word for name in PLATFORMS for word in ("--platform", name)]
     wheels = ["--only-binary", ":all:", "--implementation", "cp", "--python-version", python, *platforms]
     subprocess.run([*pip, *wheels, *WHEELS], check=True)
+    pip_wheel = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder)]
+    subprocess.run([*pip_wheel, *PURE], check=True)
     subprocess.run(["git", "-C", str(ROOT), "archive", "-o", str(folder / CHECKOUT), "HEAD"], check=True)
-    names = [CHECKOUT, *(requirement.replace("==", "-") for requirement in (*SOURCES, *WHEELS))]
+    names = [CHECKOUT, *(requirement.replace("==", "-") for requirement in (*SOURCES, *PURE, *WHEELS))]
     return [next(folder.glob(f"{name.replace('-', '?')}*")) for name in names]
 
 
