@@ -36,7 +36,7 @@ RESOLVED = [
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The quick tests, with the newest versions of everything that constraints.txt does not pin."""
-    session.install("--constraint", "constraints.txt", "--editable", f".[{TESTED}]")
+    session.install("pip", "--constraint", "constraints.txt", "--editable", f".[{TESTED}]")  # tests call pip
     session.run("pytest", *session.posargs)
 
 
@@ -50,7 +50,7 @@ def lowest(session: nox.Session) -> None:
     pins = Path(session.create_tmp()) / "lowest.txt"
     # A constraint names no extras: ray[serve]>=2.60 is pinned as ray==2.60.
     pins.write_text("\n".join(re.sub(r"\[.*\]", "", each).replace(">=", "==") for each in direct))
-    session.install("--constraint", str(pins), "--editable", f".[{TESTED}]")
+    session.install("pip", "--constraint", str(pins), "--editable", f".[{TESTED}]")
     session.run("pytest", *session.posargs)
 
 
