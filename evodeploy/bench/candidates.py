@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, cast
 from evodeploy.bench.candidate import Candidate, Role, refuse, without_tf32
 from evodeploy.bench.environment import cpu_flags
 from evodeploy.bench.flops import flops_of_onnx
-from evodeploy.bench.plans import Builds, Plan, builder_problem, built_plans, given_plans, records_by_precision
+from evodeploy.bench.plans import Builds, Plan, Wanted, builder_problem, built_plans, given_plans, wanted_engines
 from evodeploy.bench.subject import Subject
 from evodeploy.bench.torch_rows import torch_rows, usual_torch
 from evodeploy.engines.registry import RUNTIMES, Runtime, open_engine
 from evodeploy.engines.tensorrt.driver import driver_problem
-from evodeploy.engines.tensorrt.sidecar import PlanRecord
 from evodeploy.engines.torch_modes import TORCH_MODES
 from evodeploy.errors import MissingExtraError, UsageError, needs
 from evodeploy.files import suffix_of
@@ -103,8 +102,10 @@ def candidates_of(
         if twin is not None or subject.model is None:
             sides.append(_side(subject, "dense", twin, exporting, folder))
         if building is not None:
-            like = records_by_precision((*subject.plans, *subject.twin_plans))
-            sides = [_with_plans(side, chosen, like, building, folder) for side in sides]
+            held = [file.precision for side in sides for file in side.onnx if file.precision is not None]
+            given = (*subject.plans, *subject.twin_plans)
+            wanted = wanted_engines(given, (*chosen, *(precision for precision in held if precision != "fp32")))
+            sides = [_with_plans(side, wanted, building, folder) for side in sides]
         rows = [row for side in sides for name in engines for row in _rows(name, side, chosen, threads, tf32, no_plan)]
         yield rows if tf32 else [without_tf32(row) for row in rows]
 
@@ -135,19 +136,15 @@ def _side(subject: Subject, role: Role, model: LoadedModel | None, exporting: bo
         onnx = (_exported(model, folder / f"{role}.onnx"),)
     files = tuple(_read(path) for path in onnx)
     flops = files[0].flops if files else _counted(model)
-    return _Side(role, model, files, tuple(given_plans(plans)), flops, subject.no_model)
+    return _Side(role, model, files, given_plans(plans), flops, subject.no_model)
 
 
-def _with_plans(
-    side: _Side, precisions: Sequence[Precision], like: Mapping[Precision, PlanRecord], builds: Builds, folder: Path
-) -> _Side:
-    """The side with the engines that it lacks: in each precision asked for, and of each engine or ONNX at hand."""
-    held = [file.precision for file in side.onnx if file.precision is not None and file.precision != "fp32"]
-    had = {plan.precision for plan in side.plans}
-    missing = [precision for precision in dict.fromkeys((*precisions, *like, *held)) if precision not in had]
+def _with_plans(side: _Side, wanted: Sequence[Wanted], builds: Builds, folder: Path) -> _Side:
+    """The side with those of the engines `wanted` that it lacks."""
+    had = {(plan.runtime, plan.precision) for plan in side.plans}
+    missing = [one for one in wanted if (one.runtime, one.precision) not in had]
     sources = [(file.path, file.precision) for file in side.onnx]
-    built = built_plans(side.role, sources, missing, like, builds, folder)
-    return dataclasses.replace(side, plans=(*side.plans, *built))
+    return dataclasses.replace(side, plans=(*side.plans, *built_plans(side.role, sources, missing, builds, folder)))
 
 
 def _exported(model: LoadedModel, path: Path) -> Path:
@@ -189,10 +186,10 @@ def _rows(
     else:
         for plan in side.plans:
             if plan.path is None:
-                yield Candidate(name, side.role, plan.precision, plan.artefact, partial(refuse, plan.reason))
+                yield Candidate(plan.runtime, side.role, plan.precision, plan.artefact, partial(refuse, plan.reason))
             else:
-                file = _Onnx(plan.path, plan.precision, side.flops)
-                yield from _file_rows(name, side.role, file, (), threads, tf32)
+                rows = _file_rows(name, side.role, _Onnx(plan.path, plan.precision, side.flops), (), threads, tf32)
+                yield from (dataclasses.replace(row, engine=plan.runtime) for row in rows)
         if not side.plans and side.role == "evo":
             reason = f"no engine is given or lies beside the ONNX it was built from, and none is built: {no_plan}"
             yield Candidate(name, side.role, None, "", partial(refuse, reason))

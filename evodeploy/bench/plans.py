@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
@@ -21,12 +22,22 @@ from evodeploy.specs import Precision, Quantized
 
 @dataclass(frozen=True)
 class Plan:
-    """An engine that takes part, or the reason why it could not be built."""
+    """An engine that takes part, or the reason why it could not be built; `runtime` is the TensorRT it is of."""
 
     artefact: str
+    runtime: str
     precision: Precision
     path: Path | None = None
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An engine that both the model and its twin are to have, built as what `like` records, where that is known."""
+
+    runtime: str
+    precision: Precision
+    like: PlanRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -54,38 +65,42 @@ def builder_problem() -> str | None:
     return None
 
 
-def given_plans(paths: Iterable[Path]) -> list[Plan]:
-    """The engines in files, in the precision of their records."""
-    return [Plan(path.name, read_sidecar(path).precision, path) for path in paths]
+def given_plans(paths: Iterable[Path]) -> tuple[Plan, ...]:
+    """The engines in files, as their records say."""
+    records = {path: read_sidecar(path) for path in paths}
+    return tuple(Plan(path.name, record.runtime, record.precision, path) for path, record in records.items())
 
 
-def records_by_precision(paths: Iterable[Path]) -> dict[Precision, PlanRecord]:
-    """The record of the first of `paths` in each precision."""
-    records: dict[Precision, PlanRecord] = {}
-    for record in map(read_sidecar, paths):
-        records.setdefault(record.precision, record)
-    return records
+def wanted_engines(given: Iterable[Path], precisions: Iterable[Precision]) -> list[Wanted]:
+    """What the model and its twin are both to have: the like of each engine given, and one in every precision.
+
+    So each row is compared with a twin that the same TensorRT built in the same way.
+    """
+    alike: dict[Precision, dict[str, Wanted]] = {precision: {} for precision in precisions}
+    for record in map(read_sidecar, given):
+        one = Wanted(record.runtime, record.precision, record)
+        alike.setdefault(record.precision, {}).setdefault(record.runtime, one)
+    usual = load_flavour().name
+    return [one for precision, found in alike.items() for one in (found.values() or (Wanted(usual, precision),))]
 
 
 def built_plans(
     role: Role,
     sources: Sequence[tuple[Path, Precision | None]],
-    precisions: Iterable[Precision],
-    like: Mapping[Precision, PlanRecord],
+    missing: Iterable[Wanted],
     builds: Builds,
     folder: Path,
 ) -> list[Plan]:
-    """One engine for each of `precisions`, in `folder`, built from `sources` or taken from the cache.
+    """The `missing` engines of one role, in `folder`, built from `sources` or taken from the cache.
 
     `sources` are ONNX files with the precision of their weights: one in FP32 serves every precision, others their own.
-    What `like` holds in a precision decides how the engine is built, so that the model and its twin are built alike;
-    elsewhere each batch has a profile of its own. A build that fails is a plan with the reason.
+    An engine that is like no other has a profile for each batch. A build that fails is a plan with the reason.
     """
     plans = []
-    for precision in precisions:
-        source = next((path for path, held in sources if _serves(held, precision)), None)
+    for one in missing:
+        source = next((path for path, held in sources if _serves(held, one.precision)), None)
         if source is not None:
-            plans.append(_built(role, source, precision, like.get(precision), builds, folder))
+            plans.append(_built(role, source, one, builds, folder))
     return plans
 
 
@@ -94,21 +109,22 @@ def _serves(held: Precision | None, precision: Precision) -> bool:
     return held == precision or (held in (None, "fp32") and precision not in get_args(Quantized))
 
 
-def _built(
-    role: Role, source: Path, precision: Precision, like: PlanRecord | None, builds: Builds, folder: Path
-) -> Plan:
-    output = folder / f"{role}.{precision}.engine"
+def _built(role: Role, source: Path, wanted: Wanted, builds: Builds, folder: Path) -> Plan:
+    output = folder / f"{role}.{wanted.runtime}.{wanted.precision}.engine"
+    plan = Plan(output.name, wanted.runtime, wanted.precision, output)
+    like = wanted.like
     try:
         if like is None:
+            profiles = _profiles(source, builds.batches)
             options = BuilderOptions(tf32=None if builds.tf32 else False)
-            request = BuildRequest(source, output, precision, _profiles(source, builds.batches), options=options)
         else:
             profiles = tuple((profile.min, profile.opt, profile.max) for profile in like.profiles)
-            request = BuildRequest(source, output, precision, profiles, like.runtime, options=_options(like))
+            options = _options(like)
+        request = BuildRequest(source, output, wanted.precision, profiles, wanted.runtime, options=options)
         cached_build(request, builds.cache or usual_folder(), builds.tell)
     except EvodeployError as error:
-        return Plan(output.name, precision, reason=str(error))
-    return Plan(output.name, precision, output)
+        return dataclasses.replace(plan, path=None, reason=str(error))
+    return plan
 
 
 def _profiles(source: Path, batches: Iterable[int]) -> tuple[Batches, ...]:

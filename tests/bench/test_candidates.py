@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from bench.fakes import INFO, planned, quiet, raced, written
@@ -108,6 +109,7 @@ def gpu(monkeypatch, small_onnx):
     monkeypatch.setattr(candidates, "builder_problem", lambda: None)
     monkeypatch.setattr(candidates, "_exported", lambda model, path: written(small_onnx, path))
     monkeypatch.setattr(plans, "cached_build", cached)
+    monkeypatch.setattr(plans, "load_flavour", lambda: SimpleNamespace(name="tensorrt"))
     return requests
 
 
@@ -119,13 +121,13 @@ def built_rows(paths, precisions=("fp32", "fp16"), batches=(8, 1)):
 
 def test_the_engines_that_are_missing_are_built_for_the_model_and_its_twin(small_checkpoint, gpu):
     assert built_rows([small_checkpoint]) == [
-        ("evo", "fp32", "evo.fp32.engine"),
-        ("evo", "fp16", "evo.fp16.engine"),
-        ("dense", "fp32", "dense.fp32.engine"),
-        ("dense", "fp16", "dense.fp16.engine"),
+        ("evo", "fp32", "evo.tensorrt.fp32.engine"),
+        ("evo", "fp16", "evo.tensorrt.fp16.engine"),
+        ("dense", "fp32", "dense.tensorrt.fp32.engine"),
+        ("dense", "fp16", "dense.tensorrt.fp16.engine"),
     ]
     assert {request.profiles for request in gpu} == {((1, 1, 1), (2, 8, 8))}
-    assert {request.options.chosen == {} and request.runtime is None for request in gpu} == {True}
+    assert {(request.runtime, *request.options.chosen) for request in gpu} == {("tensorrt",)}
 
 
 def test_the_twin_of_a_given_engine_is_built_as_that_was(small_checkpoint, small_onnx, tmp_path, gpu):
@@ -133,20 +135,37 @@ def test_the_twin_of_a_given_engine_is_built_as_that_was(small_checkpoint, small
     given = planned(small_onnx, tmp_path / "m.engine", **how)
     assert built_rows([small_checkpoint, given], ("fp32",)) == [
         ("evo", "fp16", "m.engine"),
-        ("evo", "fp32", "evo.fp32.engine"),
-        ("dense", "fp32", "dense.fp32.engine"),
-        ("dense", "fp16", "dense.fp16.engine"),
+        ("evo", "fp32", "evo.tensorrt.fp32.engine"),
+        ("dense", "fp32", "dense.tensorrt.fp32.engine"),
+        ("dense", "fp16", "dense.tensorrt.fp16.engine"),
     ]
     half = gpu[-1]
     assert (half.profiles, half.runtime) == (((1, 4, 16),), "tensorrt")
     assert half.options.chosen == {"version_compatible": True, "tf32": False}
 
 
+def test_each_tensorrt_has_rows_and_a_twin_of_its_own(small_checkpoint, small_onnx, tmp_path, gpu):
+    given = [planned(small_onnx, tmp_path / f"{name}.engine", runtime=name) for name in ("tensorrt", "tensorrt-rtx")]
+    builds = Builds((1,), Path("cache"), quiet)
+    with candidates_of(subject_of([small_checkpoint, *given]), ["tensorrt"], ["fp16"], 1, builds) as found:
+        rows = [(one.engine, one.role, one.artefact) for one in found if not one.cuda_graph]
+    assert rows == [
+        ("tensorrt", "evo", "tensorrt.engine"),
+        ("tensorrt-rtx", "evo", "tensorrt-rtx.engine"),
+        ("tensorrt", "dense", "dense.tensorrt.fp16.engine"),
+        ("tensorrt-rtx", "dense", "dense.tensorrt-rtx.fp16.engine"),
+    ]
+
+
 def test_an_onnx_of_reduced_precision_or_fixed_batch_is_built_as_it_is(small_checkpoint, small_onnx, tmp_path, gpu):
     half = reduced_from_onnx(read_onnx(small_onnx), "fp16").proto
     half.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
     write_onnx(half, tmp_path / "half.onnx")
-    assert built_rows([small_checkpoint, tmp_path / "half.onnx"], ("fp32",))[0] == ("evo", "fp16", "evo.fp16.engine")
+    assert built_rows([small_checkpoint, tmp_path / "half.onnx"], ("fp32",))[0] == (
+        "evo",
+        "fp16",
+        "evo.tensorrt.fp16.engine",
+    )
     assert (gpu[0].onnx, gpu[0].profiles) == (tmp_path / "half.onnx", ())
 
 
