@@ -10,7 +10,7 @@ from typing import Any
 
 from gpu.facts import NotRunError, of_this_process
 
-from evodeploy.bench.nvml import energy_joules, gpus, used_bytes
+from evodeploy.bench.nvml import energy_joules, gpu_state, gpus, used_bytes
 
 GIGABYTE = 1_000_000_000
 SECONDS = 2.0
@@ -91,6 +91,16 @@ def main() -> None:
         found["ours"] = gpus()[0].mhz
         found["theirs"] = nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)
         close(found["ours"], found["theirs"], 0.1)
+    with facts.check("state_under_load") as found, load(torch):
+        state = gpu_state()
+        assert state is not None, "the only GPU says nothing"
+        found |= vars(state)
+        reasons = nvml.nvmlDeviceGetCurrentClocksEventReasons(handle)
+        found["reasons_by_nvidia_ml_py"] = reasons
+        names = ("SwPowerCap", "HwSlowdown", "SwThermalSlowdown", "HwThermalSlowdown", "HwPowerBrakeSlowdown")
+        assert len(state.slowdowns) == sum(bool(reasons & getattr(nvml, f"nvmlClocksEventReason{n}")) for n in names)
+        close(state.memory_mhz or 0, nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM), 0.1)
+        close(state.celsius or 0, nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU), 0.1)
     with facts.check("energy_under_load") as found, load(torch):
         theirs, ours = nvml.nvmlDeviceGetTotalEnergyConsumption(handle), energy_joules() or 0.0
         time.sleep(SECONDS)
