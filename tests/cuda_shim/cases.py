@@ -623,7 +623,11 @@ def bench_over_dense():
     budget = Budget(seconds=0, rounds=6, min_seconds=0, warmup_seconds=0)
     with benched([]) as candidates:
         rows = bench(candidates, (1,), budget, lambda text: None)
-    for row in (row for row in rows if row.candidate.engine == "tensorrt"):
+    ours = [row for row in rows if row.candidate.engine == "tensorrt"]
+    assert [(row.transfers, row.in_flight) for row in ours] == 4 * list(
+        itertools.product(("included", "resident"), (1, 2, 3))
+    )
+    for row in ours:
         assert row.timing is not None, row.reason
         assert row.verdict.correct, row.verdict
         assert (over_dense(row, rows) is None) == (row.candidate.role == "dense")
