@@ -53,6 +53,14 @@ def test_a_row_that_is_wrong_or_missing_now_is_broken():
     assert compare([document()], [gone], 0.02).only_old == ("openvino fp32 (evo) at batch 1",)
 
 
+def test_rows_of_another_depth_are_other_rows():
+    deeper = document(0.5, seed=1)
+    deeper["results"][1]["in_flight"] = 2
+    found = compare([document()], [deeper], 0.02)
+    assert found.only_new == ("openvino fp32 2 in flight (evo) at batch 1",)
+    assert [change.verdict for change in found.changes] == ["same"]
+
+
 @pytest.mark.parametrize(("part", "name"), [("environment", "processor"), ("model", "keep_ratios")])
 def test_unlike_machines_and_models_are_refused(part, name):
     other = copy.deepcopy(document())
