@@ -15,7 +15,8 @@ nox.options.sessions = ["tests", "lowest", "extras"]
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 TESTED = "export,cpu,tensorrt-rtx,batch,serve,hub,dev,docs"
-# Each must resolve for a user by itself. pycuda is compiled where it is installed, so nothing is installed here.
+# Each must resolve for a user by itself, and each set that the documentation installs. pycuda is compiled where it is
+# installed, so nothing is installed here.
 RESOLVED = [
     "export",
     "cpu",
@@ -30,6 +31,14 @@ RESOLVED = [
     "serve",
     "batch",
     "hub",
+    "export,gpu,tensorrt",
+    "gpu-cu12,tensorrt-cu12",
+    "export,cpu,tensorrt-rtx",
+    "export,cpu",
+    "export,cpu,hub",
+    "tensorrt-rtx,cuda",
+    "batch,cpu",
+    "serve,cpu",
 ]
 
 
@@ -57,6 +66,7 @@ def lowest(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 @nox.parametrize("extra", RESOLVED)
 def extras(session: nox.Session, extra: str) -> None:
-    """Resolve one extra as a user's installation would, without installing it."""
+    """Resolve extras as a user's installation would, without installing them."""
     session.install("uv")
-    session.run("uv", "pip", "compile", "--quiet", f"--extra={extra}", "pyproject.toml", silent=True)
+    asked = [f"--extra={each}" for each in extra.split(",")]
+    session.run("uv", "pip", "compile", "--quiet", *asked, "pyproject.toml", silent=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evodeploy import __version__
+from evodeploy.engines.device import onnxruntime_extra
 from evodeploy.engines.tensorrt.builder import Progress, check_profile, plan_from_onnx
 from evodeploy.engines.tensorrt.driver import architecture, driver_problem
 from evodeploy.engines.tensorrt.flavour import Flavour, load_flavour
@@ -203,7 +204,7 @@ def _largest_activation(model: onnx.ModelProto, folder: Path | None, tell: Calla
     """What becomes largest in the FP32 `model` on the images in `folder`; empty where there is none to measure on."""
     if folder is None:
         return ""
-    with needs("cpu"):
+    with needs(onnxruntime_extra()):
         from evodeploy.export.ranges import check_fp16_range
 
     info = info_of(model)

@@ -55,6 +55,51 @@ def test_the_table_of_extras_names_each_of_them():
         assert re.search(rf"^\| .*\| `{extra}-cu12` \| `{extra}-cu13` \|", table, re.MULTILINE), extra
 
 
+def names(extras):
+    """The distributions that extras bring, without versions, endings for a CUDA and markers."""
+    found = (requirement for extra in extras.split(",") for requirement in flat(extra))
+    return {re.sub(r"-cu1[23]$", "", re.split(r"[\[<>=; ]", requirement)[0]) for requirement in found}
+
+
+def installations():
+    """Every set of extras that a page names, with the commands that follow its installation in the same section."""
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        for section in re.split(r"^#+ ", page.read_text(encoding="utf-8"), flags=re.MULTILINE):
+            parts = re.split(r"(?:evodeploy|pip install \"\.)\[([a-z0-9,-]+)\]", section)
+            for extras, after in zip(parts[1::2], parts[2::2], strict=True):
+                yield page.name, extras, re.findall(r"^ {4}(?:\$ )?evodeploy ([\w-]+ .*)$", after, re.MULTILINE)
+
+
+INSTALLATIONS = list(installations())
+NEEDED = [  # what a command line that matches needs
+    (r"export ", {"torch", "onnx", "onnxscript"}),
+    (r"(export|verify|bench|build-engine .*--images) ", {"onnxruntime"}),
+    (r"build-engine ", {"onnx", "tensorrt"}),
+    (r"(verify|bench) .*\.pth", {"torch"}),
+    (r"(verify|bench) .*\.engine", {"tensorrt", "pycuda", "cuda-bindings"}),
+]
+
+
+@pytest.mark.parametrize(("page", "extras", "commands"), INSTALLATIONS, ids=[f"{p}-{e}" for p, e, _ in INSTALLATIONS])
+def test_commands_work_after_the_installation_before_them(page, extras, commands):
+    brought = names(extras)
+    assert not {"onnxruntime", "onnxruntime-gpu"} <= brought, "each overwrites the other's files"
+    assert not ("torch" in brought and "-cu12" in extras), "PyPI's PyTorch needs cuda-bindings 13"
+    alike = {"onnxruntime-gpu": "onnxruntime", "tensorrt-rtx": "tensorrt"}
+    brought |= {same for name, same in alike.items() if name in brought}
+    for command in commands:
+        for pattern, needed in NEEDED:
+            if re.match(pattern, command):
+                assert needed <= brought, f"{page}: `{command}` after {extras}"
+
+
+def test_nox_resolves_what_the_pages_install():
+    listed = re.findall(r'^    "([a-z0-9,-]+)",$', (ROOT / "noxfile.py").read_text(encoding="utf-8"), re.MULTILINE)
+    asked = {extras for _, extras, _ in INSTALLATIONS}
+    assert asked
+    assert asked - set(listed) - set(EXTRAS) == set()  # extras alone too where they have versions of their own
+
+
 def test_the_interpreters_claimed_are_those_required():
     claimed = [line.rpartition(" ")[2] for line in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", line)]
     assert claimed == ["3.10", "3.11", "3.12", "3.13"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from evodeploy.engines.tensorrt.driver import driver_problem
 from evodeploy.errors import UsageError
 
 
@@ -18,3 +19,8 @@ def cuda_index(device: str | None) -> int | None:
     if match is None:
         raise UsageError(f"no device is called '{device}': expected cpu, cuda or cuda:N")
     return int(match[1] or 0)
+
+
+def onnxruntime_extra() -> str:
+    """The extra that brings ONNX Runtime: where a GPU works that for both, since it excludes the one for the CPU."""
+    return "gpu" if driver_problem() is None else "cpu"

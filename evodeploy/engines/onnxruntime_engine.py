@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evodeploy.engines.base import Array, Engine, batch_range, check_interface
-from evodeploy.engines.device import cuda_index
+from evodeploy.engines.device import cuda_index, onnxruntime_extra
 from evodeploy.engines.onnxruntime_binding import BoundBatch
 from evodeploy.engines.onnxruntime_providers import ON_CPU, Provider
 from evodeploy.engines.out_of_memory import means_out_of_memory
@@ -40,7 +40,7 @@ class OnnxRuntimeEngine(Engine):
             where = "an NVIDIA GPU" if provider.on_gpu else "the CPU"
             raise UsageError(f"the engine '{self.name}' runs on {where}, got device {options.device}")
         check_input(path, "an ONNX model")
-        with needs("cpu"):
+        with needs(onnxruntime_extra()):
             import onnxruntime as ort
 
         chosen = provider.chain[0]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import onnx
 from torch import nn
 
+from evodeploy.engines.device import onnxruntime_extra
 from evodeploy.errors import UsageError, VerificationError, needs
 from evodeploy.export.precision import reduced_from_onnx
 from evodeploy.export.to_onnx import BF16_OPSET, DEFAULT_OPSET, onnx_from_model
@@ -132,7 +133,7 @@ def _opset(request: ExportRequest) -> int:
 
 
 def _verified(model: LoadedModel, path: Path, tell: Callable[[str], None]) -> tuple[Check, ...]:
-    with needs("cpu"):
+    with needs(onnxruntime_extra()):
         from evodeploy.export.verify import verify_export
 
     tell("comparing ONNX Runtime with PyTorch")
@@ -157,7 +158,7 @@ def _quantized(
     folder: Path | None,
     tell: Callable[[str], None],
 ) -> onnx.ModelProto:
-    with needs("cpu"):
+    with needs(onnxruntime_extra()):
         from evodeploy.export.quantization import quantized_from_onnx
 
     assert folder is not None  # refused above
@@ -174,7 +175,7 @@ def _quantized(
 
 
 def _check_range(model: LoadedModel, proto: onnx.ModelProto, folder: Path | None) -> LargestActivation:
-    with needs("cpu"):
+    with needs(onnxruntime_extra()):
         from evodeploy.export.ranges import check_fp16_range
 
     # Random ones in full contrast, which gives the largest activations.

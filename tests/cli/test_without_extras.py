@@ -8,6 +8,9 @@ import sys
 
 import pytest
 
+from evodeploy.engines.registry import open_engine
+from evodeploy.errors import MissingExtraError
+
 # Each command in one process that has numpy and onnx, but nothing that exports.
 ALONE = """
 import sys
@@ -43,3 +46,12 @@ def test_reading_an_onnx_file_asks_for_onnx_alone(cli, tmp_path, monkeypatch, sm
     code, _, err = cli(name, small_onnx, *options)
     assert code == 3
     assert 'pip install "evodeploy[onnx]"' in err
+
+
+@pytest.mark.parametrize(("problem", "extra"), [("no NVIDIA driver is installed", "cpu"), (None, "gpu")])
+def test_the_onnxruntime_of_the_machine_is_asked_for(small_onnx, monkeypatch, problem, extra):
+    """Of onnxruntime and onnxruntime-gpu each overwrites the other, so one is named."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setattr("evodeploy.engines.device.driver_problem", lambda: problem)
+    with pytest.raises(MissingExtraError, match=rf"evodeploy\[{extra}\]"):
+        open_engine(small_onnx, "onnxruntime")
