@@ -81,7 +81,7 @@ static int initialised;
 static Object *objects;
 static uintptr_t next_address;
 static double host_ms, launch_ms;
-static int copies_in;
+static int copies_in, most_graphs = 1 << 30;
 static size_t total_memory = (size_t)1 << 30;
 static char misuse[1 << 16];
 static struct {
@@ -310,6 +310,9 @@ void shim_fail(const char *name, int countdown, int code) {
 
 /* Every launch of a kernel or a graph takes the host so long. */
 void shim_slow_launches(double milliseconds) { launch_ms = milliseconds; }
+
+/* There is memory for so many executable graphs. */
+void shim_set_graphs(int count) { most_graphs = count; }
 
 void shim_set_memory(size_t bytes) { total_memory = bytes; }
 
@@ -727,6 +730,7 @@ CUresult cuGraphInstantiateWithFlags(CUgraphExec *exec, CUgraph handle, unsigned
   ENTER(1);
   Object *graph = checked(__func__, GRAPH, handle);
   if (!graph) return leave(CUDA_ERROR_INVALID_HANDLE);
+  if (shim_live(GRAPH_EXEC) >= most_graphs) return leave(CUDA_ERROR_OUT_OF_MEMORY);
   Object *made = create(GRAPH_EXEC, 0);
   for (Op *op = graph->queue.head; op; op = op->next) put(&made->queue, *op);
   *exec = (CUgraphExec)made;

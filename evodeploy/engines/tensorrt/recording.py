@@ -70,6 +70,12 @@ class RecordedExecution:
         self._free = None
 
     def _captured(self, execution: Execution, batch: int) -> Any:
+        try:
+            return self._captured_once(execution, batch)
+        except RuntimeFailedError:  # perhaps another thread disturbed it, by waiting for the whole GPU
+            return self._captured_once(execution, batch)
+
+    def _captured_once(self, execution: Execution, batch: int) -> Any:
         mode = self._calls.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL  # others may allocate meanwhile
         self._call(self._calls.cuStreamBeginCapture, self._stream, mode)
         try:
