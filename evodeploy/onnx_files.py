@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from evodeploy.errors import BadFileError, needs
 from evodeploy.files import check_input, open_regular, replacing
+from evodeploy.spec_rules import read_model_info
 from evodeploy.specs import LARGEST_NAME, METADATA_KEY, ModelInfo, Precision, TensorSpec
 from evodeploy.text import brief, reason
 
@@ -78,7 +79,7 @@ def set_info(model: onnx.ModelProto, info: ModelInfo) -> None:
 def parse_info(text: str | None, source: object) -> ModelInfo | None:
     """The metadata property of `source` as ModelInfo, or None where there is none; raises BadFileError where wrong."""
     try:
-        return ModelInfo.from_json(text) if text else None
+        return read_model_info(text) if text else None
     except ValueError as error:
         raise BadFileError(f"{source}: evodeploy's metadata in it is wrong: {error}; export the model again") from error
 

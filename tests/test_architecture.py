@@ -27,6 +27,7 @@ GROUND = {
     "machine",
     "onnx_files",
     "schema",
+    "spec_rules",
     "text",
 }
 ALLOWED = {

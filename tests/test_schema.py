@@ -24,6 +24,7 @@ from evodeploy.schema import (
     text,
     whole,
 )
+from evodeploy.spec_rules import read_model_info
 from evodeploy.specs import ModelInfo, TensorSpec
 from evodeploy.text import brief
 
@@ -205,9 +206,9 @@ def test_right_documents_are_read_as_they_were_written(tmp_path):
     plan.write_bytes(b"a plan")
     write_sidecar(PLAN, plan)
     assert read_sidecar(plan) == PLAN
-    assert ModelInfo.from_json(INFO.to_json()) == INFO
+    assert read_model_info(INFO.to_json()) == INFO
     later = json.loads(INFO.to_json()) | {"of_a_later_version": [1]}
-    assert ModelInfo.from_json(json.dumps(later)) == INFO
+    assert read_model_info(json.dumps(later)) == INFO
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from evodeploy.engines.out_of_memory import means_out_of_memory
 from evodeploy.engines.usage import Usage
 from evodeploy.errors import BadFileError, EvodeployError, InputError, OutOfMemoryError, RuntimeFailedError
 from evodeploy.schema import SchemaError
-from evodeploy.specs import DTYPE, TENSOR_SPEC, BatchRange, ModelInfo, TensorSpec
+from evodeploy.spec_rules import DTYPE, TENSOR_SPEC
+from evodeploy.specs import BatchRange, ModelInfo, TensorSpec
 from evodeploy.text import reason
 
 E = TypeVar("E", bound="Engine")

@@ -23,6 +23,7 @@ from evodeploy.models.layout import Layout, Shapes, State
 from evodeploy.models.network import Network
 from evodeploy.models.preprocessing import Stated, completed, resolved, settings_of
 from evodeploy.models.zoo import ZOO, EvoDeiTConfig, ModelConfig, dense_twin, named, with_selection
+from evodeploy.spec_rules import read_model_info
 from evodeploy.specs import InputFormat, ModelInfo, Preprocessing, Selection
 from evodeploy.text import brief
 
@@ -123,7 +124,7 @@ def load_checkpoint(
     how = preprocessing or resolved((*([stated] if stated else []), *hints.stated))
     info = model_info(config, names, source if isinstance(source, Path) else None, how)
     try:
-        ModelInfo.from_json(info.to_json())  # what a file says of itself, as its artefacts' readers will take it
+        read_model_info(info.to_json())  # what a file says of itself, as its artefacts' readers will take it
     except ValueError as error:
         raise BadFileError(f"{name} cannot be deployed: {error}") from error
     selects = layout.selects if hints.keep_ratios is None else min(hints.keep_ratios) < 1

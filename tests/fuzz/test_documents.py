@@ -14,7 +14,7 @@ from evodeploy.errors import BadFileError
 from evodeploy.models.hub_config import hints_beside
 from evodeploy.models.preprocessing import resolved
 from evodeploy.onnx_files import parse_info
-from evodeploy.specs import PREPROCESSING
+from evodeploy.spec_rules import PREPROCESSING
 
 INFO_JSON = json.loads(INFO.to_json())
 PLAN_JSON = json.loads(json.dumps(dataclasses.asdict(PLAN)))

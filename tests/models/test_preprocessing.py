@@ -12,6 +12,7 @@ from evodeploy.errors import BadFileError, UsageError
 from evodeploy.models.checkpoint import load_checkpoint, load_checkpoint_like, save_checkpoint
 from evodeploy.models.class_names import read_class_names
 from evodeploy.models.preprocessing import Stated, resolved, stated_by_options
+from evodeploy.spec_rules import read_model_info
 from evodeploy.specs import ModelInfo, Preprocessing
 
 INFO = ModelInfo("fake", 224, 4, 3, "stage", (0.5,))
@@ -27,22 +28,22 @@ def old(image_size, **preprocessing):
 @pytest.mark.parametrize("image_size", [32, 64, 209, 224, 228, 384, 518])
 @pytest.mark.parametrize("ratio", [256 / 224, 1 / 0.9, 1 / 0.95, 1.0, 248 / 224, 25 / 17])
 def test_old_files_keep_the_pixels_that_they_meant(image_size, ratio):
-    read = ModelInfo.from_json(old(image_size, resize_ratio=ratio)).preprocessing
+    read = read_model_info(old(image_size, resize_ratio=ratio)).preprocessing
     assert read.resized(image_size) == int(ratio * image_size)
     assert (read.crop_mode, read.rounding, read.assumed) == ("center", "timm", ())
 
 
 def test_the_published_ratio_of_an_old_file_is_todays_default():
-    assert ModelInfo.from_json(old(224, resize_ratio=256 / 224)).preprocessing == Preprocessing()
+    assert read_model_info(old(224, resize_ratio=256 / 224)).preprocessing == Preprocessing()
 
 
 def test_the_share_of_an_old_file_is_the_one_that_was_stated():
-    assert ModelInfo.from_json(old(224, resize_ratio=1 / 0.9)).preprocessing.crop_pct == 0.9
+    assert read_model_info(old(224, resize_ratio=1 / 0.9)).preprocessing.crop_pct == 0.9
 
 
 def test_every_field_travels_in_the_metadata():
     how = Preprocessing((0.5,) * 3, (0.25,) * 3, "lanczos", 0.9, "squash", "hugging-face", ("mean", "std"))
-    read = ModelInfo.from_json(dataclasses.replace(INFO, preprocessing=how).to_json()).preprocessing
+    read = read_model_info(dataclasses.replace(INFO, preprocessing=how).to_json()).preprocessing
     assert dataclasses.astuple(read) == dataclasses.astuple(how)
 
 
@@ -50,7 +51,7 @@ def test_a_field_that_a_later_version_added_is_refused_since_its_meaning_is_not_
     values = json.loads(INFO.to_json())
     values["preprocessing"]["mirror"] = True
     with pytest.raises(ValueError, match="mirror"):
-        ModelInfo.from_json(json.dumps(values))
+        read_model_info(json.dumps(values))
 
 
 def test_shares_round_as_timm_and_as_hugging_face_do():

@@ -28,7 +28,8 @@ from evodeploy.repository import swap
 from evodeploy.repository.config import Serving
 from evodeploy.repository.model import served_model
 from evodeploy.repository.package import model_name, package
-from evodeploy.specs import ModelInfo, TensorSpec
+from evodeploy.spec_rules import read_model_info
+from evodeploy.specs import TensorSpec
 from evodeploy.text import brief
 
 
@@ -80,7 +81,7 @@ def test_an_onnx_file_with_its_tokens(cli, folder):
     assert read.instance_group[0].kind == ModelInstanceGroup.KIND_CPU
     assert [warm.batch_size for warm in read.model_warmup] == [1, 16, 32]
     assert list(read.model_warmup[0].inputs["images"].dims) == [3, 64, 64]
-    info = ModelInfo.from_json(read.parameters["evodeploy"].string_value)
+    info = read_model_info(read.parameters["evodeploy"].string_value)
     assert (info.model, info.image_size) == ("evo_deit_test", 64)
 
 

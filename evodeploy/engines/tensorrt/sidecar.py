@@ -23,7 +23,8 @@ from evodeploy.schema import (
     text,
     whole,
 )
-from evodeploy.specs import LARGEST_NAME, MODEL_INFO, TENSOR_SPEC, ModelInfo, Precision, Reduced, TensorSpec
+from evodeploy.spec_rules import MODEL_INFO, TENSOR_SPEC
+from evodeploy.specs import LARGEST_NAME, ModelInfo, Precision, Reduced, TensorSpec
 from evodeploy.text import brief, json_text
 
 
