@@ -81,6 +81,7 @@ def result(report: Report, row: Row) -> dict[str, Any]:
         "check": _check(row.verdict),
         "stopped": row.stopped,
         "launches": row.launches,
+        "exposed": row.exposed,
         **_latency(row.latency),
         **_variation(row.timing),
     }

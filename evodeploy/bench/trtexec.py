@@ -57,8 +57,11 @@ def lines_of_engine(path: Path, batches: Sequence[int], budget: Budget) -> Itera
             yield Line(path.name, batch, transfers, in_flight, graph, shlex.join(words))
 
 
-def lines_of_onnx(path: Path, batches: Sequence[int], budget: Budget) -> Iterator[Line]:
-    """The same for an ONNX file that no engine is built from yet: trtexec builds it, in the precision that it holds."""
+def lines_of_onnx(path: Path, batches: Sequence[int], budget: Budget, *, tf32: bool) -> Iterator[Line]:
+    """The same for an ONNX file that no engine is built from yet: trtexec builds it, in the precision that it holds.
+
+    FP32 products may be TF32 where `tf32` allows it.
+    """
     spec, major = input_spec(read_onnx(path)), _installed_major()
     rising = sorted(set(batches))
     for low, batch in zip((0, *rising), rising, strict=False):
@@ -66,6 +69,8 @@ def lines_of_onnx(path: Path, batches: Sequence[int], budget: Budget) -> Iterato
         built = [f"--onnx={path}", *(word for option, size in shapes for word in _shapes(spec, size, option))]
         if major < 11:
             built.append("--stronglyTyped")
+        if not tf32:
+            built.append("--noTF32")
         for transfers, in_flight, graph in _rows():
             how = _options_of_10 if major < 11 else _options_of_11
             words = ["trtexec", *built, *how(transfers, in_flight, graph), *_length(budget)]

@@ -113,7 +113,7 @@ def bench(
     outputs = [(path, kind) for path, kind in kinds_of_output if path is not None]
     artefacts = artefacts or _newest(model)
     if print_trtexec:
-        bench_trtexec.print_trtexec(artefacts, batches, budget, as_json)
+        bench_trtexec.print_trtexec(context, artefacts, batches, budget, tf32, as_json)
         return
     paths = image_paths(images) if images else []
     context.with_resource(claimed(outputs, force, *artefacts, *paths))

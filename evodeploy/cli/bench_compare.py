@@ -27,7 +27,7 @@ def compare(context: typer.Context, documents: list[Path], min_change: float, as
     from evodeploy.bench.compare import compare as compared
     from evodeploy.bench.reading import read_benches
 
-    others = sorted(_given(context) - _OWN)
+    others = sorted(given(context) - _OWN)
     if others:
         raise UsageError(f"--{others[0].replace('_', '-')} has no meaning with --compare: leave it out")
     if len(documents) != 2:
@@ -53,11 +53,11 @@ def compare(context: typer.Context, documents: list[Path], min_change: float, as
 
 def refuse_without_compare(context: typer.Context) -> None:
     """Raise UsageError for what only a comparison can honour."""
-    if "min_change" in _given(context):
+    if "min_change" in given(context):
         raise UsageError("--min-change needs --compare: add it, or leave it out")
 
 
-def _given(context: typer.Context) -> set[str]:
+def given(context: typer.Context) -> set[str]:
     """The options that the command line names."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
+from evodeploy.cli.bench_compare import given
 from evodeploy.cli.console import note, result, result_json
 from evodeploy.errors import UsageError
 
@@ -15,8 +18,16 @@ if TYPE_CHECKING:
     from evodeploy.bench.trtexec import Line
 
 
-def print_trtexec(artefacts: Sequence[Path], batches: Sequence[int], budget: Budget, as_json: bool) -> None:
+_OWN = {"print_trtexec", "artefacts", "batch", "seconds", "tf32", "as_json"}
+
+
+def print_trtexec(
+    context: typer.Context, artefacts: Sequence[Path], batches: Sequence[int], budget: Budget, tf32: bool, as_json: bool
+) -> None:
     """Print the command for each row of the engines in `artefacts`, or of the ONNX files where there is no engine."""
+    others = sorted(given(context) - _OWN)
+    if others:
+        raise UsageError(f"--{others[0].replace('_', '-')} has no meaning with --print-trtexec: leave it out")
     from evodeploy.artefacts import family_of, kind_of
     from evodeploy.bench.trtexec import RTX_TOOL, lines_of_engine, lines_of_onnx
 
@@ -26,7 +37,7 @@ def print_trtexec(artefacts: Sequence[Path], batches: Sequence[int], budget: Bud
         engines = [built for path in onnx for built in family_of(path).engines]
     found: list[Line] = [line for path in engines for line in lines_of_engine(path, batches, budget)]
     if not engines:
-        found = [line for path in onnx for line in lines_of_onnx(path, batches, budget)]
+        found = [line for path in onnx for line in lines_of_onnx(path, batches, budget, tf32=tf32)]
     if not found:
         raise UsageError("--print-trtexec prints lines for engines or ONNX files, got none: name some")
     if as_json:

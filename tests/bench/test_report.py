@@ -87,6 +87,7 @@ def test_rows_say_how_many_batches_are_in_flight_and_only_one_has_a_latency(deep
     results = as_json(deep)["results"]
     assert [found["in_flight"] for found in results] == [1, 1, 2, 3, 1]
     assert [found["launches"] for found in results] == [1, 1, 8, 8, 1]
+    assert [found["exposed"] for found in results] == [False, False, False, True, False]
     assert [found["median_ms"] is None for found in results] == [False, False, True, True, False]
     assert results[2]["samples_ms"] == [1.0] * 6
     lines = list(csv.DictReader(io.StringIO(as_csv(deep))))

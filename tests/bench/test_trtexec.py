@@ -18,8 +18,8 @@ from evodeploy.specs import TensorSpec
 
 VERSIONS = json.loads((Path(__file__).parent / "golden/trtexec.json").read_text(encoding="utf-8"))["versions"]
 FLAGS = {
-    "--exposeDMA", "--includeDataTransfers", "--noCudaGraph", "--noDataTransfers", "--stronglyTyped", "--useCudaGraph",
-    "--useSpinWait", "--versionCompatible",
+    "--exposeDMA", "--includeDataTransfers", "--noCudaGraph", "--noDataTransfers", "--noTF32", "--stronglyTyped",
+    "--useCudaGraph", "--useSpinWait", "--versionCompatible",
 }  # fmt: skip
 RTX = {"--rtxCudaGraphStrategy", "--specializeStrategyDS"}  # NVIDIA's documentation of TensorRT for RTX
 BUDGET = Budget(seconds=3)
@@ -118,13 +118,13 @@ def test_an_onnx_file_is_built_by_trtexec_in_the_precision_that_it_holds(small_o
         return installed
 
     monkeypatch.setattr(trtexec.importlib.metadata, "version", version)
-    lines = list(lines_of_onnx(small_onnx, [8, 1], BUDGET))
+    lines = list(lines_of_onnx(small_onnx, [8, 1], BUDGET, tf32=golden == "11.1"))
     assert [line.batch for line in lines] == [1] * 12 + [8] * 12
     for line in lines:
         _, options = parsed(line, golden)
         assert options["--onnx"] == str(small_onnx)
         assert not {"--fp16", "--bf16", "--int8", "--best"} & set(options)
-        assert ("--stronglyTyped" in options) == (golden == "10.16")
+        assert ("--stronglyTyped" in options) == ("--noTF32" in options) == (golden == "10.16")
         sizes = [options[f"--{which}Shapes"].split(":")[1].split("x")[0] for which in ("min", "opt", "max")]
         assert sizes == (["1", "1", "1"] if line.batch == 1 else ["2", "8", "8"])
 
@@ -147,5 +147,7 @@ def test_the_command_prints_and_runs_nothing(engine, cli):
 def test_the_command_says_whose_tool_it_is_and_what_it_needs(engine, cli, small_checkpoint):
     code, _, err = cli("bench", engine("1.7.1.116", runtime="tensorrt-rtx"), "--print-trtexec")
     assert (code, "tensorrt_rtx" in err) == (0, True)
+    code, _, err = cli("bench", engine(), "--print-trtexec", "--rounds", "7")
+    assert (code, "--rounds has no meaning with --print-trtexec" in err) == (2, True)
     code, _, err = cli("bench", small_checkpoint, "--print-trtexec")
     assert (code, "engines or ONNX files" in err) == (2, True)
