@@ -10,7 +10,8 @@ import pytest
 import torch
 from cases import SMALL
 
-from evodeploy.models.checkpoint import layout_for, random_model, save_checkpoint
+from evodeploy.models.checkpoint import random_model, save_checkpoint
+from evodeploy.models.layouts import layout_for
 
 torch.set_num_threads(1)  # networks this small only wait for their threads
 

@@ -7,7 +7,6 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +14,10 @@ from torch import Tensor, nn
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.files import replacing, sha256
 from evodeploy.hub import origin
-from evodeploy.models import evo_deit_layout, evo_levit_layout, hugging_face_layout, vit_layout
 from evodeploy.models.adopted import check_same, name_of, raw_from, raw_from_network
 from evodeploy.models.checkpoint_file import RawCheckpoint, read_checkpoint
 from evodeploy.models.class_names import fitting, imagenet_names, read_class_names
-from evodeploy.models.layout import Layout, Shapes, State
+from evodeploy.models.layouts import at_image_size, fitted, layout_for, layout_of, shapes_of
 from evodeploy.models.network import Network
 from evodeploy.models.preprocessing import Stated, completed, resolved, settings_of
 from evodeploy.models.zoo import ZOO, EvoDeiTConfig, ModelConfig, dense_twin, named, with_selection
@@ -27,13 +25,6 @@ from evodeploy.spec_rules import read_model_info
 from evodeploy.specs import InputFormat, ModelInfo, Preprocessing, Selection
 from evodeploy.text import brief
 
-LAYOUTS: tuple[Layout[Any], ...] = (
-    evo_deit_layout.LAYOUT,
-    evo_levit_layout.LAYOUT,
-    vit_layout.LAYOUT,
-    hugging_face_layout.VIT,
-    hugging_face_layout.DINOV2,
-)
 LARGEST_TOP_K = 3840  # TensorRT's limit
 # Gains of Evo-LeViT's random batch norms, by the ends of their names. Small ones after a branch keep the residuals from
 # growing; smaller ones at queries and keys keep attention from amplifying what float32 rounds.
@@ -56,23 +47,6 @@ class LoadedModel:
     info: ModelInfo
     trained_at: int | None = None
     trained_to_select: bool = True
-
-
-def layout_of(state: State, source: object) -> Layout[Any]:
-    """The family that `state` belongs to; raises BadFileError where it is none."""
-    shapes = _shapes(state)
-    for layout in LAYOUTS:
-        if layout.recognises(shapes):
-            return layout
-    *first, last = [layout.family for layout in LAYOUTS]
-    families = f"{', '.join(first)} or {last}"
-    some = brief(", ".join(list(state)[:4])) or "none"
-    raise BadFileError(f"{source} is not an {families} checkpoint: its {len(state)} tensors are named {some}, …")
-
-
-def layout_for(config: ModelConfig) -> Layout[Any]:
-    """The layout of the family that `config` belongs to."""
-    return next(layout for layout in LAYOUTS if isinstance(config, layout.config))
 
 
 def load_checkpoint(
@@ -103,20 +77,20 @@ def load_checkpoint(
     name = source if isinstance(source, Path) else name_of(source)
     layout = layout_of(raw.state, name)
     state = layout.canonical(raw.state)
-    inferred = layout.infer(_shapes(state), raw.hints)
+    inferred = layout.infer(shapes_of(state), raw.hints)
     config = inferred if model is None else _as_named(model, inferred)
     if not isinstance(config, layout.config):
         raise UsageError(f"{name} is an {layout.family} checkpoint, but {config.name} is none: leave out --model")
     if isinstance(source, nn.Module) and not isinstance(source, Network):
-        check_same(source, _built(layout, dense_twin(inferred), state, name), inferred.image_size)
+        check_same(source, fitted(layout, dense_twin(inferred), state, name), inferred.image_size)
     hints = raw.hints
     config = with_selection(config, None if keep_ratios else hints.keep_ratios, hints.selection, hints.stages)
     config = with_selection(config, keep_ratios, selection, stages)
     trained_at = None
     if image_size is not None and image_size != config.image_size:
         trained_at = config.image_size
-        config, state = _at_image_size(layout, config, state, image_size)
-    module = _built(layout, config, state, name)
+        config, state = at_image_size(layout, config, state, image_size)
+    module = fitted(layout, config, state, name)
     if class_names is not None:
         names = fitting(read_class_names(class_names), config.num_classes, class_names)
     else:
@@ -184,41 +158,6 @@ def _as_named(model: str, inferred: ModelConfig) -> ModelConfig:
     if isinstance(config, EvoDeiTConfig) and isinstance(inferred, EvoDeiTConfig):
         return dataclasses.replace(config, pooling=inferred.pooling, norm_eps=inferred.norm_eps)
     return config
-
-
-def _at_image_size(layout: Layout[Any], config: Any, state: State, image_size: int) -> tuple[Any, State]:
-    if layout.at_grid is None:
-        raise UsageError(f"{config.name} runs at {config.image_size} px alone: leave out --image-size")
-    resized = dataclasses.replace(config, image_size=image_size)
-    return resized, layout.at_grid(state, resized.grid)
-
-
-def _shapes(state: State) -> Shapes:
-    return {name: tuple(tensor.shape) for name, tensor in state.items()}
-
-
-def _built(layout: Layout[Any], config: ModelConfig, state: State, source: object) -> Network:
-    required, optional, found = layout.required(config), layout.optional(config), _shapes(state)
-    problems = {
-        "missing": [name for name in required if name not in found],
-        "unexpected": [name for name in found if name not in required | optional],
-        "of another shape": [
-            f"{name} {found[name]} instead of {shape}"
-            for name, shape in (required | optional).items()
-            if name in found and found[name] != shape
-        ],
-        "not finite": [name for name in required if name in found and not bool(state[name].isfinite().all())],
-    }
-    told = [f"{len(names)} {kind} ({_some(names)})" for kind, names in problems.items() if names]
-    if told:
-        raise BadFileError(f"{source} does not fit {config.name}: tensors {'; '.join(told)}")
-    module = layout.network(config)
-    module.load_state_dict(layout.to_module({name: state[name] for name in required}))
-    return module.eval().requires_grad_(False)
-
-
-def _some(names: list[str], limit: int = 8) -> str:
-    return brief(", ".join(names[:limit]), 600) + (f", and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def model_info(

@@ -10,8 +10,8 @@ from cases import SMALL
 from levit_cases import small
 from torch.utils.flop_counter import FlopCounterMode
 
-from evodeploy.models.checkpoint import layout_for
 from evodeploy.models.cost import cost_of
+from evodeploy.models.layouts import layout_for
 from evodeploy.models.zoo import dense_twin, named, with_selection
 
 CONFIGS = {

@@ -1,0 +1,76 @@
+"""Every family of checkpoints, which of them a state dict is of, and its network with that state's weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from evodeploy.errors import BadFileError, UsageError
+from evodeploy.models import evo_deit_layout, evo_levit_layout, hugging_face_layout, vit_layout
+from evodeploy.models.layout import Layout, Shapes, State
+from evodeploy.models.network import Network
+from evodeploy.models.zoo import ModelConfig
+from evodeploy.text import brief
+
+LAYOUTS: tuple[Layout[Any], ...] = (
+    evo_deit_layout.LAYOUT,
+    evo_levit_layout.LAYOUT,
+    vit_layout.LAYOUT,
+    hugging_face_layout.VIT,
+    hugging_face_layout.DINOV2,
+)
+
+
+def layout_of(state: State, source: object) -> Layout[Any]:
+    """The family that `state` belongs to; raises BadFileError where it is none."""
+    shapes = shapes_of(state)
+    for layout in LAYOUTS:
+        if layout.recognises(shapes):
+            return layout
+    *first, last = [layout.family for layout in LAYOUTS]
+    families = f"{', '.join(first)} or {last}"
+    some = brief(", ".join(list(state)[:4])) or "none"
+    raise BadFileError(f"{source} is not an {families} checkpoint: its {len(state)} tensors are named {some}, …")
+
+
+def layout_for(config: ModelConfig) -> Layout[Any]:
+    """The layout of the family that `config` belongs to."""
+    return next(layout for layout in LAYOUTS if isinstance(config, layout.config))
+
+
+def shapes_of(state: State) -> Shapes:
+    """The shape of each tensor."""
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def at_image_size(layout: Layout[Any], config: Any, state: State, image_size: int) -> tuple[Any, State]:
+    """`config` and its `state` for images of another size; raises UsageError for a family that has one size alone."""
+    if layout.at_grid is None:
+        raise UsageError(f"{config.name} runs at {config.image_size} px alone: leave out --image-size")
+    resized = dataclasses.replace(config, image_size=image_size)
+    return resized, layout.at_grid(state, resized.grid)
+
+
+def fitted(layout: Layout[Any], config: ModelConfig, state: State, source: object) -> Network:
+    """The network of `config` with the weights in `state`; raises BadFileError where they do not fit."""
+    required, optional, found = layout.required(config), layout.optional(config), shapes_of(state)
+    problems = {
+        "missing": [name for name in required if name not in found],
+        "unexpected": [name for name in found if name not in required | optional],
+        "of another shape": [
+            f"{name} {found[name]} instead of {shape}"
+            for name, shape in (required | optional).items()
+            if name in found and found[name] != shape
+        ],
+        "not finite": [name for name in required if name in found and not bool(state[name].isfinite().all())],
+    }
+    told = [f"{len(names)} {kind} ({_some(names)})" for kind, names in problems.items() if names]
+    if told:
+        raise BadFileError(f"{source} does not fit {config.name}: tensors {'; '.join(told)}")
+    module = layout.network(config)
+    module.load_state_dict(layout.to_module({name: state[name] for name in required}))
+    return module.eval().requires_grad_(False)
+
+
+def _some(names: list[str], limit: int = 8) -> str:
+    return brief(", ".join(names[:limit]), 600) + (f", and {len(names) - limit} more" if len(names) > limit else "")
