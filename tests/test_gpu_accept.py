@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from gpu.prepare import joined, pack
-from gpu.runner_step import CASES, CLOCK
+from gpu.runner_step import OWN, SHARED
 from gpu.steps import NOT_ALL_RUN
 
 ACCEPT = Path(__file__).parent / "gpu" / "accept.py"
@@ -43,13 +43,44 @@ def test_a_case_passes_or_is_not_run(accept):
     assert code == NOT_ALL_RUN, out
 
 
+@pytest.fixture
+def played(libraries, tmp_path):
+    """Run cases as on a real driver, with kernels that are played on the shim; the outcome of each."""
+    pycuda, folder = libraries
+
+    def run(*cases):
+        facts = tmp_path / "facts.json"
+        paths = (ACCEPT.parents[2], ACCEPT.parents[1])
+        environment = {
+            **os.environ, "LD_LIBRARY_PATH": str(folder), "PYTHONPATH": os.pathsep.join(map(str, paths)),
+            "EVODEPLOY_GPU_FACTS": str(facts),
+        }  # fmt: skip
+        command = [sys.executable, ACCEPT.with_name("runner_step.py"), "--pycuda", pycuda, "--cases", ",".join(cases),
+                   "--program", "on_played_driver.py"]  # fmt: skip
+        subprocess.run([*map(str, command)], env=environment, check=True, timeout=600)
+        checks = json.loads(facts.read_text())["checks"]
+        return {name: check["outcome"] for name, check in checks.items()}
+
+    return run
+
+
+def test_kernels_are_launched_on_the_streams_and_addresses_of_a_lane(played):
+    assert set(played("half_precision", "graphs").values()) == {"passed"}
+
+
+@pytest.mark.slow
+def test_every_case_runs_as_on_a_real_driver(played):
+    cases = {*SHARED, *OWN} - NEED_A_GPU
+    assert played(*cases) == {"driver": "passed", **dict.fromkeys(cases, "passed")}
+
+
 @pytest.mark.slow
 def test_all_of_it_on_the_shim(accept):
     code, parts, out = accept()
     assert code == NOT_ALL_RUN, out
     runner = {name: check["outcome"] for name, check in parts["runner"]["checks"].items()}
     assert runner == {
-        "driver": "passed", **{name: "not run" if name in NEED_A_GPU else "passed" for name in {*CASES} - {*CLOCK}}
+        "driver": "passed", **{name: "not run" if name in NEED_A_GPU else "passed" for name in {*SHARED, *OWN}}
     }  # fmt: skip
     assert parts["runner"]["checks"]["memory"]["measured"]["bytes_after_32"] > 0
     for name in ("clock", "nvml", "lean", "rtx", "torch", "evo_over_dense"):

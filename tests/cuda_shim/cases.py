@@ -267,13 +267,19 @@ def graphs():
         assert shim.shim_live(GRAPH_EXEC) == 3
         assert shim.shim_live(GRAPH) == 0
         batch = engine.resident(IMAGES[:4])
-        shim.shim_slow_launches(5.0)
-        assert round(batch.time(), 6) == 0.001
+        assert batch.time() > 0
         same(batch.outputs(), IMAGES[:4])
         fake_tensorrt.Engine.fail_enqueue = 1
         with refused(RuntimeFailedError, "could not start a batch of 5", "no kernel for you"):
             engine.run(IMAGES[:5])
         same(engine.run(IMAGES[:5]), IMAGES[:5])
+
+
+def clock_of_graphs():
+    """Of a graph too the GPU's time alone: a kernel takes it a millisecond, and the host five for starting one."""
+    shim.shim_slow_launches(5.0)
+    with open_engine(PLAN, "tensorrt", EngineOptions(cuda_graph=True)) as engine:
+        assert round(engine.resident(IMAGES[:4]).time(), 6) == 0.001
 
 
 def in_a_thread(work):
@@ -421,7 +427,7 @@ def disturbed_recording():
         fake_tensorrt.Engine.during_capture = lambda: in_a_thread(wait)
         for _ in range(2):
             same(engine.run(IMAGES[:4]), IMAGES[:4])
-        assert len(told) == 1 and "previous error during capture" in told[0], told
+        assert len(told) == 1 and ("previous error during capture" in told[0] or "returned [901]" in told[0]), told
 
 
 def rtx_cache_and_graphs():

@@ -14,6 +14,7 @@ import sys
 from typing import Any
 from unittest import mock
 
+LIBRARY = ctypes.CDLL  # which is replaced while the fake is imported
 VERSIONS = {"tensorrt": "10.13.0.35", "tensorrt_rtx": "1.7.1.116"}
 
 
@@ -31,7 +32,7 @@ class Driver:
     """The real driver's library, and those functions of the shim that mean something there."""
 
     def __init__(self, name: str) -> None:
-        self._library = ctypes.CDLL(name)
+        self._library = LIBRARY(name)
         self.misuse: list[str] = []
         self.kernels: Any = None
         self._played = {
@@ -100,7 +101,7 @@ def play_on_driver() -> None:
                 arguments = [ctypes.c_uint64(source), ctypes.c_uint64(self.addresses[spec.name]),
                              ctypes.c_uint32(count), ctypes.c_uint32(pixels)]  # fmt: skip
                 statuses.append(kernels.launch(spec.name, stream, count, arguments))
-            return not any(statuses)
+            return not any(statuses) or self._fails(f"Error Code 1: Cuda Driver (a launch returned {statuses})")
 
     fake_tensorrt.ExecutionContext = Context
     atexit.register(_tell_misuse, fake_tensorrt.cuda.misuse)

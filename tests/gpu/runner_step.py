@@ -59,7 +59,7 @@ CLOCK: dict[str, dict[str, Any]] = {"resident_clock": {}}
 CASES = {**SHARED, **OWN, **CLOCK}
 
 
-def run_case(name: str, pycuda: Path | None, folder: Path) -> dict[str, Any]:
+def run_case(name: str, pycuda: Path | None, folder: Path, program: str) -> dict[str, Any]:
     """Run one case; what it measured. Raises NotRunError with its reason, RuntimeError where it fails."""
     onnx = write_half(folder / "half.onnx") if name == "half_precision" else write_exact(folder / "exact.onnx")
     here = architecture()
@@ -69,7 +69,7 @@ def run_case(name: str, pycuda: Path | None, folder: Path) -> dict[str, Any]:
     paths = [*map(str, (*folders, TESTS.parent, TESTS, TESTS / "cuda_shim")), os.environ.get("PYTHONPATH", "")]
     report = folder / "report"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "SHIM_REPORT": str(report)}
-    command = [sys.executable, str(TESTS / "gpu" / "on_driver.py"), name, str(plan), str(onnx)]
+    command = [sys.executable, str(TESTS / "gpu" / program), name, str(plan), str(onnx)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS)
     lines = done.stdout.splitlines()
     if done.returncode == NOT_RUN:
@@ -84,11 +84,11 @@ def run_case(name: str, pycuda: Path | None, folder: Path) -> dict[str, Any]:
     return found
 
 
-def run_cases(names: list[str], pycuda: Path | None, facts: Facts) -> None:
+def run_cases(names: list[str], pycuda: Path | None, program: str, facts: Facts) -> None:
     """Run all, each in a folder of its own."""
     for name in names:
         with tempfile.TemporaryDirectory() as folder, facts.check(name) as found:
-            found |= run_case(name, pycuda, Path(folder))
+            found |= run_case(name, pycuda, Path(folder), program)
 
 
 def main() -> None:
@@ -97,6 +97,7 @@ def main() -> None:
     arguments.add_argument("--pycuda", type=Path)
     arguments.add_argument("--source", type=Path)
     arguments.add_argument("--cases", default=",".join([*SHARED, *OWN]))
+    arguments.add_argument("--program", default="on_driver.py", help="that runs a case; for tests of this file")
     given = arguments.parse_args()
     facts = of_this_process()
     with facts.check("driver"):
@@ -108,7 +109,7 @@ def main() -> None:
     if given.source is not None and not given.pycuda.exists():
         with facts.check("pycuda_compiles"), tempfile.TemporaryDirectory() as folder:
             shutil.move(build_for_driver(given.source, Path(folder)), given.pycuda)
-    run_cases(given.cases.split(","), given.pycuda, facts)
+    run_cases(given.cases.split(","), given.pycuda, given.program, facts)
 
 
 if __name__ == "__main__":

@@ -52,8 +52,9 @@ def on_shim(libraries, small_onnx, tmp_path):
 
 @pytest.mark.parametrize(
     "case", ["batches_in_turn", "two_gpus", "streamed", "several_threads", "shared", "resident", "graphs",
-             "graphs_refused", "recorded_next_to_others", "recorded_next_to_making", "disturbed_recording",
-             "beside_torch", "staged_in_chunks", "no_room", "failing_enqueue", "context_lost", "left_open"],
+             "clock_of_graphs", "graphs_refused", "recorded_next_to_others", "recorded_next_to_making",
+             "disturbed_recording", "beside_torch", "staged_in_chunks", "no_room", "failing_enqueue",
+             "context_lost", "left_open"],
 )  # fmt: skip
 def test_on_the_shim(on_shim, plan, case):
     assert on_shim(case, plan()) == ([], "")
