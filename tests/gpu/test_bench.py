@@ -7,11 +7,12 @@ import json
 import pytest
 
 pytestmark = pytest.mark.gpu
+HOW = ("--batch", "1,4,16", "--seconds", "1", "--json")
 
 
 def test_the_bench_runs_to_its_end(exported, folder, facts, found, cli):
     plans = sorted(folder.glob("*.engine"))
-    code, out, err = cli("bench", *exported, *plans, "--batch", "1,4,16", "--seconds", "1", "--json")
+    code, out, err = cli("bench", *exported, *plans, *HOW, "--engine-cache", folder / "kept")
     assert code == 0, err
     document = json.loads(out)
     facts.bench(document)
@@ -19,3 +20,6 @@ def test_the_bench_runs_to_its_end(exported, folder, facts, found, cli):
     found["rows"] = len(rows)
     on_gpu = {row["model"] for row in rows if row["device"].startswith("cuda")}
     assert on_gpu == {"evo", "dense"}
+    engines = {(row["engine"], row["precision"], row["model"]) for row in rows if row["engine"].startswith("tensorrt")}
+    both = {(engine, precision, role) for engine, precision, _ in engines for role in ("evo", "dense")}
+    assert engines == both
