@@ -44,6 +44,9 @@ def print_trtexec(
         result_json([dataclasses.asdict(line) for line in found])
         return
     if any(line.command.startswith(RTX_TOOL) for line in found):
-        note(f"TensorRT for RTX has a tool of its own, {RTX_TOOL}: NVIDIA lists its options in its documentation only")
+        note(
+            f"TensorRT for RTX has a tool of its own, {RTX_TOOL}. NVIDIA publishes no list of its options: those that "
+            "its documentation does not name are taken to be trtexec's"
+        )
     for line in found:
         result(str(line))
