@@ -17,8 +17,10 @@ import numpy as np
 from evodeploy.engines.base import Array
 from evodeploy.errors import InputError, RuntimeFailedError
 from evodeploy.specs import TensorSpec
+from evodeploy.text import brief
 
 JSON_LENGTH = "inference-header-content-length"
+_SHOWN = 200  # characters of a request's words that an answer holds
 
 DATATYPES = {
     "float32": "FP32", "float16": "FP16", "float64": "FP64", "uint8": "UINT8", "int8": "INT8", "int16": "INT16",
@@ -50,7 +52,7 @@ def parse_request(body: bytes, json_length: str | None, spec: TensorSpec, output
         raise InputError(f"'inputs' must be a list of one tensor, '{spec.name}'")
     images = _tensor(given[0], rest, spec)
     wanted: dict[str, bool] = {}
-    binary = _parameters(header).get("binary_data_output") is True
+    binary = _choice(_parameters(header), "binary_data_output", False)
     asked = header.get("outputs")
     if asked is not None and not isinstance(asked, list):
         raise InputError("'outputs' must be a list")
@@ -61,8 +63,11 @@ def parse_request(body: bytes, json_length: str | None, spec: TensorSpec, output
         parameters = _parameters(output)
         if "classification" in parameters:
             raise InputError("the classification extension is not offered: ask for the logits, or POST /v1/predict")
-        wanted[name] = parameters.get("binary_data", binary) is True
-    return InferenceRequest(_text(header.get("id")), images, wanted, binary)
+        wanted[name] = _choice(parameters, "binary_data", binary)
+    identity = "" if header.get("id") is None else header["id"]
+    if not isinstance(identity, str) or len(identity) > _SHOWN:
+        raise InputError(f"'id' is {brief(json.dumps(identity), 60)}, expected text of up to {_SHOWN} characters")
+    return InferenceRequest(identity, images, wanted, binary)
 
 
 def make_response(model: str, request: InferenceRequest, outputs: Mapping[str, Array]) -> tuple[bytes, int | None]:
@@ -140,6 +145,8 @@ def _from_list(data: Any, count: int, spec: TensorSpec) -> Array:
         given = np.asarray(data)
         if given.dtype.kind not in "iufO":  # strings and truth values would be taken as numbers; huge ones are objects
             raise TypeError(f"{given.dtype}")
+        if given.dtype.kind == "O" and not all(type(value) is int for value in given.ravel()):
+            raise TypeError("no numbers")
         values = given.astype(np.float64).ravel()
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"the data of input '{spec.name}' are not numbers of the range of {spec.dtype}") from error
@@ -165,5 +172,12 @@ def _parameters(holder: dict[str, Any]) -> dict[str, Any]:
     return parameters
 
 
+def _choice(parameters: dict[str, Any], name: str, default: bool) -> bool:
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise InputError(f"'{name}' is {brief(json.dumps(value), 60)}, expected true or false")
+    return value
+
+
 def _text(value: Any) -> str:
-    return value[:200] if isinstance(value, str) else ""
+    return value[:_SHOWN] if isinstance(value, str) else ""

@@ -14,6 +14,7 @@ from evodeploy.serving.backend import Backend, run_within
 from evodeploy.serving.refusals import NoModelError
 from evodeploy.serving.settings import Limits
 from evodeploy.specs import ModelInfo
+from evodeploy.text import brief
 
 PROTOCOL = "Open Inference Protocol"
 
@@ -23,12 +24,12 @@ def routes(backend: Callable[[], Backend], name: str, limits: Limits) -> APIRout
 
     async def of_model(model: str) -> None:
         if model != name:
-            raise NoModelError(f"there is no model '{model}' here: expected '{name}'")
+            raise NoModelError(f"there is no model '{brief(model, 60)}' here: expected '{name}'")
 
     async def of_version(model: str, version: str) -> None:
         await of_model(model)
         if version != "1":
-            raise NoModelError(f"there is no version '{version}' of '{name}' here: expected '1'")
+            raise NoModelError(f"there is no version '{brief(version, 60)}' of '{name}' here: expected '1'")
 
     models = _model_routes(backend, name, limits)
     router = APIRouter()
@@ -64,7 +65,7 @@ def _model_routes(backend: Callable[[], Backend], name: str, limits: Limits) -> 
         """Outputs for prepared images, in JSON or with the binary tensor extension."""
         here = backend()
         names = [spec.name for spec in here.outputs]
-        body, length = await request.body(), request.headers.get(protocol.JSON_LENGTH)
+        body, length = await request.body(), ", ".join(request.headers.getlist(protocol.JSON_LENGTH)) or None
         parsed = await asyncio.to_thread(protocol.parse_request, body, length, here.inputs[0], names)
         outputs = await run_within(here, parsed.images, limits.seconds)
         answer, header = protocol.make_response(name, parsed, outputs)

@@ -111,10 +111,49 @@ def test_every_refusal_has_its_reason_as_error(client):
         ("/v2", 405, "Method Not Allowed"),
         ("/v2/models/small/versions/2/infer", 404, "no version '2' of 'small' here: expected '1'"),
         ("/v2/models/other/versions/1/infer", 404, "no model 'other' here: expected 'small'"),
+        (f"/v2/models/{'x' * 5000}/infer", 404, f"no model '{'x' * 59}…' here"),
+        (f"/v2/models/small/versions/{'9' * 5000}/infer", 404, f"no version '{'9' * 59}…' of 'small' here"),
+        ("/v2/models/%1b%5b31m/infer", 404, r"no model '\x1b[31m' here"),
+        ("/v2/models/%00/infer", 404, r"no model '\x00' here"),
+        ("/v2/models/..%2f..%2fetc%2fpasswd", 404, "Not Found"),
+        ("/v1/predict?top=1e3", 422, "query top: "),
+        ("/v1/predict?top=%C2%B2", 422, "query top: "),
+        ("/v1/predict?top=", 422, "query top: "),
+        ("//v1//predict", 404, "Not Found"),
+        ("/openapi.json", 405, "Method Not Allowed"),
     ):
         answer = client.post(path, content=picture())
-        assert answer.status_code == status
+        assert answer.status_code == status, path
         assert reason in answer.json()["error"]
+
+
+@pytest.mark.parametrize("values", [["2", "2"], ["2", "1"], ["+2"], ["0x2"], [" "], ["2,2"]])
+def test_a_length_of_the_json_that_is_none_or_not_the_only_one_is_refused(client, values):
+    headers = [("inference-header-content-length", value) for value in values]
+    answer = client.post("/v2/models/small/infer", content=b"{}", headers=headers)
+    assert answer.status_code == 400
+    assert "expected a number of bytes of the body" in answer.json()["error"]
+
+
+FORM = {"content-type": "multipart/form-data; boundary=x"}
+
+
+@pytest.mark.parametrize(
+    ("content", "headers"),
+    [
+        (b"--x\r\n\r\n\r\n--x--", FORM),
+        (b"--x", {"content-type": "multipart/form-data; boundary=" + "x" * 300}),
+        (b"a=b&" * 5000, {"content-type": "application/x-www-form-urlencoded"}),
+        (b"\x1f\x8b" + b"x" * 100, {"content-encoding": "gzip"}),
+        (b"<svg onload=alert(1)>", {"content-type": "image/svg+xml"}),
+        (b"{}", {"content-type": "application/json"}),
+        (b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\ntext\r\n--x--\r\n', FORM),
+    ],
+)
+def test_bodies_that_are_no_image_are_refused(client, content, headers):
+    answer = client.post("/v1/predict", content=content, headers=headers)
+    assert (answer.status_code, list(answer.json())) == (400, ["error"])
+    assert len(answer.json()["error"]) < 200
 
 
 def test_outputs_that_are_no_numbers_are_an_error_and_no_broken_json(client, backend, monkeypatch):
