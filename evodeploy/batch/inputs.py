@@ -114,6 +114,9 @@ def _found(given: str) -> Iterator[str]:
             lines = path.read_text(encoding="utf-8").splitlines()
         except UnicodeError as error:
             raise BadFileError(f"{given} is no list of paths in UTF-8: {error}") from error
+        for number, line in enumerate(lines, 1):
+            if "\0" in line:
+                raise BadFileError(f"{given} is no list of paths: line {number} holds a NUL, which no name has")
         yield from (str(path.parent / line) for line in lines if line.strip())
     elif _suffix(path) in {*IMAGE_SUFFIXES, ".parquet"}:
         check_input(path, "an image or a Parquet file")

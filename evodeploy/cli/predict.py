@@ -42,6 +42,7 @@ def predict(
     """
     from evodeploy.files import claimed
     from evodeploy.images import image_paths
+    from evodeploy.inference.answers import classes_to_name
     from evodeploy.inference.predictor import load
     from evodeploy.inference.records import Failure
     from evodeploy.inference.tables import kind_of_table, writing
@@ -57,7 +58,7 @@ def predict(
             if not image.exists():
                 raise UsageError(f"{image} does not exist (expected an image, or a folder of images)")
         paths = [path for image in images for path in (image_paths(image) if image.is_dir() else [image])]
-        top = top or min(5, predictor.info.top_k or 5)
+        top = classes_to_name(predictor.info, top)
         write = stack.enter_context(writing(out, top)) if out is not None else None
         note(f"{predictor!r}")
         stream = stack.enter_context(contextlib.closing(predictor.stream(paths, top, batch=batch)))

@@ -100,6 +100,48 @@ BAD = [
     (4, "build-engine garbage.onnx --fp16", "garbage.onnx is damaged"),
     (4, "build-engine empty.onnx --fp16", "empty.onnx is empty"),
     (4, "inspect garbage.onnx", "damaged"),
+    (2, "predict ckpt.onnx i.png --top 11", "top is 11, but evo_deit_test has 10 classes"),
+    (2, "predict ckpt.onnx i.png --out o.xlsx", "cannot tell the format of o.xlsx"),
+    (2, "predict ckpt.onnx i.png --engine torch", "the engine 'torch' does not run ckpt.onnx"),
+    (2, "predict ckpt.onnx empty", "empty holds no images"),
+    (2, "eval ckpt.onnx --data empty", "empty has 0 class folders"),
+    (2, "margins ckpt.onnx --images empty", "empty holds no images"),
+    (2, "verify ckpt.pth ckpt.onnx --images empty", "empty holds no images"),
+    (2, "export ckpt.pth -o x.engine", "expected a name that ends with .onnx"),
+    (2, "export ckpt.pth -o x.onnx --class-names few.txt", "few.txt lists 2 class names"),
+    (2, "export ckpt.pth -o x.onnx --mean 0,0", "--mean is '0,0'"),
+    (2, "export ckpt.pth -o x.onnx --crop-pct 1e-9", "--crop-pct is '1e-9', expected a number from 0.25 to 1"),
+    (2, "init evo_deit_tiny_patch16_224 -o /dev/null --force", "/dev/null is a device, a pipe or a socket"),
+    (2, "build-engine ckpt.onnx -o i.png --force", "expected a name that ends with .engine"),
+    (2, "build-engine ckpt.onnx --fp16 --log ckpt.onnx --force", "is the input itself"),
+    (2, "package ckpt.onnx --triton i.png", "cannot make the folder"),
+    (2, "package ckpt.onnx --triton t --name ../../x", "the name is '../../x'"),
+    (2, "bench --compare few.txt", "--compare takes two JSON documents"),
+    (4, "bench --compare deep.json deep.json", "nested more than 32 deep"),
+    (2, "batch ckpt.onnx none.png --out o", "none.png does not exist"),
+    (2, "batch ckpt.onnx empty --out o", "empty holds no images"),
+    (4, "batch ckpt.onnx nul.txt --out o", "nul.txt is no list of paths: line 2 holds a NUL"),
+    (4, "batch ckpt.onnx bad.parquet --out o", "bad.parquet is not a readable Parquet file"),
+    (2, "batch ckpt.onnx empty/../i.png --out .", "is inside the output folder"),
+    # What is no regular file, at every door
+    (2, "inspect fifo.onnx", "fifo.onnx is a pipe, not a file"),
+    (2, "inspect folder.onnx", "folder.onnx is a folder, not a file"),
+    (2, "inspect loop.onnx", "Too many levels of symbolic links"),
+    (2, "export ckpt.pth -o fifo.onnx --force", "fifo.onnx is a device, a pipe or a socket"),
+    (2, "export ckpt.pth -o loop.onnx --force", "loop.onnx is a symbolic link"),
+    (2, "export ckpt.pth -o x.onnx --class-names /dev/zero", "/dev/zero is a device, not a file"),
+    (2, "eval ckpt.onnx --data fifo.onnx", "fifo.onnx is not a folder"),
+    (2, "bench --compare fifo.onnx deep.json", "fifo.onnx is a pipe, not a file"),
+    (2, "package ckpt.onnx --triton fifo.onnx", "cannot make the folder"),
+    (4, "predict ckpt.onnx fifo.onnx", "fifo.onnx is a pipe, not a file"),
+    # Engines without their record, or with one that is none
+    (4, "predict p.engine i.png", "p.engine.json is missing"),
+    (4, "verify ckpt.pth p.engine", "p.engine.json is missing"),
+    (4, "refit p.engine ckpt.onnx -o y.engine", "p.engine.json is missing"),
+    (4, "inspect q.engine", "runtime is 3, expected the name of a runtime"),
+    (4, "package q.engine --triton t", "runtime is 3"),
+    (4, "bench ckpt.onnx q.engine", "runtime is 3"),
+    (4, "serve q.engine", "runtime is 3"),
 ]  # fmt: skip
 
 
@@ -111,9 +153,20 @@ def place(tmp_path, monkeypatch, small_checkpoint, small_onnx):
         "garbage.pth": b"garbage" * 9,
         "garbage.onnx": b"garbage" * 9,
         "empty.onnx": b"",
+        "few.txt": b"ant\nbee\n",
+        "nul.txt": b"i.png\na\0b.png\n",
+        "bad.parquet": b"PAR1 and no more",
+        "deep.json": b"[" * 100_000,
+        "p.engine": b"a plan",
+        "q.engine": b"a plan",
+        "q.engine.json": b'{"runtime": 3}',
     }.items():
         (tmp_path / name).write_bytes(content)
     Image.new("RGB", (64, 64)).save(tmp_path / "i.png")
+    os.mkfifo(tmp_path / "fifo.onnx")
+    (tmp_path / "loop.onnx").symlink_to("loop.onnx")
+    (tmp_path / "folder.onnx").mkdir()
+    (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
