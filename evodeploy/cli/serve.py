@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from evodeploy.cli.values import real, whole
 from evodeploy.machine import most_threads
 
 TOKEN_VARIABLE = "EVODEPLOY_TOKEN"
+LARGEST_TOKEN = 4096  # bytes
 
 
 def serve(
@@ -108,13 +110,17 @@ def serve(
 
 def _token(file: Path | None) -> str | None:
     from evodeploy.errors import UsageError
+    from evodeploy.files import open_regular
 
     if file is None:
-        return os.environ.get(TOKEN_VARIABLE) or None
-    try:
-        token = file.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read the token from {file}: {error}") from error
+        source, token = f"${TOKEN_VARIABLE}", os.environ.get(TOKEN_VARIABLE, "")
+        if not token:
+            return None
+    else:
+        with open_regular(file, "a bearer token", LARGEST_TOKEN) as opened:
+            source, token = str(file), opened.read().decode(errors="replace").strip()
     if not token:
-        raise UsageError(f"{file} is empty, expected a bearer token")
+        raise UsageError(f"{source} is empty, expected a bearer token")
+    if not re.fullmatch("[!-~]+", token):  # what a header can carry
+        raise UsageError(f"the token in {source} has spaces, lines or other characters: expected ASCII without")
     return token

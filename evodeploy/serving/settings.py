@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from evodeploy.artefacts import Fingerprint
 from evodeploy.errors import UsageError
+from evodeploy.text import brief
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,17 @@ class Settings:
             raise UsageError(
                 f"{self.replicas} replicas that may become {self.max_replicas}: expected 1 or more, growing"
             )
+        if not re.fullmatch(r"[\w.-]{1,200}", self.name) or set(self.name) == {"."}:
+            raise UsageError(
+                f"the name is '{brief(self.name, 60)}', expected letters, digits, _, - and dots: give --name"
+            )
+        if self.port == self.metrics_port:
+            raise UsageError(
+                f"requests and metrics would share port {self.port}: give --port or --metrics-port another"
+            )
+        for host in self.allow_hosts:
+            if not re.fullmatch(r"[\w.:\[\]-]{1,253}", host):
+                raise UsageError(f"--allow-host is '{brief(host, 60)}', expected the name or address of a host")
         if self.max_batch < 1 or self.max_wait < 0:
             raise UsageError(
                 f"max_batch is {self.max_batch} and max_wait {self.max_wait}, expected 1 or more, 0 or more"

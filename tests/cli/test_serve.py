@@ -21,7 +21,14 @@ def no_ray(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--token-file", "none.txt"), "cannot read the token from none.txt"),
+        (("--token-file", "none.txt"), "none.txt does not exist (expected a bearer token)"),
+        (("--token-file", "/dev/zero"), "/dev/zero is a device, not a file"),
+        (("--token-file", "lines.txt"), "the token in lines.txt has spaces, lines or other characters"),
+        (("--token-file", "cat.txt"), "the token in cat.txt has spaces, lines or other characters"),
+        (("--name", "a/b"), "the name is 'a/b', expected letters"),
+        (("--name", ".."), "the name is '..', expected letters"),
+        (("--port", "8099"), "requests and metrics would share port 8099"),
+        (("--allow-host", "a b"), "--allow-host is 'a b', expected the name or address of a host"),
         (("--token-file", "empty.txt"), "empty.txt is empty, expected a bearer token"),
         (("--replicas", "3", "--max-replicas", "2"), "3 replicas that may become 2"),
         (("--engine", "torhc"), "the engine 'torhc' does not run"),
@@ -33,6 +40,8 @@ def no_ray(monkeypatch):
 def test_what_cannot_be_served_is_refused(cli, small_onnx, tmp_path, monkeypatch, options, told):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "lines.txt").write_text("a\nb")
+    (tmp_path / "cat.txt").write_bytes("猫".encode("utf-16"))
     code, out, err = cli("serve", small_onnx, *options)
     assert (code, out) == (2, "")
     assert told in err
