@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
 import os
 import sys
 import tempfile
@@ -25,9 +25,11 @@ def version() -> str:
     problem = driver_problem() or ("the shim is no GPU" if is_shim() else None)
     if problem:  # without a driver the runtime would end this process
         raise NotRunError(problem)
+    if importlib.util.find_spec("pycuda") is None:
+        raise NotRunError("pycuda is not here: the step runner compiles it")
     try:
         return str(importlib.import_module("tensorrt_lean").__version__)
-    except ImportError as error:
+    except Exception as error:  # bindings without their libraries raise OSError, ImportError or others
         raise NotRunError(str(error)) from error
 
 

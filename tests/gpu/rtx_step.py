@@ -23,7 +23,7 @@ def rtx() -> Any:
         raise NotRunError(problem)
     try:
         return importlib.import_module("tensorrt_rtx")
-    except ImportError as error:
+    except Exception as error:  # bindings without their libraries raise OSError, ImportError or others
         raise NotRunError(str(error)) from error
 
 
