@@ -16,7 +16,8 @@ from evodeploy.schema import read_json_file
 from evodeploy.text import brief, reason
 
 SCHEME = "hf://"
-_ID = re.compile(r"hf://([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?")
+_PART = r"(?!\.+(?:/|$))[\w.-]+"  # of a revision, which is a path in the cache: not `..`
+_ID = re.compile(rf"hf://([\w.-]+/[\w.-]+?)(?:@({_PART}(?:/{_PART})*))?")
 CHECKPOINTS = ("model.safetensors", "pytorch_model.bin")  # the files that a config.json next to them describes
 TIMM_KEY = "architecture"  # is in timm's config.json, which also says how images are prepared
 _SNAPSHOT = re.compile(r".*/models--([\w.-]+)--([\w.-]+)/snapshots/([0-9a-f]{40})/[^/]+")
@@ -42,12 +43,14 @@ def local(source: str | os.PathLike[str]) -> Path:
     with needs("hub"):
         import huggingface_hub  # noqa: F401
     config = _fetched(repository, revision, "config.json")
-    found = (_fetched(repository, revision, name) for name in CHECKPOINTS)
+    pinned = _SNAPSHOT.fullmatch(os.fspath(config)) if config else None
+    commit = pinned[3] if pinned else revision  # all files are of one commit, also while the hub gets another
+    found = (_fetched(repository, commit, name) for name in CHECKPOINTS)
     checkpoint = next((path for path in found if path is not None), None)
     if checkpoint is None:
         raise BadFileError(f"{text} has neither {' nor '.join(CHECKPOINTS)}: expected a checkpoint in one file")
     if config is None or TIMM_KEY not in read_json_file(config, "a hub's description of the checkpoint"):
-        _fetched(repository, revision, "preprocessor_config.json")
+        _fetched(repository, commit, "preprocessor_config.json")
     if revision is None:
         _log.warning("%s is taken as it is now: pin it as %s", text, origin(checkpoint) or text)
     return checkpoint
@@ -82,11 +85,12 @@ def _fetched(repository: str, revision: str | None, name: str) -> Path | None:
         raise UsageError(f"{source}: the hub has no such model, or it is private and HF_TOKEN is not set") from error
     except HFValidationError as error:
         raise UsageError(f"{source} is not a name of the hub: {reason(error)}") from error
-    except LocalEntryNotFoundError as error:  # offline, or no network
+    except LocalEntryNotFoundError as error:  # offline, no network, or the hub does not answer
+        why = f" ({reason(error.__cause__)})" if error.__cause__ else ""
         raise UnavailableError(
-            f"{source}: {name} is not in the cache and the hub cannot be reached: fetch it once where it can"
+            f"{source}: {name} is not in the cache and the hub cannot be reached{why}: fetch it once where it can"
         ) from error
     except EntryNotFoundError:
         return None
-    except OSError as error:  # all others of the library
+    except Exception as error:  # all others of the library, and of the one that it fetches with
         raise UnavailableError(f"{source}: {name} cannot be fetched: {reason(error)}") from error

@@ -57,8 +57,11 @@ def point_to(endpoint, monkeypatch):
 
 @pytest.fixture
 def hub(files, tmp_path, monkeypatch):
-    """The server; its attribute `asked` lists the files that were asked for."""
-    asked = []
+    """The server.
+
+    It lists the files that were `asked` for; those `refused` get no answer, those `broken` end early, and `after` is
+    called when one was sent. `tags` are its names of commits.
+    """
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self):
@@ -72,8 +75,11 @@ def hub(files, tmp_path, monkeypatch):
                 self.send_error(404)
                 return
             owner, name, _, revision, file = self.path.lstrip("/").split("/", 4)
-            asked.append(file)
-            revision = {"main": COMMIT, "v1": EARLIER}.get(revision, revision)
+            server.asked.append(file)
+            if file in server.refused:
+                self.send_error(403)
+                return
+            revision = server.tags.get(revision, revision)
             known = {repository for repository, _ in files}
             held = files.get((f"{owner}/{name}", revision), {}).get(file)
             if held is None:
@@ -95,7 +101,8 @@ def hub(files, tmp_path, monkeypatch):
             self.send_header("Content-Length", str(len(held)))
             self.end_headers()
             if body:
-                self.wfile.write(held)
+                self.wfile.write(held[:10] if file in server.broken else held)
+                server.after(file)
 
         def log_message(self, *arguments):
             pass
@@ -108,7 +115,8 @@ def hub(files, tmp_path, monkeypatch):
     point_to(f"http://127.0.0.1:{server.server_address[1]}", monkeypatch)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    server.asked = asked
+    server.asked, server.refused, server.broken = [], set(), set()
+    server.tags, server.after = {"main": COMMIT, "v1": EARLIER}, lambda file: None
     yield server
     server.shutdown()
     server.server_close()
@@ -165,6 +173,8 @@ def test_offline_the_cache_is_enough(hub, monkeypatch):
         ("hf://small", UsageError, "hf://small is not a name of the hub: expected hf://OWNER/NAME"),
         ("hf://timm/small@", UsageError, "expected hf://OWNER/NAME"),
         ("hf://timm/../x", UsageError, "is not a name of the hub"),
+        ("hf://timm/small@../../x", UsageError, "is not a name of the hub"),
+        ("hf://timm/small@/x", UsageError, "is not a name of the hub"),
         ("hf://timm/other", UsageError, "the hub has no such model"),
         ("hf://timm/small@v9", UsageError, "the hub has no such revision"),
         ("hf://gated/one", UnavailableError, "gated: accept its terms"),
@@ -184,6 +194,36 @@ def test_a_hub_that_is_not_reached_is_unavailable(hub, monkeypatch):
     monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)  # it tries again for half a minute
     with pytest.raises(UnavailableError, match="the hub cannot be reached"):
         local("hf://timm/small")
+
+
+@pytest.mark.parametrize("endpoint", ["huggingface.co", "ftp://huggingface.co"])
+def test_an_endpoint_that_is_no_address_is_unavailable(hub, monkeypatch, endpoint):
+    point_to(endpoint, monkeypatch)
+    with pytest.raises(UnavailableError, match=r"config\.json cannot be fetched: .*protocol"):
+        local("hf://timm/small")
+
+
+def test_says_how_a_hub_refuses(hub, monkeypatch):
+    hub.refused.add("config.json")
+    with pytest.raises(UnavailableError, match=r"the hub cannot be reached \(.*403"):
+        local("hf://timm/small")
+
+
+def test_a_download_that_breaks_off_is_unavailable(hub, monkeypatch):
+    from huggingface_hub.utils import _http
+
+    monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)
+    hub.broken.add("model.safetensors")
+    with pytest.raises(UnavailableError, match=r"model\.safetensors cannot be fetched: .*"):
+        local("hf://timm/small")
+
+
+def test_all_files_are_of_one_commit(hub):
+    """The branch moves after its configuration was fetched: the checkpoint is the one that this describes."""
+    hub.after = lambda file: hub.tags.update(main=EARLIER)
+    path = local("hf://timm/small")
+    assert (origin(path), path.name) == (f"hf://timm/small@{COMMIT}", "model.safetensors")
+    assert path.with_name("config.json").is_file()
 
 
 def test_exports_into_the_current_folder(hub, cli, tmp_path, monkeypatch):
