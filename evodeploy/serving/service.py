@@ -30,6 +30,8 @@ def running(settings: Settings, tell: Callable[[str], None], cluster: str | None
     artefact does not start.
     """
     if cluster is None:
+        if settings.port == settings.metrics_port:
+            raise UsageError(f"requests and metrics would share port {settings.port}: choose another --metrics-port")
         check_free(settings.host, settings.port, "--port")
         check_free(LOOPBACK, settings.metrics_port, "--metrics-port")
     _import_ray()

@@ -60,13 +60,7 @@ class Settings:
                 f"{self.replicas} replicas that may become {self.max_replicas}: expected 1 or more, growing"
             )
         if not re.fullmatch(r"[\w.-]{1,200}", self.name) or set(self.name) == {"."}:
-            raise UsageError(
-                f"the name is '{brief(self.name, 60)}', expected letters, digits, _, - and dots: give --name"
-            )
-        if self.port == self.metrics_port:
-            raise UsageError(
-                f"requests and metrics would share port {self.port}: give --port or --metrics-port another"
-            )
+            raise UsageError(f"the name is '{brief(self.name, 60)}', expected letters, digits, _, - and dots")
         for host in self.allow_hosts:
             if not re.fullmatch(r"[\w.:\[\]-]{1,253}", host):
                 raise UsageError(f"--allow-host is '{brief(host, 60)}', expected the name or address of a host")
