@@ -34,10 +34,15 @@ class Told:
 
     @property
     def own_positions(self) -> NDArray[np.int64]:
-        """`positions`, row by row on the grid at this selection, which may hold every other row of the one before."""
-        stride = 2 ** round(math.log2(self.grid / self.side))
-        rows, columns = self.positions // self.grid // stride, self.positions % self.grid // stride
-        return np.asarray(rows * self.side + columns, np.int64)
+        """`positions`, row by row on the grid at this selection."""
+        return on_grid(self.positions, self.grid, self.side)
+
+
+def on_grid(positions: NDArray[np.int64], grid: int, side: int) -> NDArray[np.int64]:
+    """`positions` on a square `grid` as positions on one of `side` tokens a side, which holds every other row or so."""
+    stride = 2 ** round(math.log2(grid / side))
+    rows, columns = positions // grid // stride, positions % grid // stride
+    return np.asarray(rows * side + columns, np.int64)
 
 
 def selecting(engine: Engine) -> ModelInfo:

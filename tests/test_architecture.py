@@ -40,7 +40,7 @@ ALLOWED = {
     "artefacts": {"engines", "export", "models"},
     "build": {"engines", "export", "preprocess"},
     "refit": {"build", "engines"},
-    "inference": {"artefacts", "engines", "preprocess", "visualization"},
+    "inference": {"artefacts", "engines", "preprocess", "selections", "visualization"},
     "agreement": {"engines"},
     "verification": {"agreement", "artefacts", "engines", "parity", "preprocess"},
     "bench": {"agreement", "artefacts", "build", "engines", "export", "inference", "models", "preprocess"},

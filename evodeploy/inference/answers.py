@@ -8,6 +8,7 @@ from evodeploy.engines.base import Array
 from evodeploy.engines.finite import PROBLEM, not_finite
 from evodeploy.errors import RuntimeFailedError, UsageError
 from evodeploy.inference.records import Label, Prediction, Timing
+from evodeploy.selections import told
 from evodeploy.specs import ModelInfo
 
 
@@ -44,7 +45,7 @@ def predictions_of(
     """
     probabilities, classes = ranked(outputs, info, top)
     bad = not_finite(outputs)
-    selections = [outputs[name] for name in sorted(outputs) if name.startswith("selected_")]
+    selections = told(outputs, info)
     predictions: list[Prediction | RuntimeFailedError] = []
     for i, seconds in enumerate(decode):
         if bad[i]:
@@ -55,7 +56,8 @@ def predictions_of(
             Prediction(
                 tuple(Label(info.label(index), index, probability) for index, probability in labels),
                 Timing(seconds, inference, len(decode)),
-                tuple(tuple(positions[i].tolist()) for positions in selections) if selections else None,
+                tuple(tuple(each.positions[i].tolist()) for each in selections) if selections else None,
+                sides=tuple(each.side for each in selections),
                 info=info,
             )
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,14 +46,15 @@ class Prediction:
     """The most probable classes of one image, best first.
 
     `kept` holds, for each selection, the positions of the tokens that stayed on the slow path, in the image's grid of
-    patches, row by row; None where the artefact does not output them (export it with `--tokens`). `path` is the image's
-    where it was given as one, and `info` the model's facts; both are for `plot`. A notebook shows the plot of an image
-    that was given as a path.
+    patches, row by row; None where the artefact does not output them (export it with `--tokens`). For `plot` are
+    `sides`, the tokens on a side of the grid at each selection, which Evo-LeViT halves, `path`, the image's where it
+    was given as one, and `info`, the model's facts. A notebook shows the plot of an image that was given as a path.
     """
 
     labels: tuple[Label, ...]
     timing: Timing
     kept: tuple[tuple[int, ...], ...] | None = None
+    sides: tuple[int, ...] = field(default=(), compare=False)
     path: str | None = field(default=None, compare=False)
     info: ModelInfo | None = field(default=None, compare=False)
 
@@ -79,6 +81,7 @@ class Prediction:
         `image` is what was predicted; it may be left out where that was a path. Raises UsageError where it is needed,
         and as `images.open_image` does.
         """
+        from evodeploy.selections import on_grid
         from evodeploy.visualization.card import card
 
         image = self.path if image is None else image
@@ -88,12 +91,12 @@ class Prediction:
             raise UsageError("the prediction does not say which model made it, so its image cannot be prepared")
         grid = self.info.image_size // self.info.patch_size
         kept = []
-        for positions in self.kept or ():
-            mask = np.zeros(grid**2, bool)
-            mask[list(positions)] = True
-            kept.append(mask.reshape(grid, grid))
+        for positions, side in zip(self.kept or (), self.sides or repeat(grid), strict=False):
+            mask = np.zeros(side**2, bool)
+            mask[on_grid(np.array(positions, np.int64), grid, side)] = True
+            kept.append(mask.reshape(side, side))
         picture = cropped(open_image(image), self.info.image_size, self.info.preprocessing)
-        return card(picture, [(label.name, label.probability) for label in self.labels], kept)
+        return card(picture, [(brief(label.name), label.probability) for label in self.labels], kept)
 
     def _repr_png_(self) -> bytes | None:
         """What a notebook shows; None where the image cannot be had any more, and then it shows the repr."""

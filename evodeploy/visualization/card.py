@@ -26,7 +26,7 @@ def card(picture: Pixels, classes: Sequence[tuple[str, float]], kept: Sequence[N
     whole = enlarged(picture, TILE)
     tiles = [("as the network sees it", f"{len(picture)} by {len(picture)} pixels", whole)]
     for number, mask in enumerate(kept, 1):
-        tiles.append((f"selection {number}", f"{int(mask.sum())} patches kept", with_kept(whole, mask)))
+        tiles.append((f"selection {number}", f"{int(mask.sum())} of {mask.size} tokens kept", with_kept(whole, mask)))
     width = 2 * MARGIN + len(tiles) * (whole.width + GAP) + BARS
     sheet = Image.new("RGB", (width, 2 * MARGIN + HEADING + max(whole.height, SHOWN * 36)), PAPER)
     pen = ImageDraw.Draw(sheet)
