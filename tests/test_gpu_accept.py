@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from gpu.prepare import joined, pack
 from gpu.runner_step import OWN, SHARED
-from gpu.steps import NOT_ALL_RUN
+from gpu.steps import NOT_ALL_RUN, PASSED, Step, run_steps
+
+from evodeploy.bench.reading import read_benches
 
 ACCEPT = Path(__file__).parent / "gpu" / "accept.py"
 NEED_A_GPU = {"next_to_torch", "torch_in_its_default_stream_while_recording", "torch_out_of_memory_while_recording",
@@ -86,6 +88,32 @@ def test_all_of_it_on_the_shim(accept):
     for name in ("clock", "nvml", "lean", "rtx", "torch", "evo_over_dense"):
         assert parts[name]["outcome"] == "not all run", parts[name]
         assert "failed" not in {check["outcome"] for check in parts[name]["checks"].values()}
+
+
+@pytest.mark.slow
+def test_the_step_of_pytorch_works_on_the_cpu_too(tmp_path):
+    path = tmp_path / "results.json"
+    options = (
+        "--anywhere",
+        "--engines",
+        "torch",
+        "--batches",
+        "1,2",
+        "--seconds",
+        "0",
+        "--threads",
+        "1",
+        "--limit",
+        "600",
+    )
+    command = (sys.executable, str(ACCEPT.with_name("torch_step.py")), *options, "--limit", "600")
+    code = run_steps([Step("torch", command, 900, {"OMP_NUM_THREADS": "1"})], path)
+    found = json.loads(path.read_text())
+    outcomes = {name: check["outcome"] for name, check in found["parts"][0]["checks"].items()}
+    cuda = outcomes.pop("torch_has_cuda")
+    assert outcomes == dict.fromkeys(("export", "verify", "bench_runs_nothing_eagerly"), "passed")
+    assert code == (PASSED if cuda == "passed" else NOT_ALL_RUN)
+    assert {row["model"] for row in read_benches(path)[0]["results"]} == {"evo", "dense"}
 
 
 def test_without_a_driver_nothing_is_run(libraries, tmp_path):

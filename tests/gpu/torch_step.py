@@ -32,6 +32,8 @@ def main() -> None:
     parser.add_argument("--engines", default=ENGINES)
     parser.add_argument("--batches", default="1,8,32")
     parser.add_argument("--seconds", default="0.3")
+    parser.add_argument("--threads", default="4", help="of the CPU")
+    parser.add_argument("--limit", type=float, default=170, help="seconds of the bench")
     given = parser.parse_args()
     facts, here = of_this_process(), False
     with facts.check("torch_has_cuda") as found:
@@ -51,8 +53,17 @@ def main() -> None:
         with facts.check("verify") as found:
             found["report"] = json.loads(evodeploy(folder, "verify", "digits.pth", "digits.onnx", "--json"))
         with facts.check("bench_runs_nothing_eagerly") as found:
-            options = ("--batch", given.batches, "--seconds", given.seconds, "-o", "bench.json")
-            evodeploy(folder, "bench", "digits.pth", "--engines", given.engines, *options, seconds=170)
+            options = (
+                "--batch",
+                given.batches,
+                "--seconds",
+                given.seconds,
+                "--threads",
+                given.threads,
+                "-o",
+                "bench.json",
+            )
+            evodeploy(folder, "bench", "digits.pth", "--engines", given.engines, *options, seconds=given.limit)
             # two precisions, two roles and three batches: more programs than PyTorch compiles of one code object
             document = json.loads((folder / "bench.json").read_text())
             facts.bench(document)
