@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 HEAVIEST = 10  # kernels shown
+_UNITS = {"int8": "TOP/s"}  # the others are TFLOP/s
 NAME = 48  # characters of a kernel's name, at most
 
 
@@ -32,22 +33,23 @@ def roofline(file: Path, gpu: str, batch: str | None, *, kernels: bool, as_json:
     if as_json:
         result_json(found)
         return
-    result(f"{file}: {found['precision']}, {found['kernels']} kernels. Bounds from published peaks, not predictions.")
+    result(f"{file}: {found['precision']}. Bounds from published peaks, not predictions.")
     for card in found["cards"]:
-        rate = card["tflops"].get(found["precision"])
-        speed = f", {found['precision'].upper()} {rate:g} TFLOP/s" if rate else ""
-        result(
-            f"\n{card['card']}: {card['title']}, {card['architecture']}, {card['bandwidth_gb_per_second']:g} GB/s"
-            f"{speed}, L2 {card['l2_mib']:g} MiB"
-        )
+        peaks = (f"{name.upper()} {peak:g} {_UNITS.get(name, 'TFLOP/s')}" for name, peak in card["peaks_used"].items())
+        bandwidth, cache = f"{card['bandwidth_gb_per_second']:g} GB/s", f"L2 {card['l2_mib']:g} MiB"
+        facts = ", ".join((card["title"], card["architecture"], bandwidth, *peaks, cache))
+        result(f"\n{card['card']}: {facts}")
         show(_bounds(card["batches"]))
         if kernels:
             result(f"\nheaviest kernels at batch {card['batches'][-1]['batch']}, without caches")
             show(_kernels(card["kernels"][:HEAVIEST]))
     result(
-        "\nat least: all products at the dense peak, and what the L2 cannot hold through the memory's bus\n"
-        "without caches: an estimate, where each kernel reads its operands from memory and writes its results to it\n"
-        f"launching: by the host, {found['launch_us']:g} µs a kernel assumed; a CUDA graph takes most of it away"
+        "\nat least: all products at the dense peak, and through the memory's bus what the L2\n"
+        "  cannot hold\n"
+        "without caches: an estimate, where each kernel reads its operands from memory\n"
+        "  and writes its results to it\n"
+        f"launching: by the host, {found['launch_us']:g} µs a kernel assumed; a CUDA graph takes most of\n"
+        "  it away"
     )
     for name, missing in found["not_counted"].items():
         result(f"not counted: {missing} of {name}, so the bound is lower than it could be")
@@ -64,6 +66,7 @@ def _bounds(rows: list[dict[str, Any]]) -> Table:
         ("without caches, µs", lambda row: _micro(row["uncached_ms"])),
         ("  img/s", lambda row: _count(row["uncached_images_per_second"])),
         ("  limited by memory", lambda row: _share(row["uncached_memory_share"])),
+        ("kernels", lambda row: str(row["launched"])),
         ("launching, µs", lambda row: _micro(row["launching_ms"])),
         ("  over at least", lambda row: f"{row['launching_ms'] / row['least_ms']:.2f}" if row["least_ms"] else "–"),
     ):

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evodeploy.artefacts import kind_of
-from evodeploy.engines.tensorrt.sidecar import Profile, read_sidecar
-from evodeploy.errors import BadFileError, UsageError
-from evodeploy.files import sha256
+from evodeploy.engines.tensorrt.sidecar import Profile, check_intact, read_sidecar
+from evodeploy.errors import UsageError
 from evodeploy.onnx_files import info_of, input_spec, output_specs, read_onnx
 from evodeploy.specs import ModelInfo, TensorSpec
 
@@ -86,8 +85,7 @@ def _plan(path: Path) -> ServedModel:
             f"{path} was built by TensorRT for RTX, whose engines Triton's tensorrt backend does not load: "
             f"package the ONNX it was built from ({record.source}), or build it with --runtime tensorrt"
         )
-    if sha256(path) != record.plan_sha256:
-        raise BadFileError(f"{path} differs from its record: it was altered or copied incompletely; build it again")
+    check_intact(path, record)
     (images,) = record.inputs
     return ServedModel(
         path=path,

@@ -51,17 +51,21 @@ class Card:
         """Bytes of the L2 cache."""
         return int(self.l2 * 2**20)
 
-    def per_second(self, rate: str, *, tf32: bool) -> float:
-        """Operations a second in the precision `rate`; FP32 products may round to TF32 where `tf32` allows it.
+    def peak(self, rate: str, *, tf32: bool) -> tuple[str, float]:
+        """The precision that products in `rate` have on this card, and its peak; `tf32` lets FP32 ones round to TF32.
 
         Raises UsageError where the card has no unit for them.
         """
-        names = ("tf32", "fp32") if rate == "fp32" and tf32 else (rate,)
-        peak = next((found for name in names if (found := getattr(self.rates, name)) is not None), None)
+        name = "tf32" if rate == "fp32" and tf32 and self.rates.tf32 is not None else rate
+        peak = getattr(self.rates, name)
         if peak is None:
             has = ", ".join(field.name.upper() for field in fields(self.rates) if getattr(self.rates, field.name))
             raise UsageError(f"{self.title} multiplies no {rate.upper()}, which this engine needs; it has {has}")
-        return float(peak) * 1e12
+        return name, float(peak)
+
+    def per_second(self, rate: str, *, tf32: bool) -> float:
+        """Operations a second in the precision `rate`; raises as `peak` does."""
+        return self.peak(rate, tf32=tf32)[1] * 1e12
 
 
 CARDS = {

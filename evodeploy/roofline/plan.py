@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from evodeploy.artefacts import kind_of
 from evodeploy.engines.tensorrt.listing import kernels_of
 from evodeploy.engines.tensorrt.program import read_texts
-from evodeploy.engines.tensorrt.sidecar import PlanRecord, read_sidecar
+from evodeploy.engines.tensorrt.sidecar import PlanRecord, check_intact, read_sidecar
 from evodeploy.errors import UsageError
 from evodeploy.roofline.bound import Network
 from evodeploy.roofline.work import weights_of, work_of
@@ -24,7 +25,7 @@ _BYTES = {"bool": 1, "int8": 1, "uint8": 1, "float16": 2, "bfloat16": 2, "int16"
 
 @dataclass(frozen=True)
 class PlanWork:
-    """An engine's work: one network for each batch size, and the bytes of its weights."""
+    """An engine's work: one network for each batch size, and the bytes of its weights, at most."""
 
     path: Path
     record: PlanRecord
@@ -32,15 +33,24 @@ class PlanWork:
     networks: tuple[Network, ...]
 
     @property
+    def rates(self) -> tuple[str, ...]:
+        """The precisions of its products, the one with most operations first."""
+        operations: Counter[str] = Counter()
+        for work in self.networks[0].kernels:
+            operations[work.rate] += work.operations
+        return tuple(rate for rate, count in operations.most_common() if count)
+
+    @property
     def missing(self) -> dict[str, str]:
         """Kernels that are counted in part or not at all, and what of them is missing."""
-        return {work.name: work.missing for work in self.networks[0].kernels if work.missing}
+        return {work.name: work.missing for network in self.networks for work in network.kernels if work.missing}
 
 
 def plan_work(path: Path, batches: Sequence[int] | None = None) -> PlanWork:
     """The work of the engine `path` at `batches`, or at those of 1, 8, 64 and 256 that it takes.
 
-    Raises UsageError for a file that is no such engine, and for a batch that it does not take.
+    Raises UsageError for a file that is no such engine, and for a batch that it does not take; BadFileError for an
+    engine that was altered.
     """
     record = _record(path)
     programs = read_texts(path, len(record.profiles))
@@ -52,8 +62,9 @@ def plan_work(path: Path, batches: Sequence[int] | None = None) -> PlanWork:
     networks, weights = [], 0
     for batch in batches or _usual(record):
         found = kernels_of(programs[_profile(record, batch)], batch)
-        weights = weights_of(found)
-        outside = weights + sum(_nbytes(spec, batch) for spec in (*record.inputs, *record.outputs))
+        own = weights_of(found)
+        weights = max(weights, own)
+        outside = own + sum(_nbytes(spec, batch) for spec in (*record.inputs, *record.outputs))
         networks.append(Network(batch, tuple(work_of(kernel) for kernel in found), outside))
     return PlanWork(path, record, weights, tuple(networks))
 
@@ -62,9 +73,10 @@ def _record(path: Path) -> PlanRecord:
     kind = kind_of(path)
     if kind != "engine":
         what = {"checkpoint": "a checkpoint", "onnx": "an ONNX file"}[kind]
+        onnx = path if kind == "onnx" else "FILE.onnx"
         raise UsageError(
             f"{path} is {what}; the bound for a GPU needs an engine of TensorRT for RTX, which builds without a GPU: "
-            "evodeploy build-engine FILE.onnx --runtime tensorrt-rtx --target sm89"
+            f"evodeploy build-engine {onnx} --runtime tensorrt-rtx --target sm89"
         )
     record = read_sidecar(path)
     if record.runtime != _RTX:
@@ -73,6 +85,7 @@ def _record(path: Path) -> PlanRecord:
             "expected one of TensorRT for RTX, which builds without a GPU: "
             f"evodeploy build-engine {record.source} --runtime {_RTX} --target sm89"
         )
+    check_intact(path, record)
     return record
 
 

@@ -20,7 +20,6 @@ def rooflines(work: PlanWork, cards: Sequence[Card], *, kernels: bool = False) -
         "model": record.model.model if record.model else None,
         "precision": record.precision,
         "built_for": list(record.targets) or [record.architecture],
-        "kernels": len(work.networks[0].kernels),
         "not_counted": work.missing,
         "weights_bytes": work.weights,
         "launch_us": LAUNCH * 1e6,
@@ -41,6 +40,7 @@ def _on(card: Card, work: PlanWork, kernels: bool) -> dict[str, Any]:
         "bandwidth_gb_per_second": card.bandwidth,
         "l2_mib": card.l2,
         "tflops": {name: rate for name, rate in dataclasses.asdict(card.rates).items() if rate is not None},
+        "peaks_used": dict(card.peak(rate, tf32=tf32) for rate in work.rates),
         "source": card.source,
         "batches": [_at(network, bound(network, card, tf32=tf32)) for network in work.networks],
         **each,
@@ -50,6 +50,7 @@ def _on(card: Card, work: PlanWork, kernels: bool) -> dict[str, Any]:
 def _at(network: Network, found: Bound) -> dict[str, Any]:
     return {
         "batch": found.batch,
+        "launched": len(network.kernels),
         "gflop": sum(work.operations for work in network.kernels) / 1e9,
         "megabytes": sum(work.moved for work in network.kernels) / 1e6,
         "least_ms": found.least * 1e3,

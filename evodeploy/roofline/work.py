@@ -75,11 +75,11 @@ def _fits(left: Tensor, right: Tensor, result: Tensor) -> bool:
 
 
 def _convolution(kernel: Kernel) -> tuple[int, str] | None:
-    """A filter of (outputs, inputs of a group, height, width) at each element of the result."""
+    """A constant filter of (outputs, inputs of a group, height, width) at each element of the result."""
     for result in kernel.writes:
         for image, weight in zip(kernel.reads, kernel.reads[1:], strict=False):
             shapes = (image.shape, weight.shape, result.shape)
-            if all(len(shape) == 4 for shape in shapes) and weight.shape[0] == result.shape[1]:
+            if all(len(shape) == 4 for shape in shapes) and weight.constant and weight.shape[0] == result.shape[1]:
                 return 2 * result.elements * math.prod(weight.shape[1:]), image.dtype
     return None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 
 import pytest
 from cases import SMALL
@@ -12,18 +11,21 @@ from cases import SMALL
 from evodeploy.bench.flops import flops_of_onnx
 from evodeploy.engines.tensorrt.program import read_program
 from evodeploy.engines.tensorrt.sidecar import read_sidecar, write_sidecar
-from evodeploy.errors import UsageError
+from evodeploy.errors import BadFileError, UsageError
+from evodeploy.files import sha256
 from evodeploy.models.cost import cost_of
 from evodeploy.onnx_files import read_onnx
-from evodeploy.roofline.plan import plan_work
+from evodeploy.roofline.bound import Network
+from evodeploy.roofline.plan import PlanWork, plan_work
+from evodeploy.roofline.work import Work
 
 FOURTH_CHANNEL = 2 * SMALL.tokens * SMALL.width * SMALL.patch_size**2  # of zeros, which TensorRT adds to the images
 
 
-def copied(plan, folder, **changes):
+def copied(plan, folder, content=None, **changes):
     other = folder / "other.engine"
-    shutil.copyfile(plan, other)
-    write_sidecar(dataclasses.replace(read_sidecar(plan), **changes), other)
+    other.write_bytes(plan.read_bytes() if content is None else content)
+    write_sidecar(dataclasses.replace(read_sidecar(plan), **{"plan_sha256": sha256(other)} | changes), other)
     return other
 
 
@@ -63,8 +65,7 @@ def test_of_several_profiles_the_one_that_takes_the_batch_is_read(small_plan, tm
     record = read_sidecar(small_plan)
     one = record.profiles[0]
     two = dataclasses.replace(one, min=9, opt=16, max=64)
-    other = copied(small_plan, tmp_path, profiles=(one, two))
-    other.write_bytes(small_plan.read_bytes() * 2)
+    other = copied(small_plan, tmp_path, small_plan.read_bytes() * 2, profiles=(one, two))
     assert [network.batch for network in plan_work(other).networks] == [1, 8, 64]
     assert len(plan_work(other, (64,)).networks[0].kernels) == len(plan_work(small_plan, (8,)).networks[0].kernels)
 
@@ -93,22 +94,44 @@ def test_a_plan_of_tensorrt_is_refused(small_plan, tmp_path):
 
 @pytest.mark.parametrize("content", [b"a plan of another TensorRT for RTX", b"\nmain {\n label bb1: \n\n}\n"])
 def test_a_plan_of_another_format_is_refused(small_plan, tmp_path, content):
-    other = copied(small_plan, tmp_path)
-    other.write_bytes(content)
+    other = copied(small_plan, tmp_path, content)
     with pytest.raises(UsageError, match=r"other.engine shows no kernels, though tensorrt-rtx"):
         plan_work(other)
 
 
-@pytest.mark.parametrize(("name", "what"), [("a.onnx", "an ONNX file"), ("a.pth", "a checkpoint")])
-def test_another_file_is_refused(tmp_path, name, what):
+def test_programs_that_cannot_be_divided_among_profiles_are_not_read(small_plan, tmp_path):
+    profile = read_sidecar(small_plan).profiles[0]
+    other = copied(small_plan, tmp_path, small_plan.read_bytes() * 3, profiles=(profile, profile))
+    with pytest.raises(UsageError, match="other.engine shows no kernels"):
+        plan_work(other)
+
+
+def test_what_is_missing_in_any_profile_is_named():
+    """Each profile has kernels of its own."""
+    whole = Work("a", "gemm", 1, "fp16", 1, 1)
+    networks = [Network(1, (whole,), 0), Network(9, (whole, dataclasses.replace(whole, name="b", missing="bytes")), 0)]
+    assert PlanWork(None, None, 0, tuple(networks)).missing == {"b": "bytes"}
+
+
+def test_an_altered_engine_is_refused(small_plan, tmp_path):
+    other = copied(small_plan, tmp_path)
+    other.write_bytes(other.read_bytes()[:-1])
+    with pytest.raises(BadFileError, match="other.engine differs from its record"):
+        plan_work(other)
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "onnx"), [("a.onnx", "an ONNX file", "a.onnx"), ("a.pth", "a checkpoint", "FILE.onnx")]
+)
+def test_another_file_is_refused(tmp_path, name, what, onnx):
     (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(UsageError, match=f"{name} is {what}; .*build-engine"):
+    with pytest.raises(UsageError, match=f"{name} is {what}; .*build-engine .*{onnx} --runtime"):
         plan_work(tmp_path / name)
 
 
 def test_the_command_shows_a_table_for_each_card(small_plan, cli):
     code, out, err = cli("inspect", small_plan, "--gpu", "l4,h100", "--batch", "1,8")
-    assert code == 0
+    assert code == 0 and max(map(len, out.splitlines()[1:])) <= 80  # the first has a path
     first, second = out.split("\n\n")[1:3]
     assert first.startswith("l4: NVIDIA L4, sm89, 300 GB/s, FP16 121 TFLOP/s, L2 48 MiB")
     assert second.startswith("h100: NVIDIA H100 SXM, sm90, 3350 GB/s")
@@ -132,7 +155,8 @@ def test_the_command_answers_in_json(small_plan, cli):
         assert row["arithmetic_ms"] == pytest.approx(row["gflop"] / 330.3)
         assert row["images_per_second_at_most"] == pytest.approx(1e3 * row["batch"] / row["least_ms"])
         assert row["uncached_ms"] >= row["least_ms"] and 0 <= row["uncached_memory_share"] <= 1
-        assert row["launching_ms"] == pytest.approx(document["kernels"] * document["launch_us"] / 1e3)
+        assert row["launching_ms"] == pytest.approx(row["launched"] * document["launch_us"] / 1e3)
+    assert card["peaks_used"] == {"fp16": 330.3}
 
 
 def test_the_command_shows_each_kernel(small_plan, cli):
@@ -144,12 +168,23 @@ def test_the_command_shows_each_kernel(small_plan, cli):
     assert times == sorted(times, reverse=True)
     assert sum(times) == pytest.approx(1e3 * whole["uncached_ms"])
     assert sum(row["share"] for row in rows) == pytest.approx(1)
-    assert sum(row["times"] for row in rows) == document["kernels"]
+    assert sum(row["times"] for row in rows) == whole["launched"]
     assert sum(row["gflop"] * row["times"] for row in rows) == pytest.approx(whole["gflop"])
     code, out, _ = cli("inspect", small_plan, "--gpu", "a10", "--kernels")
     shown = out.split("heaviest kernels at batch 8, without caches\n")[1].split("\n\n")[0].splitlines()
     assert code == 0 and len(shown) == 1 + 10
     assert [line.split()[1] for line in shown[1:]] == [str(row["times"]) for row in rows[:10]]
+
+
+def test_the_command_names_the_peaks_that_bound_the_products(small_plan, tmp_path, cli, monkeypatch):
+    """FP32 products round to TF32 where they may, and INT8 ones are no floating point."""
+    works = [Work("a", "gemm", 2, "int8", 1, 1), Work("b", "gemm", 1, "fp32", 1, 1), Work("c", "fused", 0, "", 1, 1)]
+    found = PlanWork(small_plan, read_sidecar(small_plan), 0, (Network(1, works, 0),))
+    monkeypatch.setattr("evodeploy.roofline.plan.plan_work", lambda path, batches: found)
+    code, out, _ = cli("inspect", small_plan, "--gpu", "l4,t4")
+    assert code == 0
+    assert "l4: NVIDIA L4, sm89, 300 GB/s, INT8 242 TOP/s, TF32 60 TFLOP/s, L2 48 MiB" in out
+    assert "t4: NVIDIA T4, sm75, 320 GB/s, INT8 130 TOP/s, FP32 8.1 TFLOP/s, L2 4 MiB" in out
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,14 @@ def test_a_product_of_shapes_that_do_not_fit_is_not_counted(kind):
     assert (work.operations, work.missing) == (0, "operations")
 
 
+def test_an_image_is_no_filter():
+    """It has as many pictures as the result has channels, and what is added comes before it."""
+    image, weight = tensor(6, 4, 8, 8, name="x"), tensor(6, 4, 3, 3, name="w", constant=True)
+    result = tensor(6, 6, 8, 8, name="y")
+    work = work_of(kernel("convolution", [tensor(6, 6, 8, 8, name="sum"), image, weight], [result]))
+    assert work.operations == 2 * result.elements * 4 * 3 * 3
+
+
 def test_what_is_unknown_is_named():
     assert work_of(kernel("fused", [BIAS], [], whole=False)).missing == "bytes"
     assert work_of(kernel("gemm", [BIAS], [], whole=False)).missing == "bytes and operations"

@@ -97,7 +97,10 @@ def program_of(plan: bytes | memoryview | mmap.mmap, profiles: int = 1) -> GpuPr
 
 
 def texts_of(plan: bytes | memoryview | mmap.mmap, profiles: int = 1) -> list[list[ProgramText]]:
-    """The programs of each optimization profile, in the order that they run in; none where the format is another."""
+    """The programs of each optimization profile, in the order that they run in.
+
+    None where the format is another, or where they cannot be divided among the profiles.
+    """
     found: list[ProgramText] = []
     targets: tuple[str, ...] = ()
     position = tensors = 0
@@ -118,8 +121,8 @@ def texts_of(plan: bytes | memoryview | mmap.mmap, profiles: int = 1) -> list[li
             last = found[-1]
             found[-1] = ProgramText(last.targets, last.tensors, last.kernels, text)
         tensors = 0
-    each = len(found) // profiles
-    return [found[index * each : (index + 1) * each] for index in range(profiles)] if each else []
+    each, left = divmod(len(found), profiles)
+    return [found[index * each : (index + 1) * each] for index in range(profiles)] if each and not left else []
 
 
 def records_of(kernels: bytes) -> Iterator[tuple[str, str, bytes]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from evodeploy.errors import BadFileError
-from evodeploy.files import check_input, replacing
+from evodeploy.files import check_input, replacing, sha256
 from evodeploy.schema import (
     SchemaError,
     boolean,
@@ -126,6 +126,12 @@ def read_sidecar(plan: Path) -> PlanRecord:
         return PLAN_RECORD(content)
     except SchemaError as error:
         raise BadFileError(f"{path} is not the record of an engine: {error}; build the engine again") from error
+
+
+def check_intact(plan: Path, record: PlanRecord) -> None:
+    """Raise BadFileError where `plan` is not the file that `record` is of."""
+    if sha256(plan) != record.plan_sha256:
+        raise BadFileError(f"{plan} differs from its record: it was altered or copied incompletely; build it again")
 
 
 def _profile(**values: Any) -> Profile:
