@@ -44,8 +44,8 @@ def roofline(file: Path, gpu: str, batch: str | None, *, kernels: bool, as_json:
             result(f"\nheaviest kernels at batch {card['batches'][-1]['batch']}, without caches")
             show(_kernels(card["kernels"][:HEAVIEST]))
     result(
-        "\nat least: all products at the dense peak, and through the memory's bus what the L2\n"
-        "  cannot hold\n"
+        "\nat least: all products at the dense peak, and through the memory's bus what the\n"
+        "  L2 cannot hold\n"
         "without caches: an estimate, where each kernel reads its operands from memory\n"
         "  and writes its results to it\n"
         f"launching: by the host, {found['launch_us']:g} µs a kernel assumed; a CUDA graph takes most of\n"
