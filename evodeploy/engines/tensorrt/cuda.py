@@ -6,7 +6,6 @@ around calls: pycuda keeps a stack of contexts for each thread, and a thread tha
 
 from __future__ import annotations
 
-import functools
 import threading
 import traceback
 import weakref
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from evodeploy.engines.base import Array
+from evodeploy.engines.tensorrt.once import once
 from evodeploy.errors import OutOfMemoryError, RuntimeFailedError, UsageError, needs
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, for which pycuda has no name
@@ -137,7 +137,7 @@ class Device:
         )
 
 
-@functools.cache
+@once
 def device(index: int) -> Device:
     """The GPU `index`, whose context this process keeps until it ends, as CUDA's own runtime does.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from evodeploy.engines.tensorrt.driver import architecture, driver_problem
+from evodeploy.engines.tensorrt.once import once
 from evodeploy.errors import MissingExtraError, UnavailableError, UsageError
 from evodeploy.specs import Precision
 
@@ -143,7 +143,7 @@ class Relay:
             self.sink = before
 
 
-@functools.cache
+@once
 def shared_logger(flavour: Flavour) -> tuple[Any, Relay]:
     """The process's one logger for `flavour`, and the relay whose `sink` receives (severity, message).
 

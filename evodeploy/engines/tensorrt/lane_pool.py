@@ -35,10 +35,10 @@ class LanePool:
         try:
             yield lane
         except BaseException:
-            lane.close()
-            with self._change():
-                self._made -= 1
-                self._working -= 1
+            try:
+                lane.close()
+            finally:
+                self._gone()
             raise
         with self._change():
             if park:
@@ -56,8 +56,9 @@ class LanePool:
             lanes = [*self._free, *self._parked]
             self._free.clear()
             self._parked.clear()
-        for lane in lanes:
-            lane.close()
+        with contextlib.ExitStack() as stack:  # which closes all of them, whichever fails
+            for lane in lanes:
+                stack.callback(lane.close)
 
     def _take(self) -> Lane:
         with self._changed:
@@ -70,10 +71,14 @@ class LanePool:
         try:
             return self._make()
         except BaseException:
-            with self._change():
-                self._made -= 1
-                self._working -= 1
+            self._gone()
             raise
+
+    def _gone(self) -> None:
+        """Count one lane less, which was working."""
+        with self._change():
+            self._made -= 1
+            self._working -= 1
 
     def _resume(self, lane: Lane) -> Lane:
         with self._changed:

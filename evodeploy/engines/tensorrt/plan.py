@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Any
 from evodeploy.engines.out_of_memory import says_out_of_memory
 from evodeploy.engines.tensorrt.cuda import Device
 from evodeploy.engines.tensorrt.flavour import Flavour, shared_logger
+from evodeploy.engines.tensorrt.once import once
 from evodeploy.engines.tensorrt.sidecar import Profile
 from evodeploy.errors import InputError, OutOfMemoryError, RuntimeFailedError
 from evodeploy.text import one_line
@@ -124,7 +124,7 @@ class _Errors:
         return [message for _, message in found]
 
 
-@functools.cache
+@once
 def _errors_of(flavour: Flavour) -> _Errors:
     errors = _Errors()
     shared_logger(flavour)[1].sink = errors

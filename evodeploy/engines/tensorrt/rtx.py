@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from evodeploy.engines.tensorrt.flavour import Flavour
 from evodeploy.engines.tensorrt.plan import Plan
-from evodeploy.errors import UsageError
+from evodeploy.errors import EvodeployError, RuntimeFailedError, UsageError
 from evodeploy.files import replacing
 from evodeploy.specs import EngineOptions
+
+_log = logging.getLogger("evodeploy")
 
 
 def is_rtx(flavour: Flavour) -> bool:
@@ -23,7 +27,8 @@ def configure(plan: Plan, plan_sha256: str, architecture: str, options: EngineOp
     The first run of each batch size waits until its kernels are finished. Left to itself TensorRT would run slower,
     general kernels meanwhile, whose results differ a little, and would record no graph of them. All contexts share what
     was finished. Kept, it lies in the folder `options.cache`, in a file for each plan and GPU, which TensorRT ignores
-    where it is of another driver. Raises UsageError where the folder cannot be made or read.
+    where it is of another driver; where it cannot be written, a warning says why. Raises UsageError where the folder
+    cannot be made or read.
     """
     trt = plan.flavour.trt
     config = plan.config = plan.runtime_config()
@@ -41,10 +46,10 @@ def configure(plan: Plan, plan_sha256: str, architecture: str, options: EngineOp
         kernels.deserialize(known)
 
     def save() -> None:
-        held = bytes(kernels.serialize())
-        if held != known:
-            with replacing(path) as draft:
-                draft.write_bytes(held)
+        try:
+            _write(path, kernels.serialize(), known)
+        except EvodeployError as error:  # the engine has done its work, and the next start does without
+            _log.warning("the finished kernels are not kept: %s", error)
 
     return save
 
@@ -55,3 +60,12 @@ def _read(path: Path) -> bytes:
         return path.read_bytes() if path.exists() else b""
     except OSError as error:
         raise UsageError(f"cannot use the cache {path}: {error.strerror or error}") from error
+
+
+def _write(path: Path, kernels: Any, known: bytes) -> None:
+    if kernels is None:
+        raise RuntimeFailedError("TensorRT gave none")
+    held = bytes(kernels)
+    if held != known:
+        with replacing(path) as draft:
+            draft.write_bytes(held)

@@ -1,0 +1,41 @@
+"""What a process has one of, whoever comes first."""
+
+from __future__ import annotations
+
+import time
+from types import ModuleType
+
+from sharing import in_threads
+
+from evodeploy.engines.tensorrt import cuda
+from evodeploy.engines.tensorrt.flavour import Flavour, shared_logger
+
+
+def test_threads_that_open_a_gpu_together_share_it(monkeypatch):
+    """Each would otherwise hold a lock of its own while it records."""
+    made = []
+
+    def slow(index):
+        made.append(index)
+        time.sleep(0.05)
+        return object()
+
+    monkeypatch.setattr(cuda, "Device", slow)
+    found = []
+    in_threads(lambda number: found.append(cuda.device(1000)))
+    assert made == [1000]
+    assert len(set(found)) == 1
+
+
+def test_threads_that_load_engines_together_share_the_logger():
+    """TensorRT takes one in a process: what hears the other hears nothing."""
+    module = ModuleType("slow")
+
+    def slow(name):
+        time.sleep(0.05)
+        return object
+
+    module.__getattr__ = slow
+    found = []
+    in_threads(lambda number: found.append(shared_logger(Flavour("slow", module))[1]))
+    assert len(set(found)) == 1
