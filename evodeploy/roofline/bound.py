@@ -3,12 +3,15 @@
 Two things bound a run from below. All products must be computed, at most at the card's published rate. And what the L2
 cache cannot hold must cross the memory's bus: of the network's weights, input and output all that is larger than the
 cache, for the cache may still hold them from the run before; and of a kernel's operands, and of its results, likewise.
-Kernels run one after the other, so their bounds add up. A fused kernel's bytes are not in the bound: it may read a
-part of an operand only.
+Kernels of one stream run one after the other, so their bounds add up; those of two may overlap and share what they
+read, so that of several streams the longest counts, and the products of all. One batch is computed at a time: with
+several in flight, kernels of different batches overlap, and weights may be read once for two. A fused kernel's bytes
+are not in the bound: it may read a part of an operand only.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,9 +74,9 @@ def bound(network: Network, card: Card, *, tf32: bool) -> Bound:
     each = [max(pair) for pair in zip(products, spilled, strict=True)]
     return Bound(
         network.batch,
-        max(outside, sum(each)),
+        max(outside, sum(products), _longest(network, each)),
         sum(products),
-        max(outside, sum(spilled)),
+        max(outside, _longest(network, spilled)),
         sum(time.seconds for time in alone),
         sum(time.seconds for time in alone if time.limit == "memory"),
         len(network.kernels) * LAUNCH,
@@ -87,6 +90,14 @@ def kernel_times(network: Network, card: Card, *, tf32: bool) -> list[KernelTime
         arithmetic, memory = _arithmetic(work, card, tf32=tf32), work.moved / card.bytes_per_second
         times.append(KernelTime(work, max(arithmetic, memory), "memory" if memory > arithmetic else "arithmetic"))
     return times
+
+
+def _longest(network: Network, seconds: Sequence[float]) -> float:
+    """The sum of the stream whose kernels take most of `seconds`."""
+    streams: defaultdict[int, float] = defaultdict(float)
+    for work, each in zip(network.kernels, seconds, strict=True):
+        streams[work.stream] += each
+    return max(streams.values(), default=0.0)
 
 
 def _arithmetic(work: Work, card: Card, *, tf32: bool) -> float:

@@ -18,6 +18,7 @@ class Work:
 
     Each operand counts once, and each result. Operations are those of matrix products, convolutions and attentions, a
     multiply-add as two; element-wise work has none here. `missing` says what of the kernel could not be counted.
+    Work of one `stream` is done one after the other.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Work:
     read: int
     written: int
     missing: str = ""
+    stream: int = 0
 
     @property
     def moved(self) -> int:
@@ -43,7 +45,7 @@ def work_of(kernel: Kernel) -> Work:
     if kernel.kind in PRODUCTS and not rate:
         operations, missing = 0, [*missing, "operations"]
     read, written = (_nbytes(used) for used in (kernel.reads, kernel.writes))
-    return Work(kernel.name, kernel.kind, operations, rate, read, written, " and ".join(missing))
+    return Work(kernel.name, kernel.kind, operations, rate, read, written, " and ".join(missing), kernel.stream)
 
 
 def weights_of(kernels: Iterable[Kernel]) -> int:

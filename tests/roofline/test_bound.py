@@ -12,8 +12,8 @@ CARD = Card("c", "a card", "sm89", 1, 100, 1, Rates(1, 5, 10, None, 20, None), "
 CACHE = 2**20
 
 
-def gemm(operations=0, read=0, written=0, kind="gemm", rate="fp16", missing=""):
-    return Work("k", kind, operations, rate, read, written, missing)
+def gemm(operations=0, read=0, written=0, kind="gemm", rate="fp16", missing="", stream=0):
+    return Work("k", kind, operations, rate, read, written, missing, stream)
 
 
 def bounded(*works, outside=0, tf32=True):
@@ -42,6 +42,16 @@ def test_kernels_run_one_after_the_other():
     """One waits for memory, the other for products: neither hides the other."""
     found = bounded(gemm(10**9), gemm(1, read=CACHE + 5 * MB))
     assert found.least == pytest.approx(1e-4 + 5e-5)
+
+
+def test_kernels_of_two_streams_may_overlap():
+    """One waits for memory while the other computes; but products share the units, whatever their stream."""
+    slow, waiting = gemm(10**9), gemm(1, read=CACHE + 5 * MB, stream=1)
+    found = bounded(slow, waiting)
+    assert found.least == pytest.approx(1e-4) and found.memory == pytest.approx(5e-5)
+    assert bounded(slow, gemm(10**9, stream=1)).least == pytest.approx(2e-4)
+    both = gemm(1, read=CACHE + 5 * MB)  # of what both read, a byte crosses the bus once
+    assert bounded(both, waiting).least == pytest.approx(5e-5)
 
 
 @pytest.mark.parametrize("works", [gemm(read=9 * MB, kind="fused", rate=""), gemm(1, read=9 * MB, missing="bytes")])

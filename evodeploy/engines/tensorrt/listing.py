@@ -26,6 +26,7 @@ _DIM = re.compile(r'"([^"]*)"|(\d+)')
 _VIEW = re.compile(r'(?<!\w)base="([^"]*)" const_offset=(\S+)')
 _TYPE = re.compile(r"(?<!\w)type=(\w+)")
 _HOST = re.compile(r'(?<!\w)region="?\w*hmem')  # memory of the host, where sizes lie
+_STREAM = re.compile(r"(?<!\w)stream=(\d{1,9})(?!\d)")
 _LITERAL = re.compile(r'(?<!\w)src="(-?\d{1,18})i\d+"')
 _LARGEST = 2**63
 _RANK = 8  # axes of a tensor, at most
@@ -77,13 +78,17 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel of one inference. It is not `whole` where the size of something that it reads or writes is unknown."""
+    """A kernel of one inference. It is not `whole` where the size of something that it reads or writes is unknown.
+
+    Kernels of one `stream` run one after the other, those of two may overlap.
+    """
 
     name: str
     kind: str
     reads: tuple[Tensor, ...]
     writes: tuple[Tensor, ...]
     whole: bool
+    stream: int = 0
 
 
 def kernels_of(texts: Iterable[ProgramText], batch: int) -> list[Kernel]:
@@ -97,12 +102,14 @@ def _kernels(text: ProgramText, batch: int) -> Iterator[Kernel]:
         line = record.decode("latin-1")
         reads = [used for used in _names(_READ, line) if used not in host]
         writes = [used for used in _names(_WRITTEN, line) if used not in host]
+        stream = _STREAM.search(line)
         yield Kernel(
             name,
             kind,
             tuple(tensors[used] for used in dict.fromkeys(reads) if used in tensors),
             tuple(tensors[used] for used in dict.fromkeys(writes) if used in tensors),
             bool(writes) and all(used in tensors for used in (*reads, *writes)),
+            int(stream[1]) if stream else 0,
         )
 
 

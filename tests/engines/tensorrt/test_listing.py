@@ -22,7 +22,7 @@ main {
  label bb1:
   shape_call={ name="s" stream=0 }
   function={ name=__myl_Add input_args={ "x" "view" "bias" "rows" } output_args={ "y" } binary=0 }
-  fully_connected={ name="node_MatMul" output={"z" } input={"x" } stream=0 }
+  fully_connected={ name="node_MatMul" output={"z" } input={"x" } stream=1 }
   function={ name=__myl_New input_args={ "x" } output_args={ "odd" } }
   function={ name=__myl_None input_args={ "nowhere" } output_args={ "y" } }
 }
@@ -47,6 +47,10 @@ PLAN = ("\n  accelerators={sm89 }\n}\ndescriptors {" + TENSORS + "}" + KERNELS +
 
 def listed(batch, plan=PLAN):
     return {kernel.name: kernel for kernel in kernels_of(texts_of(plan)[0], batch)}
+
+
+def test_a_kernel_has_its_stream():
+    assert [kernel.stream for kernel in listed(2).values()] == [0, 1, 0, 0]
 
 
 @pytest.mark.parametrize(("batch", "twice"), [(2, 5), (7, 35)])
