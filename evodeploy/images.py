@@ -74,7 +74,8 @@ def check_sides(sides: tuple[int, int]) -> None:
         )
 
 
-def _bytes_of(array: Array) -> NDArray[np.uint8]:
+def _bytes_of(given: Array) -> NDArray[np.uint8]:
+    array = given
     if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] not in (3, 4):
         array = np.ascontiguousarray(array.transpose(1, 2, 0))
     if array.ndim in (2, 3) and array.shape[2:] in ((), (3,), (4,)) and array.size:
@@ -83,8 +84,8 @@ def _bytes_of(array: Array) -> NDArray[np.uint8]:
         if array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1:  # false where there is a NaN
             scaled: NDArray[np.uint8] = np.rint(array.astype(np.float64) * 255).astype(np.uint8)
             return scaled
-    told = f", values from {array.min():g} to {array.max():g}" if array.dtype.kind == "f" and array.size else ""
+    values = f", values from {given.min():g} to {given.max():g}" if given.dtype.kind == "f" and given.size else ""
     raise InputError(
-        f"an image array is {array.dtype} {array.shape}{told}, expected (height, width[, 3 or 4]) or "
+        f"an image array is {given.dtype} {given.shape}{values}, expected (height, width[, 3 or 4]) or "
         "(3, height, width) in uint8 or in floats from 0 to 1; tensors that are already prepared go to predict_logits"
     )

@@ -59,6 +59,22 @@ def test_runs_an_engine_on_a_tensor():
         assert predictor.predict_logits(prepared).shape == (3, 3)
 
 
+def test_an_image_that_is_refused_is_named_by_the_shape_it_has():
+    with pytest.raises(InputError, match=r"an image array is float32 \(3, 5, 7\), values from 2 to 2, expected"):
+        open_image(torch.full((3, 5, 7), 2.0))
+    with pytest.raises(InputError, match=r"an image array is int64 \(3, 5, 7\), expected"):
+        open_image(torch.ones(3, 5, 7, dtype=torch.int64))
+    with pytest.raises(InputError, match=r"an image array is bool \(5, 7, 3\), expected"):
+        open_image(torch.ones(5, 7, 3, dtype=torch.bool))
+
+
+def test_reads_a_view_and_an_empty_batch():
+    picture = torch.arange(2 * 4 * 6 * 3, dtype=torch.uint8).reshape(2, 4, 6, 3)[1, ::2, ::3]
+    np.testing.assert_array_equal(np.asarray(open_image(picture)), picture.numpy())
+    with Predictor(FakeEngine(INFO, compute=logits_by_first_pixel)) as predictor:
+        assert predictor.predict(torch.zeros(0, 3, 8, 8)) == predictor.predict(np.zeros((0, 8, 8, 3))) == []
+
+
 def test_refuses_what_is_no_image():
     with pytest.raises(InputError, match="an image is a list, expected a path, bytes, a Pillow image"):
         open_image([1, 2])

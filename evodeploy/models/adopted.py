@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from evodeploy.models.hub_config import hints_of
 from evodeploy.models.layout import Hints, State
 from evodeploy.models.network import Network
 from evodeploy.models.zoo import EvoDeiTConfig
-from evodeploy.text import reason
+from evodeploy.text import brief, reason
 
 DIFFERENCE = 1e-6  # of float64 outputs, relative to their largest: rounding is 1e-13, another activation 1e-4 and more
 
@@ -32,17 +33,20 @@ def name_of(module: nn.Module) -> str:
 def raw_from(module: nn.Module) -> RawCheckpoint:
     """The tensors of `module`, copied to the CPU, and what it says of itself.
 
-    Raises BadFileError where that says what the network does not compute.
+    Raises BadFileError where that says what the network does not compute, UsageError for tensors that are quantized,
+    sparse, or on the meta device.
     """
-    state = {
-        name: tensor.detach().cpu().float().clone() if tensor.is_floating_point() else tensor.detach().cpu().clone()
-        for name, tensor in module.state_dict().items()
-    }
-    return RawCheckpoint(state, _hints(module), None, False)
+    state = _copied(module.state_dict(), module)
+    return RawCheckpoint(
+        {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()},
+        _hints(module),
+        None,
+        False,
+    )
 
 
-def raw_from_network(network: Network, state: State) -> RawCheckpoint:
-    """The same for a network of this package, whose `state` has the published names."""
+def raw_from_network(network: Network, published: Callable[[State], State]) -> RawCheckpoint:
+    """The same for a network of this package, whose tensors are `published` under other names."""
     config = network.config
     plain = config if isinstance(config, EvoDeiTConfig) else None
     hints = Hints(
@@ -54,7 +58,19 @@ def raw_from_network(network: Network, state: State) -> RawCheckpoint:
         pooling=plain.pooling if plain else None,
         norm_eps=plain.norm_eps if plain else None,
     )
-    return RawCheckpoint({name: tensor.detach().cpu().clone() for name, tensor in state.items()}, hints, None, False)
+    return RawCheckpoint(published(_copied(network.state_dict(), network)), hints, None, False)
+
+
+def _copied(state: State, module: nn.Module) -> State:
+    copies = {}
+    for name, tensor in state.items():
+        if not isinstance(tensor, Tensor) or tensor.is_meta or tensor.is_quantized or tensor.layout != torch.strided:
+            raise UsageError(
+                f"{name_of(module)} has no plain tensor as {brief(name)}: expected a module that is neither quantized, "
+                "nor sparse, nor on the meta device"
+            )
+        copies[name] = tensor.detach().cpu().clone()
+    return copies
 
 
 def check_same(module: nn.Module, network: Network, size: int) -> None:

@@ -109,7 +109,7 @@ def _adopted(module: nn.Module, ema: bool) -> RawCheckpoint:
     if ema:
         raise UsageError("a module has no averaged weights next to its own: leave out ema")
     if isinstance(module, Network):
-        return raw_from_network(module, layout_for(module.config).to_published(module.state_dict()))
+        return raw_from_network(module, layout_for(module.config).to_published)
     return raw_from(module)
 
 

@@ -88,6 +88,35 @@ def test_refuses_a_module_that_does_not_run():
         load_checkpoint(filled(Broken()))
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_refuses_a_module_without_values(own):
+    module = random_model(named("evo_deit_tiny_patch16_224")).module if own else filled(TimmViT())
+    with pytest.raises(UsageError, match=r"has no plain tensor as cls_token: expected .* nor on the meta device"):
+        load_checkpoint(module.to("meta"))
+
+
+def test_refuses_a_quantized_module():
+    """Its state has other things than tensors."""
+
+    class Quantized(TimmViT):
+        def get_extra_state(self):
+            return torch.qint8
+
+        def set_extra_state(self, state):
+            pass
+
+    with pytest.raises(UsageError, match="the Quantized has no plain tensor as _extra_state"):
+        load_checkpoint(Quantized())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_takes_over_a_module_of_another_precision(dtype):
+    module = filled(TimmViT()).to(dtype)
+    loaded = load_checkpoint(module)
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded.module(IMAGES), module.float()(IMAGES), rtol=1e-4, atol=1e-4)
+
+
 def test_refuses_what_is_no_vision_transformer():
     with pytest.raises(BadFileError, match="the Sequential is not an Evo-DeiT"):
         load_checkpoint(nn.Sequential(nn.Linear(3, 3)))
