@@ -17,7 +17,7 @@ from evodeploy.cli.console import Force, Json, Stopwatch, note, result, result_j
 from evodeploy.cli.ending import is_verbose
 from evodeploy.cli.values import whole
 from evodeploy.errors import UsageError, needs
-from evodeploy.files import check_distinct, check_output, claimed
+from evodeploy.files import check_distinct, check_input, check_output, claimed
 from evodeploy.kinds import ENGINE, LOG, RECORD, TIMINGS, Kind
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def build_engine(
         if onnx is None:
             raise UsageError("there is no ONNX file in this folder: `evodeploy export ckpt.pth` makes one")
         note(f"taking {onnx}, the newest ONNX file of this folder; name another to build from that")
+    check_input(onnx, "an ONNX model")  # before its folder is found missing as that of the output
     path = output or onnx.with_suffix(".engine")
     outputs = [*_engine(path), *([(log, LOG)] if log else [])]
     if timing_cache is not None:

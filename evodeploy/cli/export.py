@@ -12,7 +12,7 @@ from evodeploy.cli import values
 from evodeploy.cli.console import Force, Json, Stopwatch, note, result, result_json, size_of
 from evodeploy.cli.values import real, whole
 from evodeploy.errors import UsageError, needs
-from evodeploy.files import claimed
+from evodeploy.files import check_input, claimed
 from evodeploy.kinds import ONNX
 from evodeploy.specs import Converted, CropMode, InputFormat, Interpolation, Selection
 
@@ -97,6 +97,7 @@ def export(
     fixed = values.fixed_batch(batch)
     asked, starts = values.ratios(keep_ratio), values.blocks(stages)
     channels = values.channels("--mean", mean), values.channels("--std", std)
+    check_input(checkpoint, "a checkpoint")  # before its folder is found missing as that of the output
     with needs("export"):
         from evodeploy.export.run import ExportRequest, export_checkpoint
         from evodeploy.models.preprocessing import stated_by_options

@@ -92,6 +92,8 @@ BAD = [
     (2, "build-engine ckpt.onnx --fp16 --bf16", "--fp16 and --bf16 exclude each other"),
     # Files
     (2, "export none.pth", "none.pth does not exist"),
+    (2, "export no/such/none.pth", "no/such/none.pth does not exist (expected a checkpoint"),
+    (2, "build-engine no/such/none.onnx", "no/such/none.onnx does not exist (expected an ONNX model"),
     (2, "export ckpt.pth -o no/such/folder.onnx", "folder no/such does not exist"),
     (2, "export ckpt.pth -o ckpt.pth --force", "is the input itself"),
     (2, "predict ckpt.pth none.png", "none.png does not exist"),
