@@ -336,7 +336,7 @@ def test_predictions_end_once_their_reader_has_gone(monkeypatch, tmp_path, optio
     reader, writer = os.pipe()
 
     class Fake:
-        info = types.SimpleNamespace(top_k=None)
+        info = types.SimpleNamespace(top_k=None, num_classes=5, model="fake")
 
         def stream(self, paths, top, batch):
             os.close(reader)
