@@ -49,10 +49,10 @@ def test_the_sequence_of_the_mission_typed_in_one_folder(cli, folder):
     assert "taking ckpt.pth, ckpt.onnx, ckpt.engine, the newest export of this folder" in err
     rows = [tuple(line.split()[:4]) for line in out.splitlines() if line.strip().startswith("2 ")]
     assert rows == [
-        ("2", "torch", "fp32", "evo"), ("2", "onnxruntime", "fp32", "evo"), ("2", "tensorrt", "fp16", "evo"),
+        ("2", "torch", "fp32", "evo"), ("2", "onnxruntime", "fp32", "evo"), ("2", "tensorrt-rtx", "fp16", "evo"),
         ("2", "torch", "fp32", "dense"), ("2", "onnxruntime", "fp32", "dense"),
     ]  # fmt: skip
-    assert "– tensorrt fp16 (evo): ckpt.engine is a tensorrt-rtx engine and runs on an NVIDIA GPU only" in out
+    assert "– tensorrt-rtx fp16 (evo): ckpt.engine is a tensorrt-rtx engine and runs on an NVIDIA GPU only" in out
     assert names(folder) == ["ckpt.engine", "ckpt.engine.json", "ckpt.onnx", "ckpt.pth"]
 
 
