@@ -1,4 +1,4 @@
-"""What hubs keep in JSON beside a checkpoint: heads, epsilons, class names, and how images were prepared."""
+"""What hubs keep in JSON next to a checkpoint: heads, epsilons, class names, and how images were prepared."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def read_sidecar(plan: Path) -> PlanRecord:
     check_input(plan, "a TensorRT engine")
     path = sidecar_path(plan)
     if not path.exists():
-        raise BadFileError(f"{path.name} is missing beside {plan}: copy it along, or build the engine again")
+        raise BadFileError(f"{path.name} is missing next to {plan}: copy it along, or build the engine again")
     content = read_json_file(path, "the record of an engine")
     try:
         return PLAN_RECORD(content)
