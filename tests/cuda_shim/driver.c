@@ -3,8 +3,8 @@
  * Work put into a stream is left undone until somebody waits for it, so a missing synchronisation shows as a wrong
  * result, always. Device addresses lie in a range that no process can read and are never used twice, so touching them
  * from the host ends the process, and a freed one is known as such. Time is played too: the host's clock moves only by
- * waiting and by launches that are made slow, a kernel takes a millisecond, a host function that is usleep its argument, all else nothing,
- * and a stream does one thing after the other. Every call is checked; what is wrong is written to
+ * waiting and by launches that are made slow, a kernel takes a millisecond, a host function that is usleep its
+ * argument, all else nothing, and a stream does one thing after the other. Every call is checked; what is wrong is written to
  * the file named by SHIM_REPORT when the process ends, together with everything that was never released. Two devices
  * are played. README.md says what this proves. */
 
@@ -102,9 +102,11 @@ static void report(const char *format, ...) {
 
 /* After these a context computes nothing any more: cuda.h says so of each. Any other failure passes. */
 static int sticky(CUresult code) {
-  return code == CUDA_ERROR_ILLEGAL_ADDRESS || code == CUDA_ERROR_LAUNCH_TIMEOUT ||
+  return code == CUDA_ERROR_CONTAINED || code == CUDA_ERROR_ILLEGAL_ADDRESS || code == CUDA_ERROR_LAUNCH_TIMEOUT ||
          code == CUDA_ERROR_CONTEXT_IS_DESTROYED || code == CUDA_ERROR_ASSERT ||
-         (code >= CUDA_ERROR_HARDWARE_STACK_ERROR && code <= CUDA_ERROR_LAUNCH_FAILED);
+         (code >= CUDA_ERROR_HARDWARE_STACK_ERROR && code <= CUDA_ERROR_LAUNCH_FAILED) ||
+         code == CUDA_ERROR_TENSOR_MEMORY_LEAK || code == CUDA_ERROR_MPS_CLIENT_TERMINATED ||
+         code == CUDA_ERROR_EXTERNAL_DEVICE;
 }
 
 static CUcontext current(void) { return depth ? stack[depth - 1] : NULL; }

@@ -88,7 +88,7 @@ class TensorRtEngine(Engine):
 
     def run_many(self, batches: Iterable[Array], in_flight: int = 2) -> Iterator[dict[str, Array]]:
         """See Engine; one caller at a time looks ahead, so that waiting lanes cannot block one another."""
-        depth = min(in_flight, self.deepest)
+        depth = max(1, min(in_flight, self.deepest))
         if not self._ahead.acquire(blocking=False):
             yield from super().run_many(batches)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from cuda_shim.plans import write_exact, write_half, write_plan
 from onnx import TensorProto, numpy_helper
 
+from evodeploy.engines.tensorrt import cuda
 from evodeploy.onnx_files import read_onnx, write_onnx
 
 SHIM = Path(__file__).parents[2] / "cuda_shim"
@@ -90,6 +92,16 @@ def test_a_bench_has_the_ratio_of_an_engine_over_its_twin(on_shim, plan):
 
 def test_the_shim_tells_every_mistake(on_shim, plan):
     on_shim("misuse", plan())
+
+
+def test_a_context_is_lost_where_cuda_h_says_that_the_process_or_context_must_end(libraries):
+    header = (libraries[0] / "include" / "cuda.h").read_text()
+    codes = re.findall(r"/\*\*((?:[^*]|\*(?!/))*)\*/\s*CUDA_ERROR_\w+\s*= (\d+)", header)
+    said = {int(code): " ".join(why.replace("*", " ").split()) for why, code in codes}
+    last = {code for code, why in said.items() if "terminated and relaunched" in why or "must be destroyed" in why}
+    destroyed = {709}  # of which there is no need to say so
+    assert len(said) > 80
+    assert last | destroyed == cuda._STICKY
 
 
 def test_a_plan_takes_other_weights(on_shim, plan, small_onnx, tmp_path):
