@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 from bench.fakes import report, row
+from gpu.conftest import building_problem
 from gpu.facts import write_json
 from gpu.parts import parts
 from gpu.steps import FAILED, NOT_ALL_RUN, PASSED, Step, run_steps
 
 from evodeploy.bench.document import as_json
+from evodeploy.engines.tensorrt import flavour
 
 BEGIN = "from gpu.facts import NotRunError, of_this_process; import os, sys, time, json; facts = of_this_process()\n"
 PASSES = BEGIN + "with facts.check('sum') as found: found['value'] = float('nan')\n"
@@ -108,3 +110,19 @@ def test_the_parts_of_test_gpu_are_the_files_of_tests_on_a_gpu(tmp_path):
     files = [Path(step.command[-1]) for step in parts(str(tmp_path))]
     assert sorted(files) == sorted(files[0].parent.glob("test_*.py"))
     assert len(files) == 4
+
+
+@pytest.mark.parametrize(
+    ("here", "precision", "reason"),
+    [
+        ("sm90", "fp16", "does not build for the GPU here (sm90)"),
+        ("sm75", "fp32", "builds no FP32 engine for sm75"),
+        ("sm75", "fp16", ""),
+    ],
+)
+def test_what_cannot_be_built_for_the_gpu_here_is_not_run(monkeypatch, here, precision, reason):
+    """It is no failure: `make test-gpu` installs TensorRT for RTX on an H100 too."""
+    monkeypatch.setattr(flavour, "driver_problem", lambda: None)
+    monkeypatch.setattr(flavour, "architecture", lambda: here)
+    said = building_problem("tensorrt-rtx", precision)
+    assert reason in said if reason else said == ""

@@ -19,8 +19,8 @@ from evodeploy.errors import OutOfMemoryError, RuntimeFailedError, UsageError, n
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, for which pycuda has no name
 
-# After these the context computes nothing any more: cuda.h of CUDA 12.9 says so of each. All others pass, as do those of
-# a recording that was disturbed, 900 to 908.
+# After these the context computes nothing any more: cuda.h of CUDA 12.9 says so of each. All others pass, as do those
+# of a recording that was disturbed, 900 to 908.
 _STICKY = frozenset({226, 700, 702, 709, 710, *range(714, 720), 721, 810, 911})
 
 
