@@ -75,6 +75,7 @@ def key_of(request: BuildRequest, flavour: Flavour, gpu: str) -> str:
         "tensorrt": str(flavour),
         "gpu": gpu,
         "evodeploy": __version__,
+        "tf32": os.environ.get("NVIDIA_TF32_OVERRIDE"),  # 0 keeps TF32 out of what NVIDIA's libraries build
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

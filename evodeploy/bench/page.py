@@ -11,7 +11,7 @@ from evodeploy.bench.intervals import Interval
 from evodeploy.bench.page_style import STYLE, batch_switch
 from evodeploy.bench.report import Report, cautions, headlines
 from evodeploy.bench.row import Row
-from evodeploy.bench.speedups import in_flight, over_dense
+from evodeploy.bench.speedups import over_dense
 from evodeploy.bench.stages import STAGES
 from evodeploy.bench.svg import element
 from evodeploy.bench.table import COLUMNS
@@ -22,7 +22,7 @@ COLOURS = 10  # that the style has; more series begin again
 def as_html(report: Report) -> str:
     """The whole page."""
     timed = [row for row in report.rows if row.timing]
-    colours = {name: f"c{i % COLOURS}" for i, name in enumerate(dict.fromkeys(_name(report, row) for row in timed))}
+    colours = {name: f"c{i % COLOURS}" for i, name in enumerate(dict.fromkeys(report.name(row) for row in timed))}
     batches = list(dict.fromkeys(row.asked for row in timed))
     machine = report.environment
     body = [
@@ -56,12 +56,8 @@ def as_html(report: Report) -> str:
     return "<!doctype html>\n" + element("html", content, lang="en") + "\n"
 
 
-def _name(report: Report, row: Row) -> str:
-    return report.label(row) + (" resident" if row.transfers == "resident" else "") + in_flight(row)
-
-
 def _lane_name(report: Report, row: Row) -> str:
-    return _name(report, row) + (", dense" if row.candidate.role == "dense" else "")
+    return report.name(row) + (", dense" if row.candidate.role == "dense" else "")
 
 
 def _throughput(report: Report, timed: Sequence[Row], colours: dict[str, str]) -> str:
@@ -80,7 +76,7 @@ def _selection(report: Report, timed: Sequence[Row], colours: dict[str, str]) ->
     series = _series(report, timed, colours, ratios)
     if not series:
         return ""
-    table = [[_name(report, row), str(row.batch), _told(ratio, 2)] for row, ratio in ratios.items() if ratio]
+    table = [[report.name(row), str(row.batch), _told(ratio, 2)] for row, ratio in ratios.items() if ratio]
     return _figure(
         "What selection is worth",
         "Throughput over that of the dense twin on the same engine, round by round. Above the line selection pays.",
@@ -96,7 +92,7 @@ def _series(
     for row in timed:
         value = values[row]
         if value is not None:
-            points.setdefault((_name(report, row), row.candidate.role == "dense"), []).append((row.batch, value))
+            points.setdefault((report.name(row), row.candidate.role == "dense"), []).append((row.batch, value))
     return [
         Series(name + (", dense" if twin else ""), colours[name], sorted(taken, key=lambda point: point[0]), twin)
         for (name, twin), taken in points.items()
@@ -114,7 +110,7 @@ def _latencies(report: Report, rows: Sequence[Row], colours: dict[str, str]) -> 
         if row.latency:
             samples = [sample * 1e3 for sample in row.latency.samples]
             twin = row.candidate.role == "dense"
-            lanes.append(Lane(_lane_name(report, row), colours[_name(report, row)], samples, twin))
+            lanes.append(Lane(_lane_name(report, row), colours[report.name(row)], samples, twin))
             table.append(
                 [
                     _lane_name(report, row),
@@ -137,10 +133,10 @@ def _limits(report: Report, rows: Sequence[Row], colours: dict[str, str]) -> str
     for row in rows:
         achieved, share = report.operations_per_second(row), report.share_of_peak(row)
         if achieved is not None:
-            note = "" if share is None else f"{share:.0%} of {row.precision}"
+            note = "" if share is None else f"{share:.0%} of {row.arithmetic}"
             twin = row.candidate.role == "dense"
             name = _lane_name(report, row)
-            lanes.append(Lane(name, colours[_name(report, row)], [achieved / 1e9], twin, note))
+            lanes.append(Lane(name, colours[report.name(row)], [achieved / 1e9], twin, note))
             table.append([name, f"{achieved / 1e9:.0f}", "–" if share is None else f"{share:.0%}"])
     if not lanes:
         return ""

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from evodeploy.engines.torch_tf32 import tf32_in_torch
+from evodeploy.errors import RuntimeFailedError
+from evodeploy.text import reason
 
 if TYPE_CHECKING:
     import torch
@@ -24,13 +26,20 @@ def peaks(wanted: Iterable[tuple[str, str]], threads: int) -> dict[tuple[str, st
 
     The best run over several sizes and, on a CPU, over the libraries that PyTorch brings: on some processors one of
     them is twice as fast as the other. All are run in turn, so that none is measured in a slow moment alone. Empty
-    where PyTorch is not installed.
+    where PyTorch is not installed. Raises RuntimeFailedError where it fails, as on a GPU that other processes fill.
     """
     try:
         import torch
     except ImportError:
         return {}
     torch.set_num_threads(threads)
+    try:
+        return _fastest(wanted)
+    except RuntimeError as error:
+        raise RuntimeFailedError(f"the machine's matrix products could not be measured: {reason(error)}") from error
+
+
+def _fastest(wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], float]:
     contest = [
         ((device, arithmetic), 2.0 * side**3, product)
         for device, arithmetic in dict.fromkeys(wanted)

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from evodeploy.bench.environment import Environment
 from evodeploy.bench.measure import Budget
 from evodeploy.bench.row import Row
-from evodeploy.bench.speedups import crossovers, eager, fastest_torch, in_flight, over_eager, over_torch
+from evodeploy.bench.speedups import crossovers, eager, fastest_torch, label, name, over_eager, over_torch
 from evodeploy.bench.stages import EndToEnd
 from evodeploy.bench.subject import Subject
+
+NAMED = 6  # rows in one sentence
 
 Peaks = dict[tuple[str, str], float]
 
@@ -48,14 +50,12 @@ class Report:
         return None if achieved is None or peak is None else achieved / peak
 
     def name(self, row: Row) -> str:
-        """The row's label, with how many batches are in flight where they are several."""
-        return self.label(row) + in_flight(row)
+        """The row's label, whether its batch is resident, and how many are in flight where they are several."""
+        return name(row, self.rows)
 
     def label(self, row: Row) -> str:
         """The candidate's label, with its file where several of a kind are compared."""
-        alike = (one for one in self.rows if (one.label, one.candidate.role) == (row.label, row.candidate.role))
-        peers = {one.candidate.artefact for one in alike}
-        return f"{row.label} {row.candidate.artefact}" if len(peers) > 1 else row.label
+        return label(row, self.rows)
 
 
 def headlines(report: Report) -> Iterator[str]:
@@ -73,7 +73,13 @@ def headlines(report: Report) -> Iterator[str]:
     pays: dict[str, list[str]] = {}
     for crossover in crossovers(report.rows):
         pays.setdefault(crossover.sentence, []).append(crossover.label)
-    yield from (f"{sentence}: {', '.join(labels)}" for sentence, labels in pays.items())
+    yield from (f"{sentence}: {_listed(labels)}" for sentence, labels in pays.items())
+
+
+def _listed(labels: list[str]) -> str:
+    """Few enough to be read: a GPU has some fifty rows."""
+    more = len(labels) - NAMED
+    return ", ".join(labels) if more <= 1 else f"{', '.join(labels[:NAMED])} and {more} more"
 
 
 def _over_pytorch(report: Report, row: Row) -> str:

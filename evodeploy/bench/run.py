@@ -12,9 +12,10 @@ import numpy as np
 from evodeploy.bench.candidate import Candidate
 from evodeploy.bench.energy import SECONDS, joules_per_run, meter_of
 from evodeploy.bench.entrants import Entrant, Pictures, Racer, Tell, opened, racers_of, sample_of
-from evodeploy.bench.judge import SAMPLE, judged
+from evodeploy.bench.judge import SAMPLE, Verdict, judged
 from evodeploy.bench.measure import Budget, Clock, Measurement, measured
 from evodeploy.bench.row import Row
+from evodeploy.engines.base import Array
 from evodeploy.engines.finite import PROBLEM
 from evodeploy.errors import EvodeployError
 
@@ -99,28 +100,44 @@ def _guarded(racer: Racer) -> Clock:
 def _finished(racers: Sequence[Racer], measurement: Measurement, budget: Budget) -> Iterator[Row]:
     """The rows of what was timed, judged, and with their energy where it can be measured and `budget` has the time.
 
-    One that computes no numbers is a row with that reason, and judges no other.
+    One that fails now, or computes no numbers, is a row with that reason, and judges no other.
     """
-    outputs = [racer.first_outputs() for racer in racers]
-    sound = [racer for racer, got in zip(racers, outputs, strict=True) if np.isfinite(got).all()]
-    for racer, timing, got in zip(racers, measurement.timings, outputs, strict=True):
-        if racer not in sound:
-            yield replace(racer.row, reason=PROBLEM)
+    outputs: dict[Racer, Array] = {}
+    failed: dict[Racer, str] = {}
+    for racer in racers:
+        try:
+            got = racer.first_outputs()
+        except EvodeployError as error:
+            failed[racer] = str(error)
             continue
-        reference = _reference(racer, sound)
-        verdict = None
-        if reference is not racer:
-            expected = outputs[racers.index(reference)]
-            classifies = racer.engine.info is None or racer.engine.info.output == "logits"
-            tf32 = racer.row.tf32 or reference.row.tf32
-            verdict = judged(expected, got, racer.row.precision or "fp32", tf32=tf32, classifies=classifies)
-        meter = meter_of(racer.row.device) if budget.seconds >= SECONDS else None
-        joules = joules_per_run(racer.work, meter) / racer.batches / racer.row.batch if meter else None
-        clocks = racer.clocks.summary()
-        row = replace(racer.row, timing=timing, stopped=measurement.stopped, verdict=verdict)
-        row = replace(row, joules=joules, clocks=clocks)
+        if np.isfinite(got).all():
+            outputs[racer] = got
+    for racer, timing in zip(racers, measurement.timings, strict=True):
+        if racer not in outputs:
+            yield replace(racer.row, reason=failed.get(racer, PROBLEM))
+            continue
+        row = replace(racer.row, timing=timing, stopped=measurement.stopped, verdict=_verdict(racer, outputs))
+        try:
+            row = replace(row, joules=_joules(racer, budget), clocks=racer.clocks.summary())
+        except EvodeployError as error:
+            row = replace(racer.row, reason=str(error))
         resident = racer.resident
         yield replace(row, launches=resident.launches, exposed=not resident.hidden) if resident else row
+
+
+def _verdict(racer: Racer, outputs: dict[Racer, Array]) -> Verdict | None:
+    reference = _reference(racer, list(outputs))
+    if reference is racer:
+        return None
+    classifies = racer.engine.info is None or racer.engine.info.output == "logits"
+    tf32 = racer.row.tf32 or reference.row.tf32
+    precision = racer.row.precision or "fp32"
+    return judged(outputs[reference], outputs[racer], precision, tf32=tf32, classifies=classifies)
+
+
+def _joules(racer: Racer, budget: Budget) -> float | None:
+    meter = meter_of(racer.row.device) if budget.seconds >= SECONDS else None
+    return joules_per_run(racer.work, meter) / racer.batches / racer.row.batch if meter else None
 
 
 def _reference(racer: Racer, racers: Sequence[Racer]) -> Racer:

@@ -59,27 +59,40 @@ def over_eager(row: Row, rows: Sequence[Row]) -> Interval | None:
 
 
 def over_dense(row: Row, rows: Sequence[Row]) -> Interval | None:
-    """Throughput of the model over that of its dense twin on the same engine; None for the twin itself."""
+    """Throughput of the model over that of its dense twin on the same engine; None for the twin itself.
+
+    A twin that computes something else than it should is none.
+    """
     if row.candidate.role == "dense":
         return None
     twins = (each for each in _peers(row, rows) if each.label == row.label and each.candidate.role == "dense")
-    return _over(row, next(twins, None))
+    return _over(row, next((twin for twin in twins if not twin.wrong), None))
 
 
 def crossovers(rows: Sequence[Row]) -> list[Crossover]:
-    """One for each engine that ran the model and its twin. A batch counts where all of the interval is above 1."""
+    """One for each engine that ran the model and its twin. A batch counts where all of the interval is above 1.
+
+    What computes something else than it should shows nothing, nor does a batch that was halved.
+    """
     ratios: dict[str, dict[int, Interval]] = {}
     for row in rows:
         ratio = over_dense(row, rows)
-        if ratio is not None:
-            label = row.label + (" resident" if row.transfers == "resident" else "") + in_flight(row)
-            ratios.setdefault(label, {})[row.batch] = ratio
+        if ratio is not None and not row.wrong and row.batch == row.asked:
+            ratios.setdefault(name(row, rows), {})[row.batch] = ratio
     return [_crossover(label, by_batch) for label, by_batch in ratios.items()]
 
 
-def in_flight(row: Row) -> str:
-    """What to add to a row's name where several batches are."""
-    return f", {row.in_flight} in flight" if row.in_flight > 1 else ""
+def label(row: Row, rows: Sequence[Row]) -> str:
+    """The candidate's label, with its file where several of a kind are compared."""
+    alike = (one for one in rows if (one.label, one.candidate.role) == (row.label, row.candidate.role))
+    peers = {one.candidate.artefact for one in alike}
+    return f"{row.label} {row.candidate.artefact}" if len(peers) > 1 else row.label
+
+
+def name(row: Row, rows: Sequence[Row]) -> str:
+    """The label, whether the batch is resident, and how many are in flight where they are several."""
+    resident = " resident" if row.transfers == "resident" else ""
+    return label(row, rows) + resident + (f", {row.in_flight} in flight" if row.in_flight > 1 else "")
 
 
 def _crossover(label: str, by_batch: dict[int, Interval]) -> Crossover:

@@ -17,6 +17,7 @@ from evodeploy.bench.stages import STAGES, EndToEnd
 
 WIDEST = 120
 GAP = 2  # blanks between columns
+FOLDING = "engine"  # the column whose cells take several lines where even the columns that never yield do not fit
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ def as_table(report: Report, width: int) -> Table:
     columns = _fitting(report, min(width, WIDEST))
     table = _empty()
     for column, _ in columns:
-        table.add_column(column.heading, justify="left" if column.left else "right", no_wrap=True)
+        folds = column.heading == FOLDING
+        table.add_column(column.heading, justify="left" if column.left else "right", no_wrap=not folds, overflow="fold")
     previous = None
     for number, row in enumerate(report.rows):
         if previous not in (None, row.asked):
@@ -123,18 +125,18 @@ COLUMNS = (
     Column("transfers", lambda report, row: "" if row.transfers == "none" else row.transfers, left=True),
     Column("in flight", _in_flight),
     Column("img/s", _speed),
-    Column("95 %", _uncertainty, yields=2),
-    Column("× eager", lambda report, row: _ratio(over_eager(row, report.rows))),
-    Column("× torch", lambda report, row: _ratio(over_torch(row, report.rows))),
+    Column("95 %", _uncertainty, yields=5),
+    Column("× eager", lambda report, row: _ratio(over_eager(row, report.rows)), yields=2),
+    Column("× torch", lambda report, row: _ratio(over_torch(row, report.rows)), yields=1),
     Column("× dense", lambda report, row: _ratio(over_dense(row, report.rows))),
-    Column("median ms", lambda report, row: _milliseconds(row.latency.median if row.latency else None), yields=1),
-    Column("p90", lambda report, row: _milliseconds(row.latency.p90 if row.latency else None), yields=4),
-    Column("p99", lambda report, row: _milliseconds(row.latency.p99 if row.latency else None), yields=5),
-    Column("of peak", lambda report, row: _share(report.share_of_peak(row)), yields=3),
-    Column("host MB", lambda report, row: _megabytes(row.host_memory), yields=7),
-    Column("GPU MB", lambda report, row: _megabytes(row.device_memory), yields=8),
-    Column("MHz", lambda report, row: _megahertz(row.clocks), yields=10),
-    Column("J/img", lambda report, row: "–" if row.joules is None else f"{row.joules:.3f}", yields=9),
-    Column("top-1", lambda report, row: _share(row.verdict.top1 if row.verdict else None), yields=6),
-    Column("check", _check),
+    Column("median ms", lambda report, row: _milliseconds(row.latency.median if row.latency else None), yields=4),
+    Column("p90", lambda report, row: _milliseconds(row.latency.p90 if row.latency else None), yields=7),
+    Column("p99", lambda report, row: _milliseconds(row.latency.p99 if row.latency else None), yields=8),
+    Column("of peak", lambda report, row: _share(report.share_of_peak(row)), yields=6),
+    Column("host MB", lambda report, row: _megabytes(row.host_memory), yields=10),
+    Column("GPU MB", lambda report, row: _megabytes(row.device_memory), yields=11),
+    Column("MHz", lambda report, row: _megahertz(row.clocks), yields=13),
+    Column("J/img", lambda report, row: "–" if row.joules is None else f"{row.joules:.3f}", yields=12),
+    Column("top-1", lambda report, row: _share(row.verdict.top1 if row.verdict else None), yields=9),
+    Column("check", _check, yields=3),
 )

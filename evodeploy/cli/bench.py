@@ -11,10 +11,11 @@ import typer
 from evodeploy.cli import bench_compare, bench_trtexec, values
 from evodeploy.cli.console import Force, Json, Threads, columns, note, result, result_json, show, working
 from evodeploy.cli.values import real, whole
-from evodeploy.errors import UnavailableError, UsageError
+from evodeploy.errors import RuntimeFailedError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
-    from evodeploy.bench.report import Report
+    from evodeploy.bench.report import Peaks, Report
+    from evodeploy.bench.row import Row
 
 SAMPLE = 64  # pictures of a folder that rows are run on and judged by
 
@@ -93,7 +94,6 @@ def bench(
     from evodeploy.bench.candidates import candidates_of, usual_engines, usual_precisions
     from evodeploy.bench.environment import environment
     from evodeploy.bench.measure import Budget
-    from evodeploy.bench.peak import peaks
     from evodeploy.bench.plans import Builds
     from evodeploy.bench.report import Report
     from evodeploy.bench.run import bench as run_bench
@@ -134,7 +134,7 @@ def bench(
         rows = run_bench(candidates, batches, budget, note, sample)
         timed = [row for row in rows if row.timing and row.precision]
         with working("measuring the machine's matrix products"):
-            best = peaks([(row.device, row.arithmetic) for row in timed if row.arithmetic], threads)
+            best = _peaks(timed, threads)
         ended = {row.label: row.candidate for row in timed if row.candidate.role == "evo" and row.in_flight == 1}
         stages = end_to_end(ended.items(), paths, max(batches), seconds, note) if paths else []
     report = Report(subject, machine, budget, tuple(rows), best, tuple(stages))
@@ -144,6 +144,17 @@ def bench(
         raise UnavailableError("nothing could be measured: each row above gives its reason")
     if report.wrong:
         raise typer.Exit(1)
+
+
+def _peaks(timed: list[Row], threads: int) -> Peaks:
+    """The machine's limits; none where that fails, for the rows have been measured by then."""
+    from evodeploy.bench.peak import peaks
+
+    try:
+        return peaks([(row.device, row.arithmetic) for row in timed if row.arithmetic], threads)
+    except RuntimeFailedError as error:
+        note(f"{error}: no row says its share of them")
+        return {}
 
 
 def _write(report: Report, output: Path | None, csv: Path | None, html: Path | None) -> None:

@@ -102,6 +102,9 @@ def test_everything_that_shapes_an_engine_is_in_its_key(request_of, tmp_path, mo
     keys = [key_of(*variant) for variant in variants]
     assert len(set(keys)) == len(variants)
     assert key_of(request_of(onnx=tmp_path / "copy.onnx", output=tmp_path / "x.engine"), ten, "sm89 L4") == keys[0]
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")  # which TensorRT's builder obeys
+    assert key_of(*variants[0]) not in keys
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE")
     monkeypatch.setattr(engine_cache, "__version__", "next")
     assert key_of(*variants[0]) not in keys
 

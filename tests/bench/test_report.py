@@ -144,6 +144,61 @@ def test_what_is_fastest_is_compared_with_the_fastest_of_pytorch_and_with_eager(
     assert next(headlines(report([eager]))).endswith("125.0 img/s, which is PyTorch eager, its fastest")
 
 
+@pytest.fixture(scope="module")
+def gpu():
+    """What a GPU gives: twenty rows with long names, twice as fast without transfers, and FP32 that may be TF32."""
+
+    def of(name, role, transfers, milliseconds):
+        each = dataclasses.replace(row(name, milliseconds, 8, role), device="cuda:0", transfers=transfers, tf32=True)
+        return dataclasses.replace(each, candidate=dataclasses.replace(each.candidate, flops=1e9))
+
+    names = ("torch", "torch-compile-max-autotune", "torch-compile-reduce-overhead", "onnxruntime", "tensorrt")
+    rows = [
+        of(name, role, transfers, (10 - number) * (1 if role == "evo" else 2) * (2 if transfers == "included" else 1))
+        for role in ("evo", "dense")
+        for number, name in enumerate(names)
+        for transfers in ("included", "resident")
+    ]
+    rows += [dataclasses.replace(rows[8], in_flight=2)]
+    return report(rows, {("cuda:0", "tf32"): 1e13})
+
+
+def test_sentences_say_what_was_timed_without_transfers_and_name_few_rows(gpu):
+    assert list(headlines(gpu)) == [
+        "fastest at batch 8: tensorrt tf32 resident, 1333.3 img/s, 1.33 (1.33 to 1.33) × the fastest PyTorch "
+        "(torch-compile-reduce-overhead tf32 resident), 1.67 (1.67 to 1.67) × PyTorch eager (torch tf32 resident)",
+        "selection pays at every batch measured (8): torch tf32, torch tf32 resident, torch-compile-max-autotune tf32, "
+        "torch-compile-max-autotune tf32 resident, torch-compile-reduce-overhead tf32, "
+        "torch-compile-reduce-overhead tf32 resident and 4 more",
+    ]
+
+
+def test_a_terminal_of_80_columns_shows_a_gpus_speeds_whole(gpu):
+    console = Console(width=80, file=io.StringIO())
+    console.print(as_table(gpu, 80))
+    shown = console.file.getvalue()
+    assert "…" not in shown
+    assert shown.split("\n")[0].split() == [
+        "batch",
+        "engine",
+        "model",
+        "transfers",
+        "in",
+        "flight",
+        "img/s",
+        "×",
+        "dense",
+    ]
+    speeds = [f"{each.images_per_second.value:.1f}" for each in gpu.rows]
+    assert [word for word in shown.split() if word in speeds] == speeds
+
+
+def test_the_page_names_the_arithmetic_of_the_peak(gpu):
+    page = as_html(gpu)
+    assert "% of tf32" in page
+    assert "% of fp32" not in page
+
+
 def test_unstable_rows_are_told(found):
     told = list(cautions(report([row("torch", [1, 9, 1, 9, 1, 9])])))
     assert any("runs vary by" in line for line in told)

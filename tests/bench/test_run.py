@@ -160,6 +160,31 @@ def test_images_given_are_the_images_run_over_again_where_they_are_few():
     np.testing.assert_array_equal(seen[0], normalised(given[[0, 1, 0]], Preprocessing()))
 
 
+def test_one_that_fails_on_the_images_of_the_check_is_a_row_with_its_reason_and_judges_no_other():
+    timed = []
+
+    def fail_on_others(images):
+        timed.append(images[0].copy())
+        if (images[0] != timed[0]).any():
+            raise RuntimeError("these are not the timed images")
+        return {"logits": brightness_logits(images, 3)}
+
+    rows = raced([fake("torch", compute=fail_on_others), fake("onnxruntime"), fake("openvino")])
+    assert (rows[0].timing, "not the timed images" in rows[0].reason) == (None, True)
+    assert (rows[1].verdict, rows[2].verdict.correct) == (None, True)
+
+
+def test_one_that_fails_while_its_energy_is_measured_is_a_row_with_its_reason(monkeypatch):
+    def fail(run, meter):
+        raise RuntimeFailedError("cuda:0 is lost")
+
+    monkeypatch.setattr("evodeploy.bench.run.meter_of", lambda device: lambda: 0.0)
+    monkeypatch.setattr("evodeploy.bench.run.joules_per_run", fail)
+    budget = dataclasses.replace(QUICK, seconds=2, precision=1.0)
+    (row,) = bench([fake("torch")], (2,), budget, quiet)
+    assert (row.timing, row.reason) == (None, "cuda:0 is lost")
+
+
 def no_number(images):
     return {"logits": np.full((len(images), 3), np.nan, np.float32)}
 

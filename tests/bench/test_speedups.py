@@ -49,6 +49,27 @@ def test_selection_pays_from_the_batch_after_the_last_that_loses():
     assert crossovers(rows[6:])[0].sentence == "selection pays at every batch measured (8 to 16)"
 
 
+def test_what_computes_something_else_or_was_halved_does_not_show_that_selection_pays():
+    rows = [row("openvino", 1, 8), row("openvino", 2, 8, role="dense")]
+    assert [crossover.batch for crossover in crossovers(rows)] == [8]
+    wrong = [dataclasses.replace(each, verdict=Verdict(16, 1.0, 1.0, 0.1, 0.0, None)) for each in rows]
+    assert crossovers([wrong[0], rows[1]]) == []
+    assert crossovers([rows[0], wrong[1]]) == []
+    assert over_dense(rows[0], [rows[0], wrong[1]]) is None
+    assert crossovers([dataclasses.replace(rows[0], asked=16), dataclasses.replace(rows[1], asked=16)]) == []
+
+
+def test_files_of_the_same_precision_have_a_crossover_each():
+    def of(artefact, milliseconds):
+        each = row("onnxruntime", milliseconds)
+        return dataclasses.replace(each, candidate=dataclasses.replace(each.candidate, artefact=artefact))
+
+    found = crossovers([of("a.onnx", 1), of("b.onnx", 3), row("onnxruntime", 2, role="dense")])
+    assert [(one.label, one.batch) for one in found] == [
+        ("onnxruntime fp32 a.onnx", 1), ("onnxruntime fp32 b.onnx", None)
+    ]  # fmt: skip
+
+
 def test_faster_by_the_median_but_not_by_the_interval_is_not_shown():
     rows = [row("openvino", [4, 6, 4, 6, 4, 6], 8), row("openvino", [5, 5, 6, 5.5, 5, 5], 8, role="dense")]
     assert over_dense(rows[0], rows).value > 1 > over_dense(rows[0], rows).low

@@ -85,3 +85,15 @@ def test_without_builds_nothing_is_built_or_looked_up(cli, home, monkeypatch):
     assert code == 3
     assert json.loads(out)["results"][0]["reason"].endswith("none is built: --no-build")
     assert not (home / "engines").exists()
+
+
+def test_a_machine_whose_limit_cannot_be_measured_still_gives_its_rows(cli, home, monkeypatch):
+    def full(product, device):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 256.00 MiB.")
+
+    monkeypatch.setattr("evodeploy.bench.peak._seconds", full)
+    monkeypatch.chdir(home)
+    code, out, err = cli("bench", "small.onnx", *QUICK, "--batch", "1", "--json")
+    assert code == 0, err
+    assert "matrix products could not be measured: CUDA out of memory. Tried to allocate 256.00 MiB." in err
+    assert [row["share_of_peak"] for row in json.loads(out)["results"]] == [None] * 4
