@@ -32,6 +32,12 @@ class Provider:
         """Whether it computes on an NVIDIA GPU."""
         return CUDA in self.chain
 
+    def told(self, options: EngineOptions) -> list[str | tuple[str, dict[str, str]]]:
+        """The chain as a session is told it: what TensorRT leaves to CUDA runs on the same GPU."""
+        first, *rest = self.chain
+        same = {"device_id": str(cuda_index(options.device))}
+        return [(first, self.options(options)), *((name, same) if name == CUDA else name for name in rest)]
+
 
 def _cuda_options(options: EngineOptions) -> dict[str, str]:
     chosen = {"device_id": str(cuda_index(options.device)), "use_tf32": "0" if options.tf32 is False else "1"}

@@ -86,6 +86,25 @@ def test_a_provider_with_one_graph_gets_a_session_for_each_batch_size(small_onnx
                 np.testing.assert_array_equal(got[name], value)
 
 
+def test_what_tensorrt_leaves_is_run_by_the_same_gpu(small_onnx, monkeypatch):
+    asked = []
+
+    def session(path, options, providers):
+        asked.extend(providers)
+        raise RuntimeError("no GPU")
+
+    monkeypatch.setattr(ort, "InferenceSession", session)
+    monkeypatch.setattr(ort, "preload_dlls", lambda: None)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: list(ON_TENSORRT.chain))
+    with pytest.raises(BadFileError, match="no GPU"):
+        open_engine(small_onnx, "onnxruntime-tensorrt", EngineOptions(device="cuda:1"))
+    assert asked == [
+        ("TensorrtExecutionProvider", {"device_id": "1"}),
+        ("CUDAExecutionProvider", {"device_id": "1"}),
+        "CPUExecutionProvider",
+    ]
+
+
 @pytest.mark.parametrize(("provider", "preloads"), [(ON_CPU, 0), (ON_CUDA, 1), (ON_TENSORRT, 1)])
 def test_cuda_libraries_of_pip_are_loaded_before_a_session(small_onnx, monkeypatch, capsys, provider, preloads):
     loaded = []
