@@ -71,10 +71,12 @@ BY_NAME = {
 SHARED_FILES = [file for file in RECEIVERS if file != "rtx.py"]
 NO_TARGETS = {"no IBuilderConfig.num_compute_capabilities", "no IBuilderConfig.set_compute_capability"}
 NO_ATTENTION = {"no IAttentionInputLayer", "no IAttention"}
+NO_BUILDER = {"no Builder", "no NetworkDefinitionCreationFlag"}
 NO_RUNTIME_CONFIG = {"no ICudaEngine.create_runtime_config"}
 
 # What a version lacks of what these files use, which the code finds out before: no version builds for named targets
-# but RTX, none else has its runtime config from the start, and 10.13 has no attention operator.
+# but RTX, none else has its runtime config from the start, 10.13 has no attention operator, and the lean runtime builds
+# nothing.
 VERSIONS = [
     (
         "tensorrt_cu12_bindings==10.9.0.34",
@@ -84,7 +86,12 @@ VERSIONS = [
     ),
     ("tensorrt_cu12_bindings==10.13.3.9", "tensorrt_bindings", SHARED_FILES, NO_TARGETS | NO_ATTENTION),
     ("tensorrt_cu13_bindings==11.4.0.106", "tensorrt_bindings", SHARED_FILES, NO_TARGETS),
-    ("tensorrt_lean_cu13_bindings==11.4.0.106", "tensorrt_lean_bindings", ["plan.py", "execution.py"], set()),
+    (
+        "tensorrt_lean_cu13_bindings==11.4.0.106",
+        "tensorrt_lean_bindings",
+        ["plan.py", "execution.py", "flavour.py"],
+        NO_BUILDER,
+    ),
 ]
 # The classes of cuda_shim/fake_tensorrt.py and those that they stand for.
 FAKES = {
