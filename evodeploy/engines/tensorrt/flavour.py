@@ -129,9 +129,19 @@ Sink = Callable[[str, str], None]
 
 
 class Relay:
-    """Passes TensorRT's log on to the sink of the moment: a process keeps only the first logger it registers."""
+    """Passes TensorRT's log on: a process keeps only the first logger it registers.
 
+    To the sink of the moment, where there is one, else to the `usual` one.
+    """
+
+    usual: Sink | None = None
     sink: Sink | None = None
+
+    def __call__(self, severity: str, message: str) -> None:
+        """Take one message."""
+        sink = self.sink or self.usual
+        if sink is not None:
+            sink(severity, message)
 
     @contextlib.contextmanager
     def to(self, sink: Sink) -> Iterator[None]:
@@ -145,7 +155,7 @@ class Relay:
 
 @once
 def shared_logger(flavour: Flavour) -> tuple[Any, Relay]:
-    """The process's one logger for `flavour`, and the relay whose `sink` receives (severity, message).
+    """The process's one logger for `flavour`, and the relay that receives (severity, message).
 
     TensorRT calls it for every message: only its own logger, which prints, can be given a least severity. The 6,000
     verbose lines of a build take hundredths of a second.
@@ -158,7 +168,6 @@ def shared_logger(flavour: Flavour) -> tuple[Any, Relay]:
             base.__init__(self)
 
         def log(self, severity: Any, message: str) -> None:
-            if relay.sink is not None:
-                relay.sink(severity.name, message)
+            relay(severity.name, message)
 
     return Logger(), relay

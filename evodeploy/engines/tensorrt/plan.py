@@ -127,5 +127,5 @@ class _Errors:
 @once
 def _errors_of(flavour: Flavour) -> _Errors:
     errors = _Errors()
-    shared_logger(flavour)[1].sink = errors
+    shared_logger(flavour)[1].usual = errors
     return errors

@@ -8,7 +8,7 @@ from types import ModuleType
 from sharing import in_threads
 
 from evodeploy.engines.tensorrt import cuda
-from evodeploy.engines.tensorrt.flavour import Flavour, shared_logger
+from evodeploy.engines.tensorrt.flavour import Flavour, Relay, shared_logger
 
 
 def test_threads_that_open_a_gpu_together_share_it(monkeypatch):
@@ -39,3 +39,12 @@ def test_threads_that_load_engines_together_share_the_logger():
     found = []
     in_threads(lambda number: found.append(shared_logger(Flavour("slow", module))[1]))
     assert len(set(found)) == 1
+
+
+def test_an_engine_that_is_opened_during_a_build_hears_of_errors_after_it():
+    relay, build, errors = Relay(), [], []
+    with relay.to(lambda *message: build.append(message)):
+        relay.usual = lambda *message: errors.append(message)
+        relay("ERROR", "of the build")
+    relay("ERROR", "of the engine")
+    assert (build, errors) == ([("ERROR", "of the build")], [("ERROR", "of the engine")])
