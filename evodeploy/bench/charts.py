@@ -16,7 +16,9 @@ from evodeploy.bench.svg import Axis, element, line, short, text, title
 WIDTH = 560
 LEFT, RIGHT, TOP, BOTTOM = 48, 14, 14, 36  # margins
 LANE = 22  # height of a row in plots with one row a line
-NAMES = 178  # width of the names before them
+NAMES = 178  # width of the names before them, at least
+LETTER = 6.8  # width of one of their letters
+PLOT = WIDTH - NAMES - RIGHT  # width of what is behind them
 NOTES = 90  # width kept free for the notes behind bars
 MOST_DOTS = 1000  # of one row; of more samples evenly spaced quantiles are drawn
 
@@ -65,7 +67,8 @@ def dots(heading: str, unit: str, lanes: Sequence[Lane]) -> str:
     """Every value of each lane as a dot on a logarithmic axis, and the median as a bar."""
     height = TOP + LANE * len(lanes) + BOTTOM
     low, high = min(min(lane.values) for lane in lanes), max(max(lane.values) for lane in lanes)
-    across = Axis(low / 1.05, high * 1.05, NAMES, WIDTH - RIGHT, logarithmic=True)
+    names = _names(lanes)
+    across = Axis(low / 1.05, high * 1.05, names, names + PLOT, logarithmic=True)
     parts = [_grid_down(across, height, unit)]
     for number, lane in enumerate(lanes):
         y = TOP + LANE * (number + 0.5)
@@ -76,13 +79,13 @@ def dots(heading: str, unit: str, lanes: Sequence[Lane]) -> str:
             element(
                 "g",
                 title(f"{told}, {len(lane.values)} runs"),
-                text(lane.name, NAMES - 8, y + 4, class_="name", text_anchor="end"),
+                text(lane.name, names - 8, y + 4, class_="name", text_anchor="end"),
                 element("path", d=path, class_=f"dots {lane.colour}"),
                 line(across(median), y - 8, across(median), y + 8, class_="median"),
                 tabindex=0,
             )
         )
-    return _figure(heading, height, parts)
+    return _figure(heading, height, parts, names + PLOT + RIGHT)
 
 
 def bars(heading: str, unit: str, lanes: Sequence[Lane], limits: Sequence[tuple[str, float]] = ()) -> str:
@@ -92,7 +95,8 @@ def bars(heading: str, unit: str, lanes: Sequence[Lane], limits: Sequence[tuple[
     """
     height = TOP + LANE * (len(lanes) + len(limits)) + BOTTOM
     highest = max([sum(lane.values) for lane in lanes] + [limit for _, limit in limits])
-    across = Axis(0, highest * 1.05, NAMES, WIDTH - RIGHT - NOTES)
+    names = _names(lanes)
+    across = Axis(0, highest * 1.05, names, names + PLOT - NOTES)
     parts = [_grid_down(across, height, unit)]
     for number, (name, limit) in enumerate(limits):
         x, y = across(limit), TOP + LANE * number
@@ -101,11 +105,16 @@ def bars(heading: str, unit: str, lanes: Sequence[Lane], limits: Sequence[tuple[
     for number, lane in enumerate(lanes):
         y = TOP + LANE * (len(limits) + number)
         parts.append(_bar(lane, across, y, unit))
-    return _figure(heading, height, parts)
+    return _figure(heading, height, parts, names + PLOT + RIGHT)
 
 
-def _figure(heading: str, height: float, parts: Sequence[str]) -> str:
-    box = f"0 0 {WIDTH} {height:.0f}"
+def _names(lanes: Sequence[Lane]) -> float:
+    """How much room the names take."""
+    return max(NAMES, 8 + LETTER * max(len(lane.name) for lane in lanes))
+
+
+def _figure(heading: str, height: float, parts: Sequence[str], width: float = WIDTH) -> str:
+    box = f"0 0 {width:.0f} {height:.0f}"
     return element("svg", title(heading), *parts, viewBox=box, role="group", aria_label=heading)
 
 
@@ -149,7 +158,8 @@ def _line(one: Series, across: Callable[[int], float], up: Axis, unit: str) -> s
 
 
 def _bar(lane: Lane, across: Axis, y: float, unit: str) -> str:
-    x, parts = across(0), []
+    start, parts = across(0), []
+    x = start
     for number, value in enumerate(lane.values):
         width = across(value) - across(0)
         colour = lane.colour if len(lane.values) == 1 else f"c{number}"
@@ -160,7 +170,7 @@ def _bar(lane: Lane, across: Axis, y: float, unit: str) -> str:
     return element(
         "g",
         title(told),
-        text(lane.name, NAMES - 8, y + LANE / 2 + 4, class_="name", text_anchor="end"),
+        text(lane.name, start - 8, y + LANE / 2 + 4, class_="name", text_anchor="end"),
         *parts,
         text(lane.note, x + 6, y + LANE / 2 + 4, class_="note"),
         tabindex=0,

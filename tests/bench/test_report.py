@@ -193,6 +193,12 @@ def test_a_terminal_of_80_columns_shows_a_gpus_speeds_whole(gpu):
     assert [word for word in shown.split() if word in speeds] == speeds
 
 
+def test_the_plots_have_room_for_the_longest_names(gpu):
+    names = re.findall(r'<text x="([0-9.]+)"[^>]*class="name"[^>]*>([^<]+)</text>', as_html(gpu))
+    assert "torch-compile-reduce-overhead tf32 resident, dense" in [name for _, name in names]
+    assert all(float(x) >= 6.5 * len(name) for x, name in names if name.startswith("torch"))
+
+
 def test_the_page_names_the_arithmetic_of_the_peak(gpu):
     page = as_html(gpu)
     assert "% of tf32" in page
