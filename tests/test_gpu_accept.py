@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
+from gpu.accept import steps_of
 from gpu.prepare import joined, pack
 from gpu.runner_step import OWN, SHARED
 from gpu.steps import NOT_ALL_RUN, PASSED, Step, run_steps
@@ -103,8 +105,6 @@ def test_the_step_of_pytorch_works_on_the_cpu_too(tmp_path):
         "0",
         "--threads",
         "1",
-        "--limit",
-        "600",
     )
     command = (sys.executable, str(ACCEPT.with_name("torch_step.py")), *options, "--limit", "600")
     code = run_steps([Step("torch", command, 900, {"OMP_NUM_THREADS": "1"})], path)
@@ -123,6 +123,15 @@ def test_without_a_driver_nothing_is_run(libraries, tmp_path):
     assert done.returncode == NOT_ALL_RUN, done.stdout
     (part,) = json.loads(path.read_text())["parts"]
     assert "no NVIDIA driver is installed" in part["checks"]["driver"]["reason"]
+
+
+def test_steps_find_what_is_named_in_the_folder_of_the_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    named = Namespace(pycuda=None, wheels=Path("parts"), cases=None)
+    (step,) = steps_of(["runner"], named, tmp_path / "work", 0)
+    assert step.command[-2:] == ("--source", str(tmp_path / "parts"))
+    (step,) = steps_of(["clock"], Namespace(pycuda=Path("built"), wheels=None, cases=None), tmp_path, 0)
+    assert step.command[-4:-2] == ("--pycuda", str(tmp_path / "built"))
 
 
 def test_files_are_packed_into_parts_that_fit_and_put_together_again(tmp_path):

@@ -32,10 +32,10 @@ RESERVE = 15  # seconds of the whole, for starting and writing
 
 def steps_of(names: Sequence[str], given: argparse.Namespace, work: Path, end: float) -> list[Step]:
     """The steps called `names`; `work` is theirs, `end` when the last must have ended, by time.time()."""
-    built = given.pycuda or work / "pycuda"
+    built = (given.pycuda or work / "pycuda").resolve()  # steps are run in another folder than this
     runner = (sys.executable, str(GPU / "runner_step.py"), "--pycuda", str(built))
     if given.wheels and not given.pycuda:
-        runner = (*runner, "--source", str(given.wheels))
+        runner = (*runner, "--source", str(given.wheels.resolve()))
     cases = ("--cases", given.cases) if given.cases else ()
     commands: dict[str, tuple[str, ...]] = {
         "runner": (*runner, *cases),
