@@ -39,7 +39,9 @@ def serve(
     max_ongoing: Annotated[
         int, whole("--max-ongoing", 1, 100_000, "Requests that a replica has at once; more get 429.")
     ] = 64,
-    timeout: Annotated[float, real("--timeout", 0.001, values.SECONDS, "Seconds until a request gets 504.")] = 30.0,
+    timeout: Annotated[
+        float, real("--timeout", 0.001, values.SECONDS, "Seconds that a request may stall, or wait for its answer.")
+    ] = 30.0,
     token_file: Annotated[
         Path | None, typer.Option(help=f"A file with the bearer token to ask for; else ${TOKEN_VARIABLE}, if set.")
     ] = None,

@@ -78,8 +78,8 @@ class Gate:
     async def _body(self, receive: Any, sends: bool) -> bytes | JSONResponse | None:
         """All of it, or what it is refused with, or None where the client left.
 
-        Only one that `sends` a body takes a place among those on their way. Where there is no room for all of them,
-        those that come too slowly get 408.
+        It may take as long as some of it comes. Only one that `sends` a body takes a place among those on their way.
+        Where there is no room for all of them, those that come too slowly get 408.
         """
         loop = asyncio.get_running_loop()
         reading: asyncio.Future[bytes | JSONResponse | None]
@@ -87,16 +87,21 @@ class Gate:
         if arrival is None:
             return _too_many()
         reading = asyncio.ensure_future(self._read(receive, arrival))
+        before = -1
         try:
-            return await asyncio.wait_for(reading, self._limits.seconds)
-        except asyncio.TimeoutError:
-            return JSONResponse({"error": f"the request did not arrive within {self._limits.seconds:g} s"}, 504)
+            while before < arrival.size:
+                before = arrival.size
+                await asyncio.wait([reading], timeout=self._limits.seconds)
+                if reading.done():
+                    return reading.result()
+            return JSONResponse({"error": f"nothing of the request came for {self._limits.seconds:g} s"}, 504)
         except asyncio.CancelledError:
             if not arrival.evicted:
                 raise
             rate = f"{RATE >> 10} KiB a second"
             return JSONResponse({"error": f"the request came at less than {rate} while others waited: try again"}, 408)
         finally:
+            reading.cancel()
             self._arrivals.leave(arrival)
 
     async def _read(self, receive: Any, arrival: Arrival) -> bytes | JSONResponse | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 from evodeploy.errors import UsageError
+from evodeploy.text import brief
 
 
 def check_free(host: str, port: int, option: str) -> None:
@@ -14,8 +15,9 @@ def check_free(host: str, port: int, option: str) -> None:
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        raise UsageError(f"{host} is no address ({error.strerror or error}): choose another --host") from error
+    except (OSError, UnicodeError) as error:  # the latter for a name that DNS cannot have
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"'{brief(host, 60)}' is no address ({why}): choose another --host") from error
     for family, kind, protocol, _, address in found:
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else what was closed just now is in the way

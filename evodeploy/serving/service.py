@@ -11,6 +11,7 @@ from typing import Any
 
 from evodeploy.cluster import LOOPBACK, found_ray, joined_ray, own_ray
 from evodeploy.errors import RuntimeFailedError, UsageError, needs
+from evodeploy.serving.arrivals import RATE
 from evodeploy.serving.ports import check_free
 from evodeploy.serving.settings import Settings
 from evodeploy.text import reason
@@ -146,7 +147,9 @@ def _name(settings: Settings) -> str:
 def _listen(settings: Settings) -> None:
     from ray import serve
 
-    http = {"host": settings.host, "port": settings.port, "request_timeout_s": 2 * settings.limits.seconds}
+    slowest = settings.limits.body / RATE  # seconds of the largest body; the gate ends all else before
+    timeout = slowest + 2 * settings.limits.seconds
+    http = {"host": settings.host, "port": settings.port, "request_timeout_s": timeout}
     try:
         serve.start(http_options=http, logging_config={"enable_access_log": False})
     except Exception as error:

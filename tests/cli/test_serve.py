@@ -10,6 +10,7 @@ import types
 import pytest
 
 from evodeploy.serving import service
+from evodeploy.serving.settings import Limits, Settings
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +35,7 @@ def no_ray(monkeypatch):
         (("--engine", "torhc"), "the engine 'torhc' does not run"),
         (("--replicas", "0"), "--replicas"),
         (("--timeout", "0"), "--timeout"),
-        (("--host", "999.1.1.1"), "999.1.1.1 is no address"),
+        (("--host", "999.1.1.1"), "'999.1.1.1' is no address"),
     ],
 )
 def test_what_cannot_be_served_is_refused(cli, small_onnx, tmp_path, monkeypatch, options, told):
@@ -89,3 +90,12 @@ def test_a_joined_ray_that_cannot_listen_as_asked_is_refused(
         code, out, err = cli("serve", small_onnx, "--port", port, "--ray", "auto")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert sentence.format(port=port) in err
+
+
+def test_ray_cuts_no_body_that_the_service_takes(monkeypatch, tmp_path):
+    from ray import serve
+
+    started = []
+    monkeypatch.setattr(serve, "start", lambda **options: started.append(options["http_options"]))
+    service._listen(Settings(tmp_path / "a.onnx", (), "a", limits=Limits(body=16 << 20, seconds=30)))
+    assert started[0]["request_timeout_s"] == 1024 + 2 * 30  # 16 MiB at 16 KiB a second, a stall, the answer

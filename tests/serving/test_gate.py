@@ -185,8 +185,46 @@ def test_bodies_that_do_not_come_keep_no_request_out_that_sends_none(monkeypatch
     asyncio.run(run())
 
 
-def test_a_body_that_does_not_come_in_time_gets_504():
-    assert asyncio.run(Client(b"a", b"b").ask(gated(seconds=0.01))) == 504
+class Leaping(asyncio.SelectorEventLoop):
+    """A loop that waits for nothing: its clock leaps to what is next."""
+
+    now = 0.0
+
+    def time(self):
+        return self.now
+
+    def _run_once(self):
+        if not self._ready and self._scheduled:
+            self.now = max(self.now, self._scheduled[0]._when)
+        super()._run_once()
+
+
+class Phone(Client):
+    """A body of 5 MB that comes in parts, one in so many seconds, at first; then nothing does."""
+
+    def __init__(self, seconds, count):
+        super().__init__(*[b"x" * 50_000] * 100, headers=[CHUNKED])
+        self._seconds, self._stop = seconds, 100 - count
+
+    async def _receive(self):
+        await asyncio.sleep(self._seconds if len(self._parts) > self._stop else 10**6)
+        return await super()._receive()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "parts", "status", "least", "most"),
+    [(0.4, 100, 200, 40, 41), (29, 100, 200, 2900, 2901), (0.4, 90, 504, 36 + 30, 36 + 60), (31, 100, 504, 30, 30)],
+)
+def test_a_slow_body_is_taken_as_long_as_some_of_it_comes(seconds, parts, status, least, most):
+    loop = Leaping()
+    client = Phone(seconds, parts).at_once()
+    assert loop.run_until_complete(client.ask(gated())) == status
+    assert least <= round(loop.now, 6) <= most
+    loop.close()
+    if status == 504:
+        assert json.loads(client.body)["error"] == "nothing of the request came for 30 s"
+    else:
+        assert len(client.body) == 5_000_000
 
 
 @pytest.mark.parametrize("token", [None, "secret"])

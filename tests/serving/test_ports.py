@@ -25,6 +25,12 @@ def test_a_port_that_another_would_share_is_refused():
                 check_free(host, port, "--port")
 
 
+@pytest.mark.parametrize("host", ["", "no.such.host.invalid", "a" * 300, "a..b"])
+def test_what_is_no_address_is_refused(host):
+    with pytest.raises(UsageError, match=r"'.{0,60}' is no address \(.+\): choose another --host"):
+        check_free(host, 8000, "--port")
+
+
 def test_an_address_of_another_machine_is_refused():
     with pytest.raises(UsageError, match="port 8000 of 192.0.2.1 cannot be listened on .*assign requested address"):
         check_free("192.0.2.1", 8000, "--port")
