@@ -34,12 +34,6 @@ marks = itertools.cycle(range(256))  # what a kernel leaves in the memory that i
 kept: list[Any] = []  # functions that a stream or a graph may still call
 
 
-def write_plan(path, onnx, profiles) -> bytes:
-    data = json.dumps({"onnx": str(onnx), "profiles": profiles}).encode()
-    path.write_bytes(data)
-    return data
-
-
 def tell(misuse: str) -> None:
     cuda.shim_report(misuse.encode())
 

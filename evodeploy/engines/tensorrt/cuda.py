@@ -124,10 +124,6 @@ class Device:
             ) from error
         return array
 
-    def free_memory(self) -> int:
-        """Bytes of the GPU's memory that nobody uses."""
-        return int(self.driver.mem_get_info()[0])
-
     def out_of_memory(self, wanted: int) -> OutOfMemoryError:
         """The error for `wanted` bytes that could not be had."""
         free, total = self.driver.mem_get_info()
