@@ -34,6 +34,7 @@ from evodeploy.bench.report import Report
 from evodeploy.bench.row import Row
 from evodeploy.bench.run import bench
 from evodeploy.bench.subject import Subject, subject_of
+from evodeploy.errors import EvodeployError
 from evodeploy.files import replacing
 from evodeploy.machine import usable_cores
 
@@ -157,12 +158,19 @@ def write(path: Path, benches: Sequence[dict[str, Any]]) -> None:
         draft.write_text(json.dumps({"benches": list(benches)}, allow_nan=False, indent=1) + "\n", encoding="utf-8")
 
 
+def _sizes(given: str) -> tuple[int, ...]:
+    """Batch sizes with commas between them."""
+    if not all(re.fullmatch("[1-9][0-9]{0,6}", size) for size in given.split(",")):
+        raise argparse.ArgumentTypeError(f"'{given}' is no list of batch sizes, expected some such as 1,8,32")
+    return tuple(map(int, given.split(",")))
+
+
 def main() -> None:
     """Measure, write, print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--models", default=",".join(MODELS))
-    parser.add_argument("--batches", default=",".join(map(str, BATCHES)))
+    parser.add_argument("--batches", type=_sizes, default=BATCHES, help="such as 1,8,32")
     parser.add_argument("--engine", default=ENGINE)
     parser.add_argument("--precision", default="fp16")
     parser.add_argument("--seconds", type=float, default=0.5, help="of each row, at most; from 2 on its energy too")
@@ -171,16 +179,20 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=float("inf"), help="seconds in all")
     parser.add_argument("--compile", choices=("evo", "dense"), help=argparse.SUPPRESS)
     given = parser.parse_args()
-    models, batches = tuple(given.models.split(",")), tuple(map(int, given.batches.split(",")))
-    end = time.time() + given.limit
-    settings = Settings(models, batches, given.engine, given.precision, given.seconds, given.jobs, given.threads, end)
+    models, end = tuple(given.models.split(",")), time.time() + given.limit
+    settings = Settings(
+        models, given.batches, given.engine, given.precision, given.seconds, given.jobs, given.threads, end
+    )
     if given.compile:
         compile_one(settings, given.compile)
         return
     path, benches = given.output or default_output(), dict[str, dict[str, Any]]()
-    for document in measured(settings):
-        benches[document["model"]["name"]] = document
-        write(path, [*benches.values()])
+    try:
+        for document in measured(settings):
+            benches[document["model"]["name"]] = document
+            write(path, [*benches.values()])
+    except EvodeployError as error:
+        parser.error(str(error))
     print("\n".join(table([*benches.values()])))
     print(f"\nwrote {path}", file=sys.stderr)
 

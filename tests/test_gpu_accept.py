@@ -10,6 +10,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+from gpu import prepare
 from gpu.accept import steps_of
 from gpu.prepare import joined, pack
 from gpu.runner_step import OWN, SHARED
@@ -132,6 +133,17 @@ def test_steps_find_what_is_named_in_the_folder_of_the_command(tmp_path, monkeyp
     assert step.command[-2:] == ("--source", str(tmp_path / "parts"))
     (step,) = steps_of(["clock"], Namespace(pycuda=Path("built"), wheels=None, cases=None), tmp_path, 0)
     assert step.command[-4:-2] == ("--pycuda", str(tmp_path / "built"))
+
+
+def test_a_download_that_fails_is_one_sentence(tmp_path, monkeypatch):
+    def run(command, check):
+        raise subprocess.CalledProcessError(1, command)
+
+    monkeypatch.setattr(prepare.subprocess, "run", run)
+    monkeypatch.setattr("sys.argv", ["prepare.py", str(tmp_path / "bundle")])
+    with pytest.raises(SystemExit, match=r"pycuda==2026.1` failed, see above: run this script with .venv/bin/python"):
+        prepare.main()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_files_are_packed_into_parts_that_fit_and_put_together_again(tmp_path):

@@ -57,6 +57,23 @@ def test_the_command_writes_a_file_and_prints_the_table(of_small, tmp_path, monk
     assert "| small | 1 | none |" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--batches", "1,x"), "'1,x' is no list of batch sizes, expected some such as 1,8,32"),
+        (("--batches", "0"), "'0' is no list of batch sizes"),
+        (("--models", "foo"), "no model is called 'foo'"),
+        (("--models", "EvoLeViT_128S", "--engine", "foo"), "no engine is called 'foo'"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_one_sentence(tmp_path, monkeypatch, capsys, options, sentence):
+    monkeypatch.setattr("sys.argv", ["script", "-o", str(tmp_path / "evo.json"), "--jobs", "0", *options])
+    with pytest.raises(SystemExit) as raised:
+        script.main()
+    assert raised.value.code == 2
+    assert sentence in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_other_processes_compile_each_batch_size_of_each_role_first(of_small, monkeypatch):
     commands = []
 

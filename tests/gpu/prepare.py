@@ -1,4 +1,4 @@
-"""Put together what `accept.py` needs on a machine without a network: `python tests/gpu/prepare.py FOLDER`.
+"""Put together what `accept.py` needs on a machine without a network: `.venv/bin/python tests/gpu/prepare.py FOLDER`.
 
 FOLDER then holds part1, part2, …, each small enough to be copied by itself: this checkout as committed, pycuda's source
 with CUDA's headers, the lean runtime of TensorRT, and TensorRT for RTX. Larger files are cut; accept.py joins them.
@@ -7,6 +7,7 @@ with CUDA's headers, the lean runtime of TensorRT, and TensorRT for RTX. Larger 
 from __future__ import annotations
 
 import argparse
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -92,7 +93,14 @@ def main() -> None:
     if given.folder.exists():
         parser.error(f"{given.folder} is there already: name a new folder")
     with tempfile.TemporaryDirectory() as downloads:
-        for part in pack(download(Path(downloads), given.python), given.folder):
+        try:
+            files = download(Path(downloads), given.python)
+        except subprocess.CalledProcessError as error:
+            sys.exit(
+                f"`{shlex.join(error.cmd)}` failed, see above: run this script with .venv/bin/python, which "
+                "`make setup` makes and which has what pycuda's source asks for"
+            )
+        for part in pack(files, given.folder):
             names = ", ".join(sorted(file.name for file in part.iterdir()))
             size = sum(file.stat().st_size for file in part.iterdir())
             print(f"{part}: {size / 2**20:.1f} MiB: {names}")
