@@ -20,7 +20,8 @@ class Candidate:
 
     `precision` is what it computes in, None where that is known only once it is opened; `flops` is what the matrix
     products of one image take, None where that cannot be counted. `open` gives the engine, or raises UnavailableError
-    with the reason why this machine has none.
+    with the reason why this machine has none. With `random` weights it is as fast as with the model's, and computes
+    something else.
     """
 
     engine: str
@@ -30,6 +31,7 @@ class Candidate:
     open: Callable[[], Engine]
     cuda_graph: bool = False
     flops: float | None = None
+    random: bool = False
 
 
 def without_tf32(candidate: Candidate) -> Candidate:

@@ -43,7 +43,7 @@ class _Onnx:
 
 @dataclass(frozen=True)
 class _Side:
-    """The model or its twin, and all that its rows are made of."""
+    """The model or its twin, and all that its rows are made of; whether its network and its files have random weights."""
 
     role: Role
     model: LoadedModel | None
@@ -51,6 +51,8 @@ class _Side:
     plans: tuple[Plan, ...]
     flops: float | None
     no_model: str
+    random: bool
+    random_files: bool
 
 
 def usual_engines(subject: Subject) -> tuple[str, ...]:
@@ -132,11 +134,12 @@ def _twin(model: LoadedModel | None) -> LoadedModel | None:
 
 def _side(subject: Subject, role: Role, model: LoadedModel | None, exporting: bool, folder: Path) -> _Side:
     onnx, plans = (subject.onnx, subject.plans) if role == "evo" else (subject.twin_onnx, subject.twin_plans)
+    random_files = subject.random and not onnx
     if model is not None and not onnx and exporting:
         onnx = (_exported(model, folder / f"{role}.onnx"),)
     files = tuple(_read(path) for path in onnx)
     flops = files[0].flops if files else _counted(model)
-    return _Side(role, model, files, given_plans(plans), flops, subject.no_model)
+    return _Side(role, model, files, given_plans(plans), flops, subject.no_model, subject.random, random_files)
 
 
 def _with_plans(side: _Side, wanted: Sequence[Wanted], builds: Builds, folder: Path) -> _Side:
@@ -177,10 +180,12 @@ def _rows(
     name: str, side: _Side, precisions: Sequence[Precision], threads: int, tf32: bool, no_plan: str | None
 ) -> Iterator[Candidate]:
     if name in TORCH_MODES:
-        yield from torch_rows(name, side.role, side.model, precisions, threads, tf32, side.flops, side.no_model)
+        rows = torch_rows(name, side.role, side.model, precisions, threads, tf32, side.flops, side.no_model)
+        yield from (dataclasses.replace(row, random=side.random) for row in rows)
     elif _runs_onnx(name):
         for file in side.onnx:
-            yield from _file_rows(name, side.role, file, precisions, threads, tf32)
+            rows = _file_rows(name, side.role, file, precisions, threads, tf32)
+            yield from (dataclasses.replace(row, random=side.random_files) for row in rows)
         if not side.onnx:
             yield Candidate(name, side.role, None, "", partial(refuse, side.no_model))
     else:
@@ -189,7 +194,8 @@ def _rows(
                 yield Candidate(plan.runtime, side.role, plan.precision, plan.artefact, partial(refuse, plan.reason))
             else:
                 rows = _file_rows(name, side.role, _Onnx(plan.path, plan.precision, side.flops), (), threads, tf32)
-                yield from (dataclasses.replace(row, engine=plan.runtime) for row in rows)
+                random = plan.built and side.random_files
+                yield from (dataclasses.replace(row, engine=plan.runtime, random=random) for row in rows)
         if not side.plans and side.role == "evo":
             reason = f"no engine is given or lies beside the ONNX it was built from, and none is built: {no_plan}"
             yield Candidate(name, side.role, None, "", partial(refuse, reason))

@@ -22,13 +22,14 @@ from evodeploy.specs import Precision, Quantized
 
 @dataclass(frozen=True)
 class Plan:
-    """An engine that takes part, or the reason why it could not be built; `runtime` is the TensorRT it is of."""
+    """An engine that is given or `built`, or the reason why it could not be; `runtime` is the TensorRT it is of."""
 
     artefact: str
     runtime: str
     precision: Precision
     path: Path | None = None
     reason: str = ""
+    built: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def _serves(held: Precision | None, precision: Precision) -> bool:
 
 def _built(role: Role, source: Path, wanted: Wanted, builds: Builds, folder: Path) -> Plan:
     output = folder / f"{role}.{wanted.runtime}.{wanted.precision}.engine"
-    plan = Plan(output.name, wanted.runtime, wanted.precision, output)
+    plan = Plan(output.name, wanted.runtime, wanted.precision, output, built=True)
     like = wanted.like
     try:
         if like is None:

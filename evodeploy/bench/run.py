@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from evodeploy.bench.candidate import Candidate
+from evodeploy.bench.candidate import Candidate, Role
 from evodeploy.bench.energy import SECONDS, joules_per_run, meter_of
 from evodeploy.bench.entrants import Entrant, Pictures, Racer, Tell, opened, racers_of, sample_of
 from evodeploy.bench.judge import SAMPLE, Verdict, judged
@@ -31,8 +31,8 @@ def bench(
 
     They run on `pictures` (N, H, W, 3), as `preprocess.cropped` gives them, or on noise. A candidate that cannot be
     opened, or fails, becomes a row with its reason, and the others go on; one that runs out of memory is run on half
-    the batch. Each row is judged by what PyTorch eager computes in FP32, or else the first row of the same model, on 16
-    images or more.
+    the batch. Each row is judged by what PyTorch eager computes in FP32, or else the first row of the same model and
+    weights, on 16 images or more.
     """
     with ExitStack() as stack:
         entrants = [opened(candidate, stack, tell) for candidate in candidates]
@@ -141,5 +141,10 @@ def _joules(racer: Racer, budget: Budget) -> float | None:
 
 
 def _reference(racer: Racer, racers: Sequence[Racer]) -> Racer:
-    peers = [other for other in racers if other.row.candidate.role == racer.row.candidate.role]
+    peers = [other for other in racers if _weights(other) == _weights(racer)]
     return next((p for p in peers if p.row.candidate.engine == "torch" and p.row.precision == "fp32"), peers[0])
+
+
+def _weights(racer: Racer) -> tuple[Role, bool]:
+    """What rows share that are to compute the same."""
+    return racer.row.candidate.role, racer.row.candidate.random

@@ -43,6 +43,11 @@ class Subject:
     twin_onnx: tuple[Path, ...] = ()
     twin_plans: tuple[Path, ...] = ()
 
+    @property
+    def random(self) -> bool:
+        """Whether the network's weights are random, for no checkpoint is their source."""
+        return self.model is not None and not self.model.info.source_sha256
+
 
 def subject_of(paths: Sequence[Path], model_name: str | None = None) -> Subject:
     """The subject of a bench over `paths`: the checkpoint, ONNX files and engines of one model and its dense twin.

@@ -55,6 +55,18 @@ def test_without_the_network_its_rows_say_why(small_onnx, tmp_path):
     assert "not beside its export" in next(row.reason for row in rows if row.candidate.engine == "torch")
 
 
+def test_random_weights_judge_no_file(small_onnx, tmp_path, monkeypatch):
+    monkeypatch.setattr(candidates, "_exported", lambda model, path: written(small_onnx, path))
+    onnx = written(small_onnx, tmp_path / "trained.onnx", model="evo_deit_tiny_patch16_224")
+    with candidates_of(subject_of([onnx]), ["torch", "onnxruntime"], ["fp32"], threads=1) as found:
+        assert [(row.engine, row.role, row.random) for row in found] == [
+            ("torch", "evo", True), ("onnxruntime", "evo", False),
+            ("torch", "dense", True), ("onnxruntime", "dense", True),
+        ]  # fmt: skip
+        rows = raced(found[:2], [1])
+    assert [(row.timing is not None, row.verdict) for row in rows] == [(True, None), (True, None)]
+
+
 def test_a_dense_model_is_its_own_twin(tmp_path, small):
     from evodeploy.models.checkpoint import reconfigured, save_checkpoint
 
