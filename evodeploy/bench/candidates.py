@@ -43,7 +43,7 @@ class _Onnx:
 
 @dataclass(frozen=True)
 class _Side:
-    """The model or its twin, and all that its rows are made of; whether its network and its files have random weights."""
+    """The model or its twin, and all that its rows are made of; whether its network and its files are random."""
 
     role: Role
     model: LoadedModel | None
