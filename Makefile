@@ -58,9 +58,11 @@ test-slow: setup
 	$(BIN)/pytest -m slow
 
 TENSORRT ?= tensorrt
+ONNXRUNTIME ?= gpu
 
 test-gpu: setup
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[$(TENSORRT)]"
+	$(BIN)/pip uninstall --quiet --yes onnxruntime  # onnxruntime-gpu has the same files, and the CPU too
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[$(TENSORRT),$(ONNXRUNTIME)]"
 	$(BIN)/python tests/gpu/parts.py
 
 test-pythons: setup
