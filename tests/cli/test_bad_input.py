@@ -30,8 +30,8 @@ from evodeploy.specs import EngineOptions
 BAD = [
     # Nothing that can be read as a command
     (2, "frobnicate", "No such command 'frobnicate'"),
-    (2, "export", "Missing argument 'checkpoint'"),
-    (2, "export ckpt.pth --fast", "No such option: --fast"),
+    (2, "export", "Missing argument"),
+    (2, "export ckpt.pth --fast", "No such option"),
     (2, "inspect a.onnx b.onnx", "unexpected extra argument"),
     (2, "export ckpt.pth --input int4", "--input"),
     (2, "package ckpt.onnx --triton t --device tpu", "--device"),
