@@ -58,7 +58,9 @@ def test_what_cannot_be_told_is_not_guessed():
 PINNED = {"evo_deit_tiny_patch16_224": 1635508224, "EvoLeViT_128S": 511081472, "deit_dense": 2507366400}
 
 
-@pytest.mark.parametrize("name", PINNED)
+@pytest.mark.parametrize(
+    "name", ["deit_dense", *(pytest.param(name, marks=pytest.mark.slow) for name in PINNED if name != "deit_dense")]
+)
 def test_a_models_graph_takes_what_its_network_takes(name):
     config = dense_twin(named("evo_deit_tiny_patch16_224")) if name == "deit_dense" else named(name)
     flops = flops_of_onnx(onnx_from_model(random_model(config)))
