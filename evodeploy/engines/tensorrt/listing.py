@@ -147,7 +147,7 @@ def _tensors(text: ProgramText, sizes: Mapping[str, int]) -> tuple[dict[str, Ten
         label = name[1] or name[2]
         if _HOST.search(entry[1]):
             host.add(label)
-        shape = [sizes.get(dim[1], -1) if dim[1] else int(dim[2]) for dim in _DIM.finditer(dims[1])]
+        shape = [int(dim[2]) if dim[2] else sizes.get(dim[1], -1) for dim in _DIM.finditer(dims[1])]
         if len(shape) <= _RANK and min(shape, default=0) >= 0 and dtype[1] in _BYTES:
             view = _VIEW.search(entry[1])
             place = f"{view[1]} at {view[2]}" if view else f"{label} at 0"

@@ -73,6 +73,10 @@ def test_kernels_whose_tensors_are_unknown_are_marked():
     assert found["node_MatMul"].reads and not found["node_MatMul"].writes
 
 
+def test_a_size_without_a_name_is_unknown():
+    assert not listed(2, PLAN.replace(b'"rows" 3', b'"" 3'))["__myl_Add"].whole
+
+
 def test_two_sizes_that_are_given_are_both_unknown():
     found = listed(
         2, PLAN.replace(b'name="n" output={"unknown" } input={"b"', b'name="n" output={"unknown" } input={"a"')
