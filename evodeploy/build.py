@@ -90,7 +90,8 @@ def prepare(request: BuildRequest, tell: Callable[[str], None]) -> Prepared:
     FP16 cannot hold.
     """
     model = read_onnx(request.onnx)
-    spec, _ = input_spec(model), output_specs(model)  # all of them fit the record
+    spec = input_spec(model)
+    output_specs(model)  # refused here where they do not fit the record
     asked = request.profiles or ((None, None, None),)
     profiles = tuple(check_profile(_profile(batches, spec.shape[0]), spec) for batches in asked)
     held = precision_of(model)

@@ -21,7 +21,7 @@ from evodeploy import __version__
 from evodeploy.build import BuildRequest, build
 from evodeploy.engines.tensorrt.driver import architecture, driver_problem, gpu_name
 from evodeploy.engines.tensorrt.flavour import Flavour, load_flavour
-from evodeploy.engines.tensorrt.sidecar import PlanRecord, read_sidecar, sidecar_path
+from evodeploy.engines.tensorrt.sidecar import PlanRecord, check_intact, read_sidecar, sidecar_path
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.files import replacing, sha256
 from evodeploy.locks import locked
@@ -93,9 +93,10 @@ def _intact(plan: Path) -> PlanRecord | None:
     """The record of a complete entry; None where it is missing or damaged."""
     try:
         record = read_sidecar(plan)
-        return record if sha256(plan) == record.plan_sha256 else None
+        check_intact(plan, record)
     except (BadFileError, UsageError):
         return None
+    return record
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import ctypes
 import sys
 from typing import Protocol
 
+from evodeploy.engines.base import Resident
 from evodeploy.errors import RuntimeFailedError
 
 LAUNCHES = 10  # timed in a row at most, as many as trtexec averages over by default
@@ -70,6 +71,22 @@ class GatedClock:
         self.launches //= 2
         self._held = SHORTEST
         return True
+
+
+class GatedResident(Resident):
+    """A batch whose runs are timed by the clock that a subclass sets."""
+
+    _clock: GatedClock
+
+    @property
+    def launches(self) -> int:
+        """See Resident."""
+        return self._clock.launches
+
+    @property
+    def hidden(self) -> bool:
+        """See Resident."""
+        return self._clock.hidden
 
 
 def hold(stream: int, seconds: float) -> None:

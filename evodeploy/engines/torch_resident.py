@@ -7,30 +7,20 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from evodeploy.engines.base import Array, Resident
-from evodeploy.engines.gate import GatedClock, hold
+from evodeploy.engines.base import Array
+from evodeploy.engines.gate import GatedClock, GatedResident, hold
 
 if TYPE_CHECKING:
     from evodeploy.engines.torch_engine import TorchEngine
 
 
-class TorchResident(Resident):
+class TorchResident(GatedResident):
     """Runs `engine` on `images` where they lie, timed by events of the device."""
 
     def __init__(self, engine: TorchEngine, images: Array) -> None:
         self._engine, self._host = engine, images
         self._timeline = _TorchTimeline(engine, torch.from_numpy(images).to(engine.device))
         self._clock = GatedClock(self._timeline)
-
-    @property
-    def launches(self) -> int:
-        """See Resident."""
-        return self._clock.launches
-
-    @property
-    def hidden(self) -> bool:
-        """See Resident."""
-        return self._clock.hidden
 
     def run(self) -> None:
         """See Resident."""

@@ -6,15 +6,15 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from evodeploy.engines.base import Array, Resident
-from evodeploy.engines.gate import GatedClock, hold
+from evodeploy.engines.base import Array
+from evodeploy.engines.gate import GatedClock, GatedResident, hold
 from evodeploy.engines.tensorrt.cuda import Device
 from evodeploy.engines.tensorrt.lane import Lane
 from evodeploy.engines.usage import Usage
 from evodeploy.errors import UsageError
 
 
-class LaneResident(Resident):
+class LaneResident(GatedResident):
     """The same batch in one lane or several, computed in each at a time; leaves the set `open_ones` when closed."""
 
     def __init__(
@@ -38,16 +38,6 @@ class LaneResident(Resident):
                 lane.collect()
             self._held = stack.pop_all()
         open_ones.add(self)
-
-    @property
-    def launches(self) -> int:
-        """See Resident."""
-        return self._clock.launches
-
-    @property
-    def hidden(self) -> bool:
-        """See Resident."""
-        return self._clock.hidden
 
     def run(self) -> None:
         """See Resident."""
