@@ -23,7 +23,7 @@ from evodeploy.specs import Precision
 class Tolerance:
     """What rounding may do. `logits` is relative to the largest magnitude; `score` to the score at the threshold.
 
-    A logit may be off by `absolute` beside that. `reason` says whose tolerance it is, and why.
+    A logit may be off by `absolute` in addition. `reason` says whose tolerance it is, and why.
     """
 
     logits: float

@@ -60,9 +60,9 @@ def subject_of(paths: Sequence[Path], model_name: str | None = None) -> Subject:
     if len(checkpoints) > 1:
         raise UsageError(f"{len(checkpoints)} checkpoints given, expected one: bench them one after another")
     facts = {path: _facts(path) for path in paths if path not in checkpoints}
-    told = _of_the_model(facts)
+    describing = _of_the_model(facts)
     try:
-        model, note = _model(checkpoints, facts, told, model_name)
+        model, note = _model(checkpoints, facts, describing, model_name)
     except MissingExtraError as error:
         if not paths or checkpoints:
             raise
@@ -73,7 +73,7 @@ def subject_of(paths: Sequence[Path], model_name: str | None = None) -> Subject:
             built = family_of(source).engines
             notes += [f"{path.name}, which was built from {source.name}, is taken too" for path in built]
             facts |= {path: _facts(path) for path in built}
-    stated = facts[told] if told else None
+    stated = facts[describing] if describing else None
     info = model.info if model else stated
     compared = info if checkpoints else stated  # random weights may be of other classes
     roles = {path: role_of(path, its, compared) for path, its in facts.items()}
@@ -82,7 +82,7 @@ def subject_of(paths: Sequence[Path], model_name: str | None = None) -> Subject:
         return tuple(path for path in facts if kind_of(path) == kind and roles[path] == role)
 
     return Subject(
-        model.config.name if model else (told or paths[0]).stem,
+        model.config.name if model else (describing or paths[0]).stem,
         info,
         model,
         "" if model else note,
@@ -133,7 +133,7 @@ def _of_the_model(facts: dict[Path, ModelInfo | None]) -> Path | None:
 
 
 def _model(
-    checkpoints: list[Path], facts: dict[Path, ModelInfo | None], told: Path | None, name: str | None
+    checkpoints: list[Path], facts: dict[Path, ModelInfo | None], describing: Path | None, name: str | None
 ) -> tuple[LoadedModel | None, str]:
     with needs("export"):
         from evodeploy.models.checkpoint import load_checkpoint_like, random_model
@@ -143,7 +143,7 @@ def _model(
         named(name)  # refused even where the files say what they are
     if checkpoints:
         return _of_checkpoint(checkpoints[0], facts, name)
-    info = facts[told] if told else None
+    info = facts[describing] if describing else None
     if info is not None:
         onnx = next((path for path in facts if kind_of(path) == "onnx"), None)
         source = family_of(onnx).checkpoint if onnx else None

@@ -104,7 +104,7 @@ class Engine(ABC):
     def resident(self, images: Array, in_flight: int = 1) -> Resident | None:
         """`images` placed on the engine's device for runs without transfers, or None where it computes in host memory.
 
-        With `in_flight` up to the engine's `deepest` it computes so many at a time. Raises as `run` does.
+        It computes `in_flight` of them at a time, up to the engine's `deepest`. Raises as `run` does.
         """
         return None
 

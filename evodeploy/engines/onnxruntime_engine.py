@@ -97,7 +97,7 @@ def _new_session(path: Path, provider: Provider, options: EngineOptions) -> Any:
     if options.threads:
         session.intra_op_num_threads = options.threads
     chosen = provider.chain[0]
-    providers = provider.told(options)
+    providers = provider.configured(options)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # where ONNX Runtime prints that it falls back to the CPU
             opened = ort.InferenceSession(_model(path), session, providers=providers)

@@ -14,7 +14,7 @@ CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "Tensorrt
 
 @dataclass(frozen=True)
 class Provider:
-    """An engine's `name`, its execution providers, the first choice first, and how that one is told our options.
+    """An engine's `name`, its execution providers, the first choice first, and how our options are given to it.
 
     The names of those options were looked up in the libraries of onnxruntime-gpu 1.22. `one_graph` says that a session
     keeps a single CUDA graph, which it replays whatever the batch size is. `tf32` says that products are TF32 where no
@@ -32,8 +32,8 @@ class Provider:
         """Whether it computes on an NVIDIA GPU."""
         return CUDA in self.chain
 
-    def told(self, options: EngineOptions) -> list[str | tuple[str, dict[str, str]]]:
-        """The chain as a session is told it: what TensorRT leaves to CUDA runs on the same GPU."""
+    def configured(self, options: EngineOptions) -> list[str | tuple[str, dict[str, str]]]:
+        """The chain with options, as a session takes it: what TensorRT leaves to CUDA runs on the same GPU."""
         first, *rest = self.chain
         same = {"device_id": str(cuda_index(options.device))}
         return [(first, self.options(options)), *((name, same) if name == CUDA else name for name in rest)]

@@ -55,7 +55,7 @@ class TorchEngine(Engine):
         self.batch = batch_range(inputs)
         self.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._tf32_allowed = options.tf32
-        self.tf32 = self.device != "cpu" and options.tf32 is not False  # unless told, PyTorch computes convolutions so
+        self.tf32 = self.device != "cpu" and options.tf32 is not False  # PyTorch's default for convolutions
         if mode.on_gpu and self.device == "cpu":
             raise UnavailableError(f"{name} replays CUDA graphs, and on the CPU is the same as torch-compile: use that")
         if options.threads:

@@ -31,7 +31,7 @@ _INDEX_LIMIT = 2**31 - 1
 
 @dataclass(frozen=True)
 class BuiltPlan:
-    """A serialized engine, its tensors, the memory in bytes that the builder's log told of, and whether it has TF32."""
+    """A serialized engine, its tensors, the bytes of memory in the builder's log, and whether it has TF32."""
 
     plan: memoryview
     inputs: tuple[TensorSpec, ...]

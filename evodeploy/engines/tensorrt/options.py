@@ -51,7 +51,7 @@ _DEFAULTS = {field.name: field.default for field in dataclasses.fields(BuilderOp
 
 
 def check_options(flavour: Flavour, options: BuilderOptions, profiles: int = 1) -> None:
-    """Raise UsageError where `flavour` would ignore or break on one of `options`, with so many profiles."""
+    """Raise UsageError where `flavour` would ignore or break on one of `options` with that number of `profiles`."""
     for name in options.chosen:
         reason = flavour.lacks(name)
         if reason:

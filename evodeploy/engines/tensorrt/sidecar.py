@@ -111,7 +111,7 @@ def write_sidecar(record: PlanRecord, plan: Path) -> Path:
 
 
 def _short(node: str, index: int) -> str:
-    """A node's name that fits; its index keeps two apart that begin alike."""
+    """A node's name that fits; its index distinguishes names that begin alike."""
     return node if len(node) <= LARGEST_NAME else f"{brief(node, LARGEST_NAME - 20)} #{index}"
 
 
