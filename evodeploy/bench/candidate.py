@@ -50,6 +50,11 @@ def without_tf32(candidate: Candidate) -> Candidate:
     return dataclasses.replace(candidate, open=opened)
 
 
+def unless_fp32(precision: Precision) -> Precision | None:
+    """The option that makes an engine compute in `precision`: none for FP32, which files are in."""
+    return None if precision == "fp32" else precision
+
+
 def refuse(reason: str) -> NoReturn:
     """Raise UnavailableError: what a candidate's `open` does where this machine has no engine for it."""
     raise UnavailableError(reason)

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from evodeploy.bench.candidate import Candidate, Role, refuse, without_tf32
+from evodeploy.bench.candidate import Candidate, Role, refuse, unless_fp32, without_tf32
 from evodeploy.bench.environment import cpu_flags
 from evodeploy.bench.flops import flops_of_onnx
 from evodeploy.bench.plans import Builds, Plan, Wanted, builder_problem, built_plans, given_plans, wanted_engines
@@ -210,7 +210,7 @@ def _file_rows(
     if file.precision not in (None, "fp32") or not precisions:
         told: list[Precision | None] = [None]
     elif "precision" in honours:
-        told = [_unless_fp32(precision) for precision in precisions]
+        told = [unless_fp32(precision) for precision in precisions]
     elif "fp32" in precisions:
         told = [None]
     else:
@@ -223,7 +223,3 @@ def _file_rows(
             options = EngineOptions(threads, precision=precision, cuda_graph=graph, tf32=told_tf32)
             opened = partial(open_engine, file.path, name, options)
             yield row(precision=precision or file.precision, open=opened, cuda_graph=graph)
-
-
-def _unless_fp32(precision: Precision) -> Precision | None:
-    return None if precision == "fp32" else precision

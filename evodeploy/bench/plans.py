@@ -10,11 +10,11 @@ from typing import cast, get_args
 
 from evodeploy.bench.candidate import Role
 from evodeploy.bench.engine_cache import cached_build, usual_folder
-from evodeploy.build import Batches, BuildRequest
+from evodeploy.build import BuildRequest
 from evodeploy.engines.tensorrt.driver import driver_problem
 from evodeploy.engines.tensorrt.flavour import load_flavour
 from evodeploy.engines.tensorrt.options import BuilderOptions, HardwareCompatibility
-from evodeploy.engines.tensorrt.sidecar import PlanRecord, read_sidecar
+from evodeploy.engines.tensorrt.sidecar import PlanRecord, profiles_for, read_sidecar
 from evodeploy.errors import EvodeployError, MissingExtraError
 from evodeploy.onnx_files import input_spec, read_onnx
 from evodeploy.specs import Precision, Quantized
@@ -116,24 +116,17 @@ def _built(role: Role, source: Path, wanted: Wanted, builds: Builds, folder: Pat
     like = wanted.like
     try:
         if like is None:
-            profiles = _profiles(source, builds.batches)
+            fixed = input_spec(read_onnx(source)).shape[0] is not None  # then there is only one
+            profiles = () if fixed else profiles_for(builds.batches)
             options = BuilderOptions(tf32=None if builds.tf32 else False)
         else:
-            profiles = tuple((profile.min, profile.opt, profile.max) for profile in like.profiles)
-            options = _options(like)
-        request = BuildRequest(source, output, wanted.precision, profiles, wanted.runtime, options=options)
+            profiles, options = like.profiles, _options(like)
+        asked = tuple((profile.min, profile.opt, profile.max) for profile in profiles)
+        request = BuildRequest(source, output, wanted.precision, asked, wanted.runtime, options=options)
         cached_build(request, builds.cache or usual_folder(), builds.tell)
     except EvodeployError as error:
         return dataclasses.replace(plan, path=None, reason=str(error))
     return plan
-
-
-def _profiles(source: Path, batches: Iterable[int]) -> tuple[Batches, ...]:
-    """One for each of `batches`, fastest there, together without a gap; the only one of an ONNX of a fixed batch."""
-    if input_spec(read_onnx(source)).shape[0] is not None:
-        return ()
-    rising = sorted(set(batches))
-    return tuple((low + 1, batch, batch) for low, batch in zip((0, *rising), rising, strict=False))
 
 
 def _options(record: PlanRecord) -> BuilderOptions:

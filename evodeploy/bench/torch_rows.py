@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from evodeploy.bench.candidate import Candidate, Role, refuse
+from evodeploy.bench.candidate import Candidate, Role, refuse, unless_fp32
 from evodeploy.engines.base import Engine
 from evodeploy.engines.tensorrt.driver import driver_problem
 from evodeploy.engines.torch_modes import TORCH_MODES
@@ -41,7 +41,7 @@ def torch_rows(
 ) -> Iterator[Candidate]:
     """The engine `name` on `model` in each of `precisions`; without a model each says why, which is `no_model`."""
     for precision in precisions:
-        options = EngineOptions(threads, precision=None if precision == "fp32" else precision, tf32=tf32)
+        options = EngineOptions(threads, precision=unless_fp32(precision), tf32=tf32)
         opened = partial(_engine, name, model, options) if model else partial(refuse, no_model)
         if TORCH_MODES[name].autocast and precision == "fp32":
             opened = partial(refuse, f"{name} casts FP32 weights to fp16 or bf16, so in fp32 it is the same as torch")

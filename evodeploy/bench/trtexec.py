@@ -12,7 +12,7 @@ from evodeploy.bench.entrants import DEPTHS
 from evodeploy.bench.measure import Budget
 from evodeploy.engines.gate import LAUNCHES
 from evodeploy.engines.tensorrt.plan import choose_profile
-from evodeploy.engines.tensorrt.sidecar import PlanRecord, read_sidecar
+from evodeploy.engines.tensorrt.sidecar import PlanRecord, profiles_for, read_sidecar
 from evodeploy.errors import InputError
 from evodeploy.onnx_files import input_spec, read_onnx
 from evodeploy.specs import TensorSpec
@@ -63,9 +63,9 @@ def lines_of_onnx(path: Path, batches: Sequence[int], budget: Budget, *, tf32: b
     FP32 products may be TF32 where `tf32` allows it.
     """
     spec, major = input_spec(read_onnx(path)), _installed_major()
-    rising = sorted(set(batches))
-    for low, batch in zip((0, *rising), rising, strict=False):
-        shapes = (("minShapes", low + 1), ("optShapes", batch), ("maxShapes", batch), ("shapes", batch))
+    for profile in profiles_for(batches):
+        batch = profile.opt
+        shapes = (("minShapes", profile.min), ("optShapes", batch), ("maxShapes", profile.max), ("shapes", batch))
         built = [f"--onnx={path}", *(word for option, size in shapes for word in _shapes(spec, size, option))]
         if major < 11:
             built.append("--stronglyTyped")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -38,6 +39,12 @@ class Profile:
 
     def __str__(self) -> str:
         return f"{self.min} to {self.max} (best at {self.opt})"
+
+
+def profiles_for(batches: Iterable[int]) -> tuple[Profile, ...]:
+    """One for each of `batches`, fastest there, together without a gap."""
+    rising = sorted(set(batches))
+    return tuple(Profile(low + 1, batch, batch) for low, batch in zip((0, *rising), rising, strict=False))
 
 
 @dataclass(frozen=True)
