@@ -26,7 +26,7 @@ STYLE = (
 *{box-sizing:border-box}
 body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
 main{max-width:1180px;margin:0 auto;padding:28px 20px 60px}
-h1{font-size:26px;margin:0}h2{font-size:19px;margin:36px 0 10px}h3{font-size:15px;margin:0}
+h1{font-size:26px;margin:0;overflow-wrap:anywhere}h2{font-size:19px;margin:36px 0 10px}h3{font-size:15px;margin:0}
 .machine{color:var(--soft);margin:2px 0 16px}
 .headlines{padding-left:18px;margin:0}.headlines li:first-child{font-weight:600}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(480px,100%),1fr));gap:16px;align-items:start}
