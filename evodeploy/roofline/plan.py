@@ -10,9 +10,10 @@ from pathlib import Path
 
 from evodeploy.artefacts import kind_of
 from evodeploy.engines.tensorrt.listing import kernels_of
+from evodeploy.engines.tensorrt.plan import choose_profile
 from evodeploy.engines.tensorrt.program import read_texts
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, check_intact, read_sidecar
-from evodeploy.errors import UsageError
+from evodeploy.errors import InputError, UsageError
 from evodeploy.roofline.bound import Network
 from evodeploy.roofline.work import weights_of, work_of
 from evodeploy.specs import BatchRange, TensorSpec
@@ -95,11 +96,12 @@ def _usual(record: PlanRecord) -> list[int]:
 
 
 def _profile(record: PlanRecord, batch: int) -> int:
-    for index, profile in enumerate(record.profiles):
-        if profile.min <= batch <= profile.max:
-            return index
-    takes = ", ".join(str(BatchRange(each.min, each.max)) for each in record.profiles)
-    raise UsageError(f"--batch is {batch}, but the engine takes {takes}")
+    """The profile that an engine runs the batch in, which has kernels of its own."""
+    try:
+        return choose_profile(record.profiles, batch)
+    except InputError as error:
+        takes = ", ".join(str(BatchRange(each.min, each.max)) for each in record.profiles)
+        raise UsageError(f"--batch is {batch}, but the engine takes {takes}") from error
 
 
 def _nbytes(spec: TensorSpec, batch: int) -> int:

@@ -70,6 +70,16 @@ def test_of_several_profiles_the_one_that_takes_the_batch_is_read(small_plan, tm
     assert len(plan_work(other, (64,)).networks[0].kernels) == len(plan_work(small_plan, (8,)).networks[0].kernels)
 
 
+def test_the_narrowest_profile_that_takes_the_batch_is_read_as_an_engine_runs_it(small_plan, tmp_path):
+    one = read_sidecar(small_plan).profiles[0]
+    narrow = dataclasses.replace(one, min=4, opt=4, max=4)
+    renamed = small_plan.read_bytes().replace(b'name="node_', b'name="less_')
+    other = copied(small_plan, tmp_path, small_plan.read_bytes() + renamed, profiles=(one, narrow))
+    wide, fitting = ({kernel.name[:5] for kernel in net.kernels} for net in plan_work(other, (3, 4)).networks)
+    assert "node_" in wide and "less_" not in wide
+    assert "less_" in fitting and "node_" not in fitting
+
+
 def test_a_batch_that_the_engine_does_not_take_is_refused(small_plan):
     with pytest.raises(UsageError, match="--batch is 9, but the engine takes 1 to 8"):
         plan_work(small_plan, (9,))
