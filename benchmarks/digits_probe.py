@@ -29,8 +29,8 @@ from sklearn.preprocessing import StandardScaler
 import evodeploy
 from evodeploy.engines.base import Engine
 from evodeploy.evaluation.statistics import wilson
-from evodeploy.export.precision import reduced_from_onnx
-from evodeploy.export.to_onnx import DEFAULT_OPSET, onnx_from_model
+from evodeploy.exporter.to_onnx import DEFAULT_OPSET, onnx_from_model
+from evodeploy.graph.precision import reduced_from_onnx
 from evodeploy.models.checkpoint import load_checkpoint
 from evodeploy.onnx_files import write_onnx
 

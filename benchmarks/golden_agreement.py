@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from evodeploy.export.run import ExportRequest, export_checkpoint
+from evodeploy.compare.artefacts import compare_artefacts
+from evodeploy.exporter.pipeline import ExportRequest, export_checkpoint
 from evodeploy.specs import Reduced
-from evodeploy.verification import compare_artefacts
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from cases import INDEX, published

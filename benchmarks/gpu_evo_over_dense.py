@@ -25,18 +25,18 @@ from typing import Any
 
 import numpy as np
 
-from evodeploy.bench.candidate import Candidate
-from evodeploy.bench.candidates import candidates_of
-from evodeploy.bench.document import as_json
-from evodeploy.bench.environment import environment
-from evodeploy.bench.measure import Budget
-from evodeploy.bench.report import Report
-from evodeploy.bench.row import Row
-from evodeploy.bench.run import bench
-from evodeploy.bench.subject import Subject, subject_of
+from evodeploy.benchmark.candidate import Candidate
+from evodeploy.benchmark.candidates import candidates_of
+from evodeploy.benchmark.measure.interleaved import Budget
+from evodeploy.benchmark.report.document import as_json
+from evodeploy.benchmark.report.report import Report
+from evodeploy.benchmark.row import Row
+from evodeploy.benchmark.run import bench
+from evodeploy.benchmark.subject import Subject, subject_of
 from evodeploy.errors import EvodeployError
 from evodeploy.files import replacing
-from evodeploy.machine import usable_cores
+from evodeploy.machine.cores import usable_cores
+from evodeploy.machine.environment import environment
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = (

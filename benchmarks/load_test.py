@@ -23,9 +23,9 @@ import httpx
 import numpy as np
 from photographs import crops
 
-from evodeploy.engines.registry import open_engine
-from evodeploy.export.to_onnx import onnx_from_model
-from evodeploy.machine import usable_cores
+from evodeploy.engines.opener import open_engine
+from evodeploy.exporter.to_onnx import onnx_from_model
+from evodeploy.machine.cores import usable_cores
 from evodeploy.models.checkpoint import random_model
 from evodeploy.models.zoo import named
 from evodeploy.onnx_files import write_onnx

@@ -12,15 +12,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from evodeploy.build import BuildRequest, build
+from evodeploy.builder.pipeline import BuildRequest, build
+from evodeploy.compare.export import clear_pictures, verify_export
+from evodeploy.compare.parity import Check, compare
 from evodeploy.engines.openvino_engine import OpenVinoEngine
 from evodeploy.errors import EvodeployError
-from evodeploy.export.to_onnx import onnx_from_model
-from evodeploy.export.verify import clear_pictures, verify_export
+from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.models.checkpoint import LoadedModel, random_model
 from evodeploy.models.zoo import ZOO, with_selection
 from evodeploy.onnx_files import write_onnx
-from evodeploy.parity import Check, compare
 from evodeploy.preprocess import as_input
 
 HEADINGS = ("model", "selection", "nodes", "ONNX Runtime", "OpenVINO", "FP16 engine", "seconds")

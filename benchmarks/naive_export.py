@@ -18,12 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evodeploy.bench.measure import Budget, interleaved
-from evodeploy.build import BuildRequest, build
-from evodeploy.engines.registry import open_engine
-from evodeploy.engines.tensorrt.program import read_program
-from evodeploy.export.to_onnx import onnx_from_model
-from evodeploy.machine import usable_cores
+from evodeploy.benchmark.measure.interleaved import Budget, interleaved
+from evodeploy.builder.pipeline import BuildRequest, build
+from evodeploy.engines.opener import open_engine
+from evodeploy.exporter.to_onnx import onnx_from_model
+from evodeploy.inspection.program import read_program
+from evodeploy.machine.cores import usable_cores
 from evodeploy.models.checkpoint import LoadedModel, random_model
 from evodeploy.models.evo_deit import EvoDeiT
 from evodeploy.models.zoo import named

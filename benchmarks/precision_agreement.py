@@ -12,10 +12,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from evodeploy.agreement import TOLERANCES, agreement
-from evodeploy.artefacts import open_artefact
+from evodeploy.compare.agreement import TOLERANCES, agreement
 from evodeploy.engines.base import run_all
-from evodeploy.export.run import ExportRequest, export_checkpoint
+from evodeploy.engines.opener import open_engine
+from evodeploy.exporter.pipeline import ExportRequest, export_checkpoint
 from evodeploy.models.checkpoint import load_checkpoint
 from evodeploy.preprocess import as_input, folder_pictures
 from evodeploy.specs import Reduced
@@ -46,9 +46,9 @@ def main() -> None:
                 checkpoint, path, opset=opset, keep_ratios=(0.5,), tokens=True, precision=precision, image_size=size
             )
             export_checkpoint(request, tell=lambda text: None)
-            with open_artefact(path, engine) as reduced:
+            with open_engine(path, engine) as reduced:
                 assert reduced.info is not None
-                with open_artefact(checkpoint, tokens=True, like=reduced.info) as torch:
+                with open_engine(checkpoint, tokens=True, like=reduced.info) as torch:
                     expected, got = run_all(torch, images), run_all(reduced, images)
                 grid = reduced.info.image_size // reduced.info.patch_size
                 verdict = agreement(expected, got, TOLERANCES[precision], grid)

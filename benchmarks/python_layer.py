@@ -14,11 +14,11 @@ import numpy as np
 import onnxruntime
 import openvino
 
-from evodeploy.bench.intervals import median_interval
-from evodeploy.bench.measure import Budget, interleaved
-from evodeploy.engines.registry import open_engine
-from evodeploy.export.to_onnx import onnx_from_model
-from evodeploy.machine import usable_cores
+from evodeploy.benchmark.measure.interleaved import Budget, interleaved
+from evodeploy.benchmark.measure.intervals import median_interval
+from evodeploy.engines.opener import open_engine
+from evodeploy.exporter.to_onnx import onnx_from_model
+from evodeploy.machine.cores import usable_cores
 from evodeploy.models.checkpoint import random_model
 from evodeploy.models.zoo import named
 from evodeploy.onnx_files import write_onnx

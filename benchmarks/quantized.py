@@ -15,17 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
-from evodeploy.agreement import TOLERANCES, agreement
-from evodeploy.artefacts import open_artefact
-from evodeploy.bench.intervals import ratio_of_medians
-from evodeploy.bench.measure import Budget, interleaved
+from evodeploy.benchmark.measure.interleaved import Budget, interleaved
+from evodeploy.benchmark.measure.intervals import ratio_of_medians
+from evodeploy.compare.agreement import TOLERANCES, agreement
 from evodeploy.engines.base import run_all
-from evodeploy.engines.registry import open_engine
-from evodeploy.export.deployed import torch_engine
-from evodeploy.export.quantization import quantized_from_onnx
-from evodeploy.export.run import ExportRequest, export_checkpoint
-from evodeploy.export.to_onnx import onnx_from_model
-from evodeploy.machine import usable_cores
+from evodeploy.engines.opener import open_engine
+from evodeploy.engines.torch_network import torch_engine
+from evodeploy.exporter.pipeline import ExportRequest, export_checkpoint
+from evodeploy.exporter.to_onnx import onnx_from_model
+from evodeploy.graph.quantization import quantized_from_onnx
+from evodeploy.machine.cores import usable_cores
 from evodeploy.models.checkpoint import random_model
 from evodeploy.models.zoo import named
 from evodeploy.onnx_files import write_onnx
@@ -90,7 +89,7 @@ def cost(folder: Path) -> str:
     write_training(folder / "training")
     held = split()[1]
     images, labels = held.images.numpy(), held.labels.numpy()
-    with open_artefact(SAMPLE / "digits.pth", tokens=True) as torch:
+    with open_engine(SAMPLE / "digits.pth", tokens=True) as torch:
         expected = run_all(torch, images)
     lines = [
         f"The sample, {len(images)} held-out digits",
@@ -105,7 +104,7 @@ def cost(folder: Path) -> str:
         )
         export_checkpoint(request, tell=lambda text: None)
         for runtime in RUNTIMES:
-            with open_artefact(path, runtime) as engine:
+            with open_engine(path, runtime) as engine:
                 assert engine.info is not None
                 got = run_all(engine, images)
                 grid = engine.info.image_size // engine.info.patch_size

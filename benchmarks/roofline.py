@@ -11,14 +11,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from evodeploy.build import BuildRequest, build
-from evodeploy.export.to_onnx import onnx_from_model
+from evodeploy.builder.pipeline import BuildRequest, build
+from evodeploy.exporter.to_onnx import onnx_from_model
+from evodeploy.inspection.roofline.bound import Bound, bound
+from evodeploy.inspection.roofline.cards import CARDS, Card
+from evodeploy.inspection.roofline.plan import PlanWork, plan_work
 from evodeploy.models.checkpoint import random_model
 from evodeploy.models.zoo import ModelConfig, dense_twin, named
 from evodeploy.onnx_files import write_onnx
-from evodeploy.roofline.bound import Bound, bound
-from evodeploy.roofline.cards import CARDS, Card
-from evodeploy.roofline.plan import PlanWork, plan_work
 
 SIX = ("l4", "a10", "a100", "l40s", "4090", "h100")
 BATCHES = (1, 8, 64, 256)

@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import openvino
 
-from evodeploy.bench.environment import usable_cores
-from evodeploy.bench.intervals import median_interval
-from evodeploy.bench.measure import Budget, Timing, interleaved
+from evodeploy.benchmark.measure.interleaved import Budget, Timing, interleaved
+from evodeploy.benchmark.measure.intervals import median_interval
 from evodeploy.engines.base import Array
-from evodeploy.engines.registry import open_engine
-from evodeploy.export.to_onnx import onnx_from_model
+from evodeploy.engines.opener import open_engine
+from evodeploy.exporter.to_onnx import onnx_from_model
+from evodeploy.machine.environment import usable_cores
 from evodeploy.models.checkpoint import random_model
 from evodeploy.models.zoo import named
 from evodeploy.onnx_files import write_onnx

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 import evodeploy
-from evodeploy.export.to_onnx import onnx_from_model
+from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.images import ImageLike
 from evodeploy.models.checkpoint import load_checkpoint
 from evodeploy.onnx_files import write_onnx

@@ -1,9 +1,9 @@
 """Deploy Evo-ViT, the vision transformers that spend full computation on the tokens that matter.
 
-    checkpoint ──▶ network ──▶ ONNX ──▶ engine ──▶ predictor, bench
-     models/       models/    export/   engines/   inference/, bench/
+    checkpoint ──▶ network ──▶ ONNX ──────────▶ engine file ──▶ predictor, bench, service
+     models/       models/    exporter/, graph/  builder/        engines/, inference/, benchmark/, serving/
 
-The ONNX file is the border: what stands right of it needs no torch. Names are imported when first used.
+The ONNX file is the border: what runs an ONNX file or an engine needs no torch. Names are imported when first used.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from evodeploy.artefacts import open_artefact as open_artefact
     from evodeploy.engines.base import Engine as Engine
-    from evodeploy.engines.registry import open_engine as open_engine
+    from evodeploy.engines.opener import open_engine as open_engine
     from evodeploy.errors import BadFileError as BadFileError
     from evodeploy.errors import EvodeployError as EvodeployError
     from evodeploy.errors import InputError as InputError
@@ -34,9 +33,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "evodeploy.artefacts": ("open_artefact",),
     "evodeploy.engines.base": ("Engine",),
-    "evodeploy.engines.registry": ("open_engine",),
+    "evodeploy.engines.opener": ("open_engine",),
     "evodeploy.errors": (
         "BadFileError",
         "EvodeployError",

@@ -1,75 +1,16 @@
-"""The pipeline's files: what each is, which belong together, and how each is opened as an engine."""
+"""The pipeline's files: what decides what each computes, and which belong together."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
 
-from evodeploy.engines.base import Engine
-from evodeploy.engines.registry import check_honoured, open_engine
 from evodeploy.engines.tensorrt.sidecar import read_sidecar, sidecar_path
-from evodeploy.engines.torch_modes import TORCH_MODES
-from evodeploy.errors import BadFileError, UsageError, needs
-from evodeploy.files import sha256, suffix_of
-from evodeploy.hub import local
+from evodeploy.errors import BadFileError, UsageError
+from evodeploy.files import sha256
+from evodeploy.kinds import kind_of, suffix_of
 from evodeploy.onnx_files import external_data, info_of, read_onnx
-from evodeploy.specs import EngineOptions, ModelInfo
-
-if TYPE_CHECKING:
-    from torch import nn
-
-Kind = Literal["checkpoint", "onnx", "engine"]
-
-SUFFIXES: dict[str, Kind] = {
-    ".pth": "checkpoint",
-    ".pt": "checkpoint",
-    ".bin": "checkpoint",
-    ".safetensors": "checkpoint",
-    ".onnx": "onnx",
-    ".engine": "engine",
-}
-
-
-def kind_of(path: str | os.PathLike[str]) -> Kind:
-    """What `path` is by its suffix, in any case; raises UsageError for one that no stage writes or reads."""
-    kind = SUFFIXES.get(suffix_of(path))
-    if kind is None:
-        raise UsageError(f"cannot tell what {path} is: expected one of {', '.join(SUFFIXES)}")
-    return kind
-
-
-def open_artefact(
-    source: str | os.PathLike[str] | nn.Module,
-    engine: str | None = None,
-    options: EngineOptions | None = None,
-    *,
-    tokens: bool = False,
-    like: ModelInfo | None = None,
-) -> Engine:
-    """Open a checkpoint in PyTorch, or an ONNX file or plan in the engine named or the first installed that runs it.
-
-    A checkpoint may also be named as one of the hub, see `hub.local`, or be a module, see `models.adopted`. `tokens`
-    adds its selections to the outputs, and it selects as the model that `like` describes; what is exported already has
-    the outputs and the selection that it was exported with.
-    """
-    path = local(source) if isinstance(source, (str, os.PathLike)) else None
-    if path is not None and kind_of(path) != "checkpoint":
-        return open_engine(path, engine, options)
-    engine = engine or "torch"
-    if engine not in TORCH_MODES:
-        raise UsageError(f"the engine '{engine}' does not run checkpoints ({path or 'a module'}): export it first")
-    options = options or EngineOptions()
-    check_honoured(engine, frozenset({"threads", "device", "precision", "tf32"}), options)
-    with needs("export"):
-        from evodeploy.export.deployed import torch_engine
-        from evodeploy.models.checkpoint import load_checkpoint, load_checkpoint_like
-    checkpoint = cast("Path | nn.Module", path or source)
-    model = load_checkpoint(checkpoint) if like is None else load_checkpoint_like(checkpoint, like)
-    return torch_engine(model, tokens=tokens, name=engine, options=options)
-
 
 Fingerprint = tuple[tuple[str, str], ...]
 

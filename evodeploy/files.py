@@ -178,8 +178,3 @@ def check_input(path: Path, what: str) -> None:
     with open_regular(path, what) as file:
         if not file.read(1):
             raise BadFileError(f"{brief(str(path))} is empty (expected {what})")
-
-
-def suffix_of(path: str | os.PathLike[str]) -> str:
-    """The suffix in lower case: it says what a file is, and some systems write it in capitals."""
-    return Path(path).suffix.lower()

@@ -1,12 +1,42 @@
-"""The kinds of files that commands write, known by their suffix and by how they begin: `--force` replaces no others."""
+"""The kinds of files: those that stages read, by suffix, and those that commands write, by how they begin as well.
+
+`--force` replaces no file of another kind.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from evodeploy.errors import UsageError
+
+ArtefactKind = Literal["checkpoint", "onnx", "engine"]
+
+ARTEFACTS: dict[str, ArtefactKind] = {
+    ".pth": "checkpoint",
+    ".pt": "checkpoint",
+    ".bin": "checkpoint",
+    ".safetensors": "checkpoint",
+    ".onnx": "onnx",
+    ".engine": "engine",
+}
+
+
+def suffix_of(path: str | os.PathLike[str]) -> str:
+    """The suffix in lower case: it says what a file is, and some systems write it in capitals."""
+    return Path(path).suffix.lower()
+
+
+def kind_of(path: str | os.PathLike[str]) -> ArtefactKind:
+    """What `path` is by its suffix, in any case; raises UsageError for one that no stage writes or reads."""
+    kind = ARTEFACTS.get(suffix_of(path))
+    if kind is None:
+        raise UsageError(f"cannot infer what {path} is: expected a name that ends with {', '.join(ARTEFACTS)}")
+    return kind
+
 
 HEAD = 4096  # bytes that are read of a file
 FOOT = 1 << 16

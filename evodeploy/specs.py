@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from evodeploy.errors import UsageError
-from evodeploy.machine import most_threads
+from evodeploy.machine.cores import most_threads
 from evodeploy.text import brief
 
 Selection = Literal["stage", "layer"]

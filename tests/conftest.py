@@ -37,7 +37,7 @@ def small_checkpoint(small, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def small_onnx(small_checkpoint, tmp_path_factory) -> Path:
     """The small model exported with its selections as outputs."""
-    from evodeploy.export.to_onnx import onnx_from_model
+    from evodeploy.exporter.to_onnx import onnx_from_model
     from evodeploy.models.checkpoint import load_checkpoint
     from evodeploy.onnx_files import write_onnx
 

@@ -31,31 +31,35 @@ GROUND = {
     "text",
 }
 ALLOWED = {
-    "models": set(),
-    "export": {"models", "engines", "parity", "preprocess"},
-    "engines": set(),
+    "models": {"preprocess"},
+    "engines": {"models"},
     "preprocess": {"resampling"},
     "resampling": set(),
-    "parity": {"engines"},
-    "artefacts": {"engines", "export", "models"},
-    "build": {"engines", "export", "preprocess"},
-    "refit": {"build", "engines"},
-    "inference": {"artefacts", "engines", "preprocess", "selections", "visualization"},
-    "agreement": {"engines"},
-    "verification": {"agreement", "artefacts", "engines", "parity", "preprocess"},
-    "bench": {"agreement", "artefacts", "build", "engines", "export", "inference", "models", "preprocess"},
+    "graph": {"engines"},
+    "compare": {"engines", "models", "preprocess"},
+    "exporter": {"compare", "engines", "graph", "models", "preprocess"},
+    "builder": {"engines", "graph", "preprocess"},
+    "artefacts": {"engines", "models"},
+    "inference": {"compare", "engines", "preprocess", "visualization"},
+    "benchmark": {
+        "artefacts",
+        "builder",
+        "compare",
+        "engines",
+        "exporter",
+        "graph",
+        "inference",
+        "models",
+        "preprocess",
+    },
     "cluster": set(),
     "batch": {"cluster", "engines", "inference", "preprocess"},
     "evaluation": {"artefacts", "engines", "inference", "preprocess"},
-    "selections": {"engines", "preprocess"},
-    "margins": {"engines", "selections"},
-    "visualization": {"engines", "preprocess", "selections"},
-    "serving": {"artefacts", "cluster", "engines", "inference", "preprocess", "selections"},
-    "sweep": {"bench", "engines", "evaluation", "export", "models", "preprocess"},
+    "visualization": {"compare", "engines", "preprocess"},
+    "serving": {"artefacts", "cluster", "compare", "engines", "inference", "preprocess"},
+    "sweeper": {"benchmark", "engines", "evaluation", "exporter", "graph", "models", "preprocess"},
     "repository": {"artefacts", "engines"},
-    "roofline": {"artefacts", "engines"},
-    "describe": {"artefacts", "engines", "models"},
-    "diagnosis": {"bench", "engines"},
+    "inspection": {"artefacts", "engines", "models"},
 }
 
 
@@ -71,17 +75,20 @@ def imported(path: Path) -> set[str]:
     return found
 
 
+def files_of(part: str) -> list[Path]:
+    home = PACKAGE / part
+    return list(home.rglob("*.py")) if home.is_dir() else [home.with_suffix(".py")]
+
+
 def test_dependencies_point_one_way():
     for part, allowed in ALLOWED.items():
-        home = PACKAGE / part
-        files = home.rglob("*.py") if home.is_dir() else [home.with_suffix(".py")]
-        for path in files:
+        for path in files_of(part):
             beyond = imported(path) - allowed - GROUND - {part}
             assert not beyond, f"{path.relative_to(PACKAGE)} imports {beyond}"
 
 
 def test_dependencies_have_no_circle():
-    ground = {part: imported(PACKAGE / f"{part}.py") - {part} for part in GROUND}
+    ground = {part: set().union(*map(imported, files_of(part))) - {part} for part in GROUND}
     assert all(needed <= GROUND for needed in ground.values()), ground
     for graph in (ALLOWED, ground):
         graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
@@ -115,7 +122,7 @@ def modules_after(code: str, *wanted: str) -> list[str]:
 @pytest.mark.parametrize(
     "code",
     ["import evodeploy", "import evodeploy.cli", "from evodeploy import load, open_engine, Predictor, UsageError",
-     "import evodeploy.build", "import evodeploy.bench.run", "import evodeploy.models.zoo"],
+     "import evodeploy.builder.pipeline", "import evodeploy.benchmark.run", "import evodeploy.models.zoo"],
 )  # fmt: skip
 def test_importing_loads_nothing_heavy(code):
     assert modules_after(code, *HEAVY) == []
@@ -137,7 +144,7 @@ def test_the_public_names():
     assert evodeploy.__all__ == [
         "__version__", "BadFileError", "Engine", "EvodeployError", "Failure", "InputError", "Label",
         "MissingExtraError", "OutOfMemoryError", "Prediction", "Predictor", "RuntimeFailedError", "Timing",
-        "UnavailableError", "UsageError", "VerificationError", "load", "open_artefact", "open_engine",
+        "UnavailableError", "UsageError", "VerificationError", "load", "open_engine",
     ]  # fmt: skip
     for name in evodeploy.__all__:
         assert getattr(evodeploy, name) is not None

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 import evodeploy
-from evodeploy.artefacts import family_of, kind_of, newest_export, open_artefact
-from evodeploy.engines.registry import open_engine
+from evodeploy.artefacts import family_of, newest_export
+from evodeploy.engines.opener import open_engine
 from evodeploy.errors import BadFileError, UsageError
+from evodeploy.kinds import kind_of
 from evodeploy.specs import EngineOptions
 
 OPENERS = {
-    "open_artefact": open_artefact,
     "open_engine": open_engine,
     "load": lambda path: evodeploy.load(path).engine,
 }
@@ -37,7 +37,7 @@ def test_every_opener_takes_every_kind_of_path(opener, kind, small_onnx):
 
 
 def test_a_checkpoint_is_opened_from_a_string(small_checkpoint):
-    with open_artefact(str(small_checkpoint), options=EngineOptions(threads=1)) as engine:
+    with open_engine(str(small_checkpoint), options=EngineOptions(threads=1)) as engine:
         assert engine.name == "torch"
 
 
@@ -51,14 +51,14 @@ def capitals(small_onnx, small_checkpoint, tmp_path):
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_a_suffix_in_capitals_is_the_same_suffix(runtime, capitals, small_onnx, small_images):
-    with open_artefact(capitals / "SMALL.ONNX", runtime) as engine, open_engine(small_onnx, runtime) as usual:
+    with open_engine(capitals / "SMALL.ONNX", runtime) as engine, open_engine(small_onnx, runtime) as usual:
         np.testing.assert_array_equal(engine.run(small_images)["logits"], usual.run(small_images)["logits"])
 
 
 def test_so_for_checkpoints_and_in_a_folder(capitals):
     assert kind_of(capitals / "SMALL.PTH") == "checkpoint"
     assert kind_of(str(capitals / "a.ENGINE")) == "engine"
-    with open_artefact(capitals / "SMALL.PTH") as engine:
+    with open_engine(capitals / "SMALL.PTH") as engine:
         assert engine.name == "torch"
     assert newest_export(capitals) == capitals / "SMALL.ONNX"
     assert family_of(capitals / "SMALL.ONNX").engines == ()

@@ -20,7 +20,7 @@ ARGUMENTS = {
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    from evodeploy.export.to_onnx import onnx_from_model
+    from evodeploy.exporter.to_onnx import onnx_from_model
     from evodeploy.models.checkpoint import load_checkpoint
     from evodeploy.onnx_files import write_onnx
 

@@ -16,7 +16,7 @@ from gpu.prepare import joined, pack
 from gpu.runner_step import OWN, SHARED
 from gpu.steps import NOT_ALL_RUN, PASSED, Step, run_steps
 
-from evodeploy.bench.reading import read_benches
+from evodeploy.benchmark.report.reading import read_benches
 
 ACCEPT = Path(__file__).parent / "gpu" / "accept.py"
 NEED_A_GPU = {"next_to_torch", "torch_in_its_default_stream_while_recording", "torch_out_of_memory_while_recording",

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from evodeploy.bench.reading import read_benches
-from evodeploy.bench.subject import Subject
+from evodeploy.benchmark.report.reading import read_benches
+from evodeploy.benchmark.subject import Subject
 from evodeploy.engines.torch_engine import TorchEngine
 from evodeploy.models.zoo import ZOO
 

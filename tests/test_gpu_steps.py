@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from bench.fakes import report, row
+from benchmark.fakes import report, row
 from gpu.conftest import building_problem
 from gpu.facts import write_json
 from gpu.parts import parts
 from gpu.steps import FAILED, NOT_ALL_RUN, PASSED, Step, run_steps
 
-from evodeploy.bench.document import as_json
+from evodeploy.benchmark.report.document import as_json
 from evodeploy.engines.tensorrt import flavour
 
 BEGIN = "from gpu.facts import NotRunError, of_this_process; import os, sys, time, json; facts = of_this_process()\n"

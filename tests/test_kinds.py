@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 
 import pytest
-from bench.fakes import report, row
+from benchmark.fakes import report, row
 from PIL import Image
 
 from evodeploy import kinds
-from evodeploy.bench.document import as_csv, as_json
-from evodeploy.bench.intervals import Interval
-from evodeploy.bench.page import as_html
+from evodeploy.benchmark.measure.intervals import Interval
+from evodeploy.benchmark.report.document import as_csv, as_json
+from evodeploy.benchmark.report.page import as_html
 from evodeploy.errors import UsageError
 from evodeploy.evaluation.journal import Journal
 from evodeploy.evaluation.report import Accuracy
 from evodeploy.inference.records import Failure
 from evodeploy.inference.tables import kind_of_table, writing
-from evodeploy.sweep.front import Point
-from evodeploy.sweep.picture import as_svg
-from evodeploy.sweep.space import Candidate
+from evodeploy.sweeper.front import Point
+from evodeploy.sweeper.picture import as_svg
+from evodeploy.sweeper.space import Candidate
 from evodeploy.visualization.figure import save_png
 
 ALL = {name: value for name, value in vars(kinds).items() if isinstance(value, kinds.Kind)}

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import evodeploy
-from evodeploy.export.precision import reduced_from_onnx
-from evodeploy.export.to_onnx import onnx_from_model
+from evodeploy.exporter.to_onnx import onnx_from_model
+from evodeploy.graph.precision import reduced_from_onnx
 from evodeploy.models.checkpoint import load_checkpoint, reconfigured
 from evodeploy.models.zoo import dense_twin, with_selection
 from evodeploy.onnx_files import write_onnx

@@ -26,7 +26,7 @@ from evodeploy.batch.inputs import Shard
 from evodeploy.batch.predict import Answerer
 from evodeploy.cluster import joined_ray, own_ray
 from evodeploy.errors import RuntimeFailedError
-from evodeploy.machine import usable_cores
+from evodeploy.machine.cores import usable_cores
 from evodeploy.specs import ModelInfo
 
 LEAST_STORE = 256 << 20  # bytes of shared memory for blocks in flight

@@ -18,7 +18,7 @@ from evodeploy.errors import UsageError
 from evodeploy.files import sha256
 from evodeploy.inference.answers import classes_to_name
 from evodeploy.inference.predictor import load
-from evodeploy.machine import usable_cores
+from evodeploy.machine.cores import usable_cores
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from evodeploy.cli import values
 from evodeploy.cli.console import Json, Stopwatch, note, result, result_json
 from evodeploy.cli.values import whole
 from evodeploy.errors import BadFileError, needs
-from evodeploy.machine import most_threads
+from evodeploy.machine.cores import most_threads
 
 SECONDS_BETWEEN_LINES = 10.0
 KEPT = "the finished shards are kept, and the same command goes on from there"

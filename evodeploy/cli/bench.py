@@ -14,8 +14,8 @@ from evodeploy.cli.values import real, whole
 from evodeploy.errors import RuntimeFailedError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
-    from evodeploy.bench.report import Peaks, Report
-    from evodeploy.bench.row import Row
+    from evodeploy.benchmark.report.report import Peaks, Report
+    from evodeploy.benchmark.row import Row
 
 SAMPLE = 64  # pictures of a folder that rows are run on and judged by
 
@@ -91,18 +91,18 @@ def bench(
         bench_compare.compare(context, artefacts or [], min_change, as_json)
         return
     bench_compare.refuse_without_compare(context)
-    from evodeploy.bench.candidates import candidates_of, usual_engines, usual_precisions
-    from evodeploy.bench.environment import environment
-    from evodeploy.bench.measure import Budget
-    from evodeploy.bench.plans import Builds
-    from evodeploy.bench.report import Report
-    from evodeploy.bench.run import bench as run_bench
-    from evodeploy.bench.stages import end_to_end
-    from evodeploy.bench.subject import subject_of
+    from evodeploy.benchmark.candidates import candidates_of, usual_engines, usual_precisions
+    from evodeploy.benchmark.measure.interleaved import Budget
+    from evodeploy.benchmark.plans import Builds
+    from evodeploy.benchmark.report.report import Report
+    from evodeploy.benchmark.run import bench as run_bench
+    from evodeploy.benchmark.stages import end_to_end
+    from evodeploy.benchmark.subject import subject_of
     from evodeploy.files import claimed
     from evodeploy.images import image_paths
     from evodeploy.kinds import MEASUREMENTS, PAGE, REPORT
-    from evodeploy.machine import usable_cores
+    from evodeploy.machine.cores import usable_cores
+    from evodeploy.machine.environment import environment
     from evodeploy.preprocess import pictures
 
     batches = values.batches(batch)
@@ -148,7 +148,7 @@ def bench(
 
 def _peaks(timed: list[Row], threads: int) -> Peaks:
     """The machine's limits; none where that fails, for the rows have been measured by then."""
-    from evodeploy.bench.peak import peaks
+    from evodeploy.benchmark.measure.peak import peaks
 
     try:
         return peaks([(row.device, row.arithmetic) for row in timed if row.arithmetic], threads)
@@ -160,8 +160,8 @@ def _peaks(timed: list[Row], threads: int) -> Peaks:
 def _write(report: Report, output: Path | None, csv: Path | None, html: Path | None) -> None:
     import json
 
-    from evodeploy.bench.document import as_csv, as_json
-    from evodeploy.bench.page import as_html
+    from evodeploy.benchmark.report.document import as_csv, as_json
+    from evodeploy.benchmark.report.page import as_html
     from evodeploy.files import replacing
 
     texts = (
@@ -177,9 +177,9 @@ def _write(report: Report, output: Path | None, csv: Path | None, html: Path | N
 
 
 def _tell(report: Report, as_json: bool) -> None:
-    from evodeploy.bench.document import as_json as document
-    from evodeploy.bench.report import cautions, headlines
-    from evodeploy.bench.table import as_table, stages_table
+    from evodeploy.benchmark.report.document import as_json as document
+    from evodeploy.benchmark.report.report import cautions, headlines
+    from evodeploy.benchmark.report.table import as_table, stages_table
 
     if as_json:
         result_json(document(report))

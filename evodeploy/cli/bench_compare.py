@@ -13,7 +13,7 @@ from evodeploy.cli.values import real
 from evodeploy.errors import UsageError
 
 if TYPE_CHECKING:
-    from evodeploy.bench.compare import Change
+    from evodeploy.benchmark.report.compare import Change
 
 MIN_CHANGE = 0.02
 MinChange = Annotated[
@@ -24,8 +24,8 @@ _OWN = {"compare", "min_change", "artefacts", "as_json"}
 
 def compare(context: typer.Context, documents: list[Path], min_change: float, as_json: bool) -> None:
     """Print what changed; exit with 1 where a row is slower, wrong or gone."""
-    from evodeploy.bench.compare import compare as compared
-    from evodeploy.bench.reading import read_benches
+    from evodeploy.benchmark.report.compare import compare as compared
+    from evodeploy.benchmark.report.reading import read_benches
 
     others = sorted(given(context) - _OWN)
     if others:

@@ -14,8 +14,8 @@ from evodeploy.cli.console import note, result, result_json
 from evodeploy.errors import UsageError
 
 if TYPE_CHECKING:
-    from evodeploy.bench.measure import Budget
-    from evodeploy.bench.trtexec import Line
+    from evodeploy.benchmark.measure.interleaved import Budget
+    from evodeploy.benchmark.trtexec import Line
 
 
 _OWN = {"print_trtexec", "artefacts", "batch", "seconds", "tf32", "as_json"}
@@ -28,8 +28,9 @@ def print_trtexec(
     others = sorted(given(context) - _OWN)
     if others:
         raise UsageError(f"--{others[0].replace('_', '-')} has no meaning with --print-trtexec: leave it out")
-    from evodeploy.artefacts import family_of, kind_of
-    from evodeploy.bench.trtexec import RTX_TOOL, lines_of_engine, lines_of_onnx
+    from evodeploy.artefacts import family_of
+    from evodeploy.benchmark.trtexec import RTX_TOOL, lines_of_engine, lines_of_onnx
+    from evodeploy.kinds import kind_of
 
     onnx = [path for path in artefacts if kind_of(path) == "onnx"]
     engines = [path for path in artefacts if kind_of(path) == "engine"]

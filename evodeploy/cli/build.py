@@ -21,9 +21,9 @@ from evodeploy.files import check_distinct, check_input, check_output, claimed
 from evodeploy.kinds import ENGINE, LOG, RECORD, TIMINGS, Kind
 
 if TYPE_CHECKING:
-    from evodeploy.build import Batches, BuildRequest, Prepared
-    from evodeploy.engines.tensorrt.builder import Progress
-    from evodeploy.engines.tensorrt.options import HardwareCompatibility
+    from evodeploy.builder.onnx_to_plan import Progress
+    from evodeploy.builder.options import HardwareCompatibility
+    from evodeploy.builder.pipeline import Batches, BuildRequest, Prepared
 
 
 def build_engine(
@@ -82,7 +82,7 @@ def build_engine(
 ) -> None:
     """Build a TensorRT engine with a dynamic batch; TensorRT for RTX builds without a GPU."""
     from evodeploy.artefacts import newest_export
-    from evodeploy.engines.tensorrt.options import BuilderOptions
+    from evodeploy.builder.options import BuilderOptions
 
     if onnx is None:
         onnx = newest_export(Path())
@@ -98,7 +98,7 @@ def build_engine(
         check_output(shared, True, onnx, kind=TIMINGS)
     context.with_resource(claimed(outputs, force or dry_run, *filter(None, (onnx, images, timing_cache))))
     with needs("tensorrt-rtx"):
-        from evodeploy.build import BuildRequest, build, prepare
+        from evodeploy.builder.pipeline import BuildRequest, build, prepare
     request = BuildRequest(
         onnx=onnx,
         output=path,
@@ -146,7 +146,7 @@ def refit(
     """Give an engine the weights of another ONNX file, without building it again; needs the GPU it was built for."""
     context.with_resource(claimed(_engine(output), force, onnx, *(path for path, _ in _engine(engine))))
     with needs("tensorrt"):
-        from evodeploy.refit import refit_engine
+        from evodeploy.builder.refit import refit_engine
     clock = Stopwatch()
     refit_engine(engine, onnx, output, tell=note)
     if as_json:

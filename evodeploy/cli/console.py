@@ -16,7 +16,7 @@ import typer
 
 from evodeploy.cli.values import whole
 from evodeploy.errors import UnavailableError
-from evodeploy.machine import most_threads
+from evodeploy.machine.cores import most_threads
 from evodeploy.text import json_text, printable
 
 if TYPE_CHECKING:

@@ -99,7 +99,7 @@ def export(
     channels = values.channels("--mean", mean), values.channels("--std", std)
     check_input(checkpoint, "a checkpoint")  # before its folder is found missing as that of the output
     with needs("export"):
-        from evodeploy.export.run import ExportRequest, export_checkpoint
+        from evodeploy.exporter.pipeline import ExportRequest, export_checkpoint
         from evodeploy.models.preprocessing import stated_by_options
     context.with_resource(claimed([(path, ONNX)], force, checkpoint, *filter(None, [images, class_names])))
     request = ExportRequest(

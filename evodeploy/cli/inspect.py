@@ -39,7 +39,7 @@ def inspect(
         return
     if batch is not None or kernels:
         raise UsageError(f"{'--kernels' if kernels else '--batch'} says more about --gpu, which is missing")
-    from evodeploy.describe import describe
+    from evodeploy.inspection.describe import describe
 
     facts = describe(file)
     if as_json:
@@ -53,7 +53,7 @@ def inspect(
 
 def doctor(as_json: Json = False) -> None:
     """Say which runtimes and devices work on this machine, and what mends those that do not."""
-    from evodeploy.diagnosis import diagnose
+    from evodeploy.inspection.diagnosis import diagnose
 
     findings = diagnose()
     if as_json:

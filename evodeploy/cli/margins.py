@@ -15,7 +15,7 @@ from evodeploy.specs import EngineOptions
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from evodeploy.margins import SelectionMargins, Spread
+    from evodeploy.compare.margins import SelectionMargins, Spread
 
 
 def margins(
@@ -26,12 +26,12 @@ def margins(
     as_json: Json = False,
 ) -> None:
     """Tell how sure each selection is, and what keep ratio would hold most of the class attention."""
-    from evodeploy.artefacts import open_artefact
-    from evodeploy.margins import margins as margins_of
+    from evodeploy.compare.margins import margins as margins_of
+    from evodeploy.compare.selections import selecting
+    from evodeploy.engines.opener import open_engine
     from evodeploy.preprocess import folder_pictures
-    from evodeploy.selections import selecting
 
-    with open_artefact(artefact, engine, EngineOptions(threads), tokens=True) as opened:
+    with open_engine(artefact, engine, EngineOptions(threads), tokens=True) as opened:
         pictures = folder_pictures(images, selecting(opened))
         note(f"running {opened.name} on {len(pictures)} images")
         found = margins_of(opened, pictures)

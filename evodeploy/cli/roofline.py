@@ -18,9 +18,9 @@ NAME = 48  # characters of a kernel's name, at most
 
 def roofline(file: Path, gpu: str, batch: str | None, *, kernels: bool, as_json: bool) -> None:
     """Print the bound of `file` on each card that `gpu` names."""
-    from evodeploy.roofline.cards import card_named
-    from evodeploy.roofline.plan import plan_work
-    from evodeploy.roofline.report import rooflines
+    from evodeploy.inspection.roofline.cards import card_named
+    from evodeploy.inspection.roofline.plan import plan_work
+    from evodeploy.inspection.roofline.report import rooflines
 
     cards = [card_named(name) for name in names("--gpu", gpu)]
     found = rooflines(plan_work(file, batches(batch) if batch else None), cards, kernels=kernels)

@@ -12,7 +12,7 @@ import typer
 from evodeploy.cli import values
 from evodeploy.cli.console import Json, note, result, result_json
 from evodeploy.cli.values import real, whole
-from evodeploy.machine import most_threads
+from evodeploy.machine.cores import most_threads
 
 TOKEN_VARIABLE = "EVODEPLOY_TOKEN"
 LARGEST_TOKEN = 4096  # bytes
@@ -58,9 +58,10 @@ def serve(
     as_json: Json = False,
 ) -> None:
     """Serve an artefact over HTTP on Ray Serve: images, tensors by the Open Inference Protocol, and a web page."""
-    from evodeploy.artefacts import fingerprint, open_artefact
+    from evodeploy.artefacts import fingerprint
+    from evodeploy.engines.opener import open_engine
     from evodeploy.errors import BadFileError
-    from evodeploy.machine import usable_cores
+    from evodeploy.machine.cores import usable_cores
     from evodeploy.serving.service import running, until_stopped
     from evodeploy.serving.service import update as update_service
     from evodeploy.serving.settings import Limits, Settings
@@ -68,7 +69,7 @@ def serve(
 
     values.for_ray(artefact, token_file, name)
     share = threads or max(1, usable_cores() // (max_replicas or replicas))
-    with open_artefact(artefact, engine, EngineOptions(threads=share)) as opened:  # what is wrong with it is told now
+    with open_engine(artefact, engine, EngineOptions(threads=share)) as opened:  # what is wrong with it is told now
         if opened.info is None:
             raise BadFileError(
                 f"{artefact} carries no evodeploy metadata: export its checkpoint with `evodeploy export`"

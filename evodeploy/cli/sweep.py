@@ -18,7 +18,7 @@ from evodeploy.text import json_text
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from evodeploy.sweep.front import Point
+    from evodeploy.sweeper.front import Point
 
 
 def sweep(
@@ -65,14 +65,14 @@ def sweep(
     as_json: Json = False,
 ) -> None:
     """Try keep ratios, precisions and engines, and find what is worth deploying: accuracy against throughput."""
-    from evodeploy.machine import usable_cores
-    from evodeploy.sweep.begin import begun
-    from evodeploy.sweep.front import chosen, front
-    from evodeploy.sweep.picture import as_svg
-    from evodeploy.sweep.request import SweepRequest
-    from evodeploy.sweep.run import document
-    from evodeploy.sweep.run import sweep as run
-    from evodeploy.sweep.space import DENSE, KEEPS, candidates, usual_engines
+    from evodeploy.machine.cores import usable_cores
+    from evodeploy.sweeper.begin import begun
+    from evodeploy.sweeper.front import chosen, front
+    from evodeploy.sweeper.picture import as_svg
+    from evodeploy.sweeper.request import SweepRequest
+    from evodeploy.sweeper.run import document
+    from evodeploy.sweeper.run import sweep as run
+    from evodeploy.sweeper.space import DENSE, KEEPS, candidates, usual_engines
 
     if min_accuracy is not None and data is None:
         raise UsageError("--min-accuracy needs labelled images: add --data DIR")

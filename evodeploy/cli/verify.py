@@ -18,7 +18,7 @@ from evodeploy.specs import EngineOptions
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from evodeploy.agreement import Agreement
+    from evodeploy.compare.agreement import Agreement
 
 
 def verify(
@@ -41,7 +41,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Compare two artefacts of a model: logits, top-1, and the tokens that each selection keeps."""
-    from evodeploy.verification import compare_artefacts
+    from evodeploy.compare.artefacts import compare_artefacts
 
     verdict = compare_artefacts(
         reference,

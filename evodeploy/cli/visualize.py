@@ -25,7 +25,7 @@ def visualize(
     as_json: Json = False,
 ) -> None:
     """Draw which patches of images each selection kept, and the class attention it chose by."""
-    from evodeploy.artefacts import open_artefact
+    from evodeploy.engines.opener import open_engine
     from evodeploy.errors import UsageError
     from evodeploy.files import check_output, made_folder, replacing
     from evodeploy.images import image_paths
@@ -43,7 +43,7 @@ def visualize(
     context.with_resource(owned(output / OVERVIEW))  # in place of each picture: there may be thousands
     for target in targets:
         check_output(target, force, artefact, *paths, kind=PICTURE)
-    with open_artefact(artefact, engine, EngineOptions(threads), tokens=True) as opened:
+    with open_engine(artefact, engine, EngineOptions(threads), tokens=True) as opened:
         found = evolutions(opened, paths)
         model = f"{opened.info.model}, {opened.info.precision.upper()}" if opened.info else ""
     drawn = progress(zip(targets, paths, found, strict=False), len(paths), "drawing")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from evodeploy.engines.tensorrt.driver import driver_problem
 from evodeploy.errors import UsageError
+from evodeploy.machine.driver import driver_problem
 
 
 def cuda_index(device: str | None) -> int | None:

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from evodeploy.artefacts import kind_of, open_artefact
 from evodeploy.engines.base import Engine, run_all
 from evodeploy.engines.finite import PROBLEM, not_finite
+from evodeploy.engines.opener import open_engine
 from evodeploy.errors import BadFileError, EvodeployError, RuntimeFailedError, UsageError
 from evodeploy.evaluation.data import Labelled, LabelledImages, labelled_images
 from evodeploy.evaluation.journal import Answer, Journal
@@ -24,7 +24,7 @@ from evodeploy.files import check_output, sha256
 from evodeploy.images import open_image
 from evodeploy.inference.answers import ranked
 from evodeploy.inference.pipeline import pipelined
-from evodeploy.kinds import JOURNAL
+from evodeploy.kinds import JOURNAL, kind_of
 from evodeploy.preprocess import as_input, assumption, cropped, difference
 from evodeploy.specs import EngineOptions, ModelInfo, Preprocessing
 from evodeploy.text import printable
@@ -62,7 +62,7 @@ def evaluate(request: EvaluationRequest, tell: Callable[[str], None], progress: 
         check_output(request.journal, True, *request.artefacts, *filter(None, [request.labels]), kind=JOURNAL)
     with ExitStack() as stack:
         engines = [
-            stack.enter_context(open_artefact(path, request.engine, request.options)) for path in request.artefacts
+            stack.enter_context(open_engine(path, request.engine, request.options)) for path in request.artefacts
         ]
         infos = _infos(engines, request.artefacts)
         data = labelled_images(request.data, request.labels, infos[0]).limited(request.limit)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from evodeploy.compare.selections import told
 from evodeploy.engines.base import Array
 from evodeploy.engines.finite import PROBLEM, not_finite
 from evodeploy.errors import RuntimeFailedError, UsageError
 from evodeploy.inference.records import Label, Prediction, Timing
-from evodeploy.selections import told
 from evodeploy.specs import ModelInfo
 
 

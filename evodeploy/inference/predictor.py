@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from evodeploy.arrays import DLPack, as_array
-from evodeploy.artefacts import open_artefact
 from evodeploy.engines.base import Array, Engine, run_all
 from evodeploy.engines.finite import PROBLEM, not_finite
+from evodeploy.engines.opener import open_engine
 from evodeploy.errors import BadFileError, RuntimeFailedError, UsageError
 from evodeploy.images import ImageLike, open_image
 from evodeploy.inference.answers import check_classes, predictions_of
@@ -223,7 +223,7 @@ def load(
     that can, which the predictor's `repr` and the log `evodeploy` tell; up to `cache` the rest are its `EngineOptions`.
     `submit` runs up to `max_batch` images together, none of which waits longer than `max_wait` seconds for others.
     """
-    opened = open_artefact(source, engine, EngineOptions(threads, device, precision, cuda_graph, cache))
+    opened = open_engine(source, engine, EngineOptions(threads, device, precision, cuda_graph, cache))
     predictor = Predictor(opened, max_batch=max_batch, max_wait=max_wait)
     _log.info("%s: %r", source if isinstance(source, (str, os.PathLike)) else type(source).__name__, predictor)
     return predictor

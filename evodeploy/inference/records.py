@@ -81,7 +81,7 @@ class Prediction:
         `image` is what was predicted; it may be left out where that was a path. Raises UsageError where it is needed,
         and as `images.open_image` does.
         """
-        from evodeploy.selections import on_grid
+        from evodeploy.compare.selections import on_grid
         from evodeploy.visualization.card import card
 
         image = self.path if image is None else image

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from evodeploy.errors import BadFileError, UsageError, needs
-from evodeploy.files import check_input, open_regular, suffix_of
+from evodeploy.files import check_input, open_regular
+from evodeploy.kinds import suffix_of
 from evodeploy.models.hub_config import hints_beside
 from evodeploy.models.layout import Hints, State
 from evodeploy.text import brief, one_line, reason

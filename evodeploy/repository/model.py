@@ -6,9 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from evodeploy.artefacts import kind_of
 from evodeploy.engines.tensorrt.sidecar import Profile, check_intact, read_sidecar
 from evodeploy.errors import UsageError
+from evodeploy.kinds import kind_of
 from evodeploy.onnx_files import info_of, input_spec, output_specs, read_onnx
 from evodeploy.specs import ModelInfo, TensorSpec
 

@@ -11,11 +11,11 @@ from fastapi import APIRouter, Request
 from PIL import Image
 from starlette.datastructures import UploadFile
 
+from evodeploy.compare.selections import told
 from evodeploy.engines.base import Array
 from evodeploy.errors import BadFileError, EvodeployError, InputError, RuntimeFailedError
 from evodeploy.inference.answers import classes_to_name, predictions_of
 from evodeploy.preprocess import prepare
-from evodeploy.selections import told
 from evodeploy.serving import openapi
 from evodeploy.serving.backend import Backend, run_within
 from evodeploy.serving.settings import Limits

@@ -12,9 +12,10 @@ from fastapi import FastAPI
 from ray import serve
 from ray.util.metrics import Counter, Histogram
 
-from evodeploy.artefacts import fingerprint, open_artefact
+from evodeploy.artefacts import fingerprint
 from evodeploy.cluster import LOOPBACK
 from evodeploy.engines.base import Array, run_all
+from evodeploy.engines.opener import open_engine
 from evodeploy.errors import BadFileError, EvodeployError
 from evodeploy.inference.batcher import Batcher
 from evodeploy.preprocess import as_input, random_pictures
@@ -39,7 +40,7 @@ class Replica:
         self.refusal = _refusal(settings)
         if self.refusal is not None:
             return
-        self._engine = open_artefact(settings.artefact, settings.engine, EngineOptions(threads=settings.threads))
+        self._engine = open_engine(settings.artefact, settings.engine, EngineOptions(threads=settings.threads))
         if self._engine.info is None:
             raise BadFileError(f"{settings.artefact} carries no evodeploy metadata")
         self.info: ModelInfo = self._engine.info

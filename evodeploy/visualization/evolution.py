@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from evodeploy.compare.selections import Told, selecting, selections_of
 from evodeploy.engines.base import Engine
 from evodeploy.images import ImageLike
 from evodeploy.preprocess import pictures
-from evodeploy.selections import Told, selecting, selections_of
 
 
 @dataclass(frozen=True)

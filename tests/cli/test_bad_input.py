@@ -18,12 +18,12 @@ import pytest
 import typer
 from PIL import Image
 
-from evodeploy import describe
 from evodeploy.cli import app
 from evodeploy.errors import UsageError
 from evodeploy.files import replacing
 from evodeploy.inference import predictor
 from evodeploy.inference.records import Failure
+from evodeploy.inspection import describe
 from evodeploy.specs import EngineOptions
 
 # Exit code, command line, and a part of the sentence. garbage.* are no models, ckpt.* is one, i.png is a picture.

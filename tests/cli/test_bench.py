@@ -91,7 +91,7 @@ def test_a_machine_whose_limit_cannot_be_measured_still_gives_its_rows(cli, home
     def full(product, device):
         raise RuntimeError("CUDA out of memory. Tried to allocate 256.00 MiB.")
 
-    monkeypatch.setattr("evodeploy.bench.peak._seconds", full)
+    monkeypatch.setattr("evodeploy.benchmark.measure.peak._seconds", full)
     monkeypatch.chdir(home)
     code, out, err = cli("bench", "small.onnx", *QUICK, "--batch", "1", "--json")
     assert code == 0, err

@@ -97,8 +97,8 @@ def test_an_existing_output_is_kept_without_force(cli, with_onnx):
 
 
 def test_a_failed_verification_ends_with_1_and_leaves_nothing(cli, folder, monkeypatch):
-    from evodeploy.export import verify
-    from evodeploy.parity import Check
+    from evodeploy.compare import export as verify
+    from evodeploy.compare.parity import Check
 
     wrong = Check("logits", 1, 0.5, 1e-4, "largest difference 5.0e-01")
     monkeypatch.setattr(verify, "verify_export", lambda model, path: iter([wrong]))
@@ -294,7 +294,7 @@ def test_a_missing_extra_is_named_with_its_install_line(with_onnx, line, extra):
 
 
 def test_an_interrupt_leaves_nothing_behind(monkeypatch, cli, folder):
-    from evodeploy.export import run
+    from evodeploy.exporter import pipeline as run
 
     def interrupted(*args, **options):
         raise KeyboardInterrupt

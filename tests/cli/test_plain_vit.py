@@ -84,8 +84,8 @@ def test_a_published_name_does_not_bring_selection(cli, folder):
 
 
 def test_bench_and_visualize_keep_every_token_too(cli, folder):
-    from evodeploy.bench.candidates import candidates_of
-    from evodeploy.bench.subject import subject_of
+    from evodeploy.benchmark.candidates import candidates_of
+    from evodeploy.benchmark.subject import subject_of
 
     subject = subject_of([folder / "vit.pth"])
     assert "was not trained with selection" in subject.notes[0]
@@ -109,7 +109,7 @@ def test_a_sweep_tries_fewer_tokens_only_where_asked(cli, folder, monkeypatch, o
         assert {candidate.keep for candidate in request.candidates} == keeps
         raise UsageError("that is all to be seen")
 
-    monkeypatch.setattr("evodeploy.sweep.run.sweep", sweep)
+    monkeypatch.setattr("evodeploy.sweeper.run.sweep", sweep)
     code, _, err = cli("sweep", "vit.pth", "-o", "sweep", "--engines", "onnxruntime", *options)
     assert (code, "that is all to be seen" in err) == (2, True)
     assert said in err

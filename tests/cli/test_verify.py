@@ -10,7 +10,7 @@ from onnx import TensorProto, numpy_helper
 from PIL import Image
 
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
-from evodeploy.export.precision import reduced_from_onnx
+from evodeploy.graph.precision import reduced_from_onnx
 from evodeploy.models.checkpoint import save_checkpoint
 from evodeploy.onnx_files import read_onnx, write_onnx
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from evodeploy.engines.registry import open_engine
+from evodeploy.engines.opener import open_engine
 from evodeploy.errors import MissingExtraError
 
 # Each command in one process that has numpy and onnx, but nothing that exports.

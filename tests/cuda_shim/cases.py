@@ -20,10 +20,10 @@ import numpy as np
 import onnxruntime
 import sharing
 
+from evodeploy.builder.refit import refit_engine
 from evodeploy.engines.base import run_all
-from evodeploy.engines.registry import open_engine
+from evodeploy.engines.opener import open_engine
 from evodeploy.engines.tensorrt import lane
-from evodeploy.engines.tensorrt.driver import architecture
 from evodeploy.errors import (
     BadFileError,
     InputError,
@@ -32,7 +32,7 @@ from evodeploy.errors import (
     UnavailableError,
     UsageError,
 )
-from evodeploy.refit import refit_engine
+from evodeploy.machine.driver import architecture
 from evodeploy.specs import EngineOptions
 
 shim = fake_tensorrt.cuda
@@ -596,9 +596,9 @@ def benched(told):
 
     import fake_builder
 
-    from evodeploy.bench.candidates import candidates_of
-    from evodeploy.bench.plans import Builds
-    from evodeploy.bench.subject import subject_of
+    from evodeploy.benchmark.candidates import candidates_of
+    from evodeploy.benchmark.plans import Builds
+    from evodeploy.benchmark.subject import subject_of
     from evodeploy.onnx_files import info_of, read_onnx, set_info, write_onnx
 
     fake_builder.add_builder(sys.modules["tensorrt"])
@@ -629,9 +629,9 @@ def bench_builds():
 
 
 def bench_over_dense():
-    from evodeploy.bench.measure import Budget
-    from evodeploy.bench.run import bench
-    from evodeploy.bench.speedups import over_dense
+    from evodeploy.benchmark.measure.interleaved import Budget
+    from evodeploy.benchmark.report.speedups import over_dense
+    from evodeploy.benchmark.run import bench
 
     budget = Budget(seconds=0, rounds=6, min_seconds=0, warmup_seconds=0)
     with benched([]) as candidates:

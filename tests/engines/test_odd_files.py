@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from evodeploy.engines.registry import open_engine
+from evodeploy.engines.opener import open_engine
 from evodeploy.errors import BadFileError, EvodeployError, RuntimeFailedError, UsageError
 from evodeploy.onnx_files import input_spec, output_specs, read_onnx
 from evodeploy.specs import METADATA_KEY

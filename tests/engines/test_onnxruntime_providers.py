@@ -14,7 +14,7 @@ from evodeploy.engines.device import cuda_index
 from evodeploy.engines.onnxruntime_binding import BoundBatch
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.engines.onnxruntime_providers import ON_CPU, ON_CUDA, ON_TENSORRT
-from evodeploy.engines.registry import open_engine
+from evodeploy.engines.opener import open_engine
 from evodeploy.errors import BadFileError, UnavailableError, UsageError
 from evodeploy.specs import EngineOptions
 

@@ -9,7 +9,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from evodeploy.engines.fake import FakeEngine
-from evodeploy.engines.registry import open_engine
+from evodeploy.engines.opener import open_engine
 from evodeploy.engines.torch_engine import TorchEngine
 from evodeploy.errors import OutOfMemoryError, RuntimeFailedError
 from evodeploy.specs import EngineOptions, ModelInfo, TensorSpec

@@ -9,8 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from evodeploy.artefacts import open_artefact
-from evodeploy.engines.registry import open_engine
+from evodeploy.engines.opener import open_engine
 from evodeploy.errors import BadFileError, InputError, UsageError
 from evodeploy.specs import EngineOptions
 
@@ -20,7 +19,7 @@ ENGINES = ["torch", "onnxruntime", "openvino"]
 @pytest.fixture(params=ENGINES)
 def engine(request, small_checkpoint, small_onnx):
     path = small_checkpoint if request.param == "torch" else small_onnx
-    with open_artefact(path, request.param, EngineOptions(threads=1)) as engine:
+    with open_engine(path, request.param, EngineOptions(threads=1)) as engine:
         yield engine
 
 
@@ -98,9 +97,9 @@ def test_an_engine_is_chosen_by_the_file(small_onnx, small_checkpoint):
     with pytest.raises(UsageError, match="'tensorrt' does not run .*small.onnx: expected onnxruntime or openvino"):
         open_engine(small_onnx, "tensorrt")
     with pytest.raises(UsageError, match="does not run checkpoints"):
-        open_artefact(small_checkpoint, "openvino")
+        open_engine(small_checkpoint, "openvino")
     with pytest.raises(UsageError, match="cannot tell what"):
-        open_artefact(small_onnx.with_suffix(".txt"))
+        open_engine(small_onnx.with_suffix(".txt"))
 
 
 def test_an_engine_is_chosen_by_what_is_asked_of_it(small_onnx):
@@ -114,8 +113,8 @@ def test_an_engine_is_chosen_by_what_is_asked_of_it(small_onnx):
 
 def test_compiled_pytorch_computes_the_same(small_checkpoint, small_images):
     with (
-        open_artefact(small_checkpoint, "torch") as eager,
-        open_artefact(small_checkpoint, "torch-compile") as compiled,
+        open_engine(small_checkpoint, "torch") as eager,
+        open_engine(small_checkpoint, "torch-compile") as compiled,
     ):
         expected = eager.run(small_images)["logits"]
         got = compiled.run(small_images)["logits"]
@@ -138,4 +137,4 @@ def test_an_option_that_cannot_be_honoured_is_refused(small_onnx, engine, option
 
 def test_a_checkpoint_refuses_options_that_pytorch_would_ignore(small_checkpoint):
     with pytest.raises(UsageError, match="'torch' has no option cache"):
-        open_artefact(small_checkpoint, options=EngineOptions(cache=small_checkpoint.parent))
+        open_engine(small_checkpoint, options=EngineOptions(cache=small_checkpoint.parent))

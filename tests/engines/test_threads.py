@@ -13,12 +13,12 @@ import pytest
 import torch
 from sharing import check_close, check_residents, check_runs, check_streams, in_threads
 
-from evodeploy.artefacts import open_artefact
 from evodeploy.engines.fake import FakeEngine
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
+from evodeploy.engines.opener import open_engine
 from evodeploy.engines.torch_engine import TorchEngine
+from evodeploy.engines.torch_network import torch_engine as deployed_engine
 from evodeploy.errors import UsageError
-from evodeploy.export.deployed import torch_engine as deployed_engine
 from evodeploy.models.checkpoint import random_model
 from evodeploy.models.zoo import EvoDeiTConfig
 from evodeploy.specs import EngineOptions, ModelInfo, TensorSpec
@@ -63,13 +63,13 @@ OPENED = {
     "torch": lambda request: torch_engine("fp32"),
     "torch-bf16": lambda request: torch_engine("bf16"),
     "torch-compile": lambda request: request.getfixturevalue("by_dynamo") or compiled(),
-    "onnxruntime": lambda request: open_artefact(
+    "onnxruntime": lambda request: open_engine(
         request.getfixturevalue("small_onnx"), "onnxruntime", EngineOptions(threads=1)
     ),
     "onnxruntime-bound": lambda request: OnnxRuntimeEngine(
         request.getfixturevalue("small_onnx"), EngineOptions(threads=1, cuda_graph=True)
     ),
-    "openvino": lambda request: open_artefact(
+    "openvino": lambda request: open_engine(
         request.getfixturevalue("small_onnx"), "openvino", EngineOptions(threads=1)
     ),
 }

@@ -13,8 +13,8 @@ from levit_cases import small as small_levit
 from evodeploy.engines.torch_compiled import compiled_by_batch
 from evodeploy.engines.torch_engine import TorchEngine
 from evodeploy.engines.torch_modes import TORCH_MODES
+from evodeploy.engines.torch_network import torch_engine
 from evodeploy.errors import UnavailableError
-from evodeploy.export.deployed import torch_engine
 from evodeploy.models.checkpoint import random_model
 from evodeploy.models.zoo import EvoDeiTConfig, dense_twin
 from evodeploy.specs import EngineOptions, TensorSpec

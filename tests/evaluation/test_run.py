@@ -19,8 +19,8 @@ from onnx import numpy_helper
 from PIL import Image
 
 import evodeploy
-from evodeploy.export.precision import reduced_from_onnx
-from evodeploy.export.to_onnx import onnx_from_model
+from evodeploy.exporter.to_onnx import onnx_from_model
+from evodeploy.graph.precision import reduced_from_onnx
 from evodeploy.models.checkpoint import load_checkpoint, random_model, save_checkpoint, with_interface
 from evodeploy.onnx_files import read_onnx, write_onnx
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from fuzz.hunt import effort, hunt, nearly_bytes
 from hypothesis import strategies as st
 
-from evodeploy.engines.tensorrt.listing import kernels_of
-from evodeploy.engines.tensorrt.program import GpuProgram, program_of, texts_of
-from evodeploy.roofline.work import work_of
+from evodeploy.inspection.listing import kernels_of
+from evodeploy.inspection.program import GpuProgram, program_of, texts_of
+from evodeploy.inspection.roofline.work import work_of
 
 PARTS = [
     b"\n  accelerators={", b"sm89 ", b"}", b"*", b"\nmain {", b"\n", b" label ", b"\n label bb1: \n", b"\n}", b"\0\xff",

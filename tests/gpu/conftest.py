@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from gpu.facts import of_this_process
 
-from evodeploy.engines.tensorrt.driver import driver_problem
 from evodeploy.errors import UnavailableError, UsageError
+from evodeploy.machine.driver import driver_problem
 
 SAMPLE = Path(__file__).parents[2] / "sample"
 LARGEST = 16
@@ -50,7 +50,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def exported(folder):
     """The checkpoint and its ONNX."""
-    from evodeploy.export.run import ExportRequest, export_checkpoint
+    from evodeploy.exporter.pipeline import ExportRequest, export_checkpoint
 
     assert driver_problem() is None
     onnx = folder / "digits.onnx"
@@ -79,8 +79,8 @@ def runtime(request):
 @pytest.fixture(scope="session", params=["fp16", "fp32"])
 def plan(request, exported, runtime):
     """An engine of the sample; FP32 is FP32, without TF32, so that it is verified as closely as the ONNX."""
-    from evodeploy.build import BuildRequest, build
-    from evodeploy.engines.tensorrt.options import BuilderOptions
+    from evodeploy.builder.options import BuilderOptions
+    from evodeploy.builder.pipeline import BuildRequest, build
 
     problem = building_problem(runtime, request.param)
     if problem:

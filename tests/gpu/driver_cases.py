@@ -15,7 +15,7 @@ import numpy as np
 from cuda_shim.cases import IMAGES, PLAN, refused, same
 from gpu.on_driver import is_shim
 
-from evodeploy.engines.registry import open_engine
+from evodeploy.engines.opener import open_engine
 from evodeploy.errors import OutOfMemoryError, RuntimeFailedError, UsageError
 from evodeploy.specs import EngineOptions
 

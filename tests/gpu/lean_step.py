@@ -13,9 +13,9 @@ from cuda_shim.plans import write_exact, write_plan
 from gpu.facts import NotRunError, of_this_process
 from gpu.on_driver import is_shim
 
-from evodeploy.engines.registry import open_engine
-from evodeploy.engines.tensorrt.driver import architecture, driver_problem
+from evodeploy.engines.opener import open_engine
 from evodeploy.errors import RuntimeFailedError
+from evodeploy.machine.driver import architecture, driver_problem
 
 CONTENTS = {"garbage": b"no plan at all " * 100, "zeros": bytes(4096), "head_of_a_plan": b"ftrt" + bytes(60)}
 

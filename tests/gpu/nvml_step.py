@@ -1,4 +1,4 @@
-"""What `evodeploy.bench.nvml` reads of the GPU, against NVIDIA's own binding (nvidia-ml-py), idle and under load."""
+"""What `evodeploy.machine.nvml` reads of the GPU, against NVIDIA's own binding (nvidia-ml-py), idle and under load."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from gpu.facts import NotRunError, of_this_process
 
-from evodeploy.bench.nvml import energy_joules, gpu_state, gpus, used_bytes
+from evodeploy.machine.nvml import energy_joules, gpu_state, gpus, used_bytes
 
 GIGABYTE = 1_000_000_000
 SECONDS = 2.0

@@ -30,7 +30,7 @@ def main() -> None:
         return
     import gpu_evo_over_dense as script
 
-    from evodeploy.machine import usable_cores
+    from evodeploy.machine.cores import usable_cores
 
     settings = script.Settings(jobs=max(1, usable_cores() // 2), end=given.end - RESERVE)
     documents = {}

@@ -11,7 +11,7 @@ from typing import Any
 from gpu.facts import NotRunError, of_this_process
 from gpu.on_driver import is_shim
 
-from evodeploy.engines.tensorrt.driver import architecture, driver_problem
+from evodeploy.machine.driver import architecture, driver_problem
 
 SAMPLE = Path(__file__).parents[2] / "sample"
 
@@ -29,8 +29,8 @@ def rtx() -> Any:
 
 def built(folder: Path) -> Path:
     """An engine of the sample for sm80."""
-    from evodeploy.build import BuildRequest, build
-    from evodeploy.export.run import ExportRequest, export_checkpoint
+    from evodeploy.builder.pipeline import BuildRequest, build
+    from evodeploy.exporter.pipeline import ExportRequest, export_checkpoint
 
     onnx, plan = folder / "digits.onnx", folder / "digits.engine"
     checkpoint = Path(shutil.copy(SAMPLE / "digits.pth", folder))
@@ -54,7 +54,7 @@ def main() -> None:
         if not plan:
             return
         with facts.check("evodeploy_refuses_it_elsewhere") as found:
-            from evodeploy.engines.registry import open_engine
+            from evodeploy.engines.opener import open_engine
             from evodeploy.errors import UnavailableError
 
             try:

@@ -19,7 +19,7 @@ from cuda_shim.build import build_for_driver
 from cuda_shim.plans import write_exact, write_half, write_plan
 from gpu.facts import Facts, NotRunError, of_this_process
 
-from evodeploy.engines.tensorrt.driver import architecture, driver_problem
+from evodeploy.machine.driver import architecture, driver_problem
 
 TESTS = Path(__file__).parents[1]
 SECONDS = 60  # of a case, at most

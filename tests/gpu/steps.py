@@ -153,8 +153,8 @@ def _python_path() -> dict[str, str]:
 
 def _environment() -> dict[str, Any]:
     try:
-        from evodeploy.bench.environment import environment
-        from evodeploy.machine import usable_cores
+        from evodeploy.machine.cores import usable_cores
+        from evodeploy.machine.environment import environment
 
         return dataclasses.asdict(environment(usable_cores()))
     except Exception as error:  # the file is worth more than this part of it

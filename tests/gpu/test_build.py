@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evodeploy.verification import compare_artefacts
+from evodeploy.compare.artefacts import compare_artefacts
 
 pytestmark = pytest.mark.gpu
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evodeploy.engines.registry import open_engine
+from evodeploy.engines.opener import open_engine
 
 pytestmark = pytest.mark.gpu
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from evodeploy.engines.base import run_all
-from evodeploy.engines.registry import open_engine
+from evodeploy.engines.opener import open_engine
 from evodeploy.errors import InputError, UsageError
 from evodeploy.specs import EngineOptions
 
@@ -90,7 +90,7 @@ def test_a_process_that_closes_nothing_ends_cleanly(plan):
     program = (
         "import sys, numpy as np\n"
         "from pathlib import Path\n"
-        "from evodeploy.engines.registry import open_engine\n"
+        "from evodeploy.engines.opener import open_engine\n"
         "engine = open_engine(Path(sys.argv[1]))\n"
         "engine.run(np.zeros((2, 3, 64, 64), np.float32))\n"
     )

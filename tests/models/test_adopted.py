@@ -10,7 +10,7 @@ from vit_sources import CLASSES, SIZE, SOURCES, HuggingFace, TimmViT, filled
 
 import evodeploy
 from evodeploy.errors import BadFileError, UsageError
-from evodeploy.export.run import ExportRequest, export_checkpoint
+from evodeploy.exporter.pipeline import ExportRequest, export_checkpoint
 from evodeploy.models.checkpoint import load_checkpoint, random_model
 from evodeploy.models.zoo import named
 

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from vit_sources import CLASSES, DEPTH, PATCH, SIZE, SOURCES, WIDTH, HuggingFace, TimmViT, filled
 
+from evodeploy.compare.export import verify_export
 from evodeploy.errors import BadFileError, UsageError
-from evodeploy.export.to_onnx import onnx_from_model
-from evodeploy.export.verify import verify_export
+from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.models.checkpoint import load_checkpoint, reconfigured, save_checkpoint
 from evodeploy.models.positions import resized
 from evodeploy.models.zoo import dense_twin

@@ -8,7 +8,7 @@ import pytest
 import uvicorn
 from served import Direct, free_port
 
-from evodeploy.engines.registry import open_engine
+from evodeploy.engines.opener import open_engine
 from evodeploy.serving.app import create_app
 from evodeploy.serving.settings import Limits
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from served import Direct
 
-from evodeploy.engines.registry import open_engine
+from evodeploy.engines.opener import open_engine
 from evodeploy.serving.app import create_app
 from evodeploy.serving.settings import Limits
 
@@ -20,7 +20,7 @@ SAMPLE = Path(__file__).parents[2] / "sample"
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    from evodeploy.export.to_onnx import onnx_from_model
+    from evodeploy.exporter.to_onnx import onnx_from_model
     from evodeploy.models.checkpoint import load_checkpoint
     from evodeploy.onnx_files import write_onnx
 

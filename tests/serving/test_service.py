@@ -25,8 +25,8 @@ from cases import SMALL
 from processes import is_alive, listening, processes_below
 from served import free_port
 
-from evodeploy.engines.registry import open_engine
-from evodeploy.export.to_onnx import onnx_from_model
+from evodeploy.engines.opener import open_engine
+from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.models.checkpoint import random_model
 from evodeploy.onnx_files import write_onnx
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evodeploy.artefacts import open_artefact
 from evodeploy.engines.base import run_all
 from evodeploy.engines.fake import FakeEngine
+from evodeploy.engines.opener import open_engine
 from evodeploy.errors import UsageError
 from evodeploy.preprocess import as_input, pictures
 from evodeploy.specs import ModelInfo, TensorSpec
@@ -52,7 +52,7 @@ def test_small_pictures_keep_their_pixels():
 
 def test_evolutions_are_the_engines_outputs(small_onnx):
     images = [Image.fromarray(GENERATOR.integers(0, 256, (70, 90, 3), np.uint8)) for _ in range(3)]
-    with open_artefact(small_onnx) as engine:
+    with open_engine(small_onnx) as engine:
         found = evolutions(engine, images)
         outputs = run_all(engine, as_input(pictures(images, engine.info), engine.info))
     for row, evolution in enumerate(found):
@@ -82,7 +82,7 @@ def test_what_selects_nothing_or_does_not_tell_is_refused():
 
 
 def test_figures_show_every_selection(small_onnx):
-    with open_artefact(small_onnx) as engine:
+    with open_engine(small_onnx) as engine:
         found = evolutions(engine, [PICTURE, PICTURE[::-1]])
     drawn = figure(found[0], "a title")
     pixels = np.asarray(drawn)

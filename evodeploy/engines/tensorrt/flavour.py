@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from evodeploy.engines.tensorrt.driver import architecture, driver_problem
 from evodeploy.engines.tensorrt.once import once
 from evodeploy.errors import MissingExtraError, UnavailableError, UsageError
+from evodeploy.machine.driver import architecture, driver_problem
 from evodeploy.specs import Precision
 
 _PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}

@@ -17,7 +17,6 @@ from evodeploy.engines.device import cuda_index
 from evodeploy.engines.tensorrt import rtx
 from evodeploy.engines.tensorrt.compatibility import check_fits, check_lengths, check_unchanged, check_whole, runtime_of
 from evodeploy.engines.tensorrt.cuda import Device, device
-from evodeploy.engines.tensorrt.driver import architecture, driver_problem
 from evodeploy.engines.tensorrt.execution import Execution, Launcher
 from evodeploy.engines.tensorrt.lane import Lane
 from evodeploy.engines.tensorrt.lane_pool import LanePool
@@ -26,6 +25,7 @@ from evodeploy.engines.tensorrt.recording import RecordedExecution
 from evodeploy.engines.tensorrt.resident import LaneResident
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, read_sidecar
 from evodeploy.errors import EvodeployError, UnavailableError, UsageError
+from evodeploy.machine.driver import architecture, driver_problem
 from evodeploy.specs import BatchRange, EngineOptions
 
 LANES = 4  # batches in flight, of all callers; two keep a GPU busy with copies and kernels

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from evodeploy.engines.registry import open_engine
+from evodeploy.engines.opener import open_engine
 from evodeploy.engines.tensorrt.compatibility import check_fits, check_unchanged
 from evodeploy.engines.tensorrt.flavour import Flavour
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, Profile, write_sidecar

@@ -16,14 +16,15 @@ import tensorrt_rtx
 from trt_bindings.lookup import lacks
 from trt_bindings.stubs import importable_bindings
 
-import evodeploy.engines.tensorrt as package
+import evodeploy
 
 LOOKUP = Path(__file__).parents[2] / "trt_bindings" / "lookup.py"
-SOURCES = Path(package.__file__).parent
+PACKAGE = Path(evodeploy.__file__).parent
+SOURCES = {path.name: path for part in ("engines/tensorrt", "builder") for path in (PACKAGE / part).glob("*.py")}
 
 # What the code calls TensorRT's objects, by file, and their classes; "" is the module.
 RECEIVERS = {
-    "builder.py": {
+    "onnx_to_plan.py": {
         "trt": "", "trt.BuilderFlag": "BuilderFlag", "trt.LayerType": "LayerType", "builder": "Builder",
         "network": "INetworkDefinition",
         "parser": "OnnxParser", "e": "ParserError", "config": "IBuilderConfig", "layer": "ILayer",
@@ -58,7 +59,7 @@ RECEIVERS = {
 }  # fmt: skip
 # Members that objects of ours or of Python's have too: met elsewhere than on a receiver above, they are those.
 SHARED_NAMES = {
-    "append", "clear", "count", "dtype", "max", "min", "name", "nbytes", "opt", "pop", "query", "refittable", "release",
+    "append", "clear", "count", "dtype", "log", "max", "min", "name", "nbytes", "opt", "pop", "query", "refittable", "release",
     "remove", "shape", "start", "unload", "value", "write",
 }  # fmt: skip
 # Reached through a string, or through an object whose class the code changes.
@@ -66,7 +67,7 @@ BY_NAME = {
     "options.py": [
         ("HardwareCompatibilityLevel", "AMPERE_PLUS"), ("HardwareCompatibilityLevel", "SAME_COMPUTE_CAPABILITY"),
     ],
-    "builder.py": [("IAttentionInputLayer", "attention")],
+    "onnx_to_plan.py": [("IAttentionInputLayer", "attention")],
 }  # fmt: skip
 SHARED_FILES = [file for file in RECEIVERS if file != "rtx.py"]
 NO_TARGETS = {"no IBuilderConfig.num_compute_capabilities", "no IBuilderConfig.set_compute_capability"}
@@ -108,7 +109,7 @@ def uses(files):
     """[class, member, positional arguments or None, keywords] of every use in `files`."""
     found = []
     for file in files:
-        tree = ast.parse((SOURCES / file).read_text())
+        tree = ast.parse(SOURCES[file].read_text())
         calls = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
         found += [[kind, member, None, []] for kind, member in BY_NAME.get(file, ())]
         for node in ast.walk(tree):
@@ -126,7 +127,7 @@ def test_the_tables_leave_nothing_out():
     """Whatever looks like a use of TensorRT is one, or a name that others have too; each receiver is met."""
     members = set(dir(tensorrt_rtx)).union(*map(dir, filter(inspect.isclass, vars(tensorrt_rtx).values())))
     met = set()
-    for path in SOURCES.glob("*.py"):
+    for path in SOURCES.values():
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Attribute) or node.attr not in members or node.attr.startswith("__"):
                 continue

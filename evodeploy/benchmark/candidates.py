@@ -1,0 +1,226 @@
+"""What a bench compares: each engine in each precision, on the model and on its dense twin."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from evodeploy.benchmark.candidate import Candidate, Role, refuse, unless_fp32, without_tf32
+from evodeploy.benchmark.plans import Builds, Plan, Wanted, builder_problem, built_plans, given_plans, wanted_engines
+from evodeploy.benchmark.subject import Subject
+from evodeploy.benchmark.torch_rows import torch_rows, usual_torch
+from evodeploy.engines.opener import RUNTIMES, Runtime, open_engine
+from evodeploy.errors import MissingExtraError, UsageError, needs
+from evodeploy.graph.flops import flops_of_onnx
+from evodeploy.locks import scratch
+from evodeploy.machine.driver import driver_problem
+from evodeploy.machine.environment import cpu_flags
+from evodeploy.onnx_files import precision_of, read_onnx
+from evodeploy.specs import EngineOptions, Precision
+
+if TYPE_CHECKING:
+    from evodeploy.models.checkpoint import LoadedModel
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
+
+
+@dataclass(frozen=True)
+class _Onnx:
+    """An ONNX file of one role: what its weights are stored as, where that can be read, and the work of one image."""
+
+    path: Path
+    precision: Precision | None
+    flops: float | None
+
+
+@dataclass(frozen=True)
+class _Side:
+    """The model or its twin, and all that its rows are made of; whether its network and its files are random."""
+
+    role: Role
+    model: LoadedModel | None
+    onnx: tuple[_Onnx, ...]
+    plans: tuple[Plan, ...]
+    flops: float | None
+    no_model: str
+    random: bool
+    random_files: bool
+
+
+def usual_engines(subject: Subject) -> tuple[str, ...]:
+    """PyTorch, every runtime that is installed and has its device here, and those that run the plans at hand."""
+    plans = bool(subject.plans or subject.twin_plans)
+    runtimes = [
+        name
+        for name, runtime in RUNTIMES.items()
+        if runtime.runs != "checkpoint" and ((plans and runtime.runs == "engine") or _works(runtime))
+    ]
+    return (*usual_torch(), *runtimes)
+
+
+def _works(runtime: Runtime) -> bool:
+    """Whether it is installed and has its device, and where it runs engines alone, whether they can be built here."""
+    if runtime.runs == "engine":
+        return builder_problem() is None
+    return runtime.installed and (not runtime.on_gpu or driver_problem() is None)
+
+
+def usual_precisions() -> tuple[Precision, ...]:
+    """FP32, and the reduced precision that this machine computes fast: FP16 on a GPU, BF16 where the CPU has it."""
+    if driver_problem() is None:
+        return ("fp32", "fp16")
+    return ("fp32", "bf16") if {"avx512_bf16", "amx_bf16"} & cpu_flags() else ("fp32",)
+
+
+@contextmanager
+def candidates_of(
+    subject: Subject,
+    engines: Sequence[str],
+    precisions: Sequence[str],
+    threads: int,
+    builds: Builds | None = None,
+    tf32: bool = True,
+) -> Iterator[list[Candidate]]:
+    """All rows that `engines` and `precisions` ask for, in their order, the model's before the twin's.
+
+    A plan and an ONNX file of reduced precision are run as they are. ONNX files that are wanted and were not given are
+    exported into a folder that lives as long as this context, and with `builds` so are plans, where there is a GPU.
+    `tf32` allows TF32 to all that compute FP32 on a GPU, or to none.
+    """
+    _check("engine", engines, RUNTIMES)
+    _check("precision", precisions, PRECISIONS)
+    chosen = cast("tuple[Precision, ...]", tuple(precisions))
+    runs_plans = any(RUNTIMES[name].runs == "engine" for name in engines)
+    no_plan = "--no-build" if builds is None else (builder_problem() if runs_plans else None)
+    building = builds if runs_plans and no_plan is None else None
+    with scratch() as folder:
+        exporting = building is not None or any(_runs_onnx(name) for name in engines)
+        sides = [_side(subject, "evo", subject.model, exporting, folder)]
+        twin = _twin(subject.model)
+        if twin is not None or subject.model is None:
+            sides.append(_side(subject, "dense", twin, exporting, folder))
+        if building is not None:
+            held = [file.precision for side in sides for file in side.onnx if file.precision is not None]
+            given = (*subject.plans, *subject.twin_plans)
+            wanted = wanted_engines(given, (*chosen, *(precision for precision in held if precision != "fp32")))
+            sides = [_with_plans(side, wanted, building, folder) for side in sides]
+        rows = [row for side in sides for name in engines for row in _rows(name, side, chosen, threads, tf32, no_plan)]
+        yield rows if tf32 else [without_tf32(row) for row in rows]
+
+
+def _check(what: str, asked: Sequence[str], known: Collection[str]) -> None:
+    unknown = [name for name in asked if name not in known]
+    if unknown:
+        raise UsageError(f"no {what} is called '{unknown[0]}': expected some of {', '.join(known)}")
+
+
+def _runs_onnx(engine: str) -> bool:
+    return RUNTIMES[engine].runs == "onnx"
+
+
+def _twin(model: LoadedModel | None) -> LoadedModel | None:
+    """The dense twin, or None where the model is dense itself or there is none."""
+    if model is None or model.info.dense:
+        return None
+    from evodeploy.models.checkpoint import reconfigured
+    from evodeploy.models.zoo import dense_twin
+
+    return reconfigured(model, dense_twin(model.config))
+
+
+def _side(subject: Subject, role: Role, model: LoadedModel | None, exporting: bool, folder: Path) -> _Side:
+    onnx, plans = (subject.onnx, subject.plans) if role == "evo" else (subject.twin_onnx, subject.twin_plans)
+    random_files = subject.random and not onnx
+    if model is not None and not onnx and exporting:
+        onnx = (_exported(model, folder / f"{role}.onnx"),)
+    files = tuple(_read(path) for path in onnx)
+    flops = files[0].flops if files else _counted(model)
+    return _Side(role, model, files, given_plans(plans), flops, subject.no_model, subject.random, random_files)
+
+
+def _with_plans(side: _Side, wanted: Sequence[Wanted], builds: Builds, folder: Path) -> _Side:
+    """The side with those of the engines `wanted` that it lacks."""
+    had = {(plan.runtime, plan.precision) for plan in side.plans}
+    missing = [one for one in wanted if (one.runtime, one.precision) not in had]
+    sources = [(file.path, file.precision) for file in side.onnx]
+    return dataclasses.replace(side, plans=(*side.plans, *built_plans(side.role, sources, missing, builds, folder)))
+
+
+def _exported(model: LoadedModel, path: Path) -> Path:
+    with needs("export"):
+        from evodeploy.exporter.to_onnx import onnx_from_model
+        from evodeploy.onnx_files import write_onnx
+
+    write_onnx(onnx_from_model(model), path)
+    return path
+
+
+def _read(path: Path) -> _Onnx:
+    try:
+        proto = read_onnx(path)
+    except MissingExtraError:  # runtimes read the file without this package
+        return _Onnx(path, None, None)
+    return _Onnx(path, precision_of(proto), flops_of_onnx(proto))
+
+
+def _counted(model: LoadedModel | None) -> float | None:
+    """What one image takes, counted on the network itself where no graph of it is at hand."""
+    if model is None:
+        return None
+    from evodeploy.models.cost import cost_of
+
+    return 2e9 * cost_of(model.config).gflops
+
+
+def _rows(
+    name: str, side: _Side, precisions: Sequence[Precision], threads: int, tf32: bool, no_plan: str | None
+) -> Iterator[Candidate]:
+    if RUNTIMES[name].runs == "checkpoint":
+        rows = torch_rows(name, side.role, side.model, precisions, threads, tf32, side.flops, side.no_model)
+        yield from (dataclasses.replace(row, random=side.random) for row in rows)
+    elif _runs_onnx(name):
+        for file in side.onnx:
+            rows = _file_rows(name, side.role, file, precisions, threads, tf32)
+            yield from (dataclasses.replace(row, random=side.random_files) for row in rows)
+        if not side.onnx:
+            yield Candidate(name, side.role, None, "", partial(refuse, side.no_model))
+    else:
+        for plan in side.plans:
+            if plan.path is None:
+                yield Candidate(plan.runtime, side.role, plan.precision, plan.artefact, partial(refuse, plan.reason))
+            else:
+                rows = _file_rows(name, side.role, _Onnx(plan.path, plan.precision, side.flops), (), threads, tf32)
+                random = plan.built and side.random_files
+                yield from (dataclasses.replace(row, engine=plan.runtime, random=random) for row in rows)
+        if not side.plans and side.role == "evo":
+            reason = f"no engine is given or lies beside the ONNX it was built from, and none is built: {no_plan}"
+            yield Candidate(name, side.role, None, "", partial(refuse, reason))
+
+
+def _file_rows(
+    name: str, role: Role, file: _Onnx, precisions: Sequence[Precision], threads: int, tf32: bool
+) -> Iterator[Candidate]:
+    """The rows of one file: in each precision that its engine can be told, with CUDA graphs and without."""
+    honours = RUNTIMES[name].honours
+    row = partial(Candidate, name, role, artefact=file.path.name, flops=file.flops)
+    if file.precision not in (None, "fp32") or not precisions:
+        told: list[Precision | None] = [None]
+    elif "precision" in honours:
+        told = [unless_fp32(precision) for precision in precisions]
+    elif "fp32" in precisions:
+        told = [None]
+    else:
+        reason = f"{name} computes an FP32 file in FP32 only, which is not among the precisions asked for"
+        yield row(precision="fp32", open=partial(refuse, reason))
+        return
+    for precision in told:
+        for graph in (False, True) if "cuda_graph" in honours and driver_problem() is None else (False,):
+            told_tf32 = tf32 if "tf32" in honours else None
+            options = EngineOptions(threads, precision=precision, cuda_graph=graph, tf32=told_tf32)
+            opened = partial(open_engine, file.path, name, options)
+            yield row(precision=precision or file.precision, open=opened, cuda_graph=graph)

@@ -1,0 +1,190 @@
+"""Candidates opened, warmed once, and made ready to be timed at one batch size: with one batch on its way, or more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evodeploy.benchmark.candidate import Candidate
+from evodeploy.benchmark.measure.clocks import ClockLog
+from evodeploy.benchmark.measure.interleaved import TIMED, Clock, Stream, wall_clock
+from evodeploy.benchmark.measure.memory import MemoryMeter
+from evodeploy.benchmark.row import Row
+from evodeploy.engines.base import Array, Engine, Resident, run_all
+from evodeploy.errors import EvodeployError, InputError, OutOfMemoryError
+from evodeploy.preprocess import as_input, random_pictures
+from evodeploy.specs import Precision
+
+Pictures = NDArray[np.uint8]
+Tell = Callable[[str], None]
+Entered = TypeVar("Entered")
+
+DEPTHS = (2, 3)  # batches in flight, besides one
+
+
+@dataclass
+class Entrant:
+    """A candidate and the engine it was opened as, or the reason why there is none."""
+
+    candidate: Candidate
+    engine: Engine | None = None
+    reason: str = ""
+    memory: MemoryMeter = field(default_factory=MemoryMeter)
+
+
+@dataclass(eq=False)  # two of them may look alike
+class Racer:
+    """One way of running one candidate: what times it, and what it last computed.
+
+    `work` is what `clock` times, without waiting for anything else, and runs `batches` of them.
+    """
+
+    row: Row
+    engine: Engine
+    clock: Clock
+    computed: Callable[[], dict[str, Array]]
+    sample: Array
+    work: Callable[[], object]
+    batches: int = 1
+    resident: Resident | None = None
+    clocks: ClockLog = field(default_factory=ClockLog)
+
+    def first_outputs(self) -> Array:
+        """What the first output is for each image of the sample, the timed batch as the last timed run left it."""
+        name, size = self.engine.outputs[0].name, self.row.batch
+        rest = self.sample[size:]
+        parts = [self.computed()[name]] + ([run_all(self.engine, rest, size)[name]] if len(rest) else [])
+        return np.concatenate(parts)
+
+
+class _HostRun:
+    """Runs an engine on a batch and keeps the outputs, for the clock and the judge."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.outputs: dict[str, Array] = {}
+
+    def __call__(self, images: Array) -> None:
+        self.outputs = self._engine.run(images)
+
+
+def opened(candidate: Candidate, stack: ExitStack, tell: Tell) -> Entrant:
+    """`candidate` with its engine, which `stack` closes; where it cannot be opened with the reason."""
+    entrant = Entrant(candidate)
+    tell(f"opening {candidate.engine} {candidate.precision or ''} ({candidate.role})")
+    try:
+        with entrant.memory.watching():
+            entrant.engine = stack.enter_context(candidate.open())
+    except EvodeployError as error:
+        entrant.reason = str(error)
+    return entrant
+
+
+def racers_of(
+    entrant: Entrant, batch: int, sampled: Callable[[Engine], Array], stack: ExitStack, tell: Tell
+) -> Iterator[Racer | Row]:
+    """The racers of one candidate, warmed once: with transfers, and where it can keep a batch on its device without.
+
+    Where an engine gains by several batches in flight, either comes with one, and with each of `DEPTHS`.
+    """
+    candidate, engine = entrant.candidate, entrant.engine
+    row = Row(candidate, batch, batch, candidate.precision, "", reason=entrant.reason)
+    if engine is None:
+        yield row
+        return
+    row = replace(row, precision=_precision(candidate, engine), device=engine.device, tf32=engine.tf32)
+    tell(f"batch {batch}: warming up {row.label} ({candidate.role})")
+    try:
+        sample = sampled(engine)
+        fitting = _largest_fitting(entrant, engine, batch, sample, tell)
+    except EvodeployError as error:
+        yield replace(row, reason=str(error))
+        return
+    on_device = engine.device != "cpu"
+    row = replace(
+        row,
+        batch=fitting,
+        transfers="included" if on_device else "none",
+        host_memory=entrant.memory.host,
+        device_memory=entrant.memory.device if on_device else None,
+    )
+    run = _HostRun(engine)
+    clock = wall_clock(run, sample[:fitting])
+    yield Racer(row, engine, clock, lambda: run.outputs, sample, clock)
+    depths = [depth for depth in DEPTHS if depth <= engine.deepest]
+    for depth in depths:
+        yield _or_reason(replace(row, in_flight=depth), partial(_streaming, engine, sample))
+    if on_device:
+        for depth in (1, *depths):
+            at_depth = replace(row, transfers="resident", in_flight=depth)
+            entered = _or_reason(at_depth, partial(_resident, engine, sample, stack))
+            if entered is not None:
+                yield entered
+
+
+def _or_reason(row: Row, enter: Callable[[Row], Entered]) -> Entered | Row:
+    """What `enter` gives for `row`, or the row with the reason why it fails."""
+    try:
+        return enter(row)
+    except EvodeployError as error:
+        return replace(row, reason=str(error))
+
+
+def _streaming(engine: Engine, sample: Array, row: Row) -> Racer:
+    stream = Stream(engine, sample[: row.batch], row.in_flight)
+    stream()  # takes the memory of all that are in flight
+    row = replace(row, launches=TIMED)
+    return Racer(row, engine, stream, lambda: stream.outputs, sample, stream, stream.batches)
+
+
+def _resident(engine: Engine, sample: Array, stack: ExitStack, row: Row) -> Racer | None:
+    resident = engine.resident(sample[: row.batch], row.in_flight)
+    if resident is None:
+        return None
+    stack.callback(resident.close)
+    work, batches = resident.run, row.in_flight
+    return Racer(row, engine, resident.time, resident.outputs, sample, work, batches, resident)
+
+
+def _precision(candidate: Candidate, engine: Engine) -> Precision | None:
+    """What was asked for where the engine could choose, else what its artefact says."""
+    return candidate.precision or (engine.info.precision if engine.info else None)
+
+
+def _largest_fitting(entrant: Entrant, engine: Engine, batch: int, sample: Array, tell: Tell) -> int:
+    """Run once; the batch that went through: `batch`, or where memory ran out a half of it, or a quarter and so on."""
+    while True:
+        try:
+            with entrant.memory.watching():
+                engine.run(sample[:batch])
+            return batch
+        except OutOfMemoryError:
+            if batch == 1:
+                raise
+            tell(f"{engine.name} runs out of memory at batch {batch}: trying {batch // 2}")
+            batch //= 2
+
+
+def sample_of(engine: Engine, pictures: Pictures | None, count: int, made: dict[str, Array]) -> Array:
+    """`count` of `pictures`, over again where they are fewer, or noise, as `engine` takes them: the same for all.
+
+    `made` keeps them, so that engines share what they share.
+    """
+    spec = engine.inputs[0]
+    if engine.info is not None:
+        kind = engine.info.input_format
+        if kind not in made:
+            if pictures is None:
+                pictures = random_pictures(engine.info, count)
+            made[kind] = as_input(pictures[np.arange(count) % len(pictures)], engine.info)
+        return made[kind]
+    if spec.dtype != "float32":
+        raise InputError(f"input '{spec.name}' is {spec.dtype}, and the file does not say what of: export it again")
+    generator = np.random.Generator(np.random.PCG64(0))
+    return generator.standard_normal((count, *(size or 1 for size in spec.shape[1:])), dtype=np.float32)

@@ -1,0 +1,69 @@
+"""Whether a row that was timed computes what its reference computes: a fast wrong row is worth nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from evodeploy.compare.agreement import TOLERANCES
+from evodeploy.engines.base import Array
+from evodeploy.specs import Precision
+
+SAMPLE = 16  # images compared, at least
+# How many images may be off by more than rounding explains: where scores nearly tie, reduced precision selects other
+# tokens, and what follows in that image is another computation.
+DEVIATING: dict[Precision, float] = {"fp32": 0.0, "fp16": 0.25, "bf16": 0.25, "int8": 0.25, "fp8": 0.25}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One row's outputs against its reference's, image by image.
+
+    `error` is the largest difference in an image relative to the reference's largest magnitude, in the median image;
+    `deviating` the share of images where it exceeds `limit`; `top1` the share whose best class is the same, None for
+    features. Top-1 does not decide: classes may nearly tie as well, and do in networks of random weights.
+    """
+
+    images: int
+    error: float
+    deviating: float
+    limit: float
+    allowed: float
+    top1: float | None
+    problem: str = ""
+
+    @property
+    def correct(self) -> bool:
+        """Whether the row computes the same as its reference, up to rounding."""
+        return not self.problem and self.deviating <= self.allowed
+
+    def __str__(self) -> str:
+        return self.problem or (
+            f"{self.deviating:.0%} of {self.images} images are off by more than {self.limit:.0e} of the largest "
+            f"magnitude (the median image by {self.error:.1e}), {self.allowed:.0%} may be"
+        )
+
+
+def judged(expected: Array, got: Array, precision: Precision, *, tf32: bool, classifies: bool) -> Verdict:
+    """Compare the first output (N, classes) of N images with the reference's, by the tolerance of `precision`.
+
+    Where the products of one of the two may be TF32, float32 is judged as FP16, which rounds as coarsely.
+    """
+    rounding: Precision = "fp16" if precision == "fp32" and tf32 else precision
+    limit = TOLERANCES[rounding].logits
+    if got.shape != expected.shape:
+        problem = f"its output has shape {got.shape}, expected {expected.shape}"
+        return Verdict(len(expected), math.inf, 1.0, limit, 0.0, None, problem)
+    ours, theirs = expected.astype(np.float64), got.astype(np.float64)
+    errors = np.abs(ours - theirs).reshape(len(ours), -1).max(axis=1) / (float(np.abs(ours).max()) or 1.0)
+    off = ~(errors <= limit)  # NaN never is
+    return Verdict(
+        images=len(ours),
+        error=float(np.median(errors)),
+        deviating=float(off.mean()),
+        limit=limit,
+        allowed=DEVIATING[rounding],
+        top1=float((ours.argmax(axis=1) == theirs.argmax(axis=1)).mean()) if classifies else None,
+    )

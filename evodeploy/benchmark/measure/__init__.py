@@ -1,0 +1,1 @@
+"""Timings, clocks, energy and memory, and what samples say of a median."""

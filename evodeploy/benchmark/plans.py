@@ -1,0 +1,138 @@
+"""The TensorRT engines of a bench: those given, and those built because they were not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast, get_args
+
+from evodeploy.benchmark.candidate import Role
+from evodeploy.benchmark.engine_cache import cached_build, usual_folder
+from evodeploy.builder.options import BuilderOptions, HardwareCompatibility
+from evodeploy.builder.pipeline import BuildRequest
+from evodeploy.engines.tensorrt.flavour import load_flavour
+from evodeploy.engines.tensorrt.sidecar import PlanRecord, profiles_for, read_sidecar
+from evodeploy.errors import EvodeployError, MissingExtraError
+from evodeploy.machine.driver import driver_problem
+from evodeploy.onnx_files import input_spec, read_onnx
+from evodeploy.specs import Precision, Quantized
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An engine that is given or `built`, or the reason why it could not be; `runtime` is the TensorRT it is of."""
+
+    artefact: str
+    runtime: str
+    precision: Precision
+    path: Path | None = None
+    reason: str = ""
+    built: bool = False
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An engine that both the model and its twin are to have, built as what `like` records, where that is known."""
+
+    runtime: str
+    precision: Precision
+    like: PlanRecord | None = None
+
+
+@dataclass(frozen=True)
+class Builds:
+    """How a bench builds the engines that it lacks.
+
+    For which batch sizes; where it keeps them, None for the usual folder; whether with TF32.
+    """
+
+    batches: tuple[int, ...]
+    cache: Path | None
+    tell: Callable[[str], None]
+    tf32: bool = True
+
+
+def builder_problem() -> str | None:
+    """Why no engine can be built for a GPU of this machine; None where that may work."""
+    problem = driver_problem()
+    if problem is not None:
+        return problem
+    try:
+        load_flavour()
+    except MissingExtraError as error:
+        return str(error)
+    return None
+
+
+def given_plans(paths: Iterable[Path]) -> tuple[Plan, ...]:
+    """The engines in files, as their records say."""
+    records = {path: read_sidecar(path) for path in paths}
+    return tuple(Plan(path.name, record.runtime, record.precision, path) for path, record in records.items())
+
+
+def wanted_engines(given: Iterable[Path], precisions: Iterable[Precision]) -> list[Wanted]:
+    """What the model and its twin are both to have: the like of each engine given, and one in every precision.
+
+    So each row is compared with a twin that the same TensorRT built in the same way.
+    """
+    alike: dict[Precision, dict[str, Wanted]] = {precision: {} for precision in precisions}
+    for record in map(read_sidecar, given):
+        one = Wanted(record.runtime, record.precision, record)
+        alike.setdefault(record.precision, {}).setdefault(record.runtime, one)
+    usual = load_flavour().name
+    return [one for precision, found in alike.items() for one in (found.values() or (Wanted(usual, precision),))]
+
+
+def built_plans(
+    role: Role,
+    sources: Sequence[tuple[Path, Precision | None]],
+    missing: Iterable[Wanted],
+    builds: Builds,
+    folder: Path,
+) -> list[Plan]:
+    """The `missing` engines of one role, in `folder`, built from `sources` or taken from the cache.
+
+    `sources` are ONNX files with the precision of their weights: one in FP32 serves every precision, others their own.
+    An engine that is like no other has a profile for each batch. A build that fails is a plan with the reason.
+    """
+    plans = []
+    for one in missing:
+        source = next((path for path, held in sources if _serves(held, one.precision)), None)
+        if source is not None:
+            plans.append(_built(role, source, one, builds, folder))
+    return plans
+
+
+def _serves(held: Precision | None, precision: Precision) -> bool:
+    """Whether a build may start from weights of `held`: conversion to INT8 or FP8 needs pictures."""
+    return held == precision or (held in (None, "fp32") and precision not in get_args(Quantized))
+
+
+def _built(role: Role, source: Path, wanted: Wanted, builds: Builds, folder: Path) -> Plan:
+    output = folder / f"{role}.{wanted.runtime}.{wanted.precision}.engine"
+    plan = Plan(output.name, wanted.runtime, wanted.precision, output, built=True)
+    like = wanted.like
+    try:
+        if like is None:
+            fixed = input_spec(read_onnx(source)).shape[0] is not None  # then there is only one
+            profiles = () if fixed else profiles_for(builds.batches)
+            options = BuilderOptions(tf32=None if builds.tf32 else False)
+        else:
+            profiles, options = like.profiles, _options(like)
+        asked = tuple((profile.min, profile.opt, profile.max) for profile in profiles)
+        request = BuildRequest(source, output, wanted.precision, asked, wanted.runtime, options=options)
+        cached_build(request, builds.cache or usual_folder(), builds.tell)
+    except EvodeployError as error:
+        return dataclasses.replace(plan, path=None, reason=str(error))
+    return plan
+
+
+def _options(record: PlanRecord) -> BuilderOptions:
+    return BuilderOptions(
+        version_compatible=record.version_compatible,
+        hardware_compatible=cast("HardwareCompatibility | None", record.hardware_compatible or None),
+        refittable=record.refittable,
+        tf32=record.tf32,
+    )

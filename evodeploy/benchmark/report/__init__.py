@@ -1,0 +1,1 @@
+"""What a bench found: table, JSON, CSV, page, and two benches compared."""

@@ -1,0 +1,188 @@
+"""Two benches of one model on one machine: what changed, told from what is noise."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from evodeploy.benchmark.measure.intervals import Interval, ratio_of_medians, same_location_probability
+from evodeploy.benchmark.report.reading import Document
+from evodeploy.errors import UsageError
+
+SIGNIFICANT = 0.01  # how probable it may be that any row of a comparison is called changed by chance
+MACHINE = ("processor", "cores", "threads", "memory_bytes", "gpus")
+
+
+class _Key(NamedTuple):
+    """What makes two rows the same: of several alike, which have other files, `number` counts.
+
+    `subject` is the model's name where several models are compared, else empty.
+    """
+
+    subject: str
+    engine: str
+    precision: str | None
+    model: str
+    transfers: str
+    cuda_graph: bool
+    in_flight: int
+    batch: int
+    number: int
+
+    @property
+    def label(self) -> str:
+        """All but the batch, in words."""
+        parts = (
+            f"{self.subject}:" if self.subject else None,
+            self.engine,
+            self.precision,
+            "graph" if self.cuda_graph else None,
+            "resident" if self.transfers == "resident" else None,
+            f"{self.in_flight} in flight" if self.in_flight > 1 else None,
+            f"#{self.number}" if self.number > 1 else None,
+            f"({self.model})",
+        )
+        return " ".join(part for part in parts if part)
+
+    def __str__(self) -> str:
+        return f"{self.label} at batch {self.batch}"
+
+
+@dataclass(frozen=True)
+class Change:
+    """One row in both documents. `speedup` is new over old throughput; `probability` is that chance made it.
+
+    `verdict` is faster, slower, same, or broken where the row was right before and is wrong or missing now.
+    """
+
+    label: str
+    batch: int
+    speedup: Interval | None
+    probability: float | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rows that both have, in the new document's order; what only one has; versions that differ."""
+
+    changes: tuple[Change, ...]
+    only_old: tuple[str, ...]
+    only_new: tuple[str, ...]
+    differences: tuple[str, ...]
+
+    @property
+    def regressed(self) -> bool:
+        """Whether any row is slower or broken."""
+        return any(change.verdict in ("slower", "broken") for change in self.changes)
+
+
+def compare(old: Sequence[Document], new: Sequence[Document], smallest: float) -> Comparison:
+    """What changed from the benches `old` to `new`; raises UsageError where they are of unlike machines or models.
+
+    Benches belong together by their model's name; where there is one on each side, they are compared in any case. A row
+    has changed where a rank-sum test of all its runs finds less than one chance in a hundred of no difference, over all
+    rows together (Holm's correction), and the medians differ by `smallest` or more: with many runs even what another
+    hour on the same machine does is significant, and nobody's concern.
+    """
+    pairs = list(_pairs(old, new))
+    if not pairs:
+        raise UsageError(f"no model is in both: {_names(old)} in the one, {_names(new)} in the other")
+    for pair in pairs:
+        _refuse_unlike(*pair)
+    several = len(old) > 1 or len(new) > 1
+    before, after = _by_key(old, several), _by_key(new, several)
+    common = [key for key in after if key in before and before[key]["status"] != "unavailable"]
+    probabilities = {
+        key: same_location_probability(before[key]["samples_ms"], after[key]["samples_ms"])
+        for key in common
+        if after[key]["status"] != "unavailable"
+    }
+    significant = _holm(probabilities)
+    changes = [
+        _change(key, before[key], after[key], probabilities.get(key), key in significant, smallest) for key in common
+    ]
+    return Comparison(
+        tuple(changes),
+        tuple(str(key) for key in before if key not in after),
+        tuple(str(key) for key in after if key not in before),
+        tuple(_differences(pairs[0][0]["environment"], pairs[0][1]["environment"])),
+    )
+
+
+def _pairs(old: Sequence[Document], new: Sequence[Document]) -> Iterator[tuple[Document, Document]]:
+    if len(old) == len(new) == 1:
+        yield old[0], new[0]
+        return
+    known = {bench["model"]["name"]: bench for bench in old}
+    yield from ((known[name], bench) for bench in new if (name := bench["model"]["name"]) in known)
+
+
+def _names(benches: Sequence[Document]) -> str:
+    return ", ".join(bench["model"]["name"] for bench in benches)
+
+
+def _by_key(benches: Sequence[Document], several: bool) -> dict[_Key, Document]:
+    seen: Counter[tuple[Any, ...]] = Counter()
+    rows = {}
+    for bench in benches:
+        subject = bench["model"]["name"] if several else ""
+        for row in bench["results"]:
+            what = (subject, *(row[name] for name in _Key._fields[1:-1]))
+            seen[what] += 1
+            rows[_Key._make((*what, seen[what]))] = row
+    return rows
+
+
+def _change(
+    key: _Key, old: Document, new: Document, probability: float | None, significant: bool, smallest: float
+) -> Change:
+    speedup = None
+    if new["status"] != "unavailable":
+        speedup = ratio_of_medians(old["samples_ms"], new["samples_ms"])
+    verdict = "same"
+    if speedup is None or (new["status"] == "wrong" and old["status"] == "ok"):
+        verdict = "broken"
+    elif significant and abs(speedup.value - 1) >= smallest:
+        verdict = "faster" if speedup.value > 1 else "slower"
+    return Change(key.label, new["batch"], speedup, probability, verdict)
+
+
+def _holm(probabilities: dict[_Key, float]) -> set[_Key]:
+    """The rows whose difference is significant when all are judged together (Holm, 1979)."""
+    found: set[_Key] = set()
+    for rank, key in enumerate(sorted(probabilities, key=lambda key: probabilities[key])):
+        if probabilities[key] > SIGNIFICANT / (len(probabilities) - rank):
+            break
+        found.add(key)
+    return found
+
+
+def _refuse_unlike(old: Document, new: Document) -> None:
+    for whose, part, names in (("machine", "environment", MACHINE), ("model", "model", tuple(new["model"]))):
+        for name in names:
+            first, second = (_plain(document[part].get(name)) for document in (old, new))
+            if first != second:
+                what = f"the {whose}'s {name.replace('_', ' ')}"
+                raise UsageError(
+                    f"unlike benches cannot be compared: {what} is {first} in the one, {second} in the other"
+                )
+
+
+def _plain(value: Any) -> Any:
+    """Of GPUs their names alone: clocks and drivers may differ."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return [item.get("name") for item in value]
+    return value
+
+
+def _differences(old: Document, new: Document) -> Iterator[str]:
+    for name in ("commit", "system", "python", "governor"):
+        if old.get(name) != new.get(name):
+            yield f"{name}: {old.get(name)} → {new.get(name)}"
+    for group in ("packages", "variables"):
+        before, after = old.get(group, {}), new.get(group, {})
+        names: Sequence[str] = sorted({*before, *after})
+        yield from (f"{n}: {before.get(n)} → {after.get(n)}" for n in names if before.get(n) != after.get(n))

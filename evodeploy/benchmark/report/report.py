@@ -1,0 +1,143 @@
+"""All that one bench found, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from evodeploy.benchmark.measure.interleaved import Budget
+from evodeploy.benchmark.report.speedups import crossovers, eager, fastest_torch, label, name, over_eager, over_torch
+from evodeploy.benchmark.row import Row
+from evodeploy.benchmark.stages import EndToEnd
+from evodeploy.benchmark.subject import Subject
+from evodeploy.machine.environment import Environment
+
+NAMED = 6  # rows in one sentence
+
+Peaks = dict[tuple[str, str], float]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Of which model, on what machine, by which budget; `peaks` are operations a second by device and arithmetic."""
+
+    subject: Subject
+    environment: Environment
+    budget: Budget
+    rows: tuple[Row, ...]
+    peaks: Peaks
+    end_to_end: tuple[EndToEnd, ...] = ()
+
+    @property
+    def wrong(self) -> tuple[Row, ...]:
+        """Rows that were timed and compute something else than they should."""
+        return tuple(row for row in self.rows if row.wrong)
+
+    @property
+    def timed(self) -> bool:
+        """Whether any row was."""
+        return any(row.timing for row in self.rows)
+
+    def operations_per_second(self, row: Row) -> float | None:
+        """What the row's matrix products come to, a multiply-add counted as two."""
+        speed = row.images_per_second
+        return None if speed is None or row.candidate.flops is None else speed.value * row.candidate.flops
+
+    def share_of_peak(self, row: Row) -> float | None:
+        """How much of the fastest matrix product of this machine and arithmetic the row reaches (MFU)."""
+        achieved, arithmetic = self.operations_per_second(row), row.arithmetic
+        peak = self.peaks.get((row.device, arithmetic)) if arithmetic else None
+        return None if achieved is None or peak is None else achieved / peak
+
+    def name(self, row: Row) -> str:
+        """The row's label, whether its batch is resident, and how many are in flight where they are several."""
+        return name(row, self.rows)
+
+    def label(self, row: Row) -> str:
+        """The candidate's label, with its file where several of a kind are compared."""
+        return label(row, self.rows)
+
+
+def headlines(report: Report) -> Iterator[str]:
+    """The bench in sentences: the fastest at each batch, with one in flight and with more, and where selection pays."""
+    for batch in dict.fromkeys(row.asked for row in report.rows):
+        evo = [row for row in report.rows if row.asked == batch and row.candidate.role == "evo" and not row.wrong]
+        speeds = {row: speed.value for row in evo if (speed := row.images_per_second)}
+        if speeds:
+            best = max([row for row in speeds if row.in_flight == 1] or speeds, key=lambda row: speeds[row])
+            over = _over_pytorch(report, best)
+            yield f"fastest at batch {batch}: {report.name(best)}, {speeds[best]:.1f} img/s{over}"
+            most = max(speeds, key=lambda row: speeds[row])
+            if most is not best:
+                yield f"most at batch {batch}: {report.name(most)}, {speeds[most]:.1f} img/s"
+    pays: dict[str, list[str]] = {}
+    for crossover in crossovers(report.rows):
+        pays.setdefault(crossover.sentence, []).append(crossover.label)
+    yield from (f"{sentence}: {_listed(labels)}" for sentence, labels in pays.items())
+
+
+def _listed(labels: list[str]) -> str:
+    """Few enough to be read: a GPU has some fifty rows."""
+    more = len(labels) - NAMED
+    return ", ".join(labels) if more <= 1 else f"{', '.join(labels[:NAMED])} and {more} more"
+
+
+def _over_pytorch(report: Report, row: Row) -> str:
+    """How `row` compares with the fastest of PyTorch's rows and with eager, both by name."""
+    fastest, plain = fastest_torch(row, report.rows), eager(row, report.rows)
+    others = [("the fastest PyTorch", fastest, over_torch), ("PyTorch eager", plain, over_eager)]
+    if fastest is plain:
+        others = [("PyTorch eager, its fastest", plain, over_eager)]
+    said = ""
+    for what, other, over in others:
+        ratio = over(row, report.rows)
+        if other is row:
+            said += f", which is {what}"
+        elif other is not None and ratio is not None:
+            said += f", {ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f}) × {what} ({report.name(other)})"
+    return said
+
+
+def cautions(report: Report) -> Iterator[str]:
+    """What is wrong, unstable, halved or missing, each said once."""
+    told = []
+    for row in report.rows:
+        where = f"{report.name(row)} ({row.candidate.role})"
+        at = f"batch {row.asked}: {where}"
+        if row.reason:
+            told.append(f"{where}: {row.reason}")
+        if row.wrong and row.verdict is not None:
+            told.append(f"WRONG: {at}: {row.verdict}")
+        if row.exposed:
+            told.append(f"{at}: the GPU began before all was enqueued, so the host's time for that may be in its own")
+        if row.batch < row.asked:
+            told.append(f"{at} ran out of memory and was run at batch {row.batch}")
+    told += [f"{stages.label}, from files to labels: {stages.reason}" for stages in report.end_to_end if stages.reason]
+    yield from dict.fromkeys(told)
+    yield from _slowdowns(report)
+    unstable = [(row, row.timing) for row in report.rows if row.timing and row.timing.warnings]
+    if unstable:
+        row, timing = max(unstable, key=lambda pair: pair[1].cv)
+        yield (
+            f"{len(unstable)} of {len(report.rows)} rows are unstable (img/s marked !), {report.name(row)} at batch "
+            f"{row.asked} the most: {', '.join(timing.warnings)}"
+        )
+    late = [str(batch) for batch in dict.fromkeys(row.asked for row in report.rows if row.stopped == "time")]
+    if late:
+        yield (
+            f"batch {', '.join(late)}: the time was spent before every median was known to "
+            f"{report.budget.precision:.1%}: --seconds raises it"
+        )
+
+
+def _slowdowns(report: Report) -> Iterator[str]:
+    slowed = [(row, row.clocks) for row in report.rows if row.clocks and row.clocks.slowdowns]
+    if slowed:
+        row, clocks = max(slowed, key=lambda pair: max(share for _, share in pair[1].slowdowns))
+        reasons = ", ".join(f"{name.replace('_', ' ')} {share:.0%}" for name, share in clocks.slowdowns)
+        yield (
+            f"the GPU slowed down in {len(slowed)} of {len(report.rows)} rows (MHz marked !), in {report.name(row)} at "
+            f"batch {row.asked} the most: {reasons} of its samples, {clocks.lowest_mhz} MHz at the lowest"
+        )
+    if any(gpu.mig for gpu in report.environment.gpus):
+        yield "the GPU is divided (MIG): energy and memory are the whole card's, so rows have none; clocks are too"

@@ -1,0 +1,73 @@
+"""One line of a bench: a candidate at one batch size, and what was measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from evodeploy.benchmark.candidate import Candidate
+from evodeploy.benchmark.judge import Verdict
+from evodeploy.benchmark.measure.clocks import Clocks
+from evodeploy.benchmark.measure.interleaved import Stop, Timing
+from evodeploy.benchmark.measure.intervals import Interval
+from evodeploy.specs import Precision
+
+Transfers = Literal["none", "included", "resident"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate at one batch size: what was measured, or the reason why nothing was.
+
+    `batch` is what was run, less than `asked` where memory ran out. `transfers` says whether the time holds those to
+    and from a device: `included`, or none because the batch is `resident` there; `none` on the host itself. With
+    several batches `in_flight` the timing is of throughput and says nothing of latency: it is the time from the end of
+    one to that of the next. A sample is the mean of `launches` runs in a row. `exposed` says that the host's time for
+    starting a run may be in that of the device. `verdict` is None for the row that others are compared with. Memory is
+    in bytes, energy in joules of one image; `clocks` are a GPU's.
+    """
+
+    candidate: Candidate
+    asked: int
+    batch: int
+    precision: Precision | None
+    device: str
+    tf32: bool = False
+    transfers: Transfers = "none"
+    in_flight: int = 1
+    launches: int = 1
+    exposed: bool = False
+    timing: Timing | None = None
+    stopped: Stop | None = None
+    verdict: Verdict | None = None
+    host_memory: int | None = None
+    device_memory: int | None = None
+    joules: float | None = None
+    clocks: Clocks | None = None
+    reason: str = ""
+
+    @property
+    def arithmetic(self) -> str | None:
+        """The precision, but tf32 for FP32 whose products may be that."""
+        return "tf32" if self.tf32 and self.precision == "fp32" else self.precision
+
+    @property
+    def label(self) -> str:
+        """The engine, its arithmetic, and whether it replays a CUDA graph."""
+        parts = (self.candidate.engine, self.arithmetic or "", "graph" if self.candidate.cuda_graph else "")
+        return " ".join(part for part in parts if part)
+
+    @property
+    def latency(self) -> Timing | None:
+        """The timing, where a batch is on its way alone."""
+        return self.timing if self.in_flight == 1 else None
+
+    @property
+    def images_per_second(self) -> Interval | None:
+        """Throughput at the median run."""
+        return self.timing.interval.inverted(self.batch) if self.timing else None
+
+    @property
+    def wrong(self) -> bool:
+        """Whether it was timed and computes something else than it should."""
+        return self.verdict is not None and not self.verdict.correct

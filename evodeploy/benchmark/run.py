@@ -1,0 +1,150 @@
+"""One bench, from candidates to rows."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+
+import numpy as np
+
+from evodeploy.benchmark.candidate import Candidate, Role
+from evodeploy.benchmark.entrants import Entrant, Pictures, Racer, Tell, opened, racers_of, sample_of
+from evodeploy.benchmark.judge import SAMPLE, Verdict, judged
+from evodeploy.benchmark.measure.energy import SECONDS, joules_per_run, meter_of
+from evodeploy.benchmark.measure.interleaved import Budget, Clock, Measurement, measured
+from evodeploy.benchmark.row import Row
+from evodeploy.engines.base import Array
+from evodeploy.engines.finite import PROBLEM
+from evodeploy.errors import EvodeployError
+
+
+def bench(
+    candidates: Sequence[Candidate],
+    batches: Sequence[int],
+    budget: Budget,
+    tell: Tell,
+    pictures: Pictures | None = None,
+) -> list[Row]:
+    """Time all `candidates` at each of `batches`, interleaved; `tell` hears what is being done.
+
+    They run on `pictures` (N, H, W, 3), as `preprocess.cropped` gives them, or on noise. A candidate that cannot be
+    opened, or fails, becomes a row with its reason, and the others go on; one that runs out of memory is run on half
+    the batch. Each row is judged by what PyTorch eager computes in FP32, or else the first row of the same model and
+    weights, on 16 images or more.
+    """
+    with ExitStack() as stack:
+        entrants = [opened(candidate, stack, tell) for candidate in candidates]
+        rows: list[Row] = []
+        for batch in batches:
+            rows += _at_batch(entrants, batch, budget, tell, pictures)
+        return rows
+
+
+class _RacerFailedError(Exception):
+    """Carries the racer that failed out of the rounds."""
+
+    def __init__(self, racer: Racer, error: EvodeployError) -> None:
+        super().__init__(str(error))
+        self.racer = racer
+
+
+def _at_batch(
+    entrants: Sequence[Entrant],
+    batch: int,
+    budget: Budget,
+    tell: Tell,
+    pictures: Pictures | None,
+) -> list[Row]:
+    with ExitStack() as stack:
+        entered: list[Racer | Row] = []
+        sample = functools.partial(sample_of, pictures=pictures, count=max(batch, SAMPLE), made={})
+        for entrant in entrants:
+            entered += racers_of(entrant, batch, sample, stack, tell)
+        racers = [entry for entry in entered if isinstance(entry, Racer)]
+        tell(f"batch {batch}: timing {len(racers)} rows in turn")
+        measurement, failed = _raced(racers, budget)
+        running = [racer for racer in racers if racer not in failed]
+        finished = dict(zip(running, _finished(running, measurement, budget), strict=True))
+    finished |= {racer: replace(racer.row, reason=reason) for racer, reason in failed.items()}
+    return [entry if isinstance(entry, Row) else finished[entry] for entry in entered]
+
+
+def _raced(racers: Sequence[Racer], budget: Budget) -> tuple[Measurement, dict[Racer, str]]:
+    """All racers timed in turn, and why those failed that did: one that fails leaves, and the others start again."""
+    failed: dict[Racer, str] = {}
+    while True:
+        running = [racer for racer in racers if racer not in failed]
+        if not running:
+            return Measurement((), "time"), failed
+        try:
+            return measured([_guarded(racer) for racer in running], budget), failed
+        except _RacerFailedError as error:
+            failed[error.racer] = str(error)
+
+
+def _guarded(racer: Racer) -> Clock:
+    def clock() -> float:
+        try:
+            seconds = racer.clock()
+            if racer.row.device != "cpu":
+                racer.clocks.note()
+            return seconds
+        except EvodeployError as error:
+            raise _RacerFailedError(racer, error) from error
+
+    return clock
+
+
+def _finished(racers: Sequence[Racer], measurement: Measurement, budget: Budget) -> Iterator[Row]:
+    """The rows of what was timed, judged, and with their energy where it can be measured and `budget` has the time.
+
+    One that fails now, or computes no numbers, is a row with that reason, and judges no other.
+    """
+    outputs: dict[Racer, Array] = {}
+    failed: dict[Racer, str] = {}
+    for racer in racers:
+        try:
+            got = racer.first_outputs()
+        except EvodeployError as error:
+            failed[racer] = str(error)
+            continue
+        if np.isfinite(got).all():
+            outputs[racer] = got
+    for racer, timing in zip(racers, measurement.timings, strict=True):
+        if racer not in outputs:
+            yield replace(racer.row, reason=failed.get(racer, PROBLEM))
+            continue
+        row = replace(racer.row, timing=timing, stopped=measurement.stopped, verdict=_verdict(racer, outputs))
+        try:
+            row = replace(row, joules=_joules(racer, budget), clocks=racer.clocks.summary())
+        except EvodeployError as error:
+            row = replace(racer.row, reason=str(error))
+        resident = racer.resident
+        yield replace(row, launches=resident.launches, exposed=not resident.hidden) if resident else row
+
+
+def _verdict(racer: Racer, outputs: dict[Racer, Array]) -> Verdict | None:
+    reference = _reference(racer, list(outputs))
+    if reference is racer:
+        return None
+    classifies = racer.engine.info is None or racer.engine.info.output == "logits"
+    tf32 = racer.row.tf32 or reference.row.tf32
+    precision = racer.row.precision or "fp32"
+    return judged(outputs[reference], outputs[racer], precision, tf32=tf32, classifies=classifies)
+
+
+def _joules(racer: Racer, budget: Budget) -> float | None:
+    meter = meter_of(racer.row.device) if budget.seconds >= SECONDS else None
+    return joules_per_run(racer.work, meter) / racer.batches / racer.row.batch if meter else None
+
+
+def _reference(racer: Racer, racers: Sequence[Racer]) -> Racer:
+    peers = [other for other in racers if _weights(other) == _weights(racer)]
+    return next((p for p in peers if p.row.candidate.engine == "torch" and p.row.precision == "fp32"), peers[0])
+
+
+def _weights(racer: Racer) -> tuple[Role, bool]:
+    """What rows share that are to compute the same."""
+    return racer.row.candidate.role, racer.row.candidate.random

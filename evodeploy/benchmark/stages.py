@@ -1,0 +1,98 @@
+"""From picture files to labels, stage by stage: what an engine's speed is worth to whoever has pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from evodeploy.benchmark.candidate import Candidate
+from evodeploy.engines.base import Engine
+from evodeploy.errors import BadFileError, EvodeployError
+from evodeploy.images import open_image
+from evodeploy.inference.answers import ranked
+from evodeploy.preprocess import prepare
+from evodeploy.specs import ModelInfo
+
+STAGES = ("decode", "preprocess", "inference", "postprocess")
+TOP = 5  # labels named for each image
+
+
+@dataclass(frozen=True)
+class EndToEnd:
+    """One engine from files to labels, one image after another but for the inference of a batch.
+
+    `seconds` are of one image in each of the `STAGES`, the median over batches; or the `reason` why there are none.
+    """
+
+    label: str
+    batch: int
+    seconds: dict[str, float]
+    reason: str = ""
+
+    @property
+    def images_per_second(self) -> float:
+        """With one stage after the other, as `predict` runs them."""
+        return 1 / sum(self.seconds.values())
+
+    @property
+    def bottleneck(self) -> str:
+        """The stage that takes longest: what no faster engine helps, unless it is inference."""
+        return max(self.seconds, key=lambda stage: self.seconds[stage])
+
+
+def end_to_end(
+    candidates: Iterable[tuple[str, Candidate]],
+    paths: Sequence[Path],
+    batch: int,
+    seconds: float,
+    tell: Callable[[str], None],
+) -> list[EndToEnd]:
+    """Each labelled candidate on the pictures at `paths`, in batches, over again for `seconds`, at least twice.
+
+    Files are read from the system's cache after the first time, as a server's are from its network.
+    """
+    return [_of_one(label, candidate, paths, batch, seconds, tell) for label, candidate in candidates]
+
+
+def _of_one(
+    label: str, candidate: Candidate, paths: Sequence[Path], batch: int, seconds: float, tell: Callable[[str], None]
+) -> EndToEnd:
+    tell(f"from files to labels with {label}, batch {batch}")
+    try:
+        with candidate.open() as engine:
+            if engine.info is None:
+                raise BadFileError(f"{candidate.artefact} does not say how its images are prepared")
+            return EndToEnd(label, batch, _medians(engine, engine.info, paths, batch, seconds))
+    except EvodeployError as error:
+        return EndToEnd(label, batch, {}, str(error))
+
+
+def _medians(engine: Engine, info: ModelInfo, paths: Sequence[Path], batch: int, seconds: float) -> dict[str, float]:
+    taken: list[list[float]] = []
+    start, position = time.perf_counter(), 0
+    while len(taken) < 3 or time.perf_counter() - start < seconds:  # the first warms up
+        chunk = [paths[(position + i) % len(paths)] for i in range(batch)]
+        taken.append(_stages(engine, info, chunk))
+        position += batch
+    return {stage: median(times) / batch for stage, times in zip(STAGES, zip(*taken[1:], strict=True), strict=True)}
+
+
+def _stages(engine: Engine, info: ModelInfo, chunk: Sequence[Path]) -> list[float]:
+    moments = [time.perf_counter()]
+    pictures = [open_image(path) for path in chunk]
+    moments.append(time.perf_counter())
+    images = np.stack([prepare(picture, info) for picture in pictures])
+    moments.append(time.perf_counter())
+    outputs = engine.run(images)
+    moments.append(time.perf_counter())
+    if info.num_classes:
+        for classes in ranked(outputs, info, TOP)[1]:
+            _ = [info.label(int(index)) for index in classes]
+    moments.append(time.perf_counter())
+    return [after - before for before, after in pairwise(moments)]

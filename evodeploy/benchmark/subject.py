@@ -1,0 +1,177 @@
+"""Of which model a bench is, and which of its files take part."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evodeploy.artefacts import family_of
+from evodeploy.benchmark.candidate import Role
+from evodeploy.engines.tensorrt.sidecar import read_sidecar
+from evodeploy.errors import MissingExtraError, UsageError, needs
+from evodeploy.files import sha256
+from evodeploy.kinds import kind_of
+from evodeploy.onnx_files import info_of, read_onnx
+from evodeploy.specs import ModelInfo
+
+if TYPE_CHECKING:
+    from evodeploy.models.checkpoint import LoadedModel
+
+DEFAULT_MODEL = "evo_deit_small_patch16_224"
+
+
+_FACTS = ("model", "image_size", "patch_size", "num_classes", "pooling")  # which the model and its twin share
+_SELECTION = ("selection", "keep_ratios", "stages")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: the network, or why there is none; the files given, those of its twin; what was assumed.
+
+    `info` is None where only files are given that evodeploy did not make.
+    """
+
+    name: str
+    info: ModelInfo | None
+    model: LoadedModel | None
+    no_model: str
+    onnx: tuple[Path, ...]
+    plans: tuple[Path, ...]
+    notes: tuple[str, ...]
+    twin_onnx: tuple[Path, ...] = ()
+    twin_plans: tuple[Path, ...] = ()
+
+    @property
+    def random(self) -> bool:
+        """Whether the network's weights are random, for no checkpoint is their source."""
+        return self.model is not None and not self.model.info.source_sha256
+
+
+def subject_of(paths: Sequence[Path], model_name: str | None = None) -> Subject:
+    """The subject of a bench over `paths`: the checkpoint, ONNX files and engines of one model and its dense twin.
+
+    With an ONNX come the engines that were built from it, and the checkpoint that it was exported from, where they lie
+    beside it; without a checkpoint, random weights of the same sizes, which are as fast. With no paths at all, the
+    published model called `model_name` is taken so. Raises UsageError for the file of another model.
+    """
+    checkpoints = [path for path in paths if kind_of(path) == "checkpoint"]
+    if len(checkpoints) > 1:
+        raise UsageError(f"{len(checkpoints)} checkpoints given, expected one: bench them one after another")
+    facts = {path: _facts(path) for path in paths if path not in checkpoints}
+    describing = _of_the_model(facts)
+    try:
+        model, note = _model(checkpoints, facts, describing, model_name)
+    except MissingExtraError as error:
+        if not paths or checkpoints:
+            raise
+        model, note = None, str(error)
+    notes = [note] if note else []
+    if model is not None and all(kind_of(path) == "onnx" for path in facts):
+        for source in tuple(facts):
+            built = family_of(source).engines
+            notes += [f"{path.name}, which was built from {source.name}, is taken too" for path in built]
+            facts |= {path: _facts(path) for path in built}
+    stated = facts[describing] if describing else None
+    info = model.info if model else stated
+    compared = info if checkpoints else stated  # random weights may be of other classes
+    roles = {path: role_of(path, its, compared) for path, its in facts.items()}
+
+    def given(kind: str, role: Role) -> tuple[Path, ...]:
+        return tuple(path for path in facts if kind_of(path) == kind and roles[path] == role)
+
+    return Subject(
+        model.config.name if model else (describing or paths[0]).stem,
+        info,
+        model,
+        "" if model else note,
+        given("onnx", "evo"),
+        given("engine", "evo"),
+        tuple(notes),
+        given("onnx", "dense"),
+        given("engine", "dense"),
+    )
+
+
+def role_of(path: Path, info: ModelInfo | None, subject: ModelInfo | None) -> Role:
+    """Whose rows the file `path` is for, by its metadata `info`: those of the model, or those of its dense twin.
+
+    It is the twin's where it keeps every token and the model does not. A file without metadata is taken for the
+    model's. Raises UsageError, with the fact that differs, for the file of another model, and of another selection.
+
+    Only this function decides: for an engine that holds all keep ratios in one file it would answer with both roles.
+    """
+    if info is None or subject is None:
+        return "evo"
+    twin = info.dense and not subject.dense
+    for name in _FACTS if twin else (*_FACTS, *_SELECTION):
+        found, expected = getattr(info, name), getattr(subject, name)
+        if found != expected:
+            raise UsageError(
+                f"{path} is of another model: its {name.replace('_', ' ')} is {found}, expected {expected} as in "
+                f"{subject.model}: bench them one after another"
+            )
+    return "dense" if twin else "evo"
+
+
+def _facts(path: Path) -> ModelInfo | None:
+    """What a file says of its model; None where it says nothing, or nothing that reads it is installed."""
+    if kind_of(path) == "engine":
+        return read_sidecar(path).model
+    try:
+        return info_of(read_onnx(path))
+    except MissingExtraError:
+        return None
+
+
+def _of_the_model(facts: dict[Path, ModelInfo | None]) -> Path | None:
+    """The file that says what the model is: the first that selects, ONNX before engines, else the first dense one."""
+    known = [(path, info) for path, info in facts.items() if info]
+    known.sort(key=lambda one: (one[1].dense, kind_of(one[0]) == "engine"))
+    return known[0][0] if known else None
+
+
+def _model(
+    checkpoints: list[Path], facts: dict[Path, ModelInfo | None], describing: Path | None, name: str | None
+) -> tuple[LoadedModel | None, str]:
+    with needs("export"):
+        from evodeploy.models.checkpoint import load_checkpoint_like, random_model
+        from evodeploy.models.zoo import ZOO, named, with_selection
+
+    if name is not None:
+        named(name)  # refused even where the files say what they are
+    if checkpoints:
+        return _of_checkpoint(checkpoints[0], facts, name)
+    info = facts[describing] if describing else None
+    if info is not None:
+        onnx = next((path for path in facts if kind_of(path) == "onnx"), None)
+        source = family_of(onnx).checkpoint if onnx else None
+        if onnx is not None and source is not None:
+            model = load_checkpoint_like(source, info)
+            return model, f"{source.name}, which {onnx.name} was exported from, is taken for the PyTorch rows"
+        name = name or info.model
+        if name not in ZOO:
+            return None, f"the checkpoint of {info.model} is not given and not beside its export"
+        config = dataclasses.replace(named(name), image_size=info.image_size)
+        model = random_model(with_selection(config, info.keep_ratios, info.selection, info.stages or None))
+        return model, "no checkpoint is given: the rows that need one run on random weights, which are as fast"
+    if name is None and facts:
+        return None, f"{next(iter(facts)).name} does not say what model it is: name it with --model"
+    return random_model(named(name or DEFAULT_MODEL)), f"{name or DEFAULT_MODEL} with random weights, which are as fast"
+
+
+def _of_checkpoint(path: Path, facts: dict[Path, ModelInfo | None], name: str | None) -> tuple[LoadedModel, str]:
+    """The checkpoint as the files made from it run it; those that keep every token say nothing of the selection."""
+    from evodeploy.models.checkpoint import load_checkpoint, load_checkpoint_like
+    from evodeploy.models.untrained import selection_note
+
+    source = sha256(path)
+    own = [info for info in facts.values() if info and info.source_sha256 == source]
+    selecting = [info for info in own if not info.dense]
+    if not selecting:
+        model = load_checkpoint(path, model=name)
+        if not (own and model.info.dense):
+            return model, selection_note(model) or ""
+    return load_checkpoint_like(path, (selecting or own)[0], name), ""

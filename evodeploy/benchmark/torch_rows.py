@@ -1,0 +1,55 @@
+"""The PyTorch rows of a bench: what the other engines are compared with.
+
+They are given what an export has too: layers folded into each other, weights in the precision of the row, attention by
+`scaled_dot_product_attention`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from evodeploy.benchmark.candidate import Candidate, Role, refuse, unless_fp32
+from evodeploy.engines.base import Engine
+from evodeploy.engines.torch_modes import TORCH_MODES
+from evodeploy.machine.driver import driver_problem
+from evodeploy.specs import EngineOptions, Precision
+
+if TYPE_CHECKING:
+    from evodeploy.models.checkpoint import LoadedModel
+
+ON_CPU = ("torch", "torch-compile")
+ON_GPU = ("torch", "torch-channels-last", *(name for name, mode in TORCH_MODES.items() if mode.compile))
+
+
+def usual_torch() -> tuple[str, ...]:
+    """The engines that are compared unless others are named."""
+    return ON_CPU if driver_problem() else ON_GPU
+
+
+def torch_rows(
+    name: str,
+    role: Role,
+    model: LoadedModel | None,
+    precisions: Sequence[Precision],
+    threads: int,
+    tf32: bool,
+    flops: float | None,
+    no_model: str,
+) -> Iterator[Candidate]:
+    """The engine `name` on `model` in each of `precisions`; without a model each says why, which is `no_model`."""
+    for precision in precisions:
+        options = EngineOptions(threads, precision=unless_fp32(precision), tf32=tf32)
+        opened = partial(_engine, name, model, options) if model else partial(refuse, no_model)
+        if TORCH_MODES[name].autocast and precision == "fp32":
+            opened = partial(refuse, f"{name} casts FP32 weights to fp16 or bf16, so in fp32 it is the same as torch")
+        yield Candidate(name, role, precision, "", opened, flops=flops)
+
+
+def _engine(name: str, model: LoadedModel, options: EngineOptions) -> Engine:
+    from evodeploy.engines.torch_network import torch_engine
+    from evodeploy.models.folding import folded
+
+    return torch_engine(dataclasses.replace(model, module=folded(model.module)), name=name, options=options)

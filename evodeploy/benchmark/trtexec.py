@@ -1,0 +1,145 @@
+"""The line of trtexec that measures what a TensorRT row of a bench measures."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from evodeploy.benchmark.entrants import DEPTHS
+from evodeploy.benchmark.measure.interleaved import Budget
+from evodeploy.engines.gate import LAUNCHES
+from evodeploy.engines.tensorrt.plan import choose_profile
+from evodeploy.engines.tensorrt.sidecar import PlanRecord, profiles_for, read_sidecar
+from evodeploy.errors import InputError
+from evodeploy.onnx_files import input_spec, read_onnx
+from evodeploy.specs import TensorSpec
+
+RTX_TOOL = "tensorrt_rtx"
+NEWEST = 11  # TensorRT's major version, where none is installed
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row, by what makes it one, and the command; or the reason why there is none."""
+
+    artefact: str
+    batch: int
+    transfers: str
+    in_flight: int
+    cuda_graph: bool
+    command: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        """For a shell: what it is as a comment, then the command."""
+        graph = ", CUDA graph" if self.cuda_graph else ""
+        row = f"# {self.artefact}, batch {self.batch}, transfers {self.transfers}, {self.in_flight} in flight{graph}"
+        return f"{row}: {self.reason}" if self.reason else f"{row}\n{self.command}"
+
+
+def lines_of_engine(path: Path, batches: Sequence[int], budget: Budget) -> Iterator[Line]:
+    """One for each row of the plan `path`, in the words of the TensorRT that it was built with."""
+    record = read_sidecar(path)
+    major = int(record.runtime_version.partition(".")[0])
+    rtx = record.runtime == "tensorrt-rtx"
+    for batch in batches:
+        try:
+            loaded = [f"--loadEngine={path}", *_shapes(record.inputs[0], batch, "shapes"), *_opening(record, batch)]
+        except InputError as error:
+            yield Line(path.name, batch, "any", 1, False, "", str(error))
+            continue
+        for transfers, in_flight, graph in _rows():
+            how = _rtx_options if rtx else _options_of_10 if major < 11 else _options_of_11
+            words = [RTX_TOOL if rtx else "trtexec", *loaded, *how(transfers, in_flight, graph), *_length(budget)]
+            yield Line(path.name, batch, transfers, in_flight, graph, shlex.join(words))
+
+
+def lines_of_onnx(path: Path, batches: Sequence[int], budget: Budget, *, tf32: bool) -> Iterator[Line]:
+    """The same for an ONNX file that no engine is built from yet: trtexec builds it, in the precision that it holds.
+
+    FP32 products may be TF32 where `tf32` allows it.
+    """
+    spec, major = input_spec(read_onnx(path)), _installed_major()
+    for profile in profiles_for(batches):
+        batch = profile.opt
+        shapes = (("minShapes", profile.min), ("optShapes", batch), ("maxShapes", profile.max), ("shapes", batch))
+        built = [f"--onnx={path}", *(word for option, size in shapes for word in _shapes(spec, size, option))]
+        if major < 11:
+            built.append("--stronglyTyped")
+        if not tf32:
+            built.append("--noTF32")
+        for transfers, in_flight, graph in _rows():
+            how = _options_of_10 if major < 11 else _options_of_11
+            words = ["trtexec", *built, *how(transfers, in_flight, graph), *_length(budget)]
+            yield Line(path.name, batch, transfers, in_flight, graph, shlex.join(words))
+
+
+def _rows() -> Iterator[tuple[str, int, bool]]:
+    """What an engine's rows differ in."""
+    for graph in (False, True):
+        for transfers in ("included", "resident"):
+            for in_flight in (1, *DEPTHS):
+                yield transfers, in_flight, graph
+
+
+def _shapes(spec: TensorSpec, batch: int, option: str) -> list[str]:
+    """The option for a batch, or none where the batch is fixed: trtexec refuses it there."""
+    if spec.shape[0] is not None:
+        return []
+    sizes = "x".join(str(size) for size in (batch, *spec.shape[1:]))
+    return [f"--{option}={spec.name}:{sizes}"]
+
+
+def _opening(record: PlanRecord, batch: int) -> list[str]:
+    """Which profile takes the batch, and leave to run the code that a portable plan carries. Raises InputError."""
+    index = choose_profile(record.profiles, batch)
+    profile = [f"--useProfile={index}"] if len(record.profiles) > 1 else []
+    return [*profile, "--versionCompatible"] if record.version_compatible else profile
+
+
+def _streams(transfers: str, in_flight: int) -> list[str]:
+    """How many batches are in flight.
+
+    trtexec has an execution context for each of its streams. With transfers it keeps two batches in each, so that
+    copies and computing overlap, unless they are exposed.
+    """
+    if transfers == "resident":
+        return [f"--infStreams={in_flight}"]
+    return ["--infStreams=1"] if in_flight == 2 else [f"--infStreams={in_flight}", "--exposeDMA"]
+
+
+def _options_of_10(transfers: str, in_flight: int, graph: bool) -> list[str]:
+    """Transfers and blocking waits are the default, graphs are not."""
+    resident = ["--noDataTransfers"] if transfers == "resident" else []
+    replayed = ["--useCudaGraph"] if graph else []
+    return [*resident, *_streams(transfers, in_flight), *replayed, "--useSpinWait"]
+
+
+def _options_of_11(transfers: str, in_flight: int, graph: bool) -> list[str]:
+    """Graphs and spinning are the default, transfers are not."""
+    copied = ["--includeDataTransfers"] if transfers == "included" else []
+    launched = [] if graph else ["--noCudaGraph"]
+    return [*copied, *_streams(transfers, in_flight), *launched]
+
+
+def _rtx_options(transfers: str, in_flight: int, graph: bool) -> list[str]:
+    """Those of trtexec 10, but for graphs, and kernels that are compiled for the shape before they are timed."""
+    strategy = f"--rtxCudaGraphStrategy={'wholeGraph' if graph else 'disable'}"
+    return [*_options_of_10(transfers, in_flight, graph=False), strategy, "--specializeStrategyDS=eager"]
+
+
+def _length(budget: Budget) -> list[str]:
+    milliseconds = budget.warmup_seconds * 1e3
+    return [f"--warmUp={milliseconds:g}", f"--duration={budget.seconds:g}", f"--avgRuns={LAUNCHES}"]
+
+
+def _installed_major() -> int:
+    for name in ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"):
+        try:
+            return int(importlib.metadata.version(name).partition(".")[0])
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return NEWEST

@@ -1,0 +1,204 @@
+"""ONNX to plan: one recipe for TensorRT 10, 11 and RTX.
+
+The network is strongly typed, so precision is what the ONNX holds and no flag can be ignored or downgraded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from evodeploy.builder.log import BuildLog
+from evodeploy.builder.options import BuilderOptions, apply_options
+from evodeploy.builder.timing_cache import shared_timings
+from evodeploy.engines.tensorrt.compatibility import check_lengths
+from evodeploy.engines.tensorrt.flavour import Flavour, shared_logger
+from evodeploy.engines.tensorrt.sidecar import Profile
+from evodeploy.errors import BadFileError, RuntimeFailedError, UnavailableError, UsageError
+from evodeploy.specs import Precision, TensorSpec
+
+# Called with the phase's name and the share of it done; False cancels the build.
+Progress = Callable[[str, float], bool]
+
+_INDEX_LIMIT = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class BuiltPlan:
+    """A serialized engine, its tensors, the bytes of memory in the builder's log, and whether it has TF32."""
+
+    plan: memoryview
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    weights_bytes: int | None
+    activation_bytes: int | None
+    tf32: bool = True
+
+
+def check_profile(profile: Profile, spec: TensorSpec) -> Profile:
+    """`profile` as the input `spec` allows; raises UsageError where it is out of order or out of range."""
+    if not 1 <= profile.min <= profile.opt <= profile.max:
+        raise UsageError(
+            f"batch sizes min {profile.min}, opt {profile.opt}, max {profile.max} are out of order: "
+            "expected 1 ≤ min ≤ opt ≤ max"
+        )
+    elements = 1
+    for size in spec.shape[1:]:
+        elements *= size or 1
+    if profile.max * elements > _INDEX_LIMIT:
+        raise UsageError(
+            f"a batch of {profile.max} makes input '{spec.name}' larger than 2³¹ elements: "
+            f"expected a maximum of {_INDEX_LIMIT // elements} or less"
+        )
+    fixed = spec.shape[0]
+    if fixed is not None and (profile.min, profile.opt, profile.max) != (fixed, fixed, fixed):
+        raise UsageError(f"the ONNX has a fixed batch of {fixed}: export it with --batch dynamic for another")
+    return profile
+
+
+def plan_from_onnx(
+    path: Path,
+    flavour: Flavour,
+    profiles: Sequence[Profile],
+    precision: Precision,
+    targets: tuple[str, ...],
+    options: BuilderOptions,
+    log: BuildLog,
+    progress: Progress | None = None,
+) -> BuiltPlan:
+    """Build the ONNX file `path`, already checked, whose attention is of `precision`; `options` are checked too.
+
+    Raises BadFileError where TensorRT's parser refuses a node or an output has no known length, RuntimeFailedError with
+    TensorRT's own first error where the build fails, KeyboardInterrupt where it was cancelled.
+    """
+    trt = flavour.trt
+    logger, relay = shared_logger(flavour)
+    with _deferred_interrupt() as interrupted, relay.to(log):
+        try:
+            builder = trt.Builder(logger)
+        except Exception as error:  # the binding's way to say that the library gave it a null pointer
+            raise UnavailableError(f"{flavour} cannot start here: {log.reason}") from error
+        network = flavour.strongly_typed_network(builder)
+        parser = trt.OnnxParser(network, logger)
+        if not parser.parse_from_file(str(path)):
+            refusals = [parser.get_error(i) for i in range(parser.num_errors)]
+            told = "; ".join(f"{e.node_operator()} {e.node_name()}: {e.desc()}" for e in refusals[:3])
+            raise BadFileError(f"{flavour} cannot build {path.name}: {told or log.reason}")
+        inputs = tuple(_spec(trt, network.get_input(i)) for i in range(network.num_inputs))
+        outputs = tuple(_spec(trt, network.get_output(i)) for i in range(network.num_outputs))
+        if len(inputs) != 1 or not outputs:
+            raise BadFileError(f"{path.name} has {len(inputs)} inputs and {len(outputs)} outputs, expected one input")
+        check_lengths(path, outputs)
+        _check_products(trt, network, precision)
+        if precision in ("fp32", "int8", "fp8"):  # quantized or not, attention is FP32 then
+            _let_attention_decompose(trt, network)
+        config = builder.create_builder_config()
+        apply_options(flavour, config, options)
+        for profile in profiles:
+            _add_profile(builder, config, inputs[0], check_profile(profile, inputs[0]))
+        if targets:
+            config.num_compute_capabilities = len(targets)
+            for index, target in enumerate(targets):
+                config.set_compute_capability(flavour.targets[target], index)
+        with shared_timings(config, options.timing_cache, log.tell):
+            monitor = _monitor(trt, progress or (lambda phase, share: True), interrupted)
+            config.progress_monitor = monitor
+            plan = builder.build_serialized_network(network, config)
+            if plan is None:
+                raise RuntimeFailedError(f"{flavour} could not build the engine: {log.reason}")
+            tf32 = config.get_flag(trt.BuilderFlag.TF32)
+        weights, activation = log.memory.get("Weights"), log.memory.get("Activation")
+        return BuiltPlan(memoryview(plan), inputs, outputs, weights, activation, tf32)
+
+
+def _check_products(trt: Any, network: Any, precision: Precision) -> None:
+    """Refuse a network that computes most of its products in FP32 though a lower `precision` was asked for.
+
+    Of a strongly typed network TensorRT changes no type, so this says what the plan will be. Its memory does not:
+    engines hold kernels and weights in several layouts as well, in TensorRT 11 up to 17 bytes for a weight in FP16.
+    """
+    wanted = {"fp16": "HALF", "bf16": "BF16"}.get(precision)
+    if wanted is None:
+        return
+    kinds = (trt.LayerType.MATRIX_MULTIPLY, trt.LayerType.CONVOLUTION)
+    layers = (network.get_layer(index) for index in range(network.num_layers))
+    types = [layer.get_output(0).dtype.name for layer in layers if layer.type in kinds]
+    if 2 * types.count("FLOAT") > len(types):
+        raise RuntimeFailedError(
+            f"{precision.upper()} was asked for, but {types.count('FLOAT')} of {len(types)} products are FP32: "
+            "nothing was written"
+        )
+
+
+def _add_profile(builder: Any, config: Any, spec: TensorSpec, profile: Profile) -> None:
+    shapes = [(batch, *spec.shape[1:]) for batch in (profile.min, profile.opt, profile.max)]
+    optimization = builder.create_optimization_profile()
+    optimization.set_shape(spec.name, *shapes)
+    if config.add_optimization_profile(optimization) < 0:
+        raise UsageError(f"TensorRT refused the batch range {profile.min} to {profile.max}")
+
+
+def _let_attention_decompose(trt: Any, network: Any) -> None:
+    """Fused attention exists in reduced precision only; in FP32 an Attention operator must be allowed to fall apart."""
+    kind = getattr(trt.LayerType, "ATTENTION_INPUT", None)
+    for index in range(network.num_layers if kind is not None else 0):
+        layer = network.get_layer(index)
+        if layer.type == kind:
+            layer.__class__ = trt.IAttentionInputLayer
+            layer.attention.decomposable = True
+
+
+@contextlib.contextmanager
+def _deferred_interrupt() -> Iterator[threading.Event]:
+    """SIGINT and SIGTERM inside set the event yielded, for nothing may be raised into TensorRT; they act at the end."""
+    interrupted = threading.Event()
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        interrupted.set()
+
+    here = threading.current_thread() is threading.main_thread()  # signals arrive in no other
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)} if here else {}
+    try:
+        yield interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for first in received[:1]:
+            signal.raise_signal(first)
+        if interrupted.is_set():
+            raise KeyboardInterrupt  # rather than TensorRT's complaint that it was cancelled
+
+
+def _monitor(trt: Any, progress: Progress, interrupted: threading.Event) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._steps: dict[str, int] = {}
+
+        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
+            self._steps[name] = steps
+
+        def phase_finish(self, name: str) -> None:
+            self._steps.pop(name, None)
+
+        def step_complete(self, name: str, step: int) -> bool:
+            if not progress(name, (step + 1) / max(1, self._steps.get(name, 1))):
+                interrupted.set()
+            return not interrupted.is_set()
+
+    return Monitor()
+
+
+def _spec(trt: Any, tensor: Any) -> TensorSpec:
+    import numpy as np
+
+    shape = tuple(None if size < 0 else int(size) for size in tensor.shape)
+    return TensorSpec(tensor.name, np.dtype(trt.nptype(tensor.dtype)).name, shape)

@@ -1,0 +1,106 @@
+"""An engine file, given the weights of another ONNX file of the same network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from evodeploy.builder.log import BuildLog
+from evodeploy.builder.pipeline import BuildRequest, prepare
+from evodeploy.engines.tensorrt.compatibility import check_fits, check_unchanged, runtime_of
+from evodeploy.engines.tensorrt.cuda import device
+from evodeploy.engines.tensorrt.flavour import Flavour, shared_logger
+from evodeploy.engines.tensorrt.sidecar import PlanRecord, read_sidecar, write_sidecar
+from evodeploy.errors import BadFileError, RuntimeFailedError, UnavailableError, UsageError
+from evodeploy.files import replacing, sha256
+from evodeploy.locks import scratch
+from evodeploy.machine.driver import architecture, driver_problem
+from evodeploy.onnx_files import info_of, write_onnx
+
+
+def refit_engine(plan: Path, onnx: Path, output: Path, tell: Callable[[str], None]) -> PlanRecord:
+    """Write `plan` with the weights of `onnx` to `output`, with its record; the precision stays the plan's.
+
+    Raises UsageError for a plan that takes no other weights, UnavailableError where it cannot run, BadFileError for an
+    ONNX of another network. Nothing is written then.
+    """
+    record = read_sidecar(plan)
+    if not record.refittable:
+        raise UsageError(f"{plan} takes no other weights: build it with --refittable or --strip-plan")
+    if record.version_compatible:
+        raise UsageError(f"{plan} is version-compatible, and TensorRT refits none that is: build it without")
+    problem = driver_problem()
+    if problem is not None:
+        raise UnavailableError(f"an engine is refitted on the GPU it was built for, and here {problem}")
+    flavour = runtime_of(record)
+    data = plan.read_bytes()
+    check_unchanged(record, plan, data)
+    check_fits(record, plan, flavour, architecture())
+    batches = tuple((profile.min, profile.opt, profile.max) for profile in record.profiles)
+    request = BuildRequest(onnx, output, record.rest or record.precision, batches, record.runtime, record.targets)
+    prepared = prepare(request, tell)
+    if prepared.precision != record.precision:
+        raise UsageError(
+            f"{onnx} makes {prepared.precision.upper()} weights, expected {record.precision.upper()} as {plan} has them"
+        )
+    with scratch() as folder:
+        source = folder / onnx.name
+        write_onnx(prepared.proto, source)
+        with device(0).active():
+            content, refittable = refitted(data, source, flavour, tell)
+    with replacing(output) as draft:
+        draft.write_bytes(content)
+    info = info_of(prepared.source)
+    record = dataclasses.replace(
+        record,
+        model=dataclasses.replace(info, precision=record.precision) if info else None,
+        source=onnx.name,
+        source_sha256=sha256(onnx),
+        plan_sha256=sha256(output),
+        plan_bytes=len(content),
+        stripped=False,
+        refittable=refittable,
+    )
+    write_sidecar(record, output)
+    return record
+
+
+def refitted(plan: bytes, onnx: Path, flavour: Flavour, tell: Callable[[str], None]) -> tuple[bytes, bool]:
+    """`plan` with the weights of the file `onnx`, and whether the result takes other weights in its turn.
+
+    The file holds what the plan was built from but for the values of the weights. Needs a working driver, found out
+    before. Raises BadFileError where the weights are others, RuntimeFailedError with TensorRT's reason.
+    """
+    trt = flavour.trt
+    logger, relay = shared_logger(flavour)
+    log = BuildLog(tell)
+    with relay.to(log):
+        runtime = trt.Runtime(logger)
+        engine = runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise RuntimeFailedError(f"{flavour} cannot load the plan: {log.reason}")
+        refitter = trt.Refitter(engine, logger)
+        parser = trt.OnnxParserRefitter(refitter, logger)
+        if not parser.refit_from_file(str(onnx)):
+            told = "; ".join(parser.get_error(index).desc() for index in range(parser.num_errors))
+            raise BadFileError(f"{onnx.name} does not fit the engine: {told or log.reason}")
+        missing = refitter.get_missing_weights()
+        if missing:
+            raise BadFileError(f"{onnx.name} lacks {len(missing)} weights of the engine, first {missing[0]}")
+        if not refitter.refit_cuda_engine():
+            raise RuntimeFailedError(f"{flavour} could not refit the engine: {log.reason}")
+        flags = trt.SerializationFlag.__members__
+        config = engine.create_serialization_config()
+        config.clear_flag(flags["EXCLUDE_WEIGHTS"])
+        if "INCLUDE_REFIT" in flags:  # from TensorRT 10.14 on; without it a plan that had no weights takes no others
+            config.set_flag(flags["INCLUDE_REFIT"])
+        serialized = engine.serialize_with_config(config)
+        if serialized is None:
+            raise RuntimeFailedError(f"{flavour} could not write the engine: {log.reason}")
+        content = bytes(serialized)
+        del serialized, config, parser, refitter, engine  # their memory is needed for the result
+        result = runtime.deserialize_cuda_engine(content)
+        if result is None:
+            raise RuntimeFailedError(f"{flavour} cannot load the engine that it wrote: {log.reason}")
+        return content, bool(result.refittable)

@@ -1,0 +1,1 @@
+"""How far two computations of one network agree: outputs, selections, artefacts; one error, one margin."""

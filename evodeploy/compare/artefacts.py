@@ -1,0 +1,137 @@
+"""Two artefacts opened, run on the same images and compared."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evodeploy.compare.agreement import TOLERANCES, Agreement, Tolerance, agreement, tolerance_of
+from evodeploy.compare.parity import Expected, expect
+from evodeploy.engines.base import Array, Engine, run_all
+from evodeploy.engines.finite import not_finite
+from evodeploy.engines.opener import open_engine
+from evodeploy.engines.torch_engine import TorchEngine
+from evodeploy.errors import UsageError, VerificationError
+from evodeploy.kinds import kind_of
+from evodeploy.preprocess import as_input, assumption, difference, folder_pictures, random_pictures
+from evodeploy.specs import EngineOptions, ModelInfo
+
+
+def compare_artefacts(
+    reference: Path,
+    candidate: Path,
+    *,
+    folder: Path | None = None,
+    count: int = 32,
+    seed: int = 0,
+    rtol: float | None = None,
+    atol: float = 0.0,
+    score_tolerance: float | None = None,
+    engine: str | None = None,
+    options: EngineOptions | None = None,
+    tell: Callable[[str], None],
+) -> Agreement:
+    """Run both on the images of `folder`, or on `count` random ones, and compare what they compute.
+
+    A checkpoint selects as the other artefact does, and computes on the CPU unless `options` name a device for the
+    candidate. Tolerances are those of the lower precision of the two where not given, see `tolerance_of`. Between FP32
+    and a checkpoint on the CPU, images of which float32 itself loses much get wider limits, as in `compare.parity`.
+    Raises UsageError where the two are not of one model.
+    """
+    options = options or EngineOptions()
+    first, second = _opened(reference, candidate, engine, options)
+    with first, second:
+        info = _one_model(first, second, reference, candidate)
+        if warning := assumption(info):
+            tell(f"warning: {warning}")
+        pictures = random_pictures(info, count, seed) if folder is None else folder_pictures(folder, info)
+        tell(f"running {first.name} and {second.name} on {len(pictures)} images")
+        expected, got = _outputs(first, pictures, reference), _outputs(second, pictures, candidate)
+        default = _tolerance(first, second, options)
+        stated = rtol is not None or score_tolerance is not None
+        tolerance = dataclasses.replace(
+            default,
+            logits=default.logits if rtol is None else rtol,
+            score=default.score if score_tolerance is None else score_tolerance,
+            absolute=atol,
+            reason=f"{default.reason}, but where stated" if stated else default.reason,
+        )
+        grid = info.image_size // info.patch_size
+        verdict = agreement(expected, got, tolerance, grid)
+        if verdict.passed or stated or default.logits > TOLERANCES["fp32"].logits:
+            return verdict
+        exact = _expected(first, second, pictures, tell)
+        if exact is None or not exact.comparable(info.output).any():
+            return verdict
+        limits = {name: exact.limits(name) for name in exact.losses}
+        right = exact.outputs if kind_of(reference) == "checkpoint" else expected
+        reason = f"{default.reason}; wider for images of which float32 itself loses much"
+        tolerance = dataclasses.replace(tolerance, reason=reason)
+        return agreement(right, got, tolerance, grid, limits)
+
+
+def _tolerance(first: Engine, second: Engine, options: EngineOptions) -> Tolerance:
+    """By the precisions of both, and by what their FP32 products may be."""
+    precisions = {opened.info.precision for opened in (first, second) if opened.info}
+    if options.precision:
+        precisions.add(options.precision)
+    return tolerance_of(precisions, " and ".join(f"{e.name} on {e.device}" for e in (first, second) if e.tf32))
+
+
+def _expected(
+    first: Engine, second: Engine, pictures: NDArray[np.uint8], tell: Callable[[str], None]
+) -> Expected | None:
+    """What the checkpoint among the two computes in float64, or None where there is none on the CPU."""
+    for engine in (first, second):
+        if isinstance(engine, TorchEngine) and engine.device == "cpu" and engine.info:
+            tell("running PyTorch in float64, to see what float32 itself loses")
+            return expect(engine, as_input(pictures, engine.info))
+    return None
+
+
+def _opened(reference: Path, candidate: Path, engine: str | None, options: EngineOptions) -> tuple[Engine, Engine]:
+    """Both engines, the candidate as `options` say; the exported one first, for a checkpoint to select as it does."""
+    host = EngineOptions(threads=options.threads)
+    on_cpu = dataclasses.replace(host, device="cpu")  # float32 on a GPU may mean TF32
+    if kind_of(candidate) == "checkpoint" and options.device is None:
+        options = dataclasses.replace(options, device="cpu")
+    if kind_of(reference) == "checkpoint":
+        second = open_engine(candidate, engine, options, tokens=True)
+        return open_engine(reference, options=on_cpu, tokens=True, like=second.info), second
+    first = open_engine(reference, options=host)
+    return first, open_engine(candidate, engine, options, tokens=True, like=first.info)
+
+
+def _one_model(first: Engine, second: Engine, reference: Path, candidate: Path) -> ModelInfo:
+    for opened, path in ((first, reference), (second, candidate)):
+        if opened.info is None:
+            raise UsageError(f"{path} carries no evodeploy metadata: export its checkpoint with `evodeploy export`")
+    ours, theirs = first.info, second.info
+    assert ours is not None and theirs is not None  # refused above
+    for what in ("image_size", "patch_size", "num_classes", "pooling", "selection", "keep_ratios", "stages", "top_k"):
+        if getattr(ours, what) != getattr(theirs, what):
+            raise UsageError(
+                f"{reference} and {candidate} are not one model: {what.replace('_', ' ')} {getattr(ours, what)} and "
+                f"{getattr(theirs, what)}"
+            )
+    if unlike := difference(ours, theirs):
+        raise UsageError(
+            f"{reference} and {candidate} prepare images differently ({unlike}), so what they compute cannot be "
+            "compared: export both with the same --mean, --std, --crop-pct, --crop-mode and --interpolation"
+        )
+    return ours
+
+
+def _outputs(engine: Engine, pictures: NDArray[np.uint8], path: Path) -> dict[str, Array]:
+    assert engine.info is not None  # refused above
+    outputs = run_all(engine, as_input(pictures, engine.info))
+    bad = int(not_finite(outputs).sum())
+    if bad:
+        raise VerificationError(
+            f"the outputs of {path} are no numbers (NaN or infinite) for {bad} of {len(pictures)} images"
+        )
+    return outputs

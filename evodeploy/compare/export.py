@@ -1,0 +1,57 @@
+"""An exported ONNX file against the network it was made from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evodeploy.compare.parity import FP32_TOLERANCE, Check, Expected, compare, expect, joined
+from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
+from evodeploy.engines.torch_network import torch_engine
+from evodeploy.models.checkpoint import LoadedModel
+from evodeploy.preprocess import as_input, random_pictures
+from evodeploy.specs import EngineOptions
+
+BATCHES = (1, 3, 8)  # none of them the one that was traced
+TRIES = 4  # each at half the contrast of the one before
+
+
+def verify_export(model: LoadedModel, path: Path, seed: int = 0) -> Iterator[Check]:
+    """Run `path` in ONNX Runtime and `model` in PyTorch on random pictures; yields one check per output and batch."""
+    with OnnxRuntimeEngine(path, EngineOptions(device="cpu")) as candidate:
+        batches = BATCHES if candidate.batch.max is None else (candidate.batch.max,)
+        pictures, expected = clear_pictures(model, max(batches), seed)
+        images = as_input(pictures, model.info)
+        for batch in batches:
+            yield from compare(expected[:batch], candidate, images[:batch])
+
+
+def clear_pictures(model: LoadedModel, count: int, seed: int = 0) -> tuple[NDArray[np.uint8], Expected]:
+    """Draw `count` random pictures (count, H, W, 3) to compare engines on, and run `model` on them in float64.
+
+    Those come first whose selections keep by clear margins and of which float32 loses little. Where full contrast gives
+    too few of them, lower contrast is tried: it saturates fewer activations.
+    """
+    ranks, classes = model.info.top_k, model.info.num_classes
+    spare = int(ranks is not None and ranks < classes)  # the last rank is judged by the one after it
+    info = dataclasses.replace(model.info, input_format="float32", top_k=ranks and ranks + spare)
+    # On the CPU: float32 on a GPU may mean TF32.
+    options = EngineOptions(device="cpu")
+    with torch_engine(dataclasses.replace(model, info=info), tokens=True, options=options) as reference:
+        pictures = random_pictures(info, count, seed * TRIES)
+        expected = expect(reference, as_input(pictures, info), spare)
+        for attempt in range(1, TRIES):
+            missing = int((expected.looseness() > FP32_TOLERANCE).sum())
+            if not missing:
+                break
+            drawn = random_pictures(info, missing, seed * TRIES + attempt)
+            drawn = drawn // 2**attempt + np.uint8(128 - 128 // 2**attempt)
+            pictures = np.concatenate([pictures, drawn])
+            expected = joined([expected, expect(reference, as_input(drawn, info), spare)])
+            best = np.argsort(expected.looseness(), kind="stable")[:count]
+            pictures, expected = pictures[best], expected[best]
+    return pictures, expected

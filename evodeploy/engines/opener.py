@@ -1,0 +1,182 @@
+"""The runtimes by name, and the one opener of whatever they run: checkpoints, modules, ONNX files and plans."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evodeploy.engines.base import Engine
+from evodeploy.engines.device import cuda_index
+from evodeploy.engines.torch_modes import TORCH_MODES
+from evodeploy.errors import UsageError, needs
+from evodeploy.hub import local
+from evodeploy.kinds import ArtefactKind, kind_of
+from evodeploy.specs import EngineOptions, ModelInfo
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What is opened: a file or a module, by the runtime `name`.
+
+    `tokens` and `like` are for checkpoints, see `open_engine`.
+    """
+
+    source: Path | nn.Module
+    name: str
+    options: EngineOptions
+    tokens: bool
+    like: ModelInfo | None
+
+    @property
+    def path(self) -> Path:
+        """The source of a runtime that runs files only."""
+        assert isinstance(self.source, Path)  # modules are checkpoints, which PyTorch alone runs
+        return self.source
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How an engine is opened.
+
+    The kind of artefact that it runs, the package it needs, the extra that brings it, the options that it can honour,
+    and whether it computes on a GPU only.
+    """
+
+    runs: ArtefactKind
+    package: str
+    extra: str
+    open: Callable[[Opening], Engine]
+    honours: frozenset[str]
+    on_gpu: bool = False
+
+    @property
+    def installed(self) -> bool:
+        """Whether its package can be found; whether it works is known once it is opened."""
+        return importlib.util.find_spec(self.package) is not None
+
+
+def _torch(wanted: Opening) -> Engine:
+    with needs("export"):
+        from evodeploy.engines.torch_network import torch_engine
+        from evodeploy.models.checkpoint import load_checkpoint, load_checkpoint_like
+    source = wanted.source
+    model = load_checkpoint(source) if wanted.like is None else load_checkpoint_like(source, wanted.like)
+    return torch_engine(model, tokens=wanted.tokens, name=wanted.name, options=wanted.options)
+
+
+def _onnxruntime(wanted: Opening) -> Engine:
+    from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine(wanted.path, wanted.options)
+
+
+def _onnxruntime_cuda(wanted: Opening) -> Engine:
+    from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
+    from evodeploy.engines.onnxruntime_providers import ON_CUDA
+
+    return OnnxRuntimeEngine(wanted.path, wanted.options, ON_CUDA)
+
+
+def _onnxruntime_tensorrt(wanted: Opening) -> Engine:
+    from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
+    from evodeploy.engines.onnxruntime_providers import ON_TENSORRT
+
+    return OnnxRuntimeEngine(wanted.path, wanted.options, ON_TENSORRT)
+
+
+def _openvino(wanted: Opening) -> Engine:
+    from evodeploy.engines.openvino_engine import OpenVinoEngine
+
+    return OpenVinoEngine(wanted.path, wanted.options)
+
+
+def _tensorrt(wanted: Opening) -> Engine:
+    from evodeploy.engines.tensorrt.runner import TensorRtEngine
+
+    return TensorRtEngine(wanted.path, wanted.options)
+
+
+_TORCH = Runtime("checkpoint", "torch", "export", _torch, frozenset({"threads", "device", "precision", "tf32"}))
+
+# In the order of preference among those for one kind of file and device.
+RUNTIMES = {
+    **dict.fromkeys(TORCH_MODES, _TORCH),
+    "onnxruntime": Runtime("onnx", "onnxruntime", "cpu", _onnxruntime, frozenset({"threads", "device"})),
+    "openvino": Runtime("onnx", "openvino", "cpu", _openvino, frozenset({"threads", "device", "precision"})),
+    "onnxruntime-cuda": Runtime(
+        "onnx", "onnxruntime", "gpu", _onnxruntime_cuda, frozenset({"threads", "device", "cuda_graph", "tf32"}),
+        on_gpu=True,
+    ),
+    "onnxruntime-tensorrt": Runtime(
+        "onnx", "onnxruntime", "gpu", _onnxruntime_tensorrt,
+        frozenset({"threads", "device", "precision", "cuda_graph", "cache"}), on_gpu=True,
+    ),
+    "tensorrt": Runtime(  # computes on no CPU thread
+        "engine", "tensorrt", "tensorrt", _tensorrt, frozenset({"threads", "device", "cuda_graph", "cache"}),
+        on_gpu=True,
+    ),
+}  # fmt: skip
+
+
+def open_engine(
+    source: str | os.PathLike[str] | nn.Module,
+    name: str | None = None,
+    options: EngineOptions | None = None,
+    *,
+    tokens: bool = False,
+    like: ModelInfo | None = None,
+) -> Engine:
+    """Open a checkpoint, a PyTorch module, an ONNX file or a plan in the runtime `name`.
+
+    Without a name it is the first installed one that runs such a file as `options` say: PyTorch for checkpoints. A
+    checkpoint may also be named as one of the hub, see `hub.local`; a module is taken as `models.adopted` says.
+    `tokens` adds a checkpoint's selections to its outputs, and it selects as the model that `like` describes; what is
+    exported already has the outputs and the selection that it was exported with.
+
+    Raises UsageError for an unknown name or suffix and for an option that the runtime cannot honour, MissingExtraError
+    where no runtime for the file is installed, BadFileError for a file that cannot be read.
+    """
+    opened: Path | nn.Module = local(source) if isinstance(source, (str, os.PathLike)) else source
+    kind = kind_of(opened) if isinstance(opened, Path) else "checkpoint"
+    options = options or EngineOptions()
+    fitting = {key: runtime for key, runtime in RUNTIMES.items() if runtime.runs == kind}
+    if name is None:
+        name = _first(fitting, options)
+    if name not in fitting:
+        what = opened if isinstance(opened, Path) else "a module"
+        export = ", or an export" if name in RUNTIMES and RUNTIMES[name].runs == "onnx" else ""
+        raise UsageError(f"the engine '{name}' does not run {what}: expected {' or '.join(fitting)}{export}")
+    check_honoured(name, fitting[name].honours, options)
+    return fitting[name].open(Opening(opened, name, options, tokens, like))
+
+
+def _first(fitting: dict[str, Runtime], options: EngineOptions) -> str:
+    """The first runtime for the device and the options that is installed, else the first for them."""
+    on_gpu = options.device is not None and cuda_index(options.device) is not None
+    there = [key for key, runtime in fitting.items() if runtime.on_gpu == on_gpu] or list(fitting)
+    able = [key for key in there if _asked(options) <= fitting[key].honours] or there
+    return next((key for key in able if fitting[key].installed), able[0])
+
+
+def check_honoured(name: str, honours: frozenset[str], options: EngineOptions) -> None:
+    """Raise UsageError where `options` say something that the engine `name`, which honours these, would ignore."""
+    if options.precision in ("int8", "fp8"):
+        raise UsageError(
+            f"{options.precision.upper()} is a property of the file, not of how it is run: export it with "
+            f"--{options.precision} --images DIR"
+        )
+    for option in sorted(_asked(options) - honours):
+        raise UsageError(f"the engine '{name}' has no option {option} (got {getattr(options, option)}): leave it out")
+
+
+def _asked(options: EngineOptions) -> set[str]:
+    """The names of the options that say something."""
+    return {field.name for field in dataclasses.fields(options) if getattr(options, field.name) != field.default}

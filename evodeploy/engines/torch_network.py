@@ -1,0 +1,30 @@
+"""A loaded network as an engine."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+from evodeploy.engines.torch_engine import TorchEngine, torch_dtype
+from evodeploy.engines.torch_modes import TORCH_MODES
+from evodeploy.models.checkpoint import LoadedModel
+from evodeploy.models.deployed import Deployed
+from evodeploy.specs import EngineOptions
+
+
+def torch_engine(
+    model: LoadedModel,
+    *,
+    tokens: bool = False,
+    name: str = "torch",
+    options: EngineOptions | None = None,
+) -> TorchEngine:
+    """`model` in PyTorch as the engine `name`, with the outputs that its export has.
+
+    In a reduced precision a copy of the network has its weights so, and what decides its selections stays float32.
+    """
+    dtype = torch_dtype(options.precision if options else None)
+    if dtype is not None and not TORCH_MODES[name].autocast:
+        model = dataclasses.replace(model, module=copy.deepcopy(model.module).to(dtype))
+    deployed = Deployed(model, tokens)
+    return TorchEngine(deployed, deployed.inputs, deployed.outputs, model.info, name=name, options=options)

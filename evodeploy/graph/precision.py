@@ -1,0 +1,230 @@
+"""FP32 ONNX to FP16 or BF16 ONNX: precision lives in the file, because no current TensorRT takes it from a flag.
+
+Weights and activations are converted; inputs and outputs of the graph keep their types. What decides the selection,
+from the class attention's softmax to TopK, stays FP32, as do the normalising of bytes and every operator whose
+definition in the ONNX standard admits no such type.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
+
+from evodeploy.errors import UsageError
+from evodeploy.graph.islands import normalising_nodes, scoring_nodes
+from evodeploy.onnx_files import info_of, precision_of, set_info
+from evodeploy.specs import Reduced
+
+_FP16_SMALLEST = np.float32(2**-24)
+
+_Values = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class _Format:
+    """A reduced precision in ONNX's and in NumPy's terms, and the largest number that it holds."""
+
+    name: Reduced
+    onnx_type: int
+    schema_type: str
+    dtype: np.dtype[Any]
+    largest: float
+
+
+def _format(name: Reduced) -> _Format:
+    if name == "fp16":
+        return _Format(name, TensorProto.FLOAT16, "tensor(float16)", np.dtype(np.float16), 65504.0)
+    bfloat16 = helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16)
+    return _Format(name, TensorProto.BFLOAT16, "tensor(bfloat16)", bfloat16, 3.3895314e38)
+
+
+@dataclass(frozen=True)
+class ReducedModel:
+    """The converted model and the FP32 nodes left in it: node name to reason."""
+
+    proto: ModelProto
+    kept_fp32: dict[str, str]
+
+
+def reduced_from_onnx(model: ModelProto, precision: Reduced) -> ReducedModel:
+    """Convert `model`, or of a quantized one all that is not quantized.
+
+    Raises UsageError where its floats are not FP32 or a weight is out of range (65504 for FP16).
+    """
+    held = precision_of(model)
+    if held in ("fp16", "bf16") or TensorProto.FLOAT not in {each.data_type for each in model.graph.initializer}:
+        raise UsageError(f"the ONNX holds {held.upper()} weights already: leave out --{precision}")
+    if any(attribute.g.node for node in model.graph.node for attribute in node.attribute):
+        raise UsageError("the ONNX has subgraphs (If, Loop, Scan), which the conversion of precision does not take")
+    return _Converter(model, _format(precision)).convert()
+
+
+class _Converter:
+    """Rebuilds the graph node by node, in order, so that every cast stands before its use."""
+
+    def __init__(self, model: ModelProto, target: _Format) -> None:
+        graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+        self.model = model
+        self.target = target
+        self.opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+        # Each value's type: at first that of the FP32 model, then, node by node, that of the converted one.
+        self.types = {value.name: value.type for value in (*graph.input, *graph.output, *graph.value_info)}
+        for tensor in graph.initializer:
+            self.types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
+        self.floats = {name for name in self.types if self._element(name) == TensorProto.FLOAT}
+        self.weights = {tensor.name: tensor for tensor in graph.initializer}
+        quantizing = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+        self.scales = {node.input[1] for node in quantizing}
+        self.scoring = scoring_nodes(
+            model.graph, {name for name in self.types if self._element(name) in (TensorProto.FLOAT, TensorProto.BOOL)}
+        )
+        self.normalising = normalising_nodes(model.graph)
+        self.made: dict[tuple[str, int], str] = {}  # (value, type wanted) to the cast or converted weight
+        self.nodes: list[NodeProto] = []
+        self.converted: list[TensorProto] = []
+        self.kept: dict[str, str] = {}
+
+    def convert(self) -> ReducedModel:
+        graph = self.model.graph
+        for node in graph.node:
+            self._convert_node(node)
+        for output in graph.output:
+            if output.name in self.floats and self._element(output.name) != TensorProto.FLOAT:
+                self._restore_output(output.name)
+        result = ModelProto()
+        result.CopyFrom(self.model)
+        del result.graph.node[:], result.graph.initializer[:], result.graph.value_info[:]
+        result.graph.node.extend(self.nodes)
+        used = {name for node in self.nodes for name in node.input}
+        initializers = (*graph.initializer, *self.converted)
+        result.graph.initializer.extend(tensor for tensor in initializers if tensor.name in used)
+        info = info_of(self.model)
+        if info is not None and info.precision == "fp32":
+            set_info(result, dataclasses.replace(info, precision=self.target.name))
+        onnx.checker.check_model(result, full_check=True)
+        return ReducedModel(result, self.kept)
+
+    def _convert_node(self, node: NodeProto) -> None:
+        slots = self._slots(node)
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        for i, name in enumerate(node.input):
+            if name in self.floats:
+                wanted = self.target.onnx_type if i in slots.inputs else TensorProto.FLOAT
+                copy.input[i] = self._as_type(name, wanted)
+        if slots.outputs:
+            self._retype_attributes(copy)
+        self.nodes.append(copy)
+        self._infer_types(copy)
+
+    def _slots(self, node: NodeProto) -> _Slots:
+        """Which inputs and outputs of `node` may be of the target precision."""
+        floats = [i for i, name in enumerate(node.output) if name in self.floats]
+        if not floats and not self.floats.intersection(node.input):
+            return _Slots(set(), set())
+        if node.output[0] in self.scoring:
+            self.kept[_name(node)] = f"{node.op_type} decides a selection"
+            return _Slots(set(), set())
+        if node.output[0] in self.normalising:
+            self.kept[_name(node)] = f"{node.op_type} normalises the images"
+            return _Slots(set(), set())
+        schema = self._schema(node)
+        takes = {c.type_param_str for c in schema.type_constraints if self.target.schema_type in c.allowed_type_strs}
+        slots = _Slots(
+            {i for i in range(len(node.input)) if _formal(schema.inputs, i).type_str in takes},
+            {i for i in floats if _formal(schema.outputs, i).type_str in takes},
+        )
+        if len(slots.outputs) < len(floats):
+            self.kept[_name(node)] = f"{node.op_type} has no {self.target.name.upper()} form at opset {self.opset}"
+            return _Slots(set(), set())
+        return slots
+
+    def _element(self, name: str) -> int:
+        kind: int = self.types[name].tensor_type.elem_type
+        return kind
+
+    def _schema(self, node: NodeProto) -> onnx.defs.OpSchema:
+        return onnx.defs.get_schema(node.op_type, self.opset, node.domain)
+
+    def _infer_types(self, node: NodeProto) -> None:
+        """Learn the types that the outputs of `node`, as it was converted, have by the standard's own inference."""
+        inputs = {name: self.types[name] for name in node.input if name}
+        opsets = [helper.make_opsetid(node.domain, self.opset)]
+        found = onnx.shape_inference.infer_node_outputs(self._schema(node), node, inputs, opset_imports=opsets)
+        for name, kind in found.items():
+            self.types[name].tensor_type.elem_type = kind.tensor_type.elem_type
+
+    def _as_type(self, name: str, wanted: int) -> str:
+        if self._element(name) == wanted:
+            return name
+        key = (name, wanted)
+        if key not in self.made:
+            self.made[key] = f"{name}_{'fp32' if wanted == TensorProto.FLOAT else self.target.name}"
+            if name in self.weights:
+                self.converted.append(_converted(self.weights[name], self.made[key], self.target, name in self.scales))
+            else:
+                self.nodes.append(
+                    helper.make_node("Cast", [name], [self.made[key]], f"cast_{self.made[key]}", to=wanted)
+                )
+            kind = TypeProto()
+            kind.CopyFrom(self.types[name])
+            kind.tensor_type.elem_type = wanted
+            self.types[self.made[key]] = kind
+        return self.made[key]
+
+    def _restore_output(self, name: str) -> None:
+        """Let a converted value leave the graph as the FP32 output it was."""
+        inner = f"{name}_{self.target.name}"
+        for node in self.nodes:
+            for names in (node.input, node.output):
+                for i, used in enumerate(names):
+                    if used == name:
+                        names[i] = inner
+        self.nodes.append(helper.make_node("Cast", [inner], [name], f"cast_{name}", to=TensorProto.FLOAT))
+
+    def _retype_attributes(self, node: NodeProto) -> None:
+        for attribute in node.attribute:
+            if attribute.name in ("to", "dtype") and attribute.i == TensorProto.FLOAT:
+                attribute.i = self.target.onnx_type
+            elif attribute.name == "value" and attribute.t.data_type == TensorProto.FLOAT:
+                attribute.t.CopyFrom(_converted(attribute.t, attribute.t.name, self.target))
+            elif attribute.name in ("value_float", "value_floats"):
+                values = numpy_helper.from_array(np.array(helper.get_attribute_value(attribute), np.float32))
+                attribute.CopyFrom(helper.make_attribute("value", _converted(values, node.output[0], self.target)))
+
+
+@dataclass(frozen=True)
+class _Slots:
+    inputs: set[int]
+    outputs: set[int]
+
+
+def _formal(parameters: Sequence[onnx.defs.OpSchema.FormalParameter], index: int) -> onnx.defs.OpSchema.FormalParameter:
+    """The schema's parameter for position `index`: the last one repeats where it is variadic."""
+    return parameters[min(index, len(parameters) - 1)]
+
+
+def _name(node: NodeProto) -> str:
+    return node.name or node.output[0]
+
+
+def _converted(tensor: TensorProto, name: str, target: _Format, scale: bool = False) -> TensorProto:
+    values: _Values = numpy_helper.to_array(tensor)
+    if scale:  # of a channel that is next to nothing; no runtime takes 0
+        values = np.maximum(values, _FP16_SMALLEST)
+    elif values.size == 1 and target.name == "fp16" and 0 < np.abs(values).item() < _FP16_SMALLEST:
+        values = np.copysign(_FP16_SMALLEST, values)  # a floor under a divisor stays one
+    largest = float(np.abs(values, where=np.isfinite(values), out=np.zeros_like(values)).max(initial=0.0))
+    if largest > target.largest:
+        raise UsageError(
+            f"weight {tensor.name} reaches {largest:.3g}, beyond {target.name.upper()}'s {target.largest:.5g}: "
+            "build with --bf16 or --fp32"
+        )
+    return numpy_helper.from_array(values.astype(target.dtype), name)

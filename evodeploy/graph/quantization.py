@@ -1,0 +1,171 @@
+"""FP32 ONNX to INT8 or FP8 ONNX: linear layers quantized after training, by what real images make of their inputs.
+
+A linear layer's input and weight pass through QuantizeLinear and DequantizeLinear, in the form that ONNX Runtime,
+OpenVINO and TensorRT compile to products of 8 bits: symmetric, zero point 0, one scale for an activation, one for
+each output channel of a weight, biases in FP32. Everything else stays FP32: convolutions, LayerNorm, attention's own
+products, and with them all that decides a selection. Outliers of LayerNorm are moved into the weights before.
+
+The pairs are placed here, not by onnxruntime.quantization: that gives them to every user of a value, so Evo-LeViT's
+residuals, which have no norm between, would be rounded too, and each selection would keep more other tokens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from evodeploy.engines.base import Array
+from evodeploy.errors import UsageError
+from evodeploy.graph.linear import Linear, linear_layers
+from evodeploy.graph.ranges import channel_ranges
+from evodeploy.graph.smoothing import smoothed
+from evodeploy.onnx_files import info_of, precision_of, set_info
+from evodeploy.specs import Quantized
+
+_Values = NDArray[Any]
+_PRODUCTS = {"MatMul", "Gemm", "Conv", "Attention"}
+
+
+@dataclass(frozen=True)
+class _Format:
+    """A type of 8 bits: its largest number, and how numpy holds it."""
+
+    largest: int
+    dtype: np.dtype[Any]
+
+    def rounded(self, values: _Values) -> _Values:
+        integer = np.issubdtype(self.dtype, np.integer)
+        return (np.rint(values) if integer else values).astype(self.dtype)
+
+
+_FORMATS: dict[Quantized, _Format] = {
+    "int8": _Format(127, np.dtype(np.int8)),  # -128 is left out, so that the range is symmetric
+    "fp8": _Format(448, np.dtype(ml_dtypes.float8_e4m3fn)),
+}
+
+
+@dataclass(frozen=True)
+class QuantizedModel:
+    """The converted model, how many layers were quantized, and the products that stay float: node name to reason."""
+
+    proto: ModelProto
+    quantized: int
+    kept_float: dict[str, str]
+
+
+def quantized_from_onnx(model: ModelProto, images: Array, precision: Quantized = "int8") -> QuantizedModel:
+    """Quantize the linear layers of the FP32 `model`, whose inputs are as large as they become on `images`.
+
+    `images` are as `model` takes them, (N, …); the same ones give the same file. Raises UsageError where the model is
+    not plain FP32, or where an input is not finite or the model has no linear layer.
+    """
+    held = precision_of(model)
+    if held != "fp32":
+        raise UsageError(f"the ONNX holds {held.upper()} weights already: {precision.upper()} is made from FP32")
+    inputs = {layer.input for layer in linear_layers(model.graph)}
+    if not inputs:
+        raise UsageError("the ONNX has no linear layer with a weight of its own, so there is nothing to quantize")
+    magnitudes = channel_ranges(model, images, inputs)
+    _check_finite(magnitudes, len(images))
+    return _Quantizer(*smoothed(model, magnitudes), precision).convert()
+
+
+class _Quantizer:
+    """Rebuilds the graph node by node, in order, so that every quantized value stands before its use."""
+
+    def __init__(self, model: ModelProto, magnitudes: dict[str, Array], precision: Quantized) -> None:
+        self.model = model
+        self.precision, self.format = precision, _FORMATS[precision]
+        self.linear = {layer.node.output[0]: layer for layer in linear_layers(model.graph)}
+        self.magnitudes = magnitudes
+        self.made: dict[tuple[str, int | None], str] = {}  # (value, axis of its scales) to what stands for it
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
+
+    def convert(self) -> QuantizedModel:
+        kept: dict[str, str] = {}
+        for node in self.model.graph.node:
+            copy = NodeProto()
+            copy.CopyFrom(node)
+            layer = self.linear.get(node.output[0])
+            if layer is not None:
+                copy.input[0] = self._activation(layer.input)
+                copy.input[1] = self._weight(layer)
+            elif node.op_type in _PRODUCTS:
+                kept[node.name or node.output[0]] = _reason(node)
+            self.nodes.append(copy)
+        result = ModelProto()
+        result.CopyFrom(self.model)
+        del result.graph.node[:], result.graph.initializer[:]
+        result.graph.node.extend(self.nodes)
+        used = {name for node in self.nodes for name in node.input}
+        constants = (*self.model.graph.initializer, *self.constants)
+        result.graph.initializer.extend(tensor for tensor in constants if tensor.name in used)
+        info = info_of(self.model)
+        if info is not None:
+            set_info(result, dataclasses.replace(info, precision=self.precision))
+        onnx.checker.check_model(result, full_check=True)
+        return QuantizedModel(result, len(self.linear), kept)
+
+    def _activation(self, name: str) -> str:
+        """The name of what the value `name` is after one round through 8 bits."""
+        key = (name, None)
+        if key not in self.made:
+            scale, zero = self._parameters(name, np.float32(self._scale(self.magnitudes[name].max())))
+            node = helper.make_node("QuantizeLinear", [name, scale, zero], [f"{name}_8bit"], f"quantize_{name}")
+            self.nodes.append(node)
+            self.made[key] = self._dequantized(name, scale, zero, None)
+        return self.made[key]
+
+    def _weight(self, layer: Linear) -> str:
+        """The name of the layer's weight as 8 bits can hold it, with a scale for each output channel."""
+        name, axis = layer.weight.name, layer.axis
+        key = (name, axis)
+        if key not in self.made:
+            values: _Values = numpy_helper.to_array(layer.weight)
+            scales = self._scale(np.abs(values).max(axis=1 - axis)).astype(np.float32)
+            levels = self.format.rounded(values / np.expand_dims(scales, 1 - axis))
+            scale, zero = self._parameters(name, scales)
+            self.constants.append(numpy_helper.from_array(levels, f"{name}_8bit"))
+            self.made[key] = self._dequantized(name, scale, zero, axis)
+        return self.made[key]
+
+    def _parameters(self, name: str, scale: _Values | np.float32) -> tuple[str, str]:
+        names = f"{name}_scale", f"{name}_zero"
+        self.constants.append(numpy_helper.from_array(np.asarray(scale), names[0]))
+        self.constants.append(numpy_helper.from_array(np.zeros(np.shape(scale), self.format.dtype), names[1]))
+        return names
+
+    def _dequantized(self, name: str, scale: str, zero: str, axis: int | None) -> str:
+        output = f"{name}_dequantized"
+        axes: dict[str, Any] = {} if axis is None else {"axis": axis}
+        self.nodes.append(
+            helper.make_node("DequantizeLinear", [f"{name}_8bit", scale, zero], [output], f"dequantize_{name}", **axes)
+        )
+        return output
+
+    def _scale(self, magnitude: Any) -> Any:
+        """What 1 is worth where the largest magnitude is this; where all is zero any scale will do."""
+        return np.where(magnitude > 0, magnitude, 1.0) / self.format.largest
+
+
+def _reason(node: NodeProto) -> str:
+    if node.op_type == "Conv":
+        return "a convolution of the image: little work, and all that follows rests on it"
+    return f"{node.op_type} of two computed values: attention, from which selections are made"
+
+
+def _check_finite(magnitudes: dict[str, Array], count: int) -> None:
+    beyond = next((name for name, magnitude in magnitudes.items() if not np.isfinite(magnitude).all()), None)
+    if beyond is not None:
+        raise UsageError(
+            f"the activation '{beyond}' is not finite on the {count} images, so it cannot be quantized: "
+            "check the checkpoint with `evodeploy verify`"
+        )

@@ -1,0 +1,77 @@
+"""Which of the pipeline's tools work on this machine, found out by trying them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from evodeploy.engines.tensorrt.flavour import load_flavour
+from evodeploy.errors import EvodeployError, UnavailableError, needs
+from evodeploy.machine.cores import usable_cores
+from evodeploy.machine.driver import driver_problem
+from evodeploy.machine.environment import processor_name
+
+
+def diagnose() -> list[dict[str, Any]]:
+    """One finding a tool: name, whether it works, and its version and devices or the reason and the cure."""
+    probes: dict[str, Callable[[], str]] = {
+        "processor": lambda: f"{processor_name()}, {usable_cores()} cores",
+        "NVIDIA GPU": _gpu,
+        "torch": _torch,
+        "onnx": _onnx,
+        "onnxruntime": _onnxruntime,
+        "openvino": _openvino,
+        "tensorrt": lambda: _tensorrt("tensorrt"),
+        "tensorrt-rtx": lambda: _tensorrt("tensorrt-rtx"),
+    }
+    return [_found(name, probe) for name, probe in probes.items()]
+
+
+def _found(name: str, probe: Callable[[], str]) -> dict[str, Any]:
+    try:
+        return {"name": name, "works": True, "detail": probe()}
+    except EvodeployError as error:
+        return {"name": name, "works": False, "detail": str(error)}
+
+
+def _gpu() -> str:
+    problem = driver_problem()
+    if problem is not None:
+        raise UnavailableError(problem)
+    return "the driver works"
+
+
+def _torch() -> str:
+    with needs("export"):
+        import torch
+    return f"{torch.__version__}, {'CUDA' if torch.cuda.is_available() else 'CPU'}"
+
+
+def _onnx() -> str:
+    with needs("export"):
+        import onnx
+        import onnxscript
+    return f"{onnx.__version__}, onnxscript {onnxscript.__version__}"
+
+
+def _onnxruntime() -> str:
+    with needs("cpu"):
+        import onnxruntime
+    providers = ", ".join(name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers())
+    return f"{onnxruntime.__version__}, {providers}"
+
+
+def _openvino() -> str:
+    with needs("cpu"):
+        import openvino
+    return f"{openvino.__version__}, {', '.join(openvino.Core().available_devices)}"
+
+
+def _tensorrt(name: str) -> str:
+    flavour = load_flavour(name)
+    if flavour.targets:
+        return f"{flavour.version}, builds here for {', '.join(flavour.targets)}"
+    problem = driver_problem()
+    if problem is not None:
+        raise UnavailableError(f"{flavour.version} is installed, but builds on a machine with a GPU only: {problem}")
+    return f"{flavour.version}, builds for the GPU here"

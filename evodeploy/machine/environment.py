@@ -1,0 +1,157 @@
+"""What a measurement was taken on."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from evodeploy.machine.cores import usable_cores
+from evodeploy.machine.nvml import Gpu, gpus
+
+_PACKAGES = (
+    "evodeploy", "numpy", "torch", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx",
+    "pycuda",
+)  # fmt: skip
+_FLAGS = {
+    "avx2", "fma", "avx512f", "avx512_bf16", "avx512_fp16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8",
+    "asimd", "asimdhp", "asimddp", "sve", "bf16", "i8mm",
+}  # fmt: skip
+_VARIABLES = (
+    "OMP_",
+    "MKL_",
+    "KMP_",
+    "GOMP_",
+    "OPENBLAS_",
+    "ONEDNN_",
+    "DNNL_",
+    "ORT_",
+    "OV_",
+    "TORCH",
+    "CUDA_",
+    "NVIDIA_",
+)
+
+_CPU = Path("/sys/devices/system/cpu/cpu0")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The machine and the versions; `threads` is the number of CPU threads that every engine was given.
+
+    `flags` are those instruction sets of the CPU that matter to matrix products. `mhz` and `governor` are what the
+    system tells of the clock, None where it tells nothing; `caches` are sizes by level. `variables` are those set that
+    bear on threads or devices. `commit` is evodeploy's, where it runs from a repository, with a + where files differ.
+    """
+
+    processor: str
+    cores: int
+    threads: int
+    flags: tuple[str, ...]
+    caches: dict[str, str]
+    mhz: float | None
+    governor: str | None
+    memory_bytes: int | None
+    gpus: tuple[Gpu, ...]
+    system: str
+    python: str
+    packages: dict[str, str]
+    commit: str | None
+    variables: dict[str, str]
+    started: str
+
+
+def environment(threads: int) -> Environment:
+    """Read it off this machine."""
+    return Environment(
+        processor=processor_name(),
+        cores=usable_cores(),
+        threads=threads,
+        flags=tuple(sorted(_FLAGS & cpu_flags())),
+        caches=_caches(),
+        mhz=_mhz(),
+        governor=_text(_CPU / "cpufreq" / "scaling_governor"),
+        memory_bytes=_memory(),
+        gpus=gpus(),
+        system=platform.platform(),
+        python=platform.python_version(),
+        packages=package_versions(_PACKAGES),
+        commit=_commit(),
+        variables={name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)},
+        started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    )
+
+
+def package_versions(names: tuple[str, ...]) -> dict[str, str]:
+    """The versions of those of `names` that are installed."""
+    installed = {}
+    for name in names:
+        try:
+            installed[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return installed
+
+
+def processor_name() -> str:
+    """The CPU's own name."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def cpu_flags() -> set[str]:
+    """The instruction sets of the CPU, as the kernel names them; empty where it does not tell."""
+    return set((_cpuinfo("flags") or _cpuinfo("Features") or "").split())
+
+
+def _cpuinfo(field: str) -> str | None:
+    for line in (_text(Path("/proc/cpuinfo")) or "").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == field:
+            return value.strip()
+    return None
+
+
+def _mhz() -> float | None:
+    told = _cpuinfo("cpu MHz")
+    return float(told) if told else None
+
+
+def _caches() -> dict[str, str]:
+    found = {}
+    for folder in sorted((_CPU / "cache").glob("index*")):
+        level, kind, size = (_text(folder / name) for name in ("level", "type", "size"))
+        if level and kind and size:
+            suffix = {"Data": "d", "Instruction": "i"}.get(kind, "")
+            found[f"L{level}{suffix}"] = size
+    return found
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _commit() -> str | None:
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        git = ["git", "-C", str(root)]
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return None

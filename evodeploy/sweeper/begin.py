@@ -1,0 +1,108 @@
+"""The beginning of a sweep: its request checked whole, its folder owned, and resumed or cleared."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from evodeploy.errors import UsageError, needs
+from evodeploy.evaluation.data import labelled_images
+from evodeploy.files import check_input, check_output, made_folder, sha256
+from evodeploy.images import image_paths
+from evodeploy.kinds import DRAWING, JOURNAL, ONNX, REPORT
+from evodeploy.locks import owned
+from evodeploy.sweeper.request import SweepRequest
+from evodeploy.sweeper.state import State, read_state
+
+RESULTS = {"sweep.json": REPORT, "front.svg": DRAWING, "chosen.onnx": ONNX}
+
+
+@contextlib.contextmanager
+def begun(request: SweepRequest, force: bool = False) -> Iterator[State]:
+    """Own the folder of `request` until the end, and yield what is known of this sweep: with `force` nothing.
+
+    Then the files of an earlier sweep are removed: those that its state lists, and no others. Before anything is
+    removed all of the request is checked. Raises UsageError for what cannot be honoured, and for a folder with other
+    files where the sweep's would be; BadFileError for a state that is none.
+    """
+    _check(request)
+    state = State(request.folder / "state.json", _task(request))
+    with made_folder(request.folder), owned(state.path):
+        sources = [path for path in (request.checkpoint, request.labels) if path is not None]
+        check_output(state.path, True, *sources, kind=REPORT)
+        known = read_state(state.path) if state.path.exists() else None
+        if known is not None and not force and known.task != state.task:
+            raise UsageError(f"{state.path} is of another sweep: name another folder with -o, or pass --force")
+        for name, kind in RESULTS.items():
+            check_output(request.folder / name, known is not None and name in known.files, *sources, kind=kind)
+        models = request.folder / "models"
+        _check_models(models, known)
+        if known is not None and force:
+            _clear(known, sources)
+            known = None
+        with made_folder(models):
+            yield known or state
+
+
+def _check(request: SweepRequest) -> None:
+    """Raise for inputs that are missing or do not fit, or that lie where outputs would."""
+    if any(candidate.precision == "int8" for candidate in request.candidates) and not (request.images or request.data):
+        raise UsageError("INT8 is calibrated on images like those it will see: add --images DIR, or leave out int8")
+    if request.by_stage and request.data is None:
+        raise UsageError("a search by stage weighs accuracy against work: add --data DIR with labelled images")
+    check_input(request.checkpoint, "a checkpoint")
+    classes = None if request.data is None or request.labels else request.data.resolve()
+    if classes in (request.folder.resolve(), request.folder.resolve().parent):
+        raise UsageError(f"the output {request.folder} would be a class of {request.data}: choose another with -o")
+    if request.images is not None:
+        image_paths(request.images)
+    with needs("export"):
+        from evodeploy.models.checkpoint import load_checkpoint
+    info = load_checkpoint(request.checkpoint).info
+    if request.data is not None:
+        labelled_images(request.data, request.labels, info)
+
+
+def _task(request: SweepRequest) -> dict[str, Any]:
+    """What must be the same for measurements to be of use again; candidates may be added."""
+    return {
+        "checkpoint": sha256(request.checkpoint),
+        "data": str(request.data.resolve()) if request.data else None,
+        "labels": sha256(request.labels) if request.labels else None,
+        "limit": request.limit,
+        "images": str(request.images.resolve()) if request.images else None,
+        "batch": request.batch,
+        "threads": request.threads,
+        "reference": str(request.candidates[0]),
+    }
+
+
+def _check_models(models: Path, known: State | None) -> None:
+    """Refuse a folder of models that is not this sweep's."""
+    if models.is_symlink() or (models.exists() and not models.is_dir()):
+        raise UsageError(f"{models} is not a folder of a sweep's models: name another folder with -o")
+    if models.exists() and known is None and any(models.iterdir()):
+        raise UsageError(f"{models} already exists, and not from a sweep: name another folder with -o")
+
+
+def _clear(state: State, sources: list[Path]) -> None:
+    """Remove what the sweep of `state` wrote: its files, the beginnings of their evaluations, and last the state."""
+    folder = state.path.parent
+    try:
+        for name in state.files:
+            path = folder / name
+            kind = RESULTS.get(name, ONNX)
+            if path.is_symlink() or not path.is_file() or not kind.is_kind_of(path):
+                continue
+            if not any(path.samefile(source) for source in sources):
+                path.unlink()
+            for journal in path.parent.glob(f"{path.name}.*.part"):
+                if journal.is_file() and JOURNAL.is_kind_of(journal):
+                    journal.unlink()
+        with contextlib.suppress(OSError):  # others' files are in it
+            (folder / "models").rmdir()
+        state.path.unlink()
+    except OSError as error:
+        raise UsageError(f"cannot remove the earlier sweep in {folder}: {error.strerror or error}") from error

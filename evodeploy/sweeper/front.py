@@ -1,0 +1,65 @@
+"""Which ways to deploy are worth having, and which one meets a target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evodeploy.benchmark.measure.intervals import Interval
+from evodeploy.errors import UsageError
+from evodeploy.evaluation.report import Accuracy
+from evodeploy.sweeper.space import Candidate
+
+
+@dataclass(frozen=True)
+class Point:
+    """A candidate as it was measured: `speed` is relative to the sweep's reference, `rate` in images per second.
+
+    `seconds` are those of a batch. `accuracy` is None where there were no labelled images.
+    """
+
+    candidate: Candidate
+    file: str
+    speed: Interval
+    rate: float
+    seconds: float
+    accuracy: Accuracy | None
+
+
+def front(points: Sequence[Point]) -> list[Point]:
+    """Those that no other beats in accuracy and speed, the most accurate first; without accuracies the fastest."""
+    ordered = sorted(points, key=lambda point: (-_worth(point), -point.speed.value))
+    best, kept = 0.0, []
+    for point in ordered:
+        if point.speed.value > best:
+            kept.append(point)
+            best = point.speed.value
+    return kept
+
+
+def chosen(points: Sequence[Point], latency: float | None, accuracy: float | None) -> Point:
+    """The point to deploy where a batch may take `latency` seconds or top-1 `accuracy` must be reached.
+
+    Under a latency that is the most accurate one, the one that keeps most tokens where nothing is known of accuracy;
+    else the fastest that is accurate enough. Raises UsageError where none is, with how near the nearest comes.
+    """
+    if accuracy is not None and any(point.accuracy is None for point in points):
+        raise UsageError("--min-accuracy needs labelled images: add --data DIR")
+    able = [point for point in points if latency is None or point.seconds <= latency]
+    if not able:
+        nearest = min(points, key=lambda point: point.seconds)
+        raise UsageError(
+            f"none takes {1000 * (latency or 0):g} ms or less: the fastest, {nearest.candidate}, takes "
+            f"{1000 * nearest.seconds:.1f} ms"
+        )
+    enough = [point for point in able if accuracy is None or _worth(point) >= accuracy]
+    if not enough:
+        nearest = max(able, key=_worth)
+        raise UsageError(f"none reaches {accuracy:.2%}: the nearest, {nearest.candidate}, has {nearest.accuracy}")
+    if latency is not None:
+        return max(enough, key=lambda point: (_worth(point), sum(point.candidate.keep), point.speed.value))
+    return max(enough, key=lambda point: point.speed.value)
+
+
+def _worth(point: Point) -> float:
+    return point.accuracy.value if point.accuracy is not None else 0.0

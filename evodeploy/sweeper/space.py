@@ -1,0 +1,78 @@
+"""What a sweep tries: every keep ratio in every precision on every engine that has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from evodeploy.engines.opener import RUNTIMES
+from evodeploy.errors import UsageError
+from evodeploy.specs import EngineOptions, Precision
+
+KEEPS = "1.0,0.9,0.8,0.7,0.6,0.5,0.4,0.3"
+DENSE = "1.0"
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16", "int8")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to deploy: the share of tokens kept (one for all stages, or one each), the precision and the engine."""
+
+    keep: tuple[float, ...]
+    precision: Precision
+    engine: str
+
+    @property
+    def kept(self) -> str:
+        """The keep ratios as they are typed."""
+        return "/".join(f"{ratio:g}" for ratio in self.keep)
+
+    @property
+    def stored(self) -> Precision:
+        """What the file holds: engines that compute in BF16 do so from FP32."""
+        return "fp32" if self.precision == "bf16" else self.precision
+
+    @property
+    def file(self) -> str:
+        """The name of the ONNX file that it runs."""
+        return f"keep-{self.kept.replace('/', '-')}.{self.stored}.onnx"
+
+    def options(self, threads: int) -> EngineOptions:
+        """How the engine is told."""
+        return EngineOptions(threads, precision="bf16" if self.precision == "bf16" else None)
+
+    def __str__(self) -> str:
+        return f"keep {self.kept}, {self.engine} {self.precision.upper()}"
+
+
+def candidates(
+    keeps: Sequence[tuple[float, ...]], precisions: Sequence[str], engines: Sequence[str]
+) -> tuple[list[Candidate], dict[str, str]]:
+    """What can be tried, and what of the grid cannot, with the reason. Raises UsageError for unknown names."""
+    for what, asked, known in (("precision", precisions, PRECISIONS), ("engine", engines, _onnx_engines())):
+        unknown = [name for name in asked if name not in known]
+        if unknown:
+            raise UsageError(f"no {what} is called '{unknown[0]}': expected some of {', '.join(known)}")
+    found, left_out = [], {}
+    for engine, precision in _pairs(engines, precisions):
+        if precision == "bf16" and "precision" not in RUNTIMES[engine].honours:
+            left_out[f"{engine} BF16"] = f"{engine} computes an FP32 file in FP32 only"
+        else:
+            found += [Candidate(keep, precision, engine) for keep in keeps]
+    return found, left_out
+
+
+def usual_engines() -> tuple[str, ...]:
+    """The installed engines that run ONNX files on a CPU."""
+    return tuple(name for name in _onnx_engines() if RUNTIMES[name].installed and not RUNTIMES[name].on_gpu)
+
+
+def _onnx_engines() -> tuple[str, ...]:
+    return tuple(name for name, runtime in RUNTIMES.items() if runtime.runs == "onnx")
+
+
+def _pairs(engines: Sequence[str], precisions: Sequence[str]) -> Iterator[tuple[str, Precision]]:
+    for engine in dict.fromkeys(engines):
+        for precision in PRECISIONS:
+            if precision in precisions:
+                yield engine, precision

@@ -1,0 +1,82 @@
+"""Candidates that compute nothing worth having, and reports of them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from evodeploy.benchmark.candidate import Candidate
+from evodeploy.benchmark.measure.interleaved import Budget, Timing
+from evodeploy.benchmark.report.report import Report
+from evodeploy.benchmark.row import Row
+from evodeploy.benchmark.run import bench
+from evodeploy.benchmark.subject import Subject
+from evodeploy.engines.fake import FakeEngine
+from evodeploy.engines.tensorrt.sidecar import PlanRecord, Profile, write_sidecar
+from evodeploy.errors import UnavailableError
+from evodeploy.files import sha256
+from evodeploy.machine.environment import environment
+from evodeploy.onnx_files import info_of, read_onnx, set_info, write_onnx
+from evodeploy.specs import ModelInfo, TensorSpec
+
+INFO = ModelInfo("fake", image_size=8, patch_size=4, num_classes=3, selection="stage", keep_ratios=(0.5,))
+QUICK = Budget(seconds=0, rounds=6, min_seconds=0, warmup_seconds=0)
+SUBJECT = Subject("fake", INFO, None, "no network", (), (), ("assumed",))
+
+RECORD = PlanRecord(
+    runtime="tensorrt", runtime_version="10.13.0.35", targets=(), precision="fp16", profiles=(Profile(),),
+    inputs=(TensorSpec("images", "float32", (None, 3, 64, 64)),),
+    outputs=(TensorSpec("logits", "float32", (None, 10)),),
+    model=None, source="x.onnx", source_sha256="", plan_sha256="0" * 64, plan_bytes=1,
+)  # fmt: skip
+
+
+def quiet(text):
+    pass
+
+
+def fake(name, role="evo", precision="fp32", flops=None, **options):
+    return Candidate(name, role, precision, "", lambda: FakeEngine(INFO, **options), flops=flops)
+
+
+def missing(name, reason="no GPU here"):
+    def refuse():
+        raise UnavailableError(reason)
+
+    return Candidate(name, "evo", "fp16", "", refuse)
+
+
+def raced(candidates, batches=(4,)):
+    return bench(candidates, batches, QUICK, quiet)
+
+
+def row(name, milliseconds, batch=1, role="evo", precision="fp32"):
+    """A row timed in a way that can be foretold."""
+    samples = tuple(float(value) / 1e3 for value in np.broadcast_to(milliseconds, 6))
+    candidate = Candidate(name, role, precision, "", refuse_to_open)
+    return Row(candidate, batch, batch, precision, "cpu", timing=Timing(samples, (1.0,)), stopped="precise")
+
+
+def refuse_to_open():
+    raise AssertionError("nothing opens this one")
+
+
+def report(rows, peaks=None):
+    return Report(SUBJECT, environment(1), QUICK, tuple(rows), peaks or {})
+
+
+def written(onnx, path, **changes):
+    """A copy of `onnx` whose metadata say something else."""
+    model = read_onnx(onnx)
+    set_info(model, dataclasses.replace(info_of(model), **changes))
+    write_onnx(model, path)
+    return path
+
+
+def planned(onnx, path, **changes):
+    """An engine as far as a bench reads it before it opens it: its record."""
+    path.write_bytes(b"x")
+    info = info_of(read_onnx(onnx))
+    write_sidecar(dataclasses.replace(RECORD, model=info, source_sha256=sha256(onnx), **changes), path)
+    return path

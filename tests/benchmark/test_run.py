@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from benchmark.fakes import INFO, QUICK, fake, missing, quiet, raced
+
+from evodeploy.benchmark.candidate import Candidate
+from evodeploy.benchmark.run import bench
+from evodeploy.engines.fake import FakeEngine, brightness_logits
+from evodeploy.errors import OutOfMemoryError, RuntimeFailedError, UsageError
+from evodeploy.preprocess import normalised
+from evodeploy.specs import BatchRange, Preprocessing
+
+
+def test_rows_come_in_order_and_are_judged_by_pytorch():
+    rows = raced([fake("onnxruntime"), fake("torch"), fake("torch", "dense")], [1, 4])
+    assert [(row.batch, row.candidate.engine, row.candidate.role) for row in rows] == [
+        (batch, *which) for batch in (1, 4) for which in (("onnxruntime", "evo"), ("torch", "evo"), ("torch", "dense"))
+    ]
+    for row in rows:
+        assert len(row.timing.samples) == 6
+        assert row.images_per_second.value == pytest.approx(row.batch / row.timing.median)
+        assert (row.verdict is None) == (row.candidate.engine == "torch")
+        assert not row.wrong
+        assert row.transfers == "none"
+
+
+def test_one_that_cannot_open_or_fails_is_a_row_with_its_reason_and_the_others_go_on():
+    def fail(images):
+        raise RuntimeError("a kernel is missing")
+
+    rows = raced([missing("tensorrt"), fake("broken", compute=fail), fake("narrow", batch=BatchRange(1, 2)),
+                  fake("torch")])  # fmt: skip
+    assert [row.timing is not None for row in rows] == [False, False, False, True]
+    assert rows[0].reason == "no GPU here"
+    assert "a kernel is missing" in rows[1].reason
+    assert "range of 1 to 2" in rows[2].reason
+
+
+def test_one_that_fails_while_timed_leaves_and_the_others_are_timed_anew():
+    calls = []
+
+    def fail_later(images):
+        calls.append(len(images))
+        if len(calls) > 8:
+            raise RuntimeError("too hot")
+        return {"logits": brightness_logits(images, 3)}
+
+    rows = raced([fake("torch"), fake("hot", compute=fail_later)])
+    assert len(rows[0].timing.samples) == 6
+    assert (rows[1].timing, "too hot" in rows[1].reason) == (None, True)
+
+
+def test_a_failure_that_only_mentions_memory_halves_nothing():
+    def broken(images):
+        raise RuntimeFailedError("cuda:0 is lost to this process, perhaps out of memory")
+
+    _, failed = raced([fake("torch"), fake("lost", compute=broken)], [8])
+    assert (failed.batch, failed.timing) == (8, None)
+    assert "is lost" in failed.reason
+
+
+def test_a_device_without_room_halves_the_batch():
+    def small_memory(images):
+        if len(images) > 2:
+            raise OutOfMemoryError("cuda:0 has no room for 8 MB more")
+        return {"logits": brightness_logits(images, 3)}
+
+    _, halved = raced([fake("torch"), fake("small", compute=small_memory)], [8])
+    assert (halved.batch, halved.asked) == (2, 8)
+
+
+def test_memory_that_runs_out_halves_the_batch():
+    def small_memory(images):
+        if len(images) > 2:
+            raise MemoryError("not that much")
+        return {"logits": brightness_logits(images, 3)}
+
+    _, halved = raced([fake("torch"), fake("small", compute=small_memory)], [8])
+    assert (halved.asked, halved.batch, halved.timing is not None) == (8, 2, True)
+
+
+def test_a_fast_wrong_row_is_marked():
+    wrong = fake("fast", compute=lambda images: {"logits": brightness_logits(images, 3) + 1})
+    torch, fast = raced([fake("torch"), wrong])
+    assert (torch.wrong, fast.wrong) == (False, True)
+    assert "of the largest" in str(fast.verdict)
+
+
+def test_a_device_gives_a_row_with_transfers_and_one_without():
+    host, included, resident = raced([fake("torch"), fake("tensorrt", device_seconds=0.25)], [2])
+    assert (host.transfers, included.transfers, resident.transfers) == ("none", "included", "resident")
+    assert resident.timing.median == 0.25
+    assert resident.images_per_second.value == 8
+    assert not resident.wrong
+
+
+def test_an_engine_that_gains_by_batches_in_flight_has_rows_with_two_and_three():
+    rows = raced([fake("torch", device_seconds=0.25), fake("tensorrt", device_seconds=0.25, deepest=3)], [2])
+    assert [(row.candidate.engine, row.transfers, row.in_flight) for row in rows] == [
+        ("torch", "included", 1), ("torch", "resident", 1),
+        *(("tensorrt", transfers, depth) for transfers in ("included", "resident") for depth in (1, 2, 3)),
+    ]  # fmt: skip
+    assert [row.timing.median for row in rows[-3:]] == [0.25, 0.125, 0.25 / 3]
+    assert [row.images_per_second.value for row in rows[-3:]] == [8, 16, 24]
+    assert [row.latency is None for row in rows[-3:]] == [False, True, True]
+    assert not any(row.wrong for row in rows)
+
+
+def test_a_depth_for_which_there_is_no_room_is_a_row_with_its_reason():
+    class Small(FakeEngine):
+        def resident(self, images, in_flight=1):
+            if in_flight == 3:
+                raise OutOfMemoryError("cuda:0 has no room for 8 MB more")
+            return super().resident(images, in_flight)
+
+        def run_many(self, batches, in_flight=2):
+            if in_flight == 3:
+                raise OutOfMemoryError("cuda:0 has no room for 9 MB more")
+            return super().run_many(batches, in_flight)
+
+    small = Candidate("tensorrt", "evo", "fp16", "", lambda: Small(INFO, device_seconds=0.25, deepest=3))
+    rows = raced([small], [2])
+    assert [row.reason for row in rows if row.timing is None] == [
+        "cuda:0 has no room for 9 MB more", "cuda:0 has no room for 8 MB more"
+    ]  # fmt: skip
+    assert [row.in_flight for row in rows if row.timing] == [1, 2, 1, 2]
+
+
+def test_one_that_takes_other_images_is_a_row_with_its_reason():
+    larger = dataclasses.replace(INFO, image_size=16)
+    first, second = raced([fake("torch"), Candidate("other", "evo", "fp32", "", lambda: FakeEngine(larger))])
+    assert first.timing is not None
+    assert "expected (batch, 3, 16, 16)" in second.reason
+
+
+def test_engines_are_closed_at_the_end():
+    opened = []
+
+    def open_one():
+        opened.append(FakeEngine(INFO))
+        return opened[0]
+
+    raced([Candidate("torch", "evo", "fp32", "", open_one)])
+    with pytest.raises(UsageError, match="closed"):
+        opened[0].run(np.zeros((1, 3, 8, 8), np.float32))
+
+
+def test_images_given_are_the_images_run_over_again_where_they_are_few():
+    seen = []
+
+    def look(images):
+        seen.append(images)
+        return {"logits": brightness_logits(images, 3)}
+
+    given = np.stack([np.full((8, 8, 3), value, np.uint8) for value in (10, 200)])
+    bench([fake("torch", compute=look)], [3], QUICK, quiet, given)
+    np.testing.assert_array_equal(seen[0], normalised(given[[0, 1, 0]], Preprocessing()))
+
+
+def test_one_that_fails_on_the_images_of_the_check_is_a_row_with_its_reason_and_judges_no_other():
+    timed = []
+
+    def fail_on_others(images):
+        timed.append(images[0].copy())
+        if (images[0] != timed[0]).any():
+            raise RuntimeError("these are not the timed images")
+        return {"logits": brightness_logits(images, 3)}
+
+    rows = raced([fake("torch", compute=fail_on_others), fake("onnxruntime"), fake("openvino")])
+    assert (rows[0].timing, "not the timed images" in rows[0].reason) == (None, True)
+    assert (rows[1].verdict, rows[2].verdict.correct) == (None, True)
+
+
+def test_one_that_fails_while_its_energy_is_measured_is_a_row_with_its_reason(monkeypatch):
+    def fail(run, meter):
+        raise RuntimeFailedError("cuda:0 is lost")
+
+    monkeypatch.setattr("evodeploy.benchmark.run.meter_of", lambda device: lambda: 0.0)
+    monkeypatch.setattr("evodeploy.benchmark.run.joules_per_run", fail)
+    budget = dataclasses.replace(QUICK, seconds=2, precision=1.0)
+    (row,) = bench([fake("torch")], (2,), budget, quiet)
+    assert (row.timing, row.reason) == (None, "cuda:0 is lost")
+
+
+def no_number(images):
+    return {"logits": np.full((len(images), 3), np.nan, np.float32)}
+
+
+def test_what_computes_no_numbers_is_refused_and_judges_no_other():
+    rows = raced(
+        [fake("torch", compute=no_number), fake("onnxruntime"), fake("openvino"), fake("bad", compute=no_number)]
+    )
+    assert [row.timing is None for row in rows] == [True, False, False, True]
+    assert all("is no number" in row.reason for row in (rows[0], rows[3]))
+    assert rows[1].verdict is None
+    assert rows[2].verdict.correct
+
+
+@pytest.mark.parametrize(("seconds", "joules"), [(0, None), (2, 4.0)])
+def test_energy_is_measured_where_a_row_is_given_the_time(monkeypatch, seconds, joules):
+    monkeypatch.setattr("evodeploy.benchmark.run.meter_of", lambda device: lambda: 0.0)
+    monkeypatch.setattr("evodeploy.benchmark.run.joules_per_run", lambda run, meter: 8.0)
+    budget = dataclasses.replace(QUICK, seconds=seconds, precision=1.0)
+    assert [row.joules for row in bench([fake("torch")], (2,), budget, quiet)] == [joules]

@@ -1,0 +1,348 @@
+"""TensorRT for RTX builds here for real: plans for named GPUs, on a machine without one."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from evodeploy.builder import onnx_to_plan as builder
+from evodeploy.builder.log import BuildLog
+from evodeploy.builder.onnx_to_plan import check_profile
+from evodeploy.builder.options import BuilderOptions
+from evodeploy.builder.pipeline import BuildRequest, build
+from evodeploy.engines.opener import open_engine
+from evodeploy.engines.tensorrt import flavour
+from evodeploy.engines.tensorrt.sidecar import Profile, read_sidecar, sidecar_path, write_sidecar
+from evodeploy.errors import BadFileError, RuntimeFailedError, UnavailableError, UsageError
+from evodeploy.files import sha256
+from evodeploy.graph.quantization import quantized_from_onnx
+from evodeploy.inspection.program import read_program
+from evodeploy.machine import driver
+from evodeploy.onnx_files import read_onnx, weight_elements, write_onnx
+from evodeploy.specs import TensorSpec
+
+IMAGES = TensorSpec("images", "float32", (None, 3, 64, 64))
+
+
+def request(onnx_path, output, **options):
+    return BuildRequest(onnx_path, output, **({"runtime": "tensorrt-rtx", "targets": ("sm89",)} | options))
+
+
+@pytest.fixture(scope="module")
+def plan(small_onnx, tmp_path_factory):
+    path = tmp_path_factory.mktemp("plan") / "small.engine"
+    build(request(small_onnx, path, precision="fp16", profiles=((1, 4, 16),)), tell=lambda text: None)
+    return path
+
+
+def test_a_disk_that_is_full_for_the_log_costs_no_engine(small_onnx, tmp_path):
+    path = tmp_path / "x.engine"
+    with pytest.raises(UsageError, match=r"x.engine is complete, its log /dev/full is not: No space left on device"):
+        build(request(small_onnx, path, profiles=((1, 1, 1),), log=Path("/dev/full")), tell=lambda text: None)
+    assert sha256(path) == read_sidecar(path).plan_sha256
+
+
+def test_the_sidecar_says_what_was_built(plan, small_onnx):
+    record = read_sidecar(plan)
+    assert (record.runtime, record.targets, record.precision) == ("tensorrt-rtx", ("sm89",), "fp16")
+    assert record.profiles == (Profile(1, 4, 16),)
+    assert [str(spec) for spec in record.inputs] == ["images float32 (batch, 3, 64, 64)"]
+    assert [str(spec) for spec in record.outputs] == [
+        "logits float32 (batch, 10)", "selected_0 int64 (batch, 32)", "selected_1 int64 (batch, 32)",
+        "scores_0 float32 (batch, 64)", "scores_1 float32 (batch, 64)",
+    ]  # fmt: skip
+    assert (record.model.model, record.model.precision) == ("evo_deit_test", "fp16")
+    assert record.plan_sha256 == sha256(plan)
+    assert record.plan_bytes == plan.stat().st_size
+    assert record.source_sha256 == sha256(small_onnx)
+    assert any("TopK" in reason for reason in record.kept_fp32.values())
+    assert [path.name for path in sorted(plan.parent.iterdir())] == ["small.engine", "small.engine.json"]
+
+
+def test_an_fp16_plan_holds_half_the_weights_of_an_fp32_one(plan, small_onnx, tmp_path):
+    full = build(request(small_onnx, tmp_path / "full.engine", precision="fp32"), tell=lambda text: None)
+    half = read_sidecar(plan)
+    assert full.precision == "fp32"
+    assert (full.tf32, full.may_be_tf32) == (True, True)  # TensorRT's default
+    assert half.weights_bytes < 0.6 * full.weights_bytes
+
+
+def test_one_engine_for_every_target_is_the_default_without_a_gpu(small_onnx, tmp_path):
+    told = []
+    record = build(request(small_onnx, tmp_path / "all.engine", precision="fp16", targets=()), tell=told.append)
+    assert record.targets == ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
+    assert "building for every target" in told[0]
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A function that makes the driver say that a GPU is here."""
+
+    def appears(architecture):
+        monkeypatch.setattr(flavour, "driver_problem", lambda: None)
+        monkeypatch.setattr("evodeploy.builder.pipeline.driver_problem", lambda: None)
+        monkeypatch.setattr(flavour, "architecture", lambda: architecture)
+
+    return appears
+
+
+def test_rtx_builds_for_the_gpu_that_is_here(small_onnx, tmp_path, gpu):
+    gpu("sm86")
+    told = []
+    record = build(request(small_onnx, tmp_path / "here.engine", precision="fp16", targets=()), tell=told.append)
+    assert (record.targets, record.architecture) == (("sm86",), "")
+    assert told[0] == "building for the GPU here, sm86: name others with --target"
+    assert re.search(rb"accelerators=\{sm86 ?\}", (tmp_path / "here.engine").read_bytes())
+
+
+@pytest.mark.parametrize(("here", "named"), [("sm90", "sm90"), ("", "of unknown architecture")])
+def test_a_gpu_that_rtx_does_not_know_needs_a_named_target(small_onnx, tmp_path, gpu, here, named):
+    gpu(here)
+    message = rf"does not build for the GPU here \({named}\): use --runtime tensorrt for it, or name .* with --target"
+    with pytest.raises(UnavailableError, match=message):
+        build(request(small_onnx, tmp_path / "x.engine", precision="fp16", targets=()), tell=lambda text: None)
+    with pytest.raises(UsageError, match="no FP32 engine for sm75"):
+        gpu("sm75")
+        build(request(small_onnx, tmp_path / "x.engine", precision="fp32", targets=()), tell=lambda text: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fp32_leaves_out_the_target_without_fp32_kernels_and_says_so(small_onnx, tmp_path):
+    told = []
+    record = build(request(small_onnx, tmp_path / "all.engine", precision="fp32", targets=()), tell=told.append)
+    assert "sm75" not in record.targets
+    assert any("not for sm75" in line for line in told)
+    with pytest.raises(UsageError, match="no FP32 engine for sm75"):
+        build(request(small_onnx, tmp_path / "x.engine", precision="fp32", targets=("sm75",)), tell=told.append)
+
+
+def test_int8_comes_with_the_onnx_and_not_from_a_request(small_onnx, tmp_path):
+    with pytest.raises(UsageError, match="holds FP32 weights: export it with --int8 --images"):
+        build(request(small_onnx, tmp_path / "x.engine", precision="int8"), tell=lambda text: None)
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        ((8, 4, 16), "min 8, opt 4, max 16 are out of order"),
+        ((0, 4, 16), "out of order"),
+        ((4, None, 2), "out of order"),
+        ((1, 1, 2**33), "larger than 2³¹ elements"),
+    ],
+)
+def test_profiles_that_tensorrt_would_swallow_are_refused(small_onnx, tmp_path, batches, message):
+    with pytest.raises(UsageError, match=message):
+        build(request(small_onnx, tmp_path / "x.engine", profiles=(batches,)), tell=lambda text: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fixed_batch_takes_no_other_profile():
+    fixed = TensorSpec("images", "float32", (4, 3, 64, 64))
+    assert check_profile(Profile(4, 4, 4), fixed) == Profile(4, 4, 4)
+    with pytest.raises(UsageError, match="fixed batch of 4"):
+        check_profile(Profile(1, 4, 4), fixed)
+
+
+def test_a_maximum_below_the_default_optimum_is_the_optimum(small_onnx, tmp_path):
+    record = build(
+        request(small_onnx, tmp_path / "x.engine", precision="fp16", profiles=((None, None, 8),)),
+        tell=lambda text: None,
+    )
+    assert record.profiles == (Profile(1, 8, 8),)
+
+
+def test_fp8_engines_build_for_ada_and_later(small_onnx, tmp_path):
+    generator = np.random.default_rng(0)
+    pictures = generator.standard_normal((4, 3, 64, 64), dtype=np.float32)
+    write_onnx(quantized_from_onnx(read_onnx(small_onnx), pictures, "fp8").proto, tmp_path / "m.onnx")
+    told = []
+    plan = tmp_path / "m.engine"
+    record = build(request(tmp_path / "m.onnx", plan, precision=None, targets=()), tell=told.append)
+    assert record.precision == "fp8"
+    assert record.targets == ("sm89", "sm120", "sm121")
+    assert any("not for sm75, sm80, sm86, which has no FP8 kernels" in line for line in told)
+    with pytest.raises(UsageError, match="no FP8 engine for sm75, sm80, sm86"):
+        build(request(tmp_path / "m.onnx", tmp_path / "x.engine", precision=None, targets=("sm86",)), tell=told.append)
+
+
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+def test_a_quantized_engine_with_fp16_elsewhere_fuses_every_attention(small_onnx, tmp_path, kind):
+    pictures = np.random.default_rng(0).standard_normal((4, 3, 64, 64), dtype=np.float32)
+    write_onnx(quantized_from_onnx(read_onnx(small_onnx), pictures, kind).proto, tmp_path / "m.onnx")
+    told, kernels = [], {}
+    for rest in (None, "fp16"):
+        plan = tmp_path / f"{rest}.engine"
+        record = build(request(tmp_path / "m.onnx", plan, precision=rest), tell=told.append)
+        assert (record.precision, record.rest, record.model.precision) == (kind, rest, kind)
+        assert read_sidecar(plan) == record
+        program = read_program(plan, 1)
+        assert program.attentions == (record.attentions if rest else 0)
+        kernels[rest] = program.total
+    assert kernels["fp16"] < 0.75 * kernels[None]
+    assert any(f"building {kind.upper()} with FP16 around it" in line for line in told)
+
+
+def test_bf16_engines_build_for_the_targets_that_have_it(small, tmp_path):
+    from evodeploy.exporter.to_onnx import onnx_from_model
+
+    write_onnx(onnx_from_model(small, opset=23), tmp_path / "m.onnx")
+    told = []
+    record = build(request(tmp_path / "m.onnx", tmp_path / "m.engine", precision="bf16", targets=()), tell=told.append)
+    assert (record.precision, record.model.precision) == ("bf16", "bf16")
+    assert record.targets == ("sm80", "sm86", "sm89", "sm120", "sm121")
+    assert any("not for sm75, which has no BF16 kernels" in line for line in told)
+
+
+def test_an_unknown_target_is_refused_with_those_there_are(small_onnx, tmp_path):
+    with pytest.raises(UsageError, match="unknown target sm90: expected some of sm75, sm80"):
+        build(request(small_onnx, tmp_path / "x.engine", targets=("sm90",)), tell=lambda text: None)
+
+
+@pytest.mark.parametrize("data", [b"", b"garbage that is no protobuf", None])
+def test_files_that_tensorrts_parser_takes_for_networks_are_refused(small_onnx, tmp_path, data):
+    path = tmp_path / "bad.onnx"
+    whole = small_onnx.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if data is None else data)
+    with pytest.raises(BadFileError):
+        build(request(path, tmp_path / "x.engine"), tell=lambda text: None)
+
+
+def test_an_onnx_without_a_network_is_refused(tmp_path):
+    graph = helper.make_graph([], "empty", [], [])
+    write_onnx(helper.make_model(graph), tmp_path / "empty.onnx")
+    with pytest.raises(BadFileError, match="holds no network"):
+        build(request(tmp_path / "empty.onnx", tmp_path / "x.engine"), tell=lambda text: None)
+
+
+def test_what_the_parser_refuses_is_named_with_its_node(tmp_path):
+    graph = helper.make_graph(
+        [helper.make_node("NonZero", ["images"], ["where"], "the_culprit")], "refused",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ("batch", 3))],
+        [helper.make_tensor_value_info("where", TensorProto.INT64, (2, "found"))],
+        [numpy_helper.from_array(np.zeros(4, np.float32), "unused")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    write_onnx(model, tmp_path / "refused.onnx")
+    with pytest.raises(BadFileError, match=r"NonZero the_culprit: "):
+        build(request(tmp_path / "refused.onnx", tmp_path / "x.engine"), tell=lambda text: None)
+
+
+def test_an_output_whose_length_is_not_known_is_refused(tmp_path):
+    graph = helper.make_graph(
+        [helper.make_node("Transpose", ["images"], ["turned"], perm=[1, 0])], "turned",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ("batch", 3))],
+        [helper.make_tensor_value_info("turned", TensorProto.FLOAT, (3, "batch"))],
+        [numpy_helper.from_array(np.zeros(4, np.float32), "unused")],
+    )  # fmt: skip
+    write_onnx(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "turned.onnx"
+    )
+    with pytest.raises(BadFileError, match=r"turned.onnx: the length of output 'turned' \(batch, \?\) is not known"):
+        build(request(tmp_path / "turned.onnx", tmp_path / "x.engine"), tell=lambda text: None)
+    assert not (tmp_path / "x.engine").exists()
+
+
+def test_a_plan_with_such_an_output_is_not_opened(plan, tmp_path):
+    path = tmp_path / "older.engine"
+    path.write_bytes(plan.read_bytes())
+    record = read_sidecar(plan)
+    outputs = (*record.outputs, TensorSpec("found", "int64", (None, None)))
+    write_sidecar(dataclasses.replace(record, outputs=outputs), path)
+    with pytest.raises(BadFileError, match=r"older.engine: the length of output 'found' \(batch, \?\)"):
+        open_engine(path)
+
+
+def test_fp32_of_an_fp16_file_is_refused(tmp_path, small_onnx):
+    from evodeploy.graph.precision import reduced_from_onnx
+
+    write_onnx(reduced_from_onnx(read_onnx(small_onnx), "fp16").proto, tmp_path / "h.onnx")
+    with pytest.raises(UsageError, match="holds FP16 weights"):
+        build(request(tmp_path / "h.onnx", tmp_path / "x.engine", precision="fp32"), tell=lambda text: None)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_network_that_is_fp32_after_all_is_a_failure(small_onnx, precision):
+    rtx, options = flavour.load_flavour("tensorrt-rtx"), BuilderOptions()
+    with pytest.raises(
+        RuntimeFailedError, match=rf"{precision.upper()} was asked for, but \d+ of \d+ products are FP32"
+    ):
+        builder.plan_from_onnx(small_onnx, rtx, (Profile(),), precision, ("sm89",), options, BuildLog(print))
+
+
+def test_an_fp16_plan_may_be_larger_than_its_weights(small_onnx, tmp_path, monkeypatch):
+    """TensorRT that says nothing of memory, and two profiles, each with kernels of its own."""
+    monkeypatch.setattr("evodeploy.builder.log._MEMORY", re.compile("(?!)()()"))
+    plan = tmp_path / "x.engine"
+    record = build(request(small_onnx, plan, precision="fp16", profiles=((1, 1, 1), (2, 4, 8))), lambda text: None)
+    weights = sum(weight_elements(tensor) for tensor in read_onnx(small_onnx).graph.initializer)
+    assert record.weights_bytes is None
+    assert record.plan_bytes > 4 * weights  # as an FP32 one would be
+
+
+def test_progress_is_told_and_can_cancel(small_onnx, tmp_path):
+    phases = set()
+
+    def count(phase, share):
+        assert 0 < share <= 1
+        phases.add(phase)
+        return True
+
+    build(request(small_onnx, tmp_path / "x.engine", precision="fp16"), tell=lambda text: None, progress=count)
+    assert len(phases) > 3
+    with pytest.raises(KeyboardInterrupt):
+        build(
+            request(small_onnx, tmp_path / "y.engine", precision="fp16"), lambda text: None, lambda phase, share: False
+        )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.engine", "x.engine.json"]
+
+
+def test_running_a_plan_without_a_gpu_is_refused_before_any_runtime_is_touched(plan):
+    if driver.driver_problem() is None:
+        pytest.fail("this test is for machines without a GPU: run those marked gpu here")
+    with pytest.raises(UnavailableError, match=r"runs on an NVIDIA GPU only, and here .*use the ONNX .*small\.onnx"):
+        open_engine(plan)
+
+
+def test_a_plan_without_its_record_is_refused(plan, tmp_path):
+    lonely = tmp_path / "lonely.engine"
+    lonely.write_bytes(plan.read_bytes())
+    with pytest.raises(BadFileError, match=r"lonely\.engine\.json is missing"):
+        open_engine(lonely)
+    sidecar_path(lonely).write_text('{"profile": 3}')
+    with pytest.raises(BadFileError, match="is not the record of an engine"):
+        open_engine(lonely)
+
+
+def test_attention_of_an_fp32_engine_may_decompose(tmp_path, small):
+    from evodeploy.exporter.to_onnx import onnx_from_model
+
+    write_onnx(onnx_from_model(small, opset=23), tmp_path / "m.onnx")
+    record = build(request(tmp_path / "m.onnx", tmp_path / "m.engine", precision="fp32"), tell=lambda text: None)
+    assert record.precision == "fp32"
+
+
+def test_without_tensorrt_the_install_line_is_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "tensorrt_rtx", None)
+    with pytest.raises(UnavailableError, match=r"pip install \"evodeploy\[tensorrt-rtx\]\""):
+        flavour.load_flavour("tensorrt-rtx")
+    with pytest.raises(UsageError, match="no runtime is called 'onnx'"):
+        flavour.load_flavour("onnx")
+
+
+def test_a_builder_that_cannot_start_is_reported(monkeypatch, small_onnx):
+    ours = flavour.load_flavour("tensorrt-rtx")
+
+    class Nothing:
+        def __init__(self, logger):
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(ours.trt, "Builder", Nothing)
+    with pytest.raises(UnavailableError, match="cannot start here"):
+        builder.plan_from_onnx(small_onnx, ours, (Profile(),), "fp32", ("sm89",), BuilderOptions(), BuildLog(print))

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from evodeploy.compare.agreement import Tolerance, agreement
+
+TOLERANCE = Tolerance(logits=1e-2, score=1e-2)
+LOGITS = np.float32([[1, 5, 2], [4, -10, 6]])
+SCORES = np.float32([[0.4, 0.3, 0.2, 0.1], [0.4, 0.1, 0.201, 0.2]])
+KEPT = np.array([[0, 1], [0, 2]])
+
+
+def judge(expected=None, got=None, grid=2, **changes):
+    reference = {"logits": LOGITS, "selected_0": KEPT, "scores_0": SCORES} | (expected or {})
+    candidate = reference | (got or {})
+    return agreement(reference, candidate, dataclasses.replace(TOLERANCE, **changes), grid)
+
+
+def test_the_same_outputs_agree_wholly():
+    verdict = judge()
+    assert verdict.passed
+    assert (verdict.logits.max_error, verdict.logits.top1, verdict.logits.unmoved) == (0.0, 1.0, 2)
+    (selection,) = verdict.selections
+    assert (selection.identical, selection.jaccard, selection.agreement) == (2, 1.0, 1.0)
+
+
+def test_the_order_of_kept_tokens_does_not_matter():
+    assert judge(got={"selected_0": KEPT[:, ::-1]}).selections[0].identical == 2
+
+
+def test_a_near_tie_is_no_error_and_its_image_is_not_held_to_the_limit():
+    got = {"selected_0": np.array([[0, 1], [0, 3]]), "logits": LOGITS + np.float32([[0, 0, 0], [0, 0, 1]])}
+    verdict = judge(got=got)
+    (selection,) = verdict.selections
+    assert (selection.near_ties, selection.errors, selection.identical) == (1, 0, 1)
+    assert selection.agreement == 0.75
+    assert selection.jaccard == pytest.approx((1 + 1 / 3) / 2)
+    assert selection.largest_gap == pytest.approx(0.0005 / 0.2005, rel=1e-3)
+    assert verdict.logits.max_error == pytest.approx(0.1)
+    assert verdict.logits.max_error_unmoved == 0.0
+    assert verdict.passed
+
+
+def test_a_difference_far_from_the_threshold_is_an_error():
+    verdict = judge(got={"selected_0": np.array([[0, 3], [0, 2]])})
+    assert verdict.selections[0].errors == 1
+    assert verdict.selections[0].largest_gap == pytest.approx(0.6)
+    assert not verdict.passed
+
+
+def test_without_scores_every_difference_is_an_error():
+    expected = {"logits": LOGITS, "selected_0": KEPT}
+    verdict = agreement(expected, expected | {"selected_0": np.array([[0, 1], [0, 3]])}, TOLERANCE, 2)
+    assert verdict.selections[0].errors == 1
+    assert verdict.selections[0].largest_gap is None
+
+
+def test_what_follows_a_difference_in_the_same_image_is_a_consequence():
+    later = {"selected_1": KEPT, "scores_1": SCORES}
+    got = {"selected_0": np.array([[0, 1], [0, 3]]), "selected_1": np.array([[0, 1], [1, 3]])}
+    verdict = judge(expected=later, got=got)
+    assert (verdict.selections[1].consequences, verdict.selections[1].errors) == (2, 0)
+    assert verdict.passed
+    alone = judge(expected=later, got={"selected_1": np.array([[0, 1], [1, 3]])})
+    assert alone.selections[1].consequences == 0
+    assert not alone.passed
+
+
+def test_positions_of_a_later_grid_are_found_in_its_scores():
+    # A 4x4 grid and the 2x2 grid of its even rows and columns: its tokens lie at 0, 2, 8 and 10.
+    expected = {"logits": LOGITS, "selected_0": np.array([[0, 8], [0, 8]]), "scores_0": SCORES[[1, 1]]}
+    near = agreement(expected, expected | {"selected_0": np.array([[0, 8], [0, 10]])}, TOLERANCE, 4)
+    assert (near.selections[0].near_ties, near.selections[0].errors) == (1, 0)
+    far = agreement(expected, expected | {"selected_0": np.array([[0, 8], [0, 2]])}, TOLERANCE, 4)
+    assert (far.selections[0].near_ties, far.selections[0].errors) == (0, 1)
+
+
+def test_logits_out_of_tolerance_or_not_a_number_fail():
+    assert not judge(got={"logits": LOGITS + 0.5}).passed
+    assert judge(got={"logits": LOGITS + 0.5}, logits=0.1).passed
+    assert not judge(got={"logits": LOGITS * np.nan}).passed
+
+
+def test_an_absolute_tolerance_comes_on_top_of_the_relative_one():
+    tolerance = Tolerance(logits=0.01, score=0.01, absolute=0.5)
+    verdict = agreement({"logits": LOGITS}, {"logits": LOGITS + 0.55}, tolerance, grid=2)
+    assert verdict.logits.limit == pytest.approx(0.01 + 0.5 / np.abs(LOGITS).max())
+    assert verdict.passed == (0.5 + 0.01 * np.abs(LOGITS).max() >= 0.55)
+    assert not agreement({"logits": LOGITS}, {"logits": LOGITS + 0.7}, tolerance, grid=2).passed
+
+
+def test_features_have_no_top1():
+    assert agreement({"features": LOGITS}, {"features": LOGITS}, Tolerance(0.01, 0.01), grid=2).logits.top1 is None
+
+
+def test_top1_and_cosine_are_those_of_each_image():
+    verdict = judge(got={"logits": np.float32([[5, 1, 2], [4, -10, 6]])})
+    assert verdict.logits.top1 == 0.5
+    assert verdict.logits.min_cosine == pytest.approx((5 + 5 + 4) / 30)
+    assert verdict.logits.median_cosine == pytest.approx((1 + 14 / 30) / 2)
+
+
+def test_an_image_that_float32_loses_much_of_has_a_wider_limit():
+    reference = {"logits": LOGITS, "selected_0": KEPT, "scores_0": SCORES}
+    off = reference | {"logits": LOGITS + np.float32([[0, 0, 0], [0, 0, 0.5]])}
+    assert not agreement(reference, off, TOLERANCE, 2).passed
+    wide = {"logits": np.array([0, 0.06]), "scores_0": np.array([0.0, 0.6])}
+    verdict = agreement(reference, off, TOLERANCE, 2, wide)
+    assert verdict.passed
+    assert (verdict.logits.max_error_unmoved, verdict.logits.limit) == pytest.approx((0.05, 0.06))
+    other = {"logits": np.array([0.06, 0.0])}
+    assert not agreement(reference, off, TOLERANCE, 2, other).passed
+    far = reference | {"selected_0": np.array([[0, 1], [0, 1]])}
+    assert not agreement(reference, far, TOLERANCE, 2).passed
+    assert agreement(reference, far, TOLERANCE, 2, wide).passed

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evodeploy.compare.margins import margins
+from evodeploy.engines.base import run_all
+from evodeploy.engines.fake import FakeEngine
+from evodeploy.engines.opener import open_engine
+from evodeploy.errors import RuntimeFailedError, UsageError
+from evodeploy.preprocess import as_input, random_pictures
+from evodeploy.specs import ModelInfo, TensorSpec
+
+INFO = ModelInfo("m", 8, 2, 10, "stage", (0.5,), stages=(4,))
+SCORES = [0.06, 0.0, 0.4, 0.0, 0.25, 0.0, 0.1, 0.0, 0.0, 0.02, 0.0, 0.02, 0.0, 0.0, 0.15, 0.0]  # of 4 x 4 patches
+
+
+class Chosen(FakeEngine):
+    """Says to have kept the first 4 tokens by the scores given, the same for every picture."""
+
+    def __init__(self, scores):
+        told = {"selected_0": np.argsort(scores)[:-5:-1], "scores_0": np.float32(scores)}
+        super().__init__(INFO, compute=lambda images: {k: np.tile(v, (len(images), 1)) for k, v in told.items()})
+        self.outputs = tuple(TensorSpec(name, value.dtype.name, (None, len(value))) for name, value in told.items())
+
+
+def test_figures_of_scores_counted_by_hand():
+    (found,) = margins(Chosen(SCORES), random_pictures(INFO, 3))
+    assert (found.name, found.kept, found.tokens) == ("selection 1, before block 4", 4, 16)
+    assert found.margin.median == pytest.approx((0.1 - 0.06) / 0.08)
+    assert found.attention.median == pytest.approx(0.4 + 0.25 + 0.15 + 0.1)
+    assert found.keep_ratios[0.95].median == 5 / 16  # the first five hold 96 %
+    assert found.margin.worst == pytest.approx(found.margin.median)
+
+
+def test_scores_that_are_no_numbers_are_refused():
+    with pytest.raises(RuntimeFailedError, match="no numbers .* for 3 of 3 images"):
+        margins(Chosen([np.nan, *SCORES[1:]]), random_pictures(INFO, 3))
+
+
+def test_the_spread_is_over_images(small_onnx):
+    with open_engine(small_onnx) as engine:
+        seen = random_pictures(engine.info, 24)
+        found = margins(engine, seen)
+        outputs = run_all(engine, as_input(seen, engine.info))
+    for index, each in enumerate(found):
+        scores = outputs[f"scores_{index}"].astype(float)
+        kept = [s[outputs[f"selected_{index}"][row]] for row, s in enumerate(scores)]
+        shares = [k.sum() / s.sum() for k, s in zip(kept, scores, strict=True)]
+        assert each.attention.median == pytest.approx(np.median(shares))
+        assert each.attention.worst == pytest.approx(np.percentile(shares, 5))
+        firsts = [np.sort(s)[-len(k) - 1] for k, s in zip(kept, scores, strict=True)]  # the first score dropped
+        gaps = [(k.min() - first) / ((k.min() + first) / 2) for k, first in zip(kept, firsts, strict=True)]
+        assert each.margin.median == pytest.approx(np.median(gaps))
+        assert each.margin.worst == pytest.approx(np.percentile(gaps, 5))
+        assert each.margin.worst < each.margin.median
+        assert each.keep_ratios[0.9].median < each.keep_ratios[0.9].worst
+        assert each.keep_ratios[0.9].median < each.keep_ratios[0.95].median
+
+
+def test_scores_that_are_not_told_are_asked_for():
+    engine = Chosen(SCORES)
+    engine._compute = lambda images: {"selected_0": np.zeros((len(images), 4), np.int64)}
+    with pytest.raises(UsageError, match="does not tell the scores"):
+        margins(engine, random_pictures(INFO, 1))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    for i, seen in enumerate(random_pictures(dataclasses.replace(INFO, image_size=64), 5)):
+        Image.fromarray(seen).save(tmp_path / "images" / f"{i}.png")
+    return tmp_path
+
+
+def test_the_command_tells_the_same_of_a_checkpoint_and_of_its_export(cli, folder, small_checkpoint, small_onnx):
+    documents = []
+    for artefact in (small_checkpoint, small_onnx):
+        code, out, _ = cli("margins", artefact, "--images", "images", "--json")
+        assert code == 0
+        documents.append(json.loads(out))
+    first, second = documents
+    assert first["images"] == 5
+    assert [s["kept"] for s in first["selections"]] == [32, 32]
+    for ours, theirs in zip(first["selections"], second["selections"], strict=True):
+        assert ours["attention"] == pytest.approx(theirs["attention"], rel=1e-4)
+    code, out, _ = cli("margins", small_onnx, "--images", "images")
+    assert code == 0
+    assert "selection 2, before block 4  32 of 64" in out
+
+
+def test_what_tells_nothing_is_refused_with_the_command_that_helps(cli, folder, small_checkpoint):
+    assert cli("export", small_checkpoint, "-o", "silent.onnx", "--no-verify")[0] == 0
+    code, _, err = cli("margins", "silent.onnx", "--images", "images")
+    assert (code, "export it with --tokens" in err) == (2, True)
+    assert cli("export", small_checkpoint, "-o", "dense.onnx", "--keep-ratio", "1", "--tokens", "--no-verify")[0] == 0
+    code, _, err = cli("margins", "dense.onnx", "--images", "images")
+    assert (code, "keeps every token" in err) == (2, True)
+    assert cli("export", small_checkpoint, "-o", "one.onnx", "--keep-ratio", "1,0.5", "--tokens")[0] == 0
+    assert cli("margins", "one.onnx", "--images", "images")[0] == 0

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from levit_cases import small as small_levit
+
+from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
+from evodeploy.exporter.to_onnx import onnx_from_model
+from evodeploy.graph.attention import attentions, with_wide_keys
+from evodeploy.models.checkpoint import random_model
+from evodeploy.onnx_files import read_onnx, write_onnx
+
+
+@pytest.fixture(scope="module")
+def levit():
+    """7 blocks and 2 subsamplings: 9 attentions."""
+    return random_model(small_levit(), seed=1)
+
+
+@pytest.mark.parametrize("opset", [18, 20, 23])
+def test_wide_keys_change_nothing_but_widths(levit, opset, tmp_path):
+    proto = onnx_from_model(levit, opset=opset)
+    wide, count = with_wide_keys(proto)
+    assert count == len(list(attentions(proto.graph))) == len(list(attentions(wide.graph))) == 9
+    assert sum(node.op_type == "Pad" for node in wide.graph.node) == 18 + sum(
+        node.op_type == "Pad" for node in proto.graph.node
+    )
+    images = np.random.default_rng(0).standard_normal((3, 3, 112, 112), dtype=np.float32)
+    logits = []
+    for i, model in enumerate((proto, wide)):
+        write_onnx(model, tmp_path / f"{i}.onnx")
+        with OnnxRuntimeEngine(tmp_path / f"{i}.onnx") as engine:
+            logits.append(engine.run(images)["logits"])
+    expected = levit.module(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(logits[1], logits[0], rtol=0, atol=1e-6 * np.abs(expected).max())
+    np.testing.assert_allclose(logits[1], expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+def test_widening_twice_is_widening_once(levit):
+    wide, _ = with_wide_keys(onnx_from_model(levit))
+    again, count = with_wide_keys(wide)
+    assert count == 0 and again is wide
+
+
+def test_where_keys_are_wide_enough_nothing_is_done(small_onnx):
+    model = read_onnx(small_onnx)
+    same, count = with_wide_keys(model)
+    assert same is model and count == 0
+    assert len(list(attentions(model.graph))) == 6
+
+
+def test_an_old_opset_is_left_alone(small_onnx):
+    model = read_onnx(small_onnx)
+    model.opset_import[0].version = 10
+    assert with_wide_keys(model) == (model, 0)

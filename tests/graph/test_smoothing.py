@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from evodeploy.engines.opener import open_engine
+from evodeploy.graph.ranges import channel_ranges
+from evodeploy.graph.smoothing import smoothed
+from evodeploy.onnx_files import write_onnx
+
+IMAGES = np.random.default_rng(2).standard_normal((12, 3, 4), dtype=np.float32)
+SCALE = np.float32([1, 40, 0.5, 1])  # channel 1 has outliers
+
+
+def normed(*, layer="MatMul", outputs=("y",)):
+    """y = LayerNorm(x) W on x (batch, 3, 4); 'n' is LayerNorm's output."""
+    weight = np.random.default_rng(3).standard_normal((4, 5), dtype=np.float32)
+    last = [helper.make_node("MatMul", ["n", "w"], ["y"])]
+    if layer == "Gemm":
+        weight = np.ascontiguousarray(weight.T)
+        flat = helper.make_node("Flatten", ["x"], ["rows"], axis=-1)
+        last = [helper.make_node("Gemm", ["n", "w"], ["y"], transB=1)]
+    shapes = {"y": ("rows", 5) if layer == "Gemm" else ("batch", 3, 5), "n": ("batch", 3, 4)}
+    before = [flat] if layer == "Gemm" else []
+    norm = helper.make_node("LayerNormalization", ["rows" if before else "x", "scale", "bias"], ["n"], axis=-1)
+    graph = helper.make_graph(
+        [*before, norm, *last],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("batch", 3, 4))],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name]) for name in outputs],
+        [
+            numpy_helper.from_array(SCALE, "scale"),
+            numpy_helper.from_array(np.float32([0, 1, 2, 0]), "bias"),
+            numpy_helper.from_array(weight, "w"),
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def run(model, path):
+    write_onnx(model, path)
+    with open_engine(path) as engine:
+        return engine.run(IMAGES)["y"]
+
+
+@pytest.mark.parametrize("layer", ["MatMul", "Gemm"])
+def test_the_function_stays_and_the_channels_become_even(layer, tmp_path):
+    model = normed(layer=layer)
+    before = channel_ranges(model, IMAGES, {"n"})
+    result, told = smoothed(model, before)
+    after = channel_ranges(result, IMAGES, {"n"})["n"]
+    np.testing.assert_allclose(told["n"], after, rtol=1e-5)
+    assert before["n"].max() / before["n"].min() > 20
+    assert after.max() / after.min() < 8
+    np.testing.assert_allclose(run(result, tmp_path / "b.onnx"), run(model, tmp_path / "a.onnx"), rtol=1e-4, atol=1e-4)
+
+
+def test_a_norm_that_is_read_elsewhere_is_left_alone():
+    for model in (normed(outputs=("y", "n")), normed()):
+        if len(model.graph.output) == 1:
+            model.graph.node.append(helper.make_node("Mul", ["x", "scale"], ["z"]))  # its parameter serves elsewhere
+        before = channel_ranges(model, IMAGES, {"n"})
+        result, told = smoothed(model, before)
+        assert result == model
+        assert told["n"] is before["n"]
+
+
+def test_channels_without_signal_or_weight_keep_theirs(tmp_path):
+    model = normed()
+    magnitudes = channel_ranges(model, IMAGES, {"n"})
+    magnitudes["n"][0] = 0
+    weight = numpy_helper.to_array(model.graph.initializer[2]).copy()
+    weight[2] = 0
+    model.graph.initializer[2].CopyFrom(numpy_helper.from_array(weight, "w"))
+    result, told = smoothed(model, magnitudes)
+    scale = numpy_helper.to_array(result.graph.initializer[0])
+    assert scale[0] == SCALE[0]
+    assert scale[2] == SCALE[2]
+    assert np.isfinite(told["n"]).all()
+    onnx.checker.check_model(result, full_check=True)
+    np.testing.assert_allclose(run(result, tmp_path / "b.onnx"), run(model, tmp_path / "a.onnx"), rtol=1e-4, atol=1e-4)

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from evodeploy.builder.pipeline import BuildRequest, build
+from evodeploy.inspection.program import GpuProgram, program_of, read_program
+from evodeploy.onnx_files import write_onnx
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    """An engine for two architectures: two matrix products that cannot be one, and a softmax between them."""
+    path = tmp_path_factory.mktemp("program") / "m.onnx"
+    weights = np.random.default_rng(0).standard_normal((2, 256, 256)).astype(np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["images", "w0"], ["a"]),
+        helper.make_node("Softmax", ["a"], ["b"], axis=-1),
+        helper.make_node("MatMul", ["b", "w1"], ["logits"]),
+    ]
+    kind, shape = TensorProto.FLOAT, ["batch", 256]
+    graph = helper.make_graph(
+        nodes,
+        "products",
+        [helper.make_tensor_value_info("images", kind, shape)],
+        [helper.make_tensor_value_info("logits", kind, shape)],
+        [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights)],
+    )
+    write_onnx(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), path)
+    request = BuildRequest(path, path.with_suffix(".engine"), "fp16", ((1, 4, 8),), "tensorrt-rtx", ("sm86", "sm89"))
+    build(request, tell=lambda text: None)
+    return request.output
+
+
+def test_a_plan_tells_its_kernels_and_targets(plan):
+    program = read_program(plan)
+    assert program.targets == ("sm86", "sm89")
+    assert program.kernels["gemm"] == 2
+    assert program.attentions == 0
+    assert 3 <= program.total <= 5
+    assert program == program_of(plan.read_bytes()) == program_of(memoryview(plan.read_bytes()))
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\0" * 4096, b"\nmain {\n label bb1: \n}\n", b"\n  accelerators={sm89 }\nmain {\n"]
+)
+def test_another_format_is_no_program(tmp_path, data):
+    (tmp_path / "x.engine").write_bytes(data)
+    assert read_program(tmp_path / "x.engine") is None
+    assert program_of(data) is None
+
+
+def test_a_file_that_is_missing_is_no_program(tmp_path):
+    assert read_program(tmp_path / "none.engine") is None
+
+
+def test_half_a_plan_is_read_as_far_as_it_goes(plan):
+    data = plan.read_bytes()
+    for share in (0.1, 0.5, 0.9):
+        program_of(data[: int(share * len(data))])
+
+
+TEXT = """
+  accelerators={sm89 }
+main {
+ label bb7: 
+  shape_call={ name="s" stream=0 }
+  function={ name=__myl_CastAdd fqn=x layers="a" }
+  runtime_fusion={ name=__myl_FcAdd input_args={ "x" } layers="b" backbone=gemm }
+  runtime_fusion={ name=__myl_CorrMul input_args={ "x" } layers="c" backbone=conv }
+  function={ name=_gemm_mha_v2 fqn=x }
+  fully_connected={ name="node_MatMul" output={"y" } }
+  corrltn={ name="node_conv" }
+  pooling={ name="something_new" }
+  signal={ name="e" }
+ label bb9: 
+  memset={ name="on_the_host" }
+}
+  accelerators={*}
+main {
+ label bb1:
+  fully_connected={ name="a fallback" }
+}
+"""  # noqa: W291
+
+
+def test_every_kind_of_record_is_counted_once():
+    program = program_of(b"\0binary\xff" + TEXT.encode() + b"\xff")
+    assert program == GpuProgram({"gemm": 2, "convolution": 2, "fused": 1, "attention": 1, "other": 1}, ("sm89",))
+    assert program.total == 7
+
+
+def test_inspect_shows_the_program(plan, small_onnx, tmp_path, cli):
+    code, out, _ = cli("inspect", plan)
+    assert code == 0
+    assert "gemm 2" in out and "attention fused  0" in out
+    small = tmp_path / "small.engine"
+    build(BuildRequest(small_onnx, small, "fp16", ((1, 4, 8),), "tensorrt-rtx", ("sm89",)), tell=lambda text: None)
+    code, out, _ = cli("inspect", small, "--json")
+    facts = json.loads(out)
+    assert facts["attention_fused"] == "6 of 6"
+    assert facts["kernels"]["total"] == sum(n for kind, n in facts["kernels"].items() if kind != "total")
+
+
+def test_inspect_of_a_plan_of_another_format_leaves_the_program_out(plan, tmp_path, cli):
+    other = tmp_path / "other.engine"
+    other.write_bytes(b"a plan of a TensorRT that tells nothing")
+    other.with_name("other.engine.json").write_bytes(plan.with_name(plan.name + ".json").read_bytes())
+    code, out, _ = cli("inspect", other, "--json")
+    assert code == 0 and "kernels" not in json.loads(out)
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["\\n  accelerators={", "\\nmain {\\n label ", "\\nmain {\\n label x\\n", "\\nmain {\\n label " + "x" * 400],
+)
+def test_the_worst_plan_is_read_in_linear_time(unit):
+    """In quadratic time each of these takes minutes; the limit leaves a slow machine its time."""
+    code = f"from evodeploy.inspection.program import program_of; print(program_of(b'{unit}' * 100_000))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True)
+    assert run.stdout == "None\n"

@@ -1,0 +1,179 @@
+"""How a sweep takes its folder: what it removes with --force, what it never does, and what it refuses first."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from evodeploy.errors import BadFileError, UsageError
+from evodeploy.evaluation.journal import Journal
+from evodeploy.sweeper.begin import begun
+from evodeploy.sweeper.request import SweepRequest
+from evodeploy.sweeper.space import Candidate
+
+FIRST = Candidate((1.0,), "fp32", "onnxruntime")
+INT8 = Candidate((1.0,), "int8", "onnxruntime")
+
+
+@pytest.fixture
+def request_(small_checkpoint, tmp_path, monkeypatch):
+    """A sweep whose checkpoint lies in its own folder, next to a photograph."""
+    monkeypatch.chdir(tmp_path)
+    Path("out").mkdir()
+    shutil.copy(small_checkpoint, "out/ckpt.pth")
+    Image.new("RGB", (9, 9)).save("out/photo.png")
+    return SweepRequest(Path("out/ckpt.pth"), Path("out"), (FIRST,))
+
+
+def contents(folder=Path()):
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def swept(request):
+    """As a sweep leaves its folder: a model, a result, and an evaluation that was interrupted."""
+    with begun(request) as state:
+        for name, content in {"models/keep-1.fp32.onnx": b"\x08\x08", "sweep.json": b'{"schema": 1}'}.items():
+            with state.replacing(name) as draft:
+                draft.write_bytes(content)
+        with Journal(request.folder / "models/keep-1.fp32.onnx.onnxruntime.fp32.part", {"artefacts": []}).open():
+            pass
+        state.accuracies["keep 1"] = [0.5, 0.4, 0.6]
+        state.write()
+
+
+def test_force_removes_what_the_state_lists_and_nothing_else(request_):
+    before = contents()
+    swept(request_)
+    Path("out/models/mine.onnx").write_bytes(b"\x08\x08")
+    with begun(request_, force=True) as state:
+        assert (state.accuracies, state.files) == ({}, [])
+        assert contents(Path("out/models")) == {"out/models/mine.onnx": b"\x08\x08"}
+    assert before.items() <= contents().items()  # the checkpoint too
+    assert not Path("out/sweep.json").exists()
+
+
+def test_without_force_the_sweep_is_resumed(request_):
+    swept(request_)
+    before = contents()
+    with begun(request_) as state:
+        assert state.accuracies == {"keep 1": [0.5, 0.4, 0.6]}
+        assert state.files == ["models/keep-1.fp32.onnx", "sweep.json"]
+        with state.replacing("sweep.json") as draft:  # which is its own
+            draft.write_bytes(b'{"schema": 1}')
+    assert contents() == before
+    with pytest.raises(UsageError, match="is of another sweep"), begun(dataclasses.replace(request_, batch=9)):
+        raise AssertionError("not reached")
+
+
+STATE = {
+    "schema": 1, "task": {"checkpoint": "x", "reference": "y"}, "accuracies": {}, "speeds": {}, "failures": {},
+    "reference": [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize(
+    "stray",
+    [
+        {"name": "of another program"},
+        {"schema": 1, "reducers": []},
+        {**STATE, "files": ["photo.png"]},
+        {**STATE, "files": ["../precious.onnx"]},
+        {**STATE, "files": ["models/../ckpt.pth"]},
+        {**STATE, "files": ["/etc/passwd"]},
+        {**STATE, "files": "sweep.json"},
+    ],
+)
+def test_a_stray_state_loses_nothing(request_, stray, force):
+    Path("precious.onnx").write_bytes(b"\x08\x08")
+    Path("out/state.json").write_text(json.dumps(stray))
+    before = contents()
+    with pytest.raises((UsageError, BadFileError), match=r"state\.json is not (a|the)"), begun(request_, force):
+        raise AssertionError("not reached")
+    assert contents() == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"candidates": (INT8,)},
+        {"by_stage": (1.0, 0.5)},
+        {"checkpoint": Path("none.pth")},
+        {"data": Path("none")},
+        {"data": Path("out")},
+        {"data": Path()},
+        {"images": Path("none")},
+        {"data": Path("out"), "labels": Path("none.csv")},
+    ],
+)
+def test_a_bad_request_loses_nothing(request_, changes):
+    swept(request_)
+    before = contents()
+    with pytest.raises(UsageError), begun(dataclasses.replace(request_, **changes), force=True):
+        raise AssertionError("not reached")
+    assert contents() == before
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("name", ["sweep.json", "front.svg", "chosen.onnx", "models/mine.onnx"])
+def test_results_of_others_are_not_replaced(request_, name, force):
+    path = Path("out", name)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"theirs")
+    before = contents()
+    with pytest.raises(UsageError, match="already exists"), begun(request_, force):
+        raise AssertionError("not reached")
+    assert contents() == before
+
+
+def test_links_are_not_followed_when_clearing(request_, tmp_path):
+    swept(request_)
+    Path("elsewhere").mkdir()
+    for path in Path("out/models").iterdir():
+        path.rename(Path("elsewhere", path.name))
+    Path("out/models").rmdir()
+    Path("out/models").symlink_to(tmp_path / "elsewhere")
+    before = contents()
+    with pytest.raises(UsageError, match="is not a folder of a sweep's models"), begun(request_, force=True):
+        raise AssertionError("not reached")
+    assert contents() == before
+
+
+def test_the_second_of_two_sweeps_is_refused(request_):
+    raised = []
+
+    def second():
+        try:
+            with begun(request_):
+                pass
+        except UsageError as error:
+            raised.append(str(error))
+
+    with begun(request_):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+    assert "another run is writing" in raised[0]
+
+
+def test_a_refused_sweep_leaves_no_folder(request_):
+    with pytest.raises(UsageError), begun(dataclasses.replace(request_, folder=Path("new"), candidates=(INT8,))):
+        raise AssertionError("not reached")
+    with begun(dataclasses.replace(request_, folder=Path("new"))):
+        pass
+    assert not Path("new").exists()
+
+
+def test_bad_options_of_the_command_lose_nothing(cli, request_):
+    swept(request_)
+    before = contents()
+    arguments = ("sweep", "out/ckpt.pth", "-o", "out", "--engines", "onnxruntime", "--force")
+    for bad in (("--data", "none"), ("--keep", "2"), ("--engines", "nope"), ("--precision", "int8"), ("--by-stage",)):
+        assert cli(*arguments, *bad)[0] == 2, bad
+    assert contents() == before
