@@ -38,9 +38,8 @@ def _cells(entry: dict[str, Any], precision: Reduced | None) -> list[str]:
         torch.save({"model": published(entry["model"])}, checkpoint)
         export_checkpoint(
             ExportRequest(checkpoint, onnx, selection=entry["selection"], tokens=True, precision=precision),
-            tell=lambda text: None,
         )
-        verdict = compare_artefacts(checkpoint, onnx, count=8, tell=lambda text: None)
+        verdict = compare_artefacts(checkpoint, onnx, count=8)
     agreeing = min((each.agreement for each in verdict.selections), default=1.0)
     near, errors = (sum(getattr(each, name) for each in verdict.selections) for name in ("near_ties", "errors"))
     error = f"{verdict.logits.max_error_unmoved:.1e}"

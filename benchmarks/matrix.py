@@ -53,7 +53,7 @@ def steps(model: LoadedModel) -> tuple[list[str], bool]:
             others = list(compare(expected, openvino, as_input(pictures, model.info)))
         try:
             request = BuildRequest(path, path.with_suffix(".engine"), precision="fp16", runtime="tensorrt-rtx")
-            record = build(request, tell=lambda text: None)
+            record = build(request)
             engine, built = f"{record.plan_bytes / 1e6:.1f} MB", True
         except EvodeployError as error:
             engine, built = str(error), False

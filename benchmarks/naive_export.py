@@ -110,7 +110,7 @@ def main() -> None:
             request = BuildRequest(
                 paths[name], paths[name].with_suffix(".engine"), "fp16", ((1, 32, 64),), "tensorrt-rtx", ("sm89",)
             )
-            record = build(request, tell=lambda text: None)
+            record = build(request)
             program = read_program(request.output)
             assert program is not None and record.activation_bytes is not None
             rows[name] = [

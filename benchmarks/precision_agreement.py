@@ -45,7 +45,7 @@ def main() -> None:
             request = ExportRequest(
                 checkpoint, path, opset=opset, keep_ratios=(0.5,), tokens=True, precision=precision, image_size=size
             )
-            export_checkpoint(request, tell=lambda text: None)
+            export_checkpoint(request)
             with open_engine(path, engine) as reduced:
                 assert reduced.info is not None
                 with open_engine(checkpoint, tokens=True, like=reduced.info) as torch:

@@ -102,7 +102,7 @@ def cost(folder: Path) -> str:
         request = ExportRequest(
             SAMPLE / "digits.pth", path, tokens=True, precision=kind, images=folder / "training" if kind else None
         )
-        export_checkpoint(request, tell=lambda text: None)
+        export_checkpoint(request)
         for runtime in RUNTIMES:
             with open_engine(path, runtime) as engine:
                 assert engine.info is not None

@@ -31,7 +31,7 @@ def work_of(config: ModelConfig, folder: Path) -> PlanWork:
     write_onnx(onnx_from_model(random_model(config)), onnx)
     plan = folder / f"{len(list(folder.iterdir()))}.engine"
     request = BuildRequest(onnx, plan, "fp16", ((1, 32, 256),), "tensorrt-rtx", ("sm80", "sm86", "sm89"))
-    build(request, tell=lambda text: None)
+    build(request)
     return plan_work(plan, BATCHES)
 
 

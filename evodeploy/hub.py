@@ -22,7 +22,7 @@ CHECKPOINTS = ("model.safetensors", "pytorch_model.bin")  # the files that a con
 TIMM_KEY = "architecture"  # is in timm's config.json, which also says how images are prepared
 _SNAPSHOT = re.compile(r".*/models--([\w.-]+)--([\w.-]+)/snapshots/([0-9a-f]{40})/[^/]+")
 
-_log = logging.getLogger("evodeploy")
+_log = logging.getLogger(__name__)
 
 
 def local(source: str | os.PathLike[str]) -> Path:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +51,26 @@ def small_onnx(small_checkpoint, tmp_path_factory) -> Path:
 @pytest.fixture
 def small_images() -> np.ndarray:
     return np.random.default_rng(5).standard_normal((3, 3, 64, 64), dtype=np.float32)
+
+
+@pytest.fixture
+def logged(caplog):
+    """The lines that evodeploy logs during the test, at INFO or above unless the test sets another level."""
+    caplog.set_level(logging.INFO, "evodeploy")
+    return Lines(caplog)
+
+
+class Lines(Sequence[str]):
+    """The messages that caplog holds by now."""
+
+    def __init__(self, caplog):
+        self._caplog = caplog
+
+    def __getitem__(self, index):
+        return self._caplog.messages[index]
+
+    def __len__(self):
+        return len(self._caplog.messages)
 
 
 @pytest.fixture

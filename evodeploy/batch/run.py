@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,6 +20,8 @@ from evodeploy.files import sha256
 from evodeploy.inference.answers import classes_to_name
 from evodeploy.inference.predictor import load
 from evodeploy.machine.cores import usable_cores
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Summary:
     resumed: int
 
 
-def run_batch(request: BatchRequest, tell: Callable[[str], None], progress: Callable[[int, int], None]) -> Summary:
+def run_batch(request: BatchRequest, progress: Callable[[int, int], None]) -> Summary:
     """Predict every image of the inputs that the output folder lacks; `progress` hears images done and images in all.
 
     Raises UsageError for inputs or a folder that do not fit, what opening the artefact raises, and RuntimeFailedError
@@ -77,7 +80,7 @@ def run_batch(request: BatchRequest, tell: Callable[[str], None], progress: Call
         todo = {number: shard for number, shard in shards.items() if not folder.is_finished(number, len(shard))}
         resumed = done = listing.images - sum(map(len, todo.values()))
         if resumed:
-            tell(f"{resumed} of {listing.images} images are done already")
+            _log.info(f"{resumed} of {listing.images} images are done already")
         if todo:
             with cluster(work, request.ray):
                 for number, answers in _whole(results(todo, work), shards):

@@ -10,11 +10,12 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from evodeploy import __version__
@@ -25,6 +26,8 @@ from evodeploy.errors import BadFileError, UsageError
 from evodeploy.files import replacing, sha256
 from evodeploy.locks import locked
 from evodeploy.machine.driver import architecture, driver_problem, gpu_name
+
+_log = logging.getLogger(__name__)
 
 LIMIT = 10_000_000_000  # bytes of a folder
 
@@ -41,7 +44,7 @@ def usual_folder() -> Path:
     return caches / "evodeploy" / "engines"
 
 
-def cached_build(request: BuildRequest, folder: Path, tell: Callable[[str], None], limit: int = LIMIT) -> PlanRecord:
+def cached_build(request: BuildRequest, folder: Path, limit: int = LIMIT) -> PlanRecord:
     """Write what `request` asks for as `build` does, from `folder` where such an engine was built before.
 
     What is built is kept there; a damaged entry is built again. Processes may share the folder: one builds, those that
@@ -52,9 +55,9 @@ def cached_build(request: BuildRequest, folder: Path, tell: Callable[[str], None
     with _alone_with(kept):
         record = _intact(kept)
         if record is None:
-            record = build(dataclasses.replace(request, output=kept), tell)
+            record = build(dataclasses.replace(request, output=kept))
         else:
-            tell(f"taking the {record.precision.upper()} engine of {request.onnx.name} from {folder}")
+            _log.info(f"taking the {record.precision.upper()} engine of {request.onnx.name} from {folder}")
             with contextlib.suppress(OSError):  # another user's
                 os.utime(kept)
         for source, copy in zip(_files(kept), _files(request.output), strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,8 @@ from evodeploy.engines.base import Array, Engine, Resident, run_all
 from evodeploy.errors import EvodeployError, InputError, OutOfMemoryError
 from evodeploy.preprocess import as_input, random_pictures
 from evodeploy.specs import Precision
+
+_log = logging.getLogger(__name__)
 
 Pictures = NDArray[np.uint8]
 Tell = Callable[[str], None]
@@ -74,10 +77,10 @@ class _HostRun:
         self.outputs = self._engine.run(images)
 
 
-def opened(candidate: Candidate, stack: ExitStack, tell: Tell) -> Entrant:
+def opened(candidate: Candidate, stack: ExitStack) -> Entrant:
     """`candidate` with its engine, which `stack` closes; where it cannot be opened with the reason."""
     entrant = Entrant(candidate)
-    tell(f"opening {candidate.engine} {candidate.precision or ''} ({candidate.role})")
+    _log.info(f"opening {candidate.engine} {candidate.precision or ''} ({candidate.role})")
     try:
         with entrant.memory.watching():
             entrant.engine = stack.enter_context(candidate.open())
@@ -87,7 +90,7 @@ def opened(candidate: Candidate, stack: ExitStack, tell: Tell) -> Entrant:
 
 
 def racers_of(
-    entrant: Entrant, batch: int, sampled: Callable[[Engine], Array], stack: ExitStack, tell: Tell
+    entrant: Entrant, batch: int, sampled: Callable[[Engine], Array], stack: ExitStack
 ) -> Iterator[Racer | Row]:
     """The racers of one candidate, warmed once: with transfers, and where it can keep a batch on its device without.
 
@@ -99,10 +102,10 @@ def racers_of(
         yield row
         return
     row = replace(row, precision=_precision(candidate, engine), device=engine.device, tf32=engine.tf32)
-    tell(f"batch {batch}: warming up {row.label} ({candidate.role})")
+    _log.info(f"batch {batch}: warming up {row.label} ({candidate.role})")
     try:
         sample = sampled(engine)
-        fitting = _largest_fitting(entrant, engine, batch, sample, tell)
+        fitting = _largest_fitting(entrant, engine, batch, sample)
     except EvodeployError as error:
         yield replace(row, reason=str(error))
         return
@@ -157,7 +160,7 @@ def _precision(candidate: Candidate, engine: Engine) -> Precision | None:
     return candidate.precision or (engine.info.precision if engine.info else None)
 
 
-def _largest_fitting(entrant: Entrant, engine: Engine, batch: int, sample: Array, tell: Tell) -> int:
+def _largest_fitting(entrant: Entrant, engine: Engine, batch: int, sample: Array) -> int:
     """Run once; the batch that went through: `batch`, or where memory ran out a half of it, or a quarter and so on."""
     while True:
         try:
@@ -167,7 +170,7 @@ def _largest_fitting(entrant: Entrant, engine: Engine, batch: int, sample: Array
         except OutOfMemoryError:
             if batch == 1:
                 raise
-            tell(f"{engine.name} runs out of memory at batch {batch}: trying {batch // 2}")
+            _log.info(f"{engine.name} runs out of memory at batch {batch}: trying {batch // 2}")
             batch //= 2
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
@@ -50,7 +50,6 @@ class Builds:
 
     batches: tuple[int, ...]
     cache: Path | None
-    tell: Callable[[str], None]
     tf32: bool = True
 
 
@@ -123,7 +122,7 @@ def _built(role: Role, source: Path, wanted: Wanted, builds: Builds, folder: Pat
             profiles, options = like.profiles, _options(like)
         asked = tuple((profile.min, profile.opt, profile.max) for profile in profiles)
         request = BuildRequest(source, output, wanted.precision, asked, wanted.runtime, options=options)
-        cached_build(request, builds.cache or usual_folder(), builds.tell)
+        cached_build(request, builds.cache or usual_folder())
     except EvodeployError as error:
         return dataclasses.replace(plan, path=None, reason=str(error))
     return plan

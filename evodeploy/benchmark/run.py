@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -10,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from evodeploy.benchmark.candidate import Candidate, Role
-from evodeploy.benchmark.entrants import Entrant, Pictures, Racer, Tell, opened, racers_of, sample_of
+from evodeploy.benchmark.entrants import Entrant, Pictures, Racer, opened, racers_of, sample_of
 from evodeploy.benchmark.judge import SAMPLE, Verdict, judged
 from evodeploy.benchmark.measure.energy import SECONDS, joules_per_run, meter_of
 from evodeploy.benchmark.measure.interleaved import Budget, Clock, Measurement, measured
@@ -19,15 +20,16 @@ from evodeploy.engines.base import Array
 from evodeploy.engines.finite import PROBLEM
 from evodeploy.errors import EvodeployError
 
+_log = logging.getLogger(__name__)
+
 
 def bench(
     candidates: Sequence[Candidate],
     batches: Sequence[int],
     budget: Budget,
-    tell: Tell,
     pictures: Pictures | None = None,
 ) -> list[Row]:
-    """Time all `candidates` at each of `batches`, interleaved; `tell` hears what is being done.
+    """Time all `candidates` at each of `batches`, interleaved; what is being done is logged.
 
     They run on `pictures` (N, H, W, 3), as `preprocess.cropped` gives them, or on noise. A candidate that cannot be
     opened, or fails, becomes a row with its reason, and the others go on; one that runs out of memory is run on half
@@ -35,10 +37,10 @@ def bench(
     weights, on 16 images or more.
     """
     with ExitStack() as stack:
-        entrants = [opened(candidate, stack, tell) for candidate in candidates]
+        entrants = [opened(candidate, stack) for candidate in candidates]
         rows: list[Row] = []
         for batch in batches:
-            rows += _at_batch(entrants, batch, budget, tell, pictures)
+            rows += _at_batch(entrants, batch, budget, pictures)
         return rows
 
 
@@ -54,16 +56,15 @@ def _at_batch(
     entrants: Sequence[Entrant],
     batch: int,
     budget: Budget,
-    tell: Tell,
     pictures: Pictures | None,
 ) -> list[Row]:
     with ExitStack() as stack:
         entered: list[Racer | Row] = []
         sample = functools.partial(sample_of, pictures=pictures, count=max(batch, SAMPLE), made={})
         for entrant in entrants:
-            entered += racers_of(entrant, batch, sample, stack, tell)
+            entered += racers_of(entrant, batch, sample, stack)
         racers = [entry for entry in entered if isinstance(entry, Racer)]
-        tell(f"batch {batch}: timing {len(racers)} rows in turn")
+        _log.info(f"batch {batch}: timing {len(racers)} rows in turn")
         measurement, failed = _raced(racers, budget)
         running = [racer for racer in racers if racer not in failed]
         finished = dict(zip(running, _finished(running, measurement, budget), strict=True))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,8 @@ from evodeploy.images import open_image
 from evodeploy.inference.answers import ranked
 from evodeploy.preprocess import prepare
 from evodeploy.specs import ModelInfo
+
+_log = logging.getLogger(__name__)
 
 STAGES = ("decode", "preprocess", "inference", "postprocess")
 TOP = 5  # labels named for each image
@@ -51,19 +54,16 @@ def end_to_end(
     paths: Sequence[Path],
     batch: int,
     seconds: float,
-    tell: Callable[[str], None],
 ) -> list[EndToEnd]:
     """Each labelled candidate on the pictures at `paths`, in batches, over again for `seconds`, at least twice.
 
     Files are read from the system's cache after the first time, as a server's are from its network.
     """
-    return [_of_one(label, candidate, paths, batch, seconds, tell) for label, candidate in candidates]
+    return [_of_one(label, candidate, paths, batch, seconds) for label, candidate in candidates]
 
 
-def _of_one(
-    label: str, candidate: Candidate, paths: Sequence[Path], batch: int, seconds: float, tell: Callable[[str], None]
-) -> EndToEnd:
-    tell(f"from files to labels with {label}, batch {batch}")
+def _of_one(label: str, candidate: Candidate, paths: Sequence[Path], batch: int, seconds: float) -> EndToEnd:
+    _log.info(f"from files to labels with {label}, batch {batch}")
     try:
         with candidate.open() as engine:
             if engine.info is None:

@@ -1,26 +1,29 @@
-"""TensorRT's log while it builds: what of it is told, and what is read from it."""
+"""TensorRT's messages while it builds: what of them is logged, and what is read from them."""
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable
 from typing import TextIO
 
 from evodeploy.text import one_line
+
+_log = logging.getLogger(__name__)
 
 _MEMORY = re.compile(r"Total (Weights|Activation) Memory: (\d+) bytes")
 _NOISE = re.compile(r"INT64|Detected invalid timing cache|Make sure output .* has Int64 binding")
 
 
 class BuildLog:
-    """Hears every message: warnings are told once each, errors kept, all of it written to `file` where there is one.
+    """Takes every message: logs it, keeps errors, and writes all to `file` where there is one.
 
-    With `verbose` everything is told. That indices are INT64 is no warning: TensorRT computes with them as they are.
+    A warning is logged as one the first time, everything else for debugging. That indices are INT64 is no warning:
+    TensorRT computes with them as they are.
     """
 
-    def __init__(self, tell: Callable[[str], None], *, verbose: bool = False, file: TextIO | None = None) -> None:
-        self.tell, self._verbose, self._file = tell, verbose, file
-        self._told: set[str] = set()
+    def __init__(self, file: TextIO | None = None) -> None:
+        self._file = file
+        self._logged: set[str] = set()
         self._errors: list[str] = []
         self.memory: dict[str, int] = {}  # bytes of Weights and of Activation
         self.loss: OSError | None = None  # why the file does not hold all of it
@@ -36,10 +39,10 @@ class BuildLog:
             self._errors.append(message)
         for kind, size in _MEMORY.findall(message):
             self.memory[kind] = int(size)
-        warning = severity == "WARNING" and message not in self._told and not _NOISE.search(message)
-        if self._verbose or warning:
-            self._told.add(message)
-            self.tell(f"TensorRT {severity.lower()}: {message.strip()}")
+        warning = severity == "WARNING" and message not in self._logged and not _NOISE.search(message)
+        if warning:
+            self._logged.add(message)
+        _log.log(logging.WARNING if warning else logging.DEBUG, "TensorRT %s: %s", severity.lower(), message.strip())
 
     @property
     def reason(self) -> str:

@@ -106,7 +106,7 @@ def plan_from_onnx(
             config.num_compute_capabilities = len(targets)
             for index, target in enumerate(targets):
                 config.set_compute_capability(flavour.targets[target], index)
-        with shared_timings(config, options.timing_cache, log.tell):
+        with shared_timings(config, options.timing_cache):
             monitor = _monitor(trt, progress or (lambda phase, share: True), interrupted)
             config.progress_monitor = monitor
             plan = builder.build_serialized_network(network, config)

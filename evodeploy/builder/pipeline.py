@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,8 @@ from evodeploy.specs import Precision, Reduced
 if TYPE_CHECKING:
     import onnx
 
+_log = logging.getLogger(__name__)
+
 Batches = tuple[int | None, int | None, int | None]
 OPT_BATCH = 32
 MAX_BATCH = 128
@@ -46,7 +49,7 @@ class BuildRequest:
     `profiles` empty means one of the default range.
 
     A profile's batches are (min, opt, max), each None by default. `images` is a folder to measure the range of
-    activations on before FP16; `log` a file for all that TensorRT says, `verbose` has it told as well.
+    activations on before FP16; `log` a file for all that TensorRT says.
     """
 
     onnx: Path
@@ -58,7 +61,6 @@ class BuildRequest:
     options: BuilderOptions = dataclasses.field(default_factory=BuilderOptions)
     images: Path | None = None
     log: Path | None = None
-    verbose: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,8 @@ class Prepared:
     largest_activation: str
 
 
-def prepare(request: BuildRequest, tell: Callable[[str], None]) -> Prepared:
-    """Check everything and convert the ONNX, in memory; `tell` hears of choices made on the way.
+def prepare(request: BuildRequest) -> Prepared:
+    """Check everything and convert the ONNX, in memory; choices made on the way are logged.
 
     Raises BadFileError for an ONNX that cannot be read, UsageError for a profile, target, precision or option that
     cannot be honoured, UnavailableError without a TensorRT that can build here, VerificationError for activations that
@@ -101,13 +103,13 @@ def prepare(request: BuildRequest, tell: Callable[[str], None]) -> Prepared:
     check_options(flavour, request.options, len(profiles))
     targets = flavour.resolve_targets(request.targets, precision)
     if not request.targets and targets:
-        tell(_chosen(targets, flavour, precision))
+        _log.info(_chosen(targets, flavour, precision))
     with needs("onnx"):
         from evodeploy.graph.attention import attentions, with_wide_keys
         from evodeploy.graph.precision import reduced_from_onnx
     proto, widened = with_wide_keys(model)
     if widened:
-        tell(f"widening the keys of {widened} attentions to their values' width: engines fuse no others")
+        _log.info(f"widening the keys of {widened} attentions to their values' width: engines fuse no others")
     kept_fp32: dict[str, str] = {}
     largest = ""
     wanted: Precision = request.precision or held
@@ -118,7 +120,7 @@ def prepare(request: BuildRequest, tell: Callable[[str], None]) -> Prepared:
         if wanted == "int8" or wanted == "fp8":
             raise UsageError(f"{request.onnx} holds {held.upper()} weights: export it with --{wanted} --images DIR")
         if wanted == "fp16":
-            largest = _largest_activation(model, request.images, tell)
+            largest = _largest_activation(model, request.images)
         rest = wanted if quantized else None
         reduced = reduced_from_onnx(proto, wanted)
         kept_fp32, proto = reduced.kept_fp32, reduced.proto
@@ -128,22 +130,22 @@ def prepare(request: BuildRequest, tell: Callable[[str], None]) -> Prepared:
     return Prepared(model, proto, flavour, precision, rest, profiles, targets, count, widened, kept_fp32, largest)
 
 
-def build(request: BuildRequest, tell: Callable[[str], None], progress: Progress | None = None) -> PlanRecord:
+def build(request: BuildRequest, progress: Progress | None = None) -> PlanRecord:
     """Write the engine and its sidecar, and return what was built; raises as `prepare` does.
 
     And BadFileError for an ONNX that TensorRT cannot parse, RuntimeFailedError where the build fails or an FP16 engine
     turns out to be FP32. On any of them nothing is written. A log that cannot be written is a UsageError at the end:
     the engine is kept.
     """
-    prepared = prepare(request, tell)
+    prepared = prepare(request)
     flavour, options = prepared.flavour, request.options
-    with scratch() as folder, _log(request, tell) as log:
+    with scratch() as folder, _build_log(request) as log:
         source = request.onnx
         if prepared.proto is not prepared.source:
             source = folder / request.onnx.name
             write_onnx(prepared.proto, source)
         around = f" with {prepared.rest.upper()} around it" if prepared.rest else ""
-        tell(f"building {prepared.precision.upper()}{around} with {flavour}")
+        _log.info(f"building {prepared.precision.upper()}{around} with {flavour}")
         floats = prepared.rest or prepared.precision
         built = plan_from_onnx(source, flavour, prepared.profiles, floats, prepared.targets, options, log, progress)
     with replacing(request.output) as draft:
@@ -201,7 +203,7 @@ def _profile(batches: Batches, fixed: int | None) -> Profile:
     return Profile(low, best if best is not None else fixed or min(max(OPT_BATCH, low), high), high)
 
 
-def _largest_activation(model: onnx.ModelProto, folder: Path | None, tell: Callable[[str], None]) -> str:
+def _largest_activation(model: onnx.ModelProto, folder: Path | None) -> str:
     """What becomes largest in the FP32 `model` on the images in `folder`; empty where there is none to measure on."""
     if folder is None:
         return ""
@@ -212,21 +214,21 @@ def _largest_activation(model: onnx.ModelProto, folder: Path | None, tell: Calla
     if info is None:
         raise UsageError("the ONNX does not say how images are prepared: export its checkpoint with `evodeploy export`")
     largest = str(check_fp16_range(model, as_input(folder_pictures(folder, info), info)))
-    tell(f"largest activation: {largest}; FP16 holds 65504")
+    _log.info(f"largest activation: {largest}; FP16 holds 65504")
     return largest
 
 
 @contextlib.contextmanager
-def _log(request: BuildRequest, tell: Callable[[str], None]) -> Iterator[BuildLog]:
+def _build_log(request: BuildRequest) -> Iterator[BuildLog]:
     if request.log is None:
-        yield BuildLog(tell, verbose=request.verbose)
+        yield BuildLog()
         return
     try:
         file = request.log.open("w", encoding="utf-8", buffering=1)  # a line is there as soon as TensorRT says it
     except OSError as error:
         raise UsageError(f"cannot write the log to {request.log}: {error.strerror or error}") from error
     try:  # what a build says is kept when it fails too: that is what a log is for
-        yield BuildLog(tell, verbose=request.verbose, file=file)
+        yield BuildLog(file)
     finally:
         with contextlib.suppress(OSError):  # of a line that did not fit, which the log knows
             file.close()

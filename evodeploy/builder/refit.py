@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 from evodeploy.builder.log import BuildLog
@@ -19,7 +18,7 @@ from evodeploy.machine.driver import architecture, driver_problem
 from evodeploy.onnx_files import info_of, write_onnx
 
 
-def refit_engine(plan: Path, onnx: Path, output: Path, tell: Callable[[str], None]) -> PlanRecord:
+def refit_engine(plan: Path, onnx: Path, output: Path) -> PlanRecord:
     """Write `plan` with the weights of `onnx` to `output`, with its record; the precision stays the plan's.
 
     Raises UsageError for a plan that takes no other weights, UnavailableError where it cannot run, BadFileError for an
@@ -39,7 +38,7 @@ def refit_engine(plan: Path, onnx: Path, output: Path, tell: Callable[[str], Non
     check_fits(record, plan, flavour, architecture())
     batches = tuple((profile.min, profile.opt, profile.max) for profile in record.profiles)
     request = BuildRequest(onnx, output, record.rest or record.precision, batches, record.runtime, record.targets)
-    prepared = prepare(request, tell)
+    prepared = prepare(request)
     if prepared.precision != record.precision:
         raise UsageError(
             f"{onnx} makes {prepared.precision.upper()} weights, expected {record.precision.upper()} as {plan} has them"
@@ -48,7 +47,7 @@ def refit_engine(plan: Path, onnx: Path, output: Path, tell: Callable[[str], Non
         source = folder / onnx.name
         write_onnx(prepared.proto, source)
         with device(0).active():
-            content, refittable = refitted(data, source, flavour, tell)
+            content, refittable = refitted(data, source, flavour)
     with replacing(output) as draft:
         draft.write_bytes(content)
     info = info_of(prepared.source)
@@ -66,7 +65,7 @@ def refit_engine(plan: Path, onnx: Path, output: Path, tell: Callable[[str], Non
     return record
 
 
-def refitted(plan: bytes, onnx: Path, flavour: Flavour, tell: Callable[[str], None]) -> tuple[bytes, bool]:
+def refitted(plan: bytes, onnx: Path, flavour: Flavour) -> tuple[bytes, bool]:
     """`plan` with the weights of the file `onnx`, and whether the result takes other weights in its turn.
 
     The file holds what the plan was built from but for the values of the weights. Needs a working driver, found out
@@ -74,7 +73,7 @@ def refitted(plan: bytes, onnx: Path, flavour: Flavour, tell: Callable[[str], No
     """
     trt = flavour.trt
     logger, relay = shared_logger(flavour)
-    log = BuildLog(tell)
+    log = BuildLog()
     with relay.to(log):
         runtime = trt.Runtime(logger)
         engine = runtime.deserialize_cuda_engine(plan)

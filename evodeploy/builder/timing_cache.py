@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from evodeploy.files import check_output, replacing
 from evodeploy.kinds import TIMINGS
 from evodeploy.locks import locked
 
+_log = logging.getLogger(__name__)
+
 
 @contextlib.contextmanager
-def shared_timings(config: Any, path: Path | None, tell: Callable[[str], None]) -> Iterator[None]:
+def shared_timings(config: Any, path: Path | None) -> Iterator[None]:
     """Build with the timings in `path`, and add what the build inside measured; without a path do nothing.
 
     Builds may run at the same time: the file is locked while it is read or written, not while a build measures. Raises
@@ -36,7 +39,7 @@ def shared_timings(config: Any, path: Path | None, tell: Callable[[str], None]) 
     yield
     ours = config.get_timing_cache()
     if len(_content(ours)) == len(known):
-        tell(f"timing cache {path}: everything was measured before")
+        _log.info(f"timing cache {path}: everything was measured before")
         return
     with _locked(path):
         merged = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
@@ -44,7 +47,7 @@ def shared_timings(config: Any, path: Path | None, tell: Callable[[str], None]) 
         content = _content(merged)
         with replacing(path) as draft:
             draft.write_bytes(content)
-    tell(f"timing cache {path}: {len(content) - len(known)} bytes of new timings")
+    _log.info(f"timing cache {path}: {len(content) - len(known)} bytes of new timings")
 
 
 def _content(cache: Any) -> bytes:

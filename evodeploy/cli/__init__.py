@@ -68,7 +68,18 @@ def _root(
             callback=ending.remember_verbose,
             expose_value=False,
             is_eager=True,
-            help="Show all that TensorRT says, and the traceback of a failure.",
+            help="Log everything, also what TensorRT says, and the traceback of a failure.",
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet",
+            "-q",
+            callback=ending.be_quiet,
+            expose_value=False,
+            is_eager=True,
+            help="Log warnings only, and show no progress.",
         ),
     ] = False,
 ) -> None: ...

@@ -57,7 +57,7 @@ def batch(
     clock = Stopwatch()
     try:
         with _progress() as progress:
-            summary = run_batch(request, note, progress)
+            summary = run_batch(request, progress)
     except KeyboardInterrupt:
         note(f"interrupted: {KEPT}")
         raise typer.Exit(130) from None

@@ -127,16 +127,16 @@ def bench(
     names = asked or usual_engines(subject)
     kinds = precise or usual_precisions()
     sample = pictures(paths[: max(SAMPLE, *batches)], subject.info) if paths and subject.info else None
-    builds = Builds(batches, engine_cache, note, tf32) if build else None
+    builds = Builds(batches, engine_cache, tf32) if build else None
     with ExitStack() as stack:
         with working("preparing the model and its dense twin"):
             candidates = stack.enter_context(candidates_of(subject, names, kinds, threads, builds, tf32))
-        rows = run_bench(candidates, batches, budget, note, sample)
+        rows = run_bench(candidates, batches, budget, sample)
         timed = [row for row in rows if row.timing and row.precision]
         with working("measuring the machine's matrix products"):
             best = _peaks(timed, threads)
         ended = {row.label: row.candidate for row in timed if row.candidate.role == "evo" and row.in_flight == 1}
-        stages = end_to_end(ended.items(), paths, max(batches), seconds, note) if paths else []
+        stages = end_to_end(ended.items(), paths, max(batches), seconds) if paths else []
     report = Report(subject, machine, budget, tuple(rows), best, tuple(stages))
     _write(report, output, csv, html)
     _tell(report, as_json)

@@ -14,7 +14,6 @@ import typer
 
 from evodeploy.cli import values
 from evodeploy.cli.console import Force, Json, Stopwatch, note, result, result_json, size_of
-from evodeploy.cli.ending import is_verbose
 from evodeploy.cli.values import whole
 from evodeploy.errors import UsageError, needs
 from evodeploy.files import check_distinct, check_input, check_output, claimed
@@ -112,14 +111,13 @@ def build_engine(
         ),
         images=images,
         log=log,
-        verbose=is_verbose(context),
     )  # fmt: skip
     if dry_run:
-        _tell_prepared(request, prepare(request, tell=note), as_json)
+        _tell_prepared(request, prepare(request), as_json)
         return
     clock = Stopwatch()
     with _progress() as progress:
-        record = build(request, tell=note, progress=progress)
+        record = build(request, progress=progress)
     if as_json:
         result_json(dataclasses.asdict(record) | {"engine": str(path), "seconds": clock.seconds})
         return
@@ -148,7 +146,7 @@ def refit(
     with needs("tensorrt"):
         from evodeploy.builder.refit import refit_engine
     clock = Stopwatch()
-    refit_engine(engine, onnx, output, tell=note)
+    refit_engine(engine, onnx, output)
     if as_json:
         result_json({"engine": str(output), "bytes": output.stat().st_size, "seconds": clock.seconds})
         return

@@ -1,9 +1,10 @@
-"""What all commands share: their common options, and where words go. Results go to stdout, progress to stderr."""
+"""What all commands share: their common options, and where words go. Results go to stdout, the log to stderr."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
 import sys
 import time
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_log = logging.getLogger(__name__)
+
 _NOT_ASCII = re.compile("[^\\x00-\\x7e]")
 
 
@@ -42,10 +45,47 @@ Force = Annotated[bool, typer.Option("--force", "-f", help="Replace the output w
 Threads = Annotated[int | None, whole("--threads", 1, most_threads(), "CPU threads; all usable cores by default.")]
 
 
-def note(text: str) -> None:
-    """Write a line of progress on stderr, in one piece: a signal does not come between the text and its end."""
+class _Handler(logging.Handler):
+    """Shows the package's log on stderr, as lines without times."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one message, which may fail as writing does."""
+        label = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        write(label + record.getMessage())
+
+
+def write(text: str) -> None:
+    """Write a line on stderr, in one piece: a signal does not come between the text and its end."""
     sys.stderr.write(printable(text) + "\n")
     sys.stderr.flush()
+
+
+def note(text: str) -> None:
+    """Log a line of progress."""
+    _log.info("%s", text)
+
+
+@contextlib.contextmanager
+def logged() -> Iterator[None]:
+    """Show the package's log while the body runs: from INFO on, unless `set_level` says otherwise."""
+    package, handler = logging.getLogger("evodeploy"), _Handler()
+    before = package.level
+    package.addHandler(handler)
+    package.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        package.setLevel(before)
+
+
+def set_level(level: int) -> None:
+    """Show the log from `level` on, one of `logging`'s."""
+    logging.getLogger("evodeploy").setLevel(level)
+
+
+def _shows_progress() -> bool:
+    return sys.stderr.isatty() and _log.isEnabledFor(logging.INFO)
 
 
 def result(text: str) -> None:
@@ -100,7 +140,7 @@ def show(what: RenderableType) -> None:
 @contextlib.contextmanager
 def working(text: str) -> Iterator[None]:
     """Say `text` while the body runs: with a spinner on a terminal, else as a line."""
-    if not sys.stderr.isatty():
+    if not _shows_progress():
         note(text)
         yield
         return
@@ -112,7 +152,7 @@ def working(text: str) -> Iterator[None]:
 
 def progress(items: Iterable[T], total: int, text: str, *, quiet: bool = False) -> Iterator[T]:
     """`items`, with a bar of how many of `total` are done, the rate and the time left, on a terminal."""
-    if quiet or not sys.stderr.isatty():
+    if quiet or not _shows_progress():
         yield from items
         return
     from rich.console import Console

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 import signal
 import sys
@@ -39,18 +40,25 @@ _VERBOSE = "evodeploy.verbose"
 
 
 class Command(TyperCommand):
-    """A command that takes --verbose as the command line itself does, so that it may come after the command too."""
+    """A command that takes --verbose and --quiet as the command line does, so that they may come after it too."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """The command's own parameters, --verbose and --help."""
+        """The command's own parameters, --verbose, --quiet and --help."""
         *own, last = super().get_params(ctx)
-        return [*own, *(each for each in ctx.find_root().command.params if each.name == "verbose"), last]
+        return [*own, *(each for each in ctx.find_root().command.params if each.name in ("verbose", "quiet")), last]
 
 
 def remember_verbose(context: typer.Context, asked: bool) -> None:
     """The callback of --verbose."""
     if asked:
         context.meta[_VERBOSE] = True
+        console.set_level(logging.DEBUG)
+
+
+def be_quiet(asked: bool) -> None:
+    """The callback of --quiet."""
+    if asked:
+        console.set_level(logging.WARNING)
 
 
 def is_verbose(context: typer.Context) -> bool:
@@ -63,7 +71,7 @@ def run(app: typer.Typer, arguments: Sequence[str]) -> int:
     _let_anything_be_written()
     console.start()
     context: Any = None
-    with _signals() as received:
+    with _signals() as received, console.logged():
         try:
             _refuse_empty(arguments)
             command = _command(app)
@@ -76,7 +84,7 @@ def run(app: typer.Typer, arguments: Sequence[str]) -> int:
             code, message = _ending(error)
             if context is not None and is_verbose(context) and not isinstance(error, (typer.Exit, SystemExit)):
                 with contextlib.suppress(OSError):
-                    console.note("".join(traceback.format_exception(error)).rstrip())
+                    console.write("".join(traceback.format_exception(error)).rstrip())
     if received:  # whatever it was turned into on its way, or where it was swallowed
         code, message = 128 + received[0], _WORDS[received[0]]
     _say(code, message, as_json="--json" in _options(arguments))
@@ -128,7 +136,7 @@ def _say(code: int, message: str, as_json: bool) -> None:
         sys.stdout.flush()
     with _written_out("stderr"):
         if message:
-            console.note(f"Error: {message}")
+            console.write(f"Error: {message}")
         sys.stderr.flush()
 
 

@@ -54,7 +54,7 @@ def evaluate(
     request = EvaluationRequest(
         tuple(artefacts), data, labels, limit, batch, engine, EngineOptions(threads), journal, fresh=force
     )
-    report = run(request, note, lambda answers, total: progress(answers, total, "evaluating"))
+    report = run(request, lambda answers, total: progress(answers, total, "evaluating"))
     document = _document(report)
     if output is not None and journal is not None:
         with replacing(output) as draft:

@@ -9,7 +9,7 @@ from typing import Annotated, cast
 import typer
 
 from evodeploy.cli import values
-from evodeploy.cli.console import Force, Json, Stopwatch, note, result, result_json, size_of
+from evodeploy.cli.console import Force, Json, Stopwatch, result, result_json, size_of
 from evodeploy.cli.values import real, whole
 from evodeploy.errors import UsageError, needs
 from evodeploy.files import check_input, claimed
@@ -107,7 +107,7 @@ def export(
         verify, starts, image_size, images, input_format, top_k,
         stated_by_options(*channels, interpolation, crop_pct, crop_mode), class_names,
     )  # fmt: skip
-    exported = export_checkpoint(request, tell=note)
+    exported = export_checkpoint(request)
     config, checks = exported.model.config, exported.checks
     if as_json:
         result_json(

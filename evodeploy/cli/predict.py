@@ -60,7 +60,6 @@ def predict(
         paths = [path for image in images for path in (image_paths(image) if image.is_dir() else [image])]
         top = classes_to_name(predictor.info, top)
         write = stack.enter_context(writing(out, top)) if out is not None else None
-        note(f"{predictor!r}")
         stream = stack.enter_context(contextlib.closing(predictor.stream(paths, top, batch=batch)))
         for path, answer in zip(paths, progress(stream, len(paths), "predicting", quiet=out is None), strict=True):
             if isinstance(answer, Failure):

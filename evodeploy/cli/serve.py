@@ -99,7 +99,7 @@ def serve(
         else:
             result(f"{settings.name} is served from {artefact} now")
         return
-    with running(settings, note, ray):
+    with running(settings, ray):
         address = f"http://{host}:{port}"
         if as_json:
             result_json(

@@ -100,7 +100,7 @@ def sweep(
         None if budget is None else 60 * budget, searched, None if min_accuracy is None else min_accuracy / 100,
     )  # fmt: skip
     state = context.with_resource(begun(request, force))
-    points, left_out = run(request, state, note)
+    points, left_out = run(request, state)
     best = front(points)
     facts = document(points, best, refused | left_out, batch)
     pick = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evodeploy.cli import values
-from evodeploy.cli.console import Json, Threads, note, result, result_json, show
+from evodeploy.cli.console import Json, Threads, result, result_json, show
 from evodeploy.cli.values import real, whole
 from evodeploy.errors import VerificationError
 from evodeploy.specs import EngineOptions
@@ -54,7 +54,6 @@ def verify(
         score_tolerance=score_tol,
         engine=engine,
         options=EngineOptions(threads),
-        tell=note,
     )
     if as_json:
         result_json({"passed": verdict.passed} | dataclasses.asdict(verdict))

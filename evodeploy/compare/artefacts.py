@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,8 @@ from evodeploy.kinds import kind_of
 from evodeploy.preprocess import as_input, assumption, difference, folder_pictures, random_pictures
 from evodeploy.specs import EngineOptions, ModelInfo
 
+_log = logging.getLogger(__name__)
+
 
 def compare_artefacts(
     reference: Path,
@@ -33,7 +35,6 @@ def compare_artefacts(
     score_tolerance: float | None = None,
     engine: str | None = None,
     options: EngineOptions | None = None,
-    tell: Callable[[str], None],
 ) -> Agreement:
     """Run both on the images of `folder`, or on `count` random ones, and compare what they compute.
 
@@ -47,9 +48,9 @@ def compare_artefacts(
     with first, second:
         info = _one_model(first, second, reference, candidate)
         if warning := assumption(info):
-            tell(f"warning: {warning}")
+            _log.warning(warning)
         pictures = random_pictures(info, count, seed) if folder is None else folder_pictures(folder, info)
-        tell(f"running {first.name} and {second.name} on {len(pictures)} images")
+        _log.info(f"running {first.name} and {second.name} on {len(pictures)} images")
         expected, got = _outputs(first, pictures, reference), _outputs(second, pictures, candidate)
         default = _tolerance(first, second, options)
         stated = rtol is not None or score_tolerance is not None
@@ -64,7 +65,7 @@ def compare_artefacts(
         verdict = agreement(expected, got, tolerance, grid)
         if verdict.passed or stated or default.logits > TOLERANCES["fp32"].logits:
             return verdict
-        exact = _expected(first, second, pictures, tell)
+        exact = _expected(first, second, pictures)
         if exact is None or not exact.comparable(info.output).any():
             return verdict
         limits = {name: exact.limits(name) for name in exact.losses}
@@ -82,13 +83,11 @@ def _tolerance(first: Engine, second: Engine, options: EngineOptions) -> Toleran
     return tolerance_of(precisions, " and ".join(f"{e.name} on {e.device}" for e in (first, second) if e.tf32))
 
 
-def _expected(
-    first: Engine, second: Engine, pictures: NDArray[np.uint8], tell: Callable[[str], None]
-) -> Expected | None:
+def _expected(first: Engine, second: Engine, pictures: NDArray[np.uint8]) -> Expected | None:
     """What the checkpoint among the two computes in float64, or None where there is none on the CPU."""
     for engine in (first, second):
         if isinstance(engine, TorchEngine) and engine.device == "cpu" and engine.info:
-            tell("running PyTorch in float64, to see what float32 itself loses")
+            _log.info("running PyTorch in float64, to see what float32 itself loses")
             return expect(engine, as_input(pictures, engine.info))
     return None
 

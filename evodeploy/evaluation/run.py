@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -29,6 +30,8 @@ from evodeploy.preprocess import as_input, assumption, cropped, difference
 from evodeploy.specs import EngineOptions, ModelInfo, Preprocessing
 from evodeploy.text import printable
 
+_log = logging.getLogger(__name__)
+
 TOP = 5
 
 Progress = Callable[[Iterable[Answer], int], Iterable[Answer]]  # passes answers on, and shows how many of how many
@@ -52,7 +55,7 @@ class EvaluationRequest:
     fresh: bool = False
 
 
-def evaluate(request: EvaluationRequest, tell: Callable[[str], None], progress: Progress | None = None) -> Evaluation:
+def evaluate(request: EvaluationRequest, progress: Progress | None = None) -> Evaluation:
     """Run all artefacts over the images.
 
     Raises UsageError for artefacts that do not name the same classes or a journal of another evaluation, BadFileError
@@ -70,9 +73,9 @@ def evaluate(request: EvaluationRequest, tell: Callable[[str], None], progress: 
             Contender(path, engine.name, request.options.precision or info.precision, info)
             for path, engine, info in zip(request.artefacts, engines, infos, strict=True)
         ]
-        tell(f"{len(data.images)} images; {data.mapping}")
+        _log.info(f"{len(data.images)} images; {data.mapping}")
         for warning in _warnings(request.artefacts, infos):
-            tell(f"warning: {warning}")
+            _log.warning(warning)
         journal = Journal(request.journal, _task(contenders, data), request.fresh)
         if len(journal.answers) > len(data.images):
             raise BadFileError(
@@ -80,7 +83,7 @@ def evaluate(request: EvaluationRequest, tell: Callable[[str], None], progress: 
                 "remove it, or pass --force to begin anew"
             )
         if journal.answers:
-            tell(f"{len(journal.answers)} of them are known from {journal.path}")
+            _log.info(f"{len(journal.answers)} of them are known from {journal.path}")
         stack.enter_context(journal.open())
         left = data.images[len(journal.answers) :]
         answers = stack.enter_context(closing(_answers(left, request.artefacts, engines, infos, request.batch)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,8 @@ from evodeploy.specs import Converted, InputFormat, Quantized, Selection
 
 if TYPE_CHECKING:
     from evodeploy.graph.ranges import LargestActivation
+
+_log = logging.getLogger(__name__)
 
 CALIBRATION = 256  # images that INT8 is calibrated on, at most
 
@@ -64,8 +66,8 @@ class Exported:
     checks: tuple[Check, ...]
 
 
-def export_checkpoint(request: ExportRequest, tell: Callable[[str], None]) -> Exported:
-    """Write the ONNX file; `tell` hears what is being done, and each check.
+def export_checkpoint(request: ExportRequest) -> Exported:
+    """Write the ONNX file; what is being done, and each check, is logged.
 
     Raises VerificationError where ONNX Runtime and PyTorch differ, or where an activation exceeds what FP16 holds, on
     the images given or on random ones, UsageError for INT8 or FP8 without images; nothing is written then.
@@ -93,32 +95,32 @@ def export_checkpoint(request: ExportRequest, tell: Callable[[str], None]) -> Ex
     kept = ", ".join(f"{ratio:g}" for ratio in config.keep_ratios)
     told = f"{config.num_classes} classes" if config.num_classes else "no classifier, so features are exported"
     name = request.checkpoint if isinstance(request.checkpoint, Path) else name_of(request.checkpoint)
-    tell(f"{name}: {config.name}, {config.image_size} px, {told}, keep ratio {kept}")
+    _log.info(f"{name}: {config.name}, {config.image_size} px, {told}, keep ratio {kept}")
     if model.trained_at:
-        tell(
-            f"warning: position embeddings trained at {model.trained_at} px are interpolated for "
+        _log.warning(
+            f"position embeddings trained at {model.trained_at} px are interpolated for "
             f"{config.image_size} px: what that costs in accuracy no check of the export shows"
         )
     selecting = selection_note(model)
     if selecting is not None:
-        tell(selecting)
+        _log.info(selecting)
     if warning := assumption(model.info):
-        tell(f"warning: {warning}")
+        _log.warning(warning)
     if request.input_format != "float32":
-        tell(f"the graph takes bytes and normalises them; before it, of an RGB image: {in_words(model.info)}")
-    tell("exporting")
+        _log.info(f"the graph takes bytes and normalises them; before it, of an RGB image: {in_words(model.info)}")
+    _log.info("exporting")
     proto = onnx_from_model(model, opset=_opset(request), batch=request.batch, tokens=request.tokens)
     with replacing(request.output) as draft:
         save_onnx(proto, draft)
-        checks = _verified(model, draft, tell) if request.verify else ()
+        checks = _verified(model, draft) if request.verify else ()
         if request.precision == "int8" or request.precision == "fp8":
-            proto = _quantized(model, proto, request.precision, request.images, tell)
+            proto = _quantized(model, proto, request.precision, request.images)
             save_onnx(proto, draft)
         elif request.precision is not None:
             if request.precision == "fp16" and request.verify:
-                tell(f"largest activation: {_check_range(model, proto, request.images)}; FP16 holds 65504")
+                _log.info(f"largest activation: {_check_range(model, proto, request.images)}; FP16 holds 65504")
             reduced = reduced_from_onnx(proto, request.precision)
-            tell(f"converted to {request.precision.upper()}, {len(reduced.kept_fp32)} nodes kept in FP32")
+            _log.info(f"converted to {request.precision.upper()}, {len(reduced.kept_fp32)} nodes kept in FP32")
             proto = reduced.proto
             save_onnx(proto, draft)
     return Exported(model, len(proto.graph.node), checks)
@@ -132,15 +134,15 @@ def _opset(request: ExportRequest) -> int:
     return needed if request.opset is None else request.opset
 
 
-def _verified(model: LoadedModel, path: Path, tell: Callable[[str], None]) -> tuple[Check, ...]:
+def _verified(model: LoadedModel, path: Path) -> tuple[Check, ...]:
     with needs(onnxruntime_extra()):
         from evodeploy.compare.export import verify_export
 
-    tell("comparing ONNX Runtime with PyTorch")
+    _log.info("comparing ONNX Runtime with PyTorch")
     checks = []
     for check in verify_export(model, path):
         checks.append(check)
-        tell(f"  {'ok  ' if check.passed else 'FAIL'} batch {check.batch}: {check.output}, {check.detail}")
+        _log.info(f"  {'ok  ' if check.passed else 'FAIL'} batch {check.batch}: {check.output}, {check.detail}")
     failed = [check for check in checks if not check.passed]
     if failed:
         first = failed[0]
@@ -156,7 +158,6 @@ def _quantized(
     proto: onnx.ModelProto,
     precision: Quantized,
     folder: Path | None,
-    tell: Callable[[str], None],
 ) -> onnx.ModelProto:
     with needs(onnxruntime_extra()):
         from evodeploy.graph.quantization import quantized_from_onnx
@@ -167,7 +168,7 @@ def _quantized(
     count = min(CALIBRATION, len(paths))
     chosen = [paths[i * len(paths) // count] for i in range(count)]
     quantized = quantized_from_onnx(proto, as_input(pictures(chosen, model.info), model.info), precision)
-    tell(
+    _log.info(
         f"{quantized.quantized} linear layers quantized to {precision.upper()}, calibrated on {count} images; "
         f"{len(quantized.kept_float)} other products kept in FP32"
     )

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 BATCH = 32  # images run at a time, where nothing else is said
 
-_log = logging.getLogger("evodeploy")
+_log = logging.getLogger(__name__)
 
 
 class _Prepared(NamedTuple):
@@ -220,7 +220,7 @@ def load(
     """Open a checkpoint, an ONNX file, an engine or a PyTorch module for prediction.
 
     `engine` names what runs it (torch, torch-compile; onnxruntime, openvino; tensorrt), by default the first installed
-    that can, which the predictor's `repr` and the log `evodeploy` tell; up to `cache` the rest are its `EngineOptions`.
+    that can, which the predictor's `repr` and the log `evodeploy` show; up to `cache` the rest are its `EngineOptions`.
     `submit` runs up to `max_batch` images together, none of which waits longer than `max_wait` seconds for others.
     """
     opened = open_engine(source, engine, EngineOptions(threads, device, precision, cuda_graph, cache))

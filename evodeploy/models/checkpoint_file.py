@@ -33,7 +33,7 @@ _SETTINGS = ("args", "cfg")  # a namespace or a dictionary, as training writes i
 _PREFIX = re.compile(r"^(?:module\.|_orig_mod\.)+")
 
 
-_log = logging.getLogger("evodeploy")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

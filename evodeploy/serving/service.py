@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -16,6 +16,8 @@ from evodeploy.serving.ports import check_free
 from evodeploy.serving.settings import Settings
 from evodeploy.text import reason
 
+_log = logging.getLogger(__name__)
+
 APPLICATION = NAMESPACE = "evodeploy"
 KEPT = ("name", "host", "port", "metrics_port", "token", "allow_hosts", "limits")
 STORE = 80 << 20  # bytes of Ray's object store: Ray's least, since requests do not go through it
@@ -23,7 +25,7 @@ VARIABLES = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "evodeploy.serving.con
 
 
 @contextmanager
-def running(settings: Settings, tell: Callable[[str], None], cluster: str | None = None) -> Iterator[None]:
+def running(settings: Settings, cluster: str | None = None) -> Iterator[None]:
     """A service that answers, until the body ends; then no request is taken any more, and those begun are answered.
 
     It starts its own Ray on this machine, or joins the Ray at the address `cluster` and leaves alone what else runs
@@ -42,7 +44,7 @@ def running(settings: Settings, tell: Callable[[str], None], cluster: str | None
         try:
             _listen(settings)
             _deploy(settings)
-            tell(
+            _log.info(
                 f"http://{settings.host}:{settings.port} answers; Prometheus metrics: "
                 f"http://127.0.0.1:{settings.metrics_port}/metrics"
             )

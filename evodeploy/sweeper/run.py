@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,13 +32,15 @@ from evodeploy.sweeper.search import Keep, descent
 from evodeploy.sweeper.space import Candidate
 from evodeploy.sweeper.state import State
 
+_log = logging.getLogger(__name__)
+
 GROUP = 6  # candidates timed in turn, beside the reference: so many engines fit into memory
 # An engine opened anew may be a tenth faster or slower for as long as it lives, whatever its rounds say: so each is
 # opened and timed so many times, in other company, and its interval spans them all.
 SITTINGS = 3
 
 
-def sweep(request: SweepRequest, state: State, tell: Callable[[str], None]) -> tuple[list[Point], dict[str, str]]:
+def sweep(request: SweepRequest, state: State) -> tuple[list[Point], dict[str, str]]:
     """All candidates as they were measured, and why others were not; `state` is what `begun` yields.
 
     The first candidate is the reference of all timings: in every group it is run in turn with the others, so that a
@@ -49,21 +52,21 @@ def sweep(request: SweepRequest, state: State, tell: Callable[[str], None]) -> t
     def in_time() -> bool:
         return request.budget is None or time.monotonic() - began < request.budget
 
-    wanted = _searched(models, request, state, in_time, tell) if request.by_stage else request.candidates
+    wanted = _searched(models, request, state, in_time) if request.by_stage else request.candidates
     todo = [candidate for candidate in wanted if str(candidate) not in state.failures]
     for candidate in todo:
         if not in_time():
             break
         try:
-            _judge(candidate, models, request, state, tell)
+            _judge(candidate, models, request, state)
         except EvodeployError as error:
             state.failures[str(candidate)] = str(error)
-            tell(f"left out: {candidate}: {error}")
+            _log.info(f"left out: {candidate}: {error}")
         state.write()
     ready = [each for each in todo if (models / each.file).exists() and str(each) not in state.failures]
     if not ready:
         raise UsageError(f"nothing could be tried: {next(iter(state.failures.values()), 'the budget is too small')}")
-    _time_all(ready, models, request, state, in_time, tell)
+    _time_all(ready, models, request, state, in_time)
     points = [_point(each, state, request) for each in ready if _timed(each, state)]
     left_out = dict(state.failures)
     left_out |= {str(each): "the budget was spent" for each in wanted if _unknown(each, state)}
@@ -78,9 +81,7 @@ def _timed(candidate: Candidate, state: State) -> bool:
     return len(state.speeds.get(str(candidate), ())) == SITTINGS
 
 
-def _searched(
-    folder: Path, request: SweepRequest, state: State, in_time: Callable[[], bool], tell: Callable[[str], None]
-) -> list[Candidate]:
+def _searched(folder: Path, request: SweepRequest, state: State, in_time: Callable[[], bool]) -> list[Candidate]:
     """Every candidate with each of the keep ratios that the first one's search meets."""
     first = request.candidates[0]
     work: dict[Keep, float] = {}
@@ -95,9 +96,9 @@ def _searched(
         if not in_time():
             return None
         try:
-            _judge(each, folder, request, state, tell)
+            _judge(each, folder, request, state)
         except EvodeployError as error:
-            tell(f"left out: {each}: {error}")
+            _log.info(f"left out: {each}: {error}")
             return -math.inf
         state.write()
         operations = flops_of_onnx(read_onnx(folder / each.file))
@@ -106,28 +107,24 @@ def _searched(
         work[keep] = operations
         return state.accuracies[str(each)][0]
 
-    _export(first, folder, request, state, tell)
+    _export(first, folder, request, state)
     info = info_of(read_onnx(folder / first.file))
     assert info is not None  # exported just now
     path = descent(request.by_stage, len(info.keep_ratios), score, work.__getitem__, request.least)
     keeps = [candidate(keep).keep for keep in path]
-    tell(f"searched by stage: {', '.join(candidate(keep).kept for keep in path)}")
+    _log.info(f"searched by stage: {', '.join(candidate(keep).kept for keep in path)}")
     return [dataclasses.replace(each, keep=keep) for each in request.candidates for keep in keeps]
 
 
-def _judge(
-    candidate: Candidate, folder: Path, request: SweepRequest, state: State, tell: Callable[[str], None]
-) -> None:
+def _judge(candidate: Candidate, folder: Path, request: SweepRequest, state: State) -> None:
     """Export the candidate and learn its accuracy, unless both are known."""
-    _export(candidate, folder, request, state, tell)
+    _export(candidate, folder, request, state)
     if request.data is not None and str(candidate) not in state.accuracies:
-        tell(f"evaluating {candidate}")
+        _log.info(f"evaluating {candidate}")
         state.accuracies[str(candidate)] = _accuracy(candidate, folder, request)
 
 
-def _export(
-    candidate: Candidate, folder: Path, request: SweepRequest, state: State, tell: Callable[[str], None]
-) -> None:
+def _export(candidate: Candidate, folder: Path, request: SweepRequest, state: State) -> None:
     """Write the candidate's file unless it is there."""
     path = folder / candidate.file
     if path.exists():
@@ -139,7 +136,7 @@ def _export(
     state.add_file(f"models/{candidate.file}")
     with needs("export"):
         from evodeploy.exporter.pipeline import ExportRequest, export_checkpoint
-    tell(f"exporting {candidate.file}")
+    _log.info(f"exporting {candidate.file}")
     stored = candidate.stored
     export = ExportRequest(
         request.checkpoint,
@@ -148,27 +145,45 @@ def _export(
         precision=None if stored == "fp32" or stored == "bf16" else stored,
         images=(request.images or request.data) if stored == "int8" else None,
     )
-    export_checkpoint(export, tell=lambda text: None)
+    with _unlogged():
+        export_checkpoint(export)
 
 
 def _accuracy(candidate: Candidate, folder: Path, request: SweepRequest) -> list[float]:
     assert request.data is not None
     journal = folder / f"{candidate.file}.{candidate.engine}.{candidate.precision}.part"
-    report = evaluate(
-        EvaluationRequest(
-            (folder / candidate.file,),
-            request.data,
-            request.labels,
-            request.limit,
-            engine=candidate.engine,
-            options=candidate.options(request.threads),
-            journal=journal,
-        ),
-        tell=lambda text: None,
-    )
+    with _unlogged():
+        report = evaluate(
+            EvaluationRequest(
+                (folder / candidate.file,),
+                request.data,
+                request.labels,
+                request.limit,
+                engine=candidate.engine,
+                options=candidate.options(request.threads),
+                journal=journal,
+            ),
+        )
     journal.unlink()
     top1 = report.scores[0].top1
     return [top1.value, top1.low, top1.high]
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keep the steps of a candidate's stages out of the log, which has a line for each candidate.
+
+    For the whole process: threads that run these stages meanwhile do not log either.
+    """
+    loggers = [logging.getLogger(f"evodeploy.{part}") for part in ("exporter", "evaluation")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def _time_all(
@@ -177,7 +192,6 @@ def _time_all(
     request: SweepRequest,
     state: State,
     in_time: Callable[[], bool],
-    tell: Callable[[str], None],
 ) -> None:
     reference = candidates[0]
     for sitting in range(SITTINGS):
@@ -188,7 +202,7 @@ def _time_all(
             if not in_time() and state.reference:
                 return
             group = waiting[start : start + GROUP]
-            tell(f"timing {len(group)} candidates beside {reference}, sitting {sitting + 1} of {SITTINGS}")
+            _log.info(f"timing {len(group)} candidates beside {reference}, sitting {sitting + 1} of {SITTINGS}")
             first, *others = _timed_in_turn((reference, *group), folder, request)
             state.reference.append(float(np.median(first)))
             for each, samples in zip(group, others, strict=True):

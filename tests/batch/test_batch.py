@@ -57,7 +57,7 @@ def request(model, photos, out, **changes):
 
 
 def run(*args, **changes):
-    return run_batch(request(*args, **changes), tell=lambda _: None, progress=lambda done, images: None)
+    return run_batch(request(*args, **changes), progress=lambda done, images: None)
 
 
 def parts(out):
@@ -167,7 +167,7 @@ def test_a_lost_actor_costs_no_row(whole, small_onnx, photos, tmp_path):
             lost.extend(actor_processes()[:1])
             os.kill(lost[0], signal.SIGKILL)
 
-    run_batch(request(small_onnx, photos, tmp_path / "out"), tell=lambda _: None, progress=end_one_actor)
+    run_batch(request(small_onnx, photos, tmp_path / "out"), progress=end_one_actor)
     assert lost
     assert parts(tmp_path / "out") == parts(whole[0])
 

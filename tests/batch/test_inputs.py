@@ -113,7 +113,7 @@ def test_a_run_does_not_write_to_the_folder_that_it_reads(folder, model, given, 
     (folder / "linked.png").symlink_to("photos/c/d.png")
     request = BatchRequest(Path(model), (given,), Path(out), force=force)
     with pytest.raises(UsageError, match=f"^{named} is inside the output folder {out}: choose another --out"):
-        run_batch(request, tell=print, progress=print)
+        run_batch(request, progress=print)
     assert (folder / "photos" / "c" / "d.png").exists()
 
 

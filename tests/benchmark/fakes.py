@@ -32,10 +32,6 @@ RECORD = PlanRecord(
 )  # fmt: skip
 
 
-def quiet(text):
-    pass
-
-
 def fake(name, role="evo", precision="fp32", flops=None, **options):
     return Candidate(name, role, precision, "", lambda: FakeEngine(INFO, **options), flops=flops)
 
@@ -48,7 +44,7 @@ def missing(name, reason="no GPU here"):
 
 
 def raced(candidates, batches=(4,)):
-    return bench(candidates, batches, QUICK, quiet)
+    return bench(candidates, batches, QUICK)
 
 
 def row(name, milliseconds, batch=1, role="evo", precision="fp32"):

@@ -4,7 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from benchmark.fakes import INFO, planned, quiet, raced, written
+from benchmark.fakes import INFO, planned, raced, written
 from cases import SMALL
 
 from evodeploy.benchmark import candidates, plans
@@ -111,7 +111,7 @@ def gpu(monkeypatch, small_onnx):
     """A GPU as far as a bench asks for one; exports and what reaches the cache are played, and the latter kept."""
     requests = []
 
-    def cached(request, cache, tell):
+    def cached(request, cache):
         requests.append(request)
         if request.precision == "bf16":
             raise RuntimeFailedError("no kernel for you")
@@ -126,7 +126,7 @@ def gpu(monkeypatch, small_onnx):
 
 
 def built_rows(paths, precisions=("fp32", "fp16"), batches=(8, 1)):
-    builds = Builds(batches, Path("cache"), quiet)
+    builds = Builds(batches, Path("cache"))
     with candidates_of(subject_of(paths), ["tensorrt"], precisions, 1, builds) as found:
         return [(c.role, c.precision, c.artefact) for c in found if not c.cuda_graph]
 
@@ -158,7 +158,7 @@ def test_the_twin_of_a_given_engine_is_built_as_that_was(small_checkpoint, small
 
 def test_each_tensorrt_has_rows_and_a_twin_of_its_own(small_checkpoint, small_onnx, tmp_path, gpu):
     given = [planned(small_onnx, tmp_path / f"{name}.engine", runtime=name) for name in ("tensorrt", "tensorrt-rtx")]
-    builds = Builds((1,), Path("cache"), quiet)
+    builds = Builds((1,), Path("cache"))
     with candidates_of(subject_of([small_checkpoint, *given]), ["tensorrt"], ["fp16"], 1, builds) as found:
         rows = [(one.engine, one.role, one.artefact) for one in found if not one.cuda_graph]
     assert rows == [
@@ -182,7 +182,7 @@ def test_an_onnx_of_reduced_precision_or_fixed_batch_is_built_as_it_is(small_che
 
 
 def test_a_build_that_fails_is_a_row_with_its_reason(small_checkpoint, gpu):
-    builds = Builds((1,), Path("cache"), quiet)
+    builds = Builds((1,), Path("cache"))
     with candidates_of(subject_of([small_checkpoint]), ["tensorrt"], ["bf16"], 1, builds) as found:
         rows = raced(found, [1])
     assert [(row.candidate.role, row.reason) for row in rows] == [
@@ -193,7 +193,7 @@ def test_a_build_that_fails_is_a_row_with_its_reason(small_checkpoint, gpu):
 def test_without_a_home_a_bench_has_rows_with_that_reason(small_checkpoint, gpu, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", homeless)
-    with candidates_of(subject_of([small_checkpoint]), ["tensorrt"], ["fp16"], 1, Builds((1,), None, quiet)) as found:
+    with candidates_of(subject_of([small_checkpoint]), ["tensorrt"], ["fp16"], 1, Builds((1,), None)) as found:
         rows = raced(found, [1])
     assert {row.reason for row in rows} == {
         "no folder is known for the engine cache (no home): name one with --engine-cache"
@@ -206,7 +206,7 @@ def homeless():
 
 def test_tensorrt_rows_have_a_ratio_over_their_twin(small_checkpoint, gpu, monkeypatch):
     monkeypatch.setattr(candidates, "open_engine", lambda path, name, options: FakeEngine(INFO))
-    builds = Builds((2,), Path("cache"), quiet)
+    builds = Builds((2,), Path("cache"))
     with candidates_of(subject_of([small_checkpoint]), ["tensorrt"], ["fp16"], 1, builds) as found:
         rows = raced(found, [2])
     over = {(row.candidate.role, row.label): over_dense(row, rows) is not None for row in rows}
@@ -217,7 +217,7 @@ def test_tensorrt_rows_have_a_ratio_over_their_twin(small_checkpoint, gpu, monke
 
 
 def test_where_none_can_be_built_one_row_says_why(small_checkpoint, monkeypatch):
-    builds = Builds((1,), Path("cache"), quiet)
+    builds = Builds((1,), Path("cache"))
     monkeypatch.setattr(plans, "driver_problem", lambda: "the NVIDIA driver sees no GPU")
     for how, told in ((builds, "none is built: the NVIDIA driver sees no GPU"), (None, "none is built: --no-build")):
         with candidates_of(subject_of([small_checkpoint]), ["tensorrt"], ["fp32", "fp16"], 1, how) as found:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from benchmark.fakes import RECORD, quiet
+from benchmark.fakes import RECORD
 
 from evodeploy.benchmark import engine_cache
 from evodeploy.benchmark.engine_cache import cached_build, key_of, usual_folder
@@ -47,7 +47,7 @@ def built(monkeypatch):
     """The requests that reached the builder, which is played: a plan is a line of what was asked for."""
     requests = []
 
-    def build(request, tell):
+    def build(request):
         requests.append(request)
         with replacing(request.output) as draft:
             draft.write_text(f"{request.precision} {request.profiles}")
@@ -68,15 +68,14 @@ def entries(folder):
     return sorted(path.name.split(".", 1)[1] for path in folder.iterdir())
 
 
-def test_the_second_bench_takes_what_the_first_built(folder, request_of, built):
-    told = []
+def test_the_second_bench_takes_what_the_first_built(folder, request_of, built, logged):
     for output in ("a.engine", "b.engine"):
-        record = cached_build(request_of(output=folder.parent.parent / output), folder, told.append)
+        record = cached_build(request_of(output=folder.parent.parent / output), folder)
         plan = folder.parent.parent / output
         assert read_sidecar(plan) == record
         assert sha256(plan) == record.plan_sha256
     assert len(built) == 1
-    assert told == [f"taking the FP16 engine of m.onnx from {folder}"]
+    assert logged == [f"taking the FP16 engine of m.onnx from {folder}"]
     assert entries(folder) == ["engine", "engine.json"]
     assert folder.stat().st_mode & 0o077 == 0  # an engine runs code when it is opened
 
@@ -110,21 +109,21 @@ def test_everything_that_shapes_an_engine_is_in_its_key(request_of, tmp_path, mo
 
 
 def test_the_engines_of_another_tensorrt_or_gpu_are_not_taken(folder, request_of, built, monkeypatch):
-    cached_build(request_of(), folder, quiet)
+    cached_build(request_of(), folder)
     monkeypatch.setattr(engine_cache, "driver_problem", lambda: None)
     monkeypatch.setattr(engine_cache, "architecture", lambda: "sm89")
     monkeypatch.setattr(engine_cache, "gpu_name", lambda: "NVIDIA L4")
-    cached_build(request_of(), folder, quiet)
+    cached_build(request_of(), folder)
     monkeypatch.setattr(engine_cache, "load_flavour", lambda name: tensorrt("11.0.0.1"))
     for _ in range(2):
-        cached_build(request_of(), folder, quiet)
+        cached_build(request_of(), folder)
     assert len(built) == 3
     assert len(entries(folder)) == 6
 
 
 @pytest.mark.parametrize("damage", ["cut", "no record", "bad record", "no plan"])
 def test_a_damaged_entry_is_built_again(folder, request_of, built, damage):
-    cached_build(request_of(), folder, quiet)
+    cached_build(request_of(), folder)
     plan = next(folder.glob("*.engine"))
     {
         "cut": lambda: plan.write_bytes(plan.read_bytes()[:-1]),
@@ -132,18 +131,18 @@ def test_a_damaged_entry_is_built_again(folder, request_of, built, damage):
         "bad record": lambda: sidecar_path(plan).write_text("{"),
         "no plan": plan.unlink,
     }[damage]()
-    record = cached_build(request_of(), folder, quiet)
+    record = cached_build(request_of(), folder)
     assert len(built) == 2
     assert sha256(request_of().output) == record.plan_sha256 == sha256(plan)
 
 
 def test_a_build_that_fails_leaves_nothing(folder, request_of, built, monkeypatch):
-    def fail(request, tell):
+    def fail(request):
         raise RuntimeFailedError("no kernel")
 
     monkeypatch.setattr(engine_cache, "build", fail)
     with pytest.raises(RuntimeFailedError, match="no kernel"):
-        cached_build(request_of(), folder, quiet)
+        cached_build(request_of(), folder)
     assert list(folder.iterdir()) == []
     assert not request_of().output.exists()
 
@@ -152,10 +151,10 @@ def test_two_that_want_the_same_engine_build_it_once(folder, request_of, built, 
     build, lock = engine_cache.build, engine_cache.locked
     arrived = threading.Semaphore(0)
 
-    def slow(request, tell):
+    def slow(request):
         for _ in range(2):
             assert arrived.acquire(timeout=60)  # until the other waits for the lock
-        return build(request, tell)
+        return build(request)
 
     def heard(path, **options):
         if options:
@@ -165,7 +164,7 @@ def test_two_that_want_the_same_engine_build_it_once(folder, request_of, built, 
     monkeypatch.setattr(engine_cache, "build", slow)
     monkeypatch.setattr(engine_cache, "locked", heard)
     outputs = [folder.parent.parent / name for name in ("a.engine", "b.engine")]
-    threads = [threading.Thread(target=cached_build, args=(request_of(output=path), folder, quiet)) for path in outputs]
+    threads = [threading.Thread(target=cached_build, args=(request_of(output=path), folder)) for path in outputs]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -183,7 +182,7 @@ from evodeploy.builder.pipeline import BuildRequest
 from evodeploy.engines.tensorrt.flavour import Flavour
 from evodeploy.files import replacing
 
-def build(request, tell):
+def build(request):
     with replacing(request.output) as draft:
         draft.write_bytes(b"half of a pl")
         print("building", flush=True)
@@ -207,7 +206,7 @@ def test_a_killed_build_is_begun_again_and_nothing_of_it_is_left(folder, request
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert any("draft" in name for name in entries(folder))
-    record = cached_build(mine, folder, quiet)
+    record = cached_build(mine, folder)
     assert sha256(mine.output) == record.plan_sha256
     assert entries(folder) == ["engine", "engine.json"]
 
@@ -220,15 +219,15 @@ def test_beyond_its_limit_the_folder_loses_what_was_not_used_for_longest(folder,
     os.utime(draft, (1, 1))
     plans = {}
     for number, precision in enumerate(("fp32", "fp16", "bf16")):
-        cached_build(request_of(precision=precision), folder, quiet)
+        cached_build(request_of(precision=precision), folder)
         plans[precision] = next(plan for plan in folder.glob("*.engine") if plan not in plans.values())
         for path in (plans[precision], sidecar_path(plans[precision])):
             os.utime(path, (number + 2, number + 2))
     size = sum(path.stat().st_size for path in folder.glob("[0-9a-f]*"))
-    cached_build(request_of(precision="fp32"), folder, quiet, limit=size)
+    cached_build(request_of(precision="fp32"), folder, limit=size)
     assert (draft.exists(), len(built)) == (False, 3)
     with locked(engine_cache._lock(plans["fp16"])):  # in use
-        cached_build(request_of(precision="fp32"), folder, quiet, limit=size // 3)
+        cached_build(request_of(precision="fp32"), folder, limit=size // 3)
     assert {name for name, plan in plans.items() if plan.exists()} == {"fp32", "fp16"}
     assert (folder / "notes.txt").exists()
 
@@ -244,14 +243,13 @@ def test_where_engines_are_kept(monkeypatch, tmp_path):
 def test_a_folder_that_cannot_be_used_is_one_sentence(request_of, built, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"cannot use the engine cache .*file.*: .*; name another with --engine-cache"):
-        cached_build(request_of(), tmp_path / "file" / "engines", quiet)
+        cached_build(request_of(), tmp_path / "file" / "engines")
 
 
-def test_tensorrt_for_rtx_builds_into_the_cache(small_onnx, folder, tmp_path):
+def test_tensorrt_for_rtx_builds_into_the_cache(small_onnx, folder, tmp_path, logged):
     asked = BuildRequest(small_onnx, tmp_path / "a.engine", "fp16", ((1, 1, 1),), "tensorrt-rtx", targets=("sm89",))
-    told = []
-    first = cached_build(asked, folder, told.append)
-    again = cached_build(dataclasses.replace(asked, output=tmp_path / "b.engine"), folder, told.append)
+    first = cached_build(asked, folder)
+    again = cached_build(dataclasses.replace(asked, output=tmp_path / "b.engine"), folder)
     assert first == again == read_sidecar(tmp_path / "b.engine")
     assert (first.targets, first.precision) == (("sm89",), "fp16")
-    assert sum("building FP16" in line for line in told) == 1
+    assert sum("building FP16" in line for line in logged) == 1

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from benchmark.fakes import INFO, QUICK, fake, missing, quiet, raced
+from benchmark.fakes import INFO, QUICK, fake, missing, raced
 
 from evodeploy.benchmark.candidate import Candidate
 from evodeploy.benchmark.run import bench
@@ -156,7 +156,7 @@ def test_images_given_are_the_images_run_over_again_where_they_are_few():
         return {"logits": brightness_logits(images, 3)}
 
     given = np.stack([np.full((8, 8, 3), value, np.uint8) for value in (10, 200)])
-    bench([fake("torch", compute=look)], [3], QUICK, quiet, given)
+    bench([fake("torch", compute=look)], [3], QUICK, given)
     np.testing.assert_array_equal(seen[0], normalised(given[[0, 1, 0]], Preprocessing()))
 
 
@@ -181,7 +181,7 @@ def test_one_that_fails_while_its_energy_is_measured_is_a_row_with_its_reason(mo
     monkeypatch.setattr("evodeploy.benchmark.run.meter_of", lambda device: lambda: 0.0)
     monkeypatch.setattr("evodeploy.benchmark.run.joules_per_run", fail)
     budget = dataclasses.replace(QUICK, seconds=2, precision=1.0)
-    (row,) = bench([fake("torch")], (2,), budget, quiet)
+    (row,) = bench([fake("torch")], (2,), budget)
     assert (row.timing, row.reason) == (None, "cuda:0 is lost")
 
 
@@ -204,4 +204,4 @@ def test_energy_is_measured_where_a_row_is_given_the_time(monkeypatch, seconds, 
     monkeypatch.setattr("evodeploy.benchmark.run.meter_of", lambda device: lambda: 0.0)
     monkeypatch.setattr("evodeploy.benchmark.run.joules_per_run", lambda run, meter: 8.0)
     budget = dataclasses.replace(QUICK, seconds=seconds, precision=1.0)
-    assert [row.joules for row in bench([fake("torch")], (2,), budget, quiet)] == [joules]
+    assert [row.joules for row in bench([fake("torch")], (2,), budget)] == [joules]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from benchmark.fakes import fake, missing, quiet
+from benchmark.fakes import fake, missing
 from PIL import Image
 
 from evodeploy.benchmark.stages import STAGES, end_to_end
@@ -19,7 +19,7 @@ def test_every_stage_is_timed_and_the_slowest_named(tmp_path):
         time.sleep(0.05)
         return {"logits": brightness_logits(images, 3)}
 
-    found, refused = end_to_end([("slow", fake("x", compute=slow)), ("none", missing("y"))], paths, 4, 0, quiet)
+    found, refused = end_to_end([("slow", fake("x", compute=slow)), ("none", missing("y"))], paths, 4, 0)
     assert tuple(found.seconds) == STAGES
     assert found.bottleneck == "inference"
     assert found.seconds["inference"] >= 0.05 / 4

@@ -105,7 +105,7 @@ def test_bench_and_visualize_keep_every_token_too(cli, folder):
     ],
 )
 def test_a_sweep_tries_fewer_tokens_only_where_asked(cli, folder, monkeypatch, options, keeps, said):
-    def sweep(request, state, tell):
+    def sweep(request, state):
         assert {candidate.keep for candidate in request.candidates} == keeps
         raise UsageError("that is all to be seen")
 

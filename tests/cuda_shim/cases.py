@@ -288,12 +288,13 @@ def in_a_thread(work):
     thread.join()
 
 
-def warned():
-    """A list that receives evodeploy's warnings."""
+def logged(level=logging.WARNING):
+    """A list that receives what evodeploy logs."""
     handler = logging.Handler()
     lines = []
     handler.emit = lambda record: lines.append(record.getMessage())
     logging.getLogger("evodeploy").addHandler(handler)
+    logging.getLogger("evodeploy").setLevel(level)
     return lines
 
 
@@ -332,7 +333,7 @@ def memory_of_graphs():
 
 def graphs_refused():
     """What cannot be recorded is launched as without graphs; tried, and told, once for each batch size in all lanes."""
-    told = warned()
+    told = logged()
     fake_tensorrt.Engine.capturable = False
     with open_engine(PLAN, "tensorrt", EngineOptions(cuda_graph=True)) as engine:
         for batch in (4, 2, 4, 2, 4):
@@ -410,7 +411,7 @@ def disturbed_recording():
     """A thread that waits for the whole GPU ends a recording, which is tried once more; then computed without."""
     import pycuda.driver as driver
 
-    told = warned()
+    told = logged()
 
     def wait():
         with engine._gpu.releasing(), contextlib.suppress(driver.Error):
@@ -544,19 +545,18 @@ def left_open():
 def refit():
     """`PLAN` with the weights of `ONNX`, which are others: `expected` is computed from them."""
     full = PLAN.with_name("full.engine")
-    told = []
     with refused(UsageError, "small.engine holds no weights: put them in with `evodeploy refit"):
         open_engine(PLAN, "tensorrt")
-    record = refit_engine(PLAN, ONNX, full, told.append)
+    record = refit_engine(PLAN, ONNX, full)
     assert (record.stripped, record.refittable, record.source) == (False, True, ONNX.name)
     with open_engine(full, "tensorrt") as after:
         same(after.run(IMAGES[:2]), IMAGES[:2])
     sys.modules["tensorrt"].SerializationFlag = enum.Enum("Before10_14", {"EXCLUDE_WEIGHTS": 0})
-    record = refit_engine(PLAN, ONNX, PLAN.with_name("older.engine"), told.append)
+    record = refit_engine(PLAN, ONNX, PLAN.with_name("older.engine"))
     assert (record.stripped, record.refittable) == (False, False)
     with refused(BadFileError, "other.onnx does not fit the engine: the weights 'w' have another shape"):
         fake_tensorrt.OnnxParserRefitter.fits = False
-        refit_engine(PLAN, ONNX, PLAN.with_name("again.engine"), told.append)
+        refit_engine(PLAN, ONNX, PLAN.with_name("again.engine"))
     assert not PLAN.with_name("again.engine").exists()
     assert on_the_device() == [0] * 6
 
@@ -590,7 +590,7 @@ def half_precision():
 
 
 @contextlib.contextmanager
-def benched(told):
+def benched():
     """The candidates of a bench that is given no engine, but an ONNX file and its twin's, and so builds them."""
     import dataclasses
 
@@ -606,7 +606,7 @@ def benched(told):
     twin, path = read_onnx(ONNX), PLAN.parent / "twin.onnx"
     set_info(twin, dataclasses.replace(info_of(twin), keep_ratios=(1.0, 1.0)))
     write_onnx(twin, path)
-    builds = Builds((4, 1), PLAN.parent / "engines", told.append)
+    builds = Builds((4, 1), PLAN.parent / "engines")
     with candidates_of(subject_of([ONNX, path]), ["onnxruntime", "tensorrt"], ["fp32"], 1, builds) as candidates:
         yield candidates
 
@@ -614,9 +614,9 @@ def benched(told):
 def bench_builds():
     """The engines of the model and of its twin are built, and the next time taken from the cache."""
     for first in ("building FP32", "taking the FP32 engine of"):
-        told = []
-        with benched(told) as candidates:
-            assert [line.startswith(first) for line in told] == [True, True], told
+        lines = logged(logging.INFO)
+        with benched() as candidates:
+            assert [line.startswith(first) for line in lines] == [True, True], lines
             ours = [one for one in candidates if one.engine == "tensorrt"]
             assert [(one.role, one.cuda_graph) for one in ours] == list(
                 itertools.product(("evo", "dense"), (False, True))
@@ -634,7 +634,7 @@ def bench_over_dense():
     from evodeploy.benchmark.run import bench
 
     budget = Budget(seconds=0, rounds=6, min_seconds=0, warmup_seconds=0)
-    with benched([]) as candidates:
+    with benched() as candidates:
         rows = bench(candidates, (1,), budget, lambda text: None)
     ours = [row for row in rows if row.candidate.engine == "tensorrt"]
     assert [(row.transfers, row.in_flight) for row in ours] == 4 * list(

@@ -56,7 +56,7 @@ def exported(folder):
     onnx = folder / "digits.onnx"
     if not onnx.exists():
         checkpoint = Path(shutil.copy(SAMPLE / "digits.pth", folder))
-        export_checkpoint(ExportRequest(checkpoint, onnx, tokens=True), tell=lambda text: None)
+        export_checkpoint(ExportRequest(checkpoint, onnx, tokens=True))
     return folder / "digits.pth", onnx
 
 
@@ -91,5 +91,5 @@ def plan(request, exported, runtime):
         options = BuilderOptions(tf32=False if precision is None else None)
         batches = ((1, 8, LARGEST),)
         asked = BuildRequest(exported[1], path, precision, batches, runtime, options=options)
-        build(asked, tell=lambda text: None)
+        build(asked)
     return path

@@ -34,8 +34,8 @@ def built(folder: Path) -> Path:
 
     onnx, plan = folder / "digits.onnx", folder / "digits.engine"
     checkpoint = Path(shutil.copy(SAMPLE / "digits.pth", folder))
-    export_checkpoint(ExportRequest(checkpoint, onnx), tell=lambda text: None)
-    build(BuildRequest(onnx, plan, "fp16", ((1, 4, 8),), "tensorrt-rtx", ("sm80",)), tell=lambda text: None)
+    export_checkpoint(ExportRequest(checkpoint, onnx))
+    build(BuildRequest(onnx, plan, "fp16", ((1, 4, 8),), "tensorrt-rtx", ("sm80",)))
     return plan
 
 

@@ -133,11 +133,11 @@ def test_operators_without_a_bfloat16_form_stay_single(small_onnx):
 def test_an_export_in_bfloat16_is_at_the_opset_that_has_it(tmp_path, small_checkpoint):
     path = tmp_path / "b.onnx"
     request = ExportRequest(small_checkpoint, path, precision="bf16", verify=False)
-    export_checkpoint(request, tell=lambda text: None)
+    export_checkpoint(request)
     proto = read_onnx(path)
     assert [(entry.domain, entry.version) for entry in proto.opset_import] == [("", 22)]
     assert info_of(proto).versions["opset"] == "22"
     conv = next(node for node in proto.graph.node if node.op_type == "Conv")
     assert types(proto)[conv.output[0]] == TensorProto.BFLOAT16
     with pytest.raises(UsageError, match="--bf16 needs opset 22 or higher, not 20: leave out --opset"):
-        export_checkpoint(dataclasses.replace(request, opset=20, output=tmp_path / "c.onnx"), tell=lambda text: None)
+        export_checkpoint(dataclasses.replace(request, opset=20, output=tmp_path / "c.onnx"))

@@ -133,11 +133,10 @@ def test_takes_over_a_network_of_its_own(name):
         assert torch.equal(tensor, other)
 
 
-def test_predicts_and_exports_a_module(tmp_path):
+def test_predicts_and_exports_a_module(tmp_path, logged):
     module = filled(TimmViT())
-    said = []
-    export_checkpoint(ExportRequest(module, tmp_path / "x.onnx", keep_ratios=(0.5,), tokens=True), tell=said.append)
-    assert said[0].startswith("the TimmViT: vit_128_patch8, 48 px, 7 classes, keep ratio 0.5")
+    export_checkpoint(ExportRequest(module, tmp_path / "x.onnx", keep_ratios=(0.5,), tokens=True))
+    assert logged[0].startswith("the TimmViT: vit_128_patch8, 48 px, 7 classes, keep ratio 0.5")
     picture = np.random.default_rng(0).integers(0, 256, (60, 50, 3), np.uint8)
     with evodeploy.load(module) as dense, evodeploy.load(tmp_path / "x.onnx") as selecting:
         assert dense.info.dense

@@ -12,7 +12,7 @@ from evodeploy.errors import RuntimeFailedError
 
 GRAPHS = 32  # kept by a lane, those used last: each holds an execution context
 
-_log = logging.getLogger("evodeploy")
+_log = logging.getLogger(__name__)
 
 
 class RecordedExecution:

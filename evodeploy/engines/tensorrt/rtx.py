@@ -13,7 +13,7 @@ from evodeploy.errors import EvodeployError, RuntimeFailedError, UsageError
 from evodeploy.files import replacing
 from evodeploy.specs import EngineOptions
 
-_log = logging.getLogger("evodeploy")
+_log = logging.getLogger(__name__)
 
 
 def is_rtx(flavour: Flavour) -> bool:

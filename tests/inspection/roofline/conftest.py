@@ -9,5 +9,5 @@ from evodeploy.builder.pipeline import BuildRequest, build
 def small_plan(small_onnx, tmp_path_factory):
     """The small model as an engine of TensorRT for RTX, FP16, for batches of 1 to 8."""
     path = tmp_path_factory.mktemp("roofline") / "small.engine"
-    build(BuildRequest(small_onnx, path, "fp16", ((1, 4, 8),), "tensorrt-rtx", ("sm89",)), tell=lambda text: None)
+    build(BuildRequest(small_onnx, path, "fp16", ((1, 4, 8),), "tensorrt-rtx", ("sm89",)))
     return path
