@@ -77,7 +77,7 @@ def measured(settings: Settings) -> Iterator[dict[str, Any]]:
                 print(f"left out for want of time: {name} from batch {batch} on, and what follows", file=sys.stderr)
                 return
             with candidates_of(subject, [settings.engine], [settings.precision], settings.threads) as candidates:
-                rows = (*rows, *bench(candidates, [batch], budget, lambda line: None))
+                rows = (*rows, *bench(candidates, [batch], budget))
             longest = max(longest, time.time() - start)
             yield as_json(Report(subject, machine, budget, rows, {}))
 

@@ -267,14 +267,14 @@ def test_a_network_that_is_fp32_after_all_is_a_failure(small_onnx, precision):
     with pytest.raises(
         RuntimeFailedError, match=rf"{precision.upper()} was asked for, but \d+ of \d+ products are FP32"
     ):
-        builder.plan_from_onnx(small_onnx, rtx, (Profile(),), precision, ("sm89",), options, BuildLog(print))
+        builder.plan_from_onnx(small_onnx, rtx, (Profile(),), precision, ("sm89",), options, BuildLog())
 
 
 def test_an_fp16_plan_may_be_larger_than_its_weights(small_onnx, tmp_path, monkeypatch):
     """TensorRT that says nothing of memory, and two profiles, each with kernels of its own."""
     monkeypatch.setattr("evodeploy.builder.log._MEMORY", re.compile("(?!)()()"))
     plan = tmp_path / "x.engine"
-    record = build(request(small_onnx, plan, precision="fp16", profiles=((1, 1, 1), (2, 4, 8))), lambda text: None)
+    record = build(request(small_onnx, plan, precision="fp16", profiles=((1, 1, 1), (2, 4, 8))))
     weights = sum(weight_elements(tensor) for tensor in read_onnx(small_onnx).graph.initializer)
     assert record.weights_bytes is None
     assert record.plan_bytes > 4 * weights  # as an FP32 one would be
@@ -291,9 +291,7 @@ def test_progress_is_told_and_can_cancel(small_onnx, tmp_path):
     build(request(small_onnx, tmp_path / "x.engine", precision="fp16"), progress=count)
     assert len(phases) > 3
     with pytest.raises(KeyboardInterrupt):
-        build(
-            request(small_onnx, tmp_path / "y.engine", precision="fp16"), lambda text: None, lambda phase, share: False
-        )
+        build(request(small_onnx, tmp_path / "y.engine", precision="fp16"), lambda phase, share: False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.engine", "x.engine.json"]
 
 
@@ -339,4 +337,4 @@ def test_a_builder_that_cannot_start_is_reported(monkeypatch, small_onnx):
 
     monkeypatch.setattr(ours.trt, "Builder", Nothing)
     with pytest.raises(UnavailableError, match="cannot start here"):
-        builder.plan_from_onnx(small_onnx, ours, (Profile(),), "fp32", ("sm89",), BuilderOptions(), BuildLog(print))
+        builder.plan_from_onnx(small_onnx, ours, (Profile(),), "fp32", ("sm89",), BuilderOptions(), BuildLog())

@@ -138,7 +138,7 @@ def test_a_second_profile_is_checked_as_the_first_is(small_onnx, tmp_path):
 
 def test_preparing_decides_everything_and_writes_nothing(small_onnx, tmp_path):
     request = BuildRequest(small_onnx, tmp_path / "x.engine", "fp16", ((1, None, None),), "tensorrt-rtx", ("sm89",))
-    prepared = prepare(request, lambda text: None)
+    prepared = prepare(request)
     assert prepared.profiles == (Profile(1, 32, 128),)
     assert prepared.targets == ("sm89",)
     assert any("TopK" in reason for reason in prepared.kept_fp32.values())

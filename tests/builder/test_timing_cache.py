@@ -107,5 +107,5 @@ def test_a_folder_that_is_not_there_is_one_sentence(tmp_path):
 
 
 def test_without_a_file_nothing_is_asked_of_the_configuration():
-    with shared_timings(object(), None, lambda text: None):
+    with shared_timings(object(), None):
         pass

@@ -82,7 +82,7 @@ BAD = [
     (2, "bench ckpt.onnx --model nope", "no model is called 'nope'"),
     (2, "init evo_deit", "no model is called 'evo_deit'"),
     (2, "build-engine ckpt.onnx --runtime tensorflow", "no runtime is called 'tensorflow'"),
-    (2, "predict ckpt.txt none.png", "cannot tell what ckpt.txt is"),
+    (2, "predict ckpt.txt none.png", "cannot infer what ckpt.txt is"),
     # What excludes or needs something else
     (2, "export ckpt.pth -o x.onnx --int8 --fp16", "exclude each other"),
     (2, "export ckpt.pth -o x.onnx --int8", "--int8 is calibrated on images like those it will see"),

@@ -635,7 +635,7 @@ def bench_over_dense():
 
     budget = Budget(seconds=0, rounds=6, min_seconds=0, warmup_seconds=0)
     with benched() as candidates:
-        rows = bench(candidates, (1,), budget, lambda text: None)
+        rows = bench(candidates, (1,), budget)
     ours = [row for row in rows if row.candidate.engine == "tensorrt"]
     assert [(row.transfers, row.in_flight) for row in ours] == 4 * list(
         itertools.product(("included", "resident"), (1, 2, 3))

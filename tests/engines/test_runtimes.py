@@ -92,13 +92,13 @@ def test_damaged_files_are_refused_in_one_sentence(tmp_path, small_onnx, name, d
 def test_an_engine_is_chosen_by_the_file(small_onnx, small_checkpoint):
     with open_engine(small_onnx) as engine:
         assert engine.name == "onnxruntime"
-    with pytest.raises(UsageError, match="no engine runs '.pth'"):
-        open_engine(small_checkpoint)
+    with open_engine(small_checkpoint) as engine:
+        assert engine.name == "torch"
     with pytest.raises(UsageError, match="'tensorrt' does not run .*small.onnx: expected onnxruntime or openvino"):
         open_engine(small_onnx, "tensorrt")
-    with pytest.raises(UsageError, match="does not run checkpoints"):
+    with pytest.raises(UsageError, match="'openvino' does not run .*small.pth: expected torch .* or an export"):
         open_engine(small_checkpoint, "openvino")
-    with pytest.raises(UsageError, match="cannot tell what"):
+    with pytest.raises(UsageError, match="cannot infer what"):
         open_engine(small_onnx.with_suffix(".txt"))
 
 

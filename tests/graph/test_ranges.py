@@ -54,5 +54,5 @@ def test_without_images_the_range_is_that_of_random_ones_in_full_contrast(monkey
     monkeypatch.setattr(Expected, "looseness", lambda found: 1e9 - np.arange(len(looseness(found))))
     monkeypatch.setattr("evodeploy.exporter.pipeline._verified", lambda *_: ())
     request = ExportRequest(small_checkpoint, tmp_path / "x.onnx", precision="fp16")
-    info = export_checkpoint(request, lambda _: None).model.info
+    info = export_checkpoint(request).model.info
     np.testing.assert_array_equal(seen[0], as_input(random_pictures(info, 2), info))
