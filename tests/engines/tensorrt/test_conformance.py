@@ -59,8 +59,8 @@ RECEIVERS = {
 }  # fmt: skip
 # Members that objects of ours or of Python's have too: met elsewhere than on a receiver above, they are those.
 SHARED_NAMES = {
-    "WARNING", "append", "clear", "count", "dtype", "log", "max", "min", "name", "nbytes", "opt", "pop", "query",
-    "refittable", "release", "remove", "shape", "start", "unload", "value", "write",
+    "DEBUG", "WARNING", "append", "clear", "count", "dtype", "log", "max", "min", "name", "nbytes", "opt", "pop",
+    "query", "refittable", "release", "remove", "shape", "start", "unload", "value", "write",
 }  # fmt: skip
 # Reached through a string, or through an object whose class the code changes.
 BY_NAME = {
