@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evodeploy.cli import bench_compare, bench_trtexec, values
-from evodeploy.cli.console import Force, Json, Threads, columns, note, result, result_json, show, working
+from evodeploy.cli.console import Force, Json, columns, note, result, result_json, show, working
+from evodeploy.cli.options import Threads
 from evodeploy.cli.values import real, whole
 from evodeploy.errors import RuntimeFailedError, UnavailableError, UsageError
 

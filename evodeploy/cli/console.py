@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from evodeploy.cli.values import whole
 from evodeploy.errors import UnavailableError
-from evodeploy.machine.cores import most_threads
 from evodeploy.text import json_text, printable
 
 if TYPE_CHECKING:
@@ -42,7 +40,6 @@ _state = _State()
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; all else goes to stderr.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace the output where it exists.")]
-Threads = Annotated[int | None, whole("--threads", 1, most_threads(), "CPU threads; all usable cores by default.")]
 
 
 class _Handler(logging.Handler):

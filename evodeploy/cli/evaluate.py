@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evodeploy.cli import values
-from evodeploy.cli.console import Force, Json, Threads, note, progress, result, result_json, show
+from evodeploy.cli import options, values
+from evodeploy.cli.console import Force, Json, note, progress, result, result_json, show
 from evodeploy.cli.values import whole
-from evodeploy.specs import EngineOptions
 from evodeploy.text import json_text
 
 if TYPE_CHECKING:
@@ -36,8 +35,13 @@ def evaluate(
         Path | None,
         typer.Option("--output", "-o", help="Write JSON here; an interrupted run goes on from OUTPUT.part."),
     ] = None,
-    engine: Annotated[str | None, typer.Option(help="What runs them; the first installed that can by default.")] = None,
-    threads: Threads = None,
+    engine: options.EngineName = None,
+    device: options.Device = None,
+    precision: options.Precision = None,
+    cuda_graph: options.CudaGraph = False,
+    threads: options.Threads = None,
+    cache: options.Cache = None,
+    tf32: options.Tf32 = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -51,9 +55,8 @@ def evaluate(
     if output is not None:
         context.with_resource(claimed([(output, REPORT)], force, *artefacts, *filter(None, [labels])))
         journal = output.with_name(f"{output.name}.part")
-    request = EvaluationRequest(
-        tuple(artefacts), data, labels, limit, batch, engine, EngineOptions(threads), journal, fresh=force
-    )
+    how = options.engine_options(device, precision, cuda_graph, threads, cache, tf32)
+    request = EvaluationRequest(tuple(artefacts), data, labels, limit, batch, engine, how, journal, fresh=force)
     report = run(request, lambda answers, total: progress(answers, total, "evaluating"))
     document = _document(report)
     if output is not None and journal is not None:

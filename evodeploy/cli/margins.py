@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evodeploy.cli import values
-from evodeploy.cli.console import Json, Threads, note, result, result_json, show
-from evodeploy.specs import EngineOptions
+from evodeploy.cli import options, values
+from evodeploy.cli.console import Json, note, result, result_json, show
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,8 +20,13 @@ if TYPE_CHECKING:
 def margins(
     artefact: Annotated[Path, values.artefact("A checkpoint, or an ONNX file or engine exported with --tokens.")],
     images: Annotated[Path, typer.Option(help="A folder of images, such as the artefact will see.")],
-    engine: Annotated[str | None, typer.Option(help="What runs it; the first installed that can by default.")] = None,
-    threads: Threads = None,
+    engine: options.EngineName = None,
+    device: options.Device = None,
+    precision: options.Precision = None,
+    cuda_graph: options.CudaGraph = False,
+    threads: options.Threads = None,
+    cache: options.Cache = None,
+    tf32: options.Tf32 = None,
     as_json: Json = False,
 ) -> None:
     """Tell how sure each selection is, and what keep ratio would hold most of the class attention."""
@@ -31,7 +35,8 @@ def margins(
     from evodeploy.engines.opener import open_engine
     from evodeploy.preprocess import folder_pictures
 
-    with open_engine(artefact, engine, EngineOptions(threads), tokens=True) as opened:
+    how = options.engine_options(device, precision, cuda_graph, threads, cache, tf32)
+    with open_engine(artefact, engine, how, tokens=True) as opened:
         pictures = folder_pictures(images, selecting(opened))
         note(f"running {opened.name} on {len(pictures)} images")
         found = margins_of(opened, pictures)

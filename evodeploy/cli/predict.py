@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evodeploy.cli import values
-from evodeploy.cli.console import Force, Json, Threads, note, progress, result, result_json
+from evodeploy.cli import options, values
+from evodeploy.cli.console import Force, Json, note, progress, result, result_json
 from evodeploy.cli.reader import while_read
 from evodeploy.cli.values import whole
 from evodeploy.errors import BadFileError, UsageError
@@ -31,8 +32,13 @@ def predict(
         Path | None, typer.Option(help="Write the predictions here: a .jsonl, .csv or .parquet file.")
     ] = None,
     batch: Annotated[int, whole("--batch", 1, values.BATCH, "Images run at a time.")] = 32,
-    engine: Annotated[str | None, typer.Option(help="What runs it; the first installed that can by default.")] = None,
-    threads: Threads = None,
+    engine: options.EngineName = None,
+    device: options.Device = None,
+    precision: options.Precision = None,
+    cuda_graph: options.CudaGraph = False,
+    threads: options.Threads = None,
+    cache: options.Cache = None,
+    tf32: options.Tf32 = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -53,7 +59,8 @@ def predict(
         context.with_resource(while_read())
     failures: list[Failure] = []
     documents: list[dict[str, Any]] = []
-    with load(artefact, engine, threads=threads) as predictor, contextlib.ExitStack() as stack:
+    how = dataclasses.asdict(options.engine_options(device, precision, cuda_graph, threads, cache, tf32))
+    with load(artefact, engine, **how) as predictor, contextlib.ExitStack() as stack:
         for image in images:
             if not image.exists():
                 raise UsageError(f"{image} does not exist (expected an image, or a folder of images)")

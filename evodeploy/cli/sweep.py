@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evodeploy.cli import values
-from evodeploy.cli.console import Force, Json, Threads, note, result, result_json, show
+from evodeploy.cli.console import Force, Json, note, result, result_json, show
+from evodeploy.cli.options import Threads
 from evodeploy.cli.values import real, whole
 from evodeploy.errors import UsageError, needs
 from evodeploy.text import json_text

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evodeploy.cli import values
-from evodeploy.cli.console import Json, Threads, result, result_json, show
+from evodeploy.cli import options, values
+from evodeploy.cli.console import Json, result, result_json, show
 from evodeploy.cli.values import real, whole
 from evodeploy.errors import VerificationError
-from evodeploy.specs import EngineOptions
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,11 +35,19 @@ def verify(
         float | None,
         real("--score-tol", 0, math.inf, "How near a tie a differing token must be; by precision otherwise."),
     ] = None,
-    engine: Annotated[str | None, typer.Option(help="What runs the candidate.")] = None,
-    threads: Threads = None,
+    engine: options.EngineName = None,
+    device: options.Device = None,
+    precision: options.Precision = None,
+    cuda_graph: options.CudaGraph = False,
+    threads: options.Threads = None,
+    cache: options.Cache = None,
+    tf32: options.Tf32 = None,
     as_json: Json = False,
 ) -> None:
-    """Compare two artefacts of a model: logits, top-1, and the tokens that each selection keeps."""
+    """Compare two artefacts of a model: logits, top-1, and the tokens that each selection keeps.
+
+    The options of the runtime are the candidate's; the reference takes --threads alone.
+    """
     from evodeploy.compare.artefacts import compare_artefacts
 
     verdict = compare_artefacts(
@@ -53,7 +60,7 @@ def verify(
         atol=atol,
         score_tolerance=score_tol,
         engine=engine,
-        options=EngineOptions(threads),
+        options=options.engine_options(device, precision, cuda_graph, threads, cache, tf32),
     )
     if as_json:
         result_json({"passed": verdict.passed} | dataclasses.asdict(verdict))

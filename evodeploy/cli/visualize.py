@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from evodeploy.cli import values
-from evodeploy.cli.console import Force, Json, Threads, note, progress, result, result_json
-from evodeploy.specs import EngineOptions
+from evodeploy.cli import options, values
+from evodeploy.cli.console import Force, Json, note, progress, result, result_json
 
 OVERVIEW = "overview.png"
 
@@ -19,8 +18,13 @@ def visualize(
     artefact: Annotated[Path, values.artefact("A checkpoint, or an ONNX file or engine exported with --tokens.")],
     images: Annotated[list[Path], typer.Argument(help="Image files, and folders of them with all below.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder for the pictures; made if missing.")],
-    engine: Annotated[str | None, typer.Option(help="What runs it; the first installed that can by default.")] = None,
-    threads: Threads = None,
+    engine: options.EngineName = None,
+    device: options.Device = None,
+    precision: options.Precision = None,
+    cuda_graph: options.CudaGraph = False,
+    threads: options.Threads = None,
+    cache: options.Cache = None,
+    tf32: options.Tf32 = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -43,7 +47,8 @@ def visualize(
     context.with_resource(owned(output / OVERVIEW))  # in place of each picture: there may be thousands
     for target in targets:
         check_output(target, force, artefact, *paths, kind=PICTURE)
-    with open_engine(artefact, engine, EngineOptions(threads), tokens=True) as opened:
+    how = options.engine_options(device, precision, cuda_graph, threads, cache, tf32)
+    with open_engine(artefact, engine, how, tokens=True) as opened:
         found = evolutions(opened, paths)
         model = f"{opened.info.model}, {opened.info.precision.upper()}" if opened.info else ""
     drawn = progress(zip(targets, paths, found, strict=False), len(paths), "drawing")

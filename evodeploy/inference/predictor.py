@@ -213,17 +213,19 @@ def load(
     device: str | None = None,
     precision: Precision | None = None,
     cuda_graph: bool = False,
-    cache: Path | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    tf32: bool | None = None,
     max_batch: int = BATCH,
     max_wait: float = 0.002,
 ) -> Predictor:
     """Open a checkpoint, an ONNX file, an engine or a PyTorch module for prediction.
 
     `engine` names what runs it (torch, torch-compile; onnxruntime, openvino; tensorrt), by default the first installed
-    that can, which the predictor's `repr` and the log `evodeploy` show; up to `cache` the rest are its `EngineOptions`.
+    that can, which the predictor's `repr` and the log `evodeploy` show; up to `tf32` the rest are its `EngineOptions`.
     `submit` runs up to `max_batch` images together, none of which waits longer than `max_wait` seconds for others.
     """
-    opened = open_engine(source, engine, EngineOptions(threads, device, precision, cuda_graph, cache))
+    folder = None if cache is None else Path(cache)
+    opened = open_engine(source, engine, EngineOptions(threads, device, precision, cuda_graph, folder, tf32))
     predictor = Predictor(opened, max_batch=max_batch, max_wait=max_wait)
     _log.info("%s: %r", source if isinstance(source, (str, os.PathLike)) else type(source).__name__, predictor)
     return predictor

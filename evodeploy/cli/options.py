@@ -1,0 +1,51 @@
+"""The options that say what runs an artefact, and how: the same on every command that runs one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from evodeploy.cli.values import whole
+from evodeploy.machine.cores import most_threads
+from evodeploy.specs import EngineOptions
+
+if TYPE_CHECKING:
+    from evodeploy.specs import Precision as PrecisionName
+
+EngineName = Annotated[
+    str | None,
+    typer.Option("--engine", help="The runtime, such as onnxruntime; the first installed that fits by default."),
+]
+Device = Annotated[str | None, typer.Option("--device", help="Where to compute: cpu, cuda or cuda:N.")]
+Precision = Annotated[
+    str | None,
+    typer.Option("--precision", help="Compute FP32 files in fp32, fp16 or bf16, where the runtime can convert them."),
+]
+CudaGraph = Annotated[
+    bool, typer.Option("--cuda-graph", help="Record the GPU's work once for each batch size, and replay it.")
+]
+Threads = Annotated[int | None, whole("--threads", 1, most_threads(), "CPU threads; all usable cores by default.")]
+Cache = Annotated[
+    Path | None, typer.Option("--cache", help="A folder for what the runtime compiles: later starts are faster.")
+]
+Tf32 = Annotated[
+    bool | None,
+    typer.Option("--tf32/--no-tf32", help="On a GPU, let FP32 products round to TF32 or not; the runtime's default."),
+]
+
+
+def engine_options(
+    device: str | None, precision: str | None, cuda_graph: bool, threads: int | None, cache: Path | None,
+    tf32: bool | None,
+) -> EngineOptions:  # fmt: skip
+    """The options as the library takes them; raises UsageError for values that no runtime takes."""
+    return EngineOptions(
+        threads=threads,
+        device=device,
+        precision=cast("PrecisionName | None", precision),
+        cuda_graph=cuda_graph,
+        cache=cache,
+        tf32=tf32,
+    )
