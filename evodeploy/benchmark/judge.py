@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evodeploy.compare.agreement import TOLERANCES
+from evodeploy.compare.relative import relative_errors
 from evodeploy.engines.base import Array
 from evodeploy.specs import Precision
 
@@ -56,14 +57,13 @@ def judged(expected: Array, got: Array, precision: Precision, *, tf32: bool, cla
     if got.shape != expected.shape:
         problem = f"its output has shape {got.shape}, expected {expected.shape}"
         return Verdict(len(expected), math.inf, 1.0, limit, 0.0, None, problem)
-    ours, theirs = expected.astype(np.float64), got.astype(np.float64)
-    errors = np.abs(ours - theirs).reshape(len(ours), -1).max(axis=1) / (float(np.abs(ours).max()) or 1.0)
+    errors = relative_errors(expected, got)
     off = ~(errors <= limit)  # NaN never is
     return Verdict(
-        images=len(ours),
+        images=len(expected),
         error=float(np.median(errors)),
         deviating=float(off.mean()),
         limit=limit,
         allowed=DEVIATING[rounding],
-        top1=float((ours.argmax(axis=1) == theirs.argmax(axis=1)).mean()) if classifies else None,
+        top1=float((expected.argmax(axis=1) == got.argmax(axis=1)).mean()) if classifies else None,
     )

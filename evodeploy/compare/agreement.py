@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from evodeploy.compare.relative import relative_errors, thresholds
+from evodeploy.compare.selections import on_grid
 from evodeploy.engines.base import Array
 from evodeploy.specs import Precision
 
@@ -153,7 +155,7 @@ def _logits(
 ) -> LogitAgreement:
     expected, got = expected.astype(np.float64), got.astype(np.float64)
     scale = float(np.abs(expected).max()) or 1.0
-    errors = np.abs(expected - got).max(axis=1) / scale
+    errors = relative_errors(expected, got, scale)
     allowed = np.maximum(tolerance.logits + tolerance.absolute / scale, limits * np.abs(expected).max(axis=1) / scale)
     judged = np.flatnonzero(unmoved)
     worst = judged[(errors - allowed)[judged].argmax()] if judged.size else None
@@ -188,7 +190,7 @@ def _selection(
         elif scores is None:
             errors += len(lost)
         else:
-            gap = _gaps(scores[i], len(ours), np.concatenate([lost, won]), grid)
+            gap = _gaps(scores[i], len(ours), np.concatenate([lost, won]), grid) if len(lost) else np.empty(0)
             gaps += gap.tolist()
             beyond = gap > allowed[i]
             flipped = max(int(beyond[: len(lost)].sum()), int(beyond[len(lost) :].sum()))
@@ -210,10 +212,7 @@ def _selection(
 
 def _gaps(scores: Array, keep: int, positions: Array, grid: int) -> Array:
     """How far the tokens at first-grid `positions` lie from the threshold of `scores` (tokens,), relative to it."""
-    ordered = -np.sort(-scores.astype(np.float64))
-    threshold = (ordered[keep - 1] + ordered[keep]) / 2
-    side = math.isqrt(len(scores))
-    stride = 2 ** round(math.log2(grid / side))  # later grids hold every second row and column of the one before
-    tokens = positions // grid // stride * side + positions % grid // stride
+    (threshold,) = thresholds(scores[None], keep)
+    tokens = on_grid(positions, grid, math.isqrt(len(scores)))
     gaps: Array = np.abs(scores[tokens] - threshold) / abs(threshold)
     return gaps

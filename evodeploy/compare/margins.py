@@ -1,4 +1,4 @@
-"""How sure an artefact's selections are: by how much the last token kept beats the first one dropped, and what is lost.
+"""How clear an artefact's selections are: the margin between the last token kept and the first one dropped.
 
 A clear margin means that rounding will not change which tokens are kept. The share of class attention that the kept
 tokens hold says what the others could still have given: where it is near 1, a lower keep ratio is worth a try.
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evodeploy.compare.selections import Told, selections_of
+from evodeploy.compare.relative import relative_margins
+from evodeploy.compare.selections import SelectionOutput, run_selections
 from evodeploy.engines.base import Engine
 from evodeploy.errors import UsageError
 
@@ -44,35 +45,27 @@ class SelectionMargins:
 
 
 def margins(engine: Engine, seen: NDArray[np.uint8]) -> list[SelectionMargins]:
-    """Judge every selection of `engine` on the pictures `seen` (N, size, size, 3).
+    """Judge every selection of `engine` that drops tokens, on the pictures `seen` (N, size, size, 3).
 
-    Raises UsageError where it selects nothing or does not tell what and by which scores.
+    Raises UsageError where it keeps every token, or does not output its selections and their scores.
     """
-    return [_judged(told) for told in selections_of(engine, seen)]
+    return [_margins(each) for each in run_selections(engine, seen) if each.positions.shape[1] < each.tokens]
 
 
-def _judged(told: Told) -> SelectionMargins:
-    if told.scores is None:
-        raise UsageError("the artefact does not tell the scores that it selects by: export it with --tokens again")
-    ordered = -np.sort(-told.scores.astype(np.float64), axis=1)
-    kept, tokens = told.positions.shape[1], ordered.shape[1]
-    gaps = _relative_gaps(ordered, kept)
+def _margins(selection: SelectionOutput) -> SelectionMargins:
+    if selection.scores is None:
+        raise UsageError("the artefact does not output the scores that it selects by: export it with --tokens again")
+    ordered = -np.sort(-selection.scores.astype(np.float64), axis=1)
+    kept, tokens = selection.positions.shape[1], selection.tokens
     held = np.cumsum(ordered, axis=1) / ordered.sum(axis=1, keepdims=True)
     return SelectionMargins(
-        told.title,
+        selection.title,
         kept,
         tokens,
-        margin=_spread(gaps, 5),
+        margin=_spread(relative_margins(selection.scores, kept), 5),
         attention=_spread(held[:, kept - 1], 5),
         keep_ratios={share: _spread(((held < share).sum(axis=1) + 1) / tokens, 95) for share in SHARES},
     )
-
-
-def _relative_gaps(ordered: NDArray[np.float64], kept: int) -> NDArray[np.float64]:
-    """How far the scores at both sides of the threshold lie apart, relative to it: (N,) of (N, tokens), descending."""
-    last, first = ordered[:, kept - 1], ordered[:, kept]
-    gaps: NDArray[np.float64] = (last - first) / ((last + first) / 2)
-    return gaps
 
 
 def _spread(values: NDArray[np.float64], worst: int) -> Spread:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evodeploy.compare.relative import relative_errors, relative_margins
 from evodeploy.engines.base import Array, Engine
 from evodeploy.engines.torch_engine import TorchEngine
 
@@ -82,11 +83,8 @@ class Expected:
         return sum(name.startswith("selected_") for name in self.outputs)
 
     def margins(self, selection: int) -> NDArray[np.float64]:
-        """How far the last kept and the first dropped score of a selection lie apart, relative to the former: (N,)."""
-        kept = self.outputs[f"selected_{selection}"].shape[1]
-        ordered = -np.sort(-self.outputs[f"scores_{selection}"], axis=1)
-        margins: NDArray[np.float64] = (ordered[:, kept - 1] - ordered[:, kept]) / np.abs(ordered[:, kept - 1])
-        return margins
+        """The `relative_margins` of a selection: (N,)."""
+        return relative_margins(self.outputs[f"scores_{selection}"], self.outputs[f"selected_{selection}"].shape[1])
 
 
 @dataclass(frozen=True)
@@ -168,8 +166,7 @@ def _errors(name: str, expected: dict[str, Array], got: dict[str, Array]) -> NDA
         scale = np.maximum(magnitudes, -np.sort(-magnitudes, axis=1)[:, kept - 1 : kept])
     else:
         scale = magnitudes.max(axis=1, keepdims=True)
-    errors: NDArray[np.float64] = (np.abs(ours - got[name]) / np.where(scale > 0, scale, 1)).max(axis=1)
-    return errors
+    return relative_errors(ours, got[name], scale)
 
 
 def _numbers(name: str, expected: Expected, got: dict[str, Array]) -> Check:

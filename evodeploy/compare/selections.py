@@ -1,4 +1,4 @@
-"""What an artefact tells of its selections: which tokens each kept of images, and by what class attention."""
+"""Token selections read from model outputs: which tokens each selection keeps, and the class attention it keeps by."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from evodeploy.specs import ModelInfo
 
 
 @dataclass(frozen=True)
-class Told:
-    """One selection on N images: `positions` (N, K) in the first grid of patches, `grid` a side, that it kept.
+class SelectionOutput:
+    """One selection on N images: it keeps `positions` (N, K), counted row by row on the first grid, `grid` a side.
 
-    `scores` (N, tokens) is the global class attention of all tokens that it chose among, None where that is not told.
+    `scores` (N, tokens) is the global class attention of the tokens that it chooses from; None where the artefact does
+    not output it.
     """
 
     title: str
@@ -33,20 +34,31 @@ class Told:
         return self.grid if self.scores is None else math.isqrt(self.scores.shape[1])
 
     @property
+    def tokens(self) -> int:
+        """How many tokens it chooses from."""
+        return self.side**2
+
+    @property
     def own_positions(self) -> NDArray[np.int64]:
         """`positions`, row by row on the grid at this selection."""
         return on_grid(self.positions, self.grid, self.side)
 
 
 def on_grid(positions: NDArray[np.int64], grid: int, side: int) -> NDArray[np.int64]:
-    """`positions` on a square `grid` as positions on one of `side` tokens a side, which holds every other row or so."""
+    """`positions` on a square `grid` as positions on a later one of `side` tokens a side.
+
+    Each later grid holds every second row and column of the one before.
+    """
     stride = 2 ** round(math.log2(grid / side))
     rows, columns = positions // grid // stride, positions % grid // stride
     return np.asarray(rows * side + columns, np.int64)
 
 
 def selecting(engine: Engine) -> ModelInfo:
-    """What `engine` runs; raises UsageError where that selects nothing or does not tell, BadFileError for unknown."""
+    """The facts of the model that `engine` runs.
+
+    Raises UsageError where the model keeps every token or does not output its selections, BadFileError without facts.
+    """
     info = engine.info
     if info is None:
         raise BadFileError("the artefact carries no evodeploy metadata: export its checkpoint with `evodeploy export`")
@@ -56,26 +68,29 @@ def selecting(engine: Engine) -> ModelInfo:
             "`evodeploy export CHECKPOINT --keep-ratio 0.5 --tokens` makes one that selects"
         )
     if not any(spec.name.startswith("selected_") for spec in engine.outputs):
-        raise UsageError("the artefact does not tell what it keeps: export it with --tokens")
+        raise UsageError("the artefact does not output its selections: export it with --tokens")
     return info
 
 
-def selections_of(engine: Engine, seen: NDArray[np.uint8]) -> list[Told]:
-    """All selections on the pictures `seen` (N, size, size, 3), first to last; raises as `selecting` does."""
+def run_selections(engine: Engine, seen: NDArray[np.uint8]) -> list[SelectionOutput]:
+    """All selections of the pictures `seen` (N, size, size, 3), first to last.
+
+    Raises as `selecting` does, and RuntimeFailedError where an output is no number.
+    """
     info = selecting(engine)
     outputs = run_all(engine, as_input(seen, info))
     bad = int(not_finite(outputs).sum())
     if bad:
         raise RuntimeFailedError(f"the outputs are no numbers (NaN or infinite) for {bad} of {len(seen)} images")
-    return told(outputs, info)
+    return selections_from(outputs, info)
 
 
-def told(outputs: dict[str, Array], info: ModelInfo) -> list[Told]:
-    """All selections that an engine's `outputs` tell of, first to last; none where it does not tell."""
+def selections_from(outputs: dict[str, Array], info: ModelInfo) -> list[SelectionOutput]:
+    """All selections in an engine's `outputs`, first to last; an empty list where it has no such outputs."""
     found = []
     for index in range(sum(name.startswith("selected_") for name in outputs)):
         staged = info.selection == "stage" and index < len(info.stages)
         title = f"selection {index + 1}" + (f", before block {info.stages[index]}" if staged else "")
         grid = info.image_size // info.patch_size
-        found.append(Told(title, grid, outputs[f"selected_{index}"], outputs.get(f"scores_{index}")))
+        found.append(SelectionOutput(title, grid, outputs[f"selected_{index}"], outputs.get(f"scores_{index}")))
     return found

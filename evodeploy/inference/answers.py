@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evodeploy.compare.selections import told
+from evodeploy.compare.selections import selections_from
 from evodeploy.engines.base import Array
 from evodeploy.engines.finite import PROBLEM, not_finite
 from evodeploy.errors import RuntimeFailedError, UsageError
@@ -45,7 +45,7 @@ def predictions_of(
     """
     probabilities, classes = ranked(outputs, info, top)
     bad = not_finite(outputs)
-    selections = told(outputs, info)
+    selections = selections_from(outputs, info)
     predictions: list[Prediction | RuntimeFailedError] = []
     for i, seconds in enumerate(decode):
         if bad[i]:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from PIL import Image
 from starlette.datastructures import UploadFile
 
-from evodeploy.compare.selections import told
+from evodeploy.compare.selections import selections_from
 from evodeploy.engines.base import Array
 from evodeploy.errors import BadFileError, EvodeployError, InputError, RuntimeFailedError
 from evodeploy.inference.answers import classes_to_name, predictions_of
@@ -83,4 +83,5 @@ def _prepared(body: bytes, info: ModelInfo, pixels: int) -> Array:
 
 def _selections(outputs: dict[str, Array], info: ModelInfo) -> list[dict[str, Any]]:
     """For each selection the tokens of a side of its grid, and the positions on it that were kept."""
-    return [{"side": each.side, "kept": sorted(each.own_positions[0].tolist())} for each in told(outputs, info)]
+    selections = selections_from(outputs, info)
+    return [{"side": each.side, "kept": sorted(each.own_positions[0].tolist())} for each in selections]

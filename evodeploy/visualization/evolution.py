@@ -1,4 +1,4 @@
-"""What an artefact tells of the tokens of images: which each selection kept, and by what class attention."""
+"""The tokens of single images: which of them each selection keeps, and by what class attention."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evodeploy.compare.selections import Told, selecting, selections_of
+from evodeploy.compare.selections import SelectionOutput, run_selections, selecting
 from evodeploy.engines.base import Engine
 from evodeploy.images import ImageLike
 from evodeploy.preprocess import pictures
@@ -35,15 +35,16 @@ class Evolution:
 
 
 def evolutions(engine: Engine, images: Sequence[ImageLike]) -> list[Evolution]:
-    """What `engine` did with each of `images`; raises UsageError where it selects nothing or does not tell."""
+    """The selections of `engine` on each of `images`; raises as `selecting` does."""
     info = selecting(engine)
     seen = pictures(images, info)
-    told = selections_of(engine, seen)
-    return [Evolution(picture, tuple(_selection(each, row) for each in told)) for row, picture in enumerate(seen)]
+    selections = run_selections(engine, seen)
+    return [Evolution(picture, tuple(_selection(each, row) for each in selections)) for row, picture in enumerate(seen)]
 
 
-def _selection(told: Told, row: int) -> SelectionMap:
-    kept = np.zeros(told.side**2, bool)
-    kept[told.own_positions[row]] = True
-    scores = None if told.scores is None else told.scores[row].reshape(told.side, told.side)
-    return SelectionMap(told.title, kept.reshape(told.side, told.side), scores)
+def _selection(selection: SelectionOutput, row: int) -> SelectionMap:
+    side = selection.side
+    kept = np.zeros(side**2, bool)
+    kept[selection.own_positions[row]] = True
+    scores = None if selection.scores is None else selection.scores[row].reshape(side, side)
+    return SelectionMap(selection.title, kept.reshape(side, side), scores)

@@ -62,10 +62,17 @@ def test_the_spread_is_over_images(small_onnx):
         assert each.keep_ratios[0.9].median < each.keep_ratios[0.95].median
 
 
-def test_scores_that_are_not_told_are_asked_for():
+def test_a_selection_that_keeps_every_token_has_no_margin():
+    outputs = {"selected_0": np.arange(16), "scores_0": np.float32(SCORES)}
+    engine = Chosen(SCORES)
+    engine._compute = lambda images: {name: np.tile(value, (len(images), 1)) for name, value in outputs.items()}
+    assert margins(engine, random_pictures(INFO, 1)) == []
+
+
+def test_missing_scores_are_refused():
     engine = Chosen(SCORES)
     engine._compute = lambda images: {"selected_0": np.zeros((len(images), 4), np.int64)}
-    with pytest.raises(UsageError, match="does not tell the scores"):
+    with pytest.raises(UsageError, match="does not output the scores"):
         margins(engine, random_pictures(INFO, 1))
 
 
