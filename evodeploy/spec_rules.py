@@ -6,6 +6,7 @@ import itertools
 import math
 from typing import Any, get_args
 
+from evodeploy.errors import InputError
 from evodeploy.schema import (
     Rule,
     SchemaError,
@@ -24,6 +25,7 @@ from evodeploy.specs import (
     LARGEST_IMAGE_SIZE,
     LARGEST_NAME,
     CropMode,
+    ElasticStage,
     InputFormat,
     Interpolation,
     ModelInfo,
@@ -52,6 +54,16 @@ def _model_info(**values: Any) -> ModelInfo:
         raise SchemaError("top_k", info.top_k, f"at most the number of classes, {info.num_classes}")
     if any(a >= b for a, b in itertools.pairwise(info.stages)):
         raise SchemaError("stages", info.stages, "blocks in rising order")
+    if info.elastic and len(info.elastic) != len(info.keep_ratios):
+        raise SchemaError("elastic", info.elastic, f"an entry for each of {len(info.keep_ratios)} keep ratios")
+    for index, stage in enumerate(info.elastic):
+        if not stage.low <= stage.high <= stage.tokens:
+            sizes = [stage.low, stage.high, stage.tokens]
+            raise SchemaError(f"elastic[{index}]", sizes, "low, high and tokens in rising order")
+    try:
+        info.keep_of()
+    except InputError as error:
+        raise SchemaError("keep_ratios", info.keep_ratios, f"ratios within elastic's bounds: {error}") from error
     return info
 
 
@@ -85,6 +97,7 @@ TENSOR_SPEC = record(
     shape=sequence(optional(whole(1, 2**31)), 1, 8),
 )
 _SIZE = whole(1, LARGEST_IMAGE_SIZE)
+_TOKENS = whole(1, LARGEST_IMAGE_SIZE**2)
 PREPROCESSING = record(
     Preprocessing,
     strict=True,  # what an unknown field would do to an image is not known
@@ -114,6 +127,7 @@ _MODEL_INFO = record(
     stages=sequence(whole(0, 1000), 0, 64),
     input_format=one_of(*get_args(InputFormat)),
     top_k=optional(whole(1, 1_000_000)),
+    elastic=sequence(record(ElasticStage, tokens=_TOKENS, low=_TOKENS, high=_TOKENS), 0, 64),
     versions=mapping(text(100), 64),
 )
 MODEL_INFO: Rule[ModelInfo] = Rule(

@@ -9,11 +9,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import numbers
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
-from evodeploy.errors import UsageError
+from evodeploy.errors import InputError, UsageError
 from evodeploy.machine.cores import most_threads
 from evodeploy.text import brief
 
@@ -34,14 +36,15 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output of an engine: a None in `shape` is the batch axis where it is dynamic."""
+    """One input or output of an engine: a None in `shape` is a dynamic axis, in front that of the batch."""
 
     name: str
     dtype: str
     shape: tuple[int | None, ...]
 
     def __str__(self) -> str:
-        return f"{self.name} {self.dtype} ({', '.join('batch' if n is None else str(n) for n in self.shape)})"
+        sizes = (str(n) if n is not None else "kept" if axis else "batch" for axis, n in enumerate(self.shape))
+        return f"{self.name} {self.dtype} ({', '.join(sizes)})"
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,15 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
+class ElasticStage:
+    """A selecting stage that keeps as many of its `tokens` as each run says, from `low` to `high`."""
+
+    tokens: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """What a deployed model is.
 
@@ -126,6 +138,9 @@ class ModelInfo:
     `input_format` is what the artefact takes: `float32` is (batch, 3, H, W), normalised; `uint8` is (batch, H, W, 3)
     and `uint8-nchw` (batch, 3, H, W), RGB from 0 to 255 that the graph itself normalises. With `top_k` the artefact
     gives the so many most probable classes in place of all logits.
+
+    An elastic artefact has one entry per selecting stage in `elastic` and a second input, `keep`: the tokens that each
+    stage keeps in that run. Its `keep_ratios` are what a run gets that asks for none.
     """
 
     model: str
@@ -143,6 +158,7 @@ class ModelInfo:
     stages: tuple[int, ...] = ()
     input_format: InputFormat = "float32"
     top_k: int | None = None
+    elastic: tuple[ElasticStage, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -162,6 +178,67 @@ class ModelInfo:
         shape = (None, side, side, 3) if self.input_format == "uint8" else (None, 3, side, side)
         return TensorSpec("images", "float32" if self.input_format == "float32" else "uint8", shape)
 
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The images, and of an elastic artefact the tokens that each stage keeps."""
+        return (self.input, TensorSpec(KEEP, "int64", (len(self.elastic),))) if self.elastic else (self.input,)
+
+    def ratios_of(self, ratios: float | Sequence[float] | None = None) -> tuple[float, ...]:
+        """A keep ratio for each stage: `ratios`, one for all or one for each, or by default `keep_ratios`.
+
+        Raises InputError where the artefact is not elastic, and for ratios outside (0, 1] or of another number.
+        """
+        if ratios is None:
+            return self.keep_ratios
+        self._check_elastic()
+        several = isinstance(ratios, Sequence) and not isinstance(ratios, str)
+        given = tuple(cast("Sequence[float]", ratios)) if several else (cast("float", ratios),) * len(self.elastic)
+        if len(given) != len(self.elastic):
+            raise InputError(
+                f"{len(given)} keep ratios given, expected one, or one for each of {len(self.elastic)} stages"
+            )
+        for ratio in given:
+            if not isinstance(ratio, numbers.Real) or isinstance(ratio, bool):
+                raise InputError(f"a keep ratio is {brief(repr(ratio))}, expected a number above 0 and up to 1")
+            if not 0 < ratio <= 1:
+                raise InputError(f"keep ratio {ratio} is outside (0, 1]")
+        return tuple(map(float, given))
+
+    def keep_of(self, ratios: float | Sequence[float] | None = None) -> tuple[int, ...]:
+        """K = int(ratio · N), the tokens that each stage keeps at `ratios_of(ratios)`; none of a static artefact.
+
+        Raises InputError as `ratios_of` does, and outside the artefact's bounds.
+        """
+        given = self.ratios_of(ratios)
+        if not self.elastic:
+            return ()
+        return self.checked([int(ratio * stage.tokens) for ratio, stage in zip(given, self.elastic, strict=True)])
+
+    def checked(self, keep: Sequence[int]) -> tuple[int, ...]:
+        """`keep`, tokens for each stage, where they are within the artefact's bounds; raises InputError."""
+        self._check_elastic()
+        if len(keep) != len(self.elastic):
+            raise InputError(
+                f"keep has {len(keep)} numbers of tokens, expected {len(self.elastic)}: one for each stage"
+            )
+        for number, (kept, stage) in enumerate(zip(keep, self.elastic, strict=True)):
+            if not isinstance(kept, numbers.Integral) or isinstance(kept, bool):
+                raise InputError(f"keep holds {brief(repr(kept))}, expected whole numbers of tokens")
+            if not stage.low <= kept <= stage.high:
+                raise InputError(
+                    f"stage {number} cannot keep {kept} of its {stage.tokens} tokens: this artefact keeps {stage.low} "
+                    f"to {stage.high}, ratios {stage.low / stage.tokens:.2f} to {stage.high / stage.tokens:.2f}"
+                )
+        return tuple(map(int, keep))
+
+    def _check_elastic(self) -> None:
+        if not self.elastic:
+            kept = ", ".join(f"{ratio:g}" for ratio in self.keep_ratios)
+            raise InputError(
+                f"this artefact keeps a fixed share of tokens ({kept}): leave the keep ratio out, or export the "
+                "checkpoint with --elastic"
+            )
+
     def label(self, index: int) -> str:
         """The name of class `index`, or its number where no names are known."""
         return self.class_names[index] if index < len(self.class_names) else f"class {index}"
@@ -177,6 +254,8 @@ def output_name(num_classes: int) -> str:
 
 
 METADATA_KEY = "evodeploy"  # the ONNX metadata property that holds ModelInfo as JSON
+
+KEEP = "keep"  # the input that says how many tokens each stage keeps
 
 LARGEST_IMAGE_SIZE = 4096  # pixels of a side
 LARGEST_NAME = 300  # characters of a class, a model or a source

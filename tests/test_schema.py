@@ -25,10 +25,13 @@ from evodeploy.schema import (
     whole,
 )
 from evodeploy.spec_rules import read_model_info
-from evodeploy.specs import ModelInfo, TensorSpec
+from evodeploy.specs import ElasticStage, ModelInfo, TensorSpec
 from evodeploy.text import brief
 
-INFO = ModelInfo("fake", 224, 16, 3, "stage", (0.5, 0.7), class_names=("ant", "bee", "cat"), stages=(4, 8), top_k=2)
+INFO = ModelInfo(
+    "fake", 224, 16, 3, "stage", (0.5, 0.7), class_names=("ant", "bee", "cat"), stages=(4, 8), top_k=2,
+    elastic=(ElasticStage(196, 19, 196), ElasticStage(196, 98, 150)),
+)  # fmt: skip
 PLAN = PlanRecord(
     "tensorrt", "10.13.0.35", ("sm89",), "fp16", (Profile(1, 4, 8), Profile(8, 8, 16)),
     (TensorSpec("images", "float32", (None, 3, 224, 224)),), (TensorSpec("logits", "float32", (None, 3)),),
@@ -116,6 +119,16 @@ WRONG_INFO = [
     ("top_k", 4, "top_k is 4, expected at most the number of classes, 3"),
     ("top_k", 1.5, "top_k is 1.5, expected"),
     ("top_k", True, "top_k is true, expected"),
+    ("elastic", None, "elastic is null, expected a list of 0 to 64"),
+    ("elastic", [{"tokens": 4, "low": 1, "high": 4}], "elastic is a list of 1, expected an entry for each of 2 keep"),
+    ("elastic.0", [196, 19, 196], r"elastic\[0\] is a list of 3, expected an object"),
+    ("elastic.0.low", 0, r"elastic\[0\].low is 0, expected a whole number from 1"),
+    ("elastic.0.low", True, r"elastic\[0\].low is true, expected a whole number"),
+    ("elastic.0.low", 197, r"elastic\[0\] is a list of 3, expected low, high and tokens in rising order"),
+    ("elastic.0.high", 197, r"elastic\[0\] is a list of 3, expected low, high and tokens in rising order"),
+    ("elastic.0.tokens", 10**9, r"elastic\[0\].tokens is 1000000000, expected a whole number from 1 to 16777216"),
+    ("elastic.0.tokens", ABSENT, r"elastic\[0\].tokens is missing, expected"),
+    ("elastic.1.low", 140, "keep_ratios is a list of 2, expected ratios within elastic's bounds: stage 1 cannot keep"),
     ("versions", [], "versions is a list of 0, expected an object"),
     ("versions", {"torch": 2}, "versions.torch is 2, expected text"),
     ("versions", {str(i): "" for i in range(65)}, "versions is an object of 65, expected an object of at most 64"),

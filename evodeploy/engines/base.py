@@ -20,7 +20,7 @@ from evodeploy.engines.usage import Usage
 from evodeploy.errors import BadFileError, EvodeployError, InputError, OutOfMemoryError, RuntimeFailedError
 from evodeploy.schema import SchemaError
 from evodeploy.spec_rules import DTYPE, TENSOR_SPEC
-from evodeploy.specs import BatchRange, ModelInfo, TensorSpec
+from evodeploy.specs import KEEP, BatchRange, ModelInfo, TensorSpec
 from evodeploy.text import reason
 
 E = TypeVar("E", bound="Engine")
@@ -65,9 +65,10 @@ class Engine(ABC):
     Threads may share an engine: each gets the outputs of its own images, and `close` waits for the runs in progress.
 
     Subclasses set the attributes and implement `_run`, which sees only input that fits them, and which several threads
-    may call at the same time. Whatever `_run` raises is translated, and the engine stays usable afterwards. `device` is
-    where it runs: cpu, or cuda:N. `tf32` says that its FP32 products may be TF32, with ten bits of each factor.
-    `deepest` is how many batches it can have in flight at a time for one caller; 1 where more gain nothing.
+    may call at the same time; its `keep` has the tokens of each stage of an elastic artefact, and of others nothing.
+    Whatever `_run` raises is translated, and the engine stays usable afterwards. `device` is where it runs: cpu, or
+    cuda:N. `tf32` says that its FP32 products may be TF32, with ten bits of each factor. `deepest` is how many batches
+    it can have in flight at a time for one caller; 1 where more gain nothing.
     """
 
     name: str
@@ -82,39 +83,43 @@ class Engine(ABC):
     def __init__(self) -> None:
         self._usage = Usage()
 
-    def run(self, images: Array | DLPack) -> dict[str, Array]:
+    def run(self, images: Array | DLPack, keep: Sequence[int] | None = None) -> dict[str, Array]:
         """Outputs by name for `images`, an array or a tensor in host memory, shaped and typed as `inputs[0]` says.
 
-        Raises InputError where they do not fit, UsageError after `close`, OutOfMemoryError where memory runs out,
-        RuntimeFailedError where the runtime fails.
+        `keep` is how many tokens each stage of an elastic artefact keeps in this run, by default what its ratios say:
+        see `ModelInfo.keep_of`. Raises InputError where images or `keep` do not fit, UsageError after `close`,
+        OutOfMemoryError where memory runs out, RuntimeFailedError where the runtime fails.
         """
         array = as_array(images)
-        with self.working(array):
-            return self._run(np.ascontiguousarray(array))
+        with self.working(array, keep) as kept:
+            return self._run(np.ascontiguousarray(array), kept)
 
-    def run_many(self, batches: Iterable[Array], in_flight: int = 2) -> Iterator[dict[str, Array]]:
-        """The outputs of each of `batches`, in their order; raises as `run` does.
+    def run_many(
+        self, batches: Iterable[Array], in_flight: int = 2, keep: Sequence[int] | None = None
+    ) -> Iterator[dict[str, Array]]:
+        """The outputs of each of `batches`, in their order, at `keep`; raises as `run` does.
 
         An engine on a device may have up to `in_flight` batches, and no more than its `deepest`, taken before it gives
         the outputs of the first of them, so that copies and computing overlap.
         """
         for images in batches:
-            yield self.run(images)
+            yield self.run(images, keep)
 
-    def resident(self, images: Array, in_flight: int = 1) -> Resident | None:
+    def resident(self, images: Array, in_flight: int = 1, keep: Sequence[int] | None = None) -> Resident | None:
         """`images` placed on the engine's device for runs without transfers, or None where it computes in host memory.
 
-        It computes `in_flight` of them at a time, up to the engine's `deepest`. Raises as `run` does.
+        It computes `in_flight` of them at a time, up to the engine's `deepest`, at `keep`. Raises as `run` does.
         """
         return None
 
     @contextmanager
-    def working(self, images: Array) -> Iterator[None]:
-        """Work with `images` inside, while the engine stays open; raises as `run` does."""
+    def working(self, images: Array, keep: Sequence[int] | None = None) -> Iterator[tuple[int, ...]]:
+        """Work with `images` inside, at the `keep` that is given, while the engine stays open; raises as `run` does."""
         with self._in_use():
             self._check(images)
+            kept = self._kept(keep)
             with self._translated(len(images)):
-                yield
+                yield kept
 
     def close(self) -> None:
         """Wait for the runs in progress, then release what the engine holds; closing twice is harmless.
@@ -124,10 +129,15 @@ class Engine(ABC):
         self._usage.close(self._close)
 
     @abstractmethod
-    def _run(self, images: Array) -> dict[str, Array]: ...
+    def _run(self, images: Array, keep: tuple[int, ...]) -> dict[str, Array]: ...
 
     @abstractmethod
     def _close(self) -> None: ...
+
+    def _fed(self, images: Array, keep: tuple[int, ...]) -> dict[str, Array]:
+        """A run's inputs by name, as arrays."""
+        fed = {self.inputs[0].name: images}
+        return fed | {KEEP: np.array(keep, np.int64)} if keep else fed
 
     def _in_use(self) -> AbstractContextManager[None]:
         return self._usage.working(f"{self.name} engine")
@@ -158,6 +168,13 @@ class Engine(ABC):
         if images.shape[0] not in self.batch:
             raise InputError(f"a batch of {images.shape[0]} images is outside this engine's range of {self.batch}")
 
+    def _kept(self, keep: Sequence[int] | None) -> tuple[int, ...]:
+        if self.info is None and keep is not None:
+            raise InputError("the artefact carries no evodeploy metadata, so it takes no keep: leave it out")
+        if self.info is None:
+            return ()
+        return self.info.keep_of() if keep is None else self.info.checked(keep)
+
     def __enter__(self) -> Self:
         return self
 
@@ -167,7 +184,7 @@ class Engine(ABC):
         self.close()
 
 
-def run_all(engine: Engine, images: Array, chunk: int = 32) -> dict[str, Array]:
+def run_all(engine: Engine, images: Array, chunk: int = 32, keep: Sequence[int] | None = None) -> dict[str, Array]:
     """Outputs for any number of `images`, in batches that `engine` takes and of `chunk` images where it may choose.
 
     Where it takes no fewer than so many, the last batch is filled up with copies of its last image.
@@ -181,7 +198,7 @@ def run_all(engine: Engine, images: Array, chunk: int = 32) -> dict[str, Array]:
 
     parts = [
         {name: value[: counts[index]] for name, value in outputs.items()}
-        for index, outputs in enumerate(engine.run_many(counted()))
+        for index, outputs in enumerate(engine.run_many(counted(), keep=keep))
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
 
@@ -206,10 +223,10 @@ def check_interface(
     path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], info: ModelInfo | None
 ) -> None:
     """Raise BadFileError where the network in `path` does not map one batch to arrays, or not as `info` says."""
-    if len(inputs) != 1 or not outputs:
-        raise BadFileError(
-            f"{path} has {len(inputs)} inputs and {len(outputs)} outputs, expected one batch of images and an output"
-        )
+    stated = info.inputs if info else ()
+    if len(inputs) != (len(stated) or 1) or not outputs:
+        wanted = f"one batch of images{f', `{KEEP}`' if len(stated) > 1 else ''} and an output"
+        raise BadFileError(f"{path} has {len(inputs)} inputs and {len(outputs)} outputs, expected {wanted}")
     try:
         TENSOR_SPEC(dataclasses.asdict(inputs[0]), "the input")
         for spec in outputs:
@@ -218,12 +235,15 @@ def check_interface(
         raise BadFileError(f"{path} is not a network of images: {error}") from error
     if info is None:
         return
-    taken, stated = inputs[0], info.input
-    fits = len(taken.shape) == 4 and all(a in (None, b) for a, b in zip(taken.shape[1:], stated.shape[1:], strict=True))
-    if not fits or taken.dtype != stated.dtype:
-        raise BadFileError(
-            f"{path} takes {taken}, but evodeploy's metadata in it says {stated}: export the model again"
-        )
+    for taken, expected in zip(inputs, stated, strict=True):
+        sizes = zip(taken.shape[1:], expected.shape[1:], strict=False)
+        fits = len(taken.shape) == len(expected.shape) and all(a in (None, b) for a, b in sizes)
+        if expected.name == KEEP:
+            fits = taken == expected
+        if not fits or taken.dtype != expected.dtype:
+            raise BadFileError(
+                f"{path} takes {taken}, but evodeploy's metadata in it says {expected}: export the model again"
+            )
     given, classes = outputs[0].shape[-1] if outputs[0].shape else None, info.top_k or info.num_classes
     if classes and given not in (None, classes):
         raise BadFileError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -19,7 +19,7 @@ def brightness_logits(images: Array, classes: int) -> Array:
 
 
 class FakeEngine(Engine):
-    """Answers with `compute`, or with `brightness_logits`; counts its calls.
+    """Answers with `compute`, or with `brightness_logits`; counts its calls, and holds the `keep` of each.
 
     With `device_seconds` it pretends to run on a GPU, by whose clock each run takes so long, and half as long with two
     in flight, up to `deepest`.
@@ -37,23 +37,27 @@ class FakeEngine(Engine):
     ) -> None:
         super().__init__()
         self.info = info
-        self.inputs = (info.input,)
+        self.inputs = info.inputs
         self.outputs = (TensorSpec("logits", "float32", (None, info.num_classes)),)
         self.batch = batch or BatchRange()
         self.calls = 0
+        self.keeps: list[tuple[int, ...]] = []
         self._counting = threading.Lock()
         self.device = "cpu" if device_seconds is None else "cuda:0"
         self.deepest = deepest
         self._device_seconds = device_seconds
         self._compute = compute or (lambda images: {"logits": brightness_logits(images, info.num_classes)})
 
-    def resident(self, images: Array, in_flight: int = 1) -> Resident | None:
+    def resident(self, images: Array, in_flight: int = 1, keep: Sequence[int] | None = None) -> Resident | None:
         """A batch that pretends to lie on the GPU, where this engine pretends to run on one."""
-        return None if self._device_seconds is None else _FakeResident(self, images, self._device_seconds / in_flight)
+        if self._device_seconds is None:
+            return None
+        return _FakeResident(self, images, keep, self._device_seconds / in_flight)
 
-    def _run(self, images: Array) -> dict[str, Array]:
+    def _run(self, images: Array, keep: tuple[int, ...]) -> dict[str, Array]:
         with self._counting:
             self.calls += 1
+            self.keeps.append(keep)
         return self._compute(images)
 
     def _close(self) -> None:
@@ -61,12 +65,12 @@ class FakeEngine(Engine):
 
 
 class _FakeResident(Resident):
-    def __init__(self, engine: FakeEngine, images: Array, seconds: float) -> None:
-        self._engine, self._images, self._seconds = engine, images, seconds
+    def __init__(self, engine: FakeEngine, images: Array, keep: Sequence[int] | None, seconds: float) -> None:
+        self._engine, self._images, self._keep, self._seconds = engine, images, keep, seconds
         self._outputs: dict[str, Array] = {}
 
     def run(self) -> None:
-        self._outputs = self._engine.run(self._images)
+        self._outputs = self._engine.run(self._images, self._keep)
 
     def time(self) -> float:
         self.run()

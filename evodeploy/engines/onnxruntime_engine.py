@@ -65,10 +65,10 @@ class OnnxRuntimeEngine(Engine):
         self._one_graph = provider.one_graph
         self._one_at_a_time = threading.Lock()
 
-    def _run(self, images: Array) -> dict[str, Array]:
+    def _run(self, images: Array, keep: tuple[int, ...]) -> dict[str, Array]:
         if self._bound is not None:
             return self._run_bound(self._bound, images)
-        values = self._session.run(None, {self.inputs[0].name: images})
+        values = self._session.run(None, self._fed(images, keep))
         return {spec.name: value for spec, value in zip(self.outputs, values, strict=True)}
 
     def _run_bound(self, bound: dict[int, BoundBatch], images: Array) -> dict[str, Array]:

@@ -63,14 +63,14 @@ class OpenVinoEngine(Engine):
         check_interface(path, self.inputs, self.outputs, self.info)
         self.batch = batch_range(self.inputs)
 
-    def _run(self, images: Array) -> dict[str, Array]:
+    def _run(self, images: Array, keep: tuple[int, ...]) -> dict[str, Array]:
         with self._one_at_a_time:
             if self._requests is None:
                 self._requests = _Requests(self._compile())
             requests = self._requests
             request = requests.taken()
             try:
-                self._infer(request, images)
+                self._infer(request, images, keep)
             except BaseException:
                 self._requests = None  # after a failure, a compiled model can fail again or return wrong outputs
                 raise
@@ -80,7 +80,7 @@ class OpenVinoEngine(Engine):
         requests.idle.append(request)
         return outputs
 
-    def _infer(self, request: Any, images: Array) -> None:
+    def _infer(self, request: Any, images: Array, keep: tuple[int, ...]) -> None:
         """Compute the outputs of `request`; raises OutOfMemoryError where OpenVINO did not and says nothing.
 
         With one thread it is silent when memory runs out, and leaves the outputs as they were: so each is marked
@@ -88,7 +88,7 @@ class OpenVinoEngine(Engine):
         """
         for tensor, spec in zip(request.output_tensors, self.outputs, strict=True):
             _mark(tensor, spec)
-        request.infer([images], share_inputs=True)
+        request.infer(self._fed(images, keep), share_inputs=True)
         if any(_is_marked(tensor) for tensor in request.output_tensors):
             raise OutOfMemoryError(f"{self.name} runs out of memory at batch {len(images)}: use a smaller batch")
 

@@ -1,4 +1,4 @@
-"""torch.compile with a program of its own for each batch size."""
+"""torch.compile with a program of its own for each batch size, and of an elastic network for each `keep`."""
 
 from __future__ import annotations
 
@@ -12,43 +12,44 @@ from evodeploy.errors import UnavailableError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Forward = Callable[["Tensor"], tuple["Tensor", ...]]
+Forward = Callable[..., tuple["Tensor", ...]]  # of images and, where it is elastic, `keep`
 
 # PyTorch compiles with state of the whole process: a thread that runs compiled code meanwhile can fail.
 _one_at_a_time = threading.Lock()
 
 
 def compiled_by_batch(module: nn.Module, mode: str, cuda_graphs: bool) -> Forward:
-    """`module` compiled in `mode` at the first run of each batch size; one thread of the process compiles or runs.
+    """`module` compiled in `mode` at the first run of each shape; one thread of the process compiles or runs.
 
-    PyTorch stops compiling a code object that it has compiled 8 times, and runs it eagerly from then on. So each
-    batch size gets a code object of its own. What PyTorch does not compile whole, or with `cuda_graphs` record, raises
-    UnavailableError or PyTorch's own error. The outputs are the caller's: a CUDA graph would overwrite its own.
+    A shape is a batch size and, of an elastic network, a `keep`. PyTorch stops compiling a code object that it has
+    compiled 8 times, and runs it eagerly from then on. So each shape gets a code object of its own. What PyTorch does
+    not compile whole, or with `cuda_graphs` record, raises UnavailableError or PyTorch's own error. The outputs are the
+    caller's: a CUDA graph would overwrite its own.
     """
-    programs: dict[int, Forward] = {}
+    programs: dict[tuple[int, ...], Forward] = {}
 
-    def forward(images: Tensor) -> tuple[Tensor, ...]:
-        batch = len(images)
+    def forward(images: Tensor, *keep: tuple[int, ...]) -> tuple[Tensor, ...]:
+        shape = (len(images), *(kept for each in keep for kept in each))
         with _one_at_a_time:
-            if batch in programs:
-                outputs = programs[batch](images)
+            if shape in programs:
+                outputs = programs[shape](images)
             else:
-                program = _compiled(module, batch, mode)
+                program = _compiled(module, keep, shape, mode)
                 outputs = _first_run(program, images, cuda_graphs)
-                programs[batch] = program
+                programs[shape] = program
             return tuple(output.clone() for output in outputs) if cuda_graphs else outputs
 
     return forward
 
 
-def _compiled(module: nn.Module, batch: int, mode: str) -> Forward:
+def _compiled(module: nn.Module, keep: tuple[tuple[int, ...], ...], shape: tuple[int, ...], mode: str) -> Forward:
     import torch
 
     def forward(images: Tensor) -> tuple[Tensor, ...]:
-        outputs: tuple[Tensor, ...] = module(images)
+        outputs: tuple[Tensor, ...] = module(images, *keep)
         return outputs
 
-    code = forward.__code__.replace(co_name=f"forward_{batch}")
+    code = forward.__code__.replace(co_name=f"forward_{'_'.join(map(str, shape))}")
     separate = FunctionType(code, forward.__globals__, closure=forward.__closure__)
     program: Forward = torch.compile(separate, dynamic=False, fullgraph=True, mode=mode)
     return program

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from evodeploy.engines.base import Array, Engine, Resident, batch_range
-from evodeploy.engines.torch_compiled import compiled_by_batch
+from evodeploy.engines.torch_compiled import Forward, compiled_by_batch
 from evodeploy.engines.torch_modes import TORCH_MODES
 from evodeploy.engines.torch_tf32 import tf32_in_torch
 from evodeploy.errors import UnavailableError, needs
@@ -64,51 +64,55 @@ class TorchEngine(Engine):
         self._eager = module.eval().to(self.device)
         if mode.channels_last:
             self._eager.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._forward: Callable[[Tensor], tuple[Tensor, ...]]
-        self._forward = self._eager
+        self._forward: Forward = self._eager
         if mode.compile:
             self._forward = compiled_by_batch(self._eager, mode.compile, mode.cuda_graphs and self.device != "cpu")
 
-    def run_in_float64(self, images: Array) -> dict[str, Array]:
+    def run_in_float64(self, images: Array, keep: Sequence[int] | None = None) -> dict[str, Array]:
         """What `run` gives, computed in float64 by a copy of the network, with floating-point outputs in float64.
 
         Raises as `run` does.
         """
         import torch
 
-        with self.working(images), torch.inference_mode():
+        with self.working(images, keep) as kept, torch.inference_mode():
             batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
             exact = copy.deepcopy(self._eager).double()
-            values = exact(batch.double() if batch.is_floating_point() else batch)
+            values = exact(batch.double() if batch.is_floating_point() else batch, *_argument(kept))
         return {spec.name: value.cpu().numpy() for spec, value in zip(self.outputs, values, strict=True)}
 
-    def resident(self, images: Array, in_flight: int = 1) -> Resident | None:
+    def resident(self, images: Array, in_flight: int = 1, keep: Sequence[int] | None = None) -> Resident | None:
         """On CUDA a batch in the GPU's memory."""
         if self.device == "cpu":
             return None
-        with self.working(images):
+        with self.working(images, keep) as kept:
             from evodeploy.engines.torch_resident import TorchResident
 
-            return TorchResident(self, images)
+            return TorchResident(self, images, kept)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """What the module gives for `images`, which lie on its device."""
+    def forward(self, images: Tensor, keep: tuple[int, ...]) -> tuple[Tensor, ...]:
+        """What the module gives for `images`, which lie on its device, at `keep`, empty of a static artefact."""
         import torch
 
         kind = torch.device(self.device).type
         autocast = torch.autocast(kind, self._autocast, enabled=self._autocast is not None)
         with tf32_in_torch(self._tf32_allowed), torch.inference_mode(), autocast:
-            return self._forward(images)
+            return self._forward(images, *_argument(keep))
 
     def fetched(self, values: tuple[Tensor, ...]) -> dict[str, Array]:
         """`values` by name on the host, floating-point ones as float32."""
         floats = (value.float() if value.is_floating_point() else value for value in values)
         return {spec.name: value.cpu().numpy() for spec, value in zip(self.outputs, floats, strict=True)}
 
-    def _run(self, images: Array) -> dict[str, Array]:
+    def _run(self, images: Array, keep: tuple[int, ...]) -> dict[str, Array]:
         import torch
 
-        return self.fetched(self.forward(torch.from_numpy(images).to(self.device)))
+        return self.fetched(self.forward(torch.from_numpy(images).to(self.device), keep))
 
     def _close(self) -> None:
         del self._forward, self._eager
+
+
+def _argument(keep: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """What a module takes after the images: only an elastic one takes something."""
+    return (keep,) if keep else ()

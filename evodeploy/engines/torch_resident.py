@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class TorchResident(GatedResident):
     """Runs `engine` on `images` where they lie, timed by events of the device."""
 
-    def __init__(self, engine: TorchEngine, images: Array) -> None:
+    def __init__(self, engine: TorchEngine, images: Array, keep: tuple[int, ...]) -> None:
         self._engine, self._host = engine, images
-        self._timeline = _TorchTimeline(engine, torch.from_numpy(images).to(engine.device))
+        self._timeline = _TorchTimeline(engine, torch.from_numpy(images).to(engine.device), keep)
         self._clock = GatedClock(self._timeline)
 
     def run(self) -> None:
@@ -48,8 +48,8 @@ class TorchResident(GatedResident):
 class _TorchTimeline:
     """Forward passes in PyTorch's current stream."""
 
-    def __init__(self, engine: TorchEngine, images: Tensor) -> None:
-        self._engine = engine
+    def __init__(self, engine: TorchEngine, images: Tensor, keep: tuple[int, ...]) -> None:
+        self._engine, self._keep = engine, keep
         self.images: Tensor | None = images
         self.values: tuple[Tensor, ...] = ()
         self._start, self._end = (torch.Event(engine.device, enable_timing=True) for _ in range(2))
@@ -63,7 +63,7 @@ class _TorchTimeline:
 
     def launch(self) -> None:
         assert self.images is not None  # not closed
-        self.values = self._engine.forward(self.images)
+        self.values = self._engine.forward(self.images, self._keep)
 
     def end(self) -> None:
         self._end.record()

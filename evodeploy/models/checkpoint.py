@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from evodeploy.errors import BadFileError, UsageError
+from evodeploy.errors import BadFileError, InputError, UsageError
 from evodeploy.files import replacing, sha256
 from evodeploy.hub import origin
 from evodeploy.models.adopted import check_same, name_of, raw_from, raw_from_network
@@ -22,10 +22,11 @@ from evodeploy.models.network import Network
 from evodeploy.models.preprocessing import Stated, completed, resolved, settings_of
 from evodeploy.models.zoo import ZOO, EvoDeiTConfig, ModelConfig, dense_twin, named, with_selection
 from evodeploy.spec_rules import read_model_info
-from evodeploy.specs import InputFormat, ModelInfo, Preprocessing, Selection
+from evodeploy.specs import ElasticStage, InputFormat, ModelInfo, Preprocessing, Selection
 from evodeploy.text import brief
 
 LARGEST_TOP_K = 3840  # TensorRT's limit
+FEWEST_TOKENS = 4  # that an elastic stage selects from
 # Gains of Evo-LeViT's random batch norms, by the ends of their names. Small ones after a branch keep the residuals from
 # growing; smaller ones at queries and keys keep attention from amplifying what float32 rounds.
 _GAINS = {
@@ -131,7 +132,9 @@ def load_checkpoint_like(source: Path | nn.Module, info: ModelInfo, model: str |
     )
     names = info.class_names if exported and len(info.class_names) == info.num_classes else loaded.info.class_names
     how = completed(loaded.info.preprocessing, info.preprocessing)
-    own = dataclasses.replace(loaded.info, preprocessing=how, class_names=names)
+    if info.elastic and tuple(stage.tokens for stage in info.elastic) != loaded.config.stage_tokens:
+        raise UsageError(f"{loaded.config.name} has not the elastic stages of {info.model}: they are not of one model")
+    own = dataclasses.replace(loaded.info, preprocessing=how, class_names=names, elastic=info.elastic)
     return with_interface(dataclasses.replace(loaded, info=own), info.input_format, info.top_k)
 
 
@@ -148,6 +151,32 @@ def with_interface(model: LoadedModel, input_format: InputFormat, top_k: int | N
             f"the top {top_k} of {classes} classes cannot be given: expected 1 to {min(classes, LARGEST_TOP_K)}"
         )
     info = dataclasses.replace(model.info, input_format=input_format, top_k=top_k)
+    return dataclasses.replace(model, info=info)
+
+
+def with_elastic(model: LoadedModel, bounds: tuple[float, float]) -> LoadedModel:
+    """`model` deployed so that each run says how many tokens its stages keep, within `bounds`, shares from (0, 1].
+
+    The least is one token. Raises UsageError for bounds that leave out the model's own keep ratios, and for a network
+    that has no stage, or one with too few tokens, to select.
+    """
+    low, high = bounds
+    if not 0 < low <= high <= 1:
+        raise UsageError(f"elastic bounds are {low:g} to {high:g}, expected LOW:HIGH with 0 < LOW <= HIGH <= 1")
+    config = model.config
+    if not config.stage_tokens or min(config.stage_tokens) < FEWEST_TOKENS:
+        found = f"a stage has {min(config.stage_tokens)}" if config.stage_tokens else "it has no stage"
+        raise UsageError(
+            f"{config.name} cannot be elastic: expected stages that select from {FEWEST_TOKENS} tokens or more, {found}"
+        )
+    stages = tuple(ElasticStage(n, max(1, int(low * n)), int(high * n)) for n in config.stage_tokens)
+    info = dataclasses.replace(model.info, elastic=stages)
+    try:
+        info.keep_of()
+    except InputError as error:
+        raise UsageError(
+            f"the model's own keep ratios are outside of elastic's bounds ({error}): add --keep-ratio"
+        ) from error
     return dataclasses.replace(model, info=info)
 
 
@@ -213,11 +242,13 @@ def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Te
 
 
 def reconfigured(model: LoadedModel, config: ModelConfig) -> LoadedModel:
-    """The same weights run as `config` says: other keep ratios, another selection mode, the dense twin."""
+    """The same weights run as `config` says, not elastic: other keep ratios, another selection mode, the dense twin."""
     module = layout_for(config).network(config)
     module.load_state_dict(model.module.state_dict())
     stages = config.stages if isinstance(config, EvoDeiTConfig) else ()
-    info = dataclasses.replace(model.info, keep_ratios=config.keep_ratios, selection=config.selection, stages=stages)
+    info = dataclasses.replace(
+        model.info, keep_ratios=config.keep_ratios, selection=config.selection, stages=stages, elastic=()
+    )
     return dataclasses.replace(model, module=module.eval().requires_grad_(False), config=config, info=info)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +19,7 @@ class Deployed(nn.Module):
     `probabilities` float32 (B, K), largest first, and `classes` int64 (B, K) instead. With `tokens` follows what each
     selection did: `selected_0`, … int64 (B, K), the positions kept in the image's grid of patches, then `scores_0`, …
     float32 (B, N), the global class attention they were chosen by, over the N tokens of the grid at that selection.
+    Of an elastic artefact every stage selects.
     """
 
     mean: Tensor
@@ -31,13 +34,14 @@ class Deployed(nn.Module):
         self.register_buffer("mean", torch.tensor(preprocessing.mean), persistent=False)
         self.register_buffer("std", torch.tensor(preprocessing.std), persistent=False)
         config = model.config
-        self.inputs = (model.info.input,)
-        selecting = config.selecting if tokens else ()
+        self.inputs = model.info.inputs
+        elastic = bool(model.info.elastic)
+        selecting = config.selecting_of(config.stage_tokens if elastic else None) if tokens else ()
         self.outputs = (
             TensorSpec(model.info.output, "float32", (None, self.top_k or config.output_width)),
             *([TensorSpec("classes", "int64", (None, self.top_k))] if self.top_k else []),
             *(
-                TensorSpec(f"selected_{i}", "int64", (None, config.tokens_per_block[block]))
+                TensorSpec(f"selected_{i}", "int64", (None, None if elastic else config.tokens_per_block[block]))
                 for i, block in enumerate(selecting)
             ),
             *(
@@ -46,10 +50,10 @@ class Deployed(nn.Module):
             ),
         )
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images, as `inputs` says, to the tensors that `outputs` names."""
+    def forward(self, images: Tensor, keep: Sequence[int] | None = None) -> tuple[Tensor, ...]:
+        """Images, as `inputs` says, to the tensors that `outputs` names; an elastic artefact keeps `keep` tokens."""
         pictures, dtype = self._normalised(images), self.network.dtype
-        evolved = self.network.evolve(pictures if pictures.dtype == dtype else pictures.to(dtype))
+        evolved = self.network.evolve(pictures if pictures.dtype == dtype else pictures.to(dtype), keep)
         answer = self.network.classify(evolved)
         answers = top_k(widened(answer).softmax(dim=1), self.top_k) if self.top_k else (answer,)
         told = (*evolved.selected, *evolved.scores) if self.tokens else ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -91,29 +93,30 @@ class EvoDeiT(Network):
         constant = self.pos_embed + F.pad(self.cls_token, (0, 0, 0, self.config.tokens))
         return F.pad(patches, (0, 0, 1, 0)) + constant
 
-    def evolve(self, images: Tensor) -> Evolved:
-        """Run all blocks on images (B, 3, H, W), already normalised.
+    def evolve(self, images: Tensor, keep: Sequence[int] | None = None) -> Evolved:
+        """See Network.
 
         A selection puts the patch tokens in the order of their scores, and so they stay: the slow tokens in front, the
         fast ones behind, and merging is putting one behind the other. Nothing after the positions were added depends
         on the order; equal scores are decided by it.
         """
         x = self.embed(images)
-        segments = self.config.segments
+        segments = self.config.segments_of(keep)
+        scored = self.config.scored_for(segments)
         scores: Tensor | None = None
         origin: Tensor | None = None  # once the patch tokens of x moved: the positions (B, N) they had in the image
         selected, chosen_by = [], []
         for run in segments:
-            if run.keep == self.config.tokens:
-                x, scores = self._run(run, x, scores)
+            if not run.selects:
+                x, scores = self._run(run, x, scores, scored)
                 continue
-            assert scores is not None  # config.scored covers the blocks before every selection
+            assert scores is not None  # scored covers the blocks before every selection
             ranked, order = top_k(scores, self.config.tokens)
             chosen_by.append(scores if origin is None else scores.scatter(1, origin, scores))
             origin = order if origin is None else origin.gather(1, order)
             selected.append(origin[:, : run.keep])
             kept, _ = split_tokens(x, order[:, : run.keep])
-            slow, kept_scores = self._run(run, kept, ranked[:, : run.keep])
+            slow, kept_scores = self._run(run, kept, ranked[:, : run.keep], scored)
             if run is segments[-1]:
                 # The fast tokens rest, so the mean over all tokens moves by what the slow ones gained.
                 gained = (slow - kept)[:, 1:].sum(dim=1)
@@ -124,15 +127,17 @@ class EvoDeiT(Network):
             scores = None if kept_scores is None else torch.cat([kept_scores, ranked[:, run.keep :]], dim=1)
         return Evolved(x[:, 1:].mean(dim=1), x[:, 0], tuple(selected), tuple(chosen_by))
 
-    def _run(self, run: Segment, x: Tensor, scores: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _run(
+        self, run: Segment, x: Tensor, scores: Tensor | None, scored: frozenset[int]
+    ) -> tuple[Tensor, Tensor | None]:
         """The blocks of one segment on x (B, K + 1, C) and its scores (B, K), both moved on."""
         logits, tradeoffs = [], []
         for block in run.blocks:
-            x, seen = self.blocks[block](x, block in self.config.scored)
+            x, seen = self.blocks[block](x, block in scored)
             if seen is not None:
                 logits.append(seen.detach())
                 tradeoffs.append(self.config.tradeoff(block))
-        return x, global_attention(scores, logits, tradeoffs) if run.blocks[-1] in self.config.scored else None
+        return x, global_attention(scores, logits, tradeoffs) if run.blocks[-1] in scored else None
 
     def classify(self, evolved: Evolved) -> Tensor:
         """Class logits (B, classes), or features (B, C) where there is no head, from what `config.pooling` names."""

@@ -5,6 +5,7 @@ Shapes as in selection.py; N is the number of patch tokens in the current stage'
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -70,13 +71,14 @@ class EvoLeViT(Network):
         constant = self.pos_embed + F.pad(self.cls_token, (0, 0, 0, self.config.tokens))
         return F.pad(patches, (0, 0, 1, 0)) + constant
 
-    def evolve(self, images: Tensor) -> Evolved:
-        """Run all blocks on images (B, 3, H, W), already normalised.
+    def evolve(self, images: Tensor, keep: Sequence[int] | None = None) -> Evolved:
+        """See Network.
 
         `selected` tells positions in the first grid, `scores` are those of the grid that was selected from.
         """
         x = self.embed(images)
-        segments = self.config.segments
+        segments = self.config.segments_of(keep)
+        scored = self.config.scored_for(segments)
         last = segments[-1][-1]
         scores: Tensor | None = None
         selected, chosen_by = [], []
@@ -85,10 +87,10 @@ class EvoLeViT(Network):
                 x, scores = stage.subsample(x, scores)
             tokens = x.shape[1] - 1
             for run in runs:
-                if run.keep == tokens:
-                    x, scores = self._run(run, x, scores)
+                if not run.selects:
+                    x, scores = self._run(run, x, scores, scored)
                     continue
-                assert scores is not None  # config.scored covers the blocks before every selection
+                assert scores is not None  # scored covers the blocks before every selection
                 ranked, order = top_k(scores, tokens)
                 positions = order[:, : run.keep]
                 selected.append(stage.origins[positions])
@@ -96,14 +98,15 @@ class EvoLeViT(Network):
                 slow, rows = split_tokens(x, positions)
                 fast = take_tokens(x, order[:, run.keep :])
                 before = torch.cat([slow, representative_token(fast, ranked[:, run.keep :])], dim=1)
-                after, slow_scores = self._run(run, before, ranked[:, : run.keep])
-                # What the representative token gained, every fast token gains.
+                after, slow_scores = self._run(run, before, ranked[:, : run.keep], scored)
+                # What the representative token gained, every fast token gains; without fast tokens there is none, and
+                # what the last row gained is written over, or counted zero times.
                 gained = after - before
                 if run is last:
-                    total = gained[:, 1:-1].sum(dim=1) + (tokens - run.keep) * gained[:, -1]
+                    total = gained[:, 1 : run.keep + 1].sum(dim=1) + (tokens - run.keep) * gained[:, -1]
                     pooled = x[:, 1:].mean(dim=1) + total / tokens
                     return Evolved(pooled, after[:, 0], tuple(selected), tuple(chosen_by))
-                x = merge_tokens(x + gained[:, -1:], after[:, :-1], rows)
+                x = merge_tokens(x + gained[:, -1:], after[:, : run.keep + 1], rows)
                 scores = None if slow_scores is None else scores.scatter(1, positions, slow_scores)
         return Evolved(x[:, 1:].mean(dim=1), x[:, 0], tuple(selected), tuple(chosen_by))
 
@@ -111,7 +114,9 @@ class EvoLeViT(Network):
     def _stages(self) -> list[Stage]:
         return cast("list[Stage]", list(self.stages))
 
-    def _run(self, run: Segment, x: Tensor, scores: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _run(
+        self, run: Segment, x: Tensor, scores: Tensor | None, scored: frozenset[int]
+    ) -> tuple[Tensor, Tensor | None]:
         """The blocks of one segment on x (B, rows, C) and its scores (B, K), both moved on.
 
         A representative token, in the last row, takes part in the attention but has no score.
@@ -120,13 +125,12 @@ class EvoLeViT(Network):
         logits, tradeoffs, heads = [], [], 1
         for index in run.blocks:
             attention = blocks[index].attn
-            x, seen = blocks[index](x, index in self.config.scored)
+            x, seen = blocks[index](x, index in scored)
             if seen is not None:
                 logits.append(seen)
                 tradeoffs.append(attention.tradeoff())
                 heads = attention.heads
-        scored = run.blocks[-1] in self.config.scored
-        return x, global_attention(scores, logits, tradeoffs, 1 / heads) if scored else None
+        return x, global_attention(scores, logits, tradeoffs, 1 / heads) if run.blocks[-1] in scored else None
 
     def classify(self, evolved: Evolved) -> Tensor:
         """Class logits (B, classes) from the pooled patch tokens."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evodeploy.errors import UsageError
-from evodeploy.models.segment import Segment
+from evodeploy.models.segment import Segment, check_keep
 from evodeploy.specs import Selection
 
 ALWAYS_DENSE = 2  # the network's first blocks, which run on all tokens in every variant
@@ -102,37 +103,58 @@ class EvoLeViTConfig:
         return tuple(max(sum(self.depths[:stage]), ALWAYS_DENSE) for stage in selecting_stages(self.depths))
 
     @property
+    def stage_tokens(self) -> tuple[int, ...]:
+        """Patch tokens N that each selecting stage selects from: those of its grid."""
+        return tuple(self.kept(1.0, stage) for stage in selecting_stages(self.depths))
+
+    @property
     def segments(self) -> tuple[tuple[Segment, ...], ...]:
         """Each stage's blocks in runs that share one set of slow tokens, in order."""
-        ratios = dict(zip(selecting_stages(self.depths), self.keep_ratios, strict=True))
-        return tuple(self._segments(stage, ratios.get(stage, 1.0)) for stage in range(len(self.depths)))
+        return self.segments_of(None)
 
-    def _segments(self, stage: int, ratio: float) -> tuple[Segment, ...]:
+    def segments_of(self, keep: Sequence[int] | None) -> tuple[tuple[Segment, ...], ...]:
+        """The same where each stage keeps `keep` tokens, and selects them also where those are all; None as configured.
+
+        Raises InputError for other than a number from 1 to N for each selecting stage.
+        """
+        stages = selecting_stages(self.depths)
+        if keep is None:
+            kept = [self.kept(ratio, stage) for ratio, stage in zip(self.keep_ratios, stages, strict=True)]
+            chosen = {stage: (k, k < self.kept(1.0, stage)) for stage, k in zip(stages, kept, strict=True)}
+        else:
+            check_keep(keep, self.stage_tokens)
+            chosen = {stage: (k, True) for stage, k in zip(stages, keep, strict=True)}
+        return tuple(self._segments(stage, *chosen.get(stage, (0, False))) for stage in range(len(self.depths)))
+
+    def _segments(self, stage: int, kept: int, selects: bool) -> tuple[Segment, ...]:
         start = sum(self.depths[:stage])
         blocks = tuple(range(start, start + self.depths[stage]))
         dense = tuple(block for block in blocks if block < ALWAYS_DENSE)
         rest = blocks[len(dense) :]
         groups = [rest] if self.selection == "stage" else [(block,) for block in rest]
-        runs = (Segment(dense, self.kept(1.0, stage)), *(Segment(group, self.kept(ratio, stage)) for group in groups))
+        runs = (Segment(dense, self.kept(1.0, stage), False), *(Segment(group, kept, selects) for group in groups))
         return tuple(run for run in runs if run.blocks)
 
     @property
     def selecting(self) -> tuple[int, ...]:
         """The blocks before which tokens are selected."""
-        return tuple(
-            run.blocks[0]
-            for stage, runs in enumerate(self.segments)
-            for run in runs
-            if run.keep < self.kept(1.0, stage)
-        )
+        return self.selecting_of(None)
+
+    def selecting_of(self, keep: Sequence[int] | None) -> tuple[int, ...]:
+        """The same where each stage keeps `keep` tokens: see `segments_of`."""
+        return _selecting(self.segments_of(keep))
 
     @property
     def scored(self) -> frozenset[int]:
-        """The blocks whose class attention can still reach a selection or a representative token.
+        """The blocks whose class attention can still reach a selection or a representative token."""
+        return self.scored_for(self.segments)
+
+    def scored_for(self, segments: Sequence[Sequence[Segment]]) -> frozenset[int]:
+        """The same for the selections of `segments`.
 
         t is learnt and below 1, so the past is never replaced whole: those are all blocks before the last selection.
         """
-        return frozenset(range(max(self.selecting, default=0)))
+        return frozenset(range(max(_selecting(segments), default=0)))
 
     def tokens_at(self, block: int) -> int:
         """Patch tokens there are at `block`, slow and fast: those of its stage's grid."""
@@ -143,6 +165,10 @@ class EvoLeViTConfig:
     def tokens_per_block(self) -> tuple[int, ...]:
         """Patch tokens that each block computes on, the representative token not counted."""
         return tuple(run.keep for runs in self.segments for run in runs for _ in run.blocks)
+
+
+def _selecting(segments: Sequence[Sequence[Segment]]) -> tuple[int, ...]:
+    return tuple(run.blocks[0] for runs in segments for run in runs if run.selects)
 
 
 def _variants() -> dict[str, EvoLeViTConfig]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -35,8 +36,12 @@ class Network(nn.Module):
         """The type of its weights."""
         return self.cls_token.dtype
 
-    def evolve(self, images: Tensor) -> Evolved:
-        """Run all blocks on images (B, 3, H, W), already normalised."""
+    def evolve(self, images: Tensor, keep: Sequence[int] | None = None) -> Evolved:
+        """Run all blocks on images (B, 3, H, W), already normalised.
+
+        `keep` is how many tokens each selecting stage keeps, from 1 to all N; None as the network is configured. With
+        all N it computes what the dense network does, and still tells what it selected. Raises InputError.
+        """
         raise NotImplementedError
 
     def classify(self, evolved: Evolved) -> Tensor:

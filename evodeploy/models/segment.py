@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from evodeploy.errors import InputError
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Consecutive blocks that run on the same `keep` patch tokens."""
+    """Consecutive blocks that run on the same `keep` patch tokens, which are chosen before them where it `selects`."""
 
     blocks: tuple[int, ...]
     keep: int
+    selects: bool
+
+
+def check_keep(keep: Sequence[int], tokens: Sequence[int]) -> None:
+    """Raise InputError unless `keep` has a number of tokens for each selecting stage, which has `tokens`."""
+    if len(keep) != len(tokens):
+        raise InputError(f"keep has {len(keep)} numbers of tokens, expected {len(tokens)}, one for each stage")
+    for stage, (kept, there) in enumerate(zip(keep, tokens, strict=True)):
+        if not 1 <= kept <= there:
+            raise InputError(f"stage {stage} cannot keep {kept} tokens, expected 1 to {there}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from evodeploy.errors import UsageError
 from evodeploy.models.evo_levit_config import EVO_LEVIT, EvoLeViTConfig
-from evodeploy.models.segment import Segment
+from evodeploy.models.segment import Segment, check_keep
 from evodeploy.specs import Pooling, Selection
 
 
@@ -81,14 +82,31 @@ class EvoDeiTConfig:
         return self.tokens
 
     @property
+    def stage_tokens(self) -> tuple[int, ...]:
+        """Patch tokens N that each selecting stage selects from."""
+        return (self.tokens,) * len(self.stages)
+
+    @property
     def segments(self) -> tuple[Segment, ...]:
         """The blocks in runs that share one set of slow tokens, in order."""
+        return self.segments_of(None)
+
+    def segments_of(self, keep: Sequence[int] | None) -> tuple[Segment, ...]:
+        """The same where each stage keeps `keep` tokens, and selects them also where those are all; None as configured.
+
+        Raises InputError for other than a number from 1 to N for each stage.
+        """
+        if keep is None:
+            stages = [(self.kept(ratio), self.kept(ratio) < self.tokens) for ratio in self.keep_ratios]
+        else:
+            check_keep(keep, self.stage_tokens)
+            stages = [(kept, True) for kept in keep]
         ends = (*self.stages, self.depth)
-        runs = [Segment(tuple(range(ends[0])), self.tokens)]
-        for start, end, ratio in zip(self.stages, ends[1:], self.keep_ratios, strict=True):
+        runs = [Segment(tuple(range(ends[0])), self.tokens, False)]
+        for start, end, (kept, selects) in zip(self.stages, ends[1:], stages, strict=True):
             blocks = tuple(range(start, end))
             groups = [blocks] if self.selection == "stage" else [(block,) for block in blocks]
-            runs += [Segment(group, self.kept(ratio)) for group in groups]
+            runs += [Segment(group, kept, selects) for group in groups]
         return tuple(runs)
 
     def tradeoff(self, block: int) -> float:
@@ -98,17 +116,25 @@ class EvoDeiTConfig:
     @property
     def selecting(self) -> tuple[int, ...]:
         """The blocks before which tokens are selected."""
-        return tuple(run.blocks[0] for run in self.segments if run.keep < self.tokens)
+        return self.selecting_of(None)
+
+    def selecting_of(self, keep: Sequence[int] | None) -> tuple[int, ...]:
+        """The same where each stage keeps `keep` tokens: see `segments_of`."""
+        return tuple(run.blocks[0] for run in self.segments_of(keep) if run.selects)
 
     @property
     def scored(self) -> frozenset[int]:
-        """The blocks whose class attention can still reach a selection.
+        """The blocks whose class attention can still reach a selection."""
+        return self.scored_for(self.segments)
+
+    def scored_for(self, segments: Sequence[Segment]) -> frozenset[int]:
+        """The same for the selections of `segments`.
 
         Selecting before block j reads g after block j-1, and g goes back as far as the last t of 1, where the past
         is replaced whole. At the published settings these are blocks 3 to 7.
         """
         needed: set[int] = set()
-        for block in self.selecting:
+        for block in (run.blocks[0] for run in segments if run.selects):
             for earlier in reversed(range(block)):
                 needed.add(earlier)
                 if self.tradeoff(earlier) == 1.0:

@@ -111,15 +111,15 @@ def test_an_engine_that_gains_by_batches_in_flight_has_rows_with_two_and_three()
 
 def test_a_depth_for_which_there_is_no_room_is_a_row_with_its_reason():
     class Small(FakeEngine):
-        def resident(self, images, in_flight=1):
+        def resident(self, images, in_flight=1, keep=None):
             if in_flight == 3:
                 raise OutOfMemoryError("cuda:0 has no room for 8 MB more")
-            return super().resident(images, in_flight)
+            return super().resident(images, in_flight, keep)
 
-        def run_many(self, batches, in_flight=2):
+        def run_many(self, batches, in_flight=2, keep=None):
             if in_flight == 3:
                 raise OutOfMemoryError("cuda:0 has no room for 9 MB more")
-            return super().run_many(batches, in_flight)
+            return super().run_many(batches, in_flight, keep)
 
     small = Candidate("tensorrt", "evo", "fp16", "", lambda: Small(INFO, device_seconds=0.25, deepest=3))
     rows = raced([small], [2])

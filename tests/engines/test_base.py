@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from evodeploy.engines.base import run_all
 from evodeploy.engines.fake import FakeEngine, brightness_logits
 from evodeploy.errors import InputError, RuntimeFailedError, UsageError
-from evodeploy.specs import BatchRange, ModelInfo
+from evodeploy.specs import BatchRange, ElasticStage, ModelInfo
 
 INFO = ModelInfo("fake", image_size=8, patch_size=4, num_classes=3, selection="stage", keep_ratios=(0.5,))
+ELASTIC = dataclasses.replace(INFO, keep_ratios=(0.5, 0.3), elastic=(ElasticStage(40, 4, 40), ElasticStage(10, 2, 9)))
 GOOD = np.zeros((2, 3, 8, 8), np.float32)
 
 
@@ -69,3 +73,67 @@ def test_batch_ranges_include_both_ends(batch, text, inside, outside):
     assert str(batch) == text
     assert inside in batch
     assert outside not in batch
+
+
+def test_an_elastic_engine_runs_with_the_tokens_that_a_call_asks_for_and_by_default_with_those_of_its_ratios():
+    with FakeEngine(ELASTIC, BatchRange(1, 4)) as engine:
+        engine.run(GOOD)
+        engine.run(GOOD, keep=(40, 2))
+        engine.run(GOOD, keep=np.array([4, 9]))
+        list(engine.run_many([GOOD, GOOD], keep=(5, 5)))
+        run_all(engine, GOOD, keep=[6, 6])
+    assert engine.keeps == [(20, 3), (40, 2), (4, 9), (5, 5), (5, 5), (6, 6)]
+    assert [str(spec) for spec in engine.inputs] == ["images float32 (batch, 3, 8, 8)", "keep int64 (2)"]
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        ((3, 3), r"stage 0 cannot keep 3 of its 40 tokens: this artefact keeps 4 to 40, ratios 0.10 to 1.00"),
+        ((4, 10), r"stage 1 cannot keep 10 of its 10 tokens: this artefact keeps 2 to 9, ratios 0.20 to 0.90"),
+        ((4,), "keep has 1 numbers of tokens, expected 2: one for each stage"),
+        ((), "keep has 0 numbers of tokens, expected 2: one for each stage"),
+        ((4.0, 4.0), "keep holds 4.0, expected whole numbers of tokens"),
+        ((True, 4), "keep holds True, expected whole numbers of tokens"),
+        (("a", 4), "keep holds 'a', expected whole numbers of tokens"),
+    ],
+)
+def test_tokens_outside_of_an_elastic_artefact_s_bounds_are_refused(keep, message):
+    with FakeEngine(ELASTIC) as engine, pytest.raises(InputError, match=message):
+        engine.run(GOOD, keep=keep)
+    assert engine.calls == 0
+
+
+def test_a_static_engine_refuses_a_number_of_tokens(engine):
+    with pytest.raises(InputError, match=r"keeps a fixed share of tokens \(0.5\): leave the keep ratio out, or export"):
+        engine.run(GOOD, keep=(2,))
+    with pytest.raises(InputError, match="fixed share of tokens"):
+        engine.run(GOOD, keep=())
+    assert engine.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("ratios", "keep"),
+    [(None, (20, 3)), (0.9, (36, 9)), ((1.0, 0.2), (40, 2)), ([0.1, 0.9], (4, 9)), (np.float32(0.5), (20, 5))],
+)
+def test_ratios_become_tokens_as_everywhere(ratios, keep):
+    assert ELASTIC.keep_of(ratios) == keep
+
+
+@pytest.mark.parametrize(
+    ("ratios", "message"),
+    [
+        (0.1, "stage 1 cannot keep 1 of its 10 tokens"),
+        (1.0, "stage 1 cannot keep 10 of its 10 tokens"),
+        (0.0, r"keep ratio 0.0 is outside \(0, 1\]"),
+        (float("nan"), r"keep ratio nan is outside \(0, 1\]"),
+        (float("inf"), r"keep ratio inf is outside \(0, 1\]"),
+        ((0.5, 0.5, 0.5), "3 keep ratios given, expected one, or one for each of 2 stages"),
+        ("0.5", "a keep ratio is '0.5', expected a number"),
+    ],
+)
+def test_ratios_outside_of_an_artefact_s_bounds_are_refused(ratios, message):
+    with pytest.raises(InputError, match=message):
+        ELASTIC.keep_of(ratios)
+    with pytest.raises(InputError, match="fixed share of tokens"):
+        INFO.keep_of(ratios)

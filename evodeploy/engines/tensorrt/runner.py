@@ -6,7 +6,7 @@ import contextlib
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -86,16 +86,18 @@ class TensorRtEngine(Engine):
             held = stack.pop_all()
         self._release = weakref.finalize(self, _release, gpu, held)  # at the latest when the process ends
 
-    def run_many(self, batches: Iterable[Array], in_flight: int = 2) -> Iterator[dict[str, Array]]:
+    def run_many(
+        self, batches: Iterable[Array], in_flight: int = 2, keep: Sequence[int] | None = None
+    ) -> Iterator[dict[str, Array]]:
         """See Engine; one caller at a time looks ahead, so that waiting lanes cannot block one another."""
         depth = max(1, min(in_flight, self.deepest))
         if not self._ahead.acquire(blocking=False):
-            yield from super().run_many(batches)
+            yield from super().run_many(batches, keep=keep)
             return
         under_way: deque[Lane] = deque()
         try:
             for images in batches:
-                under_way.append(self._start(images))
+                under_way.append(self._start(images, keep))
                 if len(under_way) == depth:
                     yield self._finish(under_way.popleft())
             while under_way:
@@ -106,18 +108,18 @@ class TensorRtEngine(Engine):
                     self._finish(lane)
             self._ahead.release()
 
-    def resident(self, images: Array, in_flight: int = 1) -> Resident:
+    def resident(self, images: Array, in_flight: int = 1, keep: Sequence[int] | None = None) -> Resident:
         """See Engine."""
-        with self.working(images), self._gpu.active():
+        with self.working(images, keep), self._gpu.active():
             return LaneResident(self._gpu, self._new_lane, in_flight, images, self._residents, self._usage)
 
-    def _run(self, images: Array) -> dict[str, Array]:
+    def _run(self, images: Array, keep: tuple[int, ...]) -> dict[str, Array]:
         with self._gpu.active(), self._lanes.working() as lane:
             lane.start(images)
             return lane.collect()
 
-    def _start(self, images: Array) -> Lane:
-        with self.working(images), self._gpu.active(), self._lanes.working(park=True) as lane:
+    def _start(self, images: Array, keep: Sequence[int] | None) -> Lane:
+        with self.working(images, keep), self._gpu.active(), self._lanes.working(park=True) as lane:
             lane.start(np.ascontiguousarray(images))
             return lane
 
