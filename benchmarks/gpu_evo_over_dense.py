@@ -25,14 +25,13 @@ from typing import Any
 
 import numpy as np
 
-from evodeploy.benchmark.candidate import Candidate
-from evodeploy.benchmark.candidates import candidates_of
 from evodeploy.benchmark.measure.interleaved import Budget
-from evodeploy.benchmark.report.document import as_json
 from evodeploy.benchmark.report.report import Report
 from evodeploy.benchmark.row import Row
-from evodeploy.benchmark.run import bench
+from evodeploy.benchmark.row_spec import RowSpec
+from evodeploy.benchmark.row_specs import row_specs_of
 from evodeploy.benchmark.subject import Subject, subject_of
+from evodeploy.benchmark.timed_rows import timed_rows
 from evodeploy.errors import EvodeployError
 from evodeploy.files import replacing
 from evodeploy.machine.cores import usable_cores
@@ -76,10 +75,10 @@ def measured(settings: Settings) -> Iterator[dict[str, Any]]:
             if start + SLOWER * longest > settings.end:
                 print(f"left out for want of time: {name} from batch {batch} on, and what follows", file=sys.stderr)
                 return
-            with candidates_of(subject, [settings.engine], [settings.precision], settings.threads) as candidates:
-                rows = (*rows, *bench(candidates, [batch], budget))
+            with row_specs_of(subject, [settings.engine], [settings.precision], settings.threads) as specs:
+                rows = (*rows, *timed_rows(specs, [batch], budget))
             longest = max(longest, time.time() - start)
-            yield as_json(Report(subject, machine, budget, rows, {}))
+            yield Report(subject, machine, budget, rows, {}).to_dict()
 
 
 def _compile_first(name: str, settings: Settings) -> None:
@@ -106,8 +105,8 @@ def _compile_first(name: str, settings: Settings) -> None:
 def compile_one(settings: Settings, role: str) -> None:
     """Run the first batch of each size once, and no more."""
     subject: Subject = subject_of([], settings.models[0])
-    with candidates_of(subject, [settings.engine], [settings.precision], 1) as candidates:
-        chosen: Candidate = next(candidate for candidate in candidates if candidate.role == role)
+    with row_specs_of(subject, [settings.engine], [settings.precision], 1) as specs:
+        chosen: RowSpec = next(spec for spec in specs if spec.role == role)
         with chosen.open() as engine:
             shape = [size or 1 for size in engine.inputs[0].shape[1:]]
             for batch in settings.batches:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import openvino
 
-from evodeploy.benchmark.measure.interleaved import Budget, Timing, interleaved
+from evodeploy.benchmark.measure.interleaved import Budget, RunTimes, interleaved
 from evodeploy.benchmark.measure.intervals import median_interval
 from evodeploy.engines.base import Array
 from evodeploy.engines.opener import open_engine
@@ -83,7 +83,7 @@ def _by_two(run: Run, workers: ThreadPoolExecutor, times: int) -> Callable[[Arra
     return lambda images: list(workers.map(work, [images, images]))
 
 
-def _row(batch: int, threads: int, timings: list[Timing]) -> None:
+def _row(batch: int, threads: int, timings: list[RunTimes]) -> None:
     alone, ours = timings
     ratio = median_interval([mine / theirs for mine, theirs in zip(ours.samples, alone.samples, strict=True)])
     each = threads * (RUNS[batch] if threads > 1 else 1)  # runs in a round

@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from evodeploy.benchmark.pipeline import bench as bench
     from evodeploy.engines.base import Engine as Engine
     from evodeploy.engines.opener import open_engine as open_engine
     from evodeploy.errors import BadFileError as BadFileError
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "evodeploy.benchmark.pipeline": ("bench",),
     "evodeploy.engines.base": ("Engine",),
     "evodeploy.engines.opener": ("open_engine",),
     "evodeploy.errors": (

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 LIMIT = 300  # characters of a text from outside that one sentence shows
 _PLACE = "Exception from "  # OpenVINO's messages begin with lines that name places in its source
@@ -22,6 +25,23 @@ _UNSAFE = re.compile(rf"[\x00-\x09\x0b-\x1f\x7f-\x9f{_BIDIRECTIONAL}{_SEPARATORS
 def printable(text: str) -> str:
     r"""`text` with control and bidirectional characters and lone surrogates as escapes (`\x1b`); newlines are kept."""
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def line(text: str) -> RenderableType:
+    """`text` for Rich: whole, however long it is."""
+    from rich.text import Text
+
+    return Text(text, no_wrap=True, overflow="ignore")
+
+
+def plain(what: RenderableType, width: int = 120) -> str:
+    """What Rich shows of `what` as text without colours, tables at most `width` characters wide."""
+    from rich.console import Console
+
+    console = Console(width=width, color_system=None, highlight=False, markup=False, emoji=False)
+    with console.capture() as captured:
+        console.print(what, crop=False)
+    return printable(captured.get()).rstrip("\n")
 
 
 def json_text(document: Any) -> str:

@@ -122,7 +122,7 @@ def modules_after(code: str, *wanted: str) -> list[str]:
 @pytest.mark.parametrize(
     "code",
     ["import evodeploy", "import evodeploy.cli", "from evodeploy import load, open_engine, Predictor, UsageError",
-     "import evodeploy.builder.pipeline", "import evodeploy.benchmark.run", "import evodeploy.models.zoo"],
+     "import evodeploy.builder.pipeline", "import evodeploy.benchmark.pipeline", "import evodeploy.models.zoo"],
 )  # fmt: skip
 def test_importing_loads_nothing_heavy(code):
     assert modules_after(code, *HEAVY) == []
@@ -144,7 +144,7 @@ def test_the_public_names():
     assert evodeploy.__all__ == [
         "__version__", "BadFileError", "Engine", "EvodeployError", "Failure", "InputError", "Label",
         "MissingExtraError", "OutOfMemoryError", "Prediction", "Predictor", "RuntimeFailedError", "Timing",
-        "UnavailableError", "UsageError", "VerificationError", "load", "open_engine",
+        "UnavailableError", "UsageError", "VerificationError", "bench", "load", "open_engine",
     ]  # fmt: skip
     for name in evodeploy.__all__:
         assert getattr(evodeploy, name) is not None

@@ -14,7 +14,6 @@ from gpu.facts import write_json
 from gpu.parts import parts
 from gpu.steps import FAILED, NOT_ALL_RUN, PASSED, Step, run_steps
 
-from evodeploy.benchmark.report.document import as_json
 from evodeploy.engines.tensorrt import flavour
 
 BEGIN = "from gpu.facts import NotRunError, of_this_process; import os, sys, time, json; facts = of_this_process()\n"
@@ -95,7 +94,7 @@ def test_a_run_that_is_interrupted_leaves_the_results_of_the_steps_before(tmp_pa
 
 def test_results_of_two_runs_are_compared(tmp_path, cli):
     for name, milliseconds in (("old", [4, 4.1, 4.2, 4.0, 4.1, 4.2]), ("new", [5, 5.1, 5.2, 5.0, 5.1, 5.2])):
-        document = json.dumps(as_json(report([row("torch", milliseconds), row("tensorrt", 2, precision="fp16")])))
+        document = json.dumps(report([row("torch", milliseconds), row("tensorrt", 2, precision="fp16")]).to_dict())
         assert run_steps([step("bench", BENCHES, document)], tmp_path / f"{name}.json") == PASSED
     code, out, err = cli("bench", "--compare", tmp_path / "old.json", tmp_path / "new.json")
     assert (code, err) == (1, "")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from evodeploy import kinds
 from evodeploy.benchmark.measure.intervals import Interval
-from evodeploy.benchmark.report.document import as_csv, as_json
+from evodeploy.benchmark.report.document import as_csv
 from evodeploy.benchmark.report.page import as_html
 from evodeploy.errors import UsageError
 from evodeploy.evaluation.journal import Journal
@@ -45,7 +45,7 @@ def test_an_engine_by_how_it_begins_or_by_its_record(tmp_path):
 
 def test_the_reports_of_a_bench(tmp_path):
     found = report([row("torch", 2.0), row("openvino", 1.0)])
-    texts = {"REPORT": json.dumps(as_json(found), indent=1), "MEASUREMENTS": as_csv(found), "PAGE": as_html(found)}
+    texts = {"REPORT": json.dumps(found.to_dict(), indent=1), "MEASUREMENTS": as_csv(found), "PAGE": as_html(found)}
     for name, text in texts.items():
         path = tmp_path / name
         path.write_text(text)

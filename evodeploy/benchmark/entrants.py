@@ -1,4 +1,4 @@
-"""Candidates opened, warmed once, and made ready to be timed at one batch size: with one batch on its way, or more."""
+"""Engines opened, warmed once, and made ready to be timed at one batch size, with one batch on its way or more."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from evodeploy.benchmark.candidate import Candidate
 from evodeploy.benchmark.measure.clocks import ClockLog
 from evodeploy.benchmark.measure.interleaved import TIMED, Clock, Stream, wall_clock
 from evodeploy.benchmark.measure.memory import MemoryMeter
 from evodeploy.benchmark.row import Row
+from evodeploy.benchmark.row_spec import RowSpec
 from evodeploy.engines.base import Array, Engine, Resident, run_all
 from evodeploy.errors import EvodeployError, InputError, OutOfMemoryError
 from evodeploy.preprocess import as_input, random_pictures
@@ -33,9 +33,9 @@ DEPTHS = (2, 3)  # batches in flight, besides one
 
 @dataclass
 class Entrant:
-    """A candidate and the engine it was opened as, or the reason why there is none."""
+    """A row to be and the engine it was opened as, or the reason why there is none."""
 
-    candidate: Candidate
+    spec: RowSpec
     engine: Engine | None = None
     reason: str = ""
     memory: MemoryMeter = field(default_factory=MemoryMeter)
@@ -43,7 +43,7 @@ class Entrant:
 
 @dataclass(eq=False)  # two of them may look alike
 class Racer:
-    """One way of running one candidate: what times it, and what it last computed.
+    """One way of running one engine: what times it, and what it last computed.
 
     `work` is what `clock` times, without waiting for anything else, and runs `batches` of them.
     """
@@ -77,13 +77,13 @@ class _HostRun:
         self.outputs = self._engine.run(images)
 
 
-def opened(candidate: Candidate, stack: ExitStack) -> Entrant:
-    """`candidate` with its engine, which `stack` closes; where it cannot be opened with the reason."""
-    entrant = Entrant(candidate)
-    _log.info(f"opening {candidate.engine} {candidate.precision or ''} ({candidate.role})")
+def opened(spec: RowSpec, stack: ExitStack) -> Entrant:
+    """`spec` with its engine, which `stack` closes; where it cannot be opened with the reason."""
+    entrant = Entrant(spec)
+    _log.info(f"opening {spec.engine} {spec.precision or ''} ({spec.role})")
     try:
         with entrant.memory.watching():
-            entrant.engine = stack.enter_context(candidate.open())
+            entrant.engine = stack.enter_context(spec.open())
     except EvodeployError as error:
         entrant.reason = str(error)
     return entrant
@@ -92,17 +92,17 @@ def opened(candidate: Candidate, stack: ExitStack) -> Entrant:
 def racers_of(
     entrant: Entrant, batch: int, sampled: Callable[[Engine], Array], stack: ExitStack
 ) -> Iterator[Racer | Row]:
-    """The racers of one candidate, warmed once: with transfers, and where it can keep a batch on its device without.
+    """The racers of one entrant, warmed once: with transfers, and where it can keep a batch on its device without.
 
     Where an engine gains by several batches in flight, either comes with one, and with each of `DEPTHS`.
     """
-    candidate, engine = entrant.candidate, entrant.engine
-    row = Row(candidate, batch, batch, candidate.precision, "", reason=entrant.reason)
+    spec, engine = entrant.spec, entrant.engine
+    row = Row(spec, batch, batch, spec.precision, "", reason=entrant.reason)
     if engine is None:
         yield row
         return
-    row = replace(row, precision=_precision(candidate, engine), device=engine.device, tf32=engine.tf32)
-    _log.info(f"batch {batch}: warming up {row.label} ({candidate.role})")
+    row = replace(row, precision=_precision(spec, engine), device=engine.device, tf32=engine.tf32)
+    _log.info(f"batch {batch}: warming up {row.label} ({spec.role})")
     try:
         sample = sampled(engine)
         fitting = _largest_fitting(entrant, engine, batch, sample)
@@ -155,9 +155,9 @@ def _resident(engine: Engine, sample: Array, stack: ExitStack, row: Row) -> Race
     return Racer(row, engine, resident.time, resident.outputs, sample, work, batches, resident)
 
 
-def _precision(candidate: Candidate, engine: Engine) -> Precision | None:
+def _precision(spec: RowSpec, engine: Engine) -> Precision | None:
     """What was asked for where the engine could choose, else what its artefact says."""
-    return candidate.precision or (engine.info.precision if engine.info else None)
+    return spec.precision or (engine.info.precision if engine.info else None)
 
 
 def _largest_fitting(entrant: Entrant, engine: Engine, batch: int, sample: Array) -> int:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
 
-from evodeploy.benchmark.candidate import Role
 from evodeploy.benchmark.engine_cache import cached_build, usual_folder
+from evodeploy.benchmark.row_spec import Role
 from evodeploy.builder.options import BuilderOptions, HardwareCompatibility
 from evodeploy.builder.pipeline import BuildRequest
 from evodeploy.engines.tensorrt.flavour import load_flavour

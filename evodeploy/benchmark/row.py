@@ -1,15 +1,15 @@
-"""One line of a bench: a candidate at one batch size, and what was measured."""
+"""One line of a bench: an engine at one batch size, and what was measured."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from evodeploy.benchmark.candidate import Candidate
 from evodeploy.benchmark.judge import Verdict
 from evodeploy.benchmark.measure.clocks import Clocks
-from evodeploy.benchmark.measure.interleaved import Stop, Timing
+from evodeploy.benchmark.measure.interleaved import RunTimes, Stop
 from evodeploy.benchmark.measure.intervals import Interval
+from evodeploy.benchmark.row_spec import RowSpec
 from evodeploy.specs import Precision
 
 Transfers = Literal["none", "included", "resident"]
@@ -17,7 +17,7 @@ Transfers = Literal["none", "included", "resident"]
 
 @dataclass(frozen=True)
 class Row:
-    """One candidate at one batch size: what was measured, or the reason why nothing was.
+    """One engine at one batch size: what was measured, or the reason why nothing was.
 
     `batch` is what was run, less than `asked` where memory ran out. `transfers` says whether the time holds those to
     and from a device: `included`, or none because the batch is `resident` there; `none` on the host itself. With
@@ -27,7 +27,7 @@ class Row:
     in bytes, energy in joules of one image; `clocks` are a GPU's.
     """
 
-    candidate: Candidate
+    spec: RowSpec
     asked: int
     batch: int
     precision: Precision | None
@@ -37,7 +37,7 @@ class Row:
     in_flight: int = 1
     launches: int = 1
     exposed: bool = False
-    timing: Timing | None = None
+    timing: RunTimes | None = None
     stopped: Stop | None = None
     verdict: Verdict | None = None
     host_memory: int | None = None
@@ -54,11 +54,11 @@ class Row:
     @property
     def label(self) -> str:
         """The engine, its arithmetic, and whether it replays a CUDA graph."""
-        parts = (self.candidate.engine, self.arithmetic or "", "graph" if self.candidate.cuda_graph else "")
+        parts = (self.spec.engine, self.arithmetic or "", "graph" if self.spec.cuda_graph else "")
         return " ".join(part for part in parts if part)
 
     @property
-    def latency(self) -> Timing | None:
+    def latency(self) -> RunTimes | None:
         """The timing, where a batch is on its way alone."""
         return self.timing if self.in_flight == 1 else None
 

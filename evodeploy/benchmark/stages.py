@@ -12,7 +12,7 @@ from statistics import median
 
 import numpy as np
 
-from evodeploy.benchmark.candidate import Candidate
+from evodeploy.benchmark.row_spec import RowSpec
 from evodeploy.engines.base import Engine
 from evodeploy.errors import BadFileError, EvodeployError
 from evodeploy.images import open_image
@@ -50,24 +50,24 @@ class EndToEnd:
 
 
 def end_to_end(
-    candidates: Iterable[tuple[str, Candidate]],
+    specs: Iterable[tuple[str, RowSpec]],
     paths: Sequence[Path],
     batch: int,
     seconds: float,
 ) -> list[EndToEnd]:
-    """Each labelled candidate on the pictures at `paths`, in batches, over again for `seconds`, at least twice.
+    """Each labelled engine on the pictures at `paths`, in batches, over again for `seconds`, at least twice.
 
     Files are read from the system's cache after the first time, as a server's are from its network.
     """
-    return [_of_one(label, candidate, paths, batch, seconds) for label, candidate in candidates]
+    return [_of_one(label, spec, paths, batch, seconds) for label, spec in specs]
 
 
-def _of_one(label: str, candidate: Candidate, paths: Sequence[Path], batch: int, seconds: float) -> EndToEnd:
+def _of_one(label: str, spec: RowSpec, paths: Sequence[Path], batch: int, seconds: float) -> EndToEnd:
     _log.info(f"from files to labels with {label}, batch {batch}")
     try:
-        with candidate.open() as engine:
+        with spec.open() as engine:
             if engine.info is None:
-                raise BadFileError(f"{candidate.artefact} does not say how its images are prepared")
+                raise BadFileError(f"{spec.artefact} does not say how its images are prepared")
             return EndToEnd(label, batch, _medians(engine, engine.info, paths, batch, seconds))
     except EvodeployError as error:
         return EndToEnd(label, batch, {}, str(error))

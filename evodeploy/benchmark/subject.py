@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evodeploy.artefacts import family_of
-from evodeploy.benchmark.candidate import Role
+from evodeploy.artefacts import family_of, newest_export
+from evodeploy.benchmark.row_spec import Role
 from evodeploy.engines.tensorrt.sidecar import read_sidecar
 from evodeploy.errors import MissingExtraError, UsageError, needs
 from evodeploy.files import sha256
+from evodeploy.hub import local
 from evodeploy.kinds import kind_of
 from evodeploy.onnx_files import info_of, read_onnx
 from evodeploy.specs import ModelInfo
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    Source = str | os.PathLike[str] | nn.Module
+
     from evodeploy.models.checkpoint import LoadedModel
 
 DEFAULT_MODEL = "evo_deit_small_patch16_224"
 
+_log = logging.getLogger(__name__)
 
 _FACTS = ("model", "image_size", "patch_size", "num_classes", "pooling")  # which the model and its twin share
 _SELECTION = ("selection", "keep_ratios", "stages")
@@ -31,7 +39,8 @@ _SELECTION = ("selection", "keep_ratios", "stages")
 class Subject:
     """What is measured: the network, or why there is none; the files given, those of its twin; what was assumed.
 
-    `info` is None where only files are given that evodeploy did not make.
+    `info` is None where only files are given that evodeploy did not make. `random` says that the network's weights are:
+    nothing that is given is their source.
     """
 
     name: str
@@ -43,29 +52,50 @@ class Subject:
     notes: tuple[str, ...]
     twin_onnx: tuple[Path, ...] = ()
     twin_plans: tuple[Path, ...] = ()
-
-    @property
-    def random(self) -> bool:
-        """Whether the network's weights are random, for no checkpoint is their source."""
-        return self.model is not None and not self.model.info.source_sha256
+    random: bool = False
 
 
-def subject_of(paths: Sequence[Path], model_name: str | None = None) -> Subject:
-    """The subject of a bench over `paths`: the checkpoint, ONNX files and engines of one model and its dense twin.
+def sources_of(artefacts: Source | Sequence[Source] | None, model_name: str | None = None) -> list[Path | nn.Module]:
+    """One or several artefacts as paths and modules: those named as of the hub are fetched.
+
+    Without any they are the files of the current folder's newest export, or none where a model is named or none is
+    there.
+    """
+    several = _several(artefacts)
+    if several:
+        return [local(source) if isinstance(source, (str, os.PathLike)) else source for source in several]
+    onnx = None if model_name else newest_export(Path())
+    if onnx is None:
+        return []
+    paths = family_of(onnx).paths
+    _log.info(f"taking {', '.join(map(str, paths))}, the newest export of this folder")
+    return list(paths)
+
+
+def _several(artefacts: Source | Sequence[Source] | None) -> Sequence[Source]:
+    if isinstance(artefacts, Sequence) and not isinstance(artefacts, str):
+        return artefacts
+    return () if artefacts is None else (artefacts,)
+
+
+def subject_of(sources: Sequence[Path | nn.Module], model_name: str | None = None) -> Subject:
+    """The subject of a bench over `sources`: the checkpoint, ONNX files and engines of one model and its dense twin.
 
     With an ONNX come the engines that were built from it, and the checkpoint that it was exported from, where they lie
-    beside it; without a checkpoint, random weights of the same sizes, which are as fast. With no paths at all, the
-    published model called `model_name` is taken so. Raises UsageError for the file of another model.
+    beside it; without a checkpoint, random weights of the same sizes, which are as fast. With no sources at all, the
+    published model called `model_name` is taken so. A module is taken as a checkpoint is. Raises UsageError for the
+    file of another model.
     """
-    checkpoints = [path for path in paths if kind_of(path) == "checkpoint"]
+    paths = [source for source in sources if isinstance(source, Path) and kind_of(source) != "checkpoint"]
+    checkpoints = [source for source in sources if source not in paths]
     if len(checkpoints) > 1:
         raise UsageError(f"{len(checkpoints)} checkpoints given, expected one: bench them one after another")
-    facts = {path: _facts(path) for path in paths if path not in checkpoints}
+    facts = {path: _facts(path) for path in paths}
     describing = _of_the_model(facts)
     try:
         model, note = _model(checkpoints, facts, describing, model_name)
     except MissingExtraError as error:
-        if not paths or checkpoints:
+        if not facts or checkpoints:
             raise
         model, note = None, str(error)
     notes = [note] if note else []
@@ -92,6 +122,7 @@ def subject_of(paths: Sequence[Path], model_name: str | None = None) -> Subject:
         tuple(notes),
         given("onnx", "dense"),
         given("engine", "dense"),
+        random=model is not None and not checkpoints and not model.info.source_sha256,
     )
 
 
@@ -134,7 +165,7 @@ def _of_the_model(facts: dict[Path, ModelInfo | None]) -> Path | None:
 
 
 def _model(
-    checkpoints: list[Path], facts: dict[Path, ModelInfo | None], describing: Path | None, name: str | None
+    checkpoints: list[Path | nn.Module], facts: dict[Path, ModelInfo | None], describing: Path | None, name: str | None
 ) -> tuple[LoadedModel | None, str]:
     with needs("export"):
         from evodeploy.models.checkpoint import load_checkpoint_like, random_model
@@ -162,16 +193,18 @@ def _model(
     return random_model(named(name or DEFAULT_MODEL)), f"{name or DEFAULT_MODEL} with random weights, which are as fast"
 
 
-def _of_checkpoint(path: Path, facts: dict[Path, ModelInfo | None], name: str | None) -> tuple[LoadedModel, str]:
+def _of_checkpoint(
+    source: Path | nn.Module, facts: dict[Path, ModelInfo | None], name: str | None
+) -> tuple[LoadedModel, str]:
     """The checkpoint as the files made from it run it; those that keep every token say nothing of the selection."""
     from evodeploy.models.checkpoint import load_checkpoint, load_checkpoint_like
     from evodeploy.models.untrained import selection_note
 
-    source = sha256(path)
-    own = [info for info in facts.values() if info and info.source_sha256 == source]
+    checksum = sha256(source) if isinstance(source, Path) else None
+    own = [info for info in facts.values() if info and info.source_sha256 == checksum]
     selecting = [info for info in own if not info.dense]
     if not selecting:
-        model = load_checkpoint(path, model=name)
+        model = load_checkpoint(source, model=name)
         if not (own and model.info.dense):
             return model, selection_note(model) or ""
-    return load_checkpoint_like(path, (selecting or own)[0], name), ""
+    return load_checkpoint_like(source, (selecting or own)[0], name), ""

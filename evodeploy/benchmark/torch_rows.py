@@ -11,10 +11,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from evodeploy.benchmark.candidate import Candidate, Role, refuse, unless_fp32
+from evodeploy.benchmark.row_spec import Role, RowSpec, refuse, unless_fp32
 from evodeploy.engines.base import Engine
 from evodeploy.engines.torch_modes import TORCH_MODES
-from evodeploy.machine.driver import driver_problem
 from evodeploy.specs import EngineOptions, Precision
 
 if TYPE_CHECKING:
@@ -24,9 +23,9 @@ ON_CPU = ("torch", "torch-compile")
 ON_GPU = ("torch", "torch-channels-last", *(name for name, mode in TORCH_MODES.items() if mode.compile))
 
 
-def usual_torch() -> tuple[str, ...]:
+def usual_torch(*, on_gpu: bool) -> tuple[str, ...]:
     """The engines that are compared unless others are named."""
-    return ON_CPU if driver_problem() else ON_GPU
+    return ON_GPU if on_gpu else ON_CPU
 
 
 def torch_rows(
@@ -34,18 +33,17 @@ def torch_rows(
     role: Role,
     model: LoadedModel | None,
     precisions: Sequence[Precision],
-    threads: int,
-    tf32: bool,
+    how: EngineOptions,
     flops: float | None,
     no_model: str,
-) -> Iterator[Candidate]:
+) -> Iterator[RowSpec]:
     """The engine `name` on `model` in each of `precisions`; without a model each says why, which is `no_model`."""
     for precision in precisions:
-        options = EngineOptions(threads, precision=unless_fp32(precision), tf32=tf32)
+        options = dataclasses.replace(how, precision=unless_fp32(precision))
         opened = partial(_engine, name, model, options) if model else partial(refuse, no_model)
         if TORCH_MODES[name].autocast and precision == "fp32":
             opened = partial(refuse, f"{name} casts FP32 weights to fp16 or bf16, so in fp32 it is the same as torch")
-        yield Candidate(name, role, precision, "", opened, flops=flops)
+        yield RowSpec(name, role, precision, "", opened, flops=flops)
 
 
 def _engine(name: str, model: LoadedModel, options: EngineOptions) -> Engine:

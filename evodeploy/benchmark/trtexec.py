@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from evodeploy.artefacts import family_of
 from evodeploy.benchmark.entrants import DEPTHS
-from evodeploy.benchmark.measure.interleaved import Budget
+from evodeploy.benchmark.measure.interleaved import BATCHES, Budget
+from evodeploy.benchmark.subject import sources_of
 from evodeploy.engines.gate import LAUNCHES
 from evodeploy.engines.tensorrt.plan import choose_profile
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, profiles_for, read_sidecar
-from evodeploy.errors import InputError
+from evodeploy.errors import InputError, UsageError
+from evodeploy.kinds import kind_of
 from evodeploy.onnx_files import input_spec, read_onnx
 from evodeploy.specs import TensorSpec
+
+if TYPE_CHECKING:
+    from evodeploy.benchmark.subject import Source
+
+_log = logging.getLogger(__name__)
 
 RTX_TOOL = "tensorrt_rtx"
 NEWEST = 11  # TensorRT's major version, where none is installed
@@ -38,6 +48,36 @@ class Line:
         graph = ", CUDA graph" if self.cuda_graph else ""
         row = f"# {self.artefact}, batch {self.batch}, transfers {self.transfers}, {self.in_flight} in flight{graph}"
         return f"{row}: {self.reason}" if self.reason else f"{row}\n{self.command}"
+
+
+def trtexec_lines(
+    artefacts: Source | Sequence[Source] | None = None,
+    *,
+    batches: Sequence[int] = BATCHES,
+    seconds: float = 5.0,
+    tf32: bool = True,
+) -> list[Line]:
+    """A line for each row of the engines in `artefacts`; where there is none, of the ONNX files that are to be built.
+
+    Engines that were built from an ONNX file and lie beside it are taken with it; without artefacts the newest export
+    of the current folder is. Raises UsageError where there is neither.
+    """
+    budget = Budget(seconds, min_seconds=min(1.0, seconds))
+    paths = [source for source in sources_of(artefacts) if isinstance(source, Path)]
+    onnx = [path for path in paths if kind_of(path) == "onnx"]
+    engines = [path for path in paths if kind_of(path) == "engine"]
+    engines = engines or [built for path in onnx for built in family_of(path).engines]
+    found = [line for path in engines for line in lines_of_engine(path, batches, budget)]
+    if not engines:
+        found = [line for path in onnx for line in lines_of_onnx(path, batches, budget, tf32=tf32)]
+    if not found:
+        raise UsageError("--print-trtexec prints lines for engines or ONNX files, got none: name some")
+    if any(line.command.startswith(RTX_TOOL) for line in found):
+        _log.info(
+            f"TensorRT for RTX has a tool of its own, {RTX_TOOL}. NVIDIA publishes no list of its options: those that "
+            "its documentation does not name are taken to be trtexec's"
+        )
+    return found
 
 
 def lines_of_engine(path: Path, batches: Sequence[int], budget: Budget) -> Iterator[Line]:

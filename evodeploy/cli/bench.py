@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from evodeploy.cli import bench_compare, bench_trtexec, values
-from evodeploy.cli.console import Force, Json, columns, note, result, result_json, show, working
-from evodeploy.cli.options import Threads
+from evodeploy.cli.console import Force, Json, note, result_json, show
+from evodeploy.cli.options import Device, Threads
 from evodeploy.cli.values import real, whole
-from evodeploy.errors import RuntimeFailedError, UnavailableError, UsageError
-
-if TYPE_CHECKING:
-    from evodeploy.benchmark.report.report import Peaks, Report
-    from evodeploy.benchmark.row import Row
-
-SAMPLE = 64  # pictures of a folder that rows are run on and judged by
+from evodeploy.errors import UnavailableError
 
 
 def bench(
@@ -33,7 +26,8 @@ def bench(
     engines: Annotated[
         str | None,
         typer.Option(
-            help="What to compare. Default: torch, torch-compile, on a GPU its other modes too, and what is installed."
+            help="What to compare, with CUDA graphs too where it replays them. Default: torch, torch-compile, on a GPU "
+            "its other modes too, and what is installed."
         ),
     ] = None,
     precisions: Annotated[
@@ -67,6 +61,7 @@ def bench(
     engine_cache: Annotated[
         Path | None, typer.Option(help="Where what is built is kept. Default: evodeploy/engines in your cache folder.")
     ] = None,
+    device: Device = None,
     threads: Threads = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the JSON document here too.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the rows here, without samples.")] = None,
@@ -92,121 +87,41 @@ def bench(
         bench_compare.compare(context, artefacts or [], min_change, as_json)
         return
     bench_compare.refuse_without_compare(context)
-    from evodeploy.benchmark.candidates import candidates_of, usual_engines, usual_precisions
-    from evodeploy.benchmark.measure.interleaved import Budget
-    from evodeploy.benchmark.plans import Builds
-    from evodeploy.benchmark.report.report import Report
-    from evodeploy.benchmark.run import bench as run_bench
-    from evodeploy.benchmark.stages import end_to_end
-    from evodeploy.benchmark.subject import subject_of
+    from evodeploy.benchmark.pipeline import bench as measured
     from evodeploy.files import claimed
-    from evodeploy.images import image_paths
     from evodeploy.kinds import MEASUREMENTS, PAGE, REPORT
-    from evodeploy.machine.cores import usable_cores
-    from evodeploy.machine.environment import environment
-    from evodeploy.preprocess import pictures
 
     batches = values.batches(batch)
-    asked = values.names("--engines", engines) if engines else None
-    precise = values.names("--precisions", precisions) if precisions else None
-    budget = Budget(seconds, rounds, precision_target, min(1.0, seconds) if min_seconds is None else min_seconds)
-    kinds_of_output = ((output, REPORT), (csv, MEASUREMENTS), (html, PAGE))
-    outputs = [(path, kind) for path, kind in kinds_of_output if path is not None]
-    artefacts = artefacts or _newest(model)
     if print_trtexec:
-        bench_trtexec.print_trtexec(context, artefacts, batches, budget, tf32, as_json)
+        bench_trtexec.print_trtexec(context, artefacts or [], batches, seconds, tf32, as_json)
         return
-    paths = image_paths(images) if images else []
-    context.with_resource(claimed(outputs, force, *artefacts, *paths))
-    threads = threads or usable_cores()
-    machine = environment(threads)
-    subject = subject_of(artefacts, model)
-    if paths and subject.info is None:
-        raise UsageError(f"{subject.name} does not say how images are prepared: leave out --images")
-    for line in subject.notes:
-        note(line)
-    names = asked or usual_engines(subject)
-    kinds = precise or usual_precisions()
-    sample = pictures(paths[: max(SAMPLE, *batches)], subject.info) if paths and subject.info else None
-    builds = Builds(batches, engine_cache, tf32) if build else None
-    with ExitStack() as stack:
-        with working("preparing the model and its dense twin"):
-            candidates = stack.enter_context(candidates_of(subject, names, kinds, threads, builds, tf32))
-        rows = run_bench(candidates, batches, budget, sample)
-        timed = [row for row in rows if row.timing and row.precision]
-        with working("measuring the machine's matrix products"):
-            best = _peaks(timed, threads)
-        ended = {row.label: row.candidate for row in timed if row.candidate.role == "evo" and row.in_flight == 1}
-        stages = end_to_end(ended.items(), paths, max(batches), seconds) if paths else []
-    report = Report(subject, machine, budget, tuple(rows), best, tuple(stages))
-    _write(report, output, csv, html)
-    _tell(report, as_json)
+    outputs = [(path, kind) for path, kind in ((output, REPORT), (csv, MEASUREMENTS), (html, PAGE)) if path is not None]
+    context.with_resource(claimed(outputs, force, *(artefacts or [])))
+    report = measured(
+        artefacts,
+        model=model,
+        engines=values.names("--engines", engines) if engines else None,
+        precisions=values.names("--precisions", precisions) if precisions else None,
+        batches=batches,
+        images=images,
+        seconds=seconds,
+        min_seconds=min_seconds,
+        rounds=rounds,
+        precision_target=precision_target,
+        build=build,
+        engine_cache=engine_cache,
+        tf32=tf32,
+        device=device,
+        threads=threads,
+    )
+    for path, _ in outputs:
+        report.save(path, force=force)
+        note(f"wrote {path}")
+    if as_json:
+        result_json(report.to_dict())
+    else:
+        show(report)
     if not report.timed:
         raise UnavailableError("nothing could be measured: each row above gives its reason")
     if report.wrong:
         raise typer.Exit(1)
-
-
-def _peaks(timed: list[Row], threads: int) -> Peaks:
-    """The machine's limits; none where that fails, for the rows have been measured by then."""
-    from evodeploy.benchmark.measure.peak import peaks
-
-    try:
-        return peaks([(row.device, row.arithmetic) for row in timed if row.arithmetic], threads)
-    except RuntimeFailedError as error:
-        note(f"{error}: no row says its share of them")
-        return {}
-
-
-def _write(report: Report, output: Path | None, csv: Path | None, html: Path | None) -> None:
-    import json
-
-    from evodeploy.benchmark.report.document import as_csv, as_json
-    from evodeploy.benchmark.report.page import as_html
-    from evodeploy.files import replacing
-
-    texts = (
-        (output, lambda report: json.dumps(as_json(report), allow_nan=False, indent=1) + "\n"),
-        (csv, as_csv),
-        (html, as_html),
-    )
-    for path, text in texts:
-        if path is not None:
-            with replacing(path) as draft:
-                draft.write_text(text(report), encoding="utf-8")
-            note(f"wrote {path}")
-
-
-def _tell(report: Report, as_json: bool) -> None:
-    from evodeploy.benchmark.report.document import as_json as document
-    from evodeploy.benchmark.report.report import cautions, headlines
-    from evodeploy.benchmark.report.table import as_table, stages_table
-
-    if as_json:
-        result_json(document(report))
-        return
-    machine = report.environment
-    result(f"{report.subject.name} on {machine.processor}, {machine.threads} threads, runs interleaved")
-    result("evo: the model; dense: its twin that keeps every token; eager: PyTorch eager in FP32 on evo;")
-    result("torch: the fastest PyTorch row of the same model, in any precision\n")
-    show(as_table(report, columns()))
-    if report.end_to_end:
-        result("\nfrom files to labels, milliseconds of one image")
-        show(stages_table(report.end_to_end))
-    result("")
-    for line in headlines(report):
-        result(line)
-    for line in cautions(report):
-        result(f"– {line}")
-
-
-def _newest(model: str | None) -> list[Path]:
-    """The files of this folder's newest export, or none where a model is named or nothing is there."""
-    from evodeploy.artefacts import family_of, newest_export
-
-    onnx = None if model else newest_export(Path())
-    if onnx is None:
-        return []
-    paths = list(family_of(onnx).paths)
-    note(f"taking {', '.join(map(str, paths))}, the newest export of this folder")
-    return paths

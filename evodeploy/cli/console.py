@@ -130,7 +130,7 @@ def show(what: RenderableType) -> None:
 
     console = Console(width=columns(), highlight=False, markup=False, emoji=False)
     with console.capture() as captured:
-        console.print(_Printable(what))
+        console.print(_Printable(what), crop=False)
     _out(captured.get(), end="")
 
 

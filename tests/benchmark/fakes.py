@@ -1,4 +1,4 @@
-"""Candidates that compute nothing worth having, and reports of them."""
+"""Engines that compute nothing worth having, and reports of them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import dataclasses
 
 import numpy as np
 
-from evodeploy.benchmark.candidate import Candidate
-from evodeploy.benchmark.measure.interleaved import Budget, Timing
+from evodeploy.benchmark.measure.interleaved import Budget, RunTimes
 from evodeploy.benchmark.report.report import Report
 from evodeploy.benchmark.row import Row
-from evodeploy.benchmark.run import bench
+from evodeploy.benchmark.row_spec import RowSpec
 from evodeploy.benchmark.subject import Subject
+from evodeploy.benchmark.timed_rows import timed_rows
 from evodeploy.engines.fake import FakeEngine
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, Profile, write_sidecar
 from evodeploy.errors import UnavailableError
@@ -33,25 +33,25 @@ RECORD = PlanRecord(
 
 
 def fake(name, role="evo", precision="fp32", flops=None, **options):
-    return Candidate(name, role, precision, "", lambda: FakeEngine(INFO, **options), flops=flops)
+    return RowSpec(name, role, precision, "", lambda: FakeEngine(INFO, **options), flops=flops)
 
 
 def missing(name, reason="no GPU here"):
     def refuse():
         raise UnavailableError(reason)
 
-    return Candidate(name, "evo", "fp16", "", refuse)
+    return RowSpec(name, "evo", "fp16", "", refuse)
 
 
-def raced(candidates, batches=(4,)):
-    return bench(candidates, batches, QUICK)
+def raced(specs, batches=(4,)):
+    return timed_rows(specs, batches, QUICK)
 
 
 def row(name, milliseconds, batch=1, role="evo", precision="fp32"):
     """A row timed in a way that can be foretold."""
     samples = tuple(float(value) / 1e3 for value in np.broadcast_to(milliseconds, 6))
-    candidate = Candidate(name, role, precision, "", refuse_to_open)
-    return Row(candidate, batch, batch, precision, "cpu", timing=Timing(samples, (1.0,)), stopped="precise")
+    spec = RowSpec(name, role, precision, "", refuse_to_open)
+    return Row(spec, batch, batch, precision, "cpu", timing=RunTimes(samples, (1.0,)), stopped="precise")
 
 
 def refuse_to_open():

@@ -8,14 +8,13 @@ import pytest
 from benchmark.fakes import report, row
 
 from evodeploy.benchmark.report.compare import compare
-from evodeploy.benchmark.report.document import as_json
 from evodeploy.benchmark.report.reading import read_benches
 from evodeploy.errors import BadFileError, UsageError
 
 
 def document(scale=1.0, seed=0, count=60):
     """A bench of two rows whose runs vary by three per cent; the second row's times are multiplied by `scale`."""
-    found = json.loads(json.dumps(as_json(report([row("torch", 4), row("openvino", 2)]))))
+    found = json.loads(json.dumps(report([row("torch", 4), row("openvino", 2)]).to_dict()))
     noise = np.random.default_rng(seed).normal(1, 0.03, (2, count))
     for result, base, runs in zip(found["results"], (4, 2 * scale), noise, strict=True):
         result["samples_ms"] = (base * runs).tolist()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evodeploy.benchmark.measure import interleaved as measure
-from evodeploy.benchmark.measure.interleaved import TIMED, Budget, Stream, Timing, interleaved, measured
+from evodeploy.benchmark.measure.interleaved import TIMED, Budget, RunTimes, Stream, interleaved, measured
 from evodeploy.errors import UsageError
 
 IMAGES = np.zeros((1, 3, 2, 2), np.float32)
@@ -119,7 +119,7 @@ def test_a_stream_is_timed_while_all_are_in_flight(clock, in_flight):
 
 
 def test_figures_of_a_timing():
-    timing = Timing(samples=(1.0, 2.0, 3.0, 4.0, 5.0), warmup=())
+    timing = RunTimes(samples=(1.0, 2.0, 3.0, 4.0, 5.0), warmup=())
     assert timing.median == 3.0
     assert timing.p90 == pytest.approx(4.6)
     assert timing.p99 == pytest.approx(4.96)
@@ -129,10 +129,10 @@ def test_figures_of_a_timing():
 
 
 def test_drift_and_variation_are_warned_of():
-    assert Timing((1.0, 1.01) * 20, ()).warnings == ()
-    (varying,) = Timing((1.0, 1.5, 1.25) * 20, ()).warnings
+    assert RunTimes((1.0, 1.01) * 20, ()).warnings == ()
+    (varying,) = RunTimes((1.0, 1.5, 1.25) * 20, ()).warnings
     assert varying == "runs vary by 16% (standard deviation over mean)"
-    (drifting,) = Timing(tuple(1 + i / 400 for i in range(60)), ()).warnings
+    (drifting,) = RunTimes(tuple(1 + i / 400 for i in range(60)), ()).warnings
     assert drifting == "runs slow down by 10% while measured"
 
 

@@ -14,7 +14,7 @@ import pytest
 from benchmark.fakes import fake, missing, raced, report, row
 from rich.console import Console
 
-from evodeploy.benchmark.report.document import as_csv, as_json
+from evodeploy.benchmark.report.document import as_csv
 from evodeploy.benchmark.report.page import as_html
 from evodeploy.benchmark.report.report import cautions, headlines
 from evodeploy.benchmark.report.table import as_table
@@ -30,7 +30,7 @@ def found():
 
 
 def test_the_document_has_one_object_a_row_with_all_its_samples(found):
-    document = json.loads(json.dumps(as_json(found)))
+    document = json.loads(json.dumps(found.to_dict()))
     assert document["schema"] == 3
     assert document["model"]["name"] == "fake"
     assert document["environment"]["threads"] == 1
@@ -44,7 +44,7 @@ def test_the_document_has_one_object_a_row_with_all_its_samples(found):
 
 def test_the_csv_has_a_line_a_row(found):
     lines = list(csv.DictReader(io.StringIO(as_csv(found))))
-    assert [line["engine"] for line in lines] == [row.candidate.engine for row in found.rows]
+    assert [line["engine"] for line in lines] == [row.spec.engine for row in found.rows]
     assert float(lines[0]["median_ms_value"]) == pytest.approx(found.rows[0].timing.median * 1e3)
     assert not any("samples" in name for name in lines[0])
 
@@ -84,7 +84,7 @@ def deep():
 
 
 def test_rows_say_how_many_batches_are_in_flight_and_only_one_has_a_latency(deep):
-    results = as_json(deep)["results"]
+    results = deep.to_dict()["results"]
     assert [found["in_flight"] for found in results] == [1, 1, 2, 3, 1]
     assert [found["launches"] for found in results] == [1, 1, 8, 8, 1]
     assert [found["exposed"] for found in results] == [False, False, False, True, False]
@@ -116,7 +116,7 @@ def test_ratios_are_of_equal_depth_and_the_most_throughput_is_named(deep):
         "most at batch 1: tensorrt fp32, 2 in flight, 1000.0 img/s",
         "selection pays at every batch measured (1): tensorrt fp32",
     ]
-    results = as_json(deep)["results"]
+    results = deep.to_dict()["results"]
     assert [found["over_eager"] is None for found in results] == [False, False, True, True, False]
     assert [found["over_dense"] is None for found in results] == [True, False, True, True, True]
 
@@ -134,7 +134,7 @@ def test_what_is_fastest_is_compared_with_the_fastest_of_pytorch_and_with_eager(
         "fastest at batch 1: tensorrt fp16, 500.0 img/s, 1.50 (1.50 to 1.50) × the fastest PyTorch "
         "(torch-compile fp32), 4.00 (4.00 to 4.00) × PyTorch eager (torch fp32)"
     )
-    last = as_json(found)["results"][-1]
+    last = found.to_dict()["results"][-1]
     assert (last["fastest_torch"], last["over_torch"]["value"]) == ("torch-compile fp32", pytest.approx(1.5))
     assert (last["eager"], last["over_eager"]["value"]) == ("torch fp32", pytest.approx(4))
     assert next(headlines(report(others))) == (
@@ -150,7 +150,7 @@ def gpu():
 
     def of(name, role, transfers, milliseconds):
         each = dataclasses.replace(row(name, milliseconds, 8, role), device="cuda:0", transfers=transfers, tf32=True)
-        return dataclasses.replace(each, candidate=dataclasses.replace(each.candidate, flops=1e9))
+        return dataclasses.replace(each, spec=dataclasses.replace(each.spec, flops=1e9))
 
     names = ("torch", "torch-compile-max-autotune", "torch-compile-reduce-overhead", "onnxruntime", "tensorrt")
     rows = [
@@ -246,7 +246,7 @@ def test_names_in_the_page_are_escaped(found):
 
 def test_an_output_of_another_shape_is_wrong_and_no_broken_json():
     wide = fake("wide", compute=lambda images: {"logits": np.zeros((len(images), 4), np.float32)})
-    document = json.loads(json.dumps(as_json(report(raced([fake("torch"), wide]))), allow_nan=False))
+    document = json.loads(json.dumps(report(raced([fake("torch"), wide])).to_dict(), allow_nan=False))
     _, found = document["results"]
     assert (found["status"], found["check"]["error"]) == ("wrong", None)
     assert "has shape" in found["check"]["problem"]

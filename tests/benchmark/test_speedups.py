@@ -62,7 +62,7 @@ def test_what_computes_something_else_or_was_halved_does_not_show_that_selection
 def test_files_of_the_same_precision_have_a_crossover_each():
     def of(artefact, milliseconds):
         each = row("onnxruntime", milliseconds)
-        return dataclasses.replace(each, candidate=dataclasses.replace(each.candidate, artefact=artefact))
+        return dataclasses.replace(each, spec=dataclasses.replace(each.spec, artefact=artefact))
 
     found = crossovers([of("a.onnx", 1), of("b.onnx", 3), row("onnxruntime", 2, role="dense")])
     assert [(one.label, one.batch) for one in found] == [

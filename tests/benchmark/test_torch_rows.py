@@ -6,16 +6,16 @@ import pytest
 import torch
 from benchmark.fakes import INFO, fake, raced, report, written
 
-from evodeploy.benchmark.candidate import without_tf32
-from evodeploy.benchmark.candidates import candidates_of, usual_engines
 from evodeploy.benchmark.measure import peak
-from evodeploy.benchmark.report.document import as_json
+from evodeploy.benchmark.row_spec import without_tf32
+from evodeploy.benchmark.row_specs import row_specs_of
 from evodeploy.benchmark.subject import subject_of
+from evodeploy.benchmark.usual import usual_engines
 from evodeploy.engines.fake import FakeEngine
 
 
 def test_on_a_gpu_every_mode_of_torch_compile_is_usual(small_checkpoint, monkeypatch):
-    monkeypatch.setattr("evodeploy.benchmark.torch_rows.driver_problem", lambda: None)
+    monkeypatch.setattr("evodeploy.benchmark.usual.driver_problem", lambda: None)
     assert usual_engines(subject_of([small_checkpoint]))[:5] == (
         "torch", "torch-channels-last", "torch-compile", "torch-compile-reduce-overhead", "torch-compile-max-autotune",
     )  # fmt: skip
@@ -23,8 +23,8 @@ def test_on_a_gpu_every_mode_of_torch_compile_is_usual(small_checkpoint, monkeyp
 
 def test_pytorch_runs_in_half_precision_and_says_what_it_cannot_do(small_checkpoint):
     engines = ["torch", "torch-autocast", "torch-compile-reduce-overhead"]
-    with candidates_of(subject_of([small_checkpoint]), engines, ["fp32", "bf16"], threads=1) as candidates:
-        rows = raced([candidate for candidate in candidates if candidate.role == "evo"], [2])
+    with row_specs_of(subject_of([small_checkpoint]), engines, ["fp32", "bf16"], threads=1) as specs:
+        rows = raced([spec for spec in specs if spec.role == "evo"], [2])
     assert [(row.label, row.timing is not None, row.wrong) for row in rows] == [
         ("torch fp32", True, False),
         ("torch bf16", True, False),
@@ -46,14 +46,14 @@ def test_all_engines_are_told_one_policy_of_tf32(small_onnx, small_checkpoint, m
         return FakeEngine(INFO)
 
     monkeypatch.setattr(
-        "evodeploy.benchmark.candidates.open_engine", lambda path, name, options: opened(options=options)
+        "evodeploy.benchmark.row_specs.open_engine", lambda path, name, options: opened(options=options)
     )
-    monkeypatch.setattr("evodeploy.benchmark.candidates._exported", lambda model, path: written(small_onnx, path))
+    monkeypatch.setattr("evodeploy.benchmark.row_specs._exported", lambda model, path: written(small_onnx, path))
     monkeypatch.setattr("evodeploy.engines.torch_network.torch_engine", opened)
     subject = subject_of([small_checkpoint, small_onnx])
-    with candidates_of(subject, ["torch", "onnxruntime-cuda"], ["fp32"], threads=1, tf32=tf32) as candidates:
-        for candidate in candidates:
-            candidate.open()
+    with row_specs_of(subject, ["torch", "onnxruntime-cuda"], ["fp32"], threads=1, tf32=tf32) as specs:
+        for spec in specs:
+            spec.open()
     assert told == [tf32] * 4
 
 
@@ -70,7 +70,7 @@ def test_a_row_that_may_be_tf32_says_so_and_is_compared_with_the_peak_of_that():
     _, resident = rows = raced([tf32_engine()], [2])
     assert [row.label for row in rows] == ["tensorrt tf32"] * 2
     found = report(rows, {("cuda:0", "tf32"): 1e9, ("cuda:0", "fp32"): 1e8})
-    assert as_json(found)["results"][1]["precision"] == "tf32"
+    assert found.to_dict()["results"][1]["precision"] == "tf32"
     assert found.share_of_peak(resident) == pytest.approx(8 * 1e6 / 1e9)
 
 

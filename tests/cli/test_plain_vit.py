@@ -84,12 +84,12 @@ def test_a_published_name_does_not_bring_selection(cli, folder):
 
 
 def test_bench_and_visualize_keep_every_token_too(cli, folder):
-    from evodeploy.benchmark.candidates import candidates_of
+    from evodeploy.benchmark.row_specs import row_specs_of
     from evodeploy.benchmark.subject import subject_of
 
     subject = subject_of([folder / "vit.pth"])
     assert "was not trained with selection" in subject.notes[0]
-    with candidates_of(subject, ["torch"], ["fp32"], threads=1) as rows:
+    with row_specs_of(subject, ["torch"], ["fp32"], threads=1) as rows:
         assert [row.role for row in rows] == ["evo"]  # it is its own dense twin
     code, _, err = cli("visualize", "vit.pth", "image.png", "-o", "pictures")
     assert code == 2

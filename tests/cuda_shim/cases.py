@@ -596,8 +596,8 @@ def benched():
 
     import fake_builder
 
-    from evodeploy.benchmark.candidates import candidates_of
     from evodeploy.benchmark.plans import Builds
+    from evodeploy.benchmark.row_specs import row_specs_of
     from evodeploy.benchmark.subject import subject_of
     from evodeploy.onnx_files import info_of, read_onnx, set_info, write_onnx
 
@@ -607,7 +607,7 @@ def benched():
     set_info(twin, dataclasses.replace(info_of(twin), keep_ratios=(1.0, 1.0)))
     write_onnx(twin, path)
     builds = Builds((4, 1), PLAN.parent / "engines")
-    with candidates_of(subject_of([ONNX, path]), ["onnxruntime", "tensorrt"], ["fp32"], 1, builds) as candidates:
+    with row_specs_of(subject_of([ONNX, path]), ["onnxruntime", "tensorrt"], ["fp32"], 1, builds) as candidates:
         yield candidates
 
 
@@ -631,19 +631,19 @@ def bench_builds():
 def bench_over_dense():
     from evodeploy.benchmark.measure.interleaved import Budget
     from evodeploy.benchmark.report.speedups import over_dense
-    from evodeploy.benchmark.run import bench
+    from evodeploy.benchmark.timed_rows import timed_rows
 
     budget = Budget(seconds=0, rounds=6, min_seconds=0, warmup_seconds=0)
     with benched() as candidates:
-        rows = bench(candidates, (1,), budget)
-    ours = [row for row in rows if row.candidate.engine == "tensorrt"]
+        rows = timed_rows(candidates, (1,), budget)
+    ours = [row for row in rows if row.spec.engine == "tensorrt"]
     assert [(row.transfers, row.in_flight) for row in ours] == 4 * list(
         itertools.product(("included", "resident"), (1, 2, 3))
     )
     for row in ours:
         assert row.timing is not None, row.reason
         assert row.verdict.correct, row.verdict
-        assert (over_dense(row, rows) is None) == (row.candidate.role == "dense")
+        assert (over_dense(row, rows) is None) == (row.spec.role == "dense")
     assert on_the_device() == [0] * 6
 
 

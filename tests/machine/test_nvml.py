@@ -9,7 +9,6 @@ import pytest
 from benchmark.fakes import fake, raced, report, row
 
 from evodeploy.benchmark.measure.clocks import ClockLog, Clocks
-from evodeploy.benchmark.report.document import as_json
 from evodeploy.benchmark.report.report import cautions
 from evodeploy.machine import nvml
 from evodeploy.machine.nvml import Gpu, GpuState, energy_joules, gpu_state, gpus, used_bytes
@@ -115,7 +114,7 @@ def test_without_a_driver_there_is_nothing(monkeypatch):
 
 
 def test_each_row_of_a_gpu_has_the_clocks_of_its_own_samples(library, monkeypatch):
-    monkeypatch.setattr("evodeploy.benchmark.run.meter_of", lambda device: None)
+    monkeypatch.setattr("evodeploy.benchmark.timed_rows.meter_of", lambda device: None)
 
     def heat(images):
         library.numbers["ClockInfo1"] -= 10
@@ -133,8 +132,8 @@ def test_a_gpu_that_slowed_down_is_told_with_the_reason():
     assert clocks == Clocks(1400, 1200, 2619, 84, (("power_cap", 0.5),))
     hot = dataclasses.replace(row("torch", 4), clocks=clocks)
     found = report([hot, row("tensorrt", 2)])
-    assert as_json(found)["results"][0]["gpu"]["slowdowns"] == {"power_cap": 0.5}
-    assert as_json(found)["results"][1]["gpu"] is None
+    assert found.to_dict()["results"][0]["gpu"]["slowdowns"] == {"power_cap": 0.5}
+    assert found.to_dict()["results"][1]["gpu"] is None
     (told,) = cautions(found)
     assert told == (
         "the GPU slowed down in 1 of 2 rows (MHz marked !), in torch fp32 at batch 1 the most: power cap 50% of its "

@@ -15,6 +15,7 @@ from evodeploy.benchmark.measure.intervals import FEWEST, Interval, median_inter
 from evodeploy.engines.base import Array, Engine
 from evodeploy.errors import UsageError
 
+BATCHES = (1, 8, 32)  # batch sizes, unless others are asked for
 SETTLE = 0.002  # seconds between candidates, for the last one's worker threads to stop spinning
 STABLE = 0.02  # warm: when two more runs do not lower the fastest by more than this share
 TIMED = 8  # batches in a row, of a stream of them
@@ -51,7 +52,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Timing:
+class RunTimes:
     """Seconds that each run of one candidate took, in order; warm-up runs apart, and whether they became stable."""
 
     samples: tuple[float, ...]
@@ -113,7 +114,7 @@ class Timing:
 class Measurement:
     """Timings of all candidates in their order, and why measuring stopped."""
 
-    timings: tuple[Timing, ...]
+    timings: tuple[RunTimes, ...]
     stopped: Stop
 
 
@@ -144,7 +145,7 @@ class Stream:
         return (moments[self._in_flight - 1 + TIMED] - moments[self._in_flight - 1]) / TIMED
 
 
-def interleaved(runs: Sequence[Callable[[Array], object]], images: Array, budget: Budget) -> list[Timing]:
+def interleaved(runs: Sequence[Callable[[Array], object]], images: Array, budget: Budget) -> list[RunTimes]:
     """Time each of `runs` on the same `images` by the host's time, as `measured` does."""
     return list(measured([wall_clock(run, images) for run in runs], budget).timings)
 
@@ -165,7 +166,7 @@ def measured(clocks: Sequence[Clock], budget: Budget) -> Measurement:
                 break
             next_look = math.ceil(rounds * 1.1)  # looking sorts all samples
     timings = tuple(
-        Timing(tuple(taken), tuple(warm), settled) for taken, (warm, settled) in zip(samples, warmups, strict=True)
+        RunTimes(tuple(taken), tuple(warm), settled) for taken, (warm, settled) in zip(samples, warmups, strict=True)
     )
     return Measurement(timings, stopped)
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evodeploy.benchmark.measure.intervals import Interval, ratio_of_medians, same_location_probability
-from evodeploy.benchmark.report.reading import Document
+from evodeploy.benchmark.report.reading import Document, read_benches
 from evodeploy.errors import UsageError
+from evodeploy.text import line, plain
 
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.table import Table
+
+MIN_CHANGE = 0.02  # a share of the median
 SIGNIFICANT = 0.01  # how probable it may be that any row of a comparison is called changed by chance
 MACHINE = ("processor", "cores", "threads", "memory_bytes", "gpus")
 
@@ -77,6 +86,33 @@ class Comparison:
     def regressed(self) -> bool:
         """Whether any row is slower or broken."""
         return any(change.verdict in ("slower", "broken") for change in self.changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The comparison as plain JSON values."""
+        return dataclasses.asdict(self) | {"regressed": self.regressed}
+
+    def __str__(self) -> str:
+        return plain(self)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        yield from map(line, self.differences)
+        yield _table(self.changes)
+        yield from (line(f"– {label}: only in the old") for label in self.only_old)
+        yield from (line(f"– {label}: only in the new") for label in self.only_new)
+        moved = [change.verdict for change in self.changes if change.verdict != "same"]
+        counts = ", ".join(f"{moved.count(verdict)} {verdict}" for verdict in dict.fromkeys(moved))
+        yield line(f"\n{counts or 'no row changed'} of {len(self.changes)}")
+
+
+def compare_benches(
+    old: str | os.PathLike[str], new: str | os.PathLike[str], *, min_change: float = MIN_CHANGE
+) -> Comparison:
+    """What changed from the bench in `old` to that in `new`, JSON documents as `Report.save` writes them.
+
+    A change is one from `min_change` up, a share of the median. Raises BadFileError for a file that is no such
+    document, UsageError for benches of unlike machines or models.
+    """
+    return compare(read_benches(Path(old)), read_benches(Path(new)), min_change)
 
 
 def compare(old: Sequence[Document], new: Sequence[Document], smallest: float) -> Comparison:
@@ -163,7 +199,7 @@ def _holm(probabilities: dict[_Key, float]) -> set[_Key]:
 def _refuse_unlike(old: Document, new: Document) -> None:
     for whose, part, names in (("machine", "environment", MACHINE), ("model", "model", tuple(new["model"]))):
         for name in names:
-            first, second = (_plain(document[part].get(name)) for document in (old, new))
+            first, second = (_names_alone(document[part].get(name)) for document in (old, new))
             if first != second:
                 what = f"the {whose}'s {name.replace('_', ' ')}"
                 raise UsageError(
@@ -171,7 +207,7 @@ def _refuse_unlike(old: Document, new: Document) -> None:
                 )
 
 
-def _plain(value: Any) -> Any:
+def _names_alone(value: Any) -> Any:
     """Of GPUs their names alone: clocks and drivers may differ."""
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return [item.get("name") for item in value]
@@ -186,3 +222,24 @@ def _differences(old: Document, new: Document) -> Iterator[str]:
         before, after = old.get(group, {}), new.get(group, {})
         names: Sequence[str] = sorted({*before, *after})
         yield from (f"{n}: {before.get(n)} → {after.get(n)}" for n in names if before.get(n) != after.get(n))
+
+
+def _table(changes: Sequence[Change]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("batch", "row", "new over old", "95 %", "by chance", "verdict"):
+        table.add_column(heading, justify="left" if heading in ("row", "verdict") else "right", no_wrap=True)
+    styles = {"slower": "red", "broken": "bold red", "faster": "green"}
+    for change in changes:
+        ratio, chance = change.speedup, change.probability
+        table.add_row(
+            str(change.batch),
+            change.label,
+            f"{ratio.value:.3f}" if ratio else "–",
+            f"{ratio.low:.3f} to {ratio.high:.3f}" if ratio else "–",
+            "–" if chance is None else "< 0.001" if chance < 1e-3 else f"{chance:.3f}",
+            change.verdict,
+            style=styles.get(change.verdict),
+        )
+    return table

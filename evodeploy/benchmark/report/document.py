@@ -1,4 +1,4 @@
-"""A bench as JSON and as CSV; docs/bench.md describes the fields."""
+"""A bench as plain values and as CSV; docs/bench.md describes the fields."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from evodeploy.benchmark.judge import Verdict
 from evodeploy.benchmark.measure.clocks import Clocks
-from evodeploy.benchmark.measure.interleaved import Timing
+from evodeploy.benchmark.measure.interleaved import RunTimes
 from evodeploy.benchmark.measure.intervals import Interval
 from evodeploy.benchmark.report.report import Report
 from evodeploy.benchmark.report.speedups import crossovers, eager, fastest_torch, over_dense, over_eager, over_torch
@@ -20,7 +20,7 @@ SCHEMA = 3
 _IDENTITY = ("image_size", "patch_size", "num_classes", "selection", "keep_ratios", "stages")
 
 
-def as_json(report: Report) -> dict[str, Any]:
+def as_dict(report: Report) -> dict[str, Any]:
     """One document: what was measured, how, on what, and one object a row under `results`."""
     info = report.subject.info
     identity = {name: getattr(info, name) for name in _IDENTITY} if info else {}
@@ -51,13 +51,13 @@ def as_csv(report: Report) -> str:
 def result(report: Report, row: Row) -> dict[str, Any]:
     """One row of the document."""
     values: dict[str, Any] = {
-        "engine": row.candidate.engine,
-        "model": row.candidate.role,
+        "engine": row.spec.engine,
+        "model": row.spec.role,
         "precision": row.arithmetic,
-        "artefact": row.candidate.artefact,
+        "artefact": row.spec.artefact,
         "device": row.device,
         "transfers": row.transfers,
-        "cuda_graph": row.candidate.cuda_graph,
+        "cuda_graph": row.spec.cuda_graph,
         "in_flight": row.in_flight,
         "batch": row.batch,
         "batch_asked": row.asked,
@@ -72,7 +72,7 @@ def result(report: Report, row: Row) -> dict[str, Any]:
         "eager": _name(report, eager(row, report.rows)),
         "fastest_torch": _name(report, fastest_torch(row, report.rows)),
         "over_dense": _interval(over_dense(row, report.rows)),
-        "flops_per_image": row.candidate.flops,
+        "flops_per_image": row.spec.flops,
         "share_of_peak": report.share_of_peak(row),
         "host_memory_bytes": row.host_memory,
         "device_memory_bytes": row.device_memory,
@@ -87,7 +87,7 @@ def result(report: Report, row: Row) -> dict[str, Any]:
     }
 
 
-def _latency(timing: Timing | None) -> dict[str, Any]:
+def _latency(timing: RunTimes | None) -> dict[str, Any]:
     return {
         "median_ms": _interval(timing.interval, 1e3) if timing else None,
         "p90_ms": timing.p90 * 1e3 if timing else None,
@@ -95,7 +95,7 @@ def _latency(timing: Timing | None) -> dict[str, Any]:
     }
 
 
-def _variation(timing: Timing) -> dict[str, Any]:
+def _variation(timing: RunTimes) -> dict[str, Any]:
     return {
         "spread": timing.spread,
         "cv": timing.cv,

@@ -57,7 +57,7 @@ def as_html(report: Report) -> str:
 
 
 def _lane_name(report: Report, row: Row) -> str:
-    return report.name(row) + (", dense" if row.candidate.role == "dense" else "")
+    return report.name(row) + (", dense" if row.spec.role == "dense" else "")
 
 
 def _throughput(report: Report, timed: Sequence[Row], colours: dict[str, str]) -> str:
@@ -92,7 +92,7 @@ def _series(
     for row in timed:
         value = values[row]
         if value is not None:
-            points.setdefault((report.name(row), row.candidate.role == "dense"), []).append((row.batch, value))
+            points.setdefault((report.name(row), row.spec.role == "dense"), []).append((row.batch, value))
     return [
         Series(name + (", dense" if twin else ""), colours[name], sorted(taken, key=lambda point: point[0]), twin)
         for (name, twin), taken in points.items()
@@ -109,7 +109,7 @@ def _latencies(report: Report, rows: Sequence[Row], colours: dict[str, str]) -> 
     for row in rows:
         if row.latency:
             samples = [sample * 1e3 for sample in row.latency.samples]
-            twin = row.candidate.role == "dense"
+            twin = row.spec.role == "dense"
             lanes.append(Lane(_lane_name(report, row), colours[report.name(row)], samples, twin))
             table.append(
                 [
@@ -134,7 +134,7 @@ def _limits(report: Report, rows: Sequence[Row], colours: dict[str, str]) -> str
         achieved, share = report.operations_per_second(row), report.share_of_peak(row)
         if achieved is not None:
             note = "" if share is None else f"{share:.0%} of {row.arithmetic}"
-            twin = row.candidate.role == "dense"
+            twin = row.spec.role == "dense"
             name = _lane_name(report, row)
             lanes.append(Lane(name, colours[report.name(row)], [achieved / 1e9], twin, note))
             table.append([name, f"{achieved / 1e9:.0f}", "–" if share is None else f"{share:.0%}"])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from evodeploy.benchmark.measure.interleaved import Budget
 from evodeploy.benchmark.report.speedups import crossovers, eager, fastest_torch, label, name, over_eager, over_torch
@@ -11,6 +14,10 @@ from evodeploy.benchmark.row import Row
 from evodeploy.benchmark.stages import EndToEnd
 from evodeploy.benchmark.subject import Subject
 from evodeploy.machine.environment import Environment
+from evodeploy.text import line, plain
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType
 
 NAMED = 6  # rows in one sentence
 
@@ -41,7 +48,7 @@ class Report:
     def operations_per_second(self, row: Row) -> float | None:
         """What the row's matrix products come to, a multiply-add counted as two."""
         speed = row.images_per_second
-        return None if speed is None or row.candidate.flops is None else speed.value * row.candidate.flops
+        return None if speed is None or row.spec.flops is None else speed.value * row.spec.flops
 
     def share_of_peak(self, row: Row) -> float | None:
         """How much of the fastest matrix product of this machine and arithmetic the row reaches (MFU)."""
@@ -49,19 +56,52 @@ class Report:
         peak = self.peaks.get((row.device, arithmetic)) if arithmetic else None
         return None if achieved is None or peak is None else achieved / peak
 
+    def to_dict(self) -> dict[str, Any]:
+        """The bench as plain JSON values, as docs/bench.md describes them."""
+        from evodeploy.benchmark.report.document import as_dict
+
+        return as_dict(self)
+
+    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
+        """Write the bench to `path`: the document as .json, the rows as .csv, or a page with plots as .html.
+
+        Raises UsageError for another suffix, and for a file that exists, which `force` replaces if it is such a one.
+        """
+        from evodeploy.benchmark.report.saving import save
+
+        save(self, Path(path), force=force)
+
+    def __str__(self) -> str:
+        return plain(self)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        from evodeploy.benchmark.report.table import as_table, stages_table
+
+        machine = self.environment
+        yield line(f"{self.subject.name} on {machine.processor}, {machine.threads} threads, runs interleaved")
+        yield line("evo: the model; dense: its twin that keeps every token; eager: PyTorch eager in FP32 on evo;")
+        yield line("torch: the fastest PyTorch row of the same model, in any precision\n")
+        yield as_table(self, options.max_width)
+        if self.end_to_end:
+            yield line("\nfrom files to labels, milliseconds of one image")
+            yield stages_table(self.end_to_end)
+        yield line("")
+        yield from map(line, headlines(self))
+        yield from (line(f"– {caution}") for caution in cautions(self))
+
     def name(self, row: Row) -> str:
         """The row's label, whether its batch is resident, and how many are in flight where they are several."""
         return name(row, self.rows)
 
     def label(self, row: Row) -> str:
-        """The candidate's label, with its file where several of a kind are compared."""
+        """The row's label, with its file where several of a kind are compared."""
         return label(row, self.rows)
 
 
 def headlines(report: Report) -> Iterator[str]:
     """The bench in sentences: the fastest at each batch, with one in flight and with more, and where selection pays."""
     for batch in dict.fromkeys(row.asked for row in report.rows):
-        evo = [row for row in report.rows if row.asked == batch and row.candidate.role == "evo" and not row.wrong]
+        evo = [row for row in report.rows if row.asked == batch and row.spec.role == "evo" and not row.wrong]
         speeds = {row: speed.value for row in evo if (speed := row.images_per_second)}
         if speeds:
             best = max([row for row in speeds if row.in_flight == 1] or speeds, key=lambda row: speeds[row])
@@ -102,7 +142,7 @@ def cautions(report: Report) -> Iterator[str]:
     """What is wrong, unstable, halved or missing, each said once."""
     told = []
     for row in report.rows:
-        where = f"{report.name(row)} ({row.candidate.role})"
+        where = f"{report.name(row)} ({row.spec.role})"
         at = f"batch {row.asked}: {where}"
         if row.reason:
             told.append(f"{where}: {row.reason}")

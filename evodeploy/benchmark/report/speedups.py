@@ -34,7 +34,7 @@ class Crossover:
 
 def eager(row: Row, rows: Sequence[Row]) -> Row | None:
     """PyTorch eager in FP32 on the model itself, measured as `row` was."""
-    return next((each for each in _peers(row, rows) if _is_eager(each) and each.candidate.role == "evo"), None)
+    return next((each for each in _peers(row, rows) if _is_eager(each) and each.spec.role == "evo"), None)
 
 
 def fastest_torch(row: Row, rows: Sequence[Row]) -> Row | None:
@@ -42,7 +42,7 @@ def fastest_torch(row: Row, rows: Sequence[Row]) -> Row | None:
     speeds = {
         each: speed.value
         for each in _peers(row, rows)
-        if each.candidate.engine in TORCH_MODES and each.candidate.role == row.candidate.role and not each.wrong
+        if each.spec.engine in TORCH_MODES and each.spec.role == row.spec.role and not each.wrong
         if (speed := each.images_per_second)
     }
     return max(speeds, key=lambda each: speeds[each]) if speeds else None
@@ -63,9 +63,9 @@ def over_dense(row: Row, rows: Sequence[Row]) -> Interval | None:
 
     A twin that computes something else than it should is none.
     """
-    if row.candidate.role == "dense":
+    if row.spec.role == "dense":
         return None
-    twins = (each for each in _peers(row, rows) if each.label == row.label and each.candidate.role == "dense")
+    twins = (each for each in _peers(row, rows) if each.label == row.label and each.spec.role == "dense")
     return _over(row, next((twin for twin in twins if not twin.wrong), None))
 
 
@@ -83,10 +83,10 @@ def crossovers(rows: Sequence[Row]) -> list[Crossover]:
 
 
 def label(row: Row, rows: Sequence[Row]) -> str:
-    """The candidate's label, with its file where several of a kind are compared."""
-    alike = (one for one in rows if (one.label, one.candidate.role) == (row.label, row.candidate.role))
-    peers = {one.candidate.artefact for one in alike}
-    return f"{row.label} {row.candidate.artefact}" if len(peers) > 1 else row.label
+    """The row's label, with its file where several of a kind are compared."""
+    alike = (one for one in rows if (one.label, one.spec.role) == (row.label, row.spec.role))
+    peers = {one.spec.artefact for one in alike}
+    return f"{row.label} {row.spec.artefact}" if len(peers) > 1 else row.label
 
 
 def name(row: Row, rows: Sequence[Row]) -> str:
@@ -103,7 +103,7 @@ def _crossover(label: str, by_batch: dict[int, Interval]) -> Crossover:
 
 
 def _is_eager(row: Row) -> bool:
-    return row.candidate.engine == "torch" and row.precision == "fp32"
+    return row.spec.engine == "torch" and row.precision == "fp32"
 
 
 def _peers(row: Row, rows: Sequence[Row]) -> Iterator[Row]:

@@ -121,7 +121,7 @@ def _megahertz(clocks: Clocks | None) -> str:
 COLUMNS = (
     Column("batch", lambda report, row: str(row.batch)),
     Column("engine", lambda report, row: report.label(row), left=True),
-    Column("model", lambda report, row: row.candidate.role, left=True),
+    Column("model", lambda report, row: row.spec.role, left=True),
     Column("transfers", lambda report, row: "" if row.transfers == "none" else row.transfers, left=True),
     Column("in flight", _in_flight),
     Column("img/s", _speed),

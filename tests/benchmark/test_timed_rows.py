@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from benchmark.fakes import INFO, QUICK, fake, missing, raced
 
-from evodeploy.benchmark.candidate import Candidate
-from evodeploy.benchmark.run import bench
+from evodeploy.benchmark.row_spec import RowSpec
+from evodeploy.benchmark.timed_rows import timed_rows
 from evodeploy.engines.fake import FakeEngine, brightness_logits
 from evodeploy.errors import OutOfMemoryError, RuntimeFailedError, UsageError
 from evodeploy.preprocess import normalised
@@ -16,13 +16,13 @@ from evodeploy.specs import BatchRange, Preprocessing
 
 def test_rows_come_in_order_and_are_judged_by_pytorch():
     rows = raced([fake("onnxruntime"), fake("torch"), fake("torch", "dense")], [1, 4])
-    assert [(row.batch, row.candidate.engine, row.candidate.role) for row in rows] == [
+    assert [(row.batch, row.spec.engine, row.spec.role) for row in rows] == [
         (batch, *which) for batch in (1, 4) for which in (("onnxruntime", "evo"), ("torch", "evo"), ("torch", "dense"))
     ]
     for row in rows:
         assert len(row.timing.samples) == 6
         assert row.images_per_second.value == pytest.approx(row.batch / row.timing.median)
-        assert (row.verdict is None) == (row.candidate.engine == "torch")
+        assert (row.verdict is None) == (row.spec.engine == "torch")
         assert not row.wrong
         assert row.transfers == "none"
 
@@ -99,7 +99,7 @@ def test_a_device_gives_a_row_with_transfers_and_one_without():
 
 def test_an_engine_that_gains_by_batches_in_flight_has_rows_with_two_and_three():
     rows = raced([fake("torch", device_seconds=0.25), fake("tensorrt", device_seconds=0.25, deepest=3)], [2])
-    assert [(row.candidate.engine, row.transfers, row.in_flight) for row in rows] == [
+    assert [(row.spec.engine, row.transfers, row.in_flight) for row in rows] == [
         ("torch", "included", 1), ("torch", "resident", 1),
         *(("tensorrt", transfers, depth) for transfers in ("included", "resident") for depth in (1, 2, 3)),
     ]  # fmt: skip
@@ -121,7 +121,7 @@ def test_a_depth_for_which_there_is_no_room_is_a_row_with_its_reason():
                 raise OutOfMemoryError("cuda:0 has no room for 9 MB more")
             return super().run_many(batches, in_flight, keep)
 
-    small = Candidate("tensorrt", "evo", "fp16", "", lambda: Small(INFO, device_seconds=0.25, deepest=3))
+    small = RowSpec("tensorrt", "evo", "fp16", "", lambda: Small(INFO, device_seconds=0.25, deepest=3))
     rows = raced([small], [2])
     assert [row.reason for row in rows if row.timing is None] == [
         "cuda:0 has no room for 9 MB more", "cuda:0 has no room for 8 MB more"
@@ -131,7 +131,7 @@ def test_a_depth_for_which_there_is_no_room_is_a_row_with_its_reason():
 
 def test_one_that_takes_other_images_is_a_row_with_its_reason():
     larger = dataclasses.replace(INFO, image_size=16)
-    first, second = raced([fake("torch"), Candidate("other", "evo", "fp32", "", lambda: FakeEngine(larger))])
+    first, second = raced([fake("torch"), RowSpec("other", "evo", "fp32", "", lambda: FakeEngine(larger))])
     assert first.timing is not None
     assert "expected (batch, 3, 16, 16)" in second.reason
 
@@ -143,7 +143,7 @@ def test_engines_are_closed_at_the_end():
         opened.append(FakeEngine(INFO))
         return opened[0]
 
-    raced([Candidate("torch", "evo", "fp32", "", open_one)])
+    raced([RowSpec("torch", "evo", "fp32", "", open_one)])
     with pytest.raises(UsageError, match="closed"):
         opened[0].run(np.zeros((1, 3, 8, 8), np.float32))
 
@@ -156,7 +156,7 @@ def test_images_given_are_the_images_run_over_again_where_they_are_few():
         return {"logits": brightness_logits(images, 3)}
 
     given = np.stack([np.full((8, 8, 3), value, np.uint8) for value in (10, 200)])
-    bench([fake("torch", compute=look)], [3], QUICK, given)
+    timed_rows([fake("torch", compute=look)], [3], QUICK, given)
     np.testing.assert_array_equal(seen[0], normalised(given[[0, 1, 0]], Preprocessing()))
 
 
@@ -178,10 +178,10 @@ def test_one_that_fails_while_its_energy_is_measured_is_a_row_with_its_reason(mo
     def fail(run, meter):
         raise RuntimeFailedError("cuda:0 is lost")
 
-    monkeypatch.setattr("evodeploy.benchmark.run.meter_of", lambda device: lambda: 0.0)
-    monkeypatch.setattr("evodeploy.benchmark.run.joules_per_run", fail)
+    monkeypatch.setattr("evodeploy.benchmark.timed_rows.meter_of", lambda device: lambda: 0.0)
+    monkeypatch.setattr("evodeploy.benchmark.timed_rows.joules_per_run", fail)
     budget = dataclasses.replace(QUICK, seconds=2, precision=1.0)
-    (row,) = bench([fake("torch")], (2,), budget)
+    (row,) = timed_rows([fake("torch")], (2,), budget)
     assert (row.timing, row.reason) == (None, "cuda:0 is lost")
 
 
@@ -201,7 +201,7 @@ def test_what_computes_no_numbers_is_refused_and_judges_no_other():
 
 @pytest.mark.parametrize(("seconds", "joules"), [(0, None), (2, 4.0)])
 def test_energy_is_measured_where_a_row_is_given_the_time(monkeypatch, seconds, joules):
-    monkeypatch.setattr("evodeploy.benchmark.run.meter_of", lambda device: lambda: 0.0)
-    monkeypatch.setattr("evodeploy.benchmark.run.joules_per_run", lambda run, meter: 8.0)
+    monkeypatch.setattr("evodeploy.benchmark.timed_rows.meter_of", lambda device: lambda: 0.0)
+    monkeypatch.setattr("evodeploy.benchmark.timed_rows.joules_per_run", lambda run, meter: 8.0)
     budget = dataclasses.replace(QUICK, seconds=seconds, precision=1.0)
-    assert [row.joules for row in bench([fake("torch")], (2,), budget)] == [joules]
+    assert [row.joules for row in timed_rows([fake("torch")], (2,), budget)] == [joules]

@@ -1,25 +1,24 @@
-"""What a bench compares: each engine in each precision, on the model and on its dense twin."""
+"""The rows of a bench: each engine in each precision, on the model and on its dense twin."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from evodeploy.benchmark.candidate import Candidate, Role, refuse, unless_fp32, without_tf32
 from evodeploy.benchmark.plans import Builds, Plan, Wanted, builder_problem, built_plans, given_plans, wanted_engines
+from evodeploy.benchmark.row_spec import Role, RowSpec, refuse, unless_fp32, without_tf32
 from evodeploy.benchmark.subject import Subject
-from evodeploy.benchmark.torch_rows import torch_rows, usual_torch
-from evodeploy.engines.opener import RUNTIMES, Runtime, open_engine
+from evodeploy.benchmark.torch_rows import torch_rows
+from evodeploy.engines.opener import RUNTIMES, open_engine
 from evodeploy.errors import MissingExtraError, UsageError, needs
 from evodeploy.graph.flops import flops_of_onnx
 from evodeploy.locks import scratch
 from evodeploy.machine.driver import driver_problem
-from evodeploy.machine.environment import cpu_flags
 from evodeploy.onnx_files import precision_of, read_onnx
 from evodeploy.specs import EngineOptions, Precision
 
@@ -52,40 +51,16 @@ class _Side:
     random_files: bool
 
 
-def usual_engines(subject: Subject) -> tuple[str, ...]:
-    """PyTorch, every runtime that is installed and has its device here, and those that run the plans at hand."""
-    plans = bool(subject.plans or subject.twin_plans)
-    runtimes = [
-        name
-        for name, runtime in RUNTIMES.items()
-        if runtime.runs != "checkpoint" and ((plans and runtime.runs == "engine") or _works(runtime))
-    ]
-    return (*usual_torch(), *runtimes)
-
-
-def _works(runtime: Runtime) -> bool:
-    """Whether it is installed and has its device, and where it runs engines alone, whether they can be built here."""
-    if runtime.runs == "engine":
-        return builder_problem() is None
-    return runtime.installed and (not runtime.on_gpu or driver_problem() is None)
-
-
-def usual_precisions() -> tuple[Precision, ...]:
-    """FP32, and the reduced precision that this machine computes fast: FP16 on a GPU, BF16 where the CPU has it."""
-    if driver_problem() is None:
-        return ("fp32", "fp16")
-    return ("fp32", "bf16") if {"avx512_bf16", "amx_bf16"} & cpu_flags() else ("fp32",)
-
-
 @contextmanager
-def candidates_of(
+def row_specs_of(
     subject: Subject,
     engines: Sequence[str],
     precisions: Sequence[str],
     threads: int,
     builds: Builds | None = None,
     tf32: bool = True,
-) -> Iterator[list[Candidate]]:
+    device: str | None = None,
+) -> Iterator[list[RowSpec]]:
     """All rows that `engines` and `precisions` ask for, in their order, the model's before the twin's.
 
     A plan and an ONNX file of reduced precision are run as they are. ONNX files that are wanted and were not given are
@@ -96,7 +71,7 @@ def candidates_of(
     _check("precision", precisions, PRECISIONS)
     chosen = cast("tuple[Precision, ...]", tuple(precisions))
     runs_plans = any(RUNTIMES[name].runs == "engine" for name in engines)
-    no_plan = "--no-build" if builds is None else (builder_problem() if runs_plans else None)
+    no_plan = "--no-build" if builds is None else (_no_plan(device) if runs_plans else None)
     building = builds if runs_plans and no_plan is None else None
     with scratch() as folder:
         exporting = building is not None or any(_runs_onnx(name) for name in engines)
@@ -109,7 +84,8 @@ def candidates_of(
             given = (*subject.plans, *subject.twin_plans)
             wanted = wanted_engines(given, (*chosen, *(precision for precision in held if precision != "fp32")))
             sides = [_with_plans(side, wanted, building, folder) for side in sides]
-        rows = [row for side in sides for name in engines for row in _rows(name, side, chosen, threads, tf32, no_plan)]
+        how = EngineOptions(threads, device, tf32=tf32)
+        rows = [row for side in sides for name in engines for row in _rows(name, side, chosen, how, no_plan)]
         yield rows if tf32 else [without_tf32(row) for row in rows]
 
 
@@ -117,6 +93,11 @@ def _check(what: str, asked: Sequence[str], known: Collection[str]) -> None:
     unknown = [name for name in asked if name not in known]
     if unknown:
         raise UsageError(f"no {what} is called '{unknown[0]}': expected some of {', '.join(known)}")
+
+
+def _no_plan(device: str | None) -> str | None:
+    """Why no TensorRT engine can be built and run on `device`; None where it can."""
+    return "a TensorRT engine computes on a GPU only" if device == "cpu" else builder_problem()
 
 
 def _runs_onnx(engine: str) -> bool:
@@ -178,49 +159,52 @@ def _counted(model: LoadedModel | None) -> float | None:
 
 
 def _rows(
-    name: str, side: _Side, precisions: Sequence[Precision], threads: int, tf32: bool, no_plan: str | None
-) -> Iterator[Candidate]:
+    name: str, side: _Side, precisions: Sequence[Precision], how: EngineOptions, no_plan: str | None
+) -> Iterator[RowSpec]:
+    """The rows of one engine on one side, each marked where its weights are random."""
+    found: list[tuple[bool, Iterable[RowSpec]]]
     if RUNTIMES[name].runs == "checkpoint":
-        rows = torch_rows(name, side.role, side.model, precisions, threads, tf32, side.flops, side.no_model)
-        yield from (dataclasses.replace(row, random=side.random) for row in rows)
+        rows = torch_rows(name, side.role, side.model, precisions, how, side.flops, side.no_model)
+        found = [(side.random, rows)]
     elif _runs_onnx(name):
-        for file in side.onnx:
-            rows = _file_rows(name, side.role, file, precisions, threads, tf32)
-            yield from (dataclasses.replace(row, random=side.random_files) for row in rows)
+        found = [(side.random_files, _file_rows(name, side.role, file, precisions, how)) for file in side.onnx]
         if not side.onnx:
-            yield Candidate(name, side.role, None, "", partial(refuse, side.no_model))
+            found = [(False, [RowSpec(name, side.role, None, "", partial(refuse, side.no_model))])]
     else:
-        for plan in side.plans:
-            if plan.path is None:
-                yield Candidate(plan.runtime, side.role, plan.precision, plan.artefact, partial(refuse, plan.reason))
-            else:
-                rows = _file_rows(name, side.role, _Onnx(plan.path, plan.precision, side.flops), (), threads, tf32)
-                random = plan.built and side.random_files
-                yield from (dataclasses.replace(row, engine=plan.runtime, random=random) for row in rows)
+        found = [(plan.built and side.random_files, _plan_rows(name, side, plan, how)) for plan in side.plans]
         if not side.plans and side.role == "evo":
             reason = f"no engine is given or lies beside the ONNX it was built from, and none is built: {no_plan}"
-            yield Candidate(name, side.role, None, "", partial(refuse, reason))
+            found = [(False, [RowSpec(name, side.role, None, "", partial(refuse, reason))])]
+    yield from (dataclasses.replace(row, random=random) for random, rows in found for row in rows)
+
+
+def _plan_rows(name: str, side: _Side, plan: Plan, how: EngineOptions) -> Iterator[RowSpec]:
+    if plan.path is None:
+        yield RowSpec(plan.runtime, side.role, plan.precision, plan.artefact, partial(refuse, plan.reason))
+        return
+    file = _Onnx(plan.path, plan.precision, side.flops)
+    yield from (dataclasses.replace(row, engine=plan.runtime) for row in _file_rows(name, side.role, file, (), how))
 
 
 def _file_rows(
-    name: str, role: Role, file: _Onnx, precisions: Sequence[Precision], threads: int, tf32: bool
-) -> Iterator[Candidate]:
-    """The rows of one file: in each precision that its engine can be told, with CUDA graphs and without."""
+    name: str, role: Role, file: _Onnx, precisions: Sequence[Precision], how: EngineOptions
+) -> Iterator[RowSpec]:
+    """The rows of one file: in each precision that its engine can be asked for, with CUDA graphs and without."""
     honours = RUNTIMES[name].honours
-    row = partial(Candidate, name, role, artefact=file.path.name, flops=file.flops)
+    row = partial(RowSpec, name, role, artefact=file.path.name, flops=file.flops)
     if file.precision not in (None, "fp32") or not precisions:
-        told: list[Precision | None] = [None]
+        asked: list[Precision | None] = [None]
     elif "precision" in honours:
-        told = [unless_fp32(precision) for precision in precisions]
+        asked = [unless_fp32(precision) for precision in precisions]
     elif "fp32" in precisions:
-        told = [None]
+        asked = [None]
     else:
         reason = f"{name} computes an FP32 file in FP32 only, which is not among the precisions asked for"
         yield row(precision="fp32", open=partial(refuse, reason))
         return
-    for precision in told:
+    tf32 = how.tf32 if "tf32" in honours else None
+    for precision in asked:
         for graph in (False, True) if "cuda_graph" in honours and driver_problem() is None else (False,):
-            told_tf32 = tf32 if "tf32" in honours else None
-            options = EngineOptions(threads, precision=precision, cuda_graph=graph, tf32=told_tf32)
+            options = dataclasses.replace(how, precision=precision, cuda_graph=graph, tf32=tf32)
             opened = partial(open_engine, file.path, name, options)
             yield row(precision=precision or file.precision, open=opened, cuda_graph=graph)

@@ -7,11 +7,12 @@ import pytest
 from benchmark.fakes import INFO, planned, raced, written
 from cases import SMALL
 
-from evodeploy.benchmark import candidates, plans
-from evodeploy.benchmark.candidates import candidates_of, usual_engines
+from evodeploy.benchmark import plans, row_specs, usual
 from evodeploy.benchmark.plans import Builds
 from evodeploy.benchmark.report.speedups import over_dense
+from evodeploy.benchmark.row_specs import row_specs_of
 from evodeploy.benchmark.subject import subject_of
+from evodeploy.benchmark.usual import usual_engines
 from evodeploy.engines.fake import FakeEngine
 from evodeploy.engines.tensorrt.sidecar import Profile
 from evodeploy.errors import RuntimeFailedError, UsageError
@@ -21,8 +22,8 @@ from evodeploy.onnx_files import read_onnx, write_onnx
 
 
 def rows_of(paths, engines, precisions=("fp32",)):
-    with candidates_of(subject_of(paths), engines, precisions, threads=1) as candidates:
-        return [(c.engine, c.role, c.precision, c.artefact) for c in candidates]
+    with row_specs_of(subject_of(paths), engines, precisions, threads=1) as specs:
+        return [(c.engine, c.role, c.precision, c.artefact) for c in specs]
 
 
 def test_a_checkpoint_is_exported_for_the_onnx_rows(small_checkpoint):
@@ -40,25 +41,25 @@ def test_a_checkpoint_is_exported_for_the_onnx_rows(small_checkpoint):
 
 
 def test_the_model_takes_less_work_than_its_twin(small_checkpoint):
-    with candidates_of(subject_of([small_checkpoint]), ["torch"], ["fp32"], threads=1) as candidates:
-        evo, dense = (candidate.flops for candidate in candidates)
+    with row_specs_of(subject_of([small_checkpoint]), ["torch"], ["fp32"], threads=1) as specs:
+        evo, dense = (spec.flops for spec in specs)
     assert 0.5 * dense < evo < dense
 
 
 def test_without_the_network_its_rows_say_why(small_onnx, tmp_path):
     onnx = tmp_path / "small.onnx"
     onnx.write_bytes(small_onnx.read_bytes())
-    with candidates_of(subject_of([onnx]), ["torch", "onnxruntime"], ["fp32"], threads=1) as candidates:
-        rows = raced(candidates, [1])
-    found = [(row.candidate.engine, row.candidate.role, row.timing is not None) for row in rows]
+    with row_specs_of(subject_of([onnx]), ["torch", "onnxruntime"], ["fp32"], threads=1) as specs:
+        rows = raced(specs, [1])
+    found = [(row.spec.engine, row.spec.role, row.timing is not None) for row in rows]
     assert [entry for entry in found if entry[2]] == [("onnxruntime", "evo", True)]
-    assert "not beside its export" in next(row.reason for row in rows if row.candidate.engine == "torch")
+    assert "not beside its export" in next(row.reason for row in rows if row.spec.engine == "torch")
 
 
 def test_random_weights_judge_no_file(small_onnx, tmp_path, monkeypatch):
-    monkeypatch.setattr(candidates, "_exported", lambda model, path: written(small_onnx, path))
+    monkeypatch.setattr(row_specs, "_exported", lambda model, path: written(small_onnx, path))
     onnx = written(small_onnx, tmp_path / "trained.onnx", model="evo_deit_tiny_patch16_224")
-    with candidates_of(subject_of([onnx]), ["torch", "onnxruntime"], ["fp32"], threads=1) as found:
+    with row_specs_of(subject_of([onnx]), ["torch", "onnxruntime"], ["fp32"], threads=1) as found:
         assert [(row.engine, row.role, row.random) for row in found] == [
             ("torch", "evo", True), ("onnxruntime", "evo", False),
             ("torch", "dense", True), ("onnxruntime", "dense", True),
@@ -84,9 +85,9 @@ def test_what_cannot_be_meant_is_refused(small_checkpoint):
 def test_the_precision_of_a_row_is_that_of_its_file(small_onnx, tmp_path):
     half = tmp_path / "half.onnx"
     write_onnx(reduced_from_onnx(read_onnx(small_onnx), "fp16").proto, half)
-    with candidates_of(subject_of([small_onnx, half]), ["onnxruntime"], ["fp32"], threads=1) as candidates:
-        rows = raced(candidates, [1])
-    found = [(row.candidate.artefact, row.precision) for row in rows[:2]]
+    with row_specs_of(subject_of([small_onnx, half]), ["onnxruntime"], ["fp32"], threads=1) as specs:
+        rows = raced(specs, [1])
+    found = [(row.spec.artefact, row.precision) for row in rows[:2]]
     assert found == [("small.onnx", "fp32"), ("half.onnx", "fp16")]
 
 
@@ -117,9 +118,9 @@ def gpu(monkeypatch, small_onnx):
             raise RuntimeFailedError("no kernel for you")
         request.output.write_bytes(b"x")
 
-    monkeypatch.setattr(candidates, "driver_problem", lambda: None)
-    monkeypatch.setattr(candidates, "builder_problem", lambda: None)
-    monkeypatch.setattr(candidates, "_exported", lambda model, path: written(small_onnx, path))
+    monkeypatch.setattr(row_specs, "driver_problem", lambda: None)
+    monkeypatch.setattr(row_specs, "builder_problem", lambda: None)
+    monkeypatch.setattr(row_specs, "_exported", lambda model, path: written(small_onnx, path))
     monkeypatch.setattr(plans, "cached_build", cached)
     monkeypatch.setattr(plans, "load_flavour", lambda: SimpleNamespace(name="tensorrt"))
     return requests
@@ -127,7 +128,7 @@ def gpu(monkeypatch, small_onnx):
 
 def built_rows(paths, precisions=("fp32", "fp16"), batches=(8, 1)):
     builds = Builds(batches, Path("cache"))
-    with candidates_of(subject_of(paths), ["tensorrt"], precisions, 1, builds) as found:
+    with row_specs_of(subject_of(paths), ["tensorrt"], precisions, 1, builds) as found:
         return [(c.role, c.precision, c.artefact) for c in found if not c.cuda_graph]
 
 
@@ -159,7 +160,7 @@ def test_the_twin_of_a_given_engine_is_built_as_that_was(small_checkpoint, small
 def test_each_tensorrt_has_rows_and_a_twin_of_its_own(small_checkpoint, small_onnx, tmp_path, gpu):
     given = [planned(small_onnx, tmp_path / f"{name}.engine", runtime=name) for name in ("tensorrt", "tensorrt-rtx")]
     builds = Builds((1,), Path("cache"))
-    with candidates_of(subject_of([small_checkpoint, *given]), ["tensorrt"], ["fp16"], 1, builds) as found:
+    with row_specs_of(subject_of([small_checkpoint, *given]), ["tensorrt"], ["fp16"], 1, builds) as found:
         rows = [(one.engine, one.role, one.artefact) for one in found if not one.cuda_graph]
     assert rows == [
         ("tensorrt", "evo", "tensorrt.engine"),
@@ -183,17 +184,15 @@ def test_an_onnx_of_reduced_precision_or_fixed_batch_is_built_as_it_is(small_che
 
 def test_a_build_that_fails_is_a_row_with_its_reason(small_checkpoint, gpu):
     builds = Builds((1,), Path("cache"))
-    with candidates_of(subject_of([small_checkpoint]), ["tensorrt"], ["bf16"], 1, builds) as found:
+    with row_specs_of(subject_of([small_checkpoint]), ["tensorrt"], ["bf16"], 1, builds) as found:
         rows = raced(found, [1])
-    assert [(row.candidate.role, row.reason) for row in rows] == [
-        (role, "no kernel for you") for role in ("evo", "dense")
-    ]
+    assert [(row.spec.role, row.reason) for row in rows] == [(role, "no kernel for you") for role in ("evo", "dense")]
 
 
 def test_without_a_home_a_bench_has_rows_with_that_reason(small_checkpoint, gpu, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", homeless)
-    with candidates_of(subject_of([small_checkpoint]), ["tensorrt"], ["fp16"], 1, Builds((1,), None)) as found:
+    with row_specs_of(subject_of([small_checkpoint]), ["tensorrt"], ["fp16"], 1, Builds((1,), None)) as found:
         rows = raced(found, [1])
     assert {row.reason for row in rows} == {
         "no folder is known for the engine cache (no home): name one with --engine-cache"
@@ -205,11 +204,11 @@ def homeless():
 
 
 def test_tensorrt_rows_have_a_ratio_over_their_twin(small_checkpoint, gpu, monkeypatch):
-    monkeypatch.setattr(candidates, "open_engine", lambda path, name, options: FakeEngine(INFO))
+    monkeypatch.setattr(row_specs, "open_engine", lambda path, name, options: FakeEngine(INFO))
     builds = Builds((2,), Path("cache"))
-    with candidates_of(subject_of([small_checkpoint]), ["tensorrt"], ["fp16"], 1, builds) as found:
+    with row_specs_of(subject_of([small_checkpoint]), ["tensorrt"], ["fp16"], 1, builds) as found:
         rows = raced(found, [2])
-    over = {(row.candidate.role, row.label): over_dense(row, rows) is not None for row in rows}
+    over = {(row.spec.role, row.label): over_dense(row, rows) is not None for row in rows}
     assert over == {
         ("evo", "tensorrt fp16"): True, ("evo", "tensorrt fp16 graph"): True,
         ("dense", "tensorrt fp16"): False, ("dense", "tensorrt fp16 graph"): False,
@@ -220,12 +219,12 @@ def test_where_none_can_be_built_one_row_says_why(small_checkpoint, monkeypatch)
     builds = Builds((1,), Path("cache"))
     monkeypatch.setattr(plans, "driver_problem", lambda: "the NVIDIA driver sees no GPU")
     for how, told in ((builds, "none is built: the NVIDIA driver sees no GPU"), (None, "none is built: --no-build")):
-        with candidates_of(subject_of([small_checkpoint]), ["tensorrt"], ["fp32", "fp16"], 1, how) as found:
+        with row_specs_of(subject_of([small_checkpoint]), ["tensorrt"], ["fp32", "fp16"], 1, how) as found:
             (row,) = raced(found, [1])
         assert row.reason.endswith(told)
 
 
 def test_tensorrt_for_rtx_alone_is_usual_where_there_is_a_gpu(small_checkpoint, monkeypatch):
     monkeypatch.setattr(plans, "driver_problem", lambda: None)
-    monkeypatch.setattr(candidates, "driver_problem", lambda: "no GPU for ONNX Runtime")
+    monkeypatch.setattr(usual, "driver_problem", lambda: "no GPU for ONNX Runtime")
     assert usual_engines(subject_of([small_checkpoint]))[-1] == "tensorrt"

@@ -1,4 +1,4 @@
-"""One bench, from candidates to rows."""
+"""The rows of a bench: engines opened, timed in turn, and judged."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from evodeploy.benchmark.candidate import Candidate, Role
 from evodeploy.benchmark.entrants import Entrant, Pictures, Racer, opened, racers_of, sample_of
 from evodeploy.benchmark.judge import SAMPLE, Verdict, judged
 from evodeploy.benchmark.measure.energy import SECONDS, joules_per_run, meter_of
 from evodeploy.benchmark.measure.interleaved import Budget, Clock, Measurement, measured
 from evodeploy.benchmark.row import Row
+from evodeploy.benchmark.row_spec import Role, RowSpec
 from evodeploy.engines.base import Array
 from evodeploy.engines.finite import PROBLEM
 from evodeploy.errors import EvodeployError
@@ -23,21 +23,21 @@ from evodeploy.errors import EvodeployError
 _log = logging.getLogger(__name__)
 
 
-def bench(
-    candidates: Sequence[Candidate],
+def timed_rows(
+    specs: Sequence[RowSpec],
     batches: Sequence[int],
     budget: Budget,
     pictures: Pictures | None = None,
 ) -> list[Row]:
-    """Time all `candidates` at each of `batches`, interleaved; what is being done is logged.
+    """Time all `specs` at each of `batches`, interleaved; what is being done is logged.
 
-    They run on `pictures` (N, H, W, 3), as `preprocess.cropped` gives them, or on noise. A candidate that cannot be
+    They run on `pictures` (N, H, W, 3), as `preprocess.cropped` gives them, or on noise. A row that cannot be
     opened, or fails, becomes a row with its reason, and the others go on; one that runs out of memory is run on half
     the batch. Each row is judged by what PyTorch eager computes in FP32, or else the first row of the same model and
     weights, on 16 images or more.
     """
     with ExitStack() as stack:
-        entrants = [opened(candidate, stack) for candidate in candidates]
+        entrants = [opened(spec, stack) for spec in specs]
         rows: list[Row] = []
         for batch in batches:
             rows += _at_batch(entrants, batch, budget, pictures)
@@ -143,9 +143,9 @@ def _joules(racer: Racer, budget: Budget) -> float | None:
 
 def _reference(racer: Racer, racers: Sequence[Racer]) -> Racer:
     peers = [other for other in racers if _weights(other) == _weights(racer)]
-    return next((p for p in peers if p.row.candidate.engine == "torch" and p.row.precision == "fp32"), peers[0])
+    return next((p for p in peers if p.row.spec.engine == "torch" and p.row.precision == "fp32"), peers[0])
 
 
 def _weights(racer: Racer) -> tuple[Role, bool]:
     """What rows share that are to compute the same."""
-    return racer.row.candidate.role, racer.row.candidate.random
+    return racer.row.spec.role, racer.row.spec.random

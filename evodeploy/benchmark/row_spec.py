@@ -1,4 +1,4 @@
-"""One row of a bench to be."""
+"""What one row of a bench is to be."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Role = Literal["evo", "dense"]
 
 
 @dataclass(frozen=True)
-class Candidate:
+class RowSpec:
     """One row to be: an engine on the model (`evo`) or on its twin that keeps every token (`dense`).
 
     `precision` is what it computes in, None where that is known only once it is opened; `flops` is what the matrix
@@ -34,12 +34,12 @@ class Candidate:
     random: bool = False
 
 
-def without_tf32(candidate: Candidate) -> Candidate:
-    """`candidate`, which raises UnavailableError when it is opened where its FP32 products may be TF32."""
+def without_tf32(spec: RowSpec) -> RowSpec:
+    """`spec`, which raises UnavailableError when it is opened where its FP32 products may be TF32."""
 
     def opened() -> Engine:
-        engine = candidate.open()
-        if engine.tf32 and candidate.precision == "fp32":
+        engine = spec.open()
+        if engine.tf32 and spec.precision == "fp32":
             engine.close()
             raise UnavailableError(
                 "its FP32 products may be TF32, which --no-tf32 leaves out: TensorRT builds engines without by "
@@ -47,7 +47,7 @@ def without_tf32(candidate: Candidate) -> Candidate:
             )
         return engine
 
-    return dataclasses.replace(candidate, open=opened)
+    return dataclasses.replace(spec, open=opened)
 
 
 def unless_fp32(precision: Precision) -> Precision | None:
@@ -56,5 +56,5 @@ def unless_fp32(precision: Precision) -> Precision | None:
 
 
 def refuse(reason: str) -> NoReturn:
-    """Raise UnavailableError: what a candidate's `open` does where this machine has no engine for it."""
+    """Raise UnavailableError: what the `open` of a row does where this machine has no engine for it."""
     raise UnavailableError(reason)

@@ -1,0 +1,107 @@
+"""One bench from its artefacts to its report."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evodeploy.benchmark.measure.interleaved import BATCHES, Budget
+from evodeploy.benchmark.measure.peak import peaks
+from evodeploy.benchmark.plans import Builds
+from evodeploy.benchmark.report.report import Peaks, Report
+from evodeploy.benchmark.row import Row
+from evodeploy.benchmark.row_specs import row_specs_of
+from evodeploy.benchmark.stages import end_to_end
+from evodeploy.benchmark.subject import Subject, sources_of, subject_of
+from evodeploy.benchmark.timed_rows import timed_rows
+from evodeploy.benchmark.usual import usual_engines, usual_precisions
+from evodeploy.errors import RuntimeFailedError, UsageError
+from evodeploy.images import image_paths
+from evodeploy.machine.cores import usable_cores
+from evodeploy.machine.environment import environment
+from evodeploy.preprocess import pictures
+
+if TYPE_CHECKING:
+    from evodeploy.benchmark.entrants import Pictures
+    from evodeploy.benchmark.subject import Source
+
+LARGEST_BATCH = 16384  # images run at a time
+SAMPLE = 64  # pictures of a folder that rows are run on and judged by
+
+_log = logging.getLogger(__name__)
+
+
+def bench(
+    artefacts: Source | Sequence[Source] | None = None,
+    *,
+    model: str | None = None,
+    engines: Sequence[str] | None = None,
+    precisions: Sequence[str] | None = None,
+    batches: Sequence[int] = BATCHES,
+    images: str | os.PathLike[str] | None = None,
+    seconds: float = 5.0,
+    min_seconds: float | None = None,
+    rounds: int = 10,
+    precision_target: float = 0.02,
+    build: bool = True,
+    engine_cache: str | os.PathLike[str] | None = None,
+    tf32: bool = True,
+    device: str | None = None,
+    threads: int | None = None,
+) -> Report:
+    """Measure engines against PyTorch, and the model against its dense twin, all in turn in this process.
+
+    `artefacts` are a checkpoint, a module, ONNX files and engines of one model, also as names of the hub; without any
+    they are the newest export of the current folder, or else the published `model` with random weights. `engines` and
+    `precisions` are what to compare: by default PyTorch and all that is installed and works on `device`, in FP32 and
+    the reduced precision that is fast there. A runtime that can replay CUDA graphs has rows with and without. With
+    `build` the TensorRT engines that are missing are built, and kept in the folder `engine_cache`.
+
+    Each row is timed at each of `batches` for `min_seconds` to `seconds` and at least `rounds` rounds, until the 95 %
+    interval of every median is narrower than `precision_target`, relative to it. It runs on the pictures of the folder
+    `images`, for which files to labels are timed too, or on noise. `tf32` lets FP32 products on a GPU round to TF32,
+    in all engines or in none. What cannot run is a row with the reason.
+
+    Raises UsageError for what cannot be honoured, BadFileError for a file that cannot be read.
+    """
+    if not batches or any(type(batch) is not int or not 1 <= batch <= LARGEST_BATCH for batch in batches):
+        raise UsageError(f"batches are {batches}, expected whole numbers from 1 to {LARGEST_BATCH} such as (1, 8, 32)")
+    least = min(1.0, seconds) if min_seconds is None else min_seconds
+    budget = Budget(seconds, rounds, precision_target, least)
+    paths = image_paths(Path(images)) if images is not None else []
+    threads = threads or usable_cores()
+    machine = environment(threads)
+    subject = subject_of(sources_of(artefacts, model), model)
+    if paths and subject.info is None:
+        raise UsageError(f"{subject.name} does not say how images are prepared: leave out --images")
+    for line in subject.notes:
+        _log.info(line)
+    builds = Builds(tuple(batches), None if engine_cache is None else Path(engine_cache), tf32) if build else None
+    names, kinds = engines or usual_engines(subject, device), precisions or usual_precisions(device)
+    sample = _sample(paths, subject, batches)
+    _log.info("preparing the model and its dense twin")
+    with row_specs_of(subject, names, kinds, threads, builds, tf32, device) as specs:
+        rows = timed_rows(specs, batches, budget, sample)
+        timed = [row for row in rows if row.timing and row.precision]
+        best = _peaks(timed, threads)
+        ended = {row.label: row.spec for row in timed if row.spec.role == "evo" and row.in_flight == 1}
+        stages = end_to_end(ended.items(), paths, max(batches), seconds) if paths else []
+    return Report(subject, machine, budget, tuple(rows), best, tuple(stages))
+
+
+def _sample(paths: Sequence[Path], subject: Subject, batches: Sequence[int]) -> Pictures | None:
+    """The pictures that rows are run on, as many as the largest batch; None for noise."""
+    return pictures(paths[: max(SAMPLE, *batches)], subject.info) if paths and subject.info else None
+
+
+def _peaks(timed: Sequence[Row], threads: int) -> Peaks:
+    """The machine's limits; none where that fails, for the rows have been measured by then."""
+    _log.info("measuring the machine's matrix products")
+    try:
+        return peaks([(row.device, row.arithmetic) for row in timed if row.arithmetic], threads)
+    except RuntimeFailedError as error:
+        _log.warning(f"{error}: no row says its share of them")
+        return {}

@@ -1,0 +1,47 @@
+"""What a bench compares unless it is asked for something else."""
+
+from __future__ import annotations
+
+from evodeploy.benchmark.plans import builder_problem
+from evodeploy.benchmark.subject import Subject
+from evodeploy.benchmark.torch_rows import usual_torch
+from evodeploy.engines.device import cuda_index
+from evodeploy.engines.opener import RUNTIMES, Runtime
+from evodeploy.machine.driver import driver_problem
+from evodeploy.machine.environment import cpu_flags
+from evodeploy.specs import Precision
+
+
+def usual_engines(subject: Subject, device: str | None = None) -> tuple[str, ...]:
+    """PyTorch, every runtime that is installed and has its device here, and those that run the plans at hand.
+
+    With a `device` those that compute on such a one.
+    """
+    on_gpu = _on_gpu(device)
+    plans = bool(subject.plans or subject.twin_plans)
+    runtimes = [
+        name
+        for name, runtime in RUNTIMES.items()
+        if runtime.runs != "checkpoint" and (device is None or runtime.on_gpu == on_gpu)
+        if (plans and runtime.runs == "engine") or _works(runtime)
+    ]
+    return (*usual_torch(on_gpu=on_gpu), *runtimes)
+
+
+def _on_gpu(device: str | None) -> bool:
+    """Whether `device` is a GPU; where none is named, whether this machine has one. Raises UsageError."""
+    return driver_problem() is None if device is None else cuda_index(device) is not None
+
+
+def _works(runtime: Runtime) -> bool:
+    """Whether it is installed and has its device, and where it runs engines alone, whether they can be built here."""
+    if runtime.runs == "engine":
+        return builder_problem() is None
+    return runtime.installed and (not runtime.on_gpu or driver_problem() is None)
+
+
+def usual_precisions(device: str | None = None) -> tuple[Precision, ...]:
+    """FP32, and the reduced precision that is fast: FP16 on a GPU, BF16 where the CPU has it."""
+    if _on_gpu(device):
+        return ("fp32", "fp16")
+    return ("fp32", "bf16") if {"avx512_bf16", "amx_bf16"} & cpu_flags() else ("fp32",)

@@ -1,0 +1,69 @@
+"""A bench from Python: its sources, its device, and what its report offers."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+
+import pytest
+
+import evodeploy
+from evodeploy.benchmark import row_specs, usual
+from evodeploy.benchmark.row_specs import row_specs_of
+from evodeploy.benchmark.subject import subject_of
+from evodeploy.benchmark.usual import usual_engines, usual_precisions
+from evodeploy.errors import UsageError
+
+QUICK = {"engines": ["torch"], "precisions": ["fp32"], "seconds": 0, "rounds": 6, "threads": 1}
+
+
+def test_a_module_is_benched_and_its_report_prints_and_is_saved(small, tmp_path):
+    report = evodeploy.bench(small.module, batches=[1], device="cpu", **QUICK)
+    assert [(row.spec.role, row.spec.random, row.device) for row in report.rows] == [
+        ("evo", False, "cpu"), ("dense", False, "cpu"),
+    ]  # fmt: skip
+    assert "fastest at batch 1: torch fp32, " in str(report)
+    assert "\x1b" not in str(report)
+    for name, begins in (("b.json", '{\n "schema": 3'), ("b.csv", "engine,model,"), ("b.HTML", "<!doctype html>")):
+        report.save(tmp_path / name)
+        assert (tmp_path / name).read_text().startswith(begins)
+    assert json.loads((tmp_path / "b.json").read_text()) == json.loads(json.dumps(report.to_dict()))
+    with pytest.raises(UsageError, match=r"b\.json already exists"):
+        report.save(tmp_path / "b.json")
+    report.save(str(tmp_path / "b.json"), force=True)
+    with pytest.raises(UsageError, match=r"expected a name that ends with \.json, \.csv, \.html, \.htm"):
+        report.save(tmp_path / "b.txt")
+
+
+@pytest.mark.parametrize("batches", [[], [0], [True], [2.0], [16385]])
+def test_batches_that_cannot_be_are_refused_before_anything_runs(batches):
+    with pytest.raises(UsageError, match="expected whole numbers from 1 to 16384"):
+        evodeploy.bench("nowhere.onnx", batches=batches)
+
+
+def test_a_device_chooses_the_engines_and_is_given_to_each(small_checkpoint, monkeypatch):
+    subject = subject_of([small_checkpoint])
+    monkeypatch.setattr(usual, "driver_problem", lambda: None)
+    monkeypatch.setattr(usual, "builder_problem", lambda: None)
+    assert usual_engines(subject, "cpu") == ("torch", "torch-compile", "onnxruntime", "openvino")
+    assert usual_engines(subject, "cuda:1")[-3:] == ("onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt")
+    assert usual_precisions("cuda:1") == ("fp32", "fp16")
+    with pytest.raises(UsageError, match="no device is called 'gpu'"):
+        usual_engines(subject, "gpu")
+    opened = []
+    monkeypatch.setattr(row_specs, "open_engine", lambda path, name, options: opened.append(options.device))
+    monkeypatch.setattr(row_specs, "_exported", lambda model, path: small_checkpoint)
+    monkeypatch.setattr(row_specs, "_read", partial(row_specs._Onnx, precision="fp32", flops=None))
+    with row_specs_of(subject, ["onnxruntime", "tensorrt"], ["fp32"], 1, device="cpu") as specs:
+        for spec in specs[:1]:
+            spec.open()
+    assert opened == ["cpu"]
+
+
+def test_on_the_cpu_no_tensorrt_engine_is_built(small_checkpoint, tmp_path):
+    report = evodeploy.bench(
+        small_checkpoint, batches=[1], device="cpu", engine_cache=tmp_path / "kept", **QUICK | {"engines": ["tensorrt"]}
+    )
+    (row,) = report.rows
+    assert row.reason.endswith("none is built: a TensorRT engine computes on a GPU only")
+    assert not report.timed
