@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from evodeploy.compare.artefacts import compare_artefacts
-from evodeploy.exporter.pipeline import ExportRequest, export_checkpoint
+from evodeploy.exporter.pipeline import export
 from evodeploy.specs import Reduced
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -36,9 +36,7 @@ def _cells(entry: dict[str, Any], precision: Reduced | None) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint, onnx = Path(folder, "golden.pth"), Path(folder, "golden.onnx")
         torch.save({"model": published(entry["model"])}, checkpoint)
-        export_checkpoint(
-            ExportRequest(checkpoint, onnx, selection=entry["selection"], tokens=True, precision=precision),
-        )
+        export(checkpoint, onnx, selection=entry["selection"], tokens=True, precision=precision or "fp32")
         verdict = compare_artefacts(checkpoint, onnx, count=8)
     agreeing = min((each.agreement for each in verdict.selections), default=1.0)
     near, errors = (sum(getattr(each, name) for each in verdict.selections) for name in ("near_ties", "errors"))

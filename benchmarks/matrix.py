@@ -12,7 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from evodeploy.builder.pipeline import BuildRequest, build
+from evodeploy.builder.engine import build_engine
+from evodeploy.builder.request import BuildRequest
 from evodeploy.compare.export import clear_pictures, verify_export
 from evodeploy.compare.parity import Check, compare
 from evodeploy.engines.openvino_engine import OpenVinoEngine
@@ -53,7 +54,7 @@ def steps(model: LoadedModel) -> tuple[list[str], bool]:
             others = list(compare(expected, openvino, as_input(pictures, model.info)))
         try:
             request = BuildRequest(path, path.with_suffix(".engine"), precision="fp16", runtime="tensorrt-rtx")
-            record = build(request)
+            record = build_engine(request)
             engine, built = f"{record.plan_bytes / 1e6:.1f} MB", True
         except EvodeployError as error:
             engine, built = str(error), False

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evodeploy.benchmark.measure.interleaved import Budget, interleaved
-from evodeploy.builder.pipeline import BuildRequest, build
+from evodeploy.builder.engine import build_engine
+from evodeploy.builder.request import BuildRequest
 from evodeploy.engines.opener import open_engine
 from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.inspection.program import read_program
@@ -110,7 +111,7 @@ def main() -> None:
             request = BuildRequest(
                 paths[name], paths[name].with_suffix(".engine"), "fp16", ((1, 32, 64),), "tensorrt-rtx", ("sm89",)
             )
-            record = build(request)
+            record = build_engine(request)
             program = read_program(request.output)
             assert program is not None and record.activation_bytes is not None
             rows[name] = [

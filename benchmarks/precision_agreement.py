@@ -15,7 +15,7 @@ from pathlib import Path
 from evodeploy.compare.agreement import TOLERANCES, agreement
 from evodeploy.engines.base import run_all
 from evodeploy.engines.opener import open_engine
-from evodeploy.exporter.pipeline import ExportRequest, export_checkpoint
+from evodeploy.exporter.pipeline import export
 from evodeploy.models.checkpoint import load_checkpoint
 from evodeploy.preprocess import as_input, folder_pictures
 from evodeploy.specs import Reduced
@@ -42,10 +42,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "m.onnx")
             opset = 23 if precision == "bf16" else None  # the lowest whose operators take BF16 is 22
-            request = ExportRequest(
-                checkpoint, path, opset=opset, keep_ratios=(0.5,), tokens=True, precision=precision, image_size=size
-            )
-            export_checkpoint(request)
+            export(checkpoint, path, opset=opset, keep_ratio=0.5, tokens=True, precision=precision, image_size=size)
             with open_engine(path, engine) as reduced:
                 assert reduced.info is not None
                 with open_engine(checkpoint, tokens=True, like=reduced.info) as torch:

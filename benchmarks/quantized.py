@@ -21,7 +21,7 @@ from evodeploy.compare.agreement import TOLERANCES, agreement
 from evodeploy.engines.base import run_all
 from evodeploy.engines.opener import open_engine
 from evodeploy.engines.torch_network import torch_engine
-from evodeploy.exporter.pipeline import ExportRequest, export_checkpoint
+from evodeploy.exporter.pipeline import export
 from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.graph.quantization import quantized_from_onnx
 from evodeploy.machine.cores import usable_cores
@@ -99,10 +99,8 @@ def cost(folder: Path) -> str:
     ]
     for kind in KINDS:
         path = folder / f"sample-{kind}.onnx"
-        request = ExportRequest(
-            SAMPLE / "digits.pth", path, tokens=True, precision=kind, images=folder / "training" if kind else None
-        )
-        export_checkpoint(request)
+        calibration = folder / "training" if kind else None
+        export(SAMPLE / "digits.pth", path, tokens=True, precision=kind or "fp32", images=calibration)
         for runtime in RUNTIMES:
             with open_engine(path, runtime) as engine:
                 assert engine.info is not None

@@ -11,7 +11,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from evodeploy.builder.pipeline import BuildRequest, build
+from evodeploy.builder.engine import build_engine
+from evodeploy.builder.request import BuildRequest
 from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.inspection.roofline.bound import Bound, bound
 from evodeploy.inspection.roofline.cards import CARDS, Card
@@ -31,7 +32,7 @@ def work_of(config: ModelConfig, folder: Path) -> PlanWork:
     write_onnx(onnx_from_model(random_model(config)), onnx)
     plan = folder / f"{len(list(folder.iterdir()))}.engine"
     request = BuildRequest(onnx, plan, "fp16", ((1, 32, 256),), "tensorrt-rtx", ("sm80", "sm86", "sm89"))
-    build(request)
+    build_engine(request)
     return plan_work(plan, BATCHES)
 
 

@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evodeploy.benchmark.pipeline import bench as bench
+    from evodeploy.builder.pipeline import build as build
+    from evodeploy.builder.record import Build as Build
+    from evodeploy.builder.record import Refit as Refit
+    from evodeploy.builder.refit import refit as refit
     from evodeploy.engines.base import Engine as Engine
     from evodeploy.engines.opener import open_engine as open_engine
     from evodeploy.errors import BadFileError as BadFileError
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from evodeploy.errors import UnavailableError as UnavailableError
     from evodeploy.errors import UsageError as UsageError
     from evodeploy.errors import VerificationError as VerificationError
+    from evodeploy.exporter.pipeline import export as export
+    from evodeploy.exporter.record import Export as Export
     from evodeploy.inference.predictor import Predictor as Predictor
     from evodeploy.inference.predictor import load as load
     from evodeploy.inference.records import Failure as Failure
@@ -31,10 +37,13 @@ if TYPE_CHECKING:
     from evodeploy.inference.records import Prediction as Prediction
     from evodeploy.inference.records import Timing as Timing
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "evodeploy.benchmark.pipeline": ("bench",),
+    "evodeploy.builder.pipeline": ("build",),
+    "evodeploy.builder.record": ("Build", "Refit"),
+    "evodeploy.builder.refit": ("refit",),
     "evodeploy.engines.base": ("Engine",),
     "evodeploy.engines.opener": ("open_engine",),
     "evodeploy.errors": (
@@ -48,6 +57,8 @@ _HOMES = {
         "UsageError",
         "VerificationError",
     ),
+    "evodeploy.exporter.pipeline": ("export",),
+    "evodeploy.exporter.record": ("Export",),
     "evodeploy.inference.predictor": ("Predictor", "load"),
     "evodeploy.inference.records": ("Failure", "Label", "Prediction", "Timing"),
 }

@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from evodeploy import __version__
-from evodeploy.builder.pipeline import BuildRequest, build
+from evodeploy.builder.engine import build_engine
+from evodeploy.builder.request import BuildRequest
 from evodeploy.engines.tensorrt.flavour import Flavour, load_flavour
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, check_intact, read_sidecar, sidecar_path
 from evodeploy.errors import BadFileError, UsageError
@@ -45,17 +46,17 @@ def usual_folder() -> Path:
 
 
 def cached_build(request: BuildRequest, folder: Path, limit: int = LIMIT) -> PlanRecord:
-    """Write what `request` asks for as `build` does, from `folder` where such an engine was built before.
+    """Write what `request` asks for as `build_engine` does, from `folder` where such an engine was built before.
 
     What is built is kept there; a damaged entry is built again. Processes may share the folder: one builds, those that
-    want the same engine wait for it. Raises as `build` does, and UsageError where the folder cannot be used.
+    want the same engine wait for it. Raises as `build_engine` does, and UsageError where the folder cannot be used.
     """
     flavour = load_flavour(request.runtime)
     kept = folder / f"{key_of(request, flavour, _gpu())}.engine"
     with _alone_with(kept):
         record = _intact(kept)
         if record is None:
-            record = build(dataclasses.replace(request, output=kept))
+            record = build_engine(dataclasses.replace(request, output=kept))
         else:
             _log.info(f"taking the {record.precision.upper()} engine of {request.onnx.name} from {folder}")
             with contextlib.suppress(OSError):  # another user's

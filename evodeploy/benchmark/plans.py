@@ -11,7 +11,7 @@ from typing import cast, get_args
 from evodeploy.benchmark.engine_cache import cached_build, usual_folder
 from evodeploy.benchmark.row_spec import Role
 from evodeploy.builder.options import BuilderOptions, HardwareCompatibility
-from evodeploy.builder.pipeline import BuildRequest
+from evodeploy.builder.request import BuildRequest
 from evodeploy.engines.tensorrt.flavour import load_flavour
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, profiles_for, read_sidecar
 from evodeploy.errors import EvodeployError, MissingExtraError

@@ -3,27 +3,49 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import time
 from pathlib import Path
 
+from evodeploy.builder.decisions import decide
 from evodeploy.builder.log import BuildLog
-from evodeploy.builder.pipeline import BuildRequest, prepare
+from evodeploy.builder.pipeline import engine_files
+from evodeploy.builder.record import Refit
+from evodeploy.builder.request import BuildRequest
 from evodeploy.engines.tensorrt.compatibility import check_fits, check_unchanged, runtime_of
 from evodeploy.engines.tensorrt.cuda import device
 from evodeploy.engines.tensorrt.flavour import Flavour, shared_logger
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, read_sidecar, write_sidecar
 from evodeploy.errors import BadFileError, RuntimeFailedError, UnavailableError, UsageError
-from evodeploy.files import replacing, sha256
+from evodeploy.files import claimed, replacing, sha256
 from evodeploy.locks import scratch
 from evodeploy.machine.driver import architecture, driver_problem
 from evodeploy.onnx_files import info_of, write_onnx
 
 
-def refit_engine(plan: Path, onnx: Path, output: Path) -> PlanRecord:
-    """Write `plan` with the weights of `onnx` to `output`, with its record; the precision stays the plan's.
+def refit(
+    engine: str | os.PathLike[str],
+    onnx: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    force: bool = False,
+) -> Refit:
+    """Write `engine` with the weights of `onnx` to `output`, without building it again; needs the GPU it was built for.
 
-    Raises UsageError for a plan that takes no other weights, UnavailableError where it cannot run, BadFileError for an
-    ONNX of another network. Nothing is written then.
+    `onnx` is the same network in FP32; the precision stays the engine's. With `force` the output is replaced where it
+    exists.
+
+    Raises UsageError for an engine that takes no other weights, UnavailableError where it cannot run, BadFileError for
+    an ONNX of another network. Nothing is written then.
     """
+    begun = time.perf_counter()
+    plan, source, path = Path(engine), Path(onnx), Path(output)
+    with claimed(engine_files(path), force, source, *(each for each, _ in engine_files(plan))):
+        record = _refit(plan, source, path)
+    return Refit(path, source, time.perf_counter() - begun, record)
+
+
+def _refit(plan: Path, onnx: Path, output: Path) -> PlanRecord:
     record = read_sidecar(plan)
     if not record.refittable:
         raise UsageError(f"{plan} takes no other weights: build it with --refittable or --strip-plan")
@@ -38,19 +60,18 @@ def refit_engine(plan: Path, onnx: Path, output: Path) -> PlanRecord:
     check_fits(record, plan, flavour, architecture())
     batches = tuple((profile.min, profile.opt, profile.max) for profile in record.profiles)
     request = BuildRequest(onnx, output, record.rest or record.precision, batches, record.runtime, record.targets)
-    prepared = prepare(request)
-    if prepared.precision != record.precision:
-        raise UsageError(
-            f"{onnx} makes {prepared.precision.upper()} weights, expected {record.precision.upper()} as {plan} has them"
-        )
+    decided = decide(request)
+    made = decided.engine.precision
+    if made != record.precision:
+        raise UsageError(f"{onnx} makes {made.upper()} weights, expected {record.precision.upper()} as {plan} has them")
     with scratch() as folder:
         source = folder / onnx.name
-        write_onnx(prepared.proto, source)
+        write_onnx(decided.proto, source)
         with device(0).active():
             content, refittable = refitted(data, source, flavour)
     with replacing(output) as draft:
         draft.write_bytes(content)
-    info = info_of(prepared.source)
+    info = info_of(decided.source)
     record = dataclasses.replace(
         record,
         model=dataclasses.replace(info, precision=record.precision) if info else None,

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
+import evodeploy
 from evodeploy.cli import values
-from evodeploy.cli.console import Force, Json, Stopwatch, result, result_json, size_of
+from evodeploy.cli.console import Force, Json, result, result_json
 from evodeploy.cli.values import real, whole
-from evodeploy.errors import UsageError, needs
-from evodeploy.files import check_input, claimed
-from evodeploy.kinds import ONNX
-from evodeploy.specs import Converted, CropMode, InputFormat, Interpolation, Selection
+from evodeploy.specs import CropMode, InputFormat, Interpolation, Selection
 
 
 def export(
-    context: typer.Context,
-    checkpoint: Annotated[Path, values.artefact("A .pth, .pt or .safetensors file, or hf://OWNER/NAME@REVISION.")],
+    checkpoint: Annotated[str, typer.Argument(help="A .pth, .pt or .safetensors file, or hf://OWNER/NAME@REVISION.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: next to the checkpoint.")] = None,
     model: Annotated[
         str | None, typer.Option(help="The published model it is; told from its tensors otherwise.")
@@ -87,55 +83,35 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Turn a checkpoint into one self-contained ONNX file, compared with PyTorch before it is kept."""
-    clock = Stopwatch()
-    precision = values.one_precision(fp16=fp16, bf16=bf16, int8=int8, fp8=fp8)
-    path = output or _named_after(checkpoint).with_suffix(f".{precision}.onnx" if precision else ".onnx")
-    if images is not None and not (int8 or fp8 or (fp16 and verify)):
-        raise UsageError(
-            "--images serves --int8, --fp8 and the range check of --fp16: leave it out, or add one (--fp16 + --verify)"
-        )
-    fixed = values.fixed_batch(batch)
-    asked, starts = values.ratios(keep_ratio), values.blocks(stages)
-    channels = values.channels("--mean", mean), values.channels("--std", std)
-    check_input(checkpoint, "a checkpoint")  # before its folder is found missing as that of the output
-    with needs("export"):
-        from evodeploy.exporter.pipeline import ExportRequest, export_checkpoint
-        from evodeploy.models.preprocessing import stated_by_options
-    context.with_resource(claimed([(path, ONNX)], force, checkpoint, *filter(None, [images, class_names])))
-    request = ExportRequest(
-        checkpoint, path, model, fixed, opset, asked, selection, tokens, ema, cast("Converted | None", precision),
-        verify, starts, image_size, images, input_format, top_k,
-        stated_by_options(*channels, interpolation, crop_pct, crop_mode), class_names,
-    )  # fmt: skip
-    exported = export_checkpoint(request)
-    config, checks = exported.model.config, exported.checks
+    precision = values.one_precision(fp16=fp16, bf16=bf16, int8=int8, fp8=fp8) or "fp32"
+    done = evodeploy.export(
+        checkpoint,
+        output,
+        model=model,
+        batch=values.fixed_batch(batch),
+        opset=opset,
+        keep_ratio=values.ratios(keep_ratio),
+        selection=selection,
+        stages=values.blocks(stages),
+        tokens=tokens,
+        ema=ema,
+        precision=precision,
+        verify=verify,
+        image_size=image_size,
+        images=images,
+        input_format=input_format,
+        top_k=top_k,
+        mean=values.channels("--mean", mean),
+        std=values.channels("--std", std),
+        crop_pct=crop_pct,
+        crop_mode=crop_mode,
+        interpolation=interpolation,
+        class_names=class_names,
+        force=force,
+    )
     if as_json:
-        result_json(
-            {
-                "onnx": str(path),
-                "bytes": path.stat().st_size,
-                "seconds": clock.seconds,
-                "model": config.name,
-                "precision": precision or "fp32",
-                "keep_ratios": list(config.keep_ratios),
-                "input": input_format,
-                "top_k": top_k,
-                "preprocessing": dataclasses.asdict(exported.model.info.preprocessing),
-                "nodes": exported.nodes,
-                "verified": verify,
-                "checks": [{"output": c.output, "batch": c.batch, "error": c.error, "limit": c.limit} for c in checks],
-            }
-        )
+        result_json(done.to_dict())
         return
-    told = f"all {len(checks)} checks passed" if verify else "not verified"
-    result(f"{path}  {size_of(path)}  {clock.seconds:.1f} s  {told}")
-    result(f"next: evodeploy build-engine {path}{'' if precision else ' --fp16'}")
-    result(f"      evodeploy bench {checkpoint} {path}")
-
-
-def _named_after(checkpoint: Path) -> Path:
-    """The checkpoint, or of one in the hub's cache its name in this folder."""
-    from evodeploy.hub import origin
-
-    name = origin(checkpoint)
-    return checkpoint if name is None else Path(name.rpartition("@")[0].rpartition("/")[2] + checkpoint.suffix)
+    result(str(done))
+    result(f"next: evodeploy build-engine {done.path}{' --fp16' if precision == 'fp32' else ''}")
+    result(f"      evodeploy bench {checkpoint} {done.path}")

@@ -1,101 +1,185 @@
-"""Checkpoint file to ONNX file: traced, compared with PyTorch, converted where asked, and only then kept."""
+"""Checkpoint or module to ONNX file: traced, compared with PyTorch, converted where asked, and only then kept."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import os
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-import onnx
-from torch import nn
-
-from evodeploy.compare.parity import Check
 from evodeploy.engines.device import onnxruntime_extra
 from evodeploy.errors import UsageError, VerificationError, needs
-from evodeploy.exporter.to_onnx import BF16_OPSET, DEFAULT_OPSET, onnx_from_model
-from evodeploy.files import replacing
-from evodeploy.graph.precision import reduced_from_onnx
+from evodeploy.exporter.record import Export
+from evodeploy.files import check_input, claimed, replacing
+from evodeploy.hub import local, origin
 from evodeploy.images import image_paths
-from evodeploy.models.adopted import name_of
-from evodeploy.models.checkpoint import LoadedModel, load_checkpoint, with_interface
-from evodeploy.models.preprocessing import Stated
-from evodeploy.models.untrained import selection_note
-from evodeploy.onnx_files import save_onnx
+from evodeploy.kinds import ONNX
+from evodeploy.onnx_files import info_of, save_onnx
 from evodeploy.preprocess import as_input, assumption, folder_pictures, in_words, pictures, random_pictures
-from evodeploy.specs import Converted, InputFormat, Quantized, Selection
+from evodeploy.specs import CropMode, InputFormat, Interpolation, ModelInfo, Precision, Quantized, Selection
+from evodeploy.text import brief
 
 if TYPE_CHECKING:
-    from evodeploy.graph.ranges import LargestActivation
+    import onnx
+    from torch import nn
+
+    from evodeploy.compare.parity import Check
+    from evodeploy.models.checkpoint import LoadedModel
 
 _log = logging.getLogger(__name__)
 
 CALIBRATION = 256  # images that INT8 is calibrated on, at most
 
 
-@dataclass(frozen=True)
-class ExportRequest:
-    """What to export, and how; what is None is told from the checkpoint, or the default."""
+def export(
+    source: str | os.PathLike[str] | nn.Module,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    model: str | None = None,
+    batch: int | None = None,
+    opset: int | None = None,
+    keep_ratio: float | Sequence[float] | None = None,
+    selection: Selection | None = None,
+    stages: Sequence[int] | None = None,
+    tokens: bool = False,
+    ema: bool = False,
+    precision: Precision = "fp32",
+    verify: bool = True,
+    image_size: int | None = None,
+    images: str | os.PathLike[str] | None = None,
+    input_format: InputFormat = "float32",
+    top_k: int | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    crop_pct: float | None = None,
+    crop_mode: CropMode | None = None,
+    interpolation: Interpolation | None = None,
+    class_names: str | os.PathLike[str] | None = None,
+    force: bool = False,
+) -> Export:
+    """Write `source` as one self-contained ONNX file, compared with PyTorch before it is kept.
 
-    checkpoint: Path | nn.Module
-    output: Path
-    model: str | None = None
-    batch: int | None = None
-    opset: int | None = None
-    keep_ratios: tuple[float, ...] | None = None
-    selection: Selection | None = None
-    tokens: bool = False
-    ema: bool = False
-    precision: Converted | None = None
-    verify: bool = True
-    stages: tuple[int, ...] | None = None
-    image_size: int | None = None
-    images: Path | None = None  # a folder to measure activations on, before FP16 or INT8
-    input_format: InputFormat = "float32"
-    top_k: int | None = None
-    stated: Stated | None = None  # of the preprocessing, before what the checkpoint says
-    class_names: Path | None = None  # a file, see `read_class_names`
+    Args:
+        source: A checkpoint's path, `hf://OWNER/NAME@REVISION`, or a module of timm, transformers or this package.
+        output: The file to write. Default: next to the checkpoint, or in the current folder for one of the hub.
+        model: The published model it is; inferred from its tensors by default.
+        batch: A fixed batch size; dynamic by default.
+        opset: The ONNX operator set, 18 to 23; 20 by default, 22 in BF16.
+        keep_ratio: The share of tokens kept, above 0 and up to 1: one for all stages, or one for each. By default what
+            the network was trained with; every token where it was not trained with selection.
+        selection: Select tokens once a stage or in every layer.
+        stages: The blocks before which selecting stages begin, counted from 0.
+        tokens: Add outputs with the positions that were kept.
+        ema: Take the checkpoint's averaged weights.
+        precision: What weights and activations are stored and computed in. INT8 and FP8 quantize the linear layers.
+        verify: Compare ONNX Runtime with PyTorch, and check that FP16 holds every activation.
+        image_size: Pixels of a side, where not as trained: position embeddings are interpolated.
+        images: A folder of images to measure activations on: for INT8 and FP8, and the range check of FP16.
+        input_format: What the graph takes: normalised floats, or bytes that it normalises itself.
+        top_k: Give the K best classes and their probabilities in place of all logits.
+        mean: Of the channels in [0, 1], as trained: one number or three. It and the four that follow come before what
+            the source says.
+        std: The channels' deviation, as trained: one number or three.
+        crop_pct: The share of the resized image that the centre crop keeps.
+        crop_mode: `center` keeps the aspect ratio, `squash` resizes both sides alike.
+        interpolation: How images are resized.
+        class_names: A file of class names: one a line, or JSON.
+        force: Replace the output where it exists.
 
+    Raises:
+        VerificationError: ONNX Runtime and PyTorch differ, or an activation exceeds what FP16 holds.
+        UsageError: The arguments contradict each other or do not fit the network.
+        BadFileError: The source is no checkpoint of a known family.
 
-@dataclass(frozen=True)
-class Exported:
-    """What was written: the model it is, the graph's nodes, and the checks that it passed before it was kept."""
-
-    model: LoadedModel
-    nodes: int
-    checks: tuple[Check, ...]
-
-
-def export_checkpoint(request: ExportRequest) -> Exported:
-    """Write the ONNX file; what is being done, and each check, is logged.
-
-    Raises VerificationError where ONNX Runtime and PyTorch differ, or where an activation exceeds what FP16 holds, on
-    the images given or on random ones, UsageError for INT8 or FP8 without images; nothing is written then.
+    Nothing is written then.
     """
-    if request.precision in ("int8", "fp8") and request.images is None:
-        raise UsageError(f"--{request.precision} is calibrated on images like those it will see: add --images DIR")
-    model = load_checkpoint(
-        request.checkpoint,
-        model=request.model,
-        ema=request.ema,
-        keep_ratios=request.keep_ratios,
-        selection=request.selection,
-        stages=request.stages,
-        image_size=request.image_size,
-        stated=request.stated,
-        class_names=request.class_names,
-    )
-    if not model.trained_to_select and request.keep_ratios is None and (request.stages or request.selection):
-        raise UsageError(
-            f"{model.config.name} was not trained with selection and keeps every token, so --stages and --selection "
-            "change nothing: add --keep-ratio, such as 0.7"
+    begun = time.perf_counter()
+    _check_precision(precision, images is not None, verify=verify)
+    folder = None if images is None else Path(images)
+    names = None if class_names is None else Path(class_names)
+    checkpoint = local(source) if isinstance(source, str | os.PathLike) else source
+    if isinstance(checkpoint, Path):
+        check_input(checkpoint, "a checkpoint")  # before its folder is found missing as that of the output
+    path = _default_output(checkpoint, precision) if output is None else Path(output)
+    with needs("export"):
+        from evodeploy.exporter.to_onnx import opset_for
+        from evodeploy.models.checkpoint import load_checkpoint, with_interface
+        from evodeploy.models.preprocessing import stated_by_options
+    opset = opset_for(precision, opset)
+    inputs = (each for each in (checkpoint, folder, names) if isinstance(each, Path))
+    with claimed([(path, ONNX)], force, *inputs):
+        loaded = load_checkpoint(
+            checkpoint,
+            model=model,
+            ema=ema,
+            keep_ratios=_several(keep_ratio),
+            selection=selection,
+            stages=None if stages is None else tuple(stages),
+            image_size=image_size,
+            stated=stated_by_options(_channels(mean), _channels(std), interpolation, crop_pct, crop_mode),
+            class_names=names,
         )
-    model = with_interface(model, request.input_format, request.top_k)
+        if not loaded.trained_to_select and keep_ratio is None and (stages or selection):
+            raise UsageError(
+                f"{loaded.config.name} was not trained with selection and keeps every token, so --stages and "
+                "--selection change nothing: add --keep-ratio, such as 0.7"
+            )
+        loaded = with_interface(loaded, input_format, top_k)
+        _log_model(loaded, checkpoint)
+        with replacing(path) as draft:
+            proto, checks = _written(loaded, draft, opset, batch, tokens, precision, folder, verify)
+    return Export(path, path.stat().st_size, time.perf_counter() - begun, len(proto.graph.node), _info(proto), checks)
+
+
+def _check_precision(precision: Precision, images: bool, *, verify: bool) -> None:
+    """Raise UsageError for a `precision` that is none, lacks its images, or has images that nothing would measure."""
+    if precision not in get_args(Precision):
+        expected = ", ".join(get_args(Precision))
+        raise UsageError(f"precision is {brief(repr(precision))}, expected one of {expected}")
+    if precision in ("int8", "fp8"):
+        if not images:
+            raise UsageError(f"--{precision} is calibrated on images like those it will see: add --images DIR")
+    elif images and not (precision == "fp16" and verify):
+        raise UsageError(
+            "--images serves --int8, --fp8 and the range check of --fp16: leave it out, or add one (--fp16 + --verify)"
+        )
+
+
+def _default_output(checkpoint: Path | nn.Module, precision: Precision) -> Path:
+    """Next to the checkpoint; of one in the hub's cache its name in this folder. Raises UsageError for a module."""
+    if not isinstance(checkpoint, Path):
+        raise UsageError("a module has no file, so its export needs a name: give the output, such as 'model.onnx'")
+    name = origin(checkpoint)
+    if name is not None:
+        checkpoint = Path(name.rpartition("@")[0].rpartition("/")[2] + checkpoint.suffix)
+    return checkpoint.with_suffix(".onnx" if precision == "fp32" else f".{precision}.onnx")
+
+
+def _several(numbers: float | Sequence[float] | None) -> tuple[float, ...] | None:
+    """One number or several as a tuple."""
+    if numbers is None:
+        return None
+    return tuple(numbers) if isinstance(numbers, Sequence) else (numbers,)
+
+
+def _channels(numbers: float | Sequence[float] | None) -> tuple[float, ...] | None:
+    """One number for all three channels, or one for each."""
+    given = _several(numbers)
+    return given * 3 if given is not None and len(given) == 1 else given
+
+
+def _log_model(model: LoadedModel, source: Path | nn.Module) -> None:
+    """Log what is exported, and warn of what may change its answers."""
+    from evodeploy.models.adopted import name_of
+    from evodeploy.models.untrained import selection_note
+
     config = model.config
     kept = ", ".join(f"{ratio:g}" for ratio in config.keep_ratios)
-    told = f"{config.num_classes} classes" if config.num_classes else "no classifier, so features are exported"
-    name = request.checkpoint if isinstance(request.checkpoint, Path) else name_of(request.checkpoint)
-    _log.info(f"{name}: {config.name}, {config.image_size} px, {told}, keep ratio {kept}")
+    classes = f"{config.num_classes} classes" if config.num_classes else "no classifier, so features are exported"
+    name = source if isinstance(source, Path) else name_of(source)
+    _log.info(f"{name}: {config.name}, {config.image_size} px, {classes}, keep ratio {kept}")
     if model.trained_at:
         _log.warning(
             f"position embeddings trained at {model.trained_at} px are interpolated for "
@@ -106,32 +190,47 @@ def export_checkpoint(request: ExportRequest) -> Exported:
         _log.info(selecting)
     if warning := assumption(model.info):
         _log.warning(warning)
-    if request.input_format != "float32":
+    if model.info.input_format != "float32":
         _log.info(f"the graph takes bytes and normalises them; before it, of an RGB image: {in_words(model.info)}")
+
+
+def _written(
+    model: LoadedModel,
+    draft: Path,
+    opset: int,
+    batch: int | None,
+    tokens: bool,
+    precision: Precision,
+    images: Path | None,
+    verify: bool,
+) -> tuple[onnx.ModelProto, tuple[Check, ...]]:
+    """Write `model` to `draft` in FP32, verified, and then in `precision`."""
+    from evodeploy.exporter.to_onnx import onnx_from_model
+    from evodeploy.graph.precision import reduced_from_onnx
+
     _log.info("exporting")
-    proto = onnx_from_model(model, opset=_opset(request), batch=request.batch, tokens=request.tokens)
-    with replacing(request.output) as draft:
-        save_onnx(proto, draft)
-        checks = _verified(model, draft) if request.verify else ()
-        if request.precision == "int8" or request.precision == "fp8":
-            proto = _quantized(model, proto, request.precision, request.images)
-            save_onnx(proto, draft)
-        elif request.precision is not None:
-            if request.precision == "fp16" and request.verify:
-                _log.info(f"largest activation: {_check_range(model, proto, request.images)}; FP16 holds 65504")
-            reduced = reduced_from_onnx(proto, request.precision)
-            _log.info(f"converted to {request.precision.upper()}, {len(reduced.kept_fp32)} nodes kept in FP32")
-            proto = reduced.proto
-            save_onnx(proto, draft)
-    return Exported(model, len(proto.graph.node), checks)
+    proto = onnx_from_model(model, opset=opset, batch=batch, tokens=tokens)
+    save_onnx(proto, draft)
+    checks = _verified(model, draft) if verify else ()
+    if precision == "fp32":
+        return proto, checks
+    if precision == "int8" or precision == "fp8":
+        assert images is not None  # refused before
+        proto = _quantized(model, proto, precision, images)
+    else:
+        if precision == "fp16" and verify:
+            _check_range(model, proto, images)
+        reduced = reduced_from_onnx(proto, precision)
+        _log.info(f"converted to {precision.upper()}, {len(reduced.kept_fp32)} nodes kept in FP32")
+        proto = reduced.proto
+    save_onnx(proto, draft)
+    return proto, checks
 
 
-def _opset(request: ExportRequest) -> int:
-    """The opset asked for, or the lowest that has every operator in the precision asked for; raises UsageError."""
-    needed = BF16_OPSET if request.precision == "bf16" else DEFAULT_OPSET
-    if request.opset is not None and request.precision == "bf16" and request.opset < needed:
-        raise UsageError(f"--bf16 needs opset {needed} or higher, not {request.opset}: leave out --opset")
-    return needed if request.opset is None else request.opset
+def _info(proto: onnx.ModelProto) -> ModelInfo:
+    info = info_of(proto)
+    assert info is not None  # every export has it
+    return info
 
 
 def _verified(model: LoadedModel, path: Path) -> tuple[Check, ...]:
@@ -153,16 +252,10 @@ def _verified(model: LoadedModel, path: Path) -> tuple[Check, ...]:
     return tuple(checks)
 
 
-def _quantized(
-    model: LoadedModel,
-    proto: onnx.ModelProto,
-    precision: Quantized,
-    folder: Path | None,
-) -> onnx.ModelProto:
+def _quantized(model: LoadedModel, proto: onnx.ModelProto, precision: Quantized, folder: Path) -> onnx.ModelProto:
     with needs(onnxruntime_extra()):
         from evodeploy.graph.quantization import quantized_from_onnx
 
-    assert folder is not None  # refused above
     paths = image_paths(folder)
     # Spread over the folder, which may be sorted by class.
     count = min(CALIBRATION, len(paths))
@@ -175,10 +268,10 @@ def _quantized(
     return quantized.proto
 
 
-def _check_range(model: LoadedModel, proto: onnx.ModelProto, folder: Path | None) -> LargestActivation:
+def _check_range(model: LoadedModel, proto: onnx.ModelProto, folder: Path | None) -> None:
     with needs(onnxruntime_extra()):
         from evodeploy.graph.ranges import check_fp16_range
 
     # Random ones in full contrast, which gives the largest activations.
     images = random_pictures(model.info, 2) if folder is None else folder_pictures(folder, model.info)
-    return check_fp16_range(proto, as_input(images, model.info))
+    _log.info(f"largest activation: {check_fp16_range(proto, as_input(images, model.info))}; FP16 holds 65504")

@@ -20,6 +20,7 @@ from evodeploy.models.deployed import Deployed
 from evodeploy.models.folding import folded
 from evodeploy.onnx_files import set_info
 from evodeploy.preprocess import in_words
+from evodeploy.specs import Precision
 
 OPSETS = range(18, 24)
 
@@ -28,6 +29,14 @@ OPSETS = range(18, 24)
 # as it fuses Attention, but with its layout of the output inside: Evo-DeiT-S is 109 kernels, with the operator 121.
 DEFAULT_OPSET = 20
 BF16_OPSET = 22  # the first whose convolution takes BF16
+
+
+def opset_for(precision: Precision, opset: int | None) -> int:
+    """The opset asked for, or the lowest that has every operator in `precision`; raises UsageError for a lower one."""
+    needed = BF16_OPSET if precision == "bf16" else DEFAULT_OPSET
+    if opset is not None and precision == "bf16" and opset < needed:
+        raise UsageError(f"--bf16 needs opset {needed} or higher, not {opset}: leave out --opset")
+    return needed if opset is None else opset
 
 
 def onnx_from_model(

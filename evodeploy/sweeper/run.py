@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from evodeploy.benchmark.measure.interleaved import Budget, measured, wall_clock
 from evodeploy.benchmark.measure.intervals import Interval, median_interval
 from evodeploy.engines.opener import open_engine
-from evodeploy.errors import EvodeployError, UsageError, needs
+from evodeploy.errors import EvodeployError, UsageError
 from evodeploy.evaluation.report import Accuracy
 from evodeploy.evaluation.run import EvaluationRequest, evaluate
+from evodeploy.exporter.pipeline import export
 from evodeploy.files import sha256
 from evodeploy.graph.flops import flops_of_onnx
 from evodeploy.onnx_files import info_of, read_onnx
@@ -134,19 +135,17 @@ def _export(candidate: Candidate, folder: Path, request: SweepRequest, state: St
         if f"models/{candidate.file}" not in state.files:
             raise UsageError(f"{path} is not from this sweep: remove it, or name another folder with -o")
     state.add_file(f"models/{candidate.file}")
-    with needs("export"):
-        from evodeploy.exporter.pipeline import ExportRequest, export_checkpoint
     _log.info(f"exporting {candidate.file}")
     stored = candidate.stored
-    export = ExportRequest(
-        request.checkpoint,
-        path,
-        keep_ratios=candidate.keep,
-        precision=None if stored == "fp32" or stored == "bf16" else stored,
-        images=(request.images or request.data) if stored == "int8" else None,
-    )
     with _unlogged():
-        export_checkpoint(export)
+        export(
+            request.checkpoint,
+            path,
+            keep_ratio=candidate.keep,
+            precision="fp32" if stored == "bf16" else stored,
+            images=(request.images or request.data) if stored == "int8" else None,
+            force=True,
+        )
 
 
 def _accuracy(candidate: Candidate, folder: Path, request: SweepRequest) -> list[float]:

@@ -17,7 +17,7 @@ from benchmark.fakes import RECORD
 from evodeploy.benchmark import engine_cache
 from evodeploy.benchmark.engine_cache import cached_build, key_of, usual_folder
 from evodeploy.builder.options import BuilderOptions
-from evodeploy.builder.pipeline import BuildRequest
+from evodeploy.builder.request import BuildRequest
 from evodeploy.engines.tensorrt.flavour import Flavour
 from evodeploy.engines.tensorrt.sidecar import read_sidecar, sidecar_path, write_sidecar
 from evodeploy.errors import RuntimeFailedError, UsageError
@@ -55,7 +55,7 @@ def built(monkeypatch):
         write_sidecar(record, request.output)
         return record
 
-    monkeypatch.setattr(engine_cache, "build", build)
+    monkeypatch.setattr(engine_cache, "build_engine", build)
     monkeypatch.setattr(engine_cache, "load_flavour", lambda name: tensorrt("10.13.0.35", name or "tensorrt"))
     return requests
 
@@ -140,7 +140,7 @@ def test_a_build_that_fails_leaves_nothing(folder, request_of, built, monkeypatc
     def fail(request):
         raise RuntimeFailedError("no kernel")
 
-    monkeypatch.setattr(engine_cache, "build", fail)
+    monkeypatch.setattr(engine_cache, "build_engine", fail)
     with pytest.raises(RuntimeFailedError, match="no kernel"):
         cached_build(request_of(), folder)
     assert list(folder.iterdir()) == []
@@ -148,7 +148,7 @@ def test_a_build_that_fails_leaves_nothing(folder, request_of, built, monkeypatc
 
 
 def test_two_that_want_the_same_engine_build_it_once(folder, request_of, built, monkeypatch):
-    build, lock = engine_cache.build, engine_cache.locked
+    build, lock = engine_cache.build_engine, engine_cache.locked
     arrived = threading.Semaphore(0)
 
     def slow(request):
@@ -161,7 +161,7 @@ def test_two_that_want_the_same_engine_build_it_once(folder, request_of, built, 
             arrived.release()
         return lock(path, **options)
 
-    monkeypatch.setattr(engine_cache, "build", slow)
+    monkeypatch.setattr(engine_cache, "build_engine", slow)
     monkeypatch.setattr(engine_cache, "locked", heard)
     outputs = [folder.parent.parent / name for name in ("a.engine", "b.engine")]
     threads = [threading.Thread(target=cached_build, args=(request_of(output=path), folder)) for path in outputs]
@@ -178,7 +178,7 @@ import sys, time
 from pathlib import Path
 from types import SimpleNamespace
 from evodeploy.benchmark import engine_cache
-from evodeploy.builder.pipeline import BuildRequest
+from evodeploy.builder.request import BuildRequest
 from evodeploy.engines.tensorrt.flavour import Flavour
 from evodeploy.files import replacing
 
@@ -188,7 +188,7 @@ def build(request):
         print("building", flush=True)
         time.sleep(600)
 
-engine_cache.build = build
+engine_cache.build_engine = build
 engine_cache.load_flavour = lambda name: Flavour("tensorrt", SimpleNamespace(__version__="10.13.0.35"))
 onnx, output, folder = map(Path, sys.argv[1:])
 engine_cache.cached_build(BuildRequest(onnx, output, "fp16"), folder, print)

@@ -7,7 +7,8 @@ from benchmark.fakes import RECORD, planned, written
 from cases import SMALL
 
 from evodeploy.benchmark.subject import subject_of
-from evodeploy.builder.pipeline import BuildRequest, build
+from evodeploy.builder.engine import build_engine
+from evodeploy.builder.request import BuildRequest
 from evodeploy.engines.tensorrt.sidecar import write_sidecar
 from evodeploy.errors import UsageError
 
@@ -29,7 +30,7 @@ def test_an_onnx_brings_the_engines_that_were_built_from_it(small_onnx, small_ch
     onnx = tmp_path / "small.onnx"
     onnx.write_bytes(small_onnx.read_bytes())
     (tmp_path / small_checkpoint.name).write_bytes(small_checkpoint.read_bytes())
-    record = build(BuildRequest(onnx, tmp_path / "a.engine", "fp16", targets=("sm89",)))
+    record = build_engine(BuildRequest(onnx, tmp_path / "a.engine", "fp16", targets=("sm89",)))
     other = dataclasses.replace(record, source_sha256="0" * 64)
     (tmp_path / "b.engine").write_bytes(b"x")
     write_sidecar(other, tmp_path / "b.engine")

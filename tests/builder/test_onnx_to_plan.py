@@ -12,10 +12,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from evodeploy.builder import onnx_to_plan as builder
+from evodeploy.builder.engine import build_engine
 from evodeploy.builder.log import BuildLog
 from evodeploy.builder.onnx_to_plan import check_profile
 from evodeploy.builder.options import BuilderOptions
-from evodeploy.builder.pipeline import BuildRequest, build
+from evodeploy.builder.request import BuildRequest
 from evodeploy.engines.opener import open_engine
 from evodeploy.engines.tensorrt import flavour
 from evodeploy.engines.tensorrt.sidecar import Profile, read_sidecar, sidecar_path, write_sidecar
@@ -37,14 +38,14 @@ def request(onnx_path, output, **options):
 @pytest.fixture(scope="module")
 def plan(small_onnx, tmp_path_factory):
     path = tmp_path_factory.mktemp("plan") / "small.engine"
-    build(request(small_onnx, path, precision="fp16", profiles=((1, 4, 16),)))
+    build_engine(request(small_onnx, path, precision="fp16", profiles=((1, 4, 16),)))
     return path
 
 
 def test_a_disk_that_is_full_for_the_log_costs_no_engine(small_onnx, tmp_path):
     path = tmp_path / "x.engine"
     with pytest.raises(UsageError, match=r"x.engine is complete, its log /dev/full is not: No space left on device"):
-        build(request(small_onnx, path, profiles=((1, 1, 1),), log=Path("/dev/full")))
+        build_engine(request(small_onnx, path, profiles=((1, 1, 1),), log=Path("/dev/full")))
     assert sha256(path) == read_sidecar(path).plan_sha256
 
 
@@ -66,7 +67,7 @@ def test_the_sidecar_says_what_was_built(plan, small_onnx):
 
 
 def test_an_fp16_plan_holds_half_the_weights_of_an_fp32_one(plan, small_onnx, tmp_path):
-    full = build(request(small_onnx, tmp_path / "full.engine", precision="fp32"))
+    full = build_engine(request(small_onnx, tmp_path / "full.engine", precision="fp32"))
     half = read_sidecar(plan)
     assert full.precision == "fp32"
     assert (full.tf32, full.may_be_tf32) == (True, True)  # TensorRT's default
@@ -74,7 +75,7 @@ def test_an_fp16_plan_holds_half_the_weights_of_an_fp32_one(plan, small_onnx, tm
 
 
 def test_one_engine_for_every_target_is_the_default_without_a_gpu(small_onnx, tmp_path, logged):
-    record = build(request(small_onnx, tmp_path / "all.engine", precision="fp16", targets=()))
+    record = build_engine(request(small_onnx, tmp_path / "all.engine", precision="fp16", targets=()))
     assert record.targets == ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
     assert "building for every target" in logged[0]
 
@@ -85,7 +86,7 @@ def gpu(monkeypatch):
 
     def appears(architecture):
         monkeypatch.setattr(flavour, "driver_problem", lambda: None)
-        monkeypatch.setattr("evodeploy.builder.pipeline.driver_problem", lambda: None)
+        monkeypatch.setattr("evodeploy.builder.decisions.driver_problem", lambda: None)
         monkeypatch.setattr(flavour, "architecture", lambda: architecture)
 
     return appears
@@ -93,7 +94,7 @@ def gpu(monkeypatch):
 
 def test_rtx_builds_for_the_gpu_that_is_here(small_onnx, tmp_path, gpu, logged):
     gpu("sm86")
-    record = build(request(small_onnx, tmp_path / "here.engine", precision="fp16", targets=()))
+    record = build_engine(request(small_onnx, tmp_path / "here.engine", precision="fp16", targets=()))
     assert (record.targets, record.architecture) == (("sm86",), "")
     assert logged[0] == "building for the GPU here, sm86: name others with --target"
     assert re.search(rb"accelerators=\{sm86 ?\}", (tmp_path / "here.engine").read_bytes())
@@ -104,24 +105,24 @@ def test_a_gpu_that_rtx_does_not_know_needs_a_named_target(small_onnx, tmp_path,
     gpu(here)
     message = rf"does not build for the GPU here \({named}\): use --runtime tensorrt for it, or name .* with --target"
     with pytest.raises(UnavailableError, match=message):
-        build(request(small_onnx, tmp_path / "x.engine", precision="fp16", targets=()))
+        build_engine(request(small_onnx, tmp_path / "x.engine", precision="fp16", targets=()))
     with pytest.raises(UsageError, match="no FP32 engine for sm75"):
         gpu("sm75")
-        build(request(small_onnx, tmp_path / "x.engine", precision="fp32", targets=()))
+        build_engine(request(small_onnx, tmp_path / "x.engine", precision="fp32", targets=()))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_fp32_leaves_out_the_target_without_fp32_kernels_and_says_so(small_onnx, tmp_path, logged):
-    record = build(request(small_onnx, tmp_path / "all.engine", precision="fp32", targets=()))
+    record = build_engine(request(small_onnx, tmp_path / "all.engine", precision="fp32", targets=()))
     assert "sm75" not in record.targets
     assert any("not for sm75" in line for line in logged)
     with pytest.raises(UsageError, match="no FP32 engine for sm75"):
-        build(request(small_onnx, tmp_path / "x.engine", precision="fp32", targets=("sm75",)))
+        build_engine(request(small_onnx, tmp_path / "x.engine", precision="fp32", targets=("sm75",)))
 
 
 def test_int8_comes_with_the_onnx_and_not_from_a_request(small_onnx, tmp_path):
     with pytest.raises(UsageError, match="holds FP32 weights: export it with --int8 --images"):
-        build(request(small_onnx, tmp_path / "x.engine", precision="int8"))
+        build_engine(request(small_onnx, tmp_path / "x.engine", precision="int8"))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def test_int8_comes_with_the_onnx_and_not_from_a_request(small_onnx, tmp_path):
 )
 def test_profiles_that_tensorrt_would_swallow_are_refused(small_onnx, tmp_path, batches, message):
     with pytest.raises(UsageError, match=message):
-        build(request(small_onnx, tmp_path / "x.engine", profiles=(batches,)))
+        build_engine(request(small_onnx, tmp_path / "x.engine", profiles=(batches,)))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -147,7 +148,7 @@ def test_a_fixed_batch_takes_no_other_profile():
 
 
 def test_a_maximum_below_the_default_optimum_is_the_optimum(small_onnx, tmp_path):
-    record = build(
+    record = build_engine(
         request(small_onnx, tmp_path / "x.engine", precision="fp16", profiles=((None, None, 8),)),
     )
     assert record.profiles == (Profile(1, 8, 8),)
@@ -158,12 +159,12 @@ def test_fp8_engines_build_for_ada_and_later(small_onnx, tmp_path, logged):
     pictures = generator.standard_normal((4, 3, 64, 64), dtype=np.float32)
     write_onnx(quantized_from_onnx(read_onnx(small_onnx), pictures, "fp8").proto, tmp_path / "m.onnx")
     plan = tmp_path / "m.engine"
-    record = build(request(tmp_path / "m.onnx", plan, precision=None, targets=()))
+    record = build_engine(request(tmp_path / "m.onnx", plan, precision=None, targets=()))
     assert record.precision == "fp8"
     assert record.targets == ("sm89", "sm120", "sm121")
     assert any("not for sm75, sm80, sm86, which has no FP8 kernels" in line for line in logged)
     with pytest.raises(UsageError, match="no FP8 engine for sm75, sm80, sm86"):
-        build(request(tmp_path / "m.onnx", tmp_path / "x.engine", precision=None, targets=("sm86",)))
+        build_engine(request(tmp_path / "m.onnx", tmp_path / "x.engine", precision=None, targets=("sm86",)))
 
 
 @pytest.mark.parametrize("kind", ["int8", "fp8"])
@@ -173,7 +174,7 @@ def test_a_quantized_engine_with_fp16_elsewhere_fuses_every_attention(small_onnx
     kernels = {}
     for rest in (None, "fp16"):
         plan = tmp_path / f"{rest}.engine"
-        record = build(request(tmp_path / "m.onnx", plan, precision=rest))
+        record = build_engine(request(tmp_path / "m.onnx", plan, precision=rest))
         assert (record.precision, record.rest, record.model.precision) == (kind, rest, kind)
         assert read_sidecar(plan) == record
         program = read_program(plan, 1)
@@ -187,7 +188,7 @@ def test_bf16_engines_build_for_the_targets_that_have_it(small, tmp_path, logged
     from evodeploy.exporter.to_onnx import onnx_from_model
 
     write_onnx(onnx_from_model(small, opset=23), tmp_path / "m.onnx")
-    record = build(request(tmp_path / "m.onnx", tmp_path / "m.engine", precision="bf16", targets=()))
+    record = build_engine(request(tmp_path / "m.onnx", tmp_path / "m.engine", precision="bf16", targets=()))
     assert (record.precision, record.model.precision) == ("bf16", "bf16")
     assert record.targets == ("sm80", "sm86", "sm89", "sm120", "sm121")
     assert any("not for sm75, which has no BF16 kernels" in line for line in logged)
@@ -195,7 +196,7 @@ def test_bf16_engines_build_for_the_targets_that_have_it(small, tmp_path, logged
 
 def test_an_unknown_target_is_refused_with_those_there_are(small_onnx, tmp_path):
     with pytest.raises(UsageError, match="unknown target sm90: expected some of sm75, sm80"):
-        build(request(small_onnx, tmp_path / "x.engine", targets=("sm90",)))
+        build_engine(request(small_onnx, tmp_path / "x.engine", targets=("sm90",)))
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage that is no protobuf", None])
@@ -204,14 +205,14 @@ def test_files_that_tensorrts_parser_takes_for_networks_are_refused(small_onnx, 
     whole = small_onnx.read_bytes()
     path.write_bytes(whole[: len(whole) // 2] if data is None else data)
     with pytest.raises(BadFileError):
-        build(request(path, tmp_path / "x.engine"))
+        build_engine(request(path, tmp_path / "x.engine"))
 
 
 def test_an_onnx_without_a_network_is_refused(tmp_path):
     graph = helper.make_graph([], "empty", [], [])
     write_onnx(helper.make_model(graph), tmp_path / "empty.onnx")
     with pytest.raises(BadFileError, match="holds no network"):
-        build(request(tmp_path / "empty.onnx", tmp_path / "x.engine"))
+        build_engine(request(tmp_path / "empty.onnx", tmp_path / "x.engine"))
 
 
 def test_what_the_parser_refuses_is_named_with_its_node(tmp_path):
@@ -225,7 +226,7 @@ def test_what_the_parser_refuses_is_named_with_its_node(tmp_path):
     onnx.checker.check_model(model)
     write_onnx(model, tmp_path / "refused.onnx")
     with pytest.raises(BadFileError, match=r"NonZero the_culprit: "):
-        build(request(tmp_path / "refused.onnx", tmp_path / "x.engine"))
+        build_engine(request(tmp_path / "refused.onnx", tmp_path / "x.engine"))
 
 
 def test_an_output_whose_length_is_not_known_is_refused(tmp_path):
@@ -239,7 +240,7 @@ def test_an_output_whose_length_is_not_known_is_refused(tmp_path):
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "turned.onnx"
     )
     with pytest.raises(BadFileError, match=r"turned.onnx: the length of output 'turned' \(batch, \?\) is not known"):
-        build(request(tmp_path / "turned.onnx", tmp_path / "x.engine"))
+        build_engine(request(tmp_path / "turned.onnx", tmp_path / "x.engine"))
     assert not (tmp_path / "x.engine").exists()
 
 
@@ -258,7 +259,7 @@ def test_fp32_of_an_fp16_file_is_refused(tmp_path, small_onnx):
 
     write_onnx(reduced_from_onnx(read_onnx(small_onnx), "fp16").proto, tmp_path / "h.onnx")
     with pytest.raises(UsageError, match="holds FP16 weights"):
-        build(request(tmp_path / "h.onnx", tmp_path / "x.engine", precision="fp32"))
+        build_engine(request(tmp_path / "h.onnx", tmp_path / "x.engine", precision="fp32"))
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
@@ -274,7 +275,7 @@ def test_an_fp16_plan_may_be_larger_than_its_weights(small_onnx, tmp_path, monke
     """TensorRT that says nothing of memory, and two profiles, each with kernels of its own."""
     monkeypatch.setattr("evodeploy.builder.log._MEMORY", re.compile("(?!)()()"))
     plan = tmp_path / "x.engine"
-    record = build(request(small_onnx, plan, precision="fp16", profiles=((1, 1, 1), (2, 4, 8))))
+    record = build_engine(request(small_onnx, plan, precision="fp16", profiles=((1, 1, 1), (2, 4, 8))))
     weights = sum(weight_elements(tensor) for tensor in read_onnx(small_onnx).graph.initializer)
     assert record.weights_bytes is None
     assert record.plan_bytes > 4 * weights  # as an FP32 one would be
@@ -288,10 +289,10 @@ def test_progress_is_told_and_can_cancel(small_onnx, tmp_path):
         phases.add(phase)
         return True
 
-    build(request(small_onnx, tmp_path / "x.engine", precision="fp16"), progress=count)
+    build_engine(request(small_onnx, tmp_path / "x.engine", precision="fp16"), progress=count)
     assert len(phases) > 3
     with pytest.raises(KeyboardInterrupt):
-        build(request(small_onnx, tmp_path / "y.engine", precision="fp16"), lambda phase, share: False)
+        build_engine(request(small_onnx, tmp_path / "y.engine", precision="fp16"), lambda phase, share: False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.engine", "x.engine.json"]
 
 
@@ -316,7 +317,7 @@ def test_attention_of_an_fp32_engine_may_decompose(tmp_path, small):
     from evodeploy.exporter.to_onnx import onnx_from_model
 
     write_onnx(onnx_from_model(small, opset=23), tmp_path / "m.onnx")
-    record = build(request(tmp_path / "m.onnx", tmp_path / "m.engine", precision="fp32"))
+    record = build_engine(request(tmp_path / "m.onnx", tmp_path / "m.engine", precision="fp32"))
     assert record.precision == "fp32"
 
 

@@ -8,8 +8,10 @@ import types
 
 import pytest
 
+from evodeploy.builder.decisions import decide
+from evodeploy.builder.engine import build_engine
 from evodeploy.builder.options import BuilderOptions, apply_options, check_options
-from evodeploy.builder.pipeline import BuildRequest, build, prepare
+from evodeploy.builder.request import BuildRequest
 from evodeploy.engines.tensorrt.flavour import Flavour, load_flavour
 from evodeploy.engines.tensorrt.sidecar import Profile, read_sidecar
 from evodeploy.errors import RuntimeFailedError, UsageError
@@ -30,7 +32,7 @@ def build_with(onnx, output, **changes):
     request = BuildRequest(
         onnx, output, **({"precision": "fp16", "runtime": "tensorrt-rtx", "targets": ("sm89",)} | changes)
     )
-    return build(request)
+    return build_engine(request)
 
 
 @pytest.mark.parametrize(
@@ -136,12 +138,12 @@ def test_a_second_profile_is_checked_as_the_first_is(small_onnx, tmp_path):
         build_with(small_onnx, tmp_path / "x.engine", profiles=((1, 1, 1), (9, 8, 16)))
 
 
-def test_preparing_decides_everything_and_writes_nothing(small_onnx, tmp_path):
+def test_decide_checks_everything_and_writes_nothing(small_onnx, tmp_path):
     request = BuildRequest(small_onnx, tmp_path / "x.engine", "fp16", ((1, None, None),), "tensorrt-rtx", ("sm89",))
-    prepared = prepare(request)
-    assert prepared.profiles == (Profile(1, 32, 128),)
-    assert prepared.targets == ("sm89",)
-    assert any("TopK" in reason for reason in prepared.kept_fp32.values())
+    engine = decide(request).engine
+    assert engine.profiles == (Profile(1, 32, 128),)
+    assert engine.targets == ("sm89",)
+    assert any("TopK" in reason for reason in engine.kept_fp32.values())
     assert list(tmp_path.iterdir()) == []
 
 

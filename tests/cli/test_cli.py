@@ -306,4 +306,4 @@ def test_an_interrupt_leaves_nothing_behind(monkeypatch, cli, folder):
 
 def test_the_package_runs_as_a_module():
     run = subprocess.run([sys.executable, "-m", "evodeploy", "--version"], capture_output=True, text=True, check=True)
-    assert run.stdout.startswith("evodeploy 0.1.0")
+    assert run.stdout.startswith("evodeploy 0.2.0")

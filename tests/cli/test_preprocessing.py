@@ -80,7 +80,7 @@ def said(cli, bare, tmp_path, monkeypatch):
         raise UsageError("stopped")
 
     def run(*options):
-        monkeypatch.setattr("evodeploy.exporter.pipeline.onnx_from_model", stop)
+        monkeypatch.setattr("evodeploy.exporter.to_onnx.onnx_from_model", stop)
         return cli("export", bare, "-o", tmp_path / "x.onnx", *options)[2]
 
     return run

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import pytest
 from cases import SMALL
 
-from evodeploy.builder.pipeline import BuildRequest, build
+from evodeploy.builder.engine import build_engine
+from evodeploy.builder.request import BuildRequest
 from evodeploy.engines.tensorrt.flavour import load_flavour
 from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.inspection.program import read_program
@@ -76,7 +77,7 @@ def test_the_engine_stays_within_its_budget(name, opset, tmp_path):
     request = BuildRequest(
         tmp_path / "m.onnx", tmp_path / "m.engine", "fp16", ((1, 32, 64),), "tensorrt-rtx", ("sm89",)
     )
-    record = build(request)
+    record = build_engine(request)
     program = read_program(request.output)
     assert program.attentions == record.attentions == budget.attentions
     assert program.kernels["gemm"] <= budget.gemms
@@ -92,5 +93,5 @@ def test_every_opset_builds_in_fp32(name, opset, tmp_path):
     request = BuildRequest(
         tmp_path / "m.onnx", tmp_path / "m.engine", "fp32", ((1, 32, 64),), "tensorrt-rtx", ("sm89",)
     )
-    assert build(request).precision == "fp32"
+    assert build_engine(request).precision == "fp32"
     assert read_program(request.output).total > 0

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 import evodeploy
-from evodeploy.builder.pipeline import BuildRequest, build
+from evodeploy.builder.engine import build_engine
+from evodeploy.builder.request import BuildRequest
 from evodeploy.engines.opener import open_engine
 from evodeploy.errors import UsageError
 from evodeploy.exporter.to_onnx import onnx_from_model
@@ -99,7 +100,7 @@ def test_halves_begin_after_the_normalising(files, pictures):
 @pytest.mark.parametrize("name", ["uint8", "uint8-nchw", "ranked"])
 def test_engines_build(files, name, tmp_path):
     request = BuildRequest(files[name], tmp_path / "x.engine", "fp16", runtime="tensorrt-rtx", targets=("sm89",))
-    record = build(request)
+    record = build_engine(request)
     assert record.inputs[0].dtype == "uint8"
     assert record.model.input_format == ("uint8" if name == "ranked" else name)
     assert record.outputs[0].name == ("probabilities" if name == "ranked" else "logits")

@@ -50,13 +50,13 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def exported(folder):
     """The checkpoint and its ONNX."""
-    from evodeploy.exporter.pipeline import ExportRequest, export_checkpoint
+    from evodeploy.exporter.pipeline import export
 
     assert driver_problem() is None
     onnx = folder / "digits.onnx"
     if not onnx.exists():
         checkpoint = Path(shutil.copy(SAMPLE / "digits.pth", folder))
-        export_checkpoint(ExportRequest(checkpoint, onnx, tokens=True))
+        export(checkpoint, onnx, tokens=True)
     return folder / "digits.pth", onnx
 
 
@@ -79,8 +79,9 @@ def runtime(request):
 @pytest.fixture(scope="session", params=["fp16", "fp32"])
 def plan(request, exported, runtime):
     """An engine of the sample; FP32 is FP32, without TF32, so that it is verified as closely as the ONNX."""
+    from evodeploy.builder.engine import build_engine
     from evodeploy.builder.options import BuilderOptions
-    from evodeploy.builder.pipeline import BuildRequest, build
+    from evodeploy.builder.request import BuildRequest
 
     problem = building_problem(runtime, request.param)
     if problem:
@@ -91,5 +92,5 @@ def plan(request, exported, runtime):
         options = BuilderOptions(tf32=False if precision is None else None)
         batches = ((1, 8, LARGEST),)
         asked = BuildRequest(exported[1], path, precision, batches, runtime, options=options)
-        build(asked)
+        build_engine(asked)
     return path

@@ -29,13 +29,14 @@ def rtx() -> Any:
 
 def built(folder: Path) -> Path:
     """An engine of the sample for sm80."""
-    from evodeploy.builder.pipeline import BuildRequest, build
-    from evodeploy.exporter.pipeline import ExportRequest, export_checkpoint
+    from evodeploy.builder.engine import build_engine
+    from evodeploy.builder.request import BuildRequest
+    from evodeploy.exporter.pipeline import export
 
     onnx, plan = folder / "digits.onnx", folder / "digits.engine"
     checkpoint = Path(shutil.copy(SAMPLE / "digits.pth", folder))
-    export_checkpoint(ExportRequest(checkpoint, onnx))
-    build(BuildRequest(onnx, plan, "fp16", ((1, 4, 8),), "tensorrt-rtx", ("sm80",)))
+    export(checkpoint, onnx)
+    build_engine(BuildRequest(onnx, plan, "fp16", ((1, 4, 8),), "tensorrt-rtx", ("sm80",)))
     return plan
 
 

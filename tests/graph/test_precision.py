@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.errors import UsageError
-from evodeploy.exporter.pipeline import ExportRequest, export_checkpoint
+from evodeploy.exporter.pipeline import export
 from evodeploy.graph.precision import reduced_from_onnx
 from evodeploy.onnx_files import info_of, precision_of, read_onnx, write_onnx
 
@@ -132,12 +132,11 @@ def test_operators_without_a_bfloat16_form_stay_single(small_onnx):
 
 def test_an_export_in_bfloat16_is_at_the_opset_that_has_it(tmp_path, small_checkpoint):
     path = tmp_path / "b.onnx"
-    request = ExportRequest(small_checkpoint, path, precision="bf16", verify=False)
-    export_checkpoint(request)
+    export(small_checkpoint, path, precision="bf16", verify=False)
     proto = read_onnx(path)
     assert [(entry.domain, entry.version) for entry in proto.opset_import] == [("", 22)]
     assert info_of(proto).versions["opset"] == "22"
     conv = next(node for node in proto.graph.node if node.op_type == "Conv")
     assert types(proto)[conv.output[0]] == TensorProto.BFLOAT16
     with pytest.raises(UsageError, match="--bf16 needs opset 22 or higher, not 20: leave out --opset"):
-        export_checkpoint(dataclasses.replace(request, opset=20, output=tmp_path / "c.onnx"))
+        export(small_checkpoint, tmp_path / "c.onnx", precision="bf16", opset=20)

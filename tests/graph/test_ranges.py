@@ -7,7 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from evodeploy.compare.parity import Expected
 from evodeploy.errors import VerificationError
-from evodeploy.exporter.pipeline import ExportRequest, export_checkpoint
+from evodeploy.exporter.pipeline import export
 from evodeploy.graph.ranges import activation_ranges, check_fp16_range
 from evodeploy.preprocess import as_input, random_pictures
 
@@ -53,6 +53,5 @@ def test_without_images_the_range_is_that_of_random_ones_in_full_contrast(monkey
     looseness = Expected.looseness  # as if none was clear, and those of less contrast were clearer
     monkeypatch.setattr(Expected, "looseness", lambda found: 1e9 - np.arange(len(looseness(found))))
     monkeypatch.setattr("evodeploy.exporter.pipeline._verified", lambda *_: ())
-    request = ExportRequest(small_checkpoint, tmp_path / "x.onnx", precision="fp16")
-    info = export_checkpoint(request).model.info
+    info = export(small_checkpoint, tmp_path / "x.onnx", precision="fp16").info
     np.testing.assert_array_equal(seen[0], as_input(random_pictures(info, 2), info))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from evodeploy.builder.pipeline import BuildRequest, build
+from evodeploy.builder.engine import build_engine
+from evodeploy.builder.request import BuildRequest
 from evodeploy.inspection.program import GpuProgram, program_of, read_program
 from evodeploy.onnx_files import write_onnx
 
@@ -33,7 +34,7 @@ def plan(tmp_path_factory):
     )
     write_onnx(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), path)
     request = BuildRequest(path, path.with_suffix(".engine"), "fp16", ((1, 4, 8),), "tensorrt-rtx", ("sm86", "sm89"))
-    build(request)
+    build_engine(request)
     return request.output
 
 
@@ -100,7 +101,7 @@ def test_inspect_shows_the_program(plan, small_onnx, tmp_path, cli):
     assert code == 0
     assert "gemm 2" in out and "attention fused  0" in out
     small = tmp_path / "small.engine"
-    build(BuildRequest(small_onnx, small, "fp16", ((1, 4, 8),), "tensorrt-rtx", ("sm89",)))
+    build_engine(BuildRequest(small_onnx, small, "fp16", ((1, 4, 8),), "tensorrt-rtx", ("sm89",)))
     code, out, _ = cli("inspect", small, "--json")
     facts = json.loads(out)
     assert facts["attention_fused"] == "6 of 6"

@@ -10,7 +10,6 @@ from vit_sources import CLASSES, SIZE, SOURCES, HuggingFace, TimmViT, filled
 
 import evodeploy
 from evodeploy.errors import BadFileError, UsageError
-from evodeploy.exporter.pipeline import ExportRequest, export_checkpoint
 from evodeploy.models.checkpoint import load_checkpoint, random_model
 from evodeploy.models.zoo import named
 
@@ -135,12 +134,12 @@ def test_takes_over_a_network_of_its_own(name):
 
 def test_predicts_and_exports_a_module(tmp_path, logged):
     module = filled(TimmViT())
-    export_checkpoint(ExportRequest(module, tmp_path / "x.onnx", keep_ratios=(0.5,), tokens=True))
+    evodeploy.export(module, tmp_path / "x.onnx", keep_ratio=0.5, tokens=True)
     assert logged[0].startswith("the TimmViT: vit_128_patch8, 48 px, 7 classes, keep ratio 0.5")
     picture = np.random.default_rng(0).integers(0, 256, (60, 50, 3), np.uint8)
     with evodeploy.load(module) as dense, evodeploy.load(tmp_path / "x.onnx") as selecting:
         assert dense.info.dense
         assert dense.predict(picture).label.probability > 0
         assert len(selecting.predict(picture).kept[0]) == 18
-    with pytest.raises(UsageError, match="the engine 'onnxruntime' does not run checkpoints"):
+    with pytest.raises(UsageError, match="the engine 'onnxruntime' does not run a module"):
         evodeploy.load(module, "onnxruntime")

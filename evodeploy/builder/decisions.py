@@ -1,0 +1,159 @@
+"""All that is decided before TensorRT starts: everything is checked, and the ONNX is converted in memory."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evodeploy.builder.onnx_to_plan import check_profile
+from evodeploy.builder.options import check_options
+from evodeploy.builder.request import Batches, BuildRequest
+from evodeploy.engines.device import onnxruntime_extra
+from evodeploy.engines.tensorrt.flavour import Flavour, load_flavour
+from evodeploy.engines.tensorrt.sidecar import Profile
+from evodeploy.errors import UsageError, needs
+from evodeploy.machine.driver import driver_problem
+from evodeploy.onnx_files import info_of, input_spec, output_specs, precision_of, read_onnx
+from evodeploy.preprocess import as_input, folder_pictures
+from evodeploy.specs import Precision, Reduced
+
+if TYPE_CHECKING:
+    import onnx
+
+_log = logging.getLogger(__name__)
+
+OPT_BATCH = 32
+MAX_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What an engine will be.
+
+    `rest` is what a quantized network computes in elsewhere, None for FP32. `targets` is empty for the GPU here. Of its
+    `attentions` the keys of `keys_widened` were widened; `kept_fp32` names the nodes that stay FP32, with reasons;
+    `largest_activation` is empty where it was not measured. `options` are those of the builder that were asked for.
+    """
+
+    runtime: str
+    precision: Precision
+    rest: Reduced | None
+    targets: tuple[str, ...]
+    profiles: tuple[Profile, ...]
+    options: dict[str, str]
+    attentions: int
+    keys_widened: int
+    kept_fp32: dict[str, str]
+    largest_activation: str
+
+
+@dataclass(frozen=True)
+class Decided:
+    """The ONNX as it was read and as it will be parsed, who parses it, and what the engine will be."""
+
+    source: onnx.ModelProto
+    proto: onnx.ModelProto
+    flavour: Flavour
+    engine: Decisions
+
+
+def decide(request: BuildRequest) -> Decided:
+    """Check everything and convert the ONNX, in memory; choices made on the way are logged.
+
+    Raises BadFileError for an ONNX that cannot be read, UsageError for a profile, target, precision or option that
+    cannot be honoured, UnavailableError for what is missing here, VerificationError for activations that FP16 cannot
+    hold.
+    """
+    model = read_onnx(request.onnx)
+    held = precision_of(model)
+    conversion = _conversion(request, held)
+    quantized = held in ("int8", "fp8")
+    precision = held if quantized else conversion or held
+    profiles = _profiles(request.profiles, model)
+    flavour = load_flavour(request.runtime)
+    check_options(flavour, request.options, len(profiles))
+    targets = flavour.resolve_targets(request.targets, precision)
+    if not request.targets and targets:
+        _log.info(_chosen(targets, flavour, precision))
+    with needs("onnx"):
+        from evodeploy.graph.attention import attentions, with_wide_keys
+        from evodeploy.graph.precision import reduced_from_onnx
+    proto, widened = with_wide_keys(model)
+    if widened:
+        _log.info(f"widening the keys of {widened} attentions to their values' width: engines fuse no others")
+    kept_fp32: dict[str, str] = {}
+    largest = _largest_activation(model, request.images) if conversion == "fp16" and request.images else ""
+    if conversion is not None:
+        reduced = reduced_from_onnx(proto, conversion)
+        kept_fp32, proto = reduced.kept_fp32, reduced.proto
+    return Decided(
+        model,
+        proto,
+        flavour,
+        Decisions(
+            runtime=str(flavour),
+            precision=precision,
+            rest=conversion if quantized else None,
+            targets=targets,
+            profiles=profiles,
+            options={name: str(value) for name, value in request.options.chosen.items()},
+            attentions=sum(1 for _ in attentions(model.graph)),
+            keys_widened=widened,
+            kept_fp32=kept_fp32,
+            largest_activation=largest,
+        ),
+    )
+
+
+def _conversion(request: BuildRequest, held: Precision) -> Reduced | None:
+    """What the floats of an ONNX that holds `held` weights are converted to, None for nothing; raises UsageError."""
+    wanted = request.precision or held
+    if wanted == held:
+        if request.images is not None:
+            raise UsageError("--images serves the check of FP16's range: add --fp16 for an FP32 ONNX, or leave it out")
+        return None
+    if wanted == "fp32":
+        raise UsageError(f"{request.onnx} holds {held.upper()} weights: leave out --fp32, or export it again")
+    if wanted == "int8" or wanted == "fp8":
+        raise UsageError(f"{request.onnx} holds {held.upper()} weights: export it with --{wanted} --images DIR")
+    return wanted
+
+
+def _profiles(asked: tuple[Batches, ...], model: onnx.ModelProto) -> tuple[Profile, ...]:
+    """The profiles `asked` for, or one of the default range, as the input allows them; raises UsageError."""
+    spec = input_spec(model)
+    output_specs(model)  # refused here where they do not fit the record
+    return tuple(check_profile(_profile(batches, spec.shape[0]), spec) for batches in asked or ((None,) * 3,))
+
+
+def _profile(batches: Batches, fixed: int | None) -> Profile:
+    """What was asked for, the rest filled in so that it fits: a fixed batch is the default for all three."""
+    low, best, high = batches
+    low = low if low is not None else fixed or 1
+    high = high if high is not None else fixed or max(MAX_BATCH, best or 0, low)
+    return Profile(low, best if best is not None else fixed or min(max(OPT_BATCH, low), high), high)
+
+
+def _chosen(targets: tuple[str, ...], flavour: Flavour, precision: Precision) -> str:
+    """The sentence for targets that nobody named."""
+    if driver_problem() is None:
+        return f"building for the GPU here, {targets[0]}: name others with --target"
+    left_out = flavour.refused_targets(precision)
+    lacking = f"; not for {', '.join(left_out)}, which has no {precision.upper()} kernels in {flavour}"
+    every = f"no GPU here: building for every target that {flavour} knows: {', '.join(targets)}"
+    return every + (lacking if left_out else "")
+
+
+def _largest_activation(model: onnx.ModelProto, folder: Path) -> str:
+    """What becomes largest in the FP32 `model` on the images in `folder`; raises VerificationError beyond FP16."""
+    with needs(onnxruntime_extra()):
+        from evodeploy.graph.ranges import check_fp16_range
+
+    info = info_of(model)
+    if info is None:
+        raise UsageError("the ONNX does not say how images are prepared: export its checkpoint with `evodeploy export`")
+    largest = str(check_fp16_range(model, as_input(folder_pictures(folder, info), info)))
+    _log.info(f"largest activation: {largest}; FP16 holds 65504")
+    return largest

@@ -1,0 +1,58 @@
+"""What an export returns."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evodeploy.specs import ModelInfo
+
+if TYPE_CHECKING:
+    from evodeploy.compare.parity import Check
+
+
+@dataclass(frozen=True)
+class Export:
+    """An ONNX file that was written, and the checks against PyTorch that it passed before it was kept.
+
+    `info` is what the file says of its model, `nodes` the number of its operators, `size` its bytes, `seconds` how long
+    the export took. `checks` is empty where `verify` was off.
+    """
+
+    path: Path
+    size: int
+    seconds: float
+    nodes: int
+    info: ModelInfo = field(repr=False)
+    checks: tuple[Check, ...] = field(repr=False)
+
+    @property
+    def verified(self) -> bool:
+        """Whether the file was compared with PyTorch."""
+        return bool(self.checks)
+
+    def __str__(self) -> str:
+        checked = f"all {len(self.checks)} checks passed" if self.verified else "not verified"
+        return f"{self.path}  {self.size / 1e6:.1f} MB  {self.seconds:.1f} s  {checked}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, as `evodeploy export --json` prints them."""
+        return {
+            "onnx": str(self.path),
+            "bytes": self.size,
+            "seconds": self.seconds,
+            "model": self.info.model,
+            "precision": self.info.precision,
+            "keep_ratios": list(self.info.keep_ratios),
+            "input": self.info.input_format,
+            "top_k": self.info.top_k,
+            "preprocessing": dataclasses.asdict(self.info.preprocessing),
+            "nodes": self.nodes,
+            "verified": self.verified,
+            "checks": [
+                {"output": check.output, "batch": check.batch, "error": check.error, "limit": check.limit}
+                for check in self.checks
+            ],
+        }
