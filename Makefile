@@ -50,8 +50,11 @@ check: setup
 docs: setup
 	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs docs/_build
 
+# Two processes, each with whole files: a file's fixtures are made once, and most tests wait or use one core.
+PARALLEL ?= --numprocesses 2 --dist loadfile
+
 test: check docs
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 test-slow: setup
 	$(REAL_WEIGHTS)

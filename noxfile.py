@@ -13,6 +13,7 @@ import nox
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.sessions = ["tests", "lowest", "extras"]
 
+PARALLEL = ["--numprocesses", "2", "--dist", "loadfile"]
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 TESTED = "export,cpu,tensorrt-rtx,batch,serve,hub,dev,docs"
 # Each must resolve for a user by itself, and each set that the documentation installs. pycuda is compiled where it is
@@ -46,7 +47,7 @@ RESOLVED = [
 def tests(session: nox.Session) -> None:
     """The quick tests, with the newest versions of everything that constraints.txt does not pin."""
     session.install("pip", "--constraint", "constraints.txt", "--editable", f".[{TESTED}]")  # tests call pip
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *PARALLEL, *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])
@@ -60,7 +61,7 @@ def lowest(session: nox.Session) -> None:
     # A constraint names no extras: ray[serve]>=2.60 is pinned as ray==2.60.
     pins.write_text("\n".join(re.sub(r"\[.*\]", "", each).replace(">=", "==") for each in direct))
     session.install("pip", "--constraint", str(pins), "--editable", f".[{TESTED}]")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *PARALLEL, *session.posargs)
 
 
 @nox.session(python=PYTHONS)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from cases import SMALL
 
+from evodeploy.locks import locked
 from evodeploy.models.checkpoint import random_model, save_checkpoint
 from evodeploy.models.layouts import layout_for
 
@@ -94,7 +95,9 @@ def libraries(pytestconfig, tmp_path_factory):
         pytest.skip("pycuda comes as source, and here is no g++ to compile it")
     from cuda_shim.build import build_pycuda, build_shim
 
-    pycuda = build_pycuda(pytestconfig.cache.mkdir("cuda-shim"))
+    kept = pytestconfig.cache.mkdir("cuda-shim")
+    with locked(kept / "lock", wait=True):  # tests run in two processes
+        pycuda = build_pycuda(kept)
     folder = tmp_path_factory.mktemp("shim")
     build_shim(pycuda, folder)
     return pycuda, folder

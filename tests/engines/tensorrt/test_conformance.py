@@ -17,6 +17,7 @@ from trt_bindings.lookup import lacks
 from trt_bindings.stubs import importable_bindings
 
 import evodeploy
+from evodeploy.locks import locked
 
 LOOKUP = Path(__file__).parents[2] / "trt_bindings" / "lookup.py"
 PACKAGE = Path(evodeploy.__file__).parent
@@ -147,7 +148,9 @@ def test_every_use_is_possible_in_rtx():
 def test_every_use_is_possible_in(pytestconfig, wheel, module, files, known):
     if shutil.which("cc") is None:
         pytest.skip("here is no C compiler for the libraries that the bindings load")
-    folder, libraries = importable_bindings(wheel, pytestconfig.cache.mkdir("trt-bindings"))
+    kept = pytestconfig.cache.mkdir("trt-bindings")
+    with locked(kept / "lock", wait=True):  # tests run in two processes
+        folder, libraries = importable_bindings(wheel, kept)
     environment = {**os.environ, "PYTHONPATH": str(folder), "LD_LIBRARY_PATH": str(libraries)}
     command = [sys.executable, str(LOOKUP), module]
     done = subprocess.run(command, env=environment, input=json.dumps(uses(files)), capture_output=True, text=True)
