@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from evodeploy.compare.artefacts import compare_artefacts
+from evodeploy.compare.verification import verify
 from evodeploy.exporter.pipeline import export
 from evodeploy.specs import Reduced
 
@@ -37,7 +37,7 @@ def _cells(entry: dict[str, Any], precision: Reduced | None) -> list[str]:
         checkpoint, onnx = Path(folder, "golden.pth"), Path(folder, "golden.onnx")
         torch.save({"model": published(entry["model"])}, checkpoint)
         export(checkpoint, onnx, selection=entry["selection"], tokens=True, precision=precision or "fp32")
-        verdict = compare_artefacts(checkpoint, onnx, count=8)
+        verdict = verify(checkpoint, onnx, count=8)
     agreeing = min((each.agreement for each in verdict.selections), default=1.0)
     near, errors = (sum(getattr(each, name) for each in verdict.selections) for name in ("near_ties", "errors"))
     error = f"{verdict.logits.max_error_unmoved:.1e}"

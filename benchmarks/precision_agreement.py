@@ -12,7 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from evodeploy.compare.agreement import TOLERANCES, agreement
+from evodeploy.compare.agreement import agreement
+from evodeploy.compare.tolerance import TOLERANCES
 from evodeploy.engines.base import run_all
 from evodeploy.engines.opener import open_engine
 from evodeploy.exporter.pipeline import export

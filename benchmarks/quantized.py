@@ -17,7 +17,8 @@ import numpy as np
 
 from evodeploy.benchmark.measure.interleaved import Budget, interleaved
 from evodeploy.benchmark.measure.intervals import ratio_of_medians
-from evodeploy.compare.agreement import TOLERANCES, agreement
+from evodeploy.compare.agreement import agreement
+from evodeploy.compare.tolerance import TOLERANCES
 from evodeploy.engines.base import run_all
 from evodeploy.engines.opener import open_engine
 from evodeploy.engines.torch_network import torch_engine

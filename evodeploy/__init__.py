@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from evodeploy.builder.record import Build as Build
     from evodeploy.builder.record import Refit as Refit
     from evodeploy.builder.refit import refit as refit
+    from evodeploy.compare.agreement import Agreement as Agreement
+    from evodeploy.compare.margins import Margins as Margins
+    from evodeploy.compare.margins import margins as margins
+    from evodeploy.compare.verification import verify as verify
     from evodeploy.engines.base import Engine as Engine
     from evodeploy.engines.opener import open_engine as open_engine
     from evodeploy.errors import BadFileError as BadFileError
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
     from evodeploy.errors import UnavailableError as UnavailableError
     from evodeploy.errors import UsageError as UsageError
     from evodeploy.errors import VerificationError as VerificationError
+    from evodeploy.evaluation.pipeline import evaluate as evaluate
+    from evodeploy.evaluation.report import Evaluation as Evaluation
     from evodeploy.exporter.pipeline import export as export
     from evodeploy.exporter.record import Export as Export
     from evodeploy.inference.predictor import Predictor as Predictor
@@ -36,6 +42,10 @@ if TYPE_CHECKING:
     from evodeploy.inference.records import Label as Label
     from evodeploy.inference.records import Prediction as Prediction
     from evodeploy.inference.records import Timing as Timing
+    from evodeploy.specs import EngineOptions as EngineOptions
+    from evodeploy.specs import ModelInfo as ModelInfo
+    from evodeploy.visualization.pipeline import Visualization as Visualization
+    from evodeploy.visualization.pipeline import visualize as visualize
 
 __version__ = "0.2.0"
 
@@ -44,6 +54,9 @@ _HOMES = {
     "evodeploy.builder.pipeline": ("build",),
     "evodeploy.builder.record": ("Build", "Refit"),
     "evodeploy.builder.refit": ("refit",),
+    "evodeploy.compare.agreement": ("Agreement",),
+    "evodeploy.compare.margins": ("Margins", "margins"),
+    "evodeploy.compare.verification": ("verify",),
     "evodeploy.engines.base": ("Engine",),
     "evodeploy.engines.opener": ("open_engine",),
     "evodeploy.errors": (
@@ -59,8 +72,12 @@ _HOMES = {
     ),
     "evodeploy.exporter.pipeline": ("export",),
     "evodeploy.exporter.record": ("Export",),
+    "evodeploy.evaluation.pipeline": ("evaluate",),
+    "evodeploy.evaluation.report": ("Evaluation",),
     "evodeploy.inference.predictor": ("Predictor", "load"),
     "evodeploy.inference.records": ("Failure", "Label", "Prediction", "Timing"),
+    "evodeploy.specs": ("EngineOptions", "ModelInfo"),
+    "evodeploy.visualization.pipeline": ("Visualization", "visualize"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

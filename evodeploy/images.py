@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +18,7 @@ from evodeploy.files import entries_below, open_regular
 from evodeploy.text import reason
 
 ImageLike = Image.Image | Path | str | bytes | Array | DLPack
+Images: TypeAlias = "ImageLike | os.PathLike[str] | Iterable[ImageLike | os.PathLike[str]]"
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 # What Pillow decodes by itself: for EPS, say, it would start Ghostscript.
@@ -28,6 +32,35 @@ def image_paths(folder: Path) -> list[Path]:
     if not paths:
         raise UsageError(f"{folder} holds no images: expected {', '.join(sorted(IMAGE_SUFFIXES))}")
     return paths
+
+
+def images_of(images: Images) -> list[ImageLike]:
+    """`images` one by one: of a folder every image below it, of an array or a tensor (N, …) with four axes its N.
+
+    Raises UsageError where there is none, and as `image_paths` does; InputError for what is not an image.
+    """
+    found = list(_each(images))
+    if not found:
+        raise UsageError("there are no images: expected one or more")
+    return found
+
+
+def _each(images: Images) -> Iterator[ImageLike]:
+    if isinstance(images, (str, os.PathLike)):
+        path = Path(images)
+        yield from image_paths(path) if path.is_dir() else [path]
+    elif isinstance(images, (Image.Image, bytes)):
+        yield images
+    elif isinstance(images, (np.ndarray, DLPack)):
+        array = as_array(images)
+        yield from array if array.ndim == 4 else [array]
+    elif isinstance(images, Iterable):
+        for each in images:
+            yield from _each(each)
+    else:
+        raise InputError(
+            f"images are a {type(images).__name__}, expected a path, bytes, a Pillow image, an array, or several"
+        )
 
 
 def open_image(source: ImageLike) -> Image.Image:

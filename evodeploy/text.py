@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+WIDE = 1000  # characters of a line that is not folded
 LIMIT = 300  # characters of a text from outside that one sentence shows
 _PLACE = "Exception from "  # OpenVINO's messages begin with lines that name places in its source
 

@@ -99,6 +99,11 @@ def test_every_part_has_its_rule():
     assert parts - {"__init__", "__main__", "__pycache__", "cli"} == GROUND | set(ALLOWED)
 
 
+@pytest.mark.parametrize("command", ["evaluate", "margins", "verify", "visualize"])
+def test_commands_call_public_functions_only(command):
+    assert imported(PACKAGE / "cli" / f"{command}.py") <= GROUND | {"cli"}
+
+
 HEAVY = (
     "torch",
     "onnx",
@@ -141,8 +146,13 @@ def test_running_an_onnx_file_needs_neither_torch_nor_onnx(small_onnx):
     assert modules_after(code, "torch", "onnx") == []
 
 
-FUNCTIONS = ("bench", "build", "export", "load", "open_engine", "refit")
-RECORDS = ("Build", "Export", "Failure", "Label", "Prediction", "Refit", "Timing")
+FUNCTIONS = (
+    "bench", "build", "evaluate", "export", "load", "margins", "open_engine", "refit", "verify", "visualize",
+)  # fmt: skip
+RECORDS = (
+    "Agreement", "Build", "EngineOptions", "Evaluation", "Export", "Failure", "Label", "Margins", "ModelInfo",
+    "Prediction", "Refit", "Timing", "Visualization",
+)  # fmt: skip
 OTHERS = (
     "BadFileError", "Engine", "EvodeployError", "InputError", "MissingExtraError", "OutOfMemoryError", "Predictor",
     "RuntimeFailedError", "UnavailableError", "UsageError", "VerificationError", "__version__",

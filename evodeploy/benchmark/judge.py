@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evodeploy.compare.agreement import TOLERANCES
 from evodeploy.compare.relative import relative_errors
+from evodeploy.compare.tolerance import TOLERANCES
 from evodeploy.engines.base import Array
 from evodeploy.specs import Precision
 

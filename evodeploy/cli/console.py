@@ -8,10 +8,10 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,8 +21,6 @@ from evodeploy.text import json_text, printable
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.segment import Segment
-
-T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -147,10 +145,11 @@ def working(text: str) -> Iterator[None]:
         yield
 
 
-def progress(items: Iterable[T], total: int, text: str, *, quiet: bool = False) -> Iterator[T]:
-    """`items`, with a bar of how many of `total` are done, the rate and the time left, on a terminal."""
+@contextlib.contextmanager
+def progress(text: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A function to call with how many of how many images are done: on a terminal it moves a bar with the rate."""
     if quiet or not _shows_progress():
-        yield from items
+        yield lambda done, total: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -158,11 +157,10 @@ def progress(items: Iterable[T], total: int, text: str, *, quiet: bool = False) 
     rate = TextColumn("{task.fields[rate]}")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(text, total=total, rate="")
-        clock = Stopwatch()
-        for done, item in enumerate(items, 1):
-            bar.update(task, completed=done, rate=f"{done / clock.seconds:.0f} img/s")
-            yield item
+        task, clock = bar.add_task(text, total=None, rate=""), Stopwatch()
+        yield lambda done, total: bar.update(
+            task, completed=done, total=total, rate=f"{done / clock.seconds:.0f} img/s"
+        )
 
 
 class _Printable:

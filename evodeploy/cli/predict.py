@@ -68,7 +68,9 @@ def predict(
         top = classes_to_name(predictor.info, top)
         write = stack.enter_context(writing(out, top)) if out is not None else None
         stream = stack.enter_context(contextlib.closing(predictor.stream(paths, top, batch=batch)))
-        for path, answer in zip(paths, progress(stream, len(paths), "predicting", quiet=out is None), strict=True):
+        done = stack.enter_context(progress("predicting", quiet=out is None))
+        for count, (path, answer) in enumerate(zip(paths, stream, strict=True), 1):
+            done(count, len(paths))
             if isinstance(answer, Failure):
                 failures.append(answer)
             if write is not None:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+import evodeploy
 from evodeploy.cli import options, values
-from evodeploy.cli.console import Json, result, result_json, show
+from evodeploy.cli.console import Json, result, result_json
 from evodeploy.cli.values import real, whole
 from evodeploy.errors import VerificationError
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from evodeploy.compare.agreement import Agreement
 
 
 def verify(
@@ -48,12 +43,10 @@ def verify(
 
     The options of the runtime are the candidate's; the reference takes --threads alone.
     """
-    from evodeploy.compare.artefacts import compare_artefacts
-
-    verdict = compare_artefacts(
+    verdict = evodeploy.verify(
         reference,
         candidate,
-        folder=images,
+        images=images,
         count=random,
         seed=seed,
         rtol=rtol,
@@ -63,66 +56,8 @@ def verify(
         options=options.engine_options(device, precision, cuda_graph, threads, cache, tf32),
     )
     if as_json:
-        result_json({"passed": verdict.passed} | dataclasses.asdict(verdict))
+        result_json(verdict.to_dict())
     else:
-        result(f"{candidate} against {reference}, {verdict.logits.images} images\n")
-        show(_logits(verdict))
-        result("")
-        if verdict.selections:
-            show(_selections(verdict))
-        else:
-            result("selections are not compared: export the ONNX with --tokens to see them")
-        result(f"\ntolerance of {verdict.tolerance.reason}")
-        result("PASSED" if verdict.passed else "FAILED")
+        result(f"{candidate} against {reference}, {verdict}")
     if not verdict.passed:
         raise VerificationError(f"{candidate} does not agree with {reference}")
-
-
-def _logits(verdict: Agreement) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("logits", "", "limit"):
-        table.add_column(heading, justify="left" if heading == "logits" else "right")
-    logits, limit = verdict.logits, f"{verdict.logits.limit:.0e}"
-    table.add_row("largest error", f"{logits.max_error:.1e}", "" if verdict.selections else limit)
-    if verdict.selections:
-        table.add_row(
-            f"… in the {logits.unmoved} images with the same tokens", f"{logits.max_error_unmoved:.1e}", limit
-        )
-    table.add_row("mean error", f"{logits.mean_error:.1e}", "")
-    table.add_row("cosine, worst and median", f"{logits.min_cosine:.6f}  {logits.median_cosine:.6f}", "")
-    if logits.top1 is not None:
-        table.add_row("same top-1", f"{logits.top1:.2%}", "")
-    return table
-
-
-def _selections(verdict: Agreement) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    headings = (
-        "selection",
-        "identical sets",
-        "tokens agreeing",
-        "Jaccard",
-        "near-ties",
-        "consequences",
-        "errors",
-        "gap",
-    )
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "selection" else "right")
-    for each in verdict.selections:
-        gap = "–" if each.largest_gap is None else f"{each.largest_gap:.1e}"
-        table.add_row(
-            each.name,
-            f"{each.identical} of {verdict.logits.images}",
-            f"{each.agreement:.2%}",
-            f"{each.jaccard:.4f}",
-            str(each.near_ties),
-            str(each.consequences),
-            str(each.errors),
-            gap,
-        )
-    return table

@@ -9,54 +9,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evodeploy.compare.relative import relative_errors, thresholds
 from evodeploy.compare.selections import on_grid
+from evodeploy.compare.tolerance import Tolerance
 from evodeploy.engines.base import Array
-from evodeploy.specs import Precision
+from evodeploy.text import WIDE, plain
 
-
-@dataclass(frozen=True)
-class Tolerance:
-    """What rounding may do. `logits` is relative to the largest magnitude; `score` to the score at the threshold.
-
-    A logit may be off by `absolute` in addition. `reason` says whose tolerance it is, and why.
-    """
-
-    logits: float
-    score: float
-    absolute: float = 0.0
-    reason: str = ""
-
-
-# Scores are softmax outputs, so their relative error is the absolute error of their logits: about 32 units of rounding.
-# INT8's steps depend on the images of its calibration, so its tolerance is from what was seen: on the sample logits
-# move by up to 0.07 and tokens change sides up to 0.04 from the threshold. FP8, whose mantissa is shorter by four bits,
-# moves them by 0.11, and tokens 0.14. A network with large outliers may well fail.
-TOLERANCES: dict[Precision, Tolerance] = {
-    "fp32": Tolerance(1e-4, 1e-4),
-    "fp16": Tolerance(1e-2, 1.6e-2),
-    "bf16": Tolerance(8e-2, 0.125),
-    "int8": Tolerance(0.1, 0.25),
-    "fp8": Tolerance(0.25, 0.5),
-}
-
-
-def tolerance_of(precisions: Collection[Precision], tf32: str = "") -> Tolerance:
-    """What the lowest of `precisions` may do.
-
-    Of FP32 in an engine whose products may be TF32, named by `tf32`, it is what FP16 may do: both keep ten bits.
-    """
-    lowest = max(precisions, key=lambda precision: TOLERANCES[precision].logits)
-    if lowest == "fp32" and tf32:
-        reason = f"FP16, for FP32 products of {tf32} may be TF32, which keeps ten bits of a factor as FP16 does"
-        return dataclasses.replace(TOLERANCES["fp16"], reason=reason)
-    return dataclasses.replace(TOLERANCES[lowest], reason=f"{lowest.upper()}, the lowest precision of the two")
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -101,7 +67,7 @@ class SelectionAgreement:
 
 @dataclass(frozen=True)
 class Agreement:
-    """The whole comparison, and the tolerance it is judged by."""
+    """The whole comparison, and the tolerance that it is judged by; printed, it is what `evodeploy verify` shows."""
 
     logits: LogitAgreement
     selections: tuple[SelectionAgreement, ...]
@@ -111,6 +77,19 @@ class Agreement:
     def passed(self) -> bool:
         """No selection error, and logits within tolerance in every image whose selections are the same."""
         return self.logits.max_error_unmoved <= self.logits.limit and not any(s.errors for s in self.selections)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures as plain values that JSON takes."""
+        return {"passed": self.passed} | dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        selections = "selections are not compared: export the ONNX with --tokens to see them"
+        if self.selections:
+            selections = plain(_selections_table(self), WIDE)
+        return (
+            f"{self.logits.images} images\n\n{plain(_logits_table(self), WIDE)}\n\n{selections}\n\n"
+            f"tolerance of {self.tolerance.reason}\n{'PASSED' if self.passed else 'FAILED'}"
+        )
 
 
 def agreement(
@@ -216,3 +195,53 @@ def _gaps(scores: Array, keep: int, positions: Array, grid: int) -> Array:
     tokens = on_grid(positions, grid, math.isqrt(len(scores)))
     gaps: Array = np.abs(scores[tokens] - threshold) / abs(threshold)
     return gaps
+
+
+def _logits_table(verdict: Agreement) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("logits", "", "limit"):
+        table.add_column(heading, justify="left" if heading == "logits" else "right")
+    logits, limit = verdict.logits, f"{verdict.logits.limit:.0e}"
+    table.add_row("largest error", f"{logits.max_error:.1e}", "" if verdict.selections else limit)
+    if verdict.selections:
+        table.add_row(
+            f"… in the {logits.unmoved} images with the same tokens", f"{logits.max_error_unmoved:.1e}", limit
+        )
+    table.add_row("mean error", f"{logits.mean_error:.1e}", "")
+    table.add_row("cosine, worst and median", f"{logits.min_cosine:.6f}  {logits.median_cosine:.6f}", "")
+    if logits.top1 is not None:
+        table.add_row("same top-1", f"{logits.top1:.2%}", "")
+    return table
+
+
+def _selections_table(verdict: Agreement) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    headings = (
+        "selection",
+        "identical sets",
+        "tokens agreeing",
+        "Jaccard",
+        "near-ties",
+        "consequences",
+        "errors",
+        "gap",
+    )
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "selection" else "right")
+    for each in verdict.selections:
+        gap = "–" if each.largest_gap is None else f"{each.largest_gap:.1e}"
+        table.add_row(
+            each.name,
+            f"{each.identical} of {verdict.logits.images}",
+            f"{each.agreement:.2%}",
+            f"{each.jaccard:.4f}",
+            str(each.near_ties),
+            str(each.consequences),
+            str(each.errors),
+            gap,
+        )
+    return table

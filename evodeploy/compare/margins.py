@@ -6,25 +6,41 @@ tokens hold says what the others could still have given: where it is near 1, a l
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evodeploy.compare.relative import relative_margins
-from evodeploy.compare.selections import SelectionOutput, run_selections
+from evodeploy.compare.selections import SelectionOutput, run_selections, selecting
 from evodeploy.engines.base import Engine
+from evodeploy.engines.opener import Source, open_engine
 from evodeploy.errors import UsageError
+from evodeploy.images import Images, images_of
+from evodeploy.preprocess import pictures
+from evodeploy.specs import EngineOptions
+from evodeploy.text import WIDE, plain
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_log = logging.getLogger(__name__)
 
 SHARES = (0.9, 0.95)  # of the class attention, for which the keep ratio is looked up
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure over images: that of the median image, and of one with which nineteen in twenty do as well."""
+    """A figure over images: that of the median image, and the one that 95 % of images reach."""
 
     median: float
     worst: float
+
+    def __format__(self, form: str) -> str:
+        return f"{self.median:{form}} ({self.worst:{form}})"
 
 
 @dataclass(frozen=True)
@@ -44,12 +60,44 @@ class SelectionMargins:
     keep_ratios: dict[float, Spread]
 
 
-def margins(engine: Engine, seen: NDArray[np.uint8]) -> list[SelectionMargins]:
-    """Judge every selection of `engine` that drops tokens, on the pictures `seen` (N, size, size, 3).
+@dataclass(frozen=True)
+class Margins:
+    """Every selection that drops tokens, on `images` images; printed, it is what `evodeploy margins` shows."""
 
-    Raises UsageError where it keeps every token, or does not output its selections and their scores.
+    images: int
+    selections: tuple[SelectionMargins, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures as plain values that JSON takes."""
+        return {"images": self.images, "selections": [dataclasses.asdict(each) for each in self.selections]}
+
+    def __str__(self) -> str:
+        return (
+            f"{self.images} images: the median, and in brackets the value that 95 % of images reach\n\n"
+            f"{plain(_table(self.selections), WIDE)}\n\n"
+            "margin: between the last score kept and the first dropped, relative to them\n"
+            "attention: the share of the class attention that the kept tokens hold"
+        )
+
+
+def margins(
+    artefact: Source, images: Images, *, engine: str | None = None, options: EngineOptions | None = None
+) -> Margins:
+    """Measure how clear each selection of `artefact` is on `images`, and which keep ratio holds most class attention.
+
+    `artefact` is a checkpoint, or an ONNX file or engine exported with its selections as outputs. Raises UsageError
+    where it keeps every token or does not output its selections and their scores.
     """
-    return [_margins(each) for each in run_selections(engine, seen) if each.positions.shape[1] < each.tokens]
+    with open_engine(artefact, engine, options, tokens=True) as opened:
+        seen = pictures(images_of(images), selecting(opened))
+        _log.info(f"running {opened.name} on {len(seen)} images")
+        return margins_on(opened, seen)
+
+
+def margins_on(engine: Engine, seen: NDArray[np.uint8]) -> Margins:
+    """The margins of an open `engine` on the pictures `seen` (N, size, size, 3); raises as `margins` does."""
+    dropping = (each for each in run_selections(engine, seen) if each.positions.shape[1] < each.tokens)
+    return Margins(len(seen), tuple(_margins(each) for each in dropping))
 
 
 def _margins(selection: SelectionOutput) -> SelectionMargins:
@@ -70,3 +118,20 @@ def _margins(selection: SelectionOutput) -> SelectionMargins:
 
 def _spread(values: NDArray[np.float64], worst: int) -> Spread:
     return Spread(float(np.median(values)), float(np.percentile(values, worst)))
+
+
+def _table(selections: tuple[SelectionMargins, ...]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("selection", "keeps", "margin", "attention", *(f"{share:.0%} of it at" for share in SHARES)):
+        table.add_column(heading, justify="left" if heading == "selection" else "right")
+    for each in selections:
+        table.add_row(
+            each.name,
+            f"{each.kept} of {each.tokens}",
+            f"{each.margin:.2%}",
+            f"{each.attention:.1%}",
+            *(f"{each.keep_ratios[share]:.2f}" for share in SHARES),
+        )
+    return table

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from evodeploy.engines.base import Engine
 from evodeploy.engines.device import cuda_index
@@ -20,6 +20,8 @@ from evodeploy.specs import EngineOptions, ModelInfo
 
 if TYPE_CHECKING:
     from torch import nn
+
+Source: TypeAlias = "str | os.PathLike[str] | nn.Module"  # a path, a name of the hub, or a module
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,28 @@ RUNTIMES = {
 }  # fmt: skip
 
 
+def resolved(source: Source) -> Path | nn.Module:
+    """`source` as a path or a module: what the hub names is fetched, see `hub.local`."""
+    return local(source) if isinstance(source, (str, os.PathLike)) else source
+
+
+def several(sources: Source | Sequence[Source]) -> Sequence[Source]:
+    """One source or several as several."""
+    return sources if isinstance(sources, Sequence) and not isinstance(sources, str) else (sources,)
+
+
+def kind_of_source(source: Path | nn.Module) -> ArtefactKind:
+    """What `source` is: a module counts as a checkpoint; raises as `kind_of` does."""
+    return kind_of(source) if isinstance(source, Path) else "checkpoint"
+
+
+def title_of(source: Path | nn.Module) -> str:
+    """What `source` is called in messages: its path, or the module's class."""
+    return str(source) if isinstance(source, Path) else type(source).__name__
+
+
 def open_engine(
-    source: str | os.PathLike[str] | nn.Module,
+    source: Source,
     name: str | None = None,
     options: EngineOptions | None = None,
     *,
@@ -144,8 +166,8 @@ def open_engine(
     Raises UsageError for an unknown name or suffix and for an option that the runtime cannot honour, MissingExtraError
     where no runtime for the file is installed, BadFileError for a file that cannot be read.
     """
-    opened: Path | nn.Module = local(source) if isinstance(source, (str, os.PathLike)) else source
-    kind = kind_of(opened) if isinstance(opened, Path) else "checkpoint"
+    opened = resolved(source)
+    kind = kind_of_source(opened)
     options = options or EngineOptions()
     fitting = {key: runtime for key, runtime in RUNTIMES.items() if runtime.runs == kind}
     if name is None:

@@ -1,7 +1,7 @@
 """How often artefacts are right on labelled images.
 
 data.py        folders of classes, or a file of labels, to a list of images with their class
-run.py         every image once through every artefact, going on where an interrupted run stopped
+pipeline.py    every image once through every artefact, resumed where an interrupted run stopped
 journal.py     what is known so far, on disk
 statistics.py  intervals, and whether two accuracies differ
 report.py      from answers to accuracies

@@ -1,20 +1,30 @@
-"""From the answers that artefacts gave to accuracies, with how sure they are."""
+"""From the answers of artefacts to their accuracies, with intervals."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from evodeploy.engines.opener import title_of
 from evodeploy.evaluation.data import Labelled
 from evodeploy.evaluation.journal import Answer
 from evodeploy.evaluation.statistics import mcnemar, wilson
 from evodeploy.specs import ModelInfo
+from evodeploy.text import WIDE, plain
 
+if TYPE_CHECKING:
+    from rich.table import Table
+    from torch import nn
+
+SCHEMA = 1
 SIGNIFICANT = 0.05
-CONFUSIONS = 10  # pairs of classes told
+CONFUSIONS = 10  # pairs of classes reported
+SHOWN_CONFUSIONS = 5  # pairs of classes printed
 
 
 @dataclass(frozen=True)
@@ -74,22 +84,44 @@ class Difference:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All artefacts on the same `images`; `broken` are those without an answer, with the reason, and do not count."""
+    """All artefacts on the same `images`; printed, it is what `evodeploy eval` shows.
+
+    `broken` are images without an answer and the reason; they do not count.
+    """
 
     images: int
     broken: tuple[tuple[str, str], ...]
     scores: tuple[Score, ...]
     differences: tuple[Difference, ...]
 
+    def to_dict(self) -> dict[str, Any]:
+        """All figures as plain values that JSON takes."""
+        return {"schema": SCHEMA} | dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        parts = [f"{self.images} images, with 95 % intervals; img/s of the engine alone", plain(_scores(self), WIDE)]
+        if self.differences:
+            parts.append(plain(_differences(self), WIDE))
+        for score in self.scores:
+            found = [f"{each.label} for {each.answer} ({each.count})" for each in score.confusions if each.count > 1]
+            if found:
+                parts.append(f"{score.artefact} most often takes {', '.join(found[:SHOWN_CONFUSIONS])}")
+        return "\n\n".join(parts)
+
 
 @dataclass(frozen=True)
 class Contender:
-    """What is evaluated: a file, and what runs it."""
+    """What is evaluated: a file or a module, and what runs it."""
 
-    path: Path
+    source: Path | nn.Module
     engine: str
     precision: str
     info: ModelInfo
+
+    @property
+    def title(self) -> str:
+        """What it is called in reports."""
+        return title_of(self.source)
 
 
 def evaluation(images: Sequence[Labelled], answers: Sequence[Answer], contenders: Sequence[Contender]) -> Evaluation:
@@ -106,7 +138,7 @@ def evaluation(images: Sequence[Labelled], answers: Sequence[Answer], contenders
     for (i, first), (j, second) in combinations(enumerate(contenders), 2):
         ours = sum(a and not b for a, b in zip(right[i], right[j], strict=True))
         theirs = sum(b and not a for a, b in zip(right[i], right[j], strict=True))
-        differences.append(Difference(str(first.path), str(second.path), ours, theirs, mcnemar(ours, theirs)))
+        differences.append(Difference(first.title, second.title, ours, theirs, mcnemar(ours, theirs)))
     return Evaluation(len(judged), broken, scores, tuple(differences))
 
 
@@ -115,7 +147,7 @@ def _score(contender: Contender, judged: Sequence[tuple[int, Sequence[int]]], se
     wrong = Counter((label, ranked[0]) for label, ranked in judged if ranked[0] != label)
     top5 = Accuracy.of(sum(label in ranked for label, ranked in judged), len(judged))
     return Score(
-        artefact=str(contender.path),
+        artefact=contender.title,
         engine=contender.engine,
         precision=contender.precision,
         top1=Accuracy.of(len(judged) - wrong.total(), len(judged)),
@@ -126,3 +158,31 @@ def _score(contender: Contender, judged: Sequence[tuple[int, Sequence[int]]], se
             for (label, answer), count in wrong.most_common(CONFUSIONS)
         ),
     )
+
+
+def _scores(report: Evaluation) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("artefact", "engine", "precision", "top-1", "top-5", "img/s"):
+        table.add_column(heading, justify="left" if heading in ("artefact", "engine", "precision") else "right")
+    for score in report.scores:
+        top5 = "–" if score.top5 is None else str(score.top5)
+        rate = f"{score.images_per_second:.1f}"
+        table.add_row(score.artefact, score.engine, score.precision, str(score.top1), top5, rate)
+    return table
+
+
+def _differences(report: Evaluation) -> Table:
+    """Each artefact against the first."""
+    from rich.table import Table
+
+    first = report.scores[0].artefact
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column(f"against {first}")
+    for heading in ("right alone", f"{first} alone", "p (McNemar)", "differs significantly"):
+        table.add_column(heading, justify="right")
+    for each in report.differences[: len(report.scores) - 1]:
+        differs = "yes" if each.significant else "no"
+        table.add_row(each.second, str(each.second_only), str(each.first_only), f"{each.p_value:.2g}", differs)
+    return table

@@ -20,8 +20,8 @@ from evodeploy.benchmark.measure.interleaved import Budget, measured, wall_clock
 from evodeploy.benchmark.measure.intervals import Interval, median_interval
 from evodeploy.engines.opener import open_engine
 from evodeploy.errors import EvodeployError, UsageError
+from evodeploy.evaluation.pipeline import evaluate
 from evodeploy.evaluation.report import Accuracy
-from evodeploy.evaluation.run import EvaluationRequest, evaluate
 from evodeploy.exporter.pipeline import export
 from evodeploy.files import sha256
 from evodeploy.graph.flops import flops_of_onnx
@@ -153,15 +153,13 @@ def _accuracy(candidate: Candidate, folder: Path, request: SweepRequest) -> list
     journal = folder / f"{candidate.file}.{candidate.engine}.{candidate.precision}.part"
     with _unlogged():
         report = evaluate(
-            EvaluationRequest(
-                (folder / candidate.file,),
-                request.data,
-                request.labels,
-                request.limit,
-                engine=candidate.engine,
-                options=candidate.options(request.threads),
-                journal=journal,
-            ),
+            folder / candidate.file,
+            request.data,
+            labels=request.labels,
+            limit=request.limit,
+            engine=candidate.engine,
+            options=candidate.options(request.threads),
+            journal=journal,
         )
     journal.unlink()
     top1 = report.scores[0].top1

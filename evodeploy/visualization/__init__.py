@@ -1,6 +1,7 @@
-"""Which tokens each selection kept, as pictures.
+"""Which tokens each selection keeps, as pictures.
 
-evolution.py  what an artefact tells of the tokens of an image
+pipeline.py   images in, figures out
+evolution.py  the tokens of an image that each selection keeps
 drawing.py    patches left out, and attention as colours
 figure.py     these side by side, with headings
 card.py       one image with its classes

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from evodeploy.compare.agreement import Tolerance, agreement
+from evodeploy.compare.agreement import agreement
+from evodeploy.compare.tolerance import Tolerance
 
 TOLERANCE = Tolerance(logits=1e-2, score=1e-2)
 LOGITS = np.float32([[1, 5, 2], [4, -10, 6]])

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evodeploy.compare.margins import margins
+import evodeploy
+from evodeploy.compare.margins import margins_on
 from evodeploy.engines.base import run_all
 from evodeploy.engines.fake import FakeEngine
 from evodeploy.engines.opener import open_engine
@@ -29,7 +30,7 @@ class Chosen(FakeEngine):
 
 
 def test_figures_of_scores_counted_by_hand():
-    (found,) = margins(Chosen(SCORES), random_pictures(INFO, 3))
+    (found,) = margins_on(Chosen(SCORES), random_pictures(INFO, 3)).selections
     assert (found.name, found.kept, found.tokens) == ("selection 1, before block 4", 4, 16)
     assert found.margin.median == pytest.approx((0.1 - 0.06) / 0.08)
     assert found.attention.median == pytest.approx(0.4 + 0.25 + 0.15 + 0.1)
@@ -39,13 +40,13 @@ def test_figures_of_scores_counted_by_hand():
 
 def test_scores_that_are_no_numbers_are_refused():
     with pytest.raises(RuntimeFailedError, match="no numbers .* for 3 of 3 images"):
-        margins(Chosen([np.nan, *SCORES[1:]]), random_pictures(INFO, 3))
+        margins_on(Chosen([np.nan, *SCORES[1:]]), random_pictures(INFO, 3))
 
 
 def test_the_spread_is_over_images(small_onnx):
     with open_engine(small_onnx) as engine:
         seen = random_pictures(engine.info, 24)
-        found = margins(engine, seen)
+        found = margins_on(engine, seen).selections
         outputs = run_all(engine, as_input(seen, engine.info))
     for index, each in enumerate(found):
         scores = outputs[f"scores_{index}"].astype(float)
@@ -66,14 +67,14 @@ def test_a_selection_that_keeps_every_token_has_no_margin():
     outputs = {"selected_0": np.arange(16), "scores_0": np.float32(SCORES)}
     engine = Chosen(SCORES)
     engine._compute = lambda images: {name: np.tile(value, (len(images), 1)) for name, value in outputs.items()}
-    assert margins(engine, random_pictures(INFO, 1)) == []
+    assert margins_on(engine, random_pictures(INFO, 1)).selections == ()
 
 
 def test_missing_scores_are_refused():
     engine = Chosen(SCORES)
     engine._compute = lambda images: {"selected_0": np.zeros((len(images), 4), np.int64)}
     with pytest.raises(UsageError, match="does not output the scores"):
-        margins(engine, random_pictures(INFO, 1))
+        margins_on(engine, random_pictures(INFO, 1))
 
 
 @pytest.fixture
@@ -92,12 +93,14 @@ def test_the_command_tells_the_same_of_a_checkpoint_and_of_its_export(cli, folde
         assert code == 0
         documents.append(json.loads(out))
     first, second = documents
+    found = evodeploy.margins(small_onnx, "images")
+    assert json.loads(json.dumps(found.to_dict())) == second
     assert first["images"] == 5
     assert [s["kept"] for s in first["selections"]] == [32, 32]
     for ours, theirs in zip(first["selections"], second["selections"], strict=True):
         assert ours["attention"] == pytest.approx(theirs["attention"], rel=1e-4)
     code, out, _ = cli("margins", small_onnx, "--images", "images")
-    assert code == 0
+    assert (code, out) == (0, f"{small_onnx}, {found}\n")
     assert "selection 2, before block 4  32 of 64" in out
 
 

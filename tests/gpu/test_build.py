@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from evodeploy.compare.artefacts import compare_artefacts
+from evodeploy.compare.verification import verify
 
 pytestmark = pytest.mark.gpu
 
 
 def test_an_engine_keeps_the_tokens_that_pytorch_keeps(exported, plan, found):
-    verdict = compare_artefacts(exported[0], plan, count=64)
+    verdict = verify(exported[0], plan, count=64)
     found |= {
         "largest_error": verdict.logits.max_error, "median_cosine": verdict.logits.median_cosine,
         "top1": verdict.logits.top1, "agreement": [each.agreement for each in verdict.selections],

@@ -7,7 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from evodeploy.compare.agreement import TOLERANCES, agreement
+from evodeploy.compare.agreement import agreement
+from evodeploy.compare.tolerance import TOLERANCES
 from evodeploy.engines.opener import open_engine
 from evodeploy.errors import UsageError
 from evodeploy.graph.precision import reduced_from_onnx

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
 
+import evodeploy
 from evodeploy.engines.base import run_all
 from evodeploy.engines.fake import FakeEngine
 from evodeploy.engines.opener import open_engine
@@ -92,11 +95,24 @@ def test_figures_show_every_selection(small_onnx):
     assert overview(found, ["one", "a name that is much too long for its column" * 3]).width > 2 * 64
 
 
+def test_without_a_folder_nothing_is_written(small, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    drawn = evodeploy.visualize(small.module, [PICTURE, Image.fromarray(PICTURE[::-1])])
+    assert drawn.names == ("image 1", "image 2")
+    assert str(drawn).startswith(
+        "2 images of evo_deit_test, FP32; kept in selection 1, before block 2: 32 of 64 tokens"
+    )
+    assert Image.open(io.BytesIO(drawn._repr_png_())).size == drawn.overview().size
+    assert drawn.to_dict() == {"pictures": []}
+    assert (list(tmp_path.iterdir()), capsys.readouterr()) == ([], ("", ""))
+
+
 def test_from_the_command_line(cli, small_onnx, small_checkpoint, tmp_path):
     for name in ("a", "b"):
         Image.fromarray(GENERATOR.integers(0, 256, (70, 90, 3), np.uint8)).save(tmp_path / f"{name}.png")
-    code, _, err = cli("visualize", small_onnx, tmp_path / "a.png", tmp_path / "b.png", "-o", tmp_path / "new")
+    code, out, err = cli("visualize", small_onnx, tmp_path / "a.png", tmp_path / "b.png", "-o", tmp_path / "new")
     assert code == 0, err
+    assert out.splitlines() == [str(tmp_path / "new" / name) for name in ("a.png", "b.png", "overview.png")]
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a.png", "b.png", "overview.png"]
     assert cli("visualize", small_onnx, tmp_path / "a.png", "-o", tmp_path / "new")[0] == 2
     assert cli("visualize", small_checkpoint, tmp_path / "a.png", "-o", tmp_path / "new", "--force")[0] == 0

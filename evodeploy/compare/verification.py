@@ -5,29 +5,34 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evodeploy.compare.agreement import TOLERANCES, Agreement, Tolerance, agreement, tolerance_of
+from evodeploy.compare.agreement import Agreement, agreement
 from evodeploy.compare.parity import Expected, expect
+from evodeploy.compare.tolerance import TOLERANCES, Tolerance, tolerance_of
 from evodeploy.engines.base import Array, Engine, run_all
 from evodeploy.engines.finite import not_finite
-from evodeploy.engines.opener import open_engine
+from evodeploy.engines.opener import Source, kind_of_source, open_engine, resolved, title_of
 from evodeploy.engines.torch_engine import TorchEngine
 from evodeploy.errors import UsageError, VerificationError
-from evodeploy.kinds import kind_of
-from evodeploy.preprocess import as_input, assumption, difference, folder_pictures, random_pictures
+from evodeploy.images import Images, images_of
+from evodeploy.preprocess import as_input, assumption, difference, pictures, random_pictures
 from evodeploy.specs import EngineOptions, ModelInfo
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _log = logging.getLogger(__name__)
 
 
-def compare_artefacts(
-    reference: Path,
-    candidate: Path,
+def verify(
+    reference: Source,
+    candidate: Source,
     *,
-    folder: Path | None = None,
+    images: Images | None = None,
     count: int = 32,
     seed: int = 0,
     rtol: float | None = None,
@@ -36,22 +41,34 @@ def compare_artefacts(
     engine: str | None = None,
     options: EngineOptions | None = None,
 ) -> Agreement:
-    """Run both on the images of `folder`, or on `count` random ones, and compare what they compute.
+    """Run two artefacts of a model on the same images, and compare logits, top-1 and the tokens that they keep.
+
+    Both are checkpoints, ONNX files, engines, names of the hub or modules. `images` are a folder or several images; by
+    default `count` random ones, drawn with `seed`. `rtol` is the largest error of a logit that passes, relative to the
+    largest magnitude; `atol` is an error that passes in addition, as it is; `score_tolerance` is how near to the
+    threshold, relative to it, the score of a token must be that one keeps and the other drops. By default the two
+    follow from the lower precision of the artefacts. `engine` and `options` are the candidate's; the reference computes
+    with as many threads.
 
     A checkpoint selects as the other artefact does, and computes on the CPU unless `options` name a device for the
-    candidate. Tolerances are those of the lower precision of the two where not given, see `tolerance_of`. Between FP32
-    and a checkpoint on the CPU, images of which float32 itself loses much get wider limits, as in `compare.parity`.
-    Raises UsageError where the two are not of one model.
+    candidate. Between FP32 and a checkpoint on the CPU, images of which float32 itself loses much get wider limits, as
+    in `compare.parity`.
+
+    Raises UsageError where the two are not of one model, VerificationError where an output is no number; artefacts that
+    disagree raise nothing, see `Agreement.passed`.
     """
+    if count < 1:
+        raise UsageError(f"count is {count}, expected 1 or more")
     options = options or EngineOptions()
+    reference, candidate = resolved(reference), resolved(candidate)
     first, second = _opened(reference, candidate, engine, options)
     with first, second:
         info = _one_model(first, second, reference, candidate)
         if warning := assumption(info):
             _log.warning(warning)
-        pictures = random_pictures(info, count, seed) if folder is None else folder_pictures(folder, info)
-        _log.info(f"running {first.name} and {second.name} on {len(pictures)} images")
-        expected, got = _outputs(first, pictures, reference), _outputs(second, pictures, candidate)
+        seen = random_pictures(info, count, seed) if images is None else pictures(images_of(images), info)
+        _log.info(f"running {first.name} and {second.name} on {len(seen)} images")
+        expected, got = _outputs(first, seen, reference), _outputs(second, seen, candidate)
         default = _tolerance(first, second, options)
         stated = rtol is not None or score_tolerance is not None
         tolerance = dataclasses.replace(
@@ -65,11 +82,11 @@ def compare_artefacts(
         verdict = agreement(expected, got, tolerance, grid)
         if verdict.passed or stated or default.logits > TOLERANCES["fp32"].logits:
             return verdict
-        exact = _expected(first, second, pictures)
+        exact = _expected(first, second, seen)
         if exact is None or not exact.comparable(info.output).any():
             return verdict
         limits = {name: exact.limits(name) for name in exact.losses}
-        right = exact.outputs if kind_of(reference) == "checkpoint" else expected
+        right = exact.outputs if kind_of_source(reference) == "checkpoint" else expected
         reason = f"{default.reason}; wider for images of which float32 itself loses much"
         tolerance = dataclasses.replace(tolerance, reason=reason)
         return agreement(right, got, tolerance, grid, limits)
@@ -83,54 +100,57 @@ def _tolerance(first: Engine, second: Engine, options: EngineOptions) -> Toleran
     return tolerance_of(precisions, " and ".join(f"{e.name} on {e.device}" for e in (first, second) if e.tf32))
 
 
-def _expected(first: Engine, second: Engine, pictures: NDArray[np.uint8]) -> Expected | None:
+def _expected(first: Engine, second: Engine, seen: NDArray[np.uint8]) -> Expected | None:
     """What the checkpoint among the two computes in float64, or None where there is none on the CPU."""
     for engine in (first, second):
         if isinstance(engine, TorchEngine) and engine.device == "cpu" and engine.info:
             _log.info("running PyTorch in float64, to see what float32 itself loses")
-            return expect(engine, as_input(pictures, engine.info))
+            return expect(engine, as_input(seen, engine.info))
     return None
 
 
-def _opened(reference: Path, candidate: Path, engine: str | None, options: EngineOptions) -> tuple[Engine, Engine]:
+def _opened(
+    reference: Path | nn.Module, candidate: Path | nn.Module, engine: str | None, options: EngineOptions
+) -> tuple[Engine, Engine]:
     """Both engines, the candidate as `options` say; the exported one first, for a checkpoint to select as it does."""
     host = EngineOptions(threads=options.threads)
     on_cpu = dataclasses.replace(host, device="cpu")  # float32 on a GPU may mean TF32
-    if kind_of(candidate) == "checkpoint" and options.device is None:
+    if kind_of_source(candidate) == "checkpoint" and options.device is None:
         options = dataclasses.replace(options, device="cpu")
-    if kind_of(reference) == "checkpoint":
+    if kind_of_source(reference) == "checkpoint":
         second = open_engine(candidate, engine, options, tokens=True)
         return open_engine(reference, options=on_cpu, tokens=True, like=second.info), second
     first = open_engine(reference, options=host)
     return first, open_engine(candidate, engine, options, tokens=True, like=first.info)
 
 
-def _one_model(first: Engine, second: Engine, reference: Path, candidate: Path) -> ModelInfo:
-    for opened, path in ((first, reference), (second, candidate)):
+def _one_model(first: Engine, second: Engine, reference: Path | nn.Module, candidate: Path | nn.Module) -> ModelInfo:
+    names = title_of(reference), title_of(candidate)
+    for opened, name in zip((first, second), names, strict=True):
         if opened.info is None:
-            raise UsageError(f"{path} carries no evodeploy metadata: export its checkpoint with `evodeploy export`")
+            raise UsageError(f"{name} carries no evodeploy metadata: export its checkpoint with `evodeploy export`")
     ours, theirs = first.info, second.info
     assert ours is not None and theirs is not None  # refused above
     for what in ("image_size", "patch_size", "num_classes", "pooling", "selection", "keep_ratios", "stages", "top_k"):
         if getattr(ours, what) != getattr(theirs, what):
             raise UsageError(
-                f"{reference} and {candidate} are not one model: {what.replace('_', ' ')} {getattr(ours, what)} and "
+                f"{names[0]} and {names[1]} are not one model: {what.replace('_', ' ')} {getattr(ours, what)} and "
                 f"{getattr(theirs, what)}"
             )
     if unlike := difference(ours, theirs):
         raise UsageError(
-            f"{reference} and {candidate} prepare images differently ({unlike}), so what they compute cannot be "
+            f"{names[0]} and {names[1]} prepare images differently ({unlike}), so what they compute cannot be "
             "compared: export both with the same --mean, --std, --crop-pct, --crop-mode and --interpolation"
         )
     return ours
 
 
-def _outputs(engine: Engine, pictures: NDArray[np.uint8], path: Path) -> dict[str, Array]:
+def _outputs(engine: Engine, seen: NDArray[np.uint8], source: Path | nn.Module) -> dict[str, Array]:
     assert engine.info is not None  # refused above
-    outputs = run_all(engine, as_input(pictures, engine.info))
+    outputs = run_all(engine, as_input(seen, engine.info))
     bad = int(not_finite(outputs).sum())
     if bad:
         raise VerificationError(
-            f"the outputs of {path} are no numbers (NaN or infinite) for {bad} of {len(pictures)} images"
+            f"the outputs of {title_of(source)} are no numbers (NaN or infinite) for {bad} of {len(seen)} images"
         )
     return outputs

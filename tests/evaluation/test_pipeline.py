@@ -96,12 +96,34 @@ def test_the_table_says_what_differs(cli, here):
     code, out, err = cli("eval", "a.onnx", "other.onnx", "--data", "data", "-o", "r.json")
     assert code == 0, err
     assert "90.00% (76.95%–96.04%)" in out
-    assert "beside a.onnx" in out
+    assert "against a.onnx" in out
     assert " yes" in out
     assert "left out: c0/broken.png" in err
     assert json.loads((here / "r.json").read_text())["images"] == COUNT
     assert not (here / "r.json.part").exists()
     assert cli("eval", "a.onnx", "--data", "data", "-o", "r.json")[0] == 2
+
+
+def test_the_function_returns_what_the_command_prints(cli, here, small, capsys, logged):
+    counted = []
+    report = evodeploy.evaluate(["a.onnx", small.module], "data", progress=lambda *each: counted.append(each))
+    assert [score.artefact for score in report.scores] == ["a.onnx", type(small.module).__name__]
+    assert report.scores[0].top1 == report.scores[1].top1
+    assert counted == [(done, COUNT + 1) for done in range(1, COUNT + 2)]
+    assert capsys.readouterr() == ("", "")
+    assert logged[-1].startswith("left out: c0/broken.png: ")
+    report = evodeploy.evaluate("a.onnx", "data", limit=8)
+    found = json.loads(cli("eval", "a.onnx", "--data", "data", "--limit", "8", "--json")[1])
+    stated = json.loads(json.dumps(report.to_dict()))
+    for each in (found, stated):
+        assert each["scores"][0].pop("images_per_second") > 0
+    assert found == stated
+
+
+def test_a_module_is_not_resumed(here, small):
+    with pytest.raises(evodeploy.UsageError, match="is a module, which no journal can identify"):
+        evodeploy.evaluate(small.module, "data", output="r.json")
+    assert not list(here.glob("r.json*"))
 
 
 def test_a_killed_run_goes_on_where_it_was(cli, here):

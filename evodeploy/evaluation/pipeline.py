@@ -1,0 +1,234 @@
+"""Labelled images decoded once, run through every artefact, and counted; an interrupted run resumes."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evodeploy.engines.base import Engine, run_all
+from evodeploy.engines.finite import PROBLEM, not_finite
+from evodeploy.engines.opener import Source, kind_of_source, open_engine, resolved, several, title_of
+from evodeploy.errors import BadFileError, EvodeployError, RuntimeFailedError, UsageError
+from evodeploy.evaluation.data import Labelled, LabelledImages, labelled_images
+from evodeploy.evaluation.journal import Answer, Journal
+from evodeploy.evaluation.report import Contender, Evaluation, evaluation
+from evodeploy.files import check_output, claimed, replacing, sha256
+from evodeploy.images import open_image
+from evodeploy.inference.answers import ranked
+from evodeploy.inference.pipeline import pipelined
+from evodeploy.kinds import JOURNAL, REPORT
+from evodeploy.preprocess import as_input, assumption, cropped, difference
+from evodeploy.specs import EngineOptions, ModelInfo, Preprocessing
+from evodeploy.text import json_text, printable
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_log = logging.getLogger(__name__)
+
+TOP = 5
+SHOWN_BROKEN = 5  # images in the log that have no answer
+
+Progress = Callable[[int, int], None]  # how many images are done, and of how many
+
+_Seen = tuple[int, Preprocessing]  # what decides how a picture is resized and cropped
+_Pictures = dict[_Seen, NDArray[np.uint8]]
+
+
+def evaluate(
+    artefacts: Source | Sequence[Source],
+    data: str | os.PathLike[str],
+    *,
+    labels: str | os.PathLike[str] | None = None,
+    limit: int | None = None,
+    batch: int = 32,
+    engine: str | None = None,
+    options: EngineOptions | None = None,
+    output: str | os.PathLike[str] | None = None,
+    journal: str | os.PathLike[str] | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Measure top-1 and top-5 accuracy of artefacts on labelled images, and whether they differ significantly.
+
+    `artefacts` are one or several checkpoints, ONNX files, engines, names of the hub or modules. `data` is a folder
+    with a folder of images for each class; or `labels` is a CSV file with the columns path,label, paths relative to
+    `data`. `limit` takes so many images, evenly spread over all. `batch` images run at a time, in the runtime `engine`,
+    as `options` say.
+
+    The report is written to the JSON file `output`. Answers are kept in `journal` while they come, by default
+    OUTPUT.part, from which the same call resumes after an interruption; the journal of an `output` is removed at the
+    end. `force` replaces the output and begins anew. `progress` is called with the number of images done and of all
+    that are left, in the thread of the call.
+
+    An image that cannot be read, or whose output is no number, does not count. Raises UsageError for artefacts that do
+    not name the same classes or a journal of another evaluation, BadFileError where no image can be evaluated.
+    """
+    if batch < 1 or (limit is not None and limit < 1):
+        raise UsageError(f"batch is {batch} and limit {limit}, expected 1 or more")
+    sources = [resolved(each) for each in several(artefacts)]
+    table = None if labels is None else Path(labels)
+    inputs = [*(source for source in sources if isinstance(source, Path)), *filter(None, [table])]
+    kept = None if journal is None else Path(journal)
+    with ExitStack() as stack:
+        if output is not None:
+            output = Path(output)
+            stack.enter_context(claimed([(output, REPORT)], force, *inputs))
+            kept = kept or output.with_name(f"{output.name}.part")
+        if kept is not None:
+            check_output(kept, True, *inputs, kind=JOURNAL)
+        report = _evaluated(sources, Path(data), table, limit, batch, engine, options, kept, force, progress)
+        if output is not None and kept is not None:
+            with replacing(output) as draft:
+                draft.write_text(json_text(report.to_dict()) + "\n", encoding="utf-8")
+            kept.unlink()
+            _log.info(f"wrote {output}")
+    return report
+
+
+def _evaluated(
+    sources: Sequence[Path | nn.Module],
+    folder: Path,
+    labels: Path | None,
+    limit: int | None,
+    batch: int,
+    engine: str | None,
+    options: EngineOptions | None,
+    path: Path | None,
+    fresh: bool,
+    progress: Progress | None,
+) -> Evaluation:
+    """Run all `sources` over the images; with a `path` the answers are kept there, and resumed unless `fresh`."""
+    options = options or EngineOptions()
+    with ExitStack() as stack:
+        engines = [stack.enter_context(open_engine(source, engine, options)) for source in sources]
+        infos = _infos(engines, sources)
+        data = labelled_images(folder, labels, infos[0]).limited(limit)
+        contenders = [
+            Contender(source, opened.name, options.precision or info.precision, info)
+            for source, opened, info in zip(sources, engines, infos, strict=True)
+        ]
+        _log.info(f"{len(data.images)} images; {data.mapping}")
+        for warning in _warnings(contenders):
+            _log.warning(warning)
+        journal = Journal(path, _task(contenders, data) if path is not None else {}, fresh)
+        if len(journal.answers) > len(data.images):
+            raise BadFileError(
+                f"{journal.path} has answers to {len(journal.answers)} images, expected {len(data.images)} at most: "
+                "remove it, or pass --force to begin anew"
+            )
+        if journal.answers:
+            _log.info(f"{len(journal.answers)} of them are known from {journal.path}")
+        stack.enter_context(journal.open())
+        left = data.images[len(journal.answers) :]
+        answers = stack.enter_context(closing(_answers(left, contenders, engines, batch)))
+        for done, answer in enumerate(answers, 1):
+            journal.append(answer)
+            if progress is not None:
+                progress(done, len(left))
+    report = evaluation(data.images, journal.answers, contenders)
+    if not report.images:
+        raise BadFileError(f"none of {len(data.images)} images can be evaluated; the first: {report.broken[0][1]}")
+    for name, reason in report.broken[:SHOWN_BROKEN]:
+        _log.info(f"left out: {name}: {reason}")
+    if len(report.broken) > SHOWN_BROKEN:
+        _log.info(f"left out: {len(report.broken) - SHOWN_BROKEN} more")
+    return report
+
+
+def _infos(engines: Sequence[Engine], sources: Sequence[Path | nn.Module]) -> list[ModelInfo]:
+    """The facts of all, with the same class names; raises as `evaluate` does."""
+    infos = []
+    for engine, source in zip(engines, sources, strict=True):
+        if engine.info is None:
+            raise BadFileError(
+                f"{title_of(source)} carries no evodeploy metadata: export its checkpoint with `evodeploy export`"
+            )
+        infos.append(engine.info)
+    exports = {
+        info.source_sha256: info.class_names
+        for info, source in zip(infos, sources, strict=True)
+        if info.class_names and kind_of_source(source) != "checkpoint"
+    }
+    infos = [  # options of the export may have named a checkpoint's classes otherwise
+        dataclasses.replace(info, class_names=exports.get(info.source_sha256, info.class_names))
+        if kind_of_source(source) == "checkpoint"
+        else info
+        for info, source in zip(infos, sources, strict=True)
+    ]
+    names = next((info.class_names for info in infos if info.class_names), ())
+    named = [info if info.class_names else dataclasses.replace(info, class_names=names) for info in infos]
+    for info, source in zip(named, sources, strict=True):
+        if (info.num_classes, info.class_names) != (infos[0].num_classes, names):
+            pair = f"{title_of(sources[0])} and {title_of(source)}"
+            raise UsageError(f"{pair} do not name the same classes: evaluate them separately")
+    return named
+
+
+def _warnings(contenders: Sequence[Contender]) -> Iterator[str]:
+    """What is assumed of the preprocessing, and where it differs, so that accuracies are of two preparations."""
+    first = contenders[0]
+    for each in contenders:
+        if warning := assumption(each.info):
+            yield f"{each.title}: {warning}"
+        if unlike := difference(first.info, each.info):
+            yield f"{first.title} and {each.title} prepare images differently ({unlike}): each is evaluated on its own"
+
+
+def _task(contenders: Sequence[Contender], data: LabelledImages) -> dict[str, object]:
+    """What must be the same for answers to be of use again; raises UsageError for a module, which has no checksum."""
+    for each in contenders:
+        if not isinstance(each.source, Path):
+            raise UsageError(f"{each.title} is a module, which no journal can identify: leave out output and journal")
+    return {
+        "artefacts": [
+            [sha256(each.source), each.engine, each.precision] for each in contenders if isinstance(each.source, Path)
+        ],
+        "images": data.checksum(),
+    }
+
+
+def _answers(
+    images: Sequence[Labelled], contenders: Sequence[Contender], engines: Sequence[Engine], batch: int
+) -> Generator[Answer, None, None]:
+    """Each image cropped once for all artefacts that see it alike, and run through every one.
+
+    An image for which one of them gives no number fails for all.
+    """
+    infos = [each.info for each in contenders]
+    kinds = {(info.image_size, info.preprocessing) for info in infos}
+
+    def prepare(image: Labelled) -> _Pictures:
+        opened = open_image(image.path)
+        return {kind: cropped(opened, *kind) for kind in kinds}
+
+    def compute(pictures: list[_Pictures]) -> list[Answer | RuntimeFailedError]:
+        ranks, shares = [], []
+        errors: dict[int, RuntimeFailedError] = {}
+        for contender, engine in zip(contenders, engines, strict=True):
+            info = contender.info
+            seen = np.stack([each[info.image_size, info.preprocessing] for each in pictures])
+            prepared = as_input(seen, info)
+            began = time.perf_counter()
+            outputs = run_all(engine, prepared, batch)
+            shares.append((time.perf_counter() - began) / len(pictures))
+            ranks.append(ranked(outputs, info, min(TOP, info.top_k or TOP))[1].tolist())
+            errors |= {
+                int(i): RuntimeFailedError(f"{contender.title}: {PROBLEM}") for i in np.flatnonzero(not_finite(outputs))
+            }
+        answers = [Answer(tuple(map(tuple, each)), tuple(shares)) for each in zip(*ranks, strict=True)]
+        return [errors.get(i, answer) for i, answer in enumerate(answers)]
+
+    def failed(image: Labelled, error: EvodeployError) -> Answer:
+        return Answer(error=printable(str(error)))
+
+    return pipelined(images, prepare, compute, failed, batch=batch, preparers=os.cpu_count() or 1)

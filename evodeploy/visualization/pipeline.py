@@ -1,0 +1,126 @@
+"""Images in, figures of what each selection keeps out."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from evodeploy.engines.opener import Source, open_engine, resolved
+from evodeploy.errors import UsageError
+from evodeploy.files import check_output, made_folder, replacing
+from evodeploy.images import images_of
+from evodeploy.kinds import PICTURE
+from evodeploy.locks import owned
+from evodeploy.visualization.evolution import Evolution, evolutions
+from evodeploy.visualization.figure import figure, overview, save_png
+
+if TYPE_CHECKING:
+    from evodeploy.images import ImageLike, Images
+    from evodeploy.specs import EngineOptions
+
+OVERVIEW = "overview.png"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Visualization:
+    """What each selection of `model` keeps of images: `names` and `evolutions` of each, and the `pictures` written.
+
+    Printed, it is what `evodeploy visualize` shows. A notebook shows the picture.
+    """
+
+    model: str
+    names: tuple[str, ...]
+    evolutions: tuple[Evolution, ...]
+    pictures: tuple[Path, ...] = ()
+
+    def figure(self, index: int = 0) -> Image.Image:
+        """The image at `index`: as the network sees it, what each selection keeps, and the class attention."""
+        return figure(self.evolutions[index], f"{self.names[index]}  ·  {self.model}")
+
+    def overview(self) -> Image.Image:
+        """All images side by side, and what each selection keeps of them."""
+        return overview(self.evolutions, [Path(name).stem for name in self.names])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The paths of the pictures, as JSON takes them."""
+        return {"pictures": [str(picture) for picture in self.pictures]}
+
+    def __str__(self) -> str:
+        if self.pictures:
+            return "\n".join(map(str, self.pictures))
+        kept = ", ".join(
+            f"{each.title}: {int(each.kept.sum())} of {each.kept.size} tokens" for each in self.evolutions[0].selections
+        )
+        return f"{len(self.names)} images of {self.model}; kept in {kept}"
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows: the figure of one image, the overview of several."""
+        file = io.BytesIO()
+        (self.overview() if len(self.names) > 1 else self.figure()).save(file, "PNG")
+        return file.getvalue()
+
+
+def visualize(
+    artefact: Source,
+    images: Images,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    engine: str | None = None,
+    options: EngineOptions | None = None,
+    force: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Visualization:
+    """Draw which patches of `images` each selection of `artefact` keeps, and the class attention that it chooses by.
+
+    `artefact` is a checkpoint, or an ONNX file or engine exported with its selections as outputs; it runs in the
+    runtime `engine`, as `options` say. The folder `output` gets a PNG file for each image, and one of them all where
+    they are several; it is made where it is missing, and `force` replaces earlier pictures. Without it nothing is
+    written. `progress` is called with the number of pictures drawn and of all.
+
+    Raises UsageError where the artefact keeps every token or does not output its selections, and where pictures cannot
+    be written or would have the same name; BadFileError for an image that cannot be read.
+    """
+    source, seen = resolved(artefact), images_of(images)
+    names = tuple(_name(image, number) for number, image in enumerate(seen, 1))
+    with ExitStack() as stack:
+        targets = _targets(Path(output), names) if output is not None else []
+        if output is not None:
+            stack.enter_context(made_folder(Path(output)))
+            stack.enter_context(owned(Path(output) / OVERVIEW))  # in place of each picture: there may be thousands
+        inputs = [each for each in (source, *seen) if isinstance(each, Path)]
+        for target in targets:
+            check_output(target, force, *inputs, kind=PICTURE)
+        with open_engine(source, engine, options, tokens=True) as opened:
+            found = tuple(evolutions(opened, seen))
+            model = f"{opened.info.model}, {opened.info.precision.upper()}" if opened.info else ""
+            _log.info(f"full colour marks the tokens that are kept; {opened.name} ran the model")
+        drawn = Visualization(model, names, found, tuple(targets))
+        for index, target in enumerate(targets):
+            with replacing(target) as draft:
+                save_png(drawn.figure(index) if index < len(names) else drawn.overview(), draft)
+            if progress is not None:
+                progress(index + 1, len(targets))
+    return drawn
+
+
+def _name(image: ImageLike, number: int) -> str:
+    return Path(image).name if isinstance(image, (str, Path)) else f"image {number}"
+
+
+def _targets(folder: Path, names: Sequence[str]) -> list[Path]:
+    """A picture for each name, and one of all where there are several; raises UsageError for the same name twice."""
+    targets = [folder / f"{Path(name).stem}.png" for name in names] + [folder / OVERVIEW] * (len(names) > 1)
+    twice = next((target for target in targets if targets.count(target) > 1), None)
+    if twice is not None:
+        raise UsageError(f"several pictures would be called {twice}: give images of different names")
+    return targets

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import evodeploy
+
+IMAGES = np.random.default_rng(2).integers(0, 256, (3, 70, 80, 3), np.uint8)
+
+
+def test_a_module_against_its_export_on_arrays(small, small_onnx, capsys, logged):
+    verdict = evodeploy.verify(small.module, str(small_onnx), images=IMAGES, engine="onnxruntime")
+    assert verdict.passed
+    assert verdict.logits.images == 3
+    assert str(verdict).splitlines()[0] == "3 images"
+    assert str(verdict).splitlines()[-1] == "PASSED"
+    assert capsys.readouterr() == ("", "")
+    assert logged[-1] == "running torch and onnxruntime on 3 images"
+
+
+def test_the_command_prints_the_record(cli, small_checkpoint, small_onnx):
+    verdict = evodeploy.verify(small_checkpoint, small_onnx, count=2, seed=7, rtol=1e-30)
+    assert not verdict.passed
+    arguments = ("verify", small_checkpoint, small_onnx, "--random", "2", "--seed", "7", "--rtol", "1e-30")
+    code, out, _ = cli(*arguments, "--json")
+    assert (code, json.loads(out)) == (1, json.loads(json.dumps(verdict.to_dict())))
+    code, out, _ = cli(*arguments)
+    assert (code, out) == (1, f"{small_onnx} against {small_checkpoint}, {verdict}\n")
+
+
+@pytest.mark.parametrize(("options", "message"), [({"count": 0}, "count is 0"), ({"images": []}, "no images")])
+def test_nothing_to_compare_is_refused(small_onnx, options, message):
+    with pytest.raises(evodeploy.UsageError, match=message):
+        evodeploy.verify(small_onnx, small_onnx, **options)
