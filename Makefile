@@ -19,7 +19,7 @@ setup: .venv/ready
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("evodeploy needs Python 3.10 or newer" if sys.version_info < (3, 10) else 0)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[export,cpu,tensorrt-rtx,batch,serve,package,hub,dev,docs]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[export,cpu,tensorrt-rtx,batch,ray,package,hub,dev,docs]"
 	touch $@
 
 demo: setup

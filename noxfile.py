@@ -15,7 +15,7 @@ nox.options.sessions = ["tests", "lowest", "extras"]
 
 PARALLEL = ["--numprocesses", "2", "--dist", "loadfile"]
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
-TESTED = "export,cpu,tensorrt-rtx,batch,serve,hub,dev,docs"
+TESTED = "export,cpu,tensorrt-rtx,batch,serve,ray,hub,dev,docs"
 # Each must resolve for a user by itself, and each set that the documentation installs. pycuda is compiled where it is
 # installed, so nothing is installed here.
 RESOLVED = [
@@ -30,6 +30,7 @@ RESOLVED = [
     "tensorrt-rtx",
     "tensorrt-rtx-cu12",
     "serve",
+    "ray",
     "batch",
     "hub",
     "export,gpu,tensorrt",
@@ -40,6 +41,7 @@ RESOLVED = [
     "tensorrt-rtx,cuda",
     "batch,cpu",
     "serve,cpu",
+    "ray,cpu",
 ]
 
 
@@ -57,6 +59,7 @@ def lowest(session: nox.Session) -> None:
     optional = project["optional-dependencies"]
     extras = [extra for extra in TESTED.split(",") if extra not in ("dev", "docs")]
     direct = [*project["dependencies"], *(each for extra in extras for each in optional[extra])]
+    direct = [each for each in direct if not each.startswith("evodeploy[")]
     pins = Path(session.create_tmp()) / "lowest.txt"
     # A constraint names no extras: ray[serve]>=2.60 is pinned as ray==2.60.
     pins.write_text("\n".join(re.sub(r"\[.*\]", "", each).replace(">=", "==") for each in direct))

@@ -27,7 +27,7 @@ from evodeploy.batch.predict import Answerer
 from evodeploy.cluster import joined_ray, own_ray
 from evodeploy.errors import RuntimeFailedError
 from evodeploy.machine.cores import usable_cores
-from evodeploy.specs import ModelInfo
+from evodeploy.specs import EngineOptions, ModelInfo
 
 LEAST_STORE = 256 << 20  # bytes of shared memory for blocks in flight
 VARIABLES = {
@@ -45,7 +45,7 @@ class Work:
     info: ModelInfo
     engine: str
     on_gpu: bool
-    threads: int
+    options: EngineOptions
     actors: int
     batch: int
     top: int
@@ -113,7 +113,7 @@ def results(shards: Mapping[int, Shard], work: Work) -> Iterator[pa.Table]:
     decoded = todo.map_batches(partial(_decode, work=work), batch_size=1, batch_format="numpy")
     answered = decoded.map_batches(
         Answerer,
-        fn_constructor_args=(work.home / work.artefact, work.engine, work.threads, work.top),
+        fn_constructor_args=(work.home / work.artefact, work.engine, work.options, work.top),
         batch_size=1,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=min(work.actors, batches)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from evodeploy.engines.base import run_all
 from evodeploy.engines.finite import PROBLEM, not_finite
 from evodeploy.inference.answers import ranked
 from evodeploy.inference.predictor import load
+from evodeploy.specs import EngineOptions
 
 PLACE = {"shard": pa.int32(), "position": pa.int32()}
 
@@ -20,8 +22,8 @@ PLACE = {"shard": pa.int32(), "position": pa.int32()}
 class Answerer:
     """Opens an artefact once and answers batches with it: the best classes, or the features where it has no classes."""
 
-    def __init__(self, artefact: Path, engine: str, threads: int, top: int) -> None:
-        self._predictor = load(artefact, engine, threads=threads)
+    def __init__(self, artefact: Path, engine: str, options: EngineOptions, top: int) -> None:
+        self._predictor = load(artefact, engine, **dataclasses.asdict(options))
         self._top = top
 
     def __call__(self, batch: pa.Table) -> pa.Table:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from evodeploy.files import sha256
 from evodeploy.inference.answers import classes_to_name
 from evodeploy.inference.predictor import load
 from evodeploy.machine.cores import usable_cores
+from evodeploy.specs import EngineOptions
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ class BatchRequest:
     image_column: str = "image"
     shard: int = 1024
     engine: str | None = None
-    threads: int | None = None
+    options: EngineOptions = field(default_factory=EngineOptions)
     force: bool = False
     ray: str | None = None
 
@@ -70,6 +72,8 @@ def run_batch(request: BatchRequest, progress: Callable[[int, int], None]) -> Su
         "inputs": listing.sha256,
         "images": listing.images,
         "engine": work.engine,
+        "precision": work.options.precision,
+        "tf32": work.options.tf32,
         "batch": work.batch,
         "top": work.top,
         "shard": request.shard,
@@ -103,8 +107,10 @@ def _check_outside(request: BatchRequest, listing: Listing) -> None:
 
 def _work(request: BatchRequest) -> Work:
     """The artefact is opened once here, before any worker is: what is wrong with it is told at once."""
-    threads = request.threads or max(1, usable_cores() // request.actors)
-    with load(request.artefact, request.engine, threads=threads) as predictor:
+    threads = request.options.threads or max(1, usable_cores() // request.actors)
+    cache = request.options.cache and request.options.cache.absolute()  # workers have folders of their own
+    options = dataclasses.replace(request.options, threads=threads, cache=cache)
+    with load(request.artefact, request.engine, **dataclasses.asdict(options)) as predictor:
         info, engine = predictor.info, predictor.engine
     wanted = info.num_classes or request.top is not None
     return Work(
@@ -113,7 +119,7 @@ def _work(request: BatchRequest) -> Work:
         info=info,
         engine=engine.name,
         on_gpu=engine.device.startswith("cuda"),
-        threads=threads,
+        options=options,
         actors=request.actors,
         batch=request.batch,
         top=classes_to_name(info, request.top) if wanted else 5,

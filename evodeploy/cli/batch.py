@@ -12,11 +12,10 @@ from typing import Annotated
 
 import typer
 
-from evodeploy.cli import values
+from evodeploy.cli import options, values
 from evodeploy.cli.console import Json, Stopwatch, note, result, result_json
 from evodeploy.cli.values import whole
 from evodeploy.errors import BadFileError, needs
-from evodeploy.machine.cores import most_threads
 
 SECONDS_BETWEEN_LINES = 10.0
 KEPT = "the finished shards are kept, and the same command goes on from there"
@@ -35,11 +34,13 @@ def batch(
     shard: Annotated[
         int, whole("--shard", 1, 10**6, "Images of an output part, which is what a kill loses at most per worker.")
     ] = 1024,
-    engine: Annotated[str | None, typer.Option(help="What runs it; the first installed that can by default.")] = None,
-    threads: Annotated[
-        int | None,
-        whole("--threads", 1, most_threads(), "CPU threads of each engine; by default the cores are shared out."),
-    ] = None,
+    engine: options.EngineName = None,
+    device: options.Device = None,
+    precision: options.Precision = None,
+    cuda_graph: options.CudaGraph = False,
+    threads: options.Threads = None,
+    cache: options.Cache = None,
+    tf32: options.Tf32 = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Discard another run's output in the folder.")] = False,
     ray: Annotated[
         str | None,
@@ -51,8 +52,9 @@ def batch(
     values.for_ray(artefact, out, *inputs)
     with needs("batch"):
         from evodeploy.batch.run import BatchRequest, run_batch
+    how = options.engine_options(device, precision, cuda_graph, threads, cache, tf32)
     request = BatchRequest(
-        artefact, tuple(inputs), out, actors, batch, top, image_column, shard, engine, threads, force, ray
+        artefact, tuple(inputs), out, actors, batch, top, image_column, shard, engine, how, force, ray
     )
     clock = Stopwatch()
     try:

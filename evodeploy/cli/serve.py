@@ -9,10 +9,9 @@ from typing import Annotated
 
 import typer
 
-from evodeploy.cli import values
+from evodeploy.cli import options, values
 from evodeploy.cli.console import Json, note, result, result_json
 from evodeploy.cli.values import real, whole
-from evodeploy.machine.cores import most_threads
 
 TOKEN_VARIABLE = "EVODEPLOY_TOKEN"
 LARGEST_TOKEN = 4096  # bytes
@@ -20,20 +19,18 @@ LARGEST_TOKEN = 4096  # bytes
 
 def serve(
     artefact: Annotated[Path, values.artefact("An ONNX file, an engine or a checkpoint.")],
-    replicas: Annotated[int, whole("--replicas", 1, 256, "Processes with an engine each.")] = 1,
-    max_replicas: Annotated[int | None, whole("--max-replicas", 1, 256, "Let Ray start as many under load.")] = None,
     max_batch: Annotated[int, whole("--max-batch", 1, values.BATCH, "Requests run together, at most.")] = 16,
     max_wait_ms: Annotated[float, real("--max-wait-ms", 0, 60_000, "What a request waits for others, at most.")] = 5.0,
     host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for all of the network.")] = "127.0.0.1",
-    port: Annotated[int, whole("--port", 1, 65535, "Where to listen.")] = 8000,
-    metrics_port: Annotated[int, whole("--metrics-port", 1, 65535, "Where Prometheus finds metrics.")] = 8099,
+    port: Annotated[int, whole("--port", 0, 65535, "Where to listen; 0 for any port that is free.")] = 8000,
     name: Annotated[str | None, typer.Option(help="The model's name in addresses; its own by default.")] = None,
-    engine: Annotated[str | None, typer.Option(help="What runs it; the first installed that can by default.")] = None,
-    threads: Annotated[
-        int | None,
-        whole("--threads", 1, most_threads(), "CPU threads of a replica; the cores shared among them by default."),
-    ] = None,
-    gpus: Annotated[float, real("--gpus", 0, 64, "GPUs of a replica, also a share of one: 0.5.")] = 0.0,
+    engine: options.EngineName = None,
+    device: options.Device = None,
+    precision: options.Precision = None,
+    cuda_graph: options.CudaGraph = False,
+    threads: options.Threads = None,
+    cache: options.Cache = None,
+    tf32: options.Tf32 = None,
     max_upload: Annotated[int, whole("--max-upload", 1, 4096, "Megabytes of a request, at most.")] = 16,
     max_pixels: Annotated[int, whole("--max-pixels", 1, 178, "Millions of pixels of an image, at most.")] = 50,
     max_ongoing: Annotated[
@@ -48,38 +45,38 @@ def serve(
     allow_host: Annotated[
         list[str] | None, typer.Option(help="Another host that requests may name, where no token is asked for.")
     ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="A certificate in PEM: serve HTTPS, not with Ray.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="The certificate's private key in PEM.")] = None,
+    replicas: Annotated[int, whole("--replicas", 1, 256, "Processes with an engine each; on Ray from 2 on.")] = 1,
+    max_replicas: Annotated[
+        int | None, whole("--max-replicas", 1, 256, "Let Ray start as many replicas under load.")
+    ] = None,
+    gpus: Annotated[float, real("--gpus", 0, 64, "With Ray, GPUs of a replica, also a share of one: 0.5.")] = 0.0,
+    metrics_port: Annotated[
+        int, whole("--metrics-port", 1, 65535, "With Ray, where Prometheus finds metrics; else at /metrics.")
+    ] = 8099,
     ray: Annotated[
         str | None,
         typer.Option(help="Join the Ray at this address, or `auto` for the one of this machine, and start none."),
     ] = None,
     update: Annotated[
-        bool, typer.Option("--update", help="Let the service that runs here take this artefact, losing no request.")
+        bool,
+        typer.Option("--update", help="Let the service on Ray that runs here take this artefact, losing no request."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Serve an artefact over HTTP on Ray Serve: images, tensors by the Open Inference Protocol, and a web page."""
-    from evodeploy.artefacts import fingerprint
-    from evodeploy.engines.opener import open_engine
-    from evodeploy.errors import BadFileError
-    from evodeploy.machine.cores import usable_cores
-    from evodeploy.serving.service import running, until_stopped
-    from evodeploy.serving.service import update as update_service
-    from evodeploy.serving.settings import Limits, Settings
-    from evodeploy.specs import EngineOptions
+    """Serve an artefact over HTTP: images, tensors by the Open Inference Protocol, and a web page.
 
-    values.for_ray(artefact, token_file, name)
-    share = threads or max(1, usable_cores() // (max_replicas or replicas))
-    with open_engine(artefact, engine, EngineOptions(threads=share)) as opened:  # what is wrong with it is told now
-        if opened.info is None:
-            raise BadFileError(
-                f"{artefact} carries no evodeploy metadata: export its checkpoint with `evodeploy export`"
-            )
+    One process serves, with one engine. With --replicas, --max-replicas or --ray it is Ray Serve.
+    """
+    from evodeploy.serving import service
+    from evodeploy.serving.settings import Limits, Settings, tls_of
+
     settings = Settings(
-        artefact=artefact.resolve(),
-        fingerprint=fingerprint(artefact),
-        name=name or opened.info.model,
-        engine=opened.name if engine is None else engine,
-        threads=share,
+        artefact,
+        name=name,
+        engine=engine,
+        options=options.engine_options(device, precision, cuda_graph, threads, cache, tf32),
         replicas=replicas,
         max_replicas=max_replicas,
         max_batch=max_batch,
@@ -91,23 +88,23 @@ def serve(
         limits=Limits(max_upload << 20, max_pixels * 1_000_000, timeout, max_ongoing),
         allow_hosts=tuple(sorted(allow_host or ())),
         token=_token(token_file),
+        tls=tls_of(tls_cert, tls_key),
     )
+    if update or service.on_ray(settings, ray):
+        values.for_ray(artefact, token_file)
     if update:
-        update_service(settings, ray)
+        updated = service.update(settings, ray)
         if as_json:
-            result_json({"name": settings.name, "artefact": str(artefact)})
+            result_json(updated.to_dict())
         else:
-            result(f"{settings.name} is served from {artefact} now")
+            result(f"{updated.name} is served from {artefact} now")
         return
-    with running(settings, ray):
-        address = f"http://{host}:{port}"
+    with service.running(settings, ray) as running:
         if as_json:
-            result_json(
-                {"name": settings.name, "artefact": str(artefact), "engine": settings.engine, "address": address}
-            )
+            result_json(running.to_dict())
         else:
-            result(f"serving {settings.name} from {artefact} with {settings.engine}: {address}")
-        until_stopped()
+            result(str(running))
+        service.until_stopped()
         note("answering what was begun, then stopping")
 
 

@@ -1,6 +1,7 @@
-"""What a connection may take until its request has begun: set up in the process that takes connections, Ray's proxy.
+"""What a connection may take before its request has begun, and after it was answered.
 
-Ray's server, uvicorn on httptools, would wait for a header for ever and take one of any size.
+uvicorn on httptools would wait for a header for ever, take one of any size, and keep an answer for ever for a client
+that does not read it. In the process that takes connections: this one, or Ray's proxy.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from evodeploy.serving.gate import HEADER_BYTES
 
-SECONDS = 10.0  # from a connection's, or a further request's, first moment to the end of its header
+SECONDS = 10.0  # from a connection's, or a further request's, first moment to its header's end; and without any reading
 MOST = 4 * HEADER_BYTES  # bytes of a header that does not end; the gate refuses smaller ones with a better sentence
 _WORDS = {408: "Request Timeout", 431: "Request Header Fields Too Large"}
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """A connection that is closed where the header of a request does not end in time or in size."""
+    """A connection that is closed where a header does not end in time or in size, or nobody reads an answer."""
 
     _bytes = 0
     _timer: asyncio.TimerHandle | None = None
+    _unread = 0
+    _reader_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Wait for the first header."""
@@ -44,7 +47,18 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
         self._end_wait()
+        self._end_watch()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Watch whether the client reads what it is sent."""
+        super().pause_writing()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        """The client has read nearly all."""
+        self._end_watch()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Parse, and count what is of a header that has not ended."""
@@ -66,6 +80,21 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _expire(self) -> None:
         self._close(408, f"the headers did not arrive within {SECONDS:g} s")
+
+    def _watch(self) -> None:
+        self._unread = self.transport.get_write_buffer_size()
+        self._reader_timer = self.loop.call_later(SECONDS, self._look)
+
+    def _end_watch(self) -> None:
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+            self._reader_timer = None
+
+    def _look(self) -> None:
+        if self.transport.get_write_buffer_size() < self._unread:
+            self._watch()
+        else:
+            self.transport.abort()
 
     def _close(self, status: int, reason: str) -> None:
         """Close, with an answer where a request has begun and none before it is still being answered."""

@@ -18,11 +18,19 @@ BODIES = 512  # requests whose bodies may be on their way at once: where there a
 class Gate:
     """An ASGI middleware: requests within `limits` and with the `token` pass, and whatever asks for `exempt` paths.
 
-    A request takes one of the `limits.admitted` places once its body is there, so that a slow one keeps no other out.
+    Requests for `unlimited` paths need the token, and pass also where too many are there. Any other one takes
+    one of the `limits.admitted` places once its body is there, so that a slow one keeps no other out.
     """
 
-    def __init__(self, app: Any, limits: Limits, token: str | None, exempt: frozenset[str]) -> None:
-        self._app, self._limits, self._exempt = app, limits, exempt
+    def __init__(
+        self,
+        app: Any,
+        limits: Limits,
+        token: str | None,
+        exempt: frozenset[str],
+        unlimited: frozenset[str] = frozenset(),
+    ) -> None:
+        self._app, self._limits, self._exempt, self._unlimited = app, limits, exempt, exempt | unlimited
         self._token = f"Bearer {token}".encode() if token else None
         self._admitted = 0
         self._arrivals = Arrivals(BODIES, limits.body * limits.admitted)  # they hold no more than all admitted may
@@ -35,7 +43,7 @@ class Gate:
         exempt = scope["path"] in self._exempt
         if refusal := self._refusal(scope["headers"], exempt):
             await refusal(scope, receive, send)
-        elif exempt:
+        elif scope["path"] in self._unlimited:
             await self._app(scope, receive, send)
         else:
             await self._limited(scope, receive, send)

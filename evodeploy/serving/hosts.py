@@ -12,6 +12,7 @@ from typing import Any
 
 from fastapi.responses import JSONResponse
 
+from evodeploy.serving.settings import Settings
 from evodeploy.text import printable
 
 ANY_ADDRESS = "*"  # every IP address: a page of another site is found by a name
@@ -24,6 +25,11 @@ def allowed_hosts(bound: str, more: Iterable[str]) -> frozenset[str]:
     if bound in ("0.0.0.0", "::"):
         hosts |= {ANY_ADDRESS, socket.gethostname()}
     return frozenset(each.lower() for each in hosts)
+
+
+def hosts_for(settings: Settings) -> frozenset[str] | None:
+    """The hosts that requests to a service may name; None, which is any, where it asks for a token."""
+    return None if settings.token is not None else allowed_hosts(settings.host, settings.allow_hosts)
 
 
 class HostGate:

@@ -1,78 +1,86 @@
-"""A service on Ray: started, updated while it runs, stopped once its last request is answered."""
+"""A service: started, updated while it runs, stopped once its last request is answered."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import logging
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from evodeploy.cluster import LOOPBACK, found_ray, joined_ray, own_ray
-from evodeploy.errors import RuntimeFailedError, UsageError, needs
-from evodeploy.serving.arrivals import RATE
-from evodeploy.serving.ports import check_free
+from evodeploy.artefacts import Fingerprint, fingerprint
+from evodeploy.errors import needs
+from evodeploy.machine.cores import usable_cores
 from evodeploy.serving.settings import Settings
-from evodeploy.text import reason
+from evodeploy.serving.worker import named, open_served
 
 _log = logging.getLogger(__name__)
 
-APPLICATION = NAMESPACE = "evodeploy"
-KEPT = ("name", "host", "port", "metrics_port", "token", "allow_hosts", "limits")
-STORE = 80 << 20  # bytes of Ray's object store: Ray's least, since requests do not go through it
-VARIABLES = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "evodeploy.serving.connections:bound_connections"}
+
+@dataclass(frozen=True)
+class Service:
+    """What answers: the model `name` of `artefact`, run by `engine`, at `address`; Prometheus finds it at `metrics`."""
+
+    name: str
+    artefact: Path
+    engine: str
+    address: str
+    metrics: str
+
+    def __str__(self) -> str:
+        return f"serving {self.name} from {self.artefact} with {self.engine}: {self.address}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The facts, ready for JSON."""
+        return dataclasses.asdict(self) | {"artefact": str(self.artefact)}
+
+
+def on_ray(settings: Settings, cluster: str | None) -> bool:
+    """Whether Ray Serve is what serves: for several replicas, also such as may come, and on a Ray to join."""
+    return cluster is not None or settings.most_replicas > 1
 
 
 @contextmanager
-def running(settings: Settings, cluster: str | None = None) -> Iterator[None]:
-    """A service that answers, until the body ends; then no request is taken any more, and those begun are answered.
+def running(settings: Settings, cluster: str | None = None) -> Iterator[Service]:
+    """A service that answers until the body ends; then no request is taken any more, and those begun are answered.
 
-    It starts its own Ray on this machine, or joins the Ray at the address `cluster` and leaves alone what else runs
-    there. Raises UsageError where a port or that Ray is in use for another, RuntimeFailedError where Ray or the
-    artefact does not start.
+    It is this process, or Ray Serve where `on_ray` says so; `cluster` is the address of a Ray to join.
+    Raises UsageError where the port or the Ray is in use for another or a setting is for the other way of serving,
+    RuntimeFailedError where Ray or the artefact does not start, and what `open_engine` raises.
     """
-    if cluster is None:
-        if settings.port == settings.metrics_port:
-            raise UsageError(f"requests and metrics would share port {settings.port}: choose another --metrics-port")
-        check_free(settings.host, settings.port, "--port")
-        check_free(LOOPBACK, settings.metrics_port, "--metrics-port")
-    _import_ray()
-    with _ray(settings, cluster):
-        if cluster is not None:
-            _check_joined(settings, cluster)
-        try:
-            _listen(settings)
-            _deploy(settings)
-            _log.info(
-                f"http://{settings.host}:{settings.port} answers; Prometheus metrics: "
-                f"http://127.0.0.1:{settings.metrics_port}/metrics"
-            )
-            yield
-        finally:
-            _delete()
+    settings = _shared_out(settings)
+    with contextlib.ExitStack() as stack:
+        if not on_ray(settings, cluster):
+            with needs("serve"):
+                from evodeploy.serving import embedded
+            address, opened = stack.enter_context(embedded.running(settings))
+            service = _service(opened, address, f"{address}/metrics")
+        else:
+            from evodeploy.serving import ray_serve
+
+            settings, files = _tried(settings)
+            metrics = stack.enter_context(ray_serve.running(settings, files, cluster))
+            service = _service(settings, f"http://{settings.host}:{settings.port}", metrics)
+        _log.info("%s answers; Prometheus metrics: %s", service.address, service.metrics)
+        yield service
 
 
-def update(settings: Settings, cluster: str | None = None) -> None:
-    """Let the service that runs on this machine or cluster serve `settings.artefact` instead, without a lost request.
+def update(settings: Settings, cluster: str | None = None) -> Service:
+    """Let the service on Ray that runs on this machine, or on `cluster`, serve `settings.artefact` instead.
 
-    Raises UsageError where none runs, or where it was started with other of the `KEPT` settings: dropping a token or a
-    limit, or changing an address, is no matter of an artefact.
+    No request is lost. Raises UsageError where none runs, or where it was started with another token, limit, address
+    or name: to change those is no matter of an artefact.
     """
-    _import_ray()
-    from ray import serve
+    from evodeploy.serving import ray_serve
 
-    none = UsageError(f"no service runs here on port {settings.port}: start one with `evodeploy serve`")
-    with _joined(settings, cluster) as found:
-        if not found or APPLICATION not in serve.status().applications:
-            raise none
-        before: Settings = serve.get_app_handle(APPLICATION).current_settings.remote().result(timeout_s=30)
-        other = [name for name in KEPT if getattr(before, name) != getattr(settings, name)]
-        if other:
-            raise UsageError(
-                f"the service was started with another {' and '.join(other)}: give the options that it was started with"
-            )
-        _deploy(settings)
+    settings, files = _tried(_shared_out(settings))
+    metrics = ray_serve.update(settings, files, cluster)
+    return _service(settings, f"http://{settings.host}:{settings.port}", metrics)
 
 
 def until_stopped() -> None:
@@ -83,94 +91,22 @@ def until_stopped() -> None:
     stopped.wait()
 
 
-def _import_ray() -> None:
-    with needs("serve"):
-        import fastapi  # noqa: F401
-        import ray  # noqa: F401
-        from ray import serve  # noqa: F401
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+def _shared_out(settings: Settings) -> Settings:
+    """`settings` with absolute paths, and with the cores shared out among replicas."""
+    threads = settings.options.threads or max(1, usable_cores() // settings.most_replicas)
+    cache = settings.options.cache and settings.options.cache.absolute()  # replicas have folders of their own
+    options = dataclasses.replace(settings.options, threads=threads, cache=cache)
+    return dataclasses.replace(settings, artefact=settings.artefact.resolve(), options=options)
 
 
-def _ray(settings: Settings, cluster: str | None) -> AbstractContextManager[None]:
-    """The Ray that the service runs on."""
-    if cluster is not None:
-        return joined_ray(cluster, namespace=NAMESPACE)
-    most = settings.max_replicas or settings.replicas
-    return own_ray(
-        _name(settings),
-        VARIABLES,
-        namespace=NAMESPACE,
-        num_cpus=most + 1,  # places for replicas, one more in an update; how many threads each has is its own
-        object_store_memory=STORE,
-        _metrics_export_port=settings.metrics_port,
-    )
+def _tried(settings: Settings) -> tuple[Settings, Fingerprint]:
+    """`settings` with the names that an engine opened on trial gives, and the files that it was opened from."""
+    files = fingerprint(settings.artefact)
+    with open_served(settings) as opened:
+        return named(settings, opened), files
 
 
-@contextmanager
-def _joined(settings: Settings, cluster: str | None) -> Iterator[bool]:
-    if cluster is None:
-        with found_ray(_name(settings), namespace=NAMESPACE) as found:
-            yield found
-    else:
-        with joined_ray(cluster, namespace=NAMESPACE):
-            yield True
-
-
-def _check_joined(settings: Settings, cluster: str) -> None:
-    """Refuse a Ray that has a service of ours, or whose Serve listens elsewhere, and a port that another listens on."""
-    from ray import serve
-
-    running = _running_serve()
-    if running is None:
-        check_free(settings.host, settings.port, "--port")
-        return
-    if APPLICATION in serve.status().applications:
-        raise UsageError(f"a service runs on the Ray at {cluster} already: stop it, or hand it this file by --update")
-    if running != (settings.host, settings.port):
-        host, port = running
-        raise UsageError(
-            f"Serve of the Ray at {cluster} listens on {host}:{port}, and a Ray has one: "
-            f"give --host {host} --port {port}"
-        )
-
-
-def _running_serve() -> tuple[str, int] | None:
-    """Where the Serve of the joined Ray listens; None where it runs none."""
-    from ray.serve.context import _get_global_client
-
-    client: Any = _get_global_client(raise_if_no_controller_running=False)
-    return None if client is None else (client.http_config.host, client.http_config.port)
-
-
-def _name(settings: Settings) -> str:
-    return f"serve-{settings.port}"
-
-
-def _listen(settings: Settings) -> None:
-    from ray import serve
-
-    slowest = settings.limits.body / RATE  # seconds of the largest body; the gate ends all else before
-    timeout = slowest + 2 * settings.limits.seconds
-    http = {"host": settings.host, "port": settings.port, "request_timeout_s": timeout}
-    try:
-        serve.start(http_options=http, logging_config={"enable_access_log": False})
-    except Exception as error:
-        raise RuntimeFailedError(f"Ray Serve cannot start here: {reason(error)}") from error
-
-
-def _deploy(settings: Settings) -> None:
-    from ray import serve
-
-    from evodeploy.serving.replica import deployment
-
-    try:
-        serve.run(deployment(settings), name=APPLICATION, route_prefix="/", blocking=False)
-    except Exception as error:
-        raise RuntimeFailedError(f"the service does not start: {reason(error)}") from error
-
-
-def _delete() -> None:
-    """Wait until replicas have answered; the proxy is still there and refuses what is new."""
-    from ray import serve
-
-    serve.delete(APPLICATION)
+def _service(settings: Settings, address: str, metrics: str) -> Service:
+    assert settings.name is not None
+    assert settings.engine is not None
+    return Service(settings.name, settings.artefact, settings.engine, address, metrics)

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from evodeploy.artefacts import Fingerprint
 from evodeploy.errors import UsageError
+from evodeploy.specs import EngineOptions
 from evodeploy.text import brief
 
 
@@ -28,19 +28,36 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """A service of `artefact` (an absolute path), whose files have this fingerprint, called `name` in its addresses.
+class Tls:
+    """Files in PEM: the server's certificate, with those that vouch for it, and its private key."""
 
-    `replicas` may grow to `max_replicas` under load. Up to `max_batch` requests are run together, none waits longer for
-    others than `max_wait` seconds. With a `token` every request but for health must carry it; without one, it names
-    this machine, the `host`, or one of `allow_hosts` as its host.
+    certificate: Path
+    key: Path
+
+
+def tls_of(certificate: Path | None, key: Path | None) -> Tls | None:
+    """Both files, or None for neither; raises UsageError for one without the other."""
+    if (certificate is None) != (key is None):
+        raise UsageError("TLS needs a certificate and its key: give both --tls-cert and --tls-key")
+    return None if certificate is None or key is None else Tls(certificate, key)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A service of `artefact`, called `name` in its addresses, by default as the model is.
+
+    `engine` and `options` say what runs it. Up to `max_batch` requests are run together, none waits longer for others
+    than `max_wait` seconds. With a `token` every request but for health must carry it; without one, it names this
+    machine, the `host`, or one of `allow_hosts` as its host. `port` 0 is any that is free. With `tls` it is HTTPS.
+
+    One process serves, and gives its metrics on the same port. More `replicas`, or `max_replicas` to which they may
+    grow under load, need Ray, which has its metrics at `metrics_port` and gives each replica so many `gpus`.
     """
 
     artefact: Path
-    fingerprint: Fingerprint
-    name: str
+    name: str | None = None
     engine: str | None = None
-    threads: int | None = None
+    options: EngineOptions = field(default_factory=EngineOptions)
     replicas: int = 1
     max_replicas: int | None = None
     max_batch: int = 16
@@ -52,6 +69,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     allow_hosts: tuple[str, ...] = ()
     token: str | None = field(default=None, repr=False)
+    tls: Tls | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be: raises UsageError."""
@@ -59,7 +77,7 @@ class Settings:
             raise UsageError(
                 f"{self.replicas} replicas that may become {self.max_replicas}: expected 1 or more, growing"
             )
-        if not re.fullmatch(r"[\w.-]{1,200}", self.name) or set(self.name) == {"."}:
+        if self.name is not None and (not re.fullmatch(r"[\w.-]{1,200}", self.name) or set(self.name) == {"."}):
             raise UsageError(f"the name is '{brief(self.name, 60)}', expected letters, digits, _, - and dots")
         for host in self.allow_hosts:
             if not re.fullmatch(r"[\w.:\[\]-]{1,253}", host):
@@ -68,3 +86,8 @@ class Settings:
             raise UsageError(
                 f"max_batch is {self.max_batch} and max_wait {self.max_wait}, expected 1 or more, 0 or more"
             )
+
+    @property
+    def most_replicas(self) -> int:
+        """How many there may be at once."""
+        return self.max_replicas or self.replicas

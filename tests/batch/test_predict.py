@@ -9,6 +9,7 @@ from evodeploy.batch.decode import prepared_batches
 from evodeploy.batch.inputs import Files
 from evodeploy.engines.base import run_all
 from evodeploy.engines.finite import PROBLEM
+from evodeploy.specs import EngineOptions
 
 
 @pytest.mark.parametrize("features", [False, True])
@@ -21,7 +22,7 @@ def test_an_output_that_is_no_number_is_the_error_of_its_image(small_onnx, tmp_p
     monkeypatch.setattr(predict, "run_all", run)
     for name in ("a.png", "c.png", "d.png"):
         Image.new("RGB", (70, 70)).save(tmp_path / name)
-    answerer = predict.Answerer(small_onnx, "onnxruntime", threads=1, top=2)
+    answerer = predict.Answerer(small_onnx, "onnxruntime", EngineOptions(threads=1), top=2)
     info = answerer._predictor.info
     if features:
         monkeypatch.setattr(answerer._predictor, "info", type(info)(**{**vars(info), "num_classes": 0}))

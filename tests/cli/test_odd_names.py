@@ -37,8 +37,7 @@ def test_an_error_is_one_line(cli, tmp_path, name):
         ("batch", "a.onnx", "ODD", "--out", "o"),
         ("batch", "a.onnx", "i", "--out", "ODD"),
         ("batch", "ODD", "i", "--out", "o"),
-        ("serve", "ODD"),
-        ("serve", "a", "--name", "ODD"),
+        ("serve", "ODD", "--replicas", "2"),
     ],
 )
 def test_what_ray_could_not_write_down_is_refused_first(cli, line):

@@ -18,7 +18,9 @@ COMMANDS = {
     "verify": ("verify", "a.onnx", "a.onnx", "--random", "1"),
     "visualize": ("visualize", "a.onnx", "images", "-o", "drawn"),
     "margins": ("margins", "a.onnx", "--images", "images"),
+    "serve": ("serve", "a.onnx", "--port", "0"),
 }
+ON_RAY = {"batch": ("batch", "a.onnx", "images", "--out", "out"), "serve": (*COMMANDS["serve"], "--replicas", "2")}
 ASKED = {
     "device": ("--device", "cuda:1"),
     "precision": ("--precision", "bf16"),
@@ -37,6 +39,7 @@ def here(tmp_path, monkeypatch, small_onnx):
     (tmp_path / "labels.csv").write_text("path,label\na.png,3\n")
     (tmp_path / "a.onnx").write_bytes(small_onnx.read_bytes())
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("evodeploy.serving.service.until_stopped", lambda: None)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -53,7 +56,15 @@ def test_every_option_reaches_the_runtime(cli, here, monkeypatch, command):
     options = [word for words in ASKED.values() for word in words]
     code, _, err = cli(*COMMANDS[command], "--engine", "onnxruntime-cuda", *options)
     assert code == 0, err
-    assert opened == [WANTED]
+    assert [dataclasses.replace(each, cache=Path(each.cache.name)) for each in opened] == [WANTED]
+
+
+@pytest.mark.parametrize("command", ON_RAY)
+def test_an_option_that_the_runtime_cannot_honour_is_refused_before_ray_starts(cli, here, monkeypatch, command):
+    monkeypatch.setattr("evodeploy.cluster._start", lambda *_: pytest.fail("Ray was started"))
+    code, out, err = cli(*ON_RAY[command], "--engine", "onnxruntime", "--no-tf32")
+    assert (code, out) == (2, "")
+    assert "the engine 'onnxruntime' has no option tf32" in err
 
 
 @pytest.mark.parametrize("option", ["precision", "cuda_graph", "cache", "tf32"])

@@ -1,4 +1,4 @@
-"""`evodeploy serve`: what it refuses before Ray is started. A service that runs: tests/serving/test_service.py."""
+"""`evodeploy serve`: what it refuses before anything is started. A service that runs: tests/serving/test_embedded.py."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ import types
 
 import pytest
 
-from evodeploy.serving import service
+from evodeploy import serving
+from evodeploy.serving import ray_serve, service
 from evodeploy.serving.settings import Limits, Settings
+
+IMPORT_RAY = ray_serve._import_ray
 
 
 @pytest.fixture(autouse=True)
-def no_ray(monkeypatch):
-    monkeypatch.setattr(service, "_import_ray", lambda: pytest.fail("Ray was imported"))
+def nothing_starts(monkeypatch):
+    monkeypatch.setattr(service, "until_stopped", lambda: pytest.fail("it serves"))
+    monkeypatch.setattr(ray_serve, "_import_ray", lambda: pytest.fail("Ray was imported"))
     monkeypatch.delenv("EVODEPLOY_TOKEN", raising=False)
 
 
@@ -28,7 +32,12 @@ def no_ray(monkeypatch):
         (("--token-file", "cat.txt"), "the token in cat.txt has spaces, lines or other characters"),
         (("--name", "a/b"), "the name is 'a/b', expected letters"),
         (("--name", ".."), "the name is '..', expected letters"),
-        (("--port", "8099"), "requests and metrics would share port 8099"),
+        (("--port", "8099", "--replicas", "2"), "requests and metrics would share port 8099"),
+        (("--gpus", "0.5"), "gpus are shared out among replicas on Ray"),
+        (("--tls-cert", "cat.txt"), "give both --tls-cert and --tls-key"),
+        (("--tls-cert", "cat.txt", "--tls-key", "none.pem"), "none.pem does not exist (expected a private key in PEM)"),
+        (("--tls-cert", "cat.txt", "--tls-key", "cat.txt", "--replicas", "2"), "TLS is for one process without Ray"),
+        (("--port", "0", "--replicas", "2"), "port 0 is for one process without Ray"),
         (("--allow-host", "a b"), "--allow-host is 'a b', expected the name or address of a host"),
         (("--token-file", "empty.txt"), "empty.txt is empty, expected a bearer token"),
         (("--replicas", "3", "--max-replicas", "2"), "3 replicas that may become 2"),
@@ -55,12 +64,24 @@ def test_an_artefact_that_is_none_is_told_before_anything_starts(cli, tmp_path):
     assert "broken.onnx" in err
 
 
-def test_without_the_extra_it_is_named(cli, small_onnx, monkeypatch):
-    monkeypatch.undo()
-    monkeypatch.setitem(sys.modules, "ray", None)
-    code, out, err = cli("serve", small_onnx)
+@pytest.mark.parametrize(
+    ("package", "options", "extra"), [("uvicorn", (), "serve"), ("ray", ("--replicas", "2"), "ray")]
+)
+def test_without_the_extra_it_is_named(cli, small_onnx, monkeypatch, package, options, extra):
+    monkeypatch.setattr(ray_serve, "_import_ray", IMPORT_RAY)
+    monkeypatch.delitem(sys.modules, "evodeploy.serving.embedded", raising=False)
+    monkeypatch.delattr(serving, "embedded", raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    code, out, err = cli("serve", small_onnx, *options)
     assert (code, out) == (3, "")
-    assert 'pip install "evodeploy[serve]"' in err
+    assert f'pip install "evodeploy[{extra}]"' in err
+
+
+def test_files_that_are_no_certificate_are_refused(cli, small_onnx, tmp_path):
+    (tmp_path / "a.pem").write_text("no certificate")
+    code, out, err = cli("serve", small_onnx, "--tls-cert", tmp_path / "a.pem", "--tls-key", tmp_path / "a.pem")
+    assert (code, out) == (4, "")
+    assert "are not a certificate and its unencrypted key in PEM" in err
 
 
 @pytest.mark.parametrize(
@@ -80,11 +101,11 @@ def test_a_joined_ray_that_cannot_listen_as_asked_is_refused(
 ):
     from ray import serve
 
-    monkeypatch.setattr(service, "_import_ray", lambda: None)
-    monkeypatch.setattr(service, "joined_ray", lambda address, namespace: contextlib.nullcontext())
-    monkeypatch.setattr(service, "_running_serve", lambda: running)
+    monkeypatch.setattr(ray_serve, "_import_ray", lambda: None)
+    monkeypatch.setattr(ray_serve, "joined_ray", lambda address, namespace: contextlib.nullcontext())
+    monkeypatch.setattr(ray_serve, "_running_serve", lambda: running)
     monkeypatch.setattr(serve, "status", lambda: types.SimpleNamespace(applications=dict.fromkeys(applications)))
-    monkeypatch.setattr(service, "_listen", lambda settings: pytest.fail("Serve was started"))
+    monkeypatch.setattr(ray_serve, "_listen", lambda settings: pytest.fail("Serve was started"))
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         code, out, err = cli("serve", small_onnx, "--port", port, "--ray", "auto")
@@ -97,5 +118,5 @@ def test_ray_cuts_no_body_that_the_service_takes(monkeypatch, tmp_path):
 
     started = []
     monkeypatch.setattr(serve, "start", lambda **options: started.append(options["http_options"]))
-    service._listen(Settings(tmp_path / "a.onnx", (), "a", limits=Limits(body=16 << 20, seconds=30)))
+    ray_serve._listen(Settings(tmp_path / "a.onnx", "a", limits=Limits(body=16 << 20, seconds=30)))
     assert started[0]["request_timeout_s"] == 1024 + 2 * 30  # 16 MiB at 16 KiB a second, a stall, the answer

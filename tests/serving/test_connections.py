@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+import threading
 
 import pytest
 from uvicorn.protocols.http import auto
@@ -58,6 +59,32 @@ def test_ordinary_requests_one_after_another_are_answered(connect, monkeypatch):
             assert client.recv(65536).startswith(b"HTTP/1.1 200")
         client.sendall(ready + b"X-Large: " + b"x" * 70_000 + b"\r\nConnection: close\r\n\r\n")
         assert answer(client).startswith(b"HTTP/1.1 431")
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_an_answer_that_nobody_reads_is_dropped(listening, monkeypatch, reads):
+    monkeypatch.setattr(auto, "AutoHTTPProtocol", connections.BoundedProtocol)
+    monkeypatch.setattr(connections, "SECONDS", 0.3)
+    lost, size = threading.Event(), 30 << 20
+    ended = connections.BoundedProtocol.connection_lost
+
+    def connection_lost(self, exc):
+        ended(self, exc)
+        lost.set()
+
+    async def large(scope, receive, send):
+        assert scope["type"] == "http"
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"connection", b"close")]})
+        await send({"type": "http.response.body", "body": bytes(size)})
+
+    monkeypatch.setattr(connections.BoundedProtocol, "connection_lost", connection_lost)
+    host, port = listening(large).split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        if reads:
+            assert len(answer(client)) > size
+        else:
+            assert lost.wait(60)
 
 
 def test_connections_that_drip_keep_no_other_out(app, listening, monkeypatch):

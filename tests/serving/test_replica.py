@@ -1,4 +1,4 @@
-"""A replica that finds another file in its artefact's place. One on Ray: test_service.py."""
+"""A replica that finds another file in its artefact's place. One on Ray: test_ray_serve.py."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_another_file_is_not_served_and_every_answer_says_so(small_onnx, tmp_pat
     artefact = tmp_path / "model.onnx"
     if content is not None:
         artefact.write_bytes(content)
-    replica = Replica(Settings(artefact, (("model.onnx", sha256(small_onnx)),), "small"))
+    replica = Replica(Settings(artefact, "small"), (("model.onnx", sha256(small_onnx)),))
     with TestClient(create_app(lambda: ready(replica), "small", Limits())) as client:
         for answer in (
             client.get("/v2/health/ready"),
@@ -67,13 +67,13 @@ def test_what_belongs_to_an_artefact_is_checked_too(small_onnx, small_checkpoint
     path, other = globals()[kind](source, tmp_path)
     started_with = fingerprint(path)
     assert other.name in dict(started_with)
-    assert _refusal(Settings(path, started_with, "small")) is None
+    assert _refusal(path, started_with) is None
     other.write_bytes(b"another")
-    refusal = _refusal(Settings(path, started_with, "small"))
+    refusal = _refusal(path, started_with)
     assert f"{other} is not the file that the service was started with" in refusal
     assert ("expected no file" in refusal) == (kind == "described")
     other.unlink()
-    assert (_refusal(Settings(path, started_with, "small")) is None) == (kind == "described")
+    assert (_refusal(path, started_with) is None) == (kind == "described")
 
 
 def test_external_data_is_found_as_onnx_finds_it_and_nothing_outside_of_the_folder(small_onnx, tmp_path):

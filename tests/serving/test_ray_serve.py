@@ -85,6 +85,9 @@ def served(*arguments, **changes):
             time.sleep(0.2)
         assert process.stdout.readline().startswith(f"serving {NAME} from")  # which waits for signals from here on
         yield process, address, metrics
+        if process.poll() is None:
+            process.terminate()
+            process.wait(120)
     finally:
         process.kill()
 
@@ -165,14 +168,22 @@ def test_another_host_or_a_second_service_on_its_port_is_refused(service, small_
     assert evil.status_code == 421
     assert "'evil.example' is not a host of this service" in evil.json()["error"]
     port = address.split(":")[1]
-    code, out, err = cli("serve", small_onnx, "--port", port)
-    assert (code, out) == (2, "")
-    assert f"port {port} of 127.0.0.1 cannot be listened on (Address already in use): choose another with --port" in err
-    code, _, err = cli("serve", small_onnx, "--port", free_port(), "--metrics-port", metrics)
+    for options in ((), ("--replicas", 2)):
+        code, out, err = cli("serve", small_onnx, "--port", port, *options)
+        assert (code, out) == (2, "")
+        assert f"port {port} of 127.0.0.1 cannot be listened on (Address already in use): choose another" in err
+    code, _, err = cli("serve", small_onnx, "--port", free_port(), "--metrics-port", metrics, "--replicas", 2)
     assert (code, "choose another with --metrics-port" in err) == (2, True)
 
 
-def test_from_start_to_stop_no_request_is_lost(service, small_onnx, tmp_path):
+def test_its_tensors_are_the_engines(service, small_onnx):
+    images = np.random.default_rng(2).standard_normal((5, 3, 64, 64), dtype=np.float32)
+    with open_engine(small_onnx) as engine:
+        np.testing.assert_allclose(logits(service[1], images), engine.run(images)["logits"], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_an_update_and_a_killed_replica_lose_no_other_request(service, small_onnx, tmp_path):
     process, address, metrics = service
     images = np.random.default_rng(2).standard_normal((5, 3, 64, 64), dtype=np.float32)
     with open_engine(small_onnx) as engine:
@@ -213,6 +224,9 @@ def test_from_start_to_stop_no_request_is_lost(service, small_onnx, tmp_path):
     assert "ray_evodeploy_batch_images_bucket" in told
     assert "ray_serve_num_http_requests" in told or "ray_serve_http_request" in told
 
+
+def test_a_signal_to_all_of_it_ends_it_in_order(service):
+    process, address, metrics = service
     with Load(address) as load:
         time.sleep(1)
         below = processes_below(process.pid)
@@ -231,13 +245,13 @@ def test_an_update_without_a_service_is_refused(small_onnx, cli):
     port = free_port()
     code, out, err = cli("serve", small_onnx, "--update", "--port", port)
     assert (code, out) == (2, "")
-    assert f"no service runs here on port {port}: start one with `evodeploy serve`" in err
+    assert f"no service on Ray runs here on port {port}: start one with `serve --replicas N`" in err
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("to", ["main", "all", "interrupt"])
 def test_signals_end_it_in_order(small_onnx, decoys, to):
-    with served(small_onnx, **decoys) as (process, _, _):
+    with served(small_onnx, "--replicas", 2, **decoys) as (process, _, _):
         below = processes_below(process.pid)
         if to == "interrupt":
             os.killpg(process.pid, signal.SIGINT)
@@ -252,7 +266,7 @@ def test_signals_end_it_in_order(small_onnx, decoys, to):
 @pytest.mark.slow
 def test_a_signal_while_it_starts_ends_it(small_onnx):
     port = free_port()
-    process = serve(small_onnx, "--port", port, "--metrics-port", free_port())
+    process = serve(small_onnx, "--port", port, "--metrics-port", free_port(), "--replicas", 2)
     home = Path(f"/tmp/evodeploy-{os.getuid()}/serve-{port}")
     while not home.exists():
         assert process.poll() is None, process.communicate()
@@ -268,9 +282,10 @@ def test_a_signal_while_it_starts_ends_it(small_onnx):
 def test_a_replaced_artefact_is_not_served_and_health_says_so(small_onnx, tmp_path):
     artefact = tmp_path / "model.onnx"
     artefact.write_bytes(small_onnx.read_bytes())
-    with served(artefact) as (process, address, _):
+    with served(artefact, "--replicas", 2) as (process, address, _):
         artefact.write_bytes(b"another")
-        os.kill(replicas(process.pid)[0], signal.SIGKILL)
+        for replica in replicas(process.pid):
+            os.kill(replica, signal.SIGKILL)
         deadline = time.monotonic() + 120
         while health(address) != 503 or "is not the file" not in httpx.get(f"http://{address}/v2/models/{NAME}").text:
             assert time.monotonic() < deadline
@@ -304,7 +319,7 @@ def test_another_ray_is_joined_where_it_is_asked_for_and_else_left_alone(small_o
         monkeypatch.setenv("RAY_ADDRESS", cluster)
         started = subprocess.run([sys.executable, "-c", OTHER, cluster, str(port)], capture_output=True, timeout=240)
         assert started.returncode == 0, started.stderr
-        with served(small_onnx) as (own, address, _):
+        with served(small_onnx, "--replicas", 2) as (own, address, _):
             assert httpx.get(f"http://{address}/other").status_code == 404
             own.send_signal(signal.SIGINT)
             assert own.wait(120) == 0

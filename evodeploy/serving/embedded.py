@@ -1,0 +1,95 @@
+"""A service in this process: uvicorn in a thread, on one port and no more."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import ssl
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+
+from evodeploy.errors import BadFileError, RuntimeFailedError, UsageError
+from evodeploy.files import open_regular
+from evodeploy.serving.app import create_app
+from evodeploy.serving.connections import BoundedProtocol
+from evodeploy.serving.hosts import hosts_for
+from evodeploy.serving.metrics import Metrics
+from evodeploy.serving.ports import check_free, listening
+from evodeploy.serving.settings import Settings, Tls
+from evodeploy.serving.worker import Worker, named, open_served
+from evodeploy.text import reason
+
+LARGEST_PEM = 1 << 20  # bytes of a certificate or a key
+
+
+@contextmanager
+def running(settings: Settings) -> Iterator[tuple[str, Settings]]:
+    """A service as `service.running` describes it; yields its address, and `settings` with what they left open."""
+    if settings.gpus:
+        raise UsageError("gpus are shared out among replicas on Ray: choose a GPU by the device, cuda:N")
+    context = None if settings.tls is None else _context(settings.tls)
+    check_free(settings.host, settings.port, "--port")
+    with contextlib.ExitStack() as stack:
+        engine = stack.enter_context(open_served(settings))
+        settings = named(settings, engine)
+        assert settings.name is not None
+        metrics = Metrics()
+        worker = Worker(engine, settings, metrics.ran)
+        stack.callback(worker.close)
+        hosts = hosts_for(settings)
+        app = create_app(lambda: worker, settings.name, settings.limits, settings.token, hosts, metrics)
+        port = stack.enter_context(_listening(app, settings, context))
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        yield f"{'https' if context else 'http'}://{host}:{port}", settings
+
+
+@contextmanager
+def _listening(app: Any, settings: Settings, context: ssl.SSLContext | None) -> Iterator[int]:
+    """`app` behind a port, which is yielded; after the body what was begun is answered, within the limit of seconds."""
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # else whoever sends nonsense fills the log
+    config = uvicorn.Config(
+        app,
+        http=BoundedProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,  # else a client on this machine says who it is
+        server_header=False,
+        timeout_graceful_shutdown=math.ceil(settings.limits.seconds),
+    )
+    config.load()
+    config.ssl = context
+    server = uvicorn.Server(config)
+    sockets = listening(settings.host, settings.port, "--port")
+    port: int = sockets[0].getsockname()[1]
+    with ThreadPoolExecutor(1, "evodeploy-http") as pool:
+        ended = pool.submit(server.run, sockets)
+        while not server.started:
+            if wait([ended], timeout=0.005).done:
+                raise RuntimeFailedError("the HTTP server does not start") from ended.exception()
+        try:
+            yield port
+        finally:
+            server.should_exit = True
+            wait([ended])
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    """What TLS needs of the files; raises UsageError where one is not there, BadFileError where it is none."""
+    for path, what in ((tls.certificate, "a certificate"), (tls.key, "a private key")):
+        open_regular(path, f"{what} in PEM", LARGEST_PEM).close()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(tls.certificate, tls.key, password="")  # an encrypted key is refused, not asked for
+    except (ssl.SSLError, OSError) as error:
+        raise BadFileError(
+            f"{tls.certificate} and {tls.key} are not a certificate and its unencrypted key in PEM ({reason(error)})"
+        ) from error
+    return context

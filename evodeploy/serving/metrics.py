@@ -1,0 +1,85 @@
+"""What Prometheus is given of a service in one process: requests by their answers, batches, and how long they took."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fastapi import APIRouter, Response
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+PATH = "/metrics"
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128)  # upper ends of the classes of batches
+SECONDS = tuple(0.001 * 2**power for power in range(15))  # upper ends of the classes of times
+
+
+class Metrics:
+    """The counts of one service. Threads may share them."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._answers = Counter("evodeploy_requests", "Requests, by status.", ["status"], registry=self._registry)
+        self._taken = Histogram(
+            "evodeploy_request_seconds", "Seconds from a POST's header to its answer, where that is 200.",
+            buckets=SECONDS, registry=self._registry,
+        )  # fmt: skip
+        self.ongoing = Gauge("evodeploy_requests_ongoing", "Requests not answered yet.", registry=self._registry)
+        self._images = Counter("evodeploy_images", "Images computed.", registry=self._registry)
+        self._batch = Histogram("evodeploy_batch_images", "Images in a run.", buckets=SIZES, registry=self._registry)
+        self._run = Histogram("evodeploy_run_seconds", "Seconds of a run.", buckets=SECONDS, registry=self._registry)
+
+    def ran(self, images: int, seconds: float) -> None:
+        """Count a run of the engine."""
+        self._images.inc(images)
+        self._batch.observe(images)
+        self._run.observe(seconds)
+
+    def answered(self, method: str, status: int, seconds: float) -> None:
+        """Count an answer, which was there `seconds` after the request's header."""
+        self._answers.labels(str(status)).inc()
+        if method == "POST" and status == 200:
+            self._taken.observe(seconds)
+
+    def text(self) -> bytes:
+        """All of them in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class Measured:
+    """An ASGI middleware that counts what passes."""
+
+    def __init__(self, app: Any, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status, began = 499, time.perf_counter()  # 499: the client left before it was answered
+
+        async def sent(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        with self._metrics.ongoing.track_inprogress():
+            try:
+                await self._app(scope, receive, sent)
+            finally:
+                self._metrics.answered(scope["method"], status, time.perf_counter() - began)
+
+
+def routes(metrics: Metrics) -> APIRouter:
+    """The endpoint that Prometheus asks."""
+    router = APIRouter(tags=["health"])
+
+    @router.get(PATH, response_class=Response)
+    async def measured() -> Response:
+        """Counts and times in Prometheus' text format."""
+        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    return router

@@ -1,0 +1,163 @@
+"""A service on Ray: replicas that are updated while they run, and stopped once the last request is answered."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from evodeploy.artefacts import Fingerprint
+from evodeploy.cluster import LOOPBACK, found_ray, joined_ray, own_ray
+from evodeploy.errors import RuntimeFailedError, UsageError, needs
+from evodeploy.serving.arrivals import RATE
+from evodeploy.serving.ports import check_free
+from evodeploy.serving.settings import Settings
+from evodeploy.text import reason
+
+APPLICATION = NAMESPACE = "evodeploy"
+KEPT = ("name", "host", "port", "metrics_port", "token", "allow_hosts", "limits")
+STORE = 80 << 20  # bytes of Ray's object store: Ray's least, since requests do not go through it
+VARIABLES = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "evodeploy.serving.connections:bound_connections"}
+
+
+@contextmanager
+def running(settings: Settings, files: Fingerprint, cluster: str | None = None) -> Iterator[str]:
+    """A service as `service.running` describes it, on Ray; yields where its metrics are.
+
+    It starts its own Ray on this machine, or joins the Ray at the address `cluster` and leaves alone what else runs
+    there. Raises UsageError where a port or that Ray is in use for another, RuntimeFailedError where Ray or the
+    artefact does not start.
+    """
+    if settings.tls is not None or settings.port == 0:
+        what = "TLS" if settings.tls is not None else "port 0"
+        raise UsageError(f"{what} is for one process without Ray: put a proxy before Ray, or leave replicas out")
+    if cluster is None:
+        if settings.port == settings.metrics_port:
+            raise UsageError(f"requests and metrics would share port {settings.port}: choose another --metrics-port")
+        check_free(settings.host, settings.port, "--port")
+        check_free(LOOPBACK, settings.metrics_port, "--metrics-port")
+    _import_ray()
+    with _ray(settings, cluster):
+        if cluster is not None:
+            _check_joined(settings, cluster)
+        try:
+            _listen(settings)
+            _deploy(settings, files)
+            yield _metrics(settings)
+        finally:
+            _delete()
+
+
+def update(settings: Settings, files: Fingerprint, cluster: str | None = None) -> str:
+    """See `service.update`; returns where the metrics are. What must be as it was is `KEPT`."""
+    _import_ray()
+    from ray import serve
+
+    none = UsageError(f"no service on Ray runs here on port {settings.port}: start one with `serve --replicas N`")
+    with _joined(settings, cluster) as found:
+        if not found or APPLICATION not in serve.status().applications:
+            raise none
+        before: Settings = serve.get_app_handle(APPLICATION).current_settings.remote().result(timeout_s=30)
+        other = [name for name in KEPT if getattr(before, name) != getattr(settings, name)]
+        if other:
+            raise UsageError(
+                f"the service was started with another {' and '.join(other)}: give the options that it was started with"
+            )
+        _deploy(settings, files)
+    return _metrics(settings)
+
+
+def _import_ray() -> None:
+    with needs("ray"):
+        import ray  # noqa: F401
+        from ray import serve  # noqa: F401
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+
+
+def _ray(settings: Settings, cluster: str | None) -> AbstractContextManager[None]:
+    """The Ray that the service runs on."""
+    if cluster is not None:
+        return joined_ray(cluster, namespace=NAMESPACE)
+    return own_ray(
+        _name(settings),
+        VARIABLES,
+        namespace=NAMESPACE,
+        num_cpus=settings.most_replicas + 1,  # places for replicas, one more in an update; threads are another matter
+        object_store_memory=STORE,
+        _metrics_export_port=settings.metrics_port,
+    )
+
+
+@contextmanager
+def _joined(settings: Settings, cluster: str | None) -> Iterator[bool]:
+    if cluster is None:
+        with found_ray(_name(settings), namespace=NAMESPACE) as found:
+            yield found
+    else:
+        with joined_ray(cluster, namespace=NAMESPACE):
+            yield True
+
+
+def _check_joined(settings: Settings, cluster: str) -> None:
+    """Refuse a Ray that has a service of ours, or whose Serve listens elsewhere, and a port that another listens on."""
+    from ray import serve
+
+    running = _running_serve()
+    if running is None:
+        check_free(settings.host, settings.port, "--port")
+        return
+    if APPLICATION in serve.status().applications:
+        raise UsageError(f"a service runs on the Ray at {cluster} already: stop it, or hand it this file by --update")
+    if running != (settings.host, settings.port):
+        host, port = running
+        raise UsageError(
+            f"Serve of the Ray at {cluster} listens on {host}:{port}, and a Ray has one: "
+            f"give --host {host} --port {port}"
+        )
+
+
+def _running_serve() -> tuple[str, int] | None:
+    """Where the Serve of the joined Ray listens; None where it runs none."""
+    from ray.serve.context import _get_global_client
+
+    client: Any = _get_global_client(raise_if_no_controller_running=False)
+    return None if client is None else (client.http_config.host, client.http_config.port)
+
+
+def _metrics(settings: Settings) -> str:
+    return f"http://{LOOPBACK}:{settings.metrics_port}/metrics"
+
+
+def _name(settings: Settings) -> str:
+    return f"serve-{settings.port}"
+
+
+def _listen(settings: Settings) -> None:
+    from ray import serve
+
+    slowest = settings.limits.body / RATE  # seconds of the largest body; the gate ends all else before
+    timeout = slowest + 2 * settings.limits.seconds
+    http = {"host": settings.host, "port": settings.port, "request_timeout_s": timeout}
+    try:
+        serve.start(http_options=http, logging_config={"enable_access_log": False})
+    except Exception as error:
+        raise RuntimeFailedError(f"Ray Serve cannot start here: {reason(error)}") from error
+
+
+def _deploy(settings: Settings, files: Fingerprint) -> None:
+    from ray import serve
+
+    from evodeploy.serving.replica import deployment
+
+    try:
+        serve.run(deployment(settings, files), name=APPLICATION, route_prefix="/", blocking=False)
+    except Exception as error:
+        raise RuntimeFailedError(f"the service does not start: {reason(error)}") from error
+
+
+def _delete() -> None:
+    """Wait until replicas have answered; the proxy is still there and refuses what is new."""
+    from ray import serve
+
+    serve.delete(APPLICATION)

@@ -1,0 +1,254 @@
+"""A service in one process, without Ray: what it answers, what it refuses, and how it ends."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import tritonclient.http
+from processes import is_alive, listening, processes_below
+from prometheus_client.parser import text_string_to_metric_families
+
+from evodeploy.engines.opener import open_engine
+from evodeploy.errors import UsageError
+from evodeploy.serving import embedded
+from evodeploy.serving.service import running
+from evodeploy.serving.settings import Limits, Settings, Tls
+from evodeploy.serving.worker import Worker
+
+PICTURE = Path(__file__).parents[2] / "sample" / "images" / "digit-7-0.png"
+NAME = "evo_deit_test"
+
+
+@pytest.fixture
+def serve(small_onnx):
+    """A function that gives a service in this process as a context manager."""
+
+    def start(**settings):
+        return running(Settings(small_onnx, **{"port": 0, "max_batch": 4} | settings))
+
+    return start
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """Workers that compute nothing until this event is set; `arrived` counts what they were given."""
+    free, run = threading.Event(), Worker._compute
+    free.arrived = 0
+
+    def compute(self, requests):
+        free.arrived += len(requests)
+        assert free.wait(60)
+        return run(self, requests)
+
+    monkeypatch.setattr(Worker, "_compute", compute)
+    yield free
+    free.set()
+
+
+def wait_until(condition):
+    while not condition():
+        time.sleep(0.005)
+
+
+def test_it_answers_on_one_port_and_ends_in_order(serve, small_onnx, logged):
+    images = np.random.default_rng(2).standard_normal((5, 3, 64, 64), dtype=np.float32)
+    with serve() as service:
+        place = service.address.removeprefix("http://")
+        assert service.to_dict() == {
+            "name": NAME,
+            "artefact": str(small_onnx),
+            "engine": "onnxruntime",
+            "address": service.address,
+            "metrics": f"{service.address}/metrics",
+        }
+        with tritonclient.http.InferenceServerClient(place) as triton, open_engine(small_onnx) as engine:
+            given = tritonclient.http.InferInput("images", images.shape, "FP32")
+            given.set_data_from_numpy(images)
+            answered = triton.infer(NAME, [given]).as_numpy("logits")
+            np.testing.assert_allclose(answered, engine.run(images)["logits"], atol=1e-5)
+        assert httpx.get(f"{service.address}/v2", headers={"Host": "evil.example"}).status_code == 421
+        with pytest.raises(UsageError, match="cannot be listened on"), serve(port=int(place.split(":")[1])) as other:
+            pytest.fail(f"{other} shares the port")
+    assert any("answers; Prometheus metrics" in line for line in logged)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(service.address)
+
+
+def test_requests_at_once_are_run_together_and_counted(serve, held):
+    with serve(max_wait=0) as service, httpx.Client(base_url=service.address) as client:
+        with concurrent.futures.ThreadPoolExecutor(5) as pool:
+            asked = [pool.submit(httpx.post, f"{service.address}/v1/predict", content=PICTURE.read_bytes())]
+            wait_until(lambda: held.arrived == 1)
+            asked += [
+                pool.submit(httpx.post, f"{service.address}/v1/predict", content=PICTURE.read_bytes()) for _ in "1234"
+            ]
+            wait_until(lambda: value(client, "evodeploy_requests_ongoing") == 6)  # and the one that asks
+            time.sleep(0.1)  # for the four to be prepared
+            held.set()
+            assert {each.result().status_code for each in asked} == {200}
+        assert client.post("/v1/predict", content=b"none").status_code == 400
+        assert value(client, "evodeploy_requests_total", status="200") >= 5
+        assert value(client, "evodeploy_requests_total", status="400") == 1
+        assert value(client, "evodeploy_images_total") == 5
+        assert value(client, "evodeploy_batch_images_bucket", le="1.0") == 1
+        assert value(client, "evodeploy_batch_images_sum") == 5
+        assert value(client, "evodeploy_run_seconds_count") == value(client, "evodeploy_batch_images_count")
+        assert value(client, "evodeploy_request_seconds_count") == 5
+
+
+def value(client, name, **labels):
+    told = client.get("/metrics")
+    assert told.headers["content-type"].startswith("text/plain")
+    for family in text_string_to_metric_families(told.text):
+        for sample in family.samples:
+            if sample.name == name and sample.labels == labels:
+                return sample.value
+    pytest.fail(f"no {name} {labels} in {told.text}")
+
+
+def test_metrics_ask_for_the_token_and_are_there_when_too_many_requests_are(serve, held):
+    with (
+        serve(token="secret", limits=Limits(admitted=1)) as service,
+        httpx.Client(base_url=service.address, headers={"Authorization": "Bearer secret"}) as client,
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+    ):
+        assert httpx.get(service.metrics).status_code == 401
+        first = pool.submit(client.post, "/v1/predict", content=PICTURE.read_bytes())
+        wait_until(lambda: held.arrived == 1)
+        assert client.post("/v1/predict", content=PICTURE.read_bytes()).status_code == 429
+        assert value(client, "evodeploy_requests_total", status="429") == 1
+        held.set()
+        assert first.result().status_code == 200
+
+
+def test_a_request_that_was_begun_is_answered_before_it_ends(serve, held):
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        with serve() as service:
+            asked = pool.submit(httpx.post, f"{service.address}/v1/predict", content=PICTURE.read_bytes(), timeout=60)
+            wait_until(lambda: held.arrived == 1)
+            threading.Timer(0.3, held.set).start()
+        assert asked.result().status_code == 200
+
+
+def test_a_request_that_never_ends_holds_it_no_longer_than_the_limit(serve):
+    with serve(limits=Limits(seconds=0.5)) as service:
+        host, port = service.address.removeprefix("http://").split(":")
+        client = socket.create_connection((host, int(port)), timeout=60)
+        client.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
+    assert client.recv(4096)[:12] in (b"", b"HTTP/1.1 504", b"HTTP/1.1 500")
+    client.close()
+
+
+def test_a_header_without_an_end_is_not_taken(serve):
+    with serve() as service:
+        host, port = service.address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=60) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Large: " + b"x" * 70_000)
+            assert client.recv(100).startswith(b"HTTP/1.1 431 ")
+
+
+def test_what_a_client_says_of_another_address_is_not_believed(serve, monkeypatch):
+    seen = []
+
+    class Recording(embedded.create_app("x", "x", Limits()).__class__):
+        async def __call__(self, scope, receive, send):
+            seen.append((scope["client"][0], scope["scheme"]))
+            await super().__call__(scope, receive, send)
+
+    monkeypatch.setattr("evodeploy.serving.app.FastAPI", Recording)
+    forwarded = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
+    with serve() as service:
+        assert httpx.get(f"{service.address}/v2/health/live", headers=forwarded).status_code == 200
+    assert seen == [("127.0.0.1", "http")]
+
+
+SIGNALS = {"group": signal.SIGTERM, "main": signal.SIGTERM, "interrupt": signal.SIGINT}
+
+
+@pytest.mark.parametrize("to", ["group", pytest.param("main", marks=pytest.mark.slow), "interrupt"])
+def test_signals_end_the_command_in_order(small_onnx, to):
+    command = [sys.executable, "-m", "evodeploy", "serve", str(small_onnx), "--port", "0"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+    process = subprocess.Popen(command, text=True, start_new_session=True, **pipes)
+    try:
+        address = process.stdout.readline().split()[-1]
+        below = processes_below(process.pid)
+        assert [port for _, _, port in listening(process.pid)] == [int(address.rpartition(":")[2])]
+        answers = load(address, lambda: (os.kill if to == "main" else os.killpg)(process.pid, SIGNALS[to]))
+        _, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 0, err
+    assert err.splitlines() == [
+        f"{address} answers; Prometheus metrics: {address}/metrics",
+        "answering what was begun, then stopping",
+    ]
+    assert answers[200] > 4
+    assert answers.keys() <= {200, "ConnectError", "RemoteProtocolError", "ReadError", "WriteError"}, answers
+    assert [pid for pid in below if is_alive(pid)] == []
+
+
+def load(address, then):
+    """What four clients are answered until the service takes no more; `then` is called once it answers."""
+    answers = collections.Counter()
+
+    def ask():
+        with httpx.Client(timeout=60) as client:
+            while not {"ConnectError"} & answers.keys():
+                try:
+                    answers[client.post(f"{address}/v1/predict", content=PICTURE.read_bytes()).status_code] += 1
+                except httpx.HTTPError as error:
+                    answers[type(error).__name__] += 1
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: answers[200] > 4)
+    then()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    """A certificate of localhost that vouches for itself, and its key; made by openssl."""
+    if shutil.which("openssl") is None:
+        pytest.skip("here is no openssl to make a certificate")
+    folder = tmp_path_factory.mktemp("tls")
+    files = Tls(folder / "cert.pem", folder / "key.pem")
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "2"]
+    subprocess.run([*command, "-out", files.certificate, "-keyout", files.key], check=True, capture_output=True)
+    return files
+
+
+def test_it_speaks_https_alone_where_it_has_a_certificate(serve, certificate):
+    trusted = ssl.create_default_context(cafile=str(certificate.certificate))
+    with serve(tls=certificate) as service:
+        assert service.address.startswith("https://127.0.0.1:")
+        address = service.address.replace("127.0.0.1", "localhost")
+        assert httpx.get(f"{address}/v2/health/ready", verify=trusted).status_code == 200
+        with pytest.raises(httpx.HTTPError):
+            httpx.get(f"{address}/v2/health/ready".replace("https", "http"))
+        old = ssl.create_default_context(cafile=str(certificate.certificate))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            old.maximum_version = ssl.TLSVersion.TLSv1_1
+        with pytest.raises(httpx.HTTPError):
+            httpx.get(f"{address}/v2/health/ready", verify=old)
