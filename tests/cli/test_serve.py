@@ -1,4 +1,4 @@
-"""`evodeploy serve`: what it refuses before anything is started. A service that runs: tests/serving/test_embedded.py."""
+"""`evodeploy serve`: what it refuses before anything starts. A service that runs: tests/serving/test_embedded.py."""
 
 from __future__ import annotations
 
