@@ -34,9 +34,10 @@ INFO = ModelInfo(
 )  # fmt: skip
 PLAN = PlanRecord(
     "tensorrt", "10.13.0.35", ("sm89",), "fp16", (Profile(1, 4, 8), Profile(8, 8, 16)),
-    (TensorSpec("images", "float32", (None, 3, 224, 224)),), (TensorSpec("logits", "float32", (None, 3)),),
-    INFO, "x.onnx", "0" * 64, "f" * 64, 12, kept_fp32={"node": "a reason"}, tf32=True, rest="fp16",
+    INFO.inputs, (TensorSpec("logits", "float32", (None, 3)),), INFO,
+    "x.onnx", "0" * 64, "f" * 64, 12, kept_fp32={"node": "a reason"}, tf32=True, rest="fp16",
 )  # fmt: skip
+IMAGES_SPEC, KEEP_SPEC = map(dataclasses.asdict, INFO.inputs)
 ABSENT = object()
 
 
@@ -154,6 +155,13 @@ WRONG_RECORD = [
     ("inputs.0.shape", [None, -3], r"inputs\[0\].shape\[1\] is -3, expected a whole number"),
     ("inputs.0.dtype", "object", r"inputs\[0\].dtype is \"object\", expected a type of numbers such as float32"),
     ("inputs.0.name", "", r"inputs\[0\].name is \"\", expected text of 1 to 300 characters"),
+    ("inputs", [IMAGES_SPEC, KEEP_SPEC | {"shape": [3]}], r'inputs is "the images, then keep int64 \(3\)",'),
+    ("inputs", [IMAGES_SPEC, KEEP_SPEC | {"dtype": "int32"}], r'inputs is "the images, then keep int32 \(2\)",'),
+    ("inputs", [IMAGES_SPEC, KEEP_SPEC | {"name": "k"}], r'inputs is "the images, then k int64 \(2\)", expected'),
+    ("inputs", [IMAGES_SPEC], r'inputs is "the images", expected the images, then keep int64 \(2\), as the model says'),
+    ("inputs", [IMAGES_SPEC, KEEP_SPEC, KEEP_SPEC], "inputs is a list of 3, expected a list of 1 to 2"),
+    ("model.elastic", [], r'inputs is "the images, then keep int64 \(2\)", expected the images, as the model says'),
+    ("model", None, r'inputs is "the images, then keep int64 \(2\)", expected the images, as the model says'),
     ("outputs", {}, "outputs is an object of 0, expected a list"),
     ("outputs.0.name", ABSENT, r"outputs\[0\].name is missing, expected text"),
     ("model", 3, "model is 3, expected an object"),

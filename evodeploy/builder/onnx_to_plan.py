@@ -19,7 +19,7 @@ from evodeploy.builder.options import BuilderOptions, apply_options
 from evodeploy.builder.timing_cache import shared_timings
 from evodeploy.engines.tensorrt.compatibility import check_lengths
 from evodeploy.engines.tensorrt.flavour import Flavour, shared_logger
-from evodeploy.engines.tensorrt.sidecar import Profile
+from evodeploy.engines.tensorrt.sidecar import KeepProfile, Profile
 from evodeploy.errors import BadFileError, RuntimeFailedError, UnavailableError, UsageError
 from evodeploy.specs import Precision, TensorSpec
 
@@ -71,11 +71,13 @@ def plan_from_onnx(
     options: BuilderOptions,
     log: BuildLog,
     progress: Progress | None = None,
+    keep: KeepProfile | None = None,
 ) -> BuiltPlan:
     """Build the ONNX file `path`, already checked, whose attention is of `precision`; `options` are checked too.
 
-    Raises BadFileError where TensorRT's parser refuses a node or an output has no known length, RuntimeFailedError with
-    TensorRT's own first error where the build fails, KeyboardInterrupt where it was cancelled.
+    With `keep` its second input holds how many tokens each stage keeps. Raises BadFileError where TensorRT's parser
+    refuses a node or an output has no known length, RuntimeFailedError with TensorRT's own first error where the build
+    fails, KeyboardInterrupt where it was cancelled.
     """
     trt = flavour.trt
     logger, relay = shared_logger(flavour)
@@ -92,16 +94,21 @@ def plan_from_onnx(
             raise BadFileError(f"{flavour} cannot build {path.name}: {told or log.reason}")
         inputs = tuple(_spec(trt, network.get_input(i)) for i in range(network.num_inputs))
         outputs = tuple(_spec(trt, network.get_output(i)) for i in range(network.num_outputs))
-        if len(inputs) != 1 or not outputs:
-            raise BadFileError(f"{path.name} has {len(inputs)} inputs and {len(outputs)} outputs, expected one input")
-        check_lengths(path, outputs)
+        if len(inputs) != (1 if keep is None else 2) or not outputs:
+            wanted = "one input" if keep is None else "the images and the numbers of kept tokens"
+            raise BadFileError(f"{path.name} has {len(inputs)} inputs and {len(outputs)} outputs, expected {wanted}")
+        if keep is not None and not network.get_input(1).is_shape_tensor:
+            raise BadFileError(
+                f"{flavour} cannot build {path.name}: its input '{inputs[1].name}' decides no size: export it again"
+            )
+        check_lengths(path, outputs, elastic=keep is not None)
         _check_products(trt, network, precision)
         if precision in ("fp32", "int8", "fp8"):  # quantized or not, attention is FP32 then
             _let_attention_decompose(trt, network)
         config = builder.create_builder_config()
         apply_options(flavour, config, options)
         for profile in profiles:
-            _add_profile(builder, config, inputs[0], check_profile(profile, inputs[0]))
+            _add_profile(builder, config, inputs, check_profile(profile, inputs[0]), keep)
         if targets:
             config.num_compute_capabilities = len(targets)
             for index, target in enumerate(targets):
@@ -136,10 +143,15 @@ def _check_products(trt: Any, network: Any, precision: Precision) -> None:
         )
 
 
-def _add_profile(builder: Any, config: Any, spec: TensorSpec, profile: Profile) -> None:
-    shapes = [(batch, *spec.shape[1:]) for batch in (profile.min, profile.opt, profile.max)]
+def _add_profile(
+    builder: Any, config: Any, inputs: Sequence[TensorSpec], profile: Profile, keep: KeepProfile | None
+) -> None:
+    images = inputs[0]
+    shapes = [(batch, *images.shape[1:]) for batch in (profile.min, profile.opt, profile.max)]
     optimization = builder.create_optimization_profile()
-    optimization.set_shape(spec.name, *shapes)
+    optimization.set_shape(images.name, *shapes)
+    if keep is not None:
+        optimization.set_shape_input(inputs[1].name, keep.min, keep.opt, keep.max)
     if config.add_optimization_profile(optimization) < 0:
         raise UsageError(f"TensorRT refused the batch range {profile.min} to {profile.max}")
 

@@ -20,7 +20,7 @@ import numpy as np
 import onnxruntime
 import sharing
 
-from evodeploy.builder.refit import refit_engine
+from evodeploy.builder import refit as refitting
 from evodeploy.engines.base import run_all
 from evodeploy.engines.opener import open_engine
 from evodeploy.engines.tensorrt import lane
@@ -45,14 +45,15 @@ IMAGES = np.random.default_rng(5).standard_normal((16, 3, 64, 64), dtype=np.floa
 reference = onnxruntime.InferenceSession(str(ONNX), providers=["CPUExecutionProvider"])
 
 
-def expected(images):
+def expected(images, keep=None):
     names = [spec.name for spec in reference.get_outputs()]
-    return dict(zip(names, reference.run(None, {"images": images}), strict=True))
+    feeds = {"images": images} if keep is None else {"images": images, "keep": np.array(keep, np.int64)}
+    return dict(zip(names, reference.run(None, feeds), strict=True))
 
 
-def same(got, images):
+def same(got, images, keep=None):
     """Equal to the last bit: it is the same computation, so any difference is memory that was mixed up."""
-    wanted = expected(images)
+    wanted = expected(images, keep)
     assert list(got) == list(wanted)
     for name, value in wanted.items():
         np.testing.assert_array_equal(got[name], value, err_msg=name)
@@ -431,6 +432,140 @@ def disturbed_recording():
         assert len(told) == 1 and ("previous error during capture" in told[0] or "returned [901]" in told[0]), told
 
 
+DEFAULT = (32, 16)  # what the elastic plan keeps where a run does not say
+
+
+def elastic():
+    """Each run keeps as many tokens as it says; what is out of bounds is refused before anything is enqueued."""
+    with open_engine(PLAN, "tensorrt") as engine:
+        assert [str(spec) for spec in engine.inputs] == ["images float32 (batch, 3, 64, 64)", "keep int64 (2)"]
+        held = on_the_device()
+        for batch, keep in ((3, (6, 64)), (3, (64, 6)), (16, (64, 64)), (1, (6, 6)), (1, (20, 7))):
+            same(engine.run(IMAGES[:batch], keep), IMAGES[:batch], keep)
+            same(engine.run(IMAGES[-batch:]), IMAGES[-batch:], DEFAULT)
+        assert on_the_device() == held, "memory was taken while running"
+        enqueued = fake_tensorrt.Engine.enqueued
+        for keep in ((5, 10), (10, 65), (-1, 6), (2**40, 6)):
+            with refused(InputError, "of its 64 tokens", "6 to 64"):
+                engine.run(IMAGES[:2], keep)
+        for keep in ((), (10,), (10, 10, 10)):
+            with refused(InputError, f"keep has {len(keep)} numbers of tokens, expected 2"):
+                engine.resident(IMAGES[:2], keep=keep)
+        with refused(InputError, "6 to 64"):
+            list(engine.run_many([IMAGES[:2]], keep=(0, 0)))
+        assert fake_tensorrt.Engine.enqueued == enqueued
+        ours = [9, 8]
+        got = engine.run(IMAGES[:2], ours)
+        ours[:] = 0, 0  # the caller's again
+        same(got, IMAGES[:2], (9, 8))
+        stream = engine.run_many([IMAGES[:4], IMAGES[4:5]], keep=(7, 50))
+        same(next(stream), IMAGES[:4], (7, 50))
+        same(engine.run(IMAGES[:4], (8, 8)), IMAGES[:4], (8, 8))
+        same(next(stream), IMAGES[4:5], (7, 50))
+        batch = engine.resident(IMAGES[:4], in_flight=2, keep=(33, 6))
+        same(engine.run(IMAGES[:4], (8, 8)), IMAGES[:4], (8, 8))
+        assert batch.time() > 0
+        same(batch.outputs(), IMAGES[:4], (33, 6))
+        fake_tensorrt.Engine.fail_enqueue = 1
+        with refused(RuntimeFailedError, "could not start a batch of 2"):
+            engine.run(IMAGES[:2], (8, 8))
+        same(engine.run(IMAGES[:2], (8, 8)), IMAGES[:2], (8, 8))
+    assert on_the_device() == [0] * 6
+
+
+def elastic_in_threads():
+    """Threads that share an engine keep different numbers of tokens at a time, with CUDA graphs and without."""
+    keeps = [(6, 64), (64, 6), (32, 16), (10, 10), (50, 7), (6, 6)]
+    for options in (EngineOptions(), EngineOptions(cuda_graph=True)):
+        with open_engine(PLAN, "tensorrt", options) as engine:
+
+            def work(number, engine=engine):
+                for turn in range(6):
+                    batch, keep = IMAGES[turn % 3 :][: 1 + (number + turn) % 4], keeps[(number + turn) % len(keeps)]
+                    same(engine.run(batch, keep), batch, keep)
+
+            sharing.in_threads(work, 6)  # more than there are lanes
+        assert on_the_device() == [0] * 6
+
+
+def elastic_graphs():
+    """A graph for each batch size and `keep`, which never finds other tokens; no more than 32 over both."""
+    with open_engine(PLAN, "tensorrt", EngineOptions(cuda_graph=True)) as engine:
+        for batch, keep in itertools.product((4, 1, 4), ((6, 64), (64, 6), (6, 64))):
+            same(engine.run(IMAGES[-batch:], keep), IMAGES[-batch:], keep)
+        assert (shim.shim_live(GRAPH_EXEC), fake_tensorrt.Engine.captures) == (4, 4)
+        assert shim.shim_live(HOST_MEMORY) == 3 + 4, "a graph has no numbers of its own"
+        batch = engine.resident(IMAGES[:4], keep=(64, 6))
+        same(batch.outputs(), IMAGES[:4], (64, 6))
+        batch.close()
+        for first in range(6, 42):
+            same(engine.run(IMAGES[:2], (first, 9)), IMAGES[:2], (first, 9))
+        assert (shim.shim_live(GRAPH_EXEC), shim.shim_live(HOST_MEMORY)) == (32, 3 + 32)
+        same(engine.run(IMAGES[-4:], (6, 64)), IMAGES[-4:], (6, 64))  # was forgotten, is recorded again
+        told = logged()
+        fake_tensorrt.Engine.capturable = False
+        for keep in ((60, 60), (60, 61), (60, 60)):
+            same(engine.run(IMAGES[:2], keep), IMAGES[:2], keep)
+        assert [line.split(" tokens")[0] for line in told] == [
+            "batches of 2 that keep 60, 60",
+            "batches of 2 that keep 60, 61",
+        ]
+    assert on_the_device() == [0] * 6
+
+
+def elastic_misuse():
+    """What the fake finds wrong with a shape tensor, each of which the other cases rely on."""
+    import pycuda.driver as driver
+
+    shim.shim_misuse.restype = ctypes.c_char_p
+    told = 0
+
+    def tells(words, *mistakes):
+        nonlocal told
+        for mistake in mistakes:
+            mistake()
+        lines = shim.shim_misuse().decode()
+        assert words in lines[told:], (words, lines[told:])
+        told = len(lines)
+
+    driver.init()
+    context = driver.Device(0).retain_primary_context()
+    context.push()
+    engine = fake_tensorrt.Runtime(fake_tensorrt.Logger()).deserialize_cuda_engine(PLAN.read_bytes())
+    engine.runtime.logger.log = lambda severity, message: None
+    execution, stream = engine.create_execution_context(), driver.Stream(1)
+    memory = {spec.name: driver.mem_alloc(1 << 20) for spec in (*reference.get_inputs(), *reference.get_outputs())}
+    for name, buffer in memory.items():
+        if name != "keep":
+            execution.set_tensor_address(name, int(buffer))
+    execution.set_input_shape("images", (2, 3, 64, 64))
+
+    def launch():
+        return execution.execute_async_v3(stream.handle)
+
+    keep = driver.pagelocked_empty(2, np.int64)
+    tells("has no address", lambda: launch() and sys.exit("it was launched"))
+    tells("device memory is the address", lambda: execution.set_tensor_address("keep", int(memory["keep"])))
+    execution.set_tensor_address("keep", keep.ctypes.data)
+    keep[:] = 6, 65
+    tells("'keep' [6, 65], outside the profile's [6, 6] to [64, 64]", lambda: launch() and sys.exit("it was launched"))
+    keep[:] = 6, 6
+    assert launch()
+    stream.synchronize()
+    assert shim.shim_misuse().decode()[told:] == ""
+    assert launch()
+    keep[:] = 7, 6  # too early: it is not done
+    tells("was changed or freed", stream.synchronize)
+    assert launch()
+    keep.base.free()
+    tells("was changed or freed", stream.synchronize)
+    execution = engine = None
+    for buffer in memory.values():
+        buffer.free()
+    stream = None
+    driver.Context.pop()
+
+
 def rtx_cache_and_graphs():
     cache = PLAN.parent / "made" / "cache"
     options = EngineOptions(cuda_graph=True, cache=cache)
@@ -547,16 +682,16 @@ def refit():
     full = PLAN.with_name("full.engine")
     with refused(UsageError, "small.engine holds no weights: put them in with `evodeploy refit"):
         open_engine(PLAN, "tensorrt")
-    record = refit_engine(PLAN, ONNX, full)
+    record = refitting.refit(PLAN, ONNX, full).record
     assert (record.stripped, record.refittable, record.source) == (False, True, ONNX.name)
     with open_engine(full, "tensorrt") as after:
         same(after.run(IMAGES[:2]), IMAGES[:2])
     sys.modules["tensorrt"].SerializationFlag = enum.Enum("Before10_14", {"EXCLUDE_WEIGHTS": 0})
-    record = refit_engine(PLAN, ONNX, PLAN.with_name("older.engine"))
+    record = refitting.refit(PLAN, ONNX, PLAN.with_name("older.engine")).record
     assert (record.stripped, record.refittable) == (False, False)
     with refused(BadFileError, "other.onnx does not fit the engine: the weights 'w' have another shape"):
         fake_tensorrt.OnnxParserRefitter.fits = False
-        refit_engine(PLAN, ONNX, PLAN.with_name("again.engine"))
+        refitting.refit(PLAN, ONNX, PLAN.with_name("again.engine"))
     assert not PLAN.with_name("again.engine").exists()
     assert on_the_device() == [0] * 6
 

@@ -348,6 +348,16 @@ void *shim_translate(uintptr_t address, size_t bytes) {
   return found;
 }
 
+/* Whether all of [address, address + bytes) lies in live memory of this kind. */
+int shim_holds(int kind, uintptr_t address, size_t bytes) {
+  int found = 0;
+  pthread_mutex_lock(&lock);
+  for (Object *o = objects; o && !found; o = o->next)
+    found = o->kind == (enum Kind)kind && o->live && address >= o->address && address + bytes <= o->address + o->bytes;
+  pthread_mutex_unlock(&lock);
+  return found;
+}
+
 __attribute__((destructor)) static void finish(void) {
   const char *path = getenv("SHIM_REPORT");
   FILE *file = path ? fopen(path, "w") : NULL;
@@ -516,7 +526,7 @@ CUresult cuMemHostAlloc(void **pointer, size_t bytes, unsigned flags) {
   ENTER(1);
   UNSAFE_IN_CAPTURE;
   Object *made = create(HOST_MEMORY, bytes);
-  *pointer = malloc(bytes);
+  *pointer = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096); /* whole pages are locked */
   made->address = (uintptr_t)*pointer;
   return leave(CUDA_SUCCESS);
 }

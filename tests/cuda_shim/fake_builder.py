@@ -21,6 +21,7 @@ class Flag(enum.IntEnum):
 
 class Tensor:
     def __init__(self, spec: Any) -> None:
+        self.is_shape_tensor = spec.name == "keep"
         self.name, self.dtype = spec.name, fake_tensorrt.DTYPES[spec.type]
         self.shape = tuple(size if isinstance(size, int) else -1 for size in spec.shape)
 
@@ -54,18 +55,25 @@ class Profile:
     def set_shape(self, name: str, *shapes: tuple[int, ...]) -> None:
         self.batches = [shape[0] for shape in shapes]
 
+    keep: list[tuple[int, ...]] | None = None
+
+    def set_shape_input(self, name: str, *values: tuple[int, ...]) -> None:
+        self.keep = [*values]
+
 
 class Config:
     progress_monitor: Any = None
 
     def __init__(self) -> None:
         self.profiles: list[list[int]] = []
+        self.keep: list[tuple[int, ...]] | None = None
 
     def get_flag(self, flag: Flag) -> bool:
         return flag is Flag.TF32
 
     def add_optimization_profile(self, profile: Profile) -> int:
         self.profiles.append(profile.batches)
+        self.keep = profile.keep
         return len(self.profiles) - 1
 
 
@@ -86,7 +94,7 @@ class Builder:
 
     def build_serialized_network(self, network: Network, config: Config) -> bytes:
         kept = shutil.copy(network.onnx, self.folder / f"{uuid.uuid4()}.onnx")
-        return json.dumps({"onnx": kept, "profiles": config.profiles}, default=str).encode()
+        return json.dumps({"onnx": kept, "profiles": config.profiles, "keep": config.keep}, default=str).encode()
 
 
 def add_builder(module: ModuleType) -> ModuleType:

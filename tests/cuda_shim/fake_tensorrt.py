@@ -25,8 +25,10 @@ import onnxruntime
 cuda = ctypes.CDLL("libcuda.so.1")
 cuda.shim_translate.restype = ctypes.c_void_p
 cuda.shim_translate.argtypes = (ctypes.c_size_t, ctypes.c_size_t)
+cuda.shim_holds.argtypes = (ctypes.c_int, ctypes.c_size_t, ctypes.c_size_t)
 cuda.shim_slow_launches.argtypes = (ctypes.c_double,)
 cuda.cuLaunchHostFunc.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+DEVICE_MEMORY, HOST_MEMORY = range(2)  # kinds of the shim's
 HOST_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 DTYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(float16)": np.float16}
 
@@ -184,6 +186,7 @@ class Engine:
     fail_in_worker = False  # whether a thread of the library's own says why
     refuses_addresses = False
     capturable = True  # whether what it enqueues may be recorded
+    enqueued = 0  # launches that were put into a stream
     captures = 0  # enqueues into a stream that was being recorded
     during_capture: Callable[[], None] | None = None  # called in such an enqueue
     during_launch: Callable[[], Any] | None = None  # called in an enqueue that is not recorded
@@ -196,6 +199,7 @@ class Engine:
 
     def __init__(self, runtime: Runtime, plan: dict[str, Any]) -> None:
         self.runtime, self.profiles, self.onnx = runtime, plan["profiles"], plan["onnx"]
+        self.keep = plan.get("keep")  # the least, best and most values of the shape tensor of that name
         self.session = onnxruntime.InferenceSession(self.onnx, providers=["CPUExecutionProvider"])
         self.num_optimization_profiles = len(self.profiles)
         self.refittable = plan.get("refittable", True)
@@ -218,7 +222,12 @@ class Engine:
     def serialize_with_config(self, config: SerializationConfig) -> bytes | None:
         if "EXCLUDE_WEIGHTS" in config.flags:
             return None
-        plan = {"onnx": self.onnx, "profiles": self.profiles, "refittable": "INCLUDE_REFIT" in config.flags}
+        plan = {
+            "onnx": self.onnx,
+            "profiles": self.profiles,
+            "keep": self.keep,
+            "refittable": "INCLUDE_REFIT" in config.flags,
+        }
         return json.dumps(plan).encode()
 
     def create_execution_context(
@@ -261,6 +270,8 @@ class ExecutionContext:
         return True
 
     def set_tensor_address(self, name: str, address: int) -> bool:
+        if name == "keep" and cuda.shim_holds(DEVICE_MEMORY, address, 1):
+            tell("device memory is the address of the shape tensor 'keep', which is read on the host")
         self.addresses[name] = address
         self.state += 1
         return address % 256 == 0 and not Engine.refuses_addresses
@@ -274,11 +285,20 @@ class ExecutionContext:
         self.shape = tuple(shape)
         return True
 
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        """Of an output, once the shape of the images and the address of `keep` are set."""
+        session = self.engine.session
+        images = np.zeros(self.shape, DTYPES[session.get_inputs()[0].type])
+        (value,) = session.run([name], self._feeds(images, self._kept()))
+        return value.shape
+
     def execute_async_v3(self, stream: int) -> bool:
         needs_context("execute_async_v3")
         Engine.fail_enqueue -= 1
         if Engine.fail_enqueue == 0 or self.shape is None:
             return self._fails("Error Code 1: Cuda Runtime (no kernel for you)")
+        if self.engine.keep is not None and not self._keep_fits():
+            return self._fails("Error Code 3: API Usage Error (the shape tensor 'keep' does not fit)")
         if recording(stream):
             Engine.captures += 1
             if not Engine.capturable and cuda.cuMemAlloc_v2(ctypes.byref(ctypes.c_size_t()), ctypes.c_size_t(8)):
@@ -291,10 +311,41 @@ class ExecutionContext:
             self._finish_kernels(self.config, self.shape[0])
         return self._start(stream)
 
+    def _kept(self) -> np.ndarray | None:
+        """The values of the shape tensor, as the host has them now; None where it has none."""
+        address = self.addresses.get("keep")
+        if self.engine.keep is None or address is None:
+            return None
+        stages = len(self.engine.keep[0])
+        return np.frombuffer((ctypes.c_int64 * stages).from_address(address), np.int64).copy()
+
+    def _keep_fits(self) -> bool:
+        values = self._kept()
+        if values is None:
+            tell("a launch of a plan whose shape tensor 'keep' has no address")
+            return False
+        low, _, high = self.engine.keep
+        if (values < low).any() or (values > high).any():
+            tell(f"a launch with 'keep' {values.tolist()}, outside the profile's {low} to {high}")
+            return False
+        return True
+
+    def _unchanged(self, kept: np.ndarray | None) -> bool:
+        """Whether the shape tensor has the values that were enqueued, in memory that is still there."""
+        if kept is None:
+            return True
+        held = cuda.shim_holds(HOST_MEMORY, self.addresses["keep"], kept.nbytes)
+        return bool(held) and bool((self._kept() == kept).all())
+
+    @staticmethod
+    def _feeds(images: np.ndarray, kept: np.ndarray | None) -> dict[str, np.ndarray]:
+        return {"images": images} if kept is None else {"images": images, "keep": kept}
+
     def _start(self, stream: int) -> bool:
         """Put the computing of the batch into `stream`."""
         function = HOST_FUNCTION(self._kernel(self.shape, dict(self.addresses), self.state))
         kept.append(function)
+        Engine.enqueued += 1
         if cuda.cuLaunchHostFunc(stream, ctypes.cast(function, ctypes.c_void_p), None):
             return self._fails("Error Code 1: Cuda Runtime (operation failed due to a previous error during capture)")
         return True
@@ -325,12 +376,16 @@ class ExecutionContext:
 
     def _kernel(self, shape: tuple[int, ...], addresses: dict[str, int], state: int) -> Callable[[object], None]:
         session, scratch, size = self.engine.session, self.scratch, self.engine.device_memory_size_v2
+        kept = self._kept()
         now = weakref.ref(self)
 
         def compute(_: object) -> None:
             context = now()
             if context is None or context.state != state:
                 tell("work was launched whose execution context is gone or has changed since")
+                return
+            if not context._unchanged(kept):
+                tell("the shape tensor 'keep' was changed or freed before the launch that it is of was done")
                 return
             activations = on_device(scratch, (size,), np.uint8)
             if activations is None:
@@ -341,7 +396,7 @@ class ExecutionContext:
             images = on_device(addresses[source.name], shape, DTYPES[source.type])
             if images is None:
                 return
-            values = session.run(None, {source.name: images})
+            values = session.run(None, context._feeds(images, kept))
             if (activations != mark).any():
                 tell("two execution contexts computed in the same memory at a time")
             for spec, value in zip(session.get_outputs(), values, strict=True):

@@ -39,6 +39,7 @@ class Driver:
             "shim_live": _Function(lambda kind: Uncounted()),
             "shim_bytes": _Function(Uncounted),
             "shim_report": _Function(lambda line: self.misuse.append(line.decode())),
+            "shim_holds": _Function(lambda kind, address, size: kind != 0),  # nobody knows: as it should be
             "shim_translate": _Function(lambda address, size: None),
         }
 

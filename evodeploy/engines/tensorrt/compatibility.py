@@ -58,13 +58,15 @@ def check_fits(record: PlanRecord, path: Path, flavour: Flavour, architecture: s
         )
 
 
-def check_lengths(path: Path, outputs: Iterable[TensorSpec]) -> None:
+def check_lengths(path: Path, outputs: Iterable[TensorSpec], *, elastic: bool = False) -> None:
     """Raise BadFileError where an output of `path` has a length that is known only once it is computed.
 
-    Its memory is taken before, and kernels would write beyond the end of it.
+    Its memory is taken before, and kernels would write beyond the end of it. Of an `elastic` network an output may be
+    as long as the tokens that it keeps, which are known before.
     """
     for spec in outputs:
-        if None in spec.shape[1:]:
+        unknown = spec.shape[1:].count(None)
+        if unknown and not (elastic and unknown == 1 and len(spec.shape) == 2):
             shape = ", ".join(["batch", *("?" if size is None else str(size) for size in spec.shape[1:])])
             raise BadFileError(
                 f"{path}: the length of output '{spec.name}' ({shape}) is not known before it is computed, and an "

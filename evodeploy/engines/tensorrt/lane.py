@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from evodeploy.engines.base import Array
 from evodeploy.engines.tensorrt.cuda import Device
-from evodeploy.engines.tensorrt.execution import Launcher
+from evodeploy.engines.tensorrt.execution import Launcher, Shapes, Tensors
 from evodeploy.specs import TensorSpec
 
 CHUNK = 4 << 20  # bytes of images that are copied to page-locked memory, and from there to the GPU, at a time
@@ -25,6 +26,11 @@ class Buffer:
     host: Array
     device: Any
 
+    def of(self, shape: tuple[int, ...]) -> Array:
+        """The beginning of the host's memory as an array of `shape`, as densely as the GPU writes it."""
+        count = math.prod(shape)
+        return self.host.reshape(-1)[:count].reshape(shape)
+
 
 # Given the addresses of all tensors by name, that of the memory to compute in (0 where there is none) and the stream.
 MakeLauncher = Callable[[dict[str, int], int, int], Launcher]
@@ -36,8 +42,7 @@ class Lane:
     def __init__(
         self,
         device: Device,
-        inputs: tuple[TensorSpec, ...],
-        outputs: tuple[TensorSpec, ...],
+        tensors: Tensors,
         largest: int,
         scratch: int,
         launcher: MakeLauncher,
@@ -48,21 +53,24 @@ class Lane:
         """
         self._device, self._driver = device, device.driver
         self.batch = 0
+        self._keep: tuple[int, ...] = ()
+        self._shapes: Shapes = {}
         with contextlib.ExitStack() as stack:
             self.stream = device.stream()
             stack.callback(self._drop_stream)
-            buffers = [self._buffer(stack, spec, largest) for spec in (*inputs, *outputs)]
-            self._input, self._outputs = buffers[0], buffers[len(inputs) :]
-            addresses = {buffer.spec.name: int(buffer.device) for buffer in buffers}
+            self._input, *self._outputs = (
+                self._buffer(stack, spec, largest, tensors.longest) for spec in (tensors.images, *tensors.outputs)
+            )
+            addresses = {buffer.spec.name: int(buffer.device) for buffer in (self._input, *self._outputs)}
             workspace = self._memory(stack, scratch) if scratch else 0
             self._launcher = launcher(addresses, int(workspace), self.stream.handle)
             stack.callback(self._launcher.close)
             stack.callback(self._finish)
             self._held = stack.pop_all()
 
-    def load(self, images: Array) -> None:
-        """Start copying a batch to the GPU; `images` may change afterwards."""
-        self.batch = len(images)
+    def load(self, images: Array, keep: tuple[int, ...] = ()) -> None:
+        """Start copying a batch to the GPU, to be computed with `keep` tokens; `images` may change afterwards."""
+        self.batch, self._keep = len(images), keep
         bytes_each = self._input.host[0].nbytes
         at_a_time = max(1, CHUNK // bytes_each)
         for first in range(0, self.batch, at_a_time):
@@ -73,30 +81,35 @@ class Lane:
 
     def launch(self) -> None:
         """Start computing the batch that was loaded last."""
-        self._launcher.launch(self.batch)
+        self._shapes = self._launcher.launch(self.batch, self._keep)
 
     def unload(self) -> None:
         """Start copying the outputs back."""
         for buffer in self._outputs:
-            self._driver.memcpy_dtoh_async(buffer.host[: self.batch], buffer.device, self.stream)
+            self._driver.memcpy_dtoh_async(self._computed(buffer), buffer.device, self.stream)
 
-    def start(self, images: Array) -> None:
+    def start(self, images: Array, keep: tuple[int, ...] = ()) -> None:
         """Start the whole way of a batch, to the GPU and back; `collect` waits for its end."""
-        self.load(images)
+        self.load(images, keep)
         self.launch()
         self.unload()
 
     def collect(self) -> dict[str, Array]:
         """Wait for all that was started; the outputs by name, the caller's to keep."""
         self.stream.synchronize()
-        return {buffer.spec.name: buffer.host[: self.batch].copy() for buffer in self._outputs}
+        return {buffer.spec.name: self._computed(buffer).copy() for buffer in self._outputs}
 
     def close(self) -> None:
         """Wait for what is under way, and free everything."""
         self._held.close()
 
-    def _buffer(self, stack: contextlib.ExitStack, spec: TensorSpec, largest: int) -> Buffer:
-        shape = (largest, *(size for size in spec.shape[1:] if size is not None))  # all known, see check_lengths
+    def _computed(self, buffer: Buffer) -> Array:
+        """Where the host has an output of the batch, or will have it."""
+        shape = self._shapes.get(buffer.spec.name)
+        return buffer.host[: self.batch] if shape is None else buffer.of(shape)
+
+    def _buffer(self, stack: contextlib.ExitStack, spec: TensorSpec, largest: int, longest: int) -> Buffer:
+        shape = (largest, *(longest if size is None else size for size in spec.shape[1:]))
         host = self._device.page_locked(shape, spec.dtype)
         stack.callback(self._device.release, host.base)
         return Buffer(spec, host, self._memory(stack, host.nbytes))

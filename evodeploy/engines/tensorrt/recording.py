@@ -7,37 +7,41 @@ from collections.abc import Callable
 from typing import Any
 
 from evodeploy.engines.tensorrt.cuda import Device
-from evodeploy.engines.tensorrt.execution import Execution
+from evodeploy.engines.tensorrt.execution import Execution, Shapes
 from evodeploy.errors import RuntimeFailedError
 
 GRAPHS = 32  # kept by a lane, those used last: each holds an execution context
+
+Key = tuple[int, tuple[int, ...]]  # a batch size, and the numbers of kept tokens of an elastic plan
 
 _log = logging.getLogger(__name__)
 
 
 class RecordedExecution:
-    """Replays CUDA graphs, recorded at the first launch of each batch size.
+    """Replays CUDA graphs, recorded at the first launch of each batch size, of an elastic plan with each `keep`.
 
     A graph holds for as long as the execution context that it was recorded from is left alone, so each has one of its
     own. Where recording fails, batches of that size are launched as without graphs, and a warning says why.
     """
 
-    def __init__(self, device: Device, execution: Callable[[], Execution], refused: set[int], stream: int) -> None:
-        """`refused` are the batch sizes that cannot be recorded: the lanes of an engine share what they learn."""
+    def __init__(self, device: Device, execution: Callable[[], Execution], refused: set[Key], stream: int) -> None:
+        """`refused` is what cannot be recorded: the lanes of an engine share what they learn."""
         self._device, self._calls = device, device.calls
         self._new, self._refused, self._stream = execution, refused, stream
-        self._recorded: dict[int, tuple[Any, Execution]] = {}  # the graph used last is the last
+        self._recorded: dict[Key, tuple[Any, Execution]] = {}  # the graph used last is the last
         self._free: Execution | None = execution()  # of no graph
 
-    def launch(self, batch: int) -> None:
-        """See Launcher; the first launch of a batch size takes the time to record it. Raises as Execution does."""
-        if batch in self._recorded:
-            self._recorded[batch] = self._recorded.pop(batch)
-            self._call(self._calls.cuGraphLaunch, self._recorded[batch][0], self._stream)
-            return
+    def launch(self, batch: int, keep: tuple[int, ...] = ()) -> Shapes:
+        """See Launcher; the first launch of each takes the time to record it. Raises as Execution does."""
+        key = batch, keep
+        if key in self._recorded:
+            graph, execution = self._recorded[key] = self._recorded.pop(key)
+            self._call(self._calls.cuGraphLaunch, graph, self._stream)
+            return execution.shapes
         execution = self._unused()
-        execution.launch(batch)  # computes, and lets TensorRT set up what cannot be recorded
-        self._record(execution, batch)
+        shapes = execution.launch(batch, keep)  # computes, and lets TensorRT set up what cannot be recorded
+        self._record(execution, key)
+        return shapes
 
     def close(self) -> None:
         """See Launcher."""
@@ -56,30 +60,30 @@ class RecordedExecution:
             self._free = self._new()
         return self._free
 
-    def _record(self, execution: Execution, batch: int) -> None:
+    def _record(self, execution: Execution, key: Key) -> None:
         with self._device.quiet:
-            if batch in self._refused:
+            if key in self._refused:
                 return
             try:
-                graph = self._captured(execution, batch)
+                graph = self._captured(execution, key)
             except RuntimeFailedError as error:
-                self._refused.add(batch)
-                _log.warning("batches of %d run without a CUDA graph, for it cannot be recorded: %s", batch, error)
+                self._refused.add(key)
+                _log.warning("batches of %s run without a CUDA graph, for it cannot be recorded: %s", _said(key), error)
                 return
-        self._recorded[batch] = graph, execution
+        self._recorded[key] = graph, execution
         self._free = None
 
-    def _captured(self, execution: Execution, batch: int) -> Any:
+    def _captured(self, execution: Execution, key: Key) -> Any:
         try:
-            return self._captured_once(execution, batch)
+            return self._captured_once(execution, key)
         except RuntimeFailedError:  # perhaps another thread disturbed it, by waiting for the whole GPU
-            return self._captured_once(execution, batch)
+            return self._captured_once(execution, key)
 
-    def _captured_once(self, execution: Execution, batch: int) -> Any:
+    def _captured_once(self, execution: Execution, key: Key) -> Any:
         mode = self._calls.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL  # others may allocate meanwhile
         self._call(self._calls.cuStreamBeginCapture, self._stream, mode)
         try:
-            execution.launch(batch)
+            execution.launch(*key)
         except BaseException:  # the reason is TensorRT's, not that of the call that ends the recording
             status, graph = self._calls.cuStreamEndCapture(self._stream)
             if status == self._calls.CUresult.CUDA_SUCCESS:
@@ -96,3 +100,8 @@ class RecordedExecution:
         if status != self._calls.CUresult.CUDA_SUCCESS:
             raise RuntimeFailedError(f"the CUDA graph failed: {function.__name__} returned {status.name}")
         return results[0] if results else None
+
+
+def _said(key: Key) -> str:
+    batch, keep = key
+    return f"{batch} that keep {', '.join(map(str, keep))} tokens" if keep else str(batch)

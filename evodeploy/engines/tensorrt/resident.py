@@ -23,6 +23,7 @@ class LaneResident(GatedResident):
         new_lane: Callable[[], Lane],
         in_flight: int,
         images: Array,
+        keep: tuple[int, ...],
         open_ones: set[LaneResident],
         usage: Usage,
     ) -> None:
@@ -34,7 +35,7 @@ class LaneResident(GatedResident):
                 lane = new_lane()
                 stack.callback(lane.close)
                 self._timeline.add(lane)
-                lane.start(images)  # kernels are finished, graphs recorded, outputs there
+                lane.start(images, keep)  # kernels are finished, graphs recorded, outputs there
                 lane.collect()
             self._held = stack.pop_all()
         open_ones.add(self)

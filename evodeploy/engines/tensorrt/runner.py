@@ -17,11 +17,11 @@ from evodeploy.engines.device import cuda_index
 from evodeploy.engines.tensorrt import rtx
 from evodeploy.engines.tensorrt.compatibility import check_fits, check_lengths, check_unchanged, check_whole, runtime_of
 from evodeploy.engines.tensorrt.cuda import Device, device
-from evodeploy.engines.tensorrt.execution import Execution, Launcher
+from evodeploy.engines.tensorrt.execution import Execution, Launcher, Tensors
 from evodeploy.engines.tensorrt.lane import Lane
 from evodeploy.engines.tensorrt.lane_pool import LanePool
 from evodeploy.engines.tensorrt.plan import Plan, choose_profile
-from evodeploy.engines.tensorrt.recording import RecordedExecution
+from evodeploy.engines.tensorrt.recording import Key, RecordedExecution
 from evodeploy.engines.tensorrt.resident import LaneResident
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, read_sidecar
 from evodeploy.errors import EvodeployError, UnavailableError, UsageError
@@ -46,7 +46,7 @@ class TensorRtEngine(Engine):
         super().__init__()
         options = options or EngineOptions()
         record = read_sidecar(path)
-        check_lengths(path, record.outputs)
+        check_lengths(path, record.outputs, elastic=record.keep is not None)
         check_whole(record, path)
         index = cuda_index(options.device)
         if index is None:
@@ -76,7 +76,7 @@ class TensorRtEngine(Engine):
                 stack.callback(rtx.configure(plan, record.plan_sha256, architecture(index), options))
             self._profiles = plan.profiles
             self.batch = BatchRange(min(p.min for p in plan.profiles), max(p.max for p in plan.profiles))
-            refused: set[int] | None = set() if options.cuda_graph and not rtx.is_rtx(flavour) else None
+            refused: set[Key] | None = set() if options.cuda_graph and not rtx.is_rtx(flavour) else None
             self._new_lane = partial(_new_lane, gpu, plan, record, refused)
             self._lanes = LanePool(self._new_lane, LANES)
             stack.callback(self._lanes.close)
@@ -110,17 +110,17 @@ class TensorRtEngine(Engine):
 
     def resident(self, images: Array, in_flight: int = 1, keep: Sequence[int] | None = None) -> Resident:
         """See Engine."""
-        with self.working(images, keep), self._gpu.active():
-            return LaneResident(self._gpu, self._new_lane, in_flight, images, self._residents, self._usage)
+        with self.working(images, keep) as kept, self._gpu.active():
+            return LaneResident(self._gpu, self._new_lane, in_flight, images, kept, self._residents, self._usage)
 
     def _run(self, images: Array, keep: tuple[int, ...]) -> dict[str, Array]:
         with self._gpu.active(), self._lanes.working() as lane:
-            lane.start(images)
+            lane.start(images, keep)
             return lane.collect()
 
     def _start(self, images: Array, keep: Sequence[int] | None) -> Lane:
-        with self.working(images, keep), self._gpu.active(), self._lanes.working(park=True) as lane:
-            lane.start(np.ascontiguousarray(images))
+        with self.working(images, keep) as kept, self._gpu.active(), self._lanes.working(park=True) as lane:
+            lane.start(np.ascontiguousarray(images), kept)
             return lane
 
     def _finish(self, lane: Lane) -> dict[str, Array]:
@@ -136,15 +136,17 @@ class TensorRtEngine(Engine):
         self._release()
 
 
-def _new_lane(gpu: Device, plan: Plan, record: PlanRecord, refused: set[int] | None) -> Lane:
-    """A lane that records CUDA graphs, but of the batch sizes `refused`; None of them means that it records nothing."""
+def _new_lane(gpu: Device, plan: Plan, record: PlanRecord, refused: set[Key] | None) -> Lane:
+    """A lane that records CUDA graphs, but of what is `refused`; None of it means that it records nothing."""
+    longest = max((stage.high for stage in record.elastic), default=0)
+    tensors = Tensors(record.inputs[0], record.keep, record.outputs, longest)
 
     def launcher(addresses: dict[str, int], scratch: int, stream: int) -> Launcher:
-        execution = partial(Execution, plan, record.inputs[0], addresses, scratch, stream)
+        execution = partial(Execution, plan, tensors, addresses, scratch, stream)
         return execution() if refused is None else RecordedExecution(gpu, execution, refused, stream)
 
     largest = max(profile.max for profile in plan.profiles)
-    return Lane(gpu, record.inputs, record.outputs, largest, plan.context_bytes, launcher)
+    return Lane(gpu, tensors, largest, plan.context_bytes, launcher)
 
 
 def _close_all(residents: set[LaneResident]) -> None:

@@ -25,7 +25,7 @@ from evodeploy.schema import (
     whole,
 )
 from evodeploy.spec_rules import MODEL_INFO, TENSOR_SPEC
-from evodeploy.specs import LARGEST_NAME, ModelInfo, Precision, Reduced, TensorSpec
+from evodeploy.specs import LARGEST_NAME, ElasticStage, ModelInfo, Precision, Reduced, TensorSpec
 from evodeploy.text import brief, json_text
 
 
@@ -41,6 +41,27 @@ class Profile:
         return f"{self.min} to {self.max} (best at {self.opt})"
 
 
+@dataclass(frozen=True)
+class KeepProfile:
+    """How many tokens each stage of an elastic plan may keep, in all profiles: the range, and what is to be fastest."""
+
+    min: tuple[int, ...]
+    opt: tuple[int, ...]
+    max: tuple[int, ...]
+
+    def __str__(self) -> str:
+        each = zip(self.min, self.opt, self.max, strict=True)
+        return ", ".join(f"{low} to {high} (best at {best})" for low, best, high in each)
+
+
+def keep_profile(info: ModelInfo | None) -> KeepProfile | None:
+    """That of a model, best at its own keep ratios; None of a static one."""
+    if info is None or not info.elastic:
+        return None
+    low, high = zip(*((stage.low, stage.high) for stage in info.elastic), strict=True)
+    return KeepProfile(low, info.keep_of(), high)
+
+
 def profiles_for(batches: Iterable[int]) -> tuple[Profile, ...]:
     """One for each of `batches`, fastest there, together without a gap."""
     rising = sorted(set(batches))
@@ -51,11 +72,12 @@ def profiles_for(batches: Iterable[int]) -> tuple[Profile, ...]:
 class PlanRecord:
     """What a plan is. `targets` is empty where it was built for the GPU of the building machine, `architecture`.
 
-    `rest` is what a plan whose weights are quantized computes in elsewhere, None for FP32. `kept_fp32` names the nodes
-    that stayed FP32 in an FP16 plan, with the reason of each; memory is in bytes;
-    `attentions` is how many the ONNX had, each of which a plan may hold as one kernel; `largest_activation` what the
-    check of FP16's range found; of the builder's options those that matter later. `tf32` says whether FP32 products may
-    be TF32; older records leave it at None.
+    Its inputs are the images and, of an elastic plan, the numbers of kept tokens, whose bounds `model` holds. `rest` is
+    what a plan whose weights are quantized computes in elsewhere, None for FP32. `kept_fp32` names the nodes that
+    stayed FP32 in an FP16 plan, with the reason of each; memory is in bytes; `attentions` is how many the ONNX had,
+    each of which a plan may hold as one kernel; `largest_activation` what the check of FP16's range found; of the
+    builder's options those that matter later. `tf32` says whether FP32 products may be TF32; older records leave it at
+    None.
     """
 
     runtime: str
@@ -83,6 +105,16 @@ class PlanRecord:
     tf32: bool | None = None
     largest_activation: str = ""
     rest: Reduced | None = None
+
+    @property
+    def elastic(self) -> tuple[ElasticStage, ...]:
+        """The stages whose number of kept tokens each run chooses, with its bounds; none of a static plan."""
+        return self.model.elastic if self.model else ()
+
+    @property
+    def keep(self) -> TensorSpec | None:
+        """The input that holds these numbers; None of a static plan."""
+        return self.inputs[1] if self.elastic else None
 
     @property
     def may_be_tf32(self) -> bool:
@@ -141,6 +173,16 @@ def check_intact(plan: Path, record: PlanRecord) -> None:
         raise BadFileError(f"{plan} differs from its record: it was altered or copied incompletely; build it again")
 
 
+def _plan_record(**values: Any) -> PlanRecord:
+    """The record, where its inputs are those that its model has; raises SchemaError."""
+    plan = PlanRecord(**values)
+    expected = plan.model.inputs[1:] if plan.model else ()
+    if plan.inputs[1:] != expected:
+        got, words = (", then ".join(["the images", *map(str, specs)]) for specs in (plan.inputs[1:], expected))
+        raise SchemaError("inputs", got, f"{words}, as the model says")
+    return plan
+
+
 def _profile(**values: Any) -> Profile:
     profile = Profile(**values)
     if not profile.min <= profile.opt <= profile.max:
@@ -156,12 +198,13 @@ _LINE = text(LARGEST_NAME)
 _REASON = 1000  # characters of why a node stayed FP32
 PLAN_RECORD = record(
     PlanRecord,
+    _plan_record,
     runtime=matching(r"[\w-]{1,64}", "the name of a runtime"),
     runtime_version=_VERSION,
     targets=sequence(matching(r"\w{1,32}", "an architecture such as sm89"), 0, 64),
     precision=one_of(*get_args(Precision)),
     profiles=sequence(record(Profile, _profile, min=_BATCH, opt=_BATCH, max=_BATCH), 1, 64),
-    inputs=sequence(TENSOR_SPEC, 1, 1),
+    inputs=sequence(TENSOR_SPEC, 1, 2),
     outputs=sequence(TENSOR_SPEC, 1, 256),
     model=optional(MODEL_INFO),
     source=_LINE,

@@ -30,6 +30,7 @@ RECEIVERS = {
         "network": "INetworkDefinition",
         "parser": "OnnxParser", "e": "ParserError", "config": "IBuilderConfig", "layer": "ILayer",
         "layer.attention": "IAttention", "optimization": "IOptimizationProfile", "tensor": "ITensor",
+        "network.get_input(1)": "ITensor",
     },
     "options.py": {
         "flavour.trt": "", "flavour.trt.MemoryPoolType": "MemoryPoolType", "flags": "BuilderFlag",
@@ -60,8 +61,8 @@ RECEIVERS = {
 }  # fmt: skip
 # Members that objects of ours or of Python's have too: met elsewhere than on a receiver above, they are those.
 SHARED_NAMES = {
-    "DEBUG", "WARNING", "append", "clear", "count", "dtype", "log", "max", "min", "name", "nbytes", "opt", "pop",
-    "query", "refittable", "release", "remove", "shape", "start", "unload", "value", "write",
+    "DEBUG", "WARNING", "append", "clear", "count", "ctypes", "data", "dtype", "engine", "log", "max", "min", "name",
+    "nbytes", "opt", "pop", "query", "refittable", "release", "remove", "shape", "start", "unload", "value", "write",
 }  # fmt: skip
 # Reached through a string, or through an object whose class the code changes.
 BY_NAME = {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cuda_shim.plans import write_exact, write_half, write_plan
+from cuda_shim.plans import write_elastic, write_exact, write_half, write_plan
 from onnx import TensorProto, numpy_helper
 
 from evodeploy.engines.tensorrt import cuda
@@ -79,6 +79,17 @@ def test_rtx_keeps_finished_kernels_and_records_graphs_by_itself(on_shim, plan):
 def test_tensors_have_the_types_that_the_record_says(on_shim, plan, tmp_path):
     path = write_half(tmp_path / "half.onnx")
     assert on_shim("half_precision", plan(onnx=path), path) == ([], "")
+
+
+@pytest.mark.parametrize("case", ["elastic", "elastic_in_threads", "elastic_graphs"])
+def test_the_tokens_of_a_run_are_its_own(on_shim, plan, tmp_path, case):
+    path = write_elastic(tmp_path / "elastic.onnx")
+    assert on_shim(case, plan(onnx=path), path) == ([], "")
+
+
+def test_the_fake_tells_every_mistake_with_a_shape_tensor(on_shim, plan, tmp_path):
+    path = write_elastic(tmp_path / "elastic.onnx")
+    on_shim("elastic_misuse", plan(onnx=path), path)
 
 
 def test_a_bench_builds_the_engines_that_it_lacks_once(on_shim, plan):
