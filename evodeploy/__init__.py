@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from evodeploy.compare.margins import Margins as Margins
     from evodeploy.compare.margins import margins as margins
     from evodeploy.compare.verification import verify as verify
+    from evodeploy.distillation.pipeline import distill as distill
+    from evodeploy.distillation.report import Distilled as Distilled
     from evodeploy.engines.base import Engine as Engine
     from evodeploy.engines.opener import open_engine as open_engine
     from evodeploy.errors import BadFileError as BadFileError
@@ -57,6 +59,8 @@ _HOMES = {
     "evodeploy.compare.agreement": ("Agreement",),
     "evodeploy.compare.margins": ("Margins", "margins"),
     "evodeploy.compare.verification": ("verify",),
+    "evodeploy.distillation.report": ("Distilled",),
+    "evodeploy.distillation.pipeline": ("distill",),
     "evodeploy.engines.base": ("Engine",),
     "evodeploy.engines.opener": ("open_engine",),
     "evodeploy.errors": (

@@ -53,6 +53,7 @@ ALLOWED = {
         "preprocess",
     },
     "cluster": set(),
+    "distillation": {"engines", "evaluation", "models", "preprocess"},
     "batch": {"cluster", "engines", "inference", "preprocess"},
     "evaluation": {"artefacts", "engines", "inference", "preprocess"},
     "visualization": {"compare", "engines", "preprocess"},
@@ -147,10 +148,10 @@ def test_running_an_onnx_file_needs_neither_torch_nor_onnx(small_onnx):
 
 
 FUNCTIONS = (
-    "bench", "build", "evaluate", "export", "load", "margins", "open_engine", "refit", "verify", "visualize",
+    "bench", "build", "distill", "evaluate", "export", "load", "margins", "open_engine", "refit", "verify", "visualize",
 )  # fmt: skip
 RECORDS = (
-    "Agreement", "Build", "EngineOptions", "Evaluation", "Export", "Failure", "Label", "Margins", "ModelInfo",
+    "Agreement", "Build", "Distilled", "EngineOptions", "Evaluation", "Export", "Failure", "Label", "Margins", "ModelInfo",
     "Prediction", "Refit", "Timing", "Visualization",
 )  # fmt: skip
 OTHERS = (

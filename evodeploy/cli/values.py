@@ -148,6 +148,21 @@ def ratios(text: str | None) -> tuple[float, ...] | None:
     return listed("--keep-ratio", text, expected, functools.partial(_ratio, "--keep-ratio"), again=True)
 
 
+def ratio_range(name: str, text: str | None) -> tuple[float, float] | None:
+    """`0.2:1.0` as the least and the largest share of tokens; raises UsageError."""
+    if text is None:
+        return None
+    expected = "LOW:HIGH, two numbers above 0 and up to 1 such as 0.2:1.0"
+    parts = text.split(":")
+    try:
+        low, high = (_ratio(name, part) for part in parts)
+    except (ValueError, UsageError):
+        raise _refused(name, text, expected) from None
+    if low >= high:
+        raise _refused(name, text, expected)
+    return low, high
+
+
 def keeps(text: str) -> tuple[tuple[float, ...], ...]:
     """`1.0,0.7,0.7/0.5` as keep ratios, those with a stroke by stage; raises UsageError."""
     expected = "ratios above 0 and up to 1 such as 1.0,0.7,0.5, or by stage 0.7/0.5"

@@ -7,6 +7,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -252,8 +253,18 @@ def reconfigured(model: LoadedModel, config: ModelConfig) -> LoadedModel:
     return dataclasses.replace(model, module=module.eval().requires_grad_(False), config=config, info=info)
 
 
-def save_checkpoint(model: LoadedModel, path: Path, epoch: int = 0) -> None:
-    """Write `model` as training would have: published names, with an `args` namespace that names the variant."""
+def save_checkpoint(
+    model: LoadedModel,
+    path: Path,
+    epoch: int = 0,
+    *,
+    elastic: tuple[float, float] | None = None,
+    distillation: dict[str, Any] | None = None,
+) -> None:
+    """Write `model` as training would have: published names, with an `args` namespace that names the variant.
+
+    `elastic` are the lowest and the highest keep ratio that it was trained for, `distillation` how that was done.
+    """
     config = model.config
     args = argparse.Namespace(
         model=config.name,
@@ -266,7 +277,11 @@ def save_checkpoint(model: LoadedModel, path: Path, epoch: int = 0) -> None:
     )
     if isinstance(config, EvoDeiTConfig):
         args.stages, args.pooling, args.norm_eps = list(config.stages), config.pooling, config.norm_eps
+    if elastic is not None:
+        args.elastic = list(elastic)
     content = {"model": layout_for(config).to_published(model.module.state_dict()), "epoch": epoch, "args": args}
+    if distillation is not None:
+        content["distillation"] = distillation
     with replacing(path) as draft, draft.open("wb", buffering=0) as file:
         try:
             torch.save(content, file)

@@ -1,0 +1,97 @@
+"""`evodeploy distill`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import evodeploy
+from evodeploy.cli import values
+from evodeploy.cli.console import Force, Json, result, result_json
+from evodeploy.cli.options import Threads
+from evodeploy.cli.values import real, whole
+
+
+def distill(
+    checkpoint: Annotated[Path, values.artefact("A .pth, .pt or .safetensors file, or hf://OWNER/NAME@REVISION.")],
+    images: Annotated[Path, typer.Option(help="A folder of pictures to train on; labels are not needed.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write.")],
+    keep_ratio: Annotated[
+        str | None,
+        typer.Option(help="Share of tokens kept: one for all stages, or 0.7,0.5. Default: 0.5, or as trained."),
+    ] = None,
+    elastic: Annotated[
+        str | None, typer.Option(help="Train for every keep ratio between two: 0.2:1.0.", metavar="LOW:HIGH")
+    ] = None,
+    stages: Annotated[
+        str | None, typer.Option(help="Blocks before which selecting stages begin, counted from 0: 4,8 for example.")
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        whole("--image-size", 1, values.SIDE, "Pixels a side, where not as trained: positions are interpolated."),
+    ] = None,
+    epochs: Annotated[
+        float | None, real("--epochs", 0.001, 10**6, "Times that each picture is seen; default 8.")
+    ] = None,
+    minutes: Annotated[float | None, real("--minutes", 0.01, 10**6, "Train for so long instead.")] = None,
+    val: Annotated[
+        Path | None, typer.Option(help="Pictures to evaluate on; by default every fifth of --images, not trained on.")
+    ] = None,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Folders of --images are classes: learn from them, and measure accuracy.")
+    ] = False,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Another checkpoint to learn from; by default the network itself, dense.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; the first GPU where there is one.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="What products are computed in: fp32, bf16, fp16. Default: what is fast here.")
+    ] = None,
+    batch: Annotated[int, whole("--batch", 1, values.BATCH, "Pictures of one step.")] = 32,
+    micro_batch: Annotated[
+        int | None, whole("--micro-batch", 1, values.BATCH, "Pictures computed at once; less takes less memory.")
+    ] = None,
+    rate: Annotated[float | None, real("--rate", 1e-9, 1, "The largest learning rate.")] = None,
+    augment: Annotated[
+        bool | None, typer.Option("--augment/--no-augment", help="Crop, mirror and relight; by default where it suits.")
+    ] = None,
+    seed: Annotated[int, whole("--seed", 0, values.SEED, "The same seed gives the same weights.")] = 0,
+    threads: Threads = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted training, from OUTPUT.part.")
+    ] = False,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Train a checkpoint to give its dense answers with fewer tokens, on pictures without labels."""
+    record = evodeploy.distill(
+        checkpoint,
+        images,
+        output,
+        keep_ratio=values.ratios(keep_ratio),
+        elastic=values.ratio_range("--elastic", elastic),
+        stages=values.blocks(stages),
+        image_size=image_size,
+        epochs=epochs,
+        minutes=minutes,
+        val=val,
+        labels=labels,
+        teacher=teacher,
+        device=device,
+        precision=precision,
+        threads=threads,
+        batch=batch,
+        micro_batch=micro_batch,
+        rate=rate,
+        augment=augment,
+        seed=seed,
+        resume=resume,
+        force=force,
+    )
+    if as_json:
+        result_json(record.to_dict())
+        return
+    result(str(record))
+    result(f"next: evodeploy export {output}")

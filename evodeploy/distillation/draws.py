@@ -1,0 +1,59 @@
+"""What a training draws: orders, keep ratios, augmentations.
+
+Every draw is a function of the seed and of the number of its step or epoch, and of nothing that came before: a resumed
+training, and one in several processes, draws what an uninterrupted one does.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from evodeploy.distillation.recipe import SHARES, Ratios, Recipe
+
+Stream = Literal["ratios", "order", "augmentation"]
+
+_STREAMS: tuple[Stream, ...] = ("ratios", "order", "augmentation")
+
+
+def keep_ratios(recipe: Recipe, step: int, batch: int) -> tuple[tuple[Ratios, range], ...]:
+    """The keep ratios of the parts of a step, each with its places among the step's `batch` pictures.
+
+    Both ends of an elastic recipe are always among them, the lowest for most pictures: it has most to learn, and costs
+    least.
+    """
+    if recipe.elastic is None:
+        return ((recipe.keep_ratios, range(batch)),)
+    low, high = recipe.elastic
+    between = low + (high - low) * torch.rand(len(SHARES) - 2, generator=_seeded(recipe.seed, step, "ratios"))
+    ends = [batch * sum(SHARES[:part]) // sum(SHARES) for part in range(len(SHARES) + 1)]
+    ratios = ((ratio,) * len(recipe.keep_ratios) for ratio in (high, low, *between.tolist()))
+    return tuple(zip(ratios, itertools.starmap(range, itertools.pairwise(ends)), strict=True))
+
+
+def pictures(recipe: Recipe, step: int, batch: int, count: int) -> list[int]:
+    """The `batch` pictures of a step: each of all `count` comes once in an epoch, in an order of its own."""
+    places = range(step * batch, (step + 1) * batch)
+    return [_order(recipe.seed, place // count, count)[place % count] for place in places]
+
+
+def augmentation(recipe: Recipe, step: int, batch: int, numbers: int) -> Tensor | None:
+    """So many `numbers` from 0 to 1 for each picture of a step, (batch, numbers); None without augmentation."""
+    if not recipe.augment:
+        return None
+    return torch.rand(batch, numbers, generator=_seeded(recipe.seed, step, "augmentation"))
+
+
+@functools.lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> list[int]:
+    order: list[int] = torch.randperm(count, generator=_seeded(seed, epoch, "order")).tolist()
+    return order
+
+
+def _seeded(seed: int, number: int, stream: Stream) -> torch.Generator:
+    mixed = (seed * 1_000_003 + number) * len(_STREAMS) + _STREAMS.index(stream)
+    return torch.Generator().manual_seed(mixed % 2**63)

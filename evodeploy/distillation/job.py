@@ -1,0 +1,124 @@
+"""One distillation: teacher, evaluation before, training, evaluation after."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from evodeploy.distillation import setup
+from evodeploy.distillation.data import Pictures
+from evodeploy.distillation.evaluation import Probe, quality
+from evodeploy.distillation.loop import Loop
+from evodeploy.distillation.losses import Objective, spread_of
+from evodeploy.distillation.network import Answers, average_of, feature_width, trainable
+from evodeploy.distillation.processes import Processes
+from evodeploy.distillation.recipe import Ratios, Recipe
+from evodeploy.distillation.report import Distilled, Level, Quality, Step
+from evodeploy.distillation.state import State, read_state, write_state
+from evodeploy.distillation.teaching import Teacher, all_answers, computed, remembered
+from evodeploy.errors import UsageError
+from evodeploy.models.checkpoint import LoadedModel
+from evodeploy.models.network import Network
+
+_log = logging.getLogger(__name__)
+
+
+def state_of(part: Path, task: dict[str, object], resume: bool, force: bool) -> State:
+    """That of an interrupted training which `resume` asks for, or a new one."""
+    if not part.exists() or (force and not resume):
+        return State(task)
+    if not resume:
+        raise UsageError(
+            f"{part} is an interrupted distillation: pass --resume to go on with it, or --force to begin anew"
+        )
+    state = read_state(part, task)
+    _log.info("resuming after step %d", state.progress.step)
+    return state
+
+
+@dataclass
+class Job:
+    """All that one distillation works with."""
+
+    student: LoadedModel
+    teacher: LoadedModel
+    recipe: Recipe
+    pictures: Pictures
+    held: Pictures
+    device: torch.device
+    processes: Processes
+    state: State
+
+    def done(self, output: Path, part: Path, progress: Callable[[Step], None] | None) -> tuple[Network, Distilled]:
+        """The averaged weights on the CPU, and what they are worth."""
+        clock = time.perf_counter()
+        recipe, info = self.recipe, self.student.info
+        master = self.teacher.module.to(self.device)
+        _log.info("asking the teacher, %s", self.teacher.config.name)
+        known = self._answers(master, self.held)
+        targets = self._answers(master, self.pictures)
+        probe = self._probe(targets)
+        network = trainable(self.student.module).to(self.device)
+        average = average_of(network)
+        labels = _labels(self.held)
+        if not self.state.before:
+            _log.info("evaluating before training")
+            found = self._qualities(average, known, labels, probe)
+            self.state.before = [dataclasses.asdict(each) for each in found]
+        before = [Quality.from_dict(each) for each in self.state.before]
+        comparable = feature_width(self.student.config) == feature_width(self.teacher.config)
+        spread = spread_of(targets.features).to(self.device) if comparable else None
+        objective = Objective(spread, recipe.temperature, recipe.label_weight)
+        teaching: Teacher = computed(master) if recipe.augment else remembered(targets, self.device)
+        loop = Loop(
+            network, average, teaching, self.pictures, info.preprocessing, recipe, objective, self.device,
+            self.processes, self.state,
+        )  # fmt: skip
+        spent = time.perf_counter() - clock
+        _log.info("training: %s", recipe.in_words())
+        loop.run(lambda state: write_state(state, part), progress)
+        clock = time.perf_counter()
+        _log.info("evaluating after training")
+        after = self._qualities(average, known, labels, probe)
+        levels = tuple(map(Level, recipe.tried(), before, after))
+        done = self.state.progress
+        record = Distilled(
+            output, self.student.config.name, setup.checksum(self.teacher), _compared(info.num_classes, probe), recipe,
+            quality(known, known, labels, probe), levels, len(self.pictures), len(self.held), done.step, done.images,
+            done.seconds, spent + time.perf_counter() - clock,
+        )  # fmt: skip
+        return average.cpu(), record
+
+    def _answers(self, network: Network, pictures: Pictures, ratios: Ratios | None = None) -> Answers:
+        how, precision = self.student.info.preprocessing, self.recipe.precision
+        return all_answers(network, pictures, ratios, how, self.device, self.processes, precision)
+
+    def _qualities(
+        self, network: Network, known: Answers, labels: torch.Tensor | None, probe: Probe | None
+    ) -> Iterable[Quality]:
+        answers = (self._answers(network, self.held, ratios) for ratios in self.recipe.tried())
+        return [quality(each, known, labels, probe) for each in answers]
+
+    def _probe(self, targets: Answers) -> Probe | None:
+        """What reads features: fitted on the teacher's, of the pictures to train on, where they have labels."""
+        labels = _labels(self.pictures)
+        return None if labels is None or self.student.info.num_classes else Probe.fitted(targets.features, labels)
+
+
+def _labels(pictures: Pictures) -> torch.Tensor | None:
+    labels = pictures.listing.labels
+    return None if labels is None else torch.tensor(labels)
+
+
+def _compared(classes: int, probe: Probe | None) -> str:
+    if classes:
+        return "agreement is the share with the teacher's class"
+    if probe is not None:
+        return "agreement is the share with the teacher's class, read by a linear probe of the teacher's features"
+    return "agreement is 1 for the teacher's features, 0 for those of any other picture"

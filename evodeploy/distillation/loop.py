@@ -1,0 +1,177 @@
+"""The training loop: each step draws pictures and keep ratios, compares student and teacher, and moves the weights."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from evodeploy.distillation import draws
+from evodeploy.distillation.augmentation import NUMBERS
+from evodeploy.distillation.data import Pictures, Pixels
+from evodeploy.distillation.losses import Objective, agreement
+from evodeploy.distillation.network import answers, follow, reduced
+from evodeploy.distillation.optimizer import Optimizer
+from evodeploy.distillation.processes import Processes
+from evodeploy.distillation.recipe import Ratios, Recipe
+from evodeploy.distillation.report import Step
+from evodeploy.distillation.state import State
+from evodeploy.distillation.teaching import Teacher, tensor_of
+from evodeploy.engines.out_of_memory import means_out_of_memory
+from evodeploy.errors import OutOfMemoryError, RuntimeFailedError
+from evodeploy.models.network import Network
+from evodeploy.specs import Preprocessing
+
+SAVE_EVERY = 60.0  # seconds
+LOG_EVERY = 10.0
+SMOOTH = 0.9  # how much of the loss that is shown is that of earlier steps
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Loop:
+    """One training: what it reads, and what it changes (`student`, `average`, `state`)."""
+
+    student: Network
+    average: Network
+    teacher: Teacher
+    pictures: Pictures
+    preprocessing: Preprocessing
+    recipe: Recipe
+    objective: Objective
+    device: torch.device
+    processes: Processes
+    state: State
+
+    def __post_init__(self) -> None:
+        """Begin, or go on where the state's tensors are."""
+        self._optimizer = Optimizer(self.student, self.recipe, self.device)
+        if self.state.tensors:
+            self.student.load_state_dict(self.state.tensors["student"])
+            self.average.load_state_dict(self.state.tensors["average"])
+            self._optimizer.restore(self.state.tensors["optimizer"])
+            self.state.tensors = {}
+        labels = self.pictures.listing.labels
+        self._labels = None if labels is None else torch.tensor(labels)
+        self._batch = min(self.recipe.batch, len(self.pictures))
+        progress = self.state.progress
+        progress.micro_batch = progress.micro_batch or self.recipe.micro_batch
+
+    def run(self, save: Callable[[State], None], told: Callable[[Step], None] | None = None) -> None:
+        """Train to the end; `save` is called now and then with all that it takes to go on from there.
+
+        Raises RuntimeFailedError where the loss is no number, OutOfMemoryError where one picture does not fit.
+        """
+        saved = logged = time.perf_counter()
+        first = self.state.progress.step
+        coming = (self._own(step) for step in itertools.count(first))
+        reading = self.pictures.in_turn([index for part in own for index in part[1]] for own in coming)
+        while self._done() < 1:
+            began = time.perf_counter()
+            self._advance(next(reading), began)
+            now = time.perf_counter()
+            step = self._step(first)
+            if told is not None:
+                told(step)
+            if now - logged >= LOG_EVERY:
+                logged = now
+                _log.info("%s", step)
+            if self.processes.leads and now - saved >= SAVE_EVERY:
+                self._save(save)
+                saved = time.perf_counter()
+        if self.processes.leads:
+            self._save(save)
+
+    def _save(self, save: Callable[[State], None]) -> None:
+        tensors = {"student": self.student.state_dict(), "average": self.average.state_dict()}
+        self.state.tensors = tensors | {"optimizer": self._optimizer.state()}
+        save(self.state)
+        self.state.tensors = {}
+
+    def _done(self) -> float:
+        """The share of the training that is done."""
+        progress, recipe = self.state.progress, self.recipe
+        if recipe.minutes is not None:
+            return progress.seconds / (60 * recipe.minutes)
+        assert recipe.epochs is not None  # one of the two is given
+        return progress.step / math.ceil(recipe.epochs * len(self.pictures) / self._batch)
+
+    def _step(self, first: int) -> Step:
+        progress, done = self.state.progress, self._done()
+        left = 0.0 if done >= 1 else progress.seconds * (1 - done) / done
+        rate = progress.images / progress.seconds
+        return Step(progress.step, min(1.0, done), progress.loss, progress.agreement, rate, progress.seconds, left)
+
+    def _own(self, step: int) -> list[tuple[Ratios, list[int], list[int]]]:
+        """The share of a step that this process has: for each keep ratio its pictures, and their places in the step."""
+        indices = draws.pictures(self.recipe, step, self._batch, len(self.pictures))
+        parts = draws.keep_ratios(self.recipe, step, self._batch)
+        shares = [(ratios, self.processes.share(places)) for ratios, places in parts]
+        return [(ratios, [indices[i] for i in own], list(own)) for ratios, own in shares]
+
+    def _advance(self, pixels: Pixels, began: float) -> None:
+        """One step on this process's `pixels`; where memory runs out it is computed again in smaller parts."""
+        progress = self.state.progress
+        done = self._done()
+        while True:
+            try:
+                told = self._gradients(pixels)
+                break
+            except Exception as error:
+                if not means_out_of_memory(error):
+                    raise
+                if progress.micro_batch == 1:
+                    raise OutOfMemoryError(f"{self.device} has no memory for one picture at a time") from error
+            progress.micro_batch = max(1, progress.micro_batch // 2)
+            _log.warning("memory ran out: from now on %d pictures are computed at once", progress.micro_batch)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        spent = time.perf_counter() - began if self.processes.leads else 0.0
+        numbers = torch.tensor([*told, len(pixels), spent], dtype=torch.float64, device=self.device)
+        try:
+            loss, agreed, images, seconds = self._optimizer.step(done, self.processes, numbers).tolist()
+        except FloatingPointError as error:
+            raise RuntimeFailedError(
+                f"the training broke down in step {progress.step + 1}: {error}. The learning rate {self.recipe.rate:g} "
+                f"is too high, or {self.recipe.precision} too narrow: give a lower rate, or the precision fp32"
+            ) from error
+        follow(self.average, self.student, min(self.recipe.average, (1 + progress.step) / (10 + progress.step)))
+        keep = SMOOTH if progress.step else 0.0
+        progress.loss = keep * progress.loss + (1 - keep) * loss / images
+        progress.agreement = keep * progress.agreement + (1 - keep) * agreed / images
+        progress.step += 1
+        progress.images += int(images)
+        progress.seconds += seconds
+
+    def _gradients(self, pixels: Pixels) -> tuple[float, float]:
+        """Add up the gradients of the step; the sums of the loss and of the agreement over this process's pictures."""
+        self._optimizer.clear()
+        loss_sum, agreed, start = 0.0, 0.0, 0
+        numbers = draws.augmentation(self.recipe, self.state.progress.step, self._batch, NUMBERS)
+        micro = self.state.progress.micro_batch
+        for ratios, indices, places in self._own(self.state.progress.step):
+            for begin in range(0, len(indices), micro):
+                positions = torch.tensor(indices[begin : begin + micro])
+                chunk = pixels[start : start + len(positions)]
+                start += len(positions)
+                own = None if numbers is None else numbers[places[begin : begin + micro]]
+                images = tensor_of(chunk, self.preprocessing, self.device, own)
+                loss, agrees = self._compared(images, positions, ratios)
+                self._optimizer.backward(loss / self._batch)
+                loss_sum, agreed = loss_sum + float(loss.detach()), agreed + float(agrees)
+        return loss_sum, agreed
+
+    def _compared(self, images: Tensor, positions: Tensor, ratios: Ratios) -> tuple[Tensor, Tensor]:
+        """The loss of some pictures, with its gradients to come, and the sum of their agreement with the teacher."""
+        with reduced(self.recipe.precision, self.device):
+            targets = self.teacher(positions, images)
+            found = answers(self.student, images, ratios)
+        labels = None if self._labels is None else self._labels[positions].to(self.device)
+        return self.objective(found, targets, labels), agreement(found, targets, self.objective.spread)

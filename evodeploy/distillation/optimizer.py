@@ -1,0 +1,71 @@
+"""What moves the weights: AdamW, with gradients summed over processes and scaled for FP16."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from evodeploy.distillation.processes import Processes
+from evodeploy.distillation.recipe import Recipe
+
+
+class Optimizer:
+    """AdamW on the weights of `network`; matrices decay, biases, norms and tokens do not."""
+
+    def __init__(self, network: nn.Module, recipe: Recipe, device: torch.device) -> None:
+        self.parameters = [*network.parameters()]
+        for parameter in self.parameters:
+            parameter.grad = torch.zeros_like(parameter)  # also of what a step does not reach
+        decayed = [each for each in self.parameters if each.ndim == 2 or each.ndim == 4]
+        others = [each for each in self.parameters if each.ndim not in (2, 4)]
+        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        self._recipe = recipe
+        self._adam = torch.optim.AdamW(groups, lr=recipe.rate, fused=True)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
+
+    def clear(self) -> None:
+        """Set all gradients to zero."""
+        self._adam.zero_grad(set_to_none=False)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of `loss`."""
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def step(self, progress: float, processes: Processes, told: Tensor) -> Tensor:
+        """Move the weights, and return `told`, float64 numbers, summed over processes as the gradients are.
+
+        Raises FloatingPointError, and moves nothing, where one of them or a gradient is not finite. In FP16 gradients
+        that are too large are left out, and scaled less from then on.
+        """
+        told = self._gathered(processes, told)
+        if not bool(told.isfinite().all()):
+            raise FloatingPointError("the loss is not a finite number")
+        self._scaler.unscale_(self._adam)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self._recipe.clip)
+        if not math.isfinite(float(norm)) and not self._scaler.is_enabled():
+            raise FloatingPointError("a gradient is not a finite number")
+        for group in self._adam.param_groups:
+            group["lr"] = self._recipe.rate * self._recipe.rate_at(progress)
+        self._scaler.step(self._adam)
+        self._scaler.update()
+        return told
+
+    def _gathered(self, processes: Processes, told: Tensor) -> Tensor:
+        if processes.size == 1:
+            return told
+        gradients = [each.grad for each in self.parameters if each.grad is not None]
+        flat = processes.add(torch.cat([each.flatten() for each in gradients]))
+        for gradient, part in zip(gradients, torch.split(flat, [each.numel() for each in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+        return processes.add(told)
+
+    def state(self) -> dict[str, object]:
+        """All that a resumed training needs."""
+        return {"adam": self._adam.state_dict(), "scaler": self._scaler.state_dict()}
+
+    def restore(self, state: dict[str, object]) -> None:
+        """Go back to what `state` returned."""
+        self._adam.load_state_dict(state["adam"])  # type: ignore[arg-type]
+        self._scaler.load_state_dict(state["scaler"])  # type: ignore[arg-type]

@@ -1,0 +1,111 @@
+"""`evodeploy.distill`: a checkpoint and pictures to a checkpoint that gives its answers with fewer tokens."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from evodeploy.distillation.data import Pictures
+from evodeploy.distillation.recipe import EPOCHS, Recipe, TrainingPrecision
+from evodeploy.distillation.report import Distilled, Step
+from evodeploy.errors import needs
+from evodeploy.files import claimed
+from evodeploy.kinds import CHECKPOINT, TRAINING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    Source = str | os.PathLike[str] | nn.Module
+
+
+def distill(
+    source: Source,
+    images: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    keep_ratio: float | Sequence[float] | None = None,
+    elastic: tuple[float, float] | None = None,
+    stages: Sequence[int] | None = None,
+    image_size: int | None = None,
+    epochs: float | None = None,
+    minutes: float | None = None,
+    val: str | os.PathLike[str] | None = None,
+    labels: bool = False,
+    teacher: Source | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    batch: int = Recipe.batch,
+    micro_batch: int | None = None,
+    rate: float | None = None,
+    augment: bool | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    force: bool = False,
+    progress: Callable[[Step], None] | None = None,
+) -> Distilled:
+    """Train `source` to give its dense twin's answers with fewer tokens, on the pictures below `images`.
+
+    The result is the checkpoint `output`, for one `keep_ratio` (for all stages, or one each), or with `elastic`
+    (lowest, highest) for all between. With `labels` a folder of the first level is a class: a classifier learns from
+    them too, and accuracies are measured; a network without one is read by a linear probe. The table at the end is of
+    the pictures below `val`, else of every fifth below `images`, which is then not trained on. `teacher` is another
+    network with the same outputs.
+
+    An interrupted training resumes from `output`.part with `resume`, to the same result. The same seed gives the same
+    weights on one machine, but with `minutes`, which end by the clock. `progress` is called after each step.
+
+    Raises UsageError for what cannot be honoured, BadFileError for a checkpoint or a picture that cannot be read,
+    RuntimeFailedError where the loss is no number, OutOfMemoryError where not even one picture fits.
+    """
+    with needs("export"):
+        from evodeploy.distillation import setup
+        from evodeploy.distillation.job import Job, state_of
+        from evodeploy.distillation.processes import device_of, joined
+        from evodeploy.models.checkpoint import save_checkpoint
+        from evodeploy.models.zoo import with_selection
+    path, place = Path(output), device_of(device)
+    student = setup.student_of(source, keep_ratio, elastic, stages, image_size)
+    recipe = Recipe(
+        student.config.keep_ratios,
+        None if elastic is None else (float(elastic[0]), float(elastic[1])),
+        epochs=EPOCHS if epochs is None and minutes is None else epochs,
+        minutes=minutes,
+        batch=batch,
+        micro_batch=batch if micro_batch is None else micro_batch,
+        rate=Recipe.rate if rate is None else rate,
+        label_weight=1.0 if labels and student.config.num_classes else 0.0,
+        precision=cast("TrainingPrecision", precision or setup.usual_precision(place)),
+        seed=seed,
+    )
+    for ratios in recipe.tried():
+        with_selection(student.config, ratios)  # raises UsageError for ratios that keep no token
+    taught = setup.teacher_of(teacher, student)
+    train, held = setup.sides(Path(images), None if val is None else Path(val), student, labels)
+    with contextlib.ExitStack() as stack:
+        processes = stack.enter_context(joined(place))
+        stack.enter_context(setup.threads(threads))
+        part = path.with_name(f"{path.name}.part")
+        if processes.leads:
+            files = setup.files_of(source, teacher)
+            stack.enter_context(claimed([(path, CHECKPOINT)], force, *files))
+            stack.enter_context(claimed([(part, TRAINING)], True, *files))
+        pictures = stack.enter_context(contextlib.closing(Pictures(train, student.info)))
+        others = stack.enter_context(contextlib.closing(Pictures(held, student.info)))
+        recipe = dataclasses.replace(recipe, augment=setup.augments(augment, pictures))
+        state = state_of(part, setup.task_of(student, taught, recipe, train, held), resume, force)
+        job = Job(student, taught, recipe, pictures, others, place, processes, state)
+        weights, record = job.done(path, part, progress)
+        if processes.leads:
+            save_checkpoint(
+                dataclasses.replace(student, module=weights),
+                path,
+                elastic=recipe.elastic,
+                distillation=record.to_dict(),
+            )
+            part.unlink(missing_ok=True)
+    return record

@@ -1,0 +1,84 @@
+"""Several processes, each with its own device, as one training.
+
+`torchrun --nproc-per-node N -m evodeploy distill …` starts them: it belongs to PyTorch, which training needs anyway,
+starts processes on several machines too, and ends all of them when one fails. A step needs one sum over the processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from evodeploy.errors import UsageError
+from evodeploy.text import brief
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The `rank` of this process among `size` that train together."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process logs and writes."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[int]) -> Sequence[int]:
+        """The part of `items` that this process has, which the processes divide among themselves."""
+        return items[self.rank :: self.size]
+
+    def add(self, tensor: Tensor) -> Tensor:
+        """`tensor` summed over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+
+@contextlib.contextmanager
+def joined(device: torch.device) -> Iterator[Processes]:
+    """The processes that torchrun started, until the end; without it this process alone. The leading one logs."""
+    size = _number("WORLD_SIZE", 1)
+    if size == 1:
+        yield Processes()
+        return
+    log = logging.getLogger("evodeploy")
+    before = log.level
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        if dist.get_rank():
+            log.setLevel(logging.ERROR)
+        yield Processes(dist.get_rank(), dist.get_world_size())
+    finally:
+        log.setLevel(before)
+        dist.destroy_process_group()
+
+
+def device_of(name: str | None) -> torch.device:
+    """The device called `name`, or the best there is; of several processes each has its own GPU. Raises UsageError."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise UsageError(f"no device is called '{brief(str(name))}': expected cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"device is {name}, expected cpu, cuda or cuda:N")
+    if device.type == "cpu":
+        return device
+    index = device.index if device.index is not None else _number("LOCAL_RANK", 0)
+    if index >= torch.cuda.device_count():
+        raise UsageError(f"device is cuda:{index}, but PyTorch sees {torch.cuda.device_count()} GPUs here")
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
+
+
+def _number(name: str, otherwise: int) -> int:
+    value = os.environ.get(name, "")
+    return int(value) if value.isdecimal() else otherwise

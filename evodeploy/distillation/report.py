@@ -1,0 +1,127 @@
+"""What a distillation did, as a record that prints as a table."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evodeploy.distillation.recipe import Ratios, Recipe
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step that was done; `done` is the share of the training, `agreement` that of the answers with the teacher's.
+
+    Loss and agreement are smoothed over the last steps. Seconds are of training alone.
+    """
+
+    step: int
+    done: float
+    loss: float
+    agreement: float
+    images_per_second: float
+    seconds: float
+    seconds_left: float
+
+    def __str__(self) -> str:
+        left = f"{int(self.seconds_left) // 60}:{int(self.seconds_left) % 60:02}"
+        return (
+            f"step {self.step}, {self.done:.0%}: loss {self.loss:.4f}, agreement {self.agreement:.1%}, "
+            f"{self.images_per_second:.1f} img/s, {left} left"
+        )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A share or a mean from 0 to 1, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.1%} ({self.low:.1%}–{self.high:.1%})"
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Agreement with the teacher, and with labels accuracy."""
+
+    agreement: Estimate
+    accuracy: Estimate | None = None
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Quality:
+        """What `dataclasses.asdict` made of it."""
+        accuracy = values["accuracy"]
+        return cls(Estimate(**values["agreement"]), None if accuracy is None else Estimate(**accuracy))
+
+
+@dataclass(frozen=True)
+class Level:
+    """The student at one keep ratio for each stage, before training and after."""
+
+    keep_ratios: Ratios
+    before: Quality
+    after: Quality
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A distilled checkpoint: `output`, how it was trained, and what that changed on `held_out` pictures.
+
+    `compared` says what agreement counts. `teacher` is the teacher's own quality: its accuracy, where there are labels.
+    `images` pictures were trained on, `computed` of them in `steps` steps of `seconds` in all; `evaluation_seconds` are
+    those of the table and of the teacher's targets.
+    """
+
+    output: Path
+    model: str
+    teacher_sha256: str
+    compared: str
+    recipe: Recipe
+    teacher: Quality
+    levels: tuple[Level, ...]
+    images: int
+    held_out: int
+    steps: int
+    computed: int
+    seconds: float
+    evaluation_seconds: float
+
+    def __str__(self) -> str:
+        labelled = self.teacher.accuracy is not None
+        headings = ["keep ratio", "agreement before", "after", *(["accuracy before", "after"] if labelled else [])]
+        rows = [headings]
+        for level in self.levels:
+            cells = [",".join(f"{ratio:g}" for ratio in dict.fromkeys(level.keep_ratios))]
+            cells += [str(level.before.agreement), str(level.after.agreement)]
+            cells += [str(level.before.accuracy), str(level.after.accuracy)] if labelled else []
+            rows.append(cells)
+        if labelled:
+            rows.append(["teacher", "", "", "", str(self.teacher.accuracy)])
+        widths = [max(len(row[column]) for row in rows) for column in range(len(headings))]
+        table = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+        return "\n".join(
+            [
+                f"{self.held_out} pictures that were not trained on, with 95 % intervals; {self.compared}",
+                "",
+                *(line.rstrip() for line in table),
+                "",
+                f"{self.steps} steps on {self.computed} of {self.images} pictures in {self.seconds / 60:.1f} minutes, "
+                f"and {self.evaluation_seconds / 60:.1f} minutes of evaluation",
+                f"{self.output}  {self.model}",
+            ]
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        values = dataclasses.asdict(self) | {"output": str(self.output), "recipe": self.recipe.to_dict()}
+        values["levels"] = [
+            dataclasses.asdict(level) | {"keep_ratios": list(level.keep_ratios)} for level in self.levels
+        ]
+        return {"schema": SCHEMA} | values

@@ -1,0 +1,164 @@
+"""What a distillation is asked for, as networks and pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from evodeploy.distillation.augmentation import reason_not_to
+from evodeploy.distillation.data import MOST_EVALUATED, Listing, Pictures, class_folders, held_out, listed
+from evodeploy.distillation.recipe import Recipe, TrainingPrecision, without_length
+from evodeploy.errors import UsageError
+from evodeploy.hub import local
+from evodeploy.models.checkpoint import LoadedModel, load_checkpoint, reconfigured
+from evodeploy.models.zoo import dense_twin
+from evodeploy.preprocess import difference
+
+_log = logging.getLogger(__name__)
+
+KEEP = 0.5  # of a network that was not trained with selection, by default
+SAMPLE = 64  # pictures that say whether augmentation suits them
+
+Source = str | os.PathLike[str] | nn.Module
+
+
+def student_of(
+    source: Source,
+    keep_ratio: float | Sequence[float] | None,
+    elastic: tuple[float, float] | None,
+    stages: Sequence[int] | None,
+    image_size: int | None,
+) -> LoadedModel:
+    """The network to be trained, keeping what is asked for; raises UsageError where that is nothing to train for."""
+    if keep_ratio is not None and elastic is not None:
+        raise UsageError("keep_ratio and elastic exclude each other: give one ratio, or the range of all")
+    asked = (keep_ratio,) if isinstance(keep_ratio, (int, float)) else keep_ratio
+    ratios = None if asked is None else tuple(map(float, asked))
+    if elastic is not None:
+        low, high = elastic
+        ratios = (KEEP if low <= KEEP <= high else high,)
+    starts = tuple(stages) if stages is not None else None
+    loaded = load_checkpoint(_read(source), keep_ratios=ratios, stages=starts, image_size=image_size)
+    if ratios is None and loaded.info.dense:
+        loaded = load_checkpoint(_read(source), keep_ratios=(KEEP,), stages=starts, image_size=image_size)
+    if loaded.info.dense and elastic is None:
+        raise UsageError("a keep ratio of 1.0 is the network as it is: give one below, or elastic")
+    return loaded
+
+
+def teacher_of(source: Source | None, student: LoadedModel) -> LoadedModel:
+    """The dense twin of `student`, or the network `source` as it is; raises UsageError for other outputs."""
+    if source is None:
+        return reconfigured(student, dense_twin(student.config))
+    teacher = load_checkpoint(_read(source))
+    if teacher.info.image_size != student.info.image_size:
+        teacher = load_checkpoint(_read(source), image_size=student.info.image_size)
+    ours, theirs = student.config, teacher.config
+    if (ours.num_classes, ours.output_width) != (theirs.num_classes, theirs.output_width):
+        raise UsageError(
+            f"the teacher {theirs.name} gives {teacher.info.output} of {theirs.output_width} columns, expected "
+            f"{student.info.output} of {ours.output_width} as the student's"
+        )
+    if unlike := difference(student.info, teacher.info):
+        raise UsageError(f"teacher and student prepare pictures differently ({unlike}): they would not see the same")
+    return teacher
+
+
+def sides(folder: Path, val: Path | None, student: LoadedModel, labels: bool) -> tuple[Listing, Listing]:
+    """The pictures to train on, and those to evaluate on, which are others."""
+    if val is None:
+        train, held = held_out(listed(folder, student.info, labels))
+    else:
+        train = listed(folder, student.info, labels)
+        held = listed(val, student.info, labels, class_folders(folder) if labels else ())
+        if {path.resolve() for path in train.paths} & {path.resolve() for path in held.paths}:
+            raise UsageError(f"{val} and {folder} share pictures: what is trained on measures nothing")
+    limited = held.limited(MOST_EVALUATED)
+    _log.info(
+        "%d pictures to train on, %d to evaluate on (%s)%s",
+        len(train),
+        len(limited),
+        "every fifth, not trained on" if val is None else str(val),
+        "" if len(limited) == len(held) else f", evenly spread over {len(held)}",
+    )
+    return train, limited
+
+
+def augments(asked: bool | None, pictures: Pictures) -> bool:
+    """Whether pictures are augmented: as asked, or as suits them; says so in the log."""
+    count = min(SAMPLE, len(pictures))
+    chosen = [i * len(pictures) // count for i in range(count)]
+    reason = reason_not_to(len(pictures), next(pictures.in_turn([chosen])))
+    if asked is None:
+        _log.info("augmentation: %s", f"off, because {reason}" if reason else "crops, mirroring, light and contrast")
+        return reason is None
+    if asked and reason:
+        _log.warning("pictures are augmented as asked, although %s", reason)
+    return asked
+
+
+def usual_precision(device: torch.device) -> TrainingPrecision:
+    """What the products of a training are computed in on `device` where it is not asked for."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if torch.backends.cpu.get_cpu_capability() == "AVX512" and _has_bf16() else "fp32"
+
+
+def _has_bf16() -> bool:
+    with contextlib.suppress(OSError):
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        return "avx512_bf16" in flags or "amx_bf16" in flags
+    return False
+
+
+@contextlib.contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """PyTorch on `count` CPU threads while the body runs; None leaves the number as it is."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def checksum(model: LoadedModel) -> str:
+    """SHA-256 of the file that `model` was read from, else of its tensors."""
+    if model.info.source_sha256:
+        return model.info.source_sha256
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.module.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def task_of(
+    student: LoadedModel, teacher: LoadedModel, recipe: Recipe, train: Listing, held: Listing
+) -> dict[str, Any]:
+    """What must be the same for an interrupted training to be resumed."""
+    return {
+        "student": checksum(student),
+        "teacher": checksum(teacher),
+        "model": student.info.to_json(),
+        "pictures": train.checksum(),
+        "held out": held.checksum(),
+        **without_length(recipe.to_dict()),
+    }
+
+
+def files_of(*sources: Source | None) -> list[Path]:
+    """Those of `sources` that are files."""
+    return [Path(each) for each in sources if isinstance(each, (str, os.PathLike)) and Path(each).exists()]
+
+
+def _read(source: Source) -> Path | nn.Module:
+    return source if isinstance(source, nn.Module) else local(source)

@@ -1,0 +1,71 @@
+"""A training that can be interrupted: all of it in one file next to the output, replaced as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evodeploy.errors import BadFileError, UsageError
+from evodeploy.files import open_regular, replacing
+from evodeploy.text import reason
+
+SCHEMA = 1
+
+
+@dataclass
+class Progress:
+    """How far the training is: steps done, seconds it took, pictures computed, and the losses of the last steps."""
+
+    step: int = 0
+    seconds: float = 0.0
+    images: int = 0
+    micro_batch: int = 0
+    loss: float = 0.0
+    agreement: float = 0.0
+
+
+@dataclass
+class State:
+    """Of a training: its `task`, which must be the same to resume, the result `before`, and tensors."""
+
+    task: dict[str, Any]
+    progress: Progress = field(default_factory=Progress)
+    before: list[dict[str, Any]] = field(default_factory=list)
+    tensors: dict[str, Any] = field(default_factory=dict)  # state dicts of student, average, optimizer, scaler
+
+
+def write_state(state: State, path: Path) -> None:
+    """Replace `path` by `state`: a reader sees the earlier state or this one."""
+    content = {"schema": SCHEMA, "progress": vars(state.progress)}
+    content |= {"task": state.task, "before": state.before, "tensors": state.tensors}
+    with replacing(path) as draft:
+        torch.save(content, draft)
+
+
+def read_state(path: Path, task: dict[str, Any]) -> State:
+    """What `path` holds of `task`; nothing in it is run.
+
+    Raises BadFileError where it is no state, UsageError where it is another training's.
+    """
+    try:
+        with open_regular(path, "the state of a distillation") as file:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        known = State(content["task"], Progress(**content["progress"]), content["before"], content["tensors"])
+        if content["schema"] != SCHEMA:
+            raise ValueError(f"schema {content['schema']}, expected {SCHEMA}")
+    except UsageError:
+        raise
+    except Exception as error:  # a damaged file raises nearly anything
+        raise BadFileError(
+            f"{path} is not the state of a distillation ({reason(error)}): remove it, or pass --force to begin anew"
+        ) from error
+    changed = [name for name in task if known.task.get(name) != task[name]]
+    if changed:
+        raise UsageError(
+            f"{path} is the beginning of another distillation ({', '.join(changed)} changed): pass the same options, "
+            "or --force to begin anew"
+        )
+    return known

@@ -1,0 +1,84 @@
+"""Where a step's targets come from, and pictures as the networks take them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from evodeploy.distillation.augmentation import augmented
+from evodeploy.distillation.data import Pictures
+from evodeploy.distillation.network import Answers, answers, feature_width, reduced
+from evodeploy.distillation.processes import Processes
+from evodeploy.distillation.recipe import Ratios, TrainingPrecision
+from evodeploy.models.network import Network
+from evodeploy.specs import Preprocessing
+
+AT_ONCE = 32  # pictures that are evaluated at once
+
+Teacher = Callable[[Tensor, Tensor], Answers]  # positions (B,) and images (B, 3, S, S) to targets
+
+
+def tensor_of(
+    pixels: NDArray[np.uint8], preprocessing: Preprocessing, device: torch.device, numbers: Tensor | None = None
+) -> Tensor:
+    """`pixels` (B, S, S, 3) as normalised images (B, 3, S, S); with `numbers` (B, 7) augmented."""
+    images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 255
+    if numbers is not None:
+        images = augmented(images, numbers)
+    mean, std = (torch.tensor(each, device=device).reshape(3, 1, 1) for each in (preprocessing.mean, preprocessing.std))
+    return (images - mean) / std
+
+
+@torch.no_grad()
+def all_answers(
+    network: Network,
+    pictures: Pictures,
+    ratios: Ratios | None,
+    preprocessing: Preprocessing,
+    device: torch.device,
+    processes: Processes,
+    precision: TrainingPrecision,
+) -> Answers:
+    """What `network` says of all `pictures`, on the CPU; see `answers` for `ratios`.
+
+    Every process computes a share.
+    """
+    config = network.config
+    found = Answers(
+        torch.zeros(len(pictures), feature_width(config), device=device),
+        torch.zeros(len(pictures), config.num_classes, device=device) if config.num_classes else None,
+    )
+    chunks = [range(start, min(start + AT_ONCE, len(pictures))) for start in range(0, len(pictures), AT_ONCE)]
+    own = [chunks[i] for i in processes.share(range(len(chunks)))]
+    for chunk, pixels in zip(own, pictures.in_turn(own), strict=True):
+        with reduced(precision, device):
+            answer = answers(network, tensor_of(pixels, preprocessing, device), ratios)
+        found.features[chunk.start : chunk.stop] = answer.features
+        if found.logits is not None and answer.logits is not None:
+            found.logits[chunk.start : chunk.stop] = answer.logits
+    logits = None if found.logits is None else processes.add(found.logits).cpu()
+    return Answers(processes.add(found.features).cpu(), logits)
+
+
+def remembered(targets: Answers, device: torch.device) -> Teacher:
+    """Targets that were computed before, of pictures that do not change."""
+
+    def teacher(positions: Tensor, images: Tensor) -> Answers:
+        rows = targets.rows(positions)
+        return Answers(rows.features.to(device), None if rows.logits is None else rows.logits.to(device))
+
+    return teacher
+
+
+def computed(network: Network) -> Teacher:
+    """Targets of the very images that the student sees."""
+
+    @torch.no_grad()
+    def teacher(positions: Tensor, images: Tensor) -> Answers:
+        return answers(network, images)
+
+    return teacher

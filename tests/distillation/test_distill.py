@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import json
+import math
+import shutil
+
+import pytest
+import torch
+
+import evodeploy
+from evodeploy.distillation import loop
+from evodeploy.errors import BadFileError, OutOfMemoryError, RuntimeFailedError, UsageError
+from evodeploy.models.checkpoint import load_checkpoint
+
+SHORT = {"epochs": 1, "batch": 8, "rate": 1e-3, "precision": "fp32"}
+
+
+def weights(path):
+    return torch.load(path, weights_only=False)["model"]
+
+
+def same(first, second):
+    return all(torch.equal(tensor, weights(second)[name]) for name, tensor in weights(first).items())
+
+
+def test_training_brings_back_what_selection_took(backbone, pictures, tmp_path):
+    record = evodeploy.distill(
+        backbone, pictures, tmp_path / "out.pth", keep_ratio=0.25, epochs=4, batch=8, rate=3e-3, precision="fp32"
+    )
+    (level,) = record.levels
+    assert level.after.agreement.value > level.before.agreement.value + 0.1
+    assert level.after.agreement.low < level.after.agreement.value < level.after.agreement.high
+
+
+def test_the_checkpoint_says_how_it_came_about_and_counts_as_trained_to_select(classifier, pictures, tmp_path):
+    output = tmp_path / "out.pth"
+    record = evodeploy.distill(classifier, pictures, output, elastic=(0.25, 1.0), labels=True, **SHORT)
+    loaded = load_checkpoint(output)
+    assert loaded.trained_to_select
+    assert loaded.config.keep_ratios == (0.5, 0.5)
+    content = torch.load(output, weights_only=False)
+    assert content["args"].elastic == [0.25, 1.0]
+    assert content["distillation"] == json.loads(json.dumps(record.to_dict()))
+    assert content["distillation"]["teacher_sha256"] == load_checkpoint(classifier).info.source_sha256
+    assert [level["keep_ratios"][0] for level in content["distillation"]["levels"]] == [1.0, 0.7, 0.5, 0.3, 0.25]
+    assert all(level.after.accuracy for level in record.levels)
+    assert not (tmp_path / "out.pth.part").exists()
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_others(classifier, pictures, tmp_path):
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        evodeploy.distill(classifier, pictures, tmp_path / f"{name}.pth", elastic=(0.2, 1.0), seed=seed, **SHORT)
+    assert same(tmp_path / "a.pth", tmp_path / "b.pth")
+    assert not same(tmp_path / "a.pth", tmp_path / "c.pth")
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kind", [{"elastic": (0.2, 1.0)}, {"keep_ratio": 0.5, "augment": True}])
+def test_a_resumed_training_ends_where_an_uninterrupted_one_does(
+    classifier, pictures, tmp_path, monkeypatch, kind, logged
+):
+    options = SHORT | {"epochs": 1.5} | kind
+    evodeploy.distill(classifier, pictures, tmp_path / "whole.pth", **options)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+    output = tmp_path / "out.pth"
+    state = tmp_path / "out.pth.part"
+
+    def kill(step):
+        if step.step == 4:
+            shutil.copy(state, tmp_path / "third")  # what a kill some steps later would leave
+        if step.step == 5:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        evodeploy.distill(classifier, pictures, output, progress=kill, **options)
+    assert not output.exists()
+    shutil.copy(tmp_path / "third", state)
+    with pytest.raises(UsageError, match="--resume to go on"):
+        evodeploy.distill(classifier, pictures, output, **options)
+    with pytest.raises(UsageError, match=r"another distillation \(rate changed\)"):
+        evodeploy.distill(classifier, pictures, output, resume=True, **options | {"rate": 1e-4})
+    evodeploy.distill(classifier, pictures, output, resume=True, **options)
+    assert "resuming after step 3" in logged
+    assert same(tmp_path / "whole.pth", output)
+    assert not state.exists()
+
+
+def test_a_damaged_state_is_no_state(classifier, pictures, tmp_path):
+    (tmp_path / "out.pth.part").write_bytes(b"PK\x03\x04 and nothing more")
+    with pytest.raises(BadFileError, match="not the state of a distillation"):
+        evodeploy.distill(classifier, pictures, tmp_path / "out.pth", resume=True, **SHORT)
+
+
+def test_memory_that_runs_out_halves_what_is_computed_at_once(classifier, pictures, tmp_path, monkeypatch, logged):
+    compared = loop.Loop._compared
+
+    def limited(self, images, *rest):
+        if len(images) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return compared(self, images, *rest)
+
+    most, whole, halved = 2, [], []
+    evodeploy.distill(classifier, pictures, tmp_path / "a.pth", keep_ratio=0.5, progress=whole.append, **SHORT)
+    monkeypatch.setattr(loop.Loop, "_compared", limited)
+    evodeploy.distill(classifier, pictures, tmp_path / "b.pth", keep_ratio=0.5, progress=halved.append, **SHORT)
+    assert [line for line in logged if "memory" in line] == [
+        "memory ran out: from now on 4 pictures are computed at once",
+        "memory ran out: from now on 2 pictures are computed at once",
+    ]
+    assert [step.loss for step in halved] == pytest.approx([step.loss for step in whole], rel=1e-3)
+    most = 0
+    with pytest.raises(OutOfMemoryError, match="no memory for one picture"):
+        evodeploy.distill(classifier, pictures, tmp_path / "none.pth", **SHORT)
+
+
+def test_a_loss_that_is_no_number_ends_with_a_sentence(classifier, pictures, tmp_path, monkeypatch):
+    compared = loop.Loop._compared
+
+    def broken(self, *args):
+        loss, agrees = compared(self, *args)
+        return loss * (math.nan if self.state.progress.step == 2 else 1), agrees
+
+    monkeypatch.setattr(loop.Loop, "_compared", broken)
+    with pytest.raises(
+        RuntimeFailedError, match=r"broke down in step 3: the loss is not a finite number\. The learning"
+    ):
+        evodeploy.distill(classifier, pictures, tmp_path / "out.pth", **SHORT)
+    assert not (tmp_path / "out.pth").exists()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_reduced_precision_trains(classifier, pictures, tmp_path, precision):
+    steps = []
+    options = SHORT | {"precision": precision, "progress": steps.append}
+    evodeploy.distill(classifier, pictures, tmp_path / "out.pth", keep_ratio=0.5, **options)
+    assert len(steps) == 4
+    assert all(math.isfinite(step.loss) for step in steps)
+    assert steps[-1].done == 1 and steps[-1].seconds_left == 0
+    assert not same(classifier, tmp_path / "out.pth")
+
+
+def test_minutes_end_by_the_clock(classifier, pictures, tmp_path):
+    steps = []
+    options = SHORT | {"epochs": None, "minutes": 0.01, "progress": steps.append}
+    record = evodeploy.distill(classifier, pictures, tmp_path / "out.pth", keep_ratio=0.5, **options)
+    assert record.seconds >= 0.6 > record.seconds - (steps[-1].seconds - steps[-2].seconds if len(steps) > 1 else 9)
+    assert record.computed == 8 * record.steps
+
+
+def test_a_network_without_classes_is_read_by_a_probe_where_there_are_labels(backbone, pictures, tmp_path):
+    record = evodeploy.distill(backbone, pictures, tmp_path / "out.pth", keep_ratio=0.5, labels=True, **SHORT)
+    assert "linear probe" in str(record)
+    assert record.recipe.label_weight == 0
+    assert record.teacher.agreement.value == 1
+
+
+def test_what_cannot_be_honoured_is_refused(classifier, backbone, pictures, tmp_path):
+    output = tmp_path / "out.pth"
+    for options, words in (
+        ({"keep_ratio": 0.5, "elastic": (0.2, 1.0)}, "exclude each other"),
+        ({"keep_ratio": 1.0}, "the network as it is"),
+        ({"elastic": (0.9, 0.2)}, "expected LOW:HIGH"),
+        ({"epochs": 1, "minutes": 1}, "not both"),
+        ({"val": pictures}, "share pictures"),
+        ({"teacher": backbone}, "gives features of 32 columns, expected logits of 4"),
+        ({"device": "tpu"}, "expected cpu, cuda or cuda:N"),
+        ({"precision": "int8"}, "expected one of fp32, bf16, fp16"),
+        ({"elastic": (0.2, 1.0), "batch": 2}, "expected 8 or more"),
+        ({"elastic": (0.01, 1.0)}, "keeps none or too many"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            evodeploy.distill(classifier, pictures, output, **options)
+    with pytest.raises(UsageError, match="the input itself"):
+        evodeploy.distill(classifier, pictures, classifier, force=True)
+
+
+def test_another_teacher_is_learnt_from(classifier, pictures, tmp_path):
+    record = evodeploy.distill(classifier, pictures, tmp_path / "a.pth", keep_ratio=0.5, **SHORT)
+    taught = evodeploy.distill(
+        classifier, pictures, tmp_path / "b.pth", keep_ratio=0.5, teacher=tmp_path / "a.pth", **SHORT
+    )
+    assert taught.teacher_sha256 != record.teacher_sha256
+
+
+def test_the_command_says_what_the_record_says(classifier, pictures, tmp_path, cli):
+    options = ("--epochs", 1, "--batch", 8, "--precision", "fp32", "--elastic", "0.2:1.0", "--labels")
+    code, out, err = cli("distill", classifier, "--images", pictures, "-o", tmp_path / "out.pth", *options)
+    assert code == 0, err
+    assert "8 pictures that were not trained on" in out
+    assert "augmentation: off, because 32 pictures are few" in err
+    assert out.splitlines()[-1] == f"next: evodeploy export {tmp_path / 'out.pth'}"
+    code, out, err = cli("distill", classifier, "--images", pictures, "-o", tmp_path / "out.pth", *options, "--json")
+    assert code == 2
+    assert "already exists" in json.loads(out)["error"]["message"]
+    code, out, _ = cli("distill", classifier, "--images", pictures, "-o", tmp_path / "b.pth", *options, "--json")
+    assert json.loads(out)["recipe"]["elastic"] == [0.2, 1.0]
