@@ -151,8 +151,8 @@ FUNCTIONS = (
     "bench", "build", "distill", "evaluate", "export", "load", "margins", "open_engine", "refit", "verify", "visualize",
 )  # fmt: skip
 RECORDS = (
-    "Agreement", "Build", "Distilled", "EngineOptions", "Evaluation", "Export", "Failure", "Label", "Margins", "ModelInfo",
-    "Prediction", "Refit", "Timing", "Visualization",
+    "Agreement", "Build", "Distilled", "EngineOptions", "Evaluation", "Export", "Failure", "Label", "Margins",
+    "ModelInfo", "Prediction", "Refit", "Timing", "Visualization",
 )  # fmt: skip
 OTHERS = (
     "BadFileError", "Engine", "EvodeployError", "InputError", "MissingExtraError", "OutOfMemoryError", "Predictor",
