@@ -7,6 +7,7 @@ import socket
 import threading
 
 from evodeploy.engines.base import run_all
+from evodeploy.serving.backend import Answer
 
 
 class Direct:
@@ -19,11 +20,17 @@ class Direct:
         self.gate = threading.Event()
         self.gate.set()
 
-    async def run(self, images):
+    def check(self, images, asked):
+        for ratio in (asked.keep_ratio, asked.least_keep_ratio):
+            if ratio is not None:
+                self.info.keep_of(ratio)
+
+    async def run(self, images, asked):
+        self.check(len(images), asked)
         self.arrived += 1
         while not self.gate.is_set():
             await asyncio.sleep(0.01)
-        return await asyncio.to_thread(run_all, self._engine, images)
+        return Answer(await asyncio.to_thread(run_all, self._engine, images), self.info.ratios_of(asked.keep_ratio))
 
 
 def free_port():

@@ -47,6 +47,13 @@ def serve(
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="A certificate in PEM: serve HTTPS, not with Ray.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="The certificate's private key in PEM.")] = None,
+    target_p99: Annotated[
+        float | None,
+        real("--target-p99", 1, 60_000, "Milliseconds in which 99 of 100 are answered, by keeping fewer tokens."),
+    ] = None,
+    keep_ratio: Annotated[
+        str | None, typer.Option(help="With --target-p99, the shares of tokens to keep: LOW:HIGH, 0.3:1 by default.")
+    ] = None,
     replicas: Annotated[int, whole("--replicas", 1, 256, "Processes with an engine each; on Ray from 2 on.")] = 1,
     max_replicas: Annotated[
         int | None, whole("--max-replicas", 1, 256, "Let Ray start as many replicas under load.")
@@ -70,6 +77,7 @@ def serve(
     One process serves, with one engine. With --replicas, --max-replicas or --ray it is Ray Serve.
     """
     from evodeploy.serving import service
+    from evodeploy.serving.budget import budget_of
     from evodeploy.serving.settings import Limits, Settings, tls_of
 
     settings = Settings(
@@ -89,6 +97,7 @@ def serve(
         allow_hosts=tuple(sorted(allow_host or ())),
         token=_token(token_file),
         tls=tls_of(tls_cert, tls_key),
+        budget=budget_of(target_p99, keep_ratio),
     )
     if update or service.on_ray(settings, ray):
         values.for_ray(artefact, token_file)

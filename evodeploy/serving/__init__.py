@@ -15,6 +15,8 @@ openapi.py     what the endpoints' description says of bodies and refusals
 protocol.py    tensors as the Open Inference Protocol v2 has them, in JSON and in binary
 backend.py     what computes, as endpoints see it
 worker.py      what computes: an engine behind a queue that runs requests together
+  budget.py    how many tokens a batch may keep so that answers are in time: pure functions
+  controller.py  the budget of a running worker
 service.py     start, update and stop
   connections.py  what a connection may take before its request and after it
   embedded.py  in this process, by uvicorn

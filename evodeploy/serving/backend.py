@@ -3,10 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from evodeploy.engines.base import Array
 from evodeploy.specs import ModelInfo, TensorSpec
+
+KEEP_HEADER = "evodeploy-keep-ratio"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a request asks of an elastic artefact: one keep ratio, or a least one; and when it came (time.monotonic)."""
+
+    keep_ratio: float | None = None
+    least_keep_ratio: float | None = None
+    arrived: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Outputs by name, and the keep ratio of each stage that they were computed at."""
+
+    outputs: dict[str, Array]
+    keep_ratios: tuple[float, ...]
+
+    @property
+    def shown(self) -> str:
+        """The ratios as a header says them: one where all are alike."""
+        ratios = self.keep_ratios[:1] if len(set(self.keep_ratios)) == 1 else self.keep_ratios
+        return ",".join(f"{ratio:g}" for ratio in ratios)
 
 
 class Backend(Protocol):
@@ -17,10 +44,13 @@ class Backend(Protocol):
     outputs: tuple[TensorSpec, ...]
     engine: str
 
-    async def run(self, images: Array) -> dict[str, Array]:
-        """Outputs by name for any number of images, prepared as `inputs[0]` says."""
+    def check(self, images: int, asked: Asked) -> None:
+        """Raise InputError where the artefact cannot do what is asked, BusyError where it cannot be done in time."""
+
+    async def run(self, images: Array, asked: Asked) -> Answer:
+        """The answer for any number of images, prepared as `inputs[0]` says; raises as `check` does."""
 
 
-async def run_within(backend: Backend, images: Array, seconds: float) -> dict[str, Array]:
+async def run_within(backend: Backend, images: Array, asked: Asked, seconds: float) -> Answer:
     """`backend.run`; raises asyncio.TimeoutError after `seconds`."""
-    return await asyncio.wait_for(backend.run(images), seconds)
+    return await asyncio.wait_for(backend.run(images, asked), seconds)

@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from PIL import Image
 from starlette.datastructures import UploadFile
 
@@ -17,7 +17,7 @@ from evodeploy.errors import BadFileError, EvodeployError, InputError, RuntimeFa
 from evodeploy.inference.answers import classes_to_name, predictions_of
 from evodeploy.preprocess import prepare
 from evodeploy.serving import openapi
-from evodeploy.serving.backend import Backend, run_within
+from evodeploy.serving.backend import KEEP_HEADER, Asked, Backend, run_within
 from evodeploy.serving.settings import Limits
 from evodeploy.specs import ModelInfo
 
@@ -31,25 +31,35 @@ def routes(backend: Callable[[], Backend], limits: Limits) -> APIRouter:
     @router.post(
         "/v1/predict", openapi_extra=openapi.body({"image/*": openapi.BYTES, "multipart/form-data": openapi.FORM})
     )
-    async def predict(request: Request, top: int | None = None) -> dict[str, Any]:
+    async def predict(
+        request: Request,
+        response: Response,
+        top: int | None = None,
+        keep_ratio: float | None = None,
+        least_keep_ratio: float | None = None,
+    ) -> dict[str, Any]:
         """The most probable classes of an image file, the body or a form's one file; and which tokens were kept.
 
-        `top` is how many classes, by default 5, or all where there are fewer.
+        `top` is how many classes, by default 5, or all where there are fewer. Of an elastic model `keep_ratio` is the
+        share of tokens to keep, `least_keep_ratio` the least that will do.
         """
-        here = backend()
+        here, asked = backend(), Asked(keep_ratio, least_keep_ratio)
+        here.check(1, asked)
         classes = classes_to_name(here.info, top)
         body = await _image_of(request)
         prepared = await asyncio.to_thread(_prepared, body, here.info, limits.pixels)
-        outputs = await run_within(here, prepared[None], limits.seconds)
-        (prediction,) = predictions_of(outputs, here.info, classes, [0.0], 0.0)
+        answer = await run_within(here, prepared[None], asked, limits.seconds)
+        (prediction,) = predictions_of(answer.outputs, here.info, classes, [0.0], 0.0)
         if isinstance(prediction, RuntimeFailedError):
             raise prediction
+        response.headers[KEEP_HEADER] = answer.shown
         return {
             "labels": [
                 {"name": label.name, "index": label.index, "probability": label.probability}
                 for label in prediction.labels
             ],
-            "selections": _selections(outputs, here.info),
+            "selections": _selections(answer.outputs, here.info),
+            "keep_ratios": list(answer.keep_ratios),
         }
 
     return router

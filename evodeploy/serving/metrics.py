@@ -13,6 +13,8 @@ PATH = "/metrics"
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)  # upper ends of the classes of batches
 SECONDS = tuple(0.001 * 2**power for power in range(15))  # upper ends of the classes of times
 
+RATIOS = tuple(step / 20 for step in range(1, 21))  # upper ends of the classes of keep ratios
+
 
 class Metrics:
     """The counts of one service. Threads may share them."""
@@ -28,10 +30,15 @@ class Metrics:
         self.ongoing = Gauge("evodeploy_requests_ongoing", "Requests not answered yet.", registry=self._registry)
         self._images = Counter("evodeploy_images", "Images computed.", registry=self._registry)
         self._batch = Histogram("evodeploy_batch_images", "Images in a run.", buckets=SIZES, registry=self._registry)
+        self._ratio = Histogram(
+            "evodeploy_keep_ratio", "Mean keep ratio of stages, of each image.", buckets=RATIOS, registry=self._registry
+        )
         self._run = Histogram("evodeploy_run_seconds", "Seconds of a run.", buckets=SECONDS, registry=self._registry)
 
-    def ran(self, images: int, seconds: float) -> None:
-        """Count a run of the engine."""
+    def ran(self, images: int, seconds: float, ratios: tuple[float, ...]) -> None:
+        """Count a run of the engine, at these keep ratios."""
+        for _ in range(images if ratios else 0):
+            self._ratio.observe(sum(ratios) / len(ratios))
         self._images.inc(images)
         self._batch.observe(images)
         self._run.observe(seconds)

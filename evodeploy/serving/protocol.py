@@ -30,12 +30,17 @@ DATATYPES = {
 
 @dataclass(frozen=True)
 class InferenceRequest:
-    """The one input, and which outputs are wanted, each as binary or not; none named means all of them as `binary`."""
+    """The one input, and which outputs are wanted, each as binary or not; none named means all of them as `binary`.
+
+    `keep_ratio` is the share of tokens that is asked for, `least_keep_ratio` the least that will do.
+    """
 
     identity: str
     images: Array
     outputs: dict[str, bool]
     binary: bool
+    keep_ratio: float | None = None
+    least_keep_ratio: float | None = None
 
 
 def tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
@@ -52,7 +57,9 @@ def parse_request(body: bytes, json_length: str | None, spec: TensorSpec, output
         raise InputError(f"'inputs' must be a list of one tensor, '{spec.name}'")
     images = _tensor(given[0], rest, spec)
     wanted: dict[str, bool] = {}
-    binary = _choice(_parameters(header), "binary_data_output", False)
+    parameters = _parameters(header)
+    binary = _choice(parameters, "binary_data_output", False)
+    ratios = _share(parameters, "keep_ratio"), _share(parameters, "least_keep_ratio")
     asked = header.get("outputs")
     if asked is not None and not isinstance(asked, list):
         raise InputError("'outputs' must be a list")
@@ -60,18 +67,20 @@ def parse_request(body: bytes, json_length: str | None, spec: TensorSpec, output
         name = _text(output.get("name")) if isinstance(output, dict) else ""
         if name not in outputs:
             raise InputError(f"there is no output '{name}': expected some of {', '.join(outputs)}")
-        parameters = _parameters(output)
-        if "classification" in parameters:
+        of_output = _parameters(output)
+        if "classification" in of_output:
             raise InputError("the classification extension is not offered: ask for the logits, or POST /v1/predict")
-        wanted[name] = _choice(parameters, "binary_data", binary)
+        wanted[name] = _choice(of_output, "binary_data", binary)
     identity = "" if header.get("id") is None else header["id"]
     if not isinstance(identity, str) or len(identity) > _SHOWN:
         raise InputError(f"'id' is {brief(json.dumps(identity), 60)}, expected text of up to {_SHOWN} characters")
-    return InferenceRequest(identity, images, wanted, binary)
+    return InferenceRequest(identity, images, wanted, binary, *ratios)
 
 
-def make_response(model: str, request: InferenceRequest, outputs: Mapping[str, Array]) -> tuple[bytes, int | None]:
-    """The body, and the length of its JSON where tensors follow in binary.
+def make_response(
+    model: str, request: InferenceRequest, outputs: Mapping[str, Array], keep_ratio: str
+) -> tuple[bytes, int | None]:
+    """The body, and the length of its JSON where tensors follow in binary; `keep_ratio` is named in its parameters.
 
     Raises RuntimeFailedError for JSON of what is not finite.
     """
@@ -88,7 +97,7 @@ def make_response(model: str, request: InferenceRequest, outputs: Mapping[str, A
                 raise RuntimeFailedError(f"output '{name}' is not finite, which JSON cannot say: ask for it in binary")
             entry["data"] = value.ravel().tolist()
         described.append(entry)
-    document: dict[str, Any] = {"model_name": model, "outputs": described}
+    document: dict[str, Any] = {"model_name": model, "outputs": described, "parameters": {"keep_ratio": keep_ratio}}
     if request.identity:
         document["id"] = request.identity
     head = json.dumps(document, allow_nan=False).encode()
@@ -177,6 +186,13 @@ def _choice(parameters: dict[str, Any], name: str, default: bool) -> bool:
     if not isinstance(value, bool):
         raise InputError(f"'{name}' is {brief(json.dumps(value), 60)}, expected true or false")
     return value
+
+
+def _share(parameters: dict[str, Any], name: str) -> float | None:
+    value = parameters.get(name)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1):
+        raise InputError(f"'{name}' is {brief(json.dumps(value), 60)}, expected a number above 0 and up to 1")
+    return None if value is None else float(value)
 
 
 def _text(value: Any) -> str:

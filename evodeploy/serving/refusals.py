@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from evodeploy.errors import BadFileError, EvodeployError, UnavailableError, UsageError
+from evodeploy.serving.controller import BusyError
 from evodeploy.text import printable
 
 
@@ -26,7 +27,8 @@ def answer_errors(app: FastAPI, seconds: float) -> None:
 
     @app.exception_handler(EvodeployError)
     async def refused(request: Request, error: EvodeployError) -> JSONResponse:
-        return JSONResponse({"error": printable(str(error))}, _status(error))
+        headers = {"Retry-After": "1"} if isinstance(error, BusyError) else None
+        return JSONResponse({"error": printable(str(error))}, _status(error), headers)
 
     @app.exception_handler(HTTPException)
     async def unknown(request: Request, error: HTTPException) -> JSONResponse:
@@ -45,6 +47,8 @@ def answer_errors(app: FastAPI, seconds: float) -> None:
 def _status(error: EvodeployError) -> int:
     if isinstance(error, NoModelError):
         return 404
+    if isinstance(error, BusyError):
+        return 429
     if isinstance(error, NotReadyError):
         return 503
     return 400 if isinstance(error, (BadFileError, UsageError)) else 500

@@ -16,7 +16,7 @@ from evodeploy.errors import EvodeployError
 from evodeploy.serving.app import create_app
 from evodeploy.serving.gate import BODIES
 from evodeploy.serving.hosts import hosts_for
-from evodeploy.serving.metrics import SECONDS, SIZES
+from evodeploy.serving.metrics import RATIOS, SECONDS, SIZES
 from evodeploy.serving.refusals import NotReadyError
 from evodeploy.serving.settings import Settings
 from evodeploy.serving.worker import Worker, open_served
@@ -38,8 +38,11 @@ class Replica(Worker):
         images = Counter("evodeploy_images", "Images computed.")
         batch = Histogram("evodeploy_batch_images", "Images in a run.", boundaries=list(SIZES))
         run = Histogram("evodeploy_run_seconds", "Seconds of a run.", boundaries=list(SECONDS))
+        ratio = Histogram("evodeploy_keep_ratio", "Mean keep ratio of stages, of each image.", boundaries=list(RATIOS))
 
-        def ran(count: int, seconds: float) -> None:
+        def ran(count: int, seconds: float, ratios: tuple[float, ...]) -> None:
+            for _ in range(count if ratios else 0):
+                ratio.observe(sum(ratios) / len(ratios))
             images.inc(count)
             batch.observe(count)
             run.observe(seconds)

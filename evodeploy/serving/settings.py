@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evodeploy.errors import UsageError
+from evodeploy.serving.budget import Budget
 from evodeploy.specs import EngineOptions
 from evodeploy.text import brief
 
@@ -49,6 +50,7 @@ class Settings:
     `engine` and `options` say what runs it. Up to `max_batch` requests are run together, none waits longer for others
     than `max_wait` seconds. With a `token` every request but for health must carry it; without one, it names this
     machine, the `host`, or one of `allow_hosts` as its host. `port` 0 is any that is free. With `tls` it is HTTPS.
+    With a `budget` each batch of an elastic artefact keeps as many tokens as answers in time allow.
 
     One process serves, and gives its metrics on the same port. More `replicas`, or `max_replicas` to which they may
     grow under load, need Ray, which has its metrics at `metrics_port` and gives each replica so many `gpus`.
@@ -70,6 +72,7 @@ class Settings:
     allow_hosts: tuple[str, ...] = ()
     token: str | None = field(default=None, repr=False)
     tls: Tls | None = None
+    budget: Budget | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be: raises UsageError."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from evodeploy.preprocess import in_words
 from evodeploy.serving import openapi, protocol
-from evodeploy.serving.backend import Backend, run_within
+from evodeploy.serving.backend import KEEP_HEADER, Asked, Backend, run_within
 from evodeploy.serving.refusals import NoModelError
 from evodeploy.serving.settings import Limits
 from evodeploy.specs import ModelInfo
@@ -49,7 +50,7 @@ def _model_routes(backend: Callable[[], Backend], name: str, limits: Limits) -> 
             "name": name,
             "versions": ["1"],
             "platform": f"evodeploy_{here.engine}",
-            "inputs": [protocol.tensor_metadata(spec) for spec in here.inputs],
+            "inputs": [protocol.tensor_metadata(spec) for spec in here.inputs[:1]],
             "outputs": [protocol.tensor_metadata(spec) for spec in here.outputs],
             "parameters": _facts(here.info),
         }
@@ -63,15 +64,19 @@ def _model_routes(backend: Callable[[], Backend], name: str, limits: Limits) -> 
     @models.post("/infer", openapi_extra=openapi.body({"application/json": openapi.INFERENCE}))
     async def infer(request: Request) -> Response:
         """Outputs for prepared images, in JSON or with the binary tensor extension."""
-        here = backend()
+        here, arrived = backend(), time.monotonic()
+        here.check(1, Asked())
         names = [spec.name for spec in here.outputs]
         body, length = await request.body(), ", ".join(request.headers.getlist(protocol.JSON_LENGTH)) or None
         parsed = await asyncio.to_thread(protocol.parse_request, body, length, here.inputs[0], names)
-        outputs = await run_within(here, parsed.images, limits.seconds)
-        answer, header = protocol.make_response(name, parsed, outputs)
-        if header is None:
-            return Response(answer, media_type="application/json")
-        return Response(answer, media_type="application/octet-stream", headers={protocol.JSON_LENGTH: str(header)})
+        asked = Asked(parsed.keep_ratio, parsed.least_keep_ratio, arrived)
+        answer = await run_within(here, parsed.images, asked, limits.seconds)
+        told, length_of_json = protocol.make_response(name, parsed, answer.outputs, answer.shown)
+        headers = {KEEP_HEADER: answer.shown}
+        if length_of_json is None:
+            return Response(told, media_type="application/json", headers=headers)
+        headers[protocol.JSON_LENGTH] = str(length_of_json)
+        return Response(told, media_type="application/octet-stream", headers=headers)
 
     return models
 
@@ -83,6 +88,7 @@ def _facts(info: ModelInfo) -> dict[str, Any]:
         "image_size": info.image_size,
         "input_format": info.input_format,
         "keep_ratios": list(info.keep_ratios),
+        "elastic": [[stage.low / stage.tokens, stage.high / stage.tokens] for stage in info.elastic],
         "mean": list(info.preprocessing.mean),
         "std": list(info.preprocessing.std),
         "preparation": in_words(info),

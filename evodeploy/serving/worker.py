@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,10 +15,19 @@ from evodeploy.engines.opener import open_engine
 from evodeploy.errors import BadFileError
 from evodeploy.inference.batcher import Batcher
 from evodeploy.preprocess import as_input, random_pictures
+from evodeploy.serving.backend import Answer, Asked
+from evodeploy.serving.controller import Controller, Waiting, measured
 from evodeploy.serving.settings import Settings
 from evodeploy.specs import ModelInfo
 
-Ran = Callable[[int, float], None]  # is given the images of a run, and its seconds
+Ran = Callable[[int, float, tuple[float, ...]], None]  # is given the images of a run, its seconds and its keep ratios
+
+
+@dataclass(frozen=True, eq=False)
+class _Request:
+    images: Array
+    asked: Asked
+    entry: Waiting | None
 
 
 def open_served(settings: Settings) -> Engine:
@@ -32,15 +42,22 @@ def open_served(settings: Settings) -> Engine:
 
 
 def named(settings: Settings, engine: Engine) -> Settings:
-    """`settings` with the names of the model and the runtime that they leave open."""
+    """`settings` with the names of the model and the runtime that they leave open.
+
+    Raises InputError where they have a budget and the artefact is not elastic, or not to its ratios.
+    """
     assert engine.info is not None
+    if settings.budget is not None:
+        engine.info.keep_of(settings.budget.low)
+        engine.info.keep_of(settings.budget.high)
     return dataclasses.replace(settings, name=settings.name or engine.info.model, engine=engine.name)
 
 
 class Worker:
     """A `backend.Backend`: one engine, which it owns, behind a queue that runs requests together.
 
-    `ran` hears of each run, in the worker's own thread. Threads may share a worker; close it once all is answered.
+    With a budget it chooses the keep ratio of each batch. `ran` hears of each run, in the worker's own thread. Threads
+    may share a worker; close it once all is answered.
     """
 
     def __init__(self, engine: Engine, settings: Settings, ran: Ran) -> None:
@@ -48,27 +65,73 @@ class Worker:
         self._engine, self._ran, self._largest = engine, ran, settings.max_batch
         self.info: ModelInfo = engine.info
         self.inputs, self.outputs, self.engine = engine.inputs, engine.outputs, engine.name
-        for size in range(1, settings.max_batch + 1):  # what a runtime sets up for a batch size, before requests wait
+        self._controller: Controller | None = None
+        if settings.budget is not None:
+            self._controller = Controller(settings.budget, measured(engine, settings.budget, settings.max_batch))
+            self._largest = self._controller.largest
+        for size in range(1, self._largest + 1):  # what a runtime sets up for a batch size, before requests wait
             if size in engine.batch:
                 engine.run(as_input(random_pictures(self.info, size), self.info))
-        self._batcher: Batcher[Array, Array, dict[str, Array]] = Batcher(
-            lambda images: images, self._compute, preparers=1, largest=settings.max_batch, patience=settings.max_wait
+        self._batcher: Batcher[_Request, _Request, Answer] = Batcher(
+            lambda request: request, self._compute, preparers=1, largest=self._largest, patience=settings.max_wait
         )
 
-    async def run(self, images: Array) -> dict[str, Array]:
+    def check(self, images: int, asked: Asked) -> None:
         """See `backend.Backend`."""
-        return await asyncio.wrap_future(self._batcher.submit(images))
+        for ratio in (asked.keep_ratio, asked.least_keep_ratio):
+            if ratio is not None:
+                self.info.keep_of(ratio)
+        if self._controller is not None:
+            self._controller.check_room(images)
+
+    async def run(self, images: Array, asked: Asked) -> Answer:
+        """See `backend.Backend`."""
+        self.check(len(images), asked)
+        controller = self._controller
+        if controller is None:
+            return await asyncio.wrap_future(self._batcher.submit(_Request(images, asked, None)))
+        entry = controller.enter(len(images), asked.arrived)
+        future = self._batcher.submit(_Request(images, asked, entry))
+        future.add_done_callback(lambda _: controller.leave(entry))  # also where its client has left
+        return await asyncio.wrap_future(future)
 
     def close(self) -> None:
         """Finish what was submitted, then close the engine."""
         self._batcher.close()
         self._engine.close()
 
-    def _compute(self, requests: list[Array]) -> list[dict[str, Array]]:
-        images = np.concatenate(requests)
+    def _compute(self, requests: list[_Request]) -> list[Answer]:
+        chosen = None if self._controller is None else self._controller.begin()
+        groups: dict[float | None, list[int]] = {}
+        for number, request in enumerate(requests):
+            groups.setdefault(self._ratio(request.asked, chosen), []).append(number)
+        answers: dict[int, Answer] = {}
+        for ratio, numbers in groups.items():
+            answers.update(zip(numbers, self._run([requests[number] for number in numbers], ratio), strict=True))
+        return [answers[number] for number in range(len(requests))]
+
+    def _ratio(self, asked: Asked, chosen: float | None) -> float | None:
+        """The keep ratio that a request is run at; None is the artefact's own."""
+        if asked.keep_ratio is not None:
+            return asked.keep_ratio
+        floor = asked.least_keep_ratio
+        if floor is None or (chosen is not None and chosen >= floor):
+            return chosen
+        if chosen is None and min(self.info.keep_ratios) >= floor:
+            return None
+        return floor if self._controller is None else max(floor, self._controller.at_least(floor))
+
+    def _run(self, requests: list[_Request], ratio: float | None) -> list[Answer]:
+        images = np.concatenate([request.images for request in requests])
+        keep = None if ratio is None else self.info.keep_of(ratio)
+        if self._controller is not None and ratio is not None:
+            self._controller.running(len(images), ratio, [request.entry for request in requests if request.entry])
         began = time.perf_counter()
-        outputs = run_all(self._engine, images, self._largest)
-        self._ran(len(images), time.perf_counter() - began)
-        ends = np.cumsum([len(request) for request in requests])[:-1]
+        outputs = run_all(self._engine, images, self._largest, keep)
+        seconds, ratios = time.perf_counter() - began, self.info.ratios_of(ratio)
+        if self._controller is not None and ratio is not None:
+            self._controller.ran(len(images), ratio, seconds)
+        self._ran(len(images), seconds, ratios)
+        ends = np.cumsum([len(request.images) for request in requests])[:-1]
         parts = {name: np.split(value, ends) for name, value in outputs.items()}
-        return [{name: split[i] for name, split in parts.items()} for i in range(len(requests))]
+        return [Answer({name: split[i] for name, split in parts.items()}, ratios) for i in range(len(requests))]

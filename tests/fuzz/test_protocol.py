@@ -22,7 +22,8 @@ OUTPUTS = ("logits", "selected_0")
 def request(kind):
     tensor = {"name": "images", "datatype": kind, "shape": [2, 1, 2, 2], "data": list(range(8))}
     wanted = [{"name": "logits", "parameters": {"binary_data": True}}]
-    return {"inputs": [tensor], "outputs": wanted, "id": "seven", "parameters": {"binary_data_output": False}}
+    parameters = {"binary_data_output": False, "keep_ratio": 0.5, "least_keep_ratio": 1}
+    return {"inputs": [tensor], "outputs": wanted, "id": "seven", "parameters": parameters}
 
 
 def in_binary(kind):
@@ -45,7 +46,7 @@ def test_requests(seconds):
             assert found.images.dtype == spec.dtype and found.images.shape[1:] == spec.shape[1:]
             assert np.isfinite(found.images).all()
             outputs = {name: np.zeros((len(found.images), 3), np.float32) for name in OUTPUTS}
-            make_response("m", found, outputs)
+            make_response("m", found, outputs, "1")
 
     kinds = st.sampled_from(sorted(SPECS))
     documents = kinds.flatmap(

@@ -19,6 +19,7 @@ from schemathesis.specs.openapi import checks as openapi_checks
 import evodeploy
 from evodeploy.engines.base import run_all
 from evodeploy.serving import images
+from evodeploy.serving.backend import Answer
 
 CHECKS = [
     schemathesis.checks.not_a_server_error,
@@ -157,9 +158,9 @@ def test_bodies_that_are_no_image_are_refused(client, content, headers):
 
 
 def test_outputs_that_are_no_numbers_are_an_error_and_no_broken_json(client, backend, monkeypatch):
-    async def run(images):
+    async def run(images, asked):
         outputs = run_all(backend._engine, images)
-        return outputs | {"logits": np.full_like(outputs["logits"], np.nan)}
+        return Answer(outputs | {"logits": np.full_like(outputs["logits"], np.nan)}, (0.5, 0.5))
 
     monkeypatch.setattr(backend, "run", run)
     answer = client.post("/v1/predict", content=picture())

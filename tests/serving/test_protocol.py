@@ -122,7 +122,7 @@ def test_bytes_are_whole_numbers_of_a_byte(value):
 
 def test_answers_in_json_and_in_binary():
     outputs = {"logits": np.float32([[0.5, 1.5]]), "selected_0": np.int64([[3, 1]])}
-    answer, length = make_response("m", parse_request(body(tensor(), id="a"), None, FLOATS, OUTPUTS), outputs)
+    answer, length = make_response("m", parse_request(body(tensor(), id="a"), None, FLOATS, OUTPUTS), outputs, "0.5")
     assert length is None
     assert json.loads(answer) == {
         "model_name": "m", "id": "a",
@@ -130,9 +130,12 @@ def test_answers_in_json_and_in_binary():
             {"name": "logits", "datatype": "FP32", "shape": [1, 2], "data": [0.5, 1.5]},
             {"name": "selected_0", "datatype": "INT64", "shape": [1, 2], "data": [3, 1]},
         ],
+        "parameters": {"keep_ratio": "0.5"},
     }  # fmt: skip
     wanted = [{"name": "selected_0", "parameters": {"binary_data": True}}]
-    answer, length = make_response("m", parse_request(body(tensor(), outputs=wanted), None, FLOATS, OUTPUTS), outputs)
+    answer, length = make_response(
+        "m", parse_request(body(tensor(), outputs=wanted), None, FLOATS, OUTPUTS), outputs, "0.5"
+    )
     head = json.loads(answer[:length])
     assert head["outputs"] == [
         {"name": "selected_0", "datatype": "INT64", "shape": [1, 2], "parameters": {"binary_data_size": 16}}

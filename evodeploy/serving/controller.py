@@ -1,0 +1,126 @@
+"""The budget of a running worker: what waits, what runs, and how many tokens the next batch keeps."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from evodeploy.engines.base import Engine
+from evodeploy.errors import UnavailableError, UsageError
+from evodeploy.preprocess import as_input, random_pictures
+from evodeploy.serving import budget as plan
+from evodeploy.serving.budget import Budget, State, Times
+
+RUNS = 3  # of each batch and ratio at the start, after one that is not counted
+
+
+class BusyError(UnavailableError):
+    """A request that could not be answered in time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Waiting:
+    """Images of one request that wait since `arrived`, by the controller's clock."""
+
+    images: int
+    arrived: float
+
+
+class Controller:
+    """Holds a budget for one worker. Threads may share it."""
+
+    def __init__(self, budget: Budget, times: Times, clock: Callable[[], float] = time.monotonic) -> None:
+        self.largest = plan.largest_batch(times, budget)
+        self._budget, self._times, self._clock = budget, times, clock
+        self._state = State(len(times.ratios) - 1)
+        self._lock = threading.Lock()
+        self._waiting: set[Waiting] = set()
+        self._ends = 0.0  # when the run that is on will be over
+
+    def check_room(self, images: int) -> None:
+        """Raise BusyError where so many more images could not be answered in time, even at the lowest ratio."""
+        with self._lock:
+            self._check_room(images)
+
+    def enter(self, images: int, arrived: float) -> Waiting:
+        """Let images wait; raises BusyError as `check_room` does."""
+        with self._lock:
+            self._check_room(images)
+            entry = Waiting(images, arrived)
+            self._waiting.add(entry)
+        return entry
+
+    def leave(self, entry: Waiting) -> None:
+        """Nobody waits for its answer any more; may be said twice."""
+        with self._lock:
+            self._waiting.discard(entry)
+
+    def begin(self) -> float:
+        """The keep ratio of the batch that begins now, whose images wait still."""
+        with self._lock:
+            now, state = self._clock(), self._state
+            ages = sorted((now - each.arrived for each in self._waiting for _ in range(each.images)), reverse=True)
+            level = plan.possible(self._times, self._budget, ages, self.largest, state.slower)
+            self._state = plan.settled(state, level)
+            return self._times.ratios[self._state.level]
+
+    def running(self, images: int, ratio: float, entries: Sequence[Waiting]) -> None:
+        """A run of so many images begins: those of `entries`, which wait no more."""
+        with self._lock:
+            self._waiting.difference_update(entries)
+            self._ends = self._clock() + self._state.slower * self._predicted(images, ratio)
+
+    def ran(self, images: int, ratio: float, seconds: float) -> None:
+        """That run is over."""
+        with self._lock:
+            self._state = plan.corrected(self._state, self._predicted(images, ratio), seconds)
+            self._ends = 0.0
+
+    def at_least(self, floor: float) -> float:
+        """The lowest ratio of the budget that is not below `floor`, else its highest."""
+        return next((ratio for ratio in self._times.ratios if ratio >= floor), self._times.ratios[-1])
+
+    def _predicted(self, images: int, ratio: float) -> float:
+        level = next((i for i, each in enumerate(self._times.ratios) if each >= ratio), len(self._times.ratios) - 1)
+        return self._times.of(images, level)
+
+    def _check_room(self, images: int) -> None:
+        waiting = sum(each.images for each in self._waiting)
+        remaining = max(0.0, self._ends - self._clock())
+        slower = self._state.slower
+        if not plan.admits(self._times, self._budget, waiting, images, remaining, self.largest, slower):
+            target = self._budget.target * 1000
+            raise BusyError(
+                f"{waiting} images wait, and this one would not be answered within {target:g} ms: try again"
+            )
+
+
+def measured(engine: Engine, budget: Budget, largest: int) -> Times:
+    """Seconds of runs of 1, 2, 4, … `largest` images at the ratios of `budget`, the median of `RUNS`.
+
+    Raises UsageError where the artefact is not elastic, or not to these ratios.
+    """
+    info = engine.info
+    assert info is not None
+    keeps = [info.keep_of(ratio) for ratio in budget.ratios]
+    sizes = sorted({*(1 << power for power in range(largest.bit_length())), largest})
+    sizes = [size for size in sizes if size in engine.batch]
+    if not sizes:
+        raise UsageError(f"the engine takes batches of {engine.batch}, and --max-batch is {largest}: raise it")
+    table = []
+    for size in sizes:
+        images = as_input(random_pictures(info, size), info)
+        row = []
+        for keep in keeps:
+            engine.run(images, keep)
+            seconds = []
+            for _ in range(RUNS):
+                began = time.perf_counter()
+                engine.run(images, keep)
+                seconds.append(time.perf_counter() - began)
+            row.append(statistics.median(seconds))
+        table.append(tuple(row))
+    return Times(tuple(sizes), budget.ratios, tuple(table))

@@ -1,0 +1,176 @@
+"""The budget of tokens, on recorded run times and a clock that only the test moves."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from evodeploy.errors import UsageError
+from evodeploy.serving import budget as plan
+from evodeploy.serving.budget import Budget, State, Times
+from evodeploy.serving.controller import BusyError, Controller
+
+# Evo-DeiT-S, OpenVINO BF16 on two cores: 86, 121 and 147 images a second at keep 1, 0.5 and 0.3, single ones slower.
+RATIOS = (0.3, 0.475, 0.65, 0.825, 1.0)
+EACH = (1 / 147, 1 / 123, 1 / 110, 1 / 97, 1 / 86)
+TIMES = Times((1, 2, 4, 8, 16), RATIOS, tuple(tuple(0.002 + n * each for each in EACH) for n in (1, 2, 4, 8, 16)))
+DENSE = 16 / TIMES.of(16, 4)  # images a second
+BUDGET = Budget(0.25, 0.3)
+
+
+@dataclasses.dataclass
+class Clock:
+    now: float = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@dataclasses.dataclass
+class Simulated:
+    """What became of the requests of a simulation: seconds of each answer, the ratio of each, and who was refused."""
+
+    seconds: list[float]
+    ratios: list[float]
+    refused: list[float]
+
+    @property
+    def in_time(self):
+        return sum(each <= BUDGET.target for each in self.seconds) / len(self.seconds)
+
+
+def simulate(arrivals, noise=0.1, slower=1.0, only=None):
+    """Single images at these times through a controller, or at the level `only` without one; runs vary by `noise`."""
+    clock, varied = Clock(), np.random.default_rng(4)
+    controller = Controller(BUDGET, TIMES, clock)
+    waiting, coming, told = [], list(arrivals), Simulated([], [], [])
+
+    def come(until):
+        while coming and coming[0] <= until:
+            clock.now = coming.pop(0)
+            if only is not None:
+                waiting.append((clock.now, None))
+                continue
+            try:
+                waiting.append((clock.now, controller.enter(1, clock.now)))
+            except BusyError:
+                told.refused.append(clock.now)
+
+    while coming or waiting:
+        if not waiting:
+            come(max(clock.now, coming[0]))
+            continue
+        batch = waiting[: controller.largest]
+        ratio = RATIOS[only] if only is not None else controller.begin()
+        del waiting[: len(batch)]
+        began = clock.now
+        controller.running(len(batch), ratio, [entry for _, entry in batch])
+        took = TIMES.of(len(batch), RATIOS.index(ratio)) * slower * (1 + noise * varied.uniform(-1, 1))
+        come(began + took)
+        clock.now = began + took
+        controller.ran(len(batch), ratio, took)
+        told.seconds += [clock.now - arrived for arrived, _ in batch]
+        told.ratios += [ratio] * len(batch)
+    return told
+
+
+def poisson(rate, seconds, seed=1):
+    gaps = np.random.default_rng(seed).exponential(1 / rate, int(rate * seconds))
+    return np.cumsum(gaps).tolist()
+
+
+def test_an_idle_server_keeps_all_tokens():
+    told = simulate(poisson(0.3 * DENSE, 60))
+    assert told.refused == []
+    assert set(told.ratios) == {1.0}
+    assert told.in_time == 1
+
+
+def test_above_the_dense_capacity_it_spends_fewer_tokens_and_stays_in_time():
+    arrivals = poisson(1.3 * DENSE, 60)
+    told = simulate(arrivals)
+    assert told.in_time >= 0.99
+    assert len(told.refused) < 0.01 * len(arrivals)
+    assert 0.3 < np.mean(told.ratios) < 0.9
+    dense = simulate(arrivals, only=4)
+    assert dense.in_time < 0.1  # its queue grows without an end
+
+
+def test_a_burst_is_answered_in_time_at_fewer_tokens():
+    burst = [10 + 0.001 * n for n in range(15)] + [10.1 + 0.001 * n for n in range(9)]
+    told = simulate(sorted(poisson(0.3 * DENSE, 20) + burst))
+    assert told.refused == []
+    assert told.in_time == 1
+    assert min(told.ratios) < 1
+    assert told.ratios[-1] == 1.0  # and afterwards all is as before
+
+
+def test_a_ramp_to_three_times_the_dense_capacity_is_refused_only_below_the_lowest_ratio():
+    rates = [DENSE * (0.2 + 2.8 * second / 60) for second in range(60)]
+    arrivals = [now for second, rate in enumerate(rates) for now in np.arange(second, second + 1, 1 / rate)]
+    told = simulate(arrivals)
+    assert told.in_time >= 0.99
+    lowest = 16 / TIMES.of(16, 0)
+    reached = next(second for second in range(60) if rates[second] > lowest)
+    assert told.refused
+    assert sum(now < reached - 1 for now in told.refused) < 0.01 * len(arrivals)
+    assert np.mean(told.ratios[-200:]) < 0.4
+
+
+def test_runs_that_are_slower_than_measured_are_planned_for():
+    told = simulate(poisson(0.9 * DENSE, 60), slower=1.3)
+    assert told.in_time >= 0.99
+    assert np.mean(told.ratios) < 0.9
+
+
+def test_ratios_do_not_flap():
+    told = simulate(poisson(1.2 * DENSE, 60))
+    ratios = np.array(told.ratios)
+    raised = (np.diff(ratios) > 0).sum()
+    assert raised < len(ratios) / plan.CALM / 4
+    assert max(np.diff(ratios)) <= 0.176  # by one level
+
+
+@pytest.mark.parametrize(("images", "expected"), [(1, 1), (3, 3), (8, 8), (16, 16), (20, 20), (32, 32), (37, 37)])
+def test_run_times_between_and_beyond_what_was_measured(images, expected):
+    runs = math.ceil(images / 16)
+    assert TIMES.of(images, 4) == pytest.approx(0.002 * runs + expected / 86)
+
+
+def test_the_oldest_of_each_batch_decides():
+    assert plan.latest(TIMES, 0, [], 16) == 0
+    assert plan.latest(TIMES, 0, [0.5, 0.1], 16) == pytest.approx(0.5 + TIMES.of(2, 0))
+    assert plan.latest(TIMES, 0, [0.5, 0.49], 1, 2.0) == pytest.approx(0.49 + 4 * TIMES.of(1, 0))
+
+
+def test_the_level_falls_at_once_and_rises_by_steps():
+    state = plan.settled(State(4), 1)
+    assert state == State(1)
+    levels = []
+    for _ in range(3 * plan.CALM):
+        state = plan.settled(state, 3)
+        levels.append(state.level)
+    assert levels == [1] * (plan.CALM - 1) + [2] * plan.CALM + [3] * (plan.CALM + 1)
+
+
+def test_one_odd_run_decides_nothing():
+    state = plan.corrected(State(2, 1), 0.1, 100)
+    assert (state.level, state.calm, state.slower) == (2, 1, pytest.approx(1.3))
+
+
+def test_batches_are_no_larger_than_the_target_allows():
+    assert plan.largest_batch(TIMES, Budget(1, 0.3)) == 16
+    assert plan.largest_batch(TIMES, Budget(0.1, 0.3)) == 4
+    with pytest.raises(UsageError, match=r"one image at keep ratio 0.3 takes 8.8 ms, so a target of 10 ms cannot"):
+        plan.largest_batch(TIMES, Budget(0.01, 0.3))
+
+
+def test_what_is_no_budget_is_refused():
+    for wrong in ((0, 0.3), (1, 0), (1, 0.5, 0.4), (1, 0.5, 1.5), (math.nan, 0.5)):
+        with pytest.raises(UsageError):
+            Budget(*wrong)
+    assert Budget(1, 0.3).ratios == RATIOS
+    assert Budget(1, 0.5, 0.5).ratios == (0.5,)

@@ -1,0 +1,161 @@
+"""A worker on an elastic engine: which keep ratio each request is run at, and what its answer says of it."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from evodeploy.engines.fake import FakeEngine
+from evodeploy.errors import InputError, UsageError
+from evodeploy.serving import budget as plan
+from evodeploy.serving.app import create_app
+from evodeploy.serving.backend import Asked
+from evodeploy.serving.budget import Budget, budget_of
+from evodeploy.serving.metrics import Metrics
+from evodeploy.serving.settings import Limits, Settings
+from evodeploy.serving.worker import Worker, named
+from evodeploy.specs import ElasticStage, ModelInfo
+
+STAGES = (ElasticStage(64, 12, 64), ElasticStage(64, 12, 64))
+INFO = ModelInfo("small", 64, 8, 10, "stage", (0.5, 0.5), elastic=STAGES)
+STATIC = ModelInfo("small", 64, 8, 10, "stage", (0.5, 0.5))
+IMAGES = np.zeros((2, 3, 64, 64), np.float32)
+BUDGET = Budget(10.0, 0.25)
+
+
+@pytest.fixture
+def engine():
+    return FakeEngine(INFO)
+
+
+@pytest.fixture
+def start(engine):
+    """A function that makes a worker, with a budget unless it is None; its warm-up is not counted."""
+    workers = []
+
+    def made(budget=BUDGET, ran=lambda *_: None):
+        settings = Settings(Path("a.onnx"), max_batch=4, max_wait=0.05, budget=budget)
+        workers.append(Worker(engine, named(settings, engine), ran))
+        engine.keeps.clear()
+        return workers[-1]
+
+    yield made
+    for worker in workers:
+        worker.close()
+
+
+def together(worker, *asked):
+    async def run():
+        return await asyncio.gather(*(worker.run(IMAGES, each) for each in asked))
+
+    return asyncio.run(run())
+
+
+def test_without_a_budget_the_artefacts_ratio_is_what_nobody_asked_against(start, engine):
+    runs = []
+    worker = start(None, lambda images, seconds, ratios: runs.append((images, ratios)))
+    answers = together(
+        worker, Asked(), Asked(keep_ratio=0.25), Asked(least_keep_ratio=0.4), Asked(least_keep_ratio=0.75)
+    )
+    assert [answer.keep_ratios for answer in answers] == [(0.5, 0.5), (0.25, 0.25), (0.5, 0.5), (0.75, 0.75)]
+    assert engine.keeps == [(32, 32), (16, 16), (48, 48)]  # the first and the third are one run
+    assert runs == [(4, (0.5, 0.5)), (2, (0.25, 0.25)), (2, (0.75, 0.75))]
+
+
+def test_with_a_budget_an_idle_worker_keeps_all(start, engine):
+    (answer,) = together(start(), Asked())
+    assert answer.keep_ratios == (1.0, 1.0)
+    assert answer.shown == "1"
+    assert engine.keeps == [(64, 64)]
+
+
+def test_a_busy_worker_keeps_fewer_but_no_fewer_than_asked(start, engine, monkeypatch):
+    worker = start()
+    monkeypatch.setattr(plan, "possible", lambda *_: 0)
+    answers = together(worker, Asked(), Asked(least_keep_ratio=0.6), Asked(keep_ratio=1.0), Asked(least_keep_ratio=0.2))
+    assert [answer.keep_ratios[0] for answer in answers] == [0.25, 0.625, 1.0, 0.25]
+    assert engine.keeps == [(16, 16), (40, 40), (64, 64)]
+
+
+def picture():
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(file, "PNG")
+    return file.getvalue()
+
+
+def tensor(**parameters):
+    given = {"name": "images", "datatype": "FP32", "shape": [1, 3, 64, 64], "data": [0] * 3 * 64 * 64}
+    return {"inputs": [given], "outputs": [{"name": "logits"}], "parameters": parameters}
+
+
+def test_answers_name_their_ratio_and_requests_may_ask_for_one(start):
+    metrics = Metrics()
+    worker = start(None, metrics.ran)
+    with TestClient(create_app(lambda: worker, "small", Limits(), metrics=metrics)) as client:
+        for query, expected in (("", 0.5), ("?keep_ratio=0.25", 0.25), ("?least_keep_ratio=0.75", 0.75)):
+            answer = client.post(f"/v1/predict{query}", content=picture())
+            assert answer.json()["keep_ratios"] == [expected] * 2
+            assert answer.headers["evodeploy-keep-ratio"] == f"{expected:g}"
+        answer = client.post("/v2/models/small/infer", json=tensor(keep_ratio=0.25))
+        assert answer.json()["parameters"] == {"keep_ratio": "0.25"}
+        assert answer.headers["evodeploy-keep-ratio"] == "0.25"
+        for wrong in (0, 1.5, True, "0.5", [0.5]):
+            refused = client.post("/v2/models/small/infer", json=tensor(keep_ratio=wrong))
+            assert (refused.status_code, "'keep_ratio' is" in refused.json()["error"]) == (400, True)
+        for wrong in ("keep_ratio=0.1", "keep_ratio=nan", "least_keep_ratio=0", "least_keep_ratio=inf"):
+            refused = client.post(f"/v1/predict?{wrong}", content=picture())
+            assert (refused.status_code, list(refused.json())) == (400, ["error"])
+        assert client.get("/v2/models/small").json()["parameters"]["elastic"] == [[0.1875, 1.0]] * 2
+        assert 'evodeploy_keep_ratio_bucket{le="0.25"} 2.0' in client.get("/metrics").text
+        assert "evodeploy_keep_ratio_count 4.0" in client.get("/metrics").text
+
+
+def test_who_cannot_be_answered_in_time_is_refused_at_once(start, engine, monkeypatch):
+    worker = start()
+    monkeypatch.setattr(plan, "admits", lambda *_: False)
+    with TestClient(create_app(lambda: worker, "small", Limits())) as client:
+        for path, body in (("/v1/predict", {"content": picture()}), ("/v2/models/small/infer", {"json": tensor()})):
+            refused = client.post(path, **body)
+            assert refused.status_code == 429
+            assert refused.headers["retry-after"] == "1"
+            assert "would not be answered within 10000 ms" in refused.json()["error"]
+        assert client.get("/v2/health/ready").status_code == 200
+    assert engine.keeps == []
+
+
+def test_who_leaves_before_it_is_run_waits_no_more(start):
+    worker = start()
+
+    async def leave():
+        asked = asyncio.ensure_future(worker.run(IMAGES, Asked()))
+        await asyncio.sleep(0)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+
+    asyncio.run(leave())
+    worker.close()
+    assert worker._controller._waiting == set()
+
+
+def test_a_static_artefact_has_no_budget_and_takes_no_ratio(start, monkeypatch):
+    with pytest.raises(InputError, match="export the checkpoint with --elastic"):
+        named(Settings(Path("a.onnx"), budget=BUDGET), FakeEngine(STATIC))
+    with pytest.raises(InputError, match=r"keeps 12 to 64, ratios 0.19 to 1.00"):
+        start(Budget(10.0, 0.1))
+
+
+def test_options_make_a_budget():
+    assert budget_of(None, None) is None
+    assert budget_of(50, None) == Budget(0.05, 0.3, 1.0)
+    assert budget_of(50, "0.2:0.7") == Budget(0.05, 0.2, 0.7)
+    for wrong in ("0.2", "0.2:", "a:b", "nan:1", "0.2:0.7:1", ":"):
+        with pytest.raises(UsageError, match="expected LOW:HIGH such as 0.3:1"):
+            budget_of(50, wrong)
+    with pytest.raises(UsageError, match="give --target-p99 too"):
+        budget_of(None, "0.2:0.7")
