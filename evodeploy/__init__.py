@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evodeploy.benchmark.pipeline import bench as bench
+    from evodeploy.benchmark.report.report import Report as Report
     from evodeploy.builder.pipeline import build as build
     from evodeploy.builder.record import Build as Build
     from evodeploy.builder.record import Refit as Refit
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from evodeploy.inference.records import Timing as Timing
     from evodeploy.specs import EngineOptions as EngineOptions
     from evodeploy.specs import ModelInfo as ModelInfo
+    from evodeploy.sweeper.pipeline import sweep as sweep
+    from evodeploy.sweeper.result import Sweep as Sweep
     from evodeploy.visualization.pipeline import Visualization as Visualization
     from evodeploy.visualization.pipeline import visualize as visualize
 
@@ -53,6 +56,7 @@ __version__ = "0.2.0"
 
 _HOMES = {
     "evodeploy.benchmark.pipeline": ("bench",),
+    "evodeploy.benchmark.report.report": ("Report",),
     "evodeploy.builder.pipeline": ("build",),
     "evodeploy.builder.record": ("Build", "Refit"),
     "evodeploy.builder.refit": ("refit",),
@@ -81,6 +85,8 @@ _HOMES = {
     "evodeploy.inference.predictor": ("Predictor", "load"),
     "evodeploy.inference.records": ("Failure", "Label", "Prediction", "Timing"),
     "evodeploy.specs": ("EngineOptions", "ModelInfo"),
+    "evodeploy.sweeper.pipeline": ("sweep",),
+    "evodeploy.sweeper.result": ("Sweep",),
     "evodeploy.visualization.pipeline": ("Visualization", "visualize"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -6,10 +6,11 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from evodeploy.engines.deploy_file import artefact_of
 from evodeploy.engines.tensorrt.sidecar import read_sidecar, sidecar_path
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.files import sha256
-from evodeploy.kinds import kind_of, suffix_of
+from evodeploy.kinds import is_deploy_file, kind_of, suffix_of
 from evodeploy.onnx_files import external_data, info_of, read_onnx
 
 Fingerprint = tuple[tuple[str, str], ...]
@@ -20,6 +21,10 @@ def fingerprint(path: Path) -> Fingerprint:
 
     That of a file that would count and is not there is empty. Raises UsageError where `path` itself is not.
     """
+    if is_deploy_file(path):
+        artefact = artefact_of(path)
+        below = artefact.parent.relative_to(path.parent)
+        return (path.name, sha256(path)), *((str(below / name), digest) for name, digest in fingerprint(artefact))
     kind = kind_of(path)
     if kind == "engine":
         others: tuple[str, ...] = (sidecar_path(path).name,)

@@ -38,6 +38,11 @@ def kind_of(path: str | os.PathLike[str]) -> ArtefactKind:
     return kind
 
 
+def is_deploy_file(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is one that names an artefact and how to run it, by its suffix."""
+    return suffix_of(path) == ".toml"
+
+
 HEAD = 4096  # bytes that are read of a file
 FOOT = 1 << 16
 
@@ -91,6 +96,7 @@ JOURNAL = _kind("an interrupted evaluation", ".part", rb'\{"artefacts": ')
 MEASUREMENTS = _kind("a table of measurements", ".csv", rb"engine,model,precision,")
 PAGE = _kind("a report page", ".html .htm", rb'<!doctype html>.{0,99}<meta name="generator" content="evodeploy">')
 DRAWING = _kind("a drawing of a sweep", ".svg", rb'<svg [^>]*data-made-by="evodeploy"')
+DEPLOY = _kind("a deploy file", ".toml", rb"# Written by evodeploy sweep")
 PICTURE = _kind("a picture of kept tokens", ".png", rb"\x89PNG\r\n.{0,99}tEXtSoftware\x00evodeploy")
 TIMINGS = _kind("a timing cache", "", b"")  # whose content TensorRT itself judges
 LOG = _kind("a build's log", "", rb"\[[A-Z_]+\] ")

@@ -148,11 +148,12 @@ def test_running_an_onnx_file_needs_neither_torch_nor_onnx(small_onnx):
 
 
 FUNCTIONS = (
-    "bench", "build", "distill", "evaluate", "export", "load", "margins", "open_engine", "refit", "verify", "visualize",
+    "bench", "build", "distill", "evaluate", "export", "load", "margins", "open_engine", "refit", "sweep", "verify",
+    "visualize",
 )  # fmt: skip
 RECORDS = (
     "Agreement", "Build", "Distilled", "EngineOptions", "Evaluation", "Export", "Failure", "Label", "Margins",
-    "ModelInfo", "Prediction", "Refit", "Timing", "Visualization",
+    "ModelInfo", "Prediction", "Refit", "Report", "Sweep", "Timing", "Visualization",
 )  # fmt: skip
 OTHERS = (
     "BadFileError", "Engine", "EvodeployError", "InputError", "MissingExtraError", "OutOfMemoryError", "Predictor",

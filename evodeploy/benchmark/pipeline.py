@@ -15,9 +15,10 @@ from evodeploy.benchmark.report.report import Peaks, Report
 from evodeploy.benchmark.row import Row
 from evodeploy.benchmark.row_specs import row_specs_of
 from evodeploy.benchmark.stages import end_to_end
-from evodeploy.benchmark.subject import Subject, sources_of, subject_of
+from evodeploy.benchmark.subject import Subject, sources_of, subject_of, without_deploy_files
 from evodeploy.benchmark.timed_rows import timed_rows
 from evodeploy.benchmark.usual import usual_engines, usual_precisions
+from evodeploy.engines.opener import Source
 from evodeploy.errors import RuntimeFailedError, UsageError
 from evodeploy.images import image_paths
 from evodeploy.machine.cores import usable_cores
@@ -26,7 +27,6 @@ from evodeploy.preprocess import pictures
 
 if TYPE_CHECKING:
     from evodeploy.benchmark.entrants import Pictures
-    from evodeploy.benchmark.subject import Source
 
 LARGEST_BATCH = 16384  # images run at a time
 SAMPLE = 64  # pictures of a folder that rows are run on and judged by
@@ -54,11 +54,12 @@ def bench(
 ) -> Report:
     """Measure engines against PyTorch, and the model against its dense twin, all in turn in this process.
 
-    `artefacts` are a checkpoint, a module, ONNX files and engines of one model, also as names of the hub; without any
-    they are the newest export of the current folder, or else the published `model` with random weights. `engines` and
-    `precisions` are what to compare: by default PyTorch and all that is installed and works on `device`, in FP32 and
-    the reduced precision that is fast there. A runtime that can replay CUDA graphs has rows with and without. With
-    `build` the TensorRT engines that are missing are built, and kept in the folder `engine_cache`.
+    `artefacts` are a checkpoint, a module, ONNX files, engines or deploy files of one model, also as names of the hub;
+    without any they are the newest export of the current folder, or else the published `model` with random weights.
+    `engines` and `precisions` are what to compare: by default PyTorch and what the deploy files state; without such
+    files PyTorch and all that is installed and works on `device`, in FP32 and the reduced precision that is fast there.
+    A runtime that can replay CUDA graphs has rows with and without. With `build` the TensorRT engines that are missing
+    are built, and kept in the folder `engine_cache`.
 
     Each row is timed at each of `batches` for `min_seconds` to `seconds` and at least `rounds` rounds, until the 95 %
     interval of every median is narrower than `precision_target`, relative to it. It runs on the pictures of the folder
@@ -74,13 +75,16 @@ def bench(
     paths = image_paths(Path(images)) if images is not None else []
     threads = threads or usable_cores()
     machine = environment(threads)
-    subject = subject_of(sources_of(artefacts, model), model)
+    sources, stated = without_deploy_files(sources_of(artefacts, model))
+    device = device or next((each.device for each in stated if each.device), None)
+    subject = subject_of(sources, model)
     if paths and subject.info is None:
         raise UsageError(f"{subject.name} does not say how images are prepared: leave out --images")
     for line in subject.notes:
         _log.info(line)
     builds = Builds(tuple(batches), None if engine_cache is None else Path(engine_cache), tf32) if build else None
-    names, kinds = engines or usual_engines(subject, device), precisions or usual_precisions(device)
+    names = engines or usual_engines(subject, device, stated)
+    kinds = precisions or usual_precisions(device, stated)
     sample = _sample(paths, subject, batches)
     _log.info("preparing the model and its dense twin")
     with row_specs_of(subject, names, kinds, threads, builds, tf32, device) as specs:

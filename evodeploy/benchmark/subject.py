@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +11,17 @@ from typing import TYPE_CHECKING
 
 from evodeploy.artefacts import family_of, newest_export
 from evodeploy.benchmark.row_spec import Role
+from evodeploy.engines.deploy_file import DeployFile, checked_artefact, read_deploy_file
+from evodeploy.engines.opener import Source, resolved, several
 from evodeploy.engines.tensorrt.sidecar import read_sidecar
 from evodeploy.errors import MissingExtraError, UsageError, needs
 from evodeploy.files import sha256
-from evodeploy.hub import local
-from evodeploy.kinds import kind_of
+from evodeploy.kinds import is_deploy_file, kind_of
 from evodeploy.onnx_files import info_of, read_onnx
 from evodeploy.specs import ModelInfo
 
 if TYPE_CHECKING:
     from torch import nn
-
-    Source = str | os.PathLike[str] | nn.Module
 
     from evodeploy.models.checkpoint import LoadedModel
 
@@ -61,9 +59,9 @@ def sources_of(artefacts: Source | Sequence[Source] | None, model_name: str | No
     Without any they are the files of the current folder's newest export, or none where a model is named or none is
     there.
     """
-    several = _several(artefacts)
-    if several:
-        return [local(source) if isinstance(source, (str, os.PathLike)) else source for source in several]
+    given = [] if artefacts is None else several(artefacts)
+    if given:
+        return [resolved(source) for source in given]
     onnx = None if model_name else newest_export(Path())
     if onnx is None:
         return []
@@ -72,10 +70,19 @@ def sources_of(artefacts: Source | Sequence[Source] | None, model_name: str | No
     return list(paths)
 
 
-def _several(artefacts: Source | Sequence[Source] | None) -> Sequence[Source]:
-    if isinstance(artefacts, Sequence) and not isinstance(artefacts, str):
-        return artefacts
-    return () if artefacts is None else (artefacts,)
+def without_deploy_files(
+    sources: Sequence[Path | nn.Module],
+) -> tuple[list[Path | nn.Module], list[DeployFile]]:
+    """`sources` with the artefacts of deploy files in place of those, and what the files state.
+
+    Raises BadFileError for an artefact that is not the one that its file was written for.
+    """
+    stated = {path: read_deploy_file(path) for path in sources if isinstance(path, Path) and is_deploy_file(path)}
+    taken = [
+        checked_artefact(source, stated[source]) if isinstance(source, Path) and source in stated else source
+        for source in sources
+    ]
+    return taken, list(stated.values())
 
 
 def subject_of(sources: Sequence[Path | nn.Module], model_name: str | None = None) -> Subject:

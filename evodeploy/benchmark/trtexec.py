@@ -8,22 +8,19 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from evodeploy.artefacts import family_of
 from evodeploy.benchmark.entrants import DEPTHS
 from evodeploy.benchmark.measure.interleaved import BATCHES, Budget
-from evodeploy.benchmark.subject import sources_of
+from evodeploy.benchmark.subject import sources_of, without_deploy_files
 from evodeploy.engines.gate import LAUNCHES
+from evodeploy.engines.opener import Source
 from evodeploy.engines.tensorrt.plan import choose_profile
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, profiles_for, read_sidecar
 from evodeploy.errors import InputError, UsageError
 from evodeploy.kinds import kind_of
 from evodeploy.onnx_files import input_spec, read_onnx
 from evodeploy.specs import TensorSpec
-
-if TYPE_CHECKING:
-    from evodeploy.benchmark.subject import Source
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +60,8 @@ def trtexec_lines(
     of the current folder is. Raises UsageError where there is neither.
     """
     budget = Budget(seconds, min_seconds=min(1.0, seconds))
-    paths = [source for source in sources_of(artefacts) if isinstance(source, Path)]
+    sources, _ = without_deploy_files(sources_of(artefacts))
+    paths = [source for source in sources if isinstance(source, Path)]
     onnx = [path for path in paths if kind_of(path) == "onnx"]
     engines = [path for path in paths if kind_of(path) == "engine"]
     engines = engines or [built for path in onnx for built in family_of(path).engines]

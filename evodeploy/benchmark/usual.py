@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from evodeploy.benchmark.plans import builder_problem
 from evodeploy.benchmark.subject import Subject
 from evodeploy.benchmark.torch_rows import usual_torch
+from evodeploy.engines.deploy_file import DeployFile
 from evodeploy.engines.device import cuda_index
 from evodeploy.engines.opener import RUNTIMES, Runtime
 from evodeploy.machine.driver import driver_problem
@@ -12,12 +15,14 @@ from evodeploy.machine.environment import cpu_flags
 from evodeploy.specs import Precision
 
 
-def usual_engines(subject: Subject, device: str | None = None) -> tuple[str, ...]:
+def usual_engines(subject: Subject, device: str | None = None, stated: Collection[DeployFile] = ()) -> tuple[str, ...]:
     """PyTorch, every runtime that is installed and has its device here, and those that run the plans at hand.
 
-    With a `device` those that compute on such a one.
+    With a `device` those that compute on such a one; with deploy files PyTorch and those that they state.
     """
     on_gpu = _on_gpu(device)
+    if stated:
+        return tuple(dict.fromkeys((*usual_torch(on_gpu=on_gpu), *(each.engine for each in stated))))
     plans = bool(subject.plans or subject.twin_plans)
     runtimes = [
         name
@@ -40,8 +45,10 @@ def _works(runtime: Runtime) -> bool:
     return runtime.installed and (not runtime.on_gpu or driver_problem() is None)
 
 
-def usual_precisions(device: str | None = None) -> tuple[Precision, ...]:
-    """FP32, and the reduced precision that is fast: FP16 on a GPU, BF16 where the CPU has it."""
+def usual_precisions(device: str | None = None, stated: Collection[DeployFile] = ()) -> tuple[Precision, ...]:
+    """FP32, and the reduced precision that is fast, FP16 on a GPU, BF16 where the CPU has it, or that files state."""
+    if stated:
+        return tuple(dict.fromkeys(("fp32", *(each.precision for each in stated if each.precision))))
     if _on_gpu(device):
         return ("fp32", "fp16")
     return ("fp32", "bf16") if {"avx512_bf16", "amx_bf16"} & cpu_flags() else ("fp32",)

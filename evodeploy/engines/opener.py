@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from evodeploy.engines.base import Engine
+from evodeploy.engines.deploy_file import artefact_of, checked_artefact, read_deploy_file
 from evodeploy.engines.device import cuda_index
 from evodeploy.engines.torch_modes import TORCH_MODES
 from evodeploy.errors import UsageError, needs
 from evodeploy.hub import local
-from evodeploy.kinds import ArtefactKind, kind_of
+from evodeploy.kinds import ArtefactKind, is_deploy_file, kind_of
 from evodeploy.specs import EngineOptions, ModelInfo
 
 if TYPE_CHECKING:
@@ -139,8 +140,8 @@ def several(sources: Source | Sequence[Source]) -> Sequence[Source]:
 
 
 def kind_of_source(source: Path | nn.Module) -> ArtefactKind:
-    """What `source` is: a module counts as a checkpoint; raises as `kind_of` does."""
-    return kind_of(source) if isinstance(source, Path) else "checkpoint"
+    """What `source` is, or what a deploy file names: a module counts as a checkpoint; raises as `kind_of` does."""
+    return kind_of(artefact_of(source)) if isinstance(source, Path) else "checkpoint"
 
 
 def title_of(source: Path | nn.Module) -> str:
@@ -156,19 +157,27 @@ def open_engine(
     tokens: bool = False,
     like: ModelInfo | None = None,
 ) -> Engine:
-    """Open a checkpoint, a PyTorch module, an ONNX file or a plan in the runtime `name`.
+    """Open a checkpoint, a PyTorch module, an ONNX file, a plan or a deploy file in the runtime `name`.
 
     Without a name it is the first installed one that runs such a file as `options` say: PyTorch for checkpoints. A
     checkpoint may also be named as one of the hub, see `hub.local`; a module is taken as `models.adopted` says.
     `tokens` adds a checkpoint's selections to its outputs, and it selects as the model that `like` describes; what is
-    exported already has the outputs and the selection that it was exported with.
+    exported already has the outputs and the selection that it was exported with. A deploy file says what `name` and
+    `options` leave open, see `engines.deploy_file`.
 
     Raises UsageError for an unknown name or suffix and for an option that the runtime cannot honour, MissingExtraError
     where no runtime for the file is installed, BadFileError for a file that cannot be read.
     """
     opened = resolved(source)
-    kind = kind_of_source(opened)
     options = options or EngineOptions()
+    if isinstance(opened, Path) and is_deploy_file(opened):
+        stated = read_deploy_file(opened)
+        artefact = checked_artefact(opened, stated)
+        try:
+            return open_engine(artefact, name or stated.engine, stated.under(options), tokens=tokens, like=like)
+        except UsageError as error:
+            raise UsageError(f"{opened}: {error}") from error
+    kind = kind_of_source(opened)
     fitting = {key: runtime for key, runtime in RUNTIMES.items() if runtime.runs == kind}
     if name is None:
         name = _first(fitting, options)

@@ -11,12 +11,12 @@ from evodeploy.errors import UsageError, needs
 from evodeploy.evaluation.data import labelled_images
 from evodeploy.files import check_input, check_output, made_folder, sha256
 from evodeploy.images import image_paths
-from evodeploy.kinds import DRAWING, JOURNAL, ONNX, REPORT
+from evodeploy.kinds import DEPLOY, DRAWING, JOURNAL, ONNX, REPORT
 from evodeploy.locks import owned
 from evodeploy.sweeper.request import SweepRequest
 from evodeploy.sweeper.state import State, read_state
 
-RESULTS = {"sweep.json": REPORT, "front.svg": DRAWING, "chosen.onnx": ONNX}
+RESULTS = {"sweep.json": REPORT, "front.svg": DRAWING, "chosen.onnx": ONNX, "deploy.toml": DEPLOY}
 
 
 @contextlib.contextmanager
@@ -52,6 +52,8 @@ def _check(request: SweepRequest) -> None:
         raise UsageError("INT8 is calibrated on images like those it will see: add --images DIR, or leave out int8")
     if request.by_stage and request.data is None:
         raise UsageError("a search by stage weighs accuracy against work: add --data DIR with labelled images")
+    if request.least is not None and request.data is None:
+        raise UsageError("--min-accuracy needs labelled images: add --data DIR")
     check_input(request.checkpoint, "a checkpoint")
     classes = None if request.data is None or request.labels else request.data.resolve()
     if classes in (request.folder.resolve(), request.folder.resolve().parent):

@@ -9,8 +9,8 @@ from evodeploy.engines.opener import RUNTIMES
 from evodeploy.errors import UsageError
 from evodeploy.specs import EngineOptions, Precision
 
-KEEPS = "1.0,0.9,0.8,0.7,0.6,0.5,0.4,0.3"
-DENSE = "1.0"
+KEEPS = tuple((tenths / 10,) for tenths in range(10, 2, -1))  # 1.0, 0.9, … 0.3
+DENSE = ((1.0,),)
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16", "int8")
 
 

@@ -109,7 +109,7 @@ def test_a_sweep_tries_fewer_tokens_only_where_asked(cli, folder, monkeypatch, o
         assert {candidate.keep for candidate in request.candidates} == keeps
         raise UsageError("that is all to be seen")
 
-    monkeypatch.setattr("evodeploy.sweeper.run.sweep", sweep)
+    monkeypatch.setattr("evodeploy.sweeper.pipeline.measured", sweep)
     code, _, err = cli("sweep", "vit.pth", "-o", "sweep", "--engines", "onnxruntime", *options)
     assert (code, "that is all to be seen" in err) == (2, True)
     assert said in err

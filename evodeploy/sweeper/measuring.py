@@ -1,4 +1,4 @@
-"""A sweep: every candidate exported, evaluated and timed, each once, whatever interrupts it."""
+"""Every candidate of a sweep exported, evaluated and timed, each once, whatever interrupts it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evodeploy.benchmark.measure.interleaved import Budget, measured, wall_clock
+from evodeploy.benchmark.measure import interleaved
 from evodeploy.benchmark.measure.intervals import Interval, median_interval
 from evodeploy.engines.opener import open_engine
 from evodeploy.errors import EvodeployError, UsageError
@@ -41,7 +40,7 @@ GROUP = 6  # candidates timed in turn, beside the reference: so many engines fit
 SITTINGS = 3
 
 
-def sweep(request: SweepRequest, state: State) -> tuple[list[Point], dict[str, str]]:
+def measured(request: SweepRequest, state: State) -> tuple[list[Point], dict[str, str]]:
     """All candidates as they were measured, and why others were not; `state` is what `begun` yields.
 
     The first candidate is the reference of all timings: in every group it is run in turn with the others, so that a
@@ -217,9 +216,9 @@ def _timed_in_turn(candidates: Sequence[Candidate], folder: Path, request: Sweep
             engine = stack.enter_context(open_engine(folder / each.file, each.engine, each.options(request.threads)))
             assert engine.info is not None  # exported above
             images = as_input(random_pictures(engine.info, request.batch), engine.info)
-            clocks.append(wall_clock(engine.run, images))
+            clocks.append(interleaved.wall_clock(engine.run, images))
         seconds = request.seconds / SITTINGS
-        timings = measured(clocks, Budget(seconds, min_seconds=min(1.0, seconds))).timings
+        timings = interleaved.measured(clocks, interleaved.Budget(seconds, min_seconds=min(1.0, seconds))).timings
         return [np.array(timing.samples) for timing in timings]
 
 
@@ -230,15 +229,3 @@ def _point(candidate: Candidate, state: State, request: SweepRequest) -> Point:
     known = state.accuracies.get(str(candidate))
     accuracy = Accuracy(*known) if known is not None else None
     return Point(candidate, f"models/{candidate.file}", speed, request.batch / seconds, seconds, accuracy)
-
-
-def document(points: Sequence[Point], best: Sequence[Point], left_out: Mapping[str, str], batch: int) -> dict[str, Any]:
-    """All of it as plain JSON values."""
-
-    def rows() -> Iterator[dict[str, Any]]:
-        for point in points:
-            values = dataclasses.asdict(point)
-            values["candidate"] |= {"name": str(point.candidate)}
-            yield values | {"on_front": point in best}
-
-    return {"schema": 1, "batch": batch, "points": list(rows()), "left_out": dict(left_out)}

@@ -1,0 +1,121 @@
+"""How an artefact is to be run, in a file next to it: `deploy.toml`, which `evodeploy sweep` writes.
+
+schema = 1
+artefact = "chosen.onnx"  # in the file's folder or below
+sha256 = "…"
+engine = "openvino"
+precision = "bf16"        # may be left out, as device, cuda_graph and tf32
+
+[measured]                # where, and how fast: for people, nothing reads it
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evodeploy.errors import BadFileError, UsageError
+from evodeploy.files import open_regular, sha256
+from evodeploy.kinds import is_deploy_file, kind_of
+from evodeploy.schema import SchemaError, boolean, document, matching, one_of, record, text, whole
+from evodeploy.specs import EngineOptions, Precision
+from evodeploy.text import printable, reason
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SCHEMA = 1
+BYTES = 65_536  # of a file
+BEGINS = "# Written by evodeploy sweep"  # kinds.DEPLOY knows a file by it
+
+
+@dataclass(frozen=True)
+class DeployFile:
+    """What runs the artefact at the path `artefact`, which lies below the file's folder, and how.
+
+    None and False leave the choice to whoever opens it. `measured` is what the sweep found.
+    """
+
+    schema: int
+    artefact: str
+    sha256: str
+    engine: str
+    precision: Precision | None = None
+    device: str | None = None
+    cuda_graph: bool = False
+    tf32: bool | None = None
+    measured: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def under(self, options: EngineOptions) -> EngineOptions:
+        """`options`, and the file's own where those say nothing."""
+        stated = {name: getattr(self, name) for name in ("precision", "device", "cuda_graph", "tf32")}
+        empty = EngineOptions()
+        left = {name: value for name, value in stated.items() if getattr(options, name) == getattr(empty, name)}
+        return dataclasses.replace(options, **left)
+
+    def to_toml(self) -> str:
+        """The file's text."""
+        values = dataclasses.asdict(self)
+        measured = values.pop("measured")
+        lines = [f"{BEGINS}: predict, serve, eval and bench take it, and evodeploy.load.", *_lines(values)]
+        return "\n".join([*lines, "", "[measured]", *_lines(measured), ""])
+
+
+_DEPLOY_FILE = record(
+    DeployFile,
+    strict=True,
+    schema=whole(SCHEMA, SCHEMA),
+    artefact=matching(
+        r"(?![/\\]|.*(?:^|/)\.\.(?:/|$))[^\x00-\x1f\\]{1,300}", "a relative path below the file's folder"
+    ),
+    sha256=matching("[0-9a-f]{64}", "a SHA-256 in hexadecimal"),
+    engine=text(100, least=1),
+    precision=one_of("fp32", "fp16", "bf16"),
+    device=text(100, least=1),
+    cuda_graph=boolean(),
+    tf32=boolean(),
+    measured=document({}),
+)
+
+
+def read_deploy_file(path: Path) -> DeployFile:
+    """What `path` says, without a look at the artefact; raises UsageError where it cannot be read, and BadFileError."""
+    with open_regular(path, "a deploy file", BYTES) as file:
+        data = file.read(BYTES + 1)
+    try:
+        found = _DEPLOY_FILE(tomllib.loads(data.decode()))
+        kind_of(found.artefact)
+    except (ValueError, RecursionError, SchemaError, UsageError) as error:
+        raise BadFileError(f"{path} is not a deploy file as `evodeploy sweep` writes it: {reason(error)}") from error
+    return found
+
+
+def artefact_of(path: Path) -> Path:
+    """The artefact that the deploy file `path` names, not checked; any other path as it is."""
+    return path.parent / read_deploy_file(path).artefact if is_deploy_file(path) else path
+
+
+def checked_artefact(path: Path, stated: DeployFile) -> Path:
+    """The artefact of the deploy file `path`; raises BadFileError where it is another than the file was written for."""
+    artefact = path.parent / stated.artefact
+    if sha256(artefact) != stated.sha256:
+        raise BadFileError(
+            f"{artefact} is not the file that {path} was written for (its SHA-256 differs): copy both from one sweep"
+        )
+    return artefact
+
+
+def _lines(values: Mapping[str, Any]) -> list[str]:
+    """The values that say something as TOML, whose strings and numbers are here written as JSON's."""
+    return [
+        f"{name} = {json.dumps(printable(value) if isinstance(value, str) else value, ensure_ascii=False)}"
+        for name, value in values.items()
+        if value not in (None, False)
+    ]

@@ -1,0 +1,157 @@
+"""One sweep, from its checkpoint to the files that it writes."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evodeploy.engines.deploy_file import SCHEMA, DeployFile
+from evodeploy.errors import UsageError, needs
+from evodeploy.files import sha256
+from evodeploy.hub import local
+from evodeploy.machine.cores import usable_cores
+from evodeploy.machine.environment import processor_name
+from evodeploy.sweeper.begin import begun
+from evodeploy.sweeper.front import Point, chosen, front
+from evodeploy.sweeper.measuring import measured
+from evodeploy.sweeper.picture import as_svg
+from evodeploy.sweeper.request import SweepRequest
+from evodeploy.sweeper.result import Sweep
+from evodeploy.sweeper.search import Keep
+from evodeploy.sweeper.space import DENSE, KEEPS, candidates, usual_engines
+from evodeploy.sweeper.state import State
+from evodeploy.text import json_text
+
+if TYPE_CHECKING:
+    from evodeploy.models.checkpoint import LoadedModel
+
+    PathLike = str | os.PathLike[str]
+
+_log = logging.getLogger(__name__)
+
+
+def sweep(
+    checkpoint: PathLike,
+    output: PathLike,
+    *,
+    keeps: Sequence[float | Sequence[float]] | None = None,
+    by_stage: bool = False,
+    precisions: Sequence[str] = ("fp32", "bf16"),
+    engines: Sequence[str] | None = None,
+    data: PathLike | None = None,
+    labels: PathLike | None = None,
+    limit: int | None = None,
+    images: PathLike | None = None,
+    batch: int = 8,
+    seconds: float = 6.0,
+    budget: float | None = None,
+    target_latency: float | None = None,
+    min_accuracy: float | None = None,
+    threads: int | None = None,
+    force: bool = False,
+) -> Sweep:
+    """Try keep ratios, precisions and engines on `checkpoint`, and find what is worth deploying.
+
+    `keeps` are shares of tokens to keep, those of one candidate by stage where they are a sequence; by default 1.0 to
+    0.3, or 1.0 alone for a network that was not trained with selection. With `by_stage` they are searched stage by
+    stage. `precisions` are some of fp32, bf16, fp16 and int8, the latter calibrated on `images`, or on `data` without;
+    `engines` those that run ONNX files, by default the installed ones for a CPU. Accuracy is measured on `limit` of the
+    labelled images in `data`, a folder of a class each or with `labels`, a CSV file; throughput at `batch` images, for
+    `seconds` in all for each candidate. After `budget` seconds nothing new is begun.
+
+    All is written below the folder `output`, and an interrupted sweep is resumed from there; `force` begins it anew.
+    With a `target_latency`, in seconds of a batch, the most accurate candidate that meets it is chosen; with
+    `min_accuracy`, a share of the images, the fastest: `chosen.onnx`, and `deploy.toml`, which says how to run it.
+
+    Raises UsageError for what cannot be honoured or met, BadFileError for a file that cannot be read.
+    """
+    source, folder = local(checkpoint), Path(output)
+    with needs("export"):
+        from evodeploy.models.checkpoint import load_checkpoint
+    ratios = _keeps(load_checkpoint(source), keeps, by_stage)
+    searched = tuple(each[0] for each in ratios) if by_stage else ()
+    first = [(max(searched),)] if by_stage else ratios
+    tried, refused = candidates(first, precisions, engines or usual_engines())
+    if not tried:
+        raise UsageError(f"nothing can be tried: {'; '.join(refused.values())}")
+    for what, reason in refused.items():
+        _log.info(f"left out: {what}: {reason}")
+    request = SweepRequest(
+        source, folder, tuple(tried), _path(data), _path(labels), limit, _path(images), batch,
+        threads or usable_cores(), seconds, budget, searched, min_accuracy,
+    )  # fmt: skip
+    with begun(request, force) as state:
+        points, left_out = measured(request, state)
+        targeted = target_latency is not None or min_accuracy is not None
+        pick = chosen(points, target_latency, min_accuracy) if targeted else None
+        found = Sweep(tuple(points), tuple(front(points)), refused | left_out, pick, batch, request.threads)
+        files = tuple(folder / name for name in _written(found, request, state))
+    return dataclasses.replace(found, files=files)
+
+
+def _keeps(model: LoadedModel, asked: Sequence[float | Sequence[float]] | None, by_stage: bool) -> Sequence[Keep]:
+    """The keep ratios to try, each by stage or one for all; raises UsageError for those that cannot be."""
+    from evodeploy.models.untrained import warning
+
+    if asked is not None and not asked:
+        raise UsageError("no keep ratio is given, expected some such as 1.0, 0.7")
+    ratios: Sequence[Keep] = KEEPS if model.trained_to_select or by_stage else DENSE
+    if asked is not None:
+        ratios = [tuple(each) if isinstance(each, Sequence) else (each,) for each in asked]
+    wrong = [ratio for each in ratios for ratio in each or (0,) if not 0 < ratio <= 1]
+    if wrong:
+        raise UsageError(f"a keep ratio is {wrong[0]}, expected numbers above 0 and up to 1")
+    if by_stage and any(len(each) > 1 for each in ratios):
+        raise UsageError("--by-stage finds the stages' ratios itself: give --keep ratios without strokes")
+    if not model.trained_to_select:
+        selecting = any(ratio < 1 for each in ratios for ratio in each)
+        _log.warning(
+            warning(model) if selecting else f"{model.config.name} was not trained with selection: trying 1.0 alone"
+        )
+    return ratios
+
+
+def _path(given: PathLike | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _written(found: Sweep, request: SweepRequest, state: State) -> Iterator[str]:
+    """Write the results, and yield their names."""
+    with state.replacing("sweep.json") as draft:
+        draft.write_text(json_text(found.to_dict()) + "\n", encoding="utf-8")
+    yield "sweep.json"
+    if request.data is not None:
+        with state.replacing("front.svg") as draft:
+            heading = f"{request.checkpoint.stem}: accuracy and throughput"
+            draft.write_text(as_svg(found.points, found.front, heading), encoding="utf-8")
+        yield "front.svg"
+    if found.chosen is not None:
+        with state.replacing("chosen.onnx") as draft:
+            shutil.copy(request.folder / found.chosen.file, draft)
+        yield "chosen.onnx"
+        with state.replacing("deploy.toml") as draft:
+            checksum = sha256(request.folder / "chosen.onnx")
+            draft.write_text(_deploy_file(found.chosen, checksum, request).to_toml(), encoding="utf-8")
+        yield "deploy.toml"
+
+
+def _deploy_file(point: Point, checksum: str, request: SweepRequest) -> DeployFile:
+    """How to run the point; what was measured is for people."""
+    each, accuracy = point.candidate, point.accuracy
+    measured = {
+        "candidate": str(each),
+        "images_per_second": round(point.rate, 2),
+        "batch": request.batch,
+        "milliseconds_of_a_batch": round(1e3 * point.seconds, 3),
+        "threads": request.threads,
+        "processor": processor_name(),
+    }
+    if accuracy is not None:
+        measured |= {"top1": accuracy.value, "top1_low": accuracy.low, "top1_high": accuracy.high}
+    precision = each.options(1).precision
+    return DeployFile(SCHEMA, "chosen.onnx", checksum, each.engine, precision, measured=measured)

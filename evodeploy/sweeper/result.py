@@ -1,0 +1,82 @@
+"""What a sweep found."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evodeploy.sweeper.front import Point
+from evodeploy.text import line, plain
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All points that were measured, the first the reference of their speeds, and why other candidates were not.
+
+    `front` are those worth having; `chosen` is the one that meets the targets, None where there was no target. `files`
+    were written. Points are of `batch` images on `threads` CPU threads.
+    """
+
+    points: tuple[Point, ...]
+    front: tuple[Point, ...]
+    left_out: Mapping[str, str]
+    chosen: Point | None
+    batch: int
+    threads: int
+    files: tuple[Path, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The sweep as plain JSON values, which sweep.json holds."""
+        chosen = {} if self.chosen is None else {"chosen": str(self.chosen.candidate)}
+        return {
+            "schema": 1,
+            "batch": self.batch,
+            "points": [self._as_dict(point) for point in self.points],
+            "left_out": dict(self.left_out),
+        } | chosen
+
+    def __str__(self) -> str:
+        return plain(self)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        reference = self.points[0].candidate
+        speeds = f"speed relative to {reference}, run in turn"
+        yield line(f"batch {self.batch}, {self.threads} threads; {speeds}; ● worth having\n")
+        yield self._table()
+        yield line("\n" + ", ".join(map(str, self.files)))
+        if self.chosen is not None:
+            yield line(f"chosen: {self.chosen.candidate}")
+            yield line(f'next: evodeploy.load("{self.files[-1]}")')
+
+    def _as_dict(self, point: Point) -> dict[str, Any]:
+        values = dataclasses.asdict(point)
+        values["candidate"] |= {"name": str(point.candidate)}
+        return values | {"on_front": point in self.front}
+
+    def _table(self) -> Table:
+        from rich.table import Table
+
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for heading in ("", "keep", "engine", "precision", "top-1", "speed", "95 %", "img/s", "ms"):
+            table.add_column(heading, justify="left" if heading in ("", "keep", "engine", "precision") else "right")
+        for point in sorted(self.points, key=lambda each: -each.speed.value):
+            each, speed = point.candidate, point.speed
+            table.add_row(
+                "●" if point in self.front else "",
+                each.kept,
+                each.engine,
+                each.precision,
+                "–" if point.accuracy is None else str(point.accuracy),
+                f"{speed.value:.2f} ×",
+                f"{speed.low:.2f}–{speed.high:.2f}",
+                f"{point.rate:.1f}",
+                f"{1000 * point.seconds:.1f}",
+            )
+        return table
