@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evodeploy.errors import BadFileError, needs
 from evodeploy.files import check_input, open_regular, replacing
 from evodeploy.spec_rules import read_model_info
-from evodeploy.specs import LARGEST_NAME, METADATA_KEY, ModelInfo, Precision, TensorSpec
+from evodeploy.specs import KEEP, LARGEST_NAME, METADATA_KEY, ModelInfo, Precision, TensorSpec
 from evodeploy.text import brief, reason
 
 if TYPE_CHECKING:
@@ -76,6 +77,24 @@ def set_info(model: onnx.ModelProto, info: ModelInfo) -> None:
     onnx.helper.set_model_props(model, {METADATA_KEY: info.to_json()})
 
 
+def with_keep(model: onnx.ModelProto, keep: Sequence[int]) -> onnx.ModelProto:
+    """A static copy of an elastic `model`, whose stages keep `keep` tokens in every run; without metadata.
+
+    Any other model is copied as it is, but for its metadata.
+    """
+    import onnx
+
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    del fixed.metadata_props[:]
+    for index, value in enumerate(fixed.graph.input):
+        if value.name == KEEP:
+            del fixed.graph.input[index]
+            fixed.graph.initializer.append(onnx.helper.make_tensor(KEEP, onnx.TensorProto.INT64, [len(keep)], keep))
+            break
+    return fixed
+
+
 def parse_info(text: str | None, source: object) -> ModelInfo | None:
     """The metadata property of `source` as ModelInfo, or None where there is none; raises BadFileError where wrong."""
     try:
@@ -111,12 +130,21 @@ def weight_elements(tensor: onnx.TensorProto) -> int:
 
 
 def input_spec(model: onnx.ModelProto) -> TensorSpec:
-    """The one input that is no weight; raises BadFileError where there is not exactly one, or its type is unknown."""
+    """The images; raises BadFileError where `input_specs` does."""
+    return input_specs(model)[0]
+
+
+def input_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
+    """The inputs that are no weights: the images, and `keep` of an elastic model.
+
+    Raises BadFileError where there are others, or the type of one is unknown.
+    """
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
-    if len(inputs) != 1:
+    info = info_of(model)
+    if len(inputs) != (2 if info and info.elastic else 1):
         raise BadFileError(f"the ONNX has {len(inputs)} inputs, expected one batch of images")
-    return _spec(inputs[0])
+    return tuple(map(_spec, inputs))
 
 
 def output_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:

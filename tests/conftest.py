@@ -49,6 +49,18 @@ def small_onnx(small_checkpoint, tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def small_elastic(small_checkpoint, tmp_path_factory) -> Path:
+    """The same as an elastic artefact, from a tenth of the tokens to all."""
+    from evodeploy.exporter.to_onnx import onnx_from_model
+    from evodeploy.models.checkpoint import load_checkpoint, with_elastic
+    from evodeploy.onnx_files import write_onnx
+
+    path = tmp_path_factory.mktemp("elastic") / "elastic.onnx"
+    write_onnx(onnx_from_model(with_elastic(load_checkpoint(small_checkpoint), (0.1, 1.0)), tokens=True), path)
+    return path
+
+
 @pytest.fixture
 def small_images() -> np.ndarray:
     return np.random.default_rng(5).standard_normal((3, 3, 64, 64), dtype=np.float32)

@@ -29,6 +29,13 @@ def export(
             "not trained with selection gets by default."
         ),
     ] = None,
+    elastic: Annotated[
+        str | None,
+        typer.Option(
+            help="Let each run choose its keep ratio, from LOW to HIGH, such as 0.1:1.0; --keep-ratio is its default.",
+            metavar="LOW:HIGH",
+        ),
+    ] = None,
     selection: Annotated[Selection | None, typer.Option(help="Select tokens per stage or per layer.")] = None,
     stages: Annotated[
         str | None, typer.Option(help="Blocks before which selecting stages begin, counted from 0: 4,8 for example.")
@@ -93,6 +100,7 @@ def export(
         keep_ratio=values.ratios(keep_ratio),
         selection=selection,
         stages=values.blocks(stages),
+        elastic=values.ratio_range("--elastic", elastic),
         tokens=tokens,
         ema=ema,
         precision=precision,

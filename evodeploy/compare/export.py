@@ -10,24 +10,68 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evodeploy.compare.parity import FP32_TOLERANCE, Check, Expected, compare, expect, joined
+from evodeploy.engines.base import Engine
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.engines.torch_network import torch_engine
-from evodeploy.models.checkpoint import LoadedModel
+from evodeploy.models.checkpoint import LoadedModel, reconfigured
+from evodeploy.models.zoo import with_selection
 from evodeploy.preprocess import as_input, random_pictures
-from evodeploy.specs import EngineOptions
+from evodeploy.specs import EngineOptions, ModelInfo
 
 BATCHES = (1, 3, 8)  # none of them the one that was traced
+SHARES = (0, 0.25, 0.5, 0.75)  # of the way from the fewest tokens to the most, which are compared too
 TRIES = 4  # each at half the contrast of the one before
 
 
 def verify_export(model: LoadedModel, path: Path, seed: int = 0) -> Iterator[Check]:
-    """Run `path` in ONNX Runtime and `model` in PyTorch on random pictures; yields one check per output and batch."""
+    """Run `path` in ONNX Runtime and `model` in PyTorch on random pictures; yields one check per output and batch.
+
+    An elastic one is compared at its own keep ratios, then at the `elastic_keeps` with as many networks configured so.
+    """
     with OnnxRuntimeEngine(path, EngineOptions(device="cpu")) as candidate:
         batches = BATCHES if candidate.batch.max is None else (candidate.batch.max,)
         pictures, expected = clear_pictures(model, max(batches), seed)
         images = as_input(pictures, model.info)
         for batch in batches:
             yield from compare(expected[:batch], candidate, images[:batch])
+        for keep in elastic_keeps(model.info, seed):
+            for check in _compared_at(model, candidate, keep, max(batches), seed):
+                yield dataclasses.replace(check, detail=f"{check.detail}; {_kept(keep)} tokens kept")
+
+
+def elastic_keeps(info: ModelInfo, seed: int = 0) -> list[tuple[int, ...]]:
+    """The tokens that an elastic artefact is compared at: five from its lowest to its highest, and two random ones.
+
+    Where it may keep all tokens, the highest is the dense network. None of a static artefact.
+    """
+    if not info.elastic:
+        return []
+    steps = [[stage.low + round(share * (stage.high - stage.low)) for stage in info.elastic] for share in SHARES]
+    draw = np.random.default_rng(seed)
+    steps += [[int(draw.integers(stage.low, stage.high + 1)) for stage in info.elastic] for _ in range(2)]
+    # All tokens in every stage or in none: a network that is configured so selects then where the artefact does.
+    below = [[max(s.low, min(k, s.tokens - 1)) for k, s in zip(keep, info.elastic, strict=True)] for keep in steps]
+    highest = tuple(stage.high for stage in info.elastic)
+    return list(dict.fromkeys([*map(tuple, below), highest]))
+
+
+def configured(model: LoadedModel, keep: tuple[int, ...]) -> LoadedModel:
+    """The network of an elastic `model` that keeps `keep` tokens by its configuration, and no other number of them."""
+    stages = zip(keep, model.info.elastic, strict=True)
+    # Half a token more, so that rounding down gives the number again.
+    ratios = tuple(1.0 if kept == stage.tokens else (kept + 0.5) / stage.tokens for kept, stage in stages)
+    return reconfigured(model, with_selection(model.config, ratios))
+
+
+def _compared_at(
+    model: LoadedModel, candidate: Engine, keep: tuple[int, ...], count: int, seed: int
+) -> Iterator[Check]:
+    pictures, expected = clear_pictures(configured(model, keep), count, seed)
+    yield from compare(expected, candidate, as_input(pictures, model.info), keep, common=True)
+
+
+def _kept(keep: tuple[int, ...]) -> str:
+    return "/".join(map(str, keep))
 
 
 def clear_pictures(model: LoadedModel, count: int, seed: int = 0) -> tuple[NDArray[np.uint8], Expected]:

@@ -7,7 +7,7 @@ multiple of what PyTorch's own float32 loses of an image, and always by `FP32_TO
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,19 +107,19 @@ class Check:
         return bool(np.isfinite(self.error)) and self.error <= self.limit
 
 
-def expect(reference: TorchEngine, images: Array, spare_ranks: int = 0) -> Expected:
+def expect(reference: TorchEngine, images: Array, spare_ranks: int = 0, keep: Sequence[int] | None = None) -> Expected:
     """Run `reference` on `images` in float64, and in float32 on them and on their nearest neighbours in float32.
 
     The neighbours differ by one unit in the last place, so that one lucky run does not decide how much float32 loses.
     Bytes have none.
     """
     chunks = [images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK)]
-    return dataclasses.replace(joined(_expect(reference, chunk) for chunk in chunks), spare_ranks=spare_ranks)
+    return dataclasses.replace(joined(_expect(reference, chunk, keep) for chunk in chunks), spare_ranks=spare_ranks)
 
 
-def _expect(reference: TorchEngine, images: Array) -> Expected:
-    exact = reference.run_in_float64(images)
-    runs = [reference.run(each) for each in _nearest(images)]
+def _expect(reference: TorchEngine, images: Array, keep: Sequence[int] | None) -> Expected:
+    exact = reference.run_in_float64(images, keep)
+    runs = [reference.run(each, keep) for each in _nearest(images)]
     floats = [name for name, value in exact.items() if value.dtype.kind == "f"]
     return Expected(exact, {name: np.max([_errors(name, exact, run) for run in runs], axis=0) for name in floats})
 
@@ -141,10 +141,17 @@ def joined(parts: Iterable[Expected]) -> Expected:
     )
 
 
-def compare(expected: Expected, candidate: Engine, images: Array) -> Iterator[Check]:
-    """Run `candidate` on `images`, of which the network's outputs are `expected`, and compare each output it has."""
-    got = candidate.run(images)
+def compare(
+    expected: Expected, candidate: Engine, images: Array, keep: Sequence[int] | None = None, *, common: bool = False
+) -> Iterator[Check]:
+    """Run `candidate` on `images`, of which the network's outputs are `expected`, and compare each output it has.
+
+    With `common` only those that the network has too: a dense one makes no selection, where an elastic one does.
+    """
+    got = candidate.run(images, keep)
     for name, value in got.items():
+        if common and name not in expected.outputs:
+            continue
         ours = expected.given(name)
         if ours.shape != value.shape:
             yield Check(name, len(ours), np.inf, 0.0, f"shape {value.shape}, expected {ours.shape}")

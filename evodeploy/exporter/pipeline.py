@@ -43,6 +43,7 @@ def export(
     keep_ratio: float | Sequence[float] | None = None,
     selection: Selection | None = None,
     stages: Sequence[int] | None = None,
+    elastic: tuple[float, float] | None = None,
     tokens: bool = False,
     ema: bool = False,
     precision: Precision = "fp32",
@@ -71,6 +72,8 @@ def export(
             the network was trained with; every token where it was not trained with selection.
         selection: Select tokens once a stage or in every layer.
         stages: The blocks before which selecting stages begin, counted from 0.
+        elastic: Let each run say how many tokens it keeps, between these shares of them, such as (0.1, 1.0). The file
+            has a second input, `keep`, and `keep_ratio` is what a run gets that asks for none.
         tokens: Add outputs with the positions that were kept.
         ema: Take the checkpoint's averaged weights.
         precision: What weights and activations are stored and computed in. INT8 and FP8 quantize the linear layers.
@@ -105,7 +108,7 @@ def export(
     path = _default_output(checkpoint, precision) if output is None else Path(output)
     with needs("export"):
         from evodeploy.exporter.to_onnx import opset_for
-        from evodeploy.models.checkpoint import load_checkpoint, with_interface
+        from evodeploy.models.checkpoint import load_checkpoint, with_elastic, with_interface
         from evodeploy.models.preprocessing import stated_by_options
     opset = opset_for(precision, opset)
     inputs = (each for each in (checkpoint, folder, names) if isinstance(each, Path))
@@ -121,12 +124,14 @@ def export(
             stated=stated_by_options(_channels(mean), _channels(std), interpolation, crop_pct, crop_mode),
             class_names=names,
         )
-        if not loaded.trained_to_select and keep_ratio is None and (stages or selection):
+        if not loaded.trained_to_select and keep_ratio is None and elastic is None and (stages or selection):
             raise UsageError(
                 f"{loaded.config.name} was not trained with selection and keeps every token, so --stages and "
                 "--selection change nothing: add --keep-ratio, such as 0.7"
             )
         loaded = with_interface(loaded, input_format, top_k)
+        if elastic is not None:
+            loaded = with_elastic(loaded, elastic)
         _log_model(loaded, checkpoint)
         with replacing(path) as draft:
             proto, checks = _written(loaded, draft, opset, batch, tokens, precision, folder, verify)

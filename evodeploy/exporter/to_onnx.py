@@ -14,6 +14,7 @@ import torch
 
 from evodeploy import __version__
 from evodeploy.errors import RuntimeFailedError, UsageError
+from evodeploy.exporter.elastic import Slotted, hold_keep, slot_names, slots_for
 from evodeploy.exporter.operators import translations
 from evodeploy.models.checkpoint import LoadedModel
 from evodeploy.models.deployed import Deployed
@@ -44,7 +45,8 @@ def onnx_from_model(
 ) -> onnx.ModelProto:
     """Trace `model` into a self-contained ONNX model whose only dynamic axis is the batch, or none with `batch` set.
 
-    Input and outputs are those of `Deployed`, as `model.info` and `tokens` say. Raises UsageError for an opset or a
+    Inputs and outputs are those of `Deployed`, as `model.info` and `tokens` say; an elastic one's `keep` decides inner
+    sizes, see `exporter.elastic`. Raises UsageError for an opset or a
     batch out of range.
     """
     if opset not in OPSETS:
@@ -55,17 +57,18 @@ def onnx_from_model(
     spec = model.info.input
     # A traced batch of 1 would be taken for a constant.
     example = torch.zeros(batch or 2, *(size or 1 for size in spec.shape[1:]), dtype=getattr(torch, spec.dtype))
-    shapes = None if batch else ({0: torch.export.Dim("batch", min=1, max=1 << 16)},)
+    batches = {} if batch else {0: torch.export.Dim("batch", min=1, max=1 << 16)}
+    slots, lengths = slots_for(model.info.elastic)
     with _quiet():
         try:
             program = torch.onnx.export(
-                deployed,
-                (example,),
+                Slotted(deployed) if slots else deployed,
+                (example, *slots),
                 dynamo=True,
                 opset_version=opset,
-                input_names=[spec.name],
+                input_names=[spec.name, *slot_names(model.info.elastic)],
                 output_names=[spec.name for spec in deployed.outputs],
-                dynamic_shapes=shapes,
+                dynamic_shapes=(batches, *([lengths] if slots else [])),
                 custom_translation_table=translations(opset),
                 optimize=True,
                 verbose=False,
@@ -73,7 +76,10 @@ def onnx_from_model(
         except torch.onnx.errors.OnnxExporterError as error:
             raise RuntimeFailedError(f"torch.onnx {torch.__version__} could not export {model.config.name}") from error
     assert program is not None  # dynamo=True always returns the program
-    return _finished(program.model_proto, model, opset)
+    proto = program.model_proto
+    if slots:
+        hold_keep(proto, model.info.elastic)
+    return _finished(proto, model, opset)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from evodeploy.engines.base import Array, batches
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.errors import VerificationError
 from evodeploy.locks import scratch
-from evodeploy.onnx_files import write_onnx
+from evodeploy.onnx_files import info_of, with_keep, write_onnx
 from evodeploy.specs import EngineOptions
 
 FP16_LARGEST = 65504.0
@@ -70,9 +70,10 @@ def channel_ranges(model: onnx.ModelProto, images: Array, values: Collection[str
 
 def _measured(model: onnx.ModelProto, images: Array, names: list[str], *, by_channel: bool) -> dict[str, Array]:
     """Each value's magnitude is reduced inside the graph, so that memory does not grow with their number."""
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    del probe.metadata_props[:]  # its outputs are not those of the network that the facts describe
+    info = info_of(model)
+    # Without the facts, for its outputs are not those of the network that they describe. An elastic one keeps as many
+    # tokens as it may, so that all pass through every layer.
+    probe = with_keep(model, [stage.high for stage in info.elastic] if info else [])
     graph = probe.graph
     del graph.output[:]
     if by_channel:

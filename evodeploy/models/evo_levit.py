@@ -97,7 +97,12 @@ class EvoLeViT(Network):
                 chosen_by.append(scores)
                 slow, rows = split_tokens(x, positions)
                 fast = take_tokens(x, order[:, run.keep :])
-                before = torch.cat([slow, representative_token(fast, ranked[:, run.keep :])], dim=1)
+                representative = representative_token(fast, ranked[:, run.keep :])
+                if keep is not None:
+                    # Without fast tokens there is none. The step changes nothing of one row, but exporters drop a slice
+                    # of step 1 where there are fast tokens in the trace.
+                    representative = representative[:, : tokens - run.keep : 2]
+                before = torch.cat([slow, representative], dim=1)
                 after, slow_scores = self._run(run, before, ranked[:, : run.keep], scored)
                 # What the representative token gained, every fast token gains; without fast tokens there is none, and
                 # what the last row gained is written over, or counted zero times.

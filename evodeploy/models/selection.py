@@ -134,13 +134,9 @@ def merge_tokens(sequence: Tensor, slow: Tensor, rows: Tensor) -> Tensor:
 
 
 def representative_token(fast: Tensor, scores: Tensor) -> Tensor:
-    """The average of the `fast` tokens (B, F, C), weighted by their `scores` (B, F), as one token: (B, 1, C).
-
-    Of no fast tokens there is none: (B, 0, C).
-    """
+    """The average of the `fast` tokens (B, F, C), weighted by their `scores` (B, F), as one token: (B, 1, C)."""
     weights = scores / scores.sum(dim=1, keepdim=True)
     average = (weights.unsqueeze(-1) * fast).sum(dim=1, keepdim=True)
-    average = average[:, : fast.shape[1]]
     return average if average.dtype == fast.dtype else average.to(fast.dtype)
 
 

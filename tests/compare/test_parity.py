@@ -126,9 +126,9 @@ def test_the_only_rank_is_judged():
 def test_the_reference_runs_in_float64_and_in_float32_three_times(small, small_images):
     seen, answers = [], []
 
-    def observed(images):
+    def observed(images, keep):
         seen.append(images)
-        answers.append(run(images))
+        answers.append(run(images, keep))
         return answers[-1]
 
     with torch_engine(small, tokens=True, options=EngineOptions(device="cpu")) as reference:

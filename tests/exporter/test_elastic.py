@@ -1,0 +1,215 @@
+"""One ONNX file at every keep ratio: in each runtime the same as the network that is configured with the ratio."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import onnx
+import pytest
+from cases import SMALL
+from levit_cases import small as small_levit
+from PIL import Image
+from sharing import batches_of, in_threads, same
+
+import evodeploy
+from evodeploy.compare.export import configured, elastic_keeps, verify_export
+from evodeploy.compare.tolerance import TOLERANCES
+from evodeploy.engines.opener import open_engine
+from evodeploy.engines.torch_network import torch_engine
+from evodeploy.errors import BadFileError, InputError, UsageError
+from evodeploy.exporter.to_onnx import onnx_from_model
+from evodeploy.models.checkpoint import load_checkpoint, random_model, reconfigured, with_elastic
+from evodeploy.models.zoo import dense_twin, with_selection
+from evodeploy.onnx_files import info_of, read_onnx, set_info, write_onnx
+
+PARITY = 1e-5  # of the largest magnitude
+RUNTIMES = ["onnxruntime", "openvino"]
+
+
+def check_at_all_ratios(path, model, images, runtime):
+    """Every output at several ratios, and at the highest, which is all tokens, that of the dense network."""
+    with open_engine(path, runtime) as engine:
+        assert [str(spec) for spec in engine.inputs[1:]] == [f"keep int64 ({len(model.info.elastic)})"]
+        for keep in (model.info.keep_of(), *elastic_keeps(model.info)):
+            with torch_engine(configured(model, keep), tokens=True) as static:
+                expected = static.run(images)
+            got = engine.run(images, keep)
+            for name, value in expected.items():
+                if name.startswith("selected"):
+                    np.testing.assert_array_equal(np.sort(got[name]), np.sort(value), err_msg=f"{name} at {keep}")
+                else:
+                    close(got[name], value)
+        everything = [stage.tokens for stage in model.info.elastic]
+        with torch_engine(reconfigured(model, dense_twin(model.config))) as dense:
+            close(engine.run(images, everything)["logits"], dense.run(images)["logits"])
+        same(engine.run(images), engine.run(images, model.info.keep_of()))
+
+
+def close(got, expected):
+    np.testing.assert_allclose(got, expected, rtol=0, atol=PARITY * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_one_file_is_the_static_network_at_every_ratio_and_the_dense_one_at_the_highest(
+    small, small_elastic, small_images, runtime
+):
+    check_at_all_ratios(small_elastic, with_elastic(small, (0.1, 1.0)), small_images, runtime)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("selection", ["stage", "layer"])
+@pytest.mark.parametrize("config", [SMALL, small_levit()], ids=["deit", "levit"])
+def test_both_families_in_both_modes(config, selection, tmp_path):
+    model = with_elastic(random_model(with_selection(config, None, selection), seed=3), (0.1, 1.0))
+    path = tmp_path / "elastic.onnx"
+    write_onnx(onnx_from_model(model, tokens=True), path)
+    side = config.image_size
+    images = np.random.default_rng(5).standard_normal((3, 3, side, side), dtype=np.float32)
+    for runtime in RUNTIMES:
+        check_at_all_ratios(path, model, images, runtime)
+    checks = list(verify_export(model, path))
+    assert all(check.passed for check in checks), [check for check in checks if not check.passed]
+    assert {check.detail.rsplit("; ", 1)[-1] for check in checks} >= {
+        f"{'/'.join(map(str, keep))} tokens kept" for keep in elastic_keeps(model.info)
+    }
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_threads_run_one_engine_at_ratios_of_their_own(small_elastic, runtime):
+    keeps = [(6, 6), (20, 33), (64, 64), (33, 20)]
+    with open_engine(small_elastic, runtime) as engine:
+        batches = batches_of(engine)[:4]
+        expected = {(keep, i): engine.run(batch, keep) for keep in keeps for i, batch in enumerate(batches)}
+
+        def work(number):
+            for turn in range(20):
+                keep, index = keeps[(number + turn) % 4], (number * 3 + turn) % len(batches)
+                same(engine.run(batches[index], keep), expected[keep, index])
+
+        in_threads(work)
+        with pytest.raises(InputError, match="stage 1 cannot keep 65 of its 64 tokens: this artefact keeps 6 to 64"):
+            engine.run(batches[0], (6, 65))
+        same(engine.run(batches[0], keeps[0]), expected[keeps[0], 0])
+
+
+def test_a_file_whose_facts_do_not_fit_its_inputs_is_refused(small_elastic, small_onnx, tmp_path):
+    elastic, static = read_onnx(small_elastic), read_onnx(small_onnx)
+    facts = {"elastic": info_of(elastic), "static": info_of(static)}
+    path = tmp_path / "wrong.onnx"
+    for proto, info, message in (
+        (elastic, facts["static"], "has 2 inputs and 5 outputs, expected one batch of images and an output"),
+        (static, facts["elastic"], "has 1 inputs and 5 outputs, expected one batch of images, `keep` and an output"),
+        (
+            elastic,
+            dataclasses.replace(facts["elastic"], keep_ratios=(0.5,), elastic=facts["elastic"].elastic[:1]),
+            r"takes keep int64 \(2\), but evodeploy's metadata in it says keep int64 \(1\)",
+        ),
+    ):
+        set_info(proto, info)
+        write_onnx(proto, path)
+        for runtime in RUNTIMES:
+            with pytest.raises(BadFileError, match=message):
+                open_engine(path, runtime)
+
+
+def test_export_writes_an_elastic_file_and_compares_it_at_several_ratios(cli, small_checkpoint, tmp_path):
+    path = tmp_path / "elastic.onnx"
+    code, out, err = cli("export", small_checkpoint, "-o", path, "--elastic", "0.2:1.0", "--keep-ratio", "0.3,0.5")
+    assert code == 0, err
+    info = info_of(read_onnx(path))
+    assert [(stage.tokens, stage.low, stage.high) for stage in info.elastic] == [(64, 12, 64)] * 2
+    assert info.keep_ratios == (0.3, 0.5) and info.keep_of() == (19, 32)
+    for keep in elastic_keeps(info):
+        assert f"; {keep[0]}/{keep[1]} tokens kept" in err
+    assert "all " in out and " checks passed" in out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0.5", "--elastic is '0.5', expected LOW:HIGH, two numbers above 0 and up to 1"),
+        ("0:1", "--elastic is '0:1', expected LOW:HIGH"),
+        ("0.1:2", "--elastic is '0.1:2', expected LOW:HIGH"),
+        ("nan:1", "--elastic is 'nan:1', expected LOW:HIGH"),
+        ("0.9:0.1", "--elastic is '0.9:0.1', expected LOW:HIGH"),
+        ("0.6:1.0", "own keep ratios are outside of elastic's bounds"),
+    ],
+)
+def test_wrong_bounds_are_one_sentence(cli, small_checkpoint, tmp_path, text, message):
+    code, _, err = cli("export", small_checkpoint, "-o", tmp_path / "x.onnx", "--elastic", text)
+    assert code == 2 and message in err
+    assert not list(tmp_path.iterdir())
+
+
+COMBINED = {
+    "precision": ["fp32", "fp16", "bf16", "int8", "fp8"],
+    "input_format": ["float32", "uint8", "uint8-nchw"],
+    "top_k": [None, 3],
+    "tokens": [False, True],
+    "batch": [None, 2],
+    "selection": ["stage", "layer"],
+}
+
+
+def pairwise(options):
+    """Rows of values in which every two values of different options meet: by taking what covers most, in turn."""
+    missing = {
+        pair for a, b in itertools.combinations(options, 2) for pair in itertools.product(
+            [(a, value) for value in options[a]], [(b, value) for value in options[b]]
+        )
+    }  # fmt: skip
+    rows = [tuple(zip(options, values, strict=True)) for values in itertools.product(*options.values())]
+    chosen = []
+    while missing:
+        best = max(rows, key=lambda row: len(missing.intersection(itertools.combinations(row, 2))))
+        missing -= set(itertools.combinations(best, 2))
+        chosen.append(dict(best))
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(8):
+        pixels = np.random.default_rng(number).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", pairwise(COMBINED), ids=lambda row: "-".join(str(value) for value in row.values()))
+def test_elastic_goes_with_every_other_option(options, small_checkpoint, pictures, tmp_path):
+    precision = options["precision"]
+    folder = pictures if precision in ("int8", "fp8") else None
+    done = evodeploy.export(small_checkpoint, tmp_path / "x.onnx", elastic=(0.1, 1.0), images=folder, **options)
+    onnx.checker.check_model(str(done.path), full_check=True)
+    info = done.info
+    assert info.elastic and info.precision == precision
+    if precision in ("bf16", "fp8"):
+        return  # no runtime for them on every CPU: checked as a graph
+    model = load_checkpoint(small_checkpoint, selection=options["selection"])
+    model = with_elastic(dataclasses.replace(model, info=dataclasses.replace(
+        model.info, input_format=options["input_format"], top_k=options["top_k"]
+    )), (0.1, 1.0))  # fmt: skip
+    shape = [size or 2 for size in info.input.shape]
+    draw = np.random.default_rng(3)
+    images = draw.standard_normal(shape).astype(np.float32) if options["input_format"] == "float32" else draw.integers(
+        0, 256, shape
+    ).astype(np.uint8)  # fmt: skip
+    with open_engine(done.path, "onnxruntime") as engine:
+        for keep in elastic_keeps(info):
+            got = engine.run(images, keep)
+            with torch_engine(model) as reference:
+                expected = reference.run(images, keep)[info.output]
+            assert (
+                np.abs(got[info.output] - expected).max() <= 4 * TOLERANCES[precision].logits * np.abs(expected).max()
+            )
+            if options["tokens"]:
+                assert got["selected_0"].shape == (len(images), keep[0])
+
+
+def test_networks_that_cannot_be_elastic_are_refused_by_the_library_too(small_checkpoint, tmp_path):
+    with pytest.raises(UsageError, match="elastic bounds are 2 to 3"):
+        evodeploy.export(small_checkpoint, tmp_path / "x.onnx", elastic=(2, 3))
