@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from evodeploy.inference.records import Label as Label
     from evodeploy.inference.records import Prediction as Prediction
     from evodeploy.inference.records import Timing as Timing
+    from evodeploy.inference.records import Written as Written
     from evodeploy.specs import EngineOptions as EngineOptions
     from evodeploy.specs import ModelInfo as ModelInfo
     from evodeploy.sweeper.pipeline import sweep as sweep
@@ -83,7 +84,7 @@ _HOMES = {
     "evodeploy.evaluation.pipeline": ("evaluate",),
     "evodeploy.evaluation.report": ("Evaluation",),
     "evodeploy.inference.predictor": ("Predictor", "load"),
-    "evodeploy.inference.records": ("Failure", "Label", "Prediction", "Timing"),
+    "evodeploy.inference.records": ("Failure", "Label", "Prediction", "Timing", "Written"),
     "evodeploy.specs": ("EngineOptions", "ModelInfo"),
     "evodeploy.sweeper.pipeline": ("sweep",),
     "evodeploy.sweeper.result": ("Sweep",),

@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from evodeploy.arrays import Array, DLPack, as_array
 from evodeploy.errors import BadFileError, InputError, UsageError
 from evodeploy.files import entries_below, open_regular
-from evodeploy.text import reason
+from evodeploy.text import brief, reason
 
 ImageLike = Image.Image | Path | str | bytes | Array | DLPack
 Images: TypeAlias = "ImageLike | os.PathLike[str] | Iterable[ImageLike | os.PathLike[str]]"
@@ -37,7 +37,8 @@ def image_paths(folder: Path) -> list[Path]:
 def images_of(images: Images) -> list[ImageLike]:
     """`images` one by one: of a folder every image below it, of an array or a tensor (N, …) with four axes its N.
 
-    Raises UsageError where there is none, and as `image_paths` does; InputError for what is not an image.
+    Raises UsageError where there is none, for a path that does not exist, and as `image_paths` does; InputError for
+    what is not an image.
     """
     found = list(_each(images))
     if not found:
@@ -48,6 +49,8 @@ def images_of(images: Images) -> list[ImageLike]:
 def _each(images: Images) -> Iterator[ImageLike]:
     if isinstance(images, (str, os.PathLike)):
         path = Path(images)
+        if not path.exists():
+            raise UsageError(f"{brief(str(path))} does not exist (expected an image, or a folder of images)")
         yield from image_paths(path) if path.is_dir() else [path]
     elif isinstance(images, (Image.Image, bytes)):
         yield images

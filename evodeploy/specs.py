@@ -81,7 +81,9 @@ class EngineOptions:
     tf32: bool | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no runtime can honour: raises UsageError."""
+        """Take `cache` as a path, and refuse what no runtime can honour: raises UsageError."""
+        if self.cache is not None:
+            object.__setattr__(self, "cache", Path(self.cache))
         most = most_threads()
         if self.threads is not None and not (type(self.threads) is int and 1 <= self.threads <= most):
             raise UsageError(f"threads is {brief(repr(self.threads))}, expected a whole number from 1 to {most}")

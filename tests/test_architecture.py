@@ -100,7 +100,7 @@ def test_every_part_has_its_rule():
     assert parts - {"__init__", "__main__", "__pycache__", "cli"} == GROUND | set(ALLOWED)
 
 
-@pytest.mark.parametrize("command", ["evaluate", "margins", "verify", "visualize"])
+@pytest.mark.parametrize("command", ["evaluate", "margins", "predict", "verify", "visualize"])
 def test_commands_call_public_functions_only(command):
     assert imported(PACKAGE / "cli" / f"{command}.py") <= GROUND | {"cli"}
 
@@ -153,7 +153,7 @@ FUNCTIONS = (
 )  # fmt: skip
 RECORDS = (
     "Agreement", "Build", "Distilled", "EngineOptions", "Evaluation", "Export", "Failure", "Label", "Margins",
-    "ModelInfo", "Prediction", "Refit", "Report", "Sweep", "Timing", "Visualization",
+    "ModelInfo", "Prediction", "Refit", "Report", "Sweep", "Timing", "Visualization", "Written",
 )  # fmt: skip
 OTHERS = (
     "BadFileError", "Engine", "EvodeployError", "InputError", "MissingExtraError", "OutOfMemoryError", "Predictor",

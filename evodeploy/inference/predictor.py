@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import replace
@@ -24,11 +24,11 @@ from evodeploy.engines.base import Array, Engine, run_all
 from evodeploy.engines.finite import PROBLEM, not_finite
 from evodeploy.engines.opener import open_engine
 from evodeploy.errors import BadFileError, RuntimeFailedError, UsageError
-from evodeploy.images import ImageLike, open_image
-from evodeploy.inference.answers import check_classes, predictions_of
+from evodeploy.images import ImageLike, Images, images_of, open_image
+from evodeploy.inference.answers import check_classes, classes_to_name, predictions_of
 from evodeploy.inference.batcher import Batcher
 from evodeploy.inference.pipeline import pipelined
-from evodeploy.inference.records import Failure, Prediction
+from evodeploy.inference.records import Failure, Prediction, Written
 from evodeploy.preprocess import prepare
 from evodeploy.specs import EngineOptions, ModelInfo, Precision
 
@@ -120,6 +120,28 @@ class Predictor:
             preparers=workers or os.cpu_count() or 1,
             computers=1 if self.engine.device == "cpu" else 2,  # on a device the next is copied while one computes
         )
+
+    def write(
+        self,
+        images: Images,
+        out: str | os.PathLike[str] | Callable[[ImageLike, Prediction | Failure], None],
+        *,
+        top: int | None = None,
+        batch: int = BATCH,
+        force: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Written:
+        """Predict `images`, also whole folders, into the table `out`: .jsonl, .csv or .parquet.
+
+        Or give each image with its answer to `out`, a function, as they come. `top` classes of each are named: by
+        default 5, or all where there are fewer. The file appears once it is complete, and `force` replaces an earlier
+        one. `progress` is called with the number of images done and of all. Raises as `stream` does, UsageError for
+        what cannot be written, and BadFileError where no image has a prediction.
+        """
+        from evodeploy.inference.tables import write_predictions
+
+        classes = classes_to_name(self.info, top)
+        return write_predictions(self, images_of(images), out, classes, batch, force, progress)
 
     def submit(self, image: ImageLike, top: int = 5) -> Future[Prediction]:
         """A future of one image's prediction, run together with what other callers submit at the same time.

@@ -112,11 +112,42 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Written:
+    """What `Predictor.write` did with `images` images: the file `out`, if any, and those without a prediction."""
+
+    out: Path | None
+    images: int
+    failures: tuple[Failure, ...]
+
+    @property
+    def predictions(self) -> int:
+        """How many images have one."""
+        return self.images - len(self.failures)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that JSON takes."""
+        return {
+            "out": None if self.out is None else str(self.out),
+            "images": self.images,
+            "predictions": self.predictions,
+            "failures": [str(failure) for failure in self.failures],
+        }
+
+    def __str__(self) -> str:
+        where = "" if self.out is None else f"{self.out}  "
+        return f"{where}{self.predictions} predictions, {len(self.failures)} images without one"
+
+
+@dataclass(frozen=True)
 class Failure:
     """An image of a stream that has no prediction, and why: the others have theirs."""
 
     source: Any
     error: EvodeployError
+
+    def to_dict(self) -> dict[str, str]:
+        """The reason, as plain values that JSON takes."""
+        return {"error": str(self)}
 
     def __str__(self) -> str:
         message = str(self.error)

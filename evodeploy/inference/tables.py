@@ -1,22 +1,67 @@
-"""Predictions written as a table while they come: a line of JSON, a row of CSV or of Parquet for each image."""
+"""Predictions of many images, written as a table while they come: a line of JSON, a row of CSV or of Parquet each."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
 import json
-from collections.abc import Callable, Iterator
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from evodeploy.errors import UsageError, needs
-from evodeploy.files import replacing
-from evodeploy.inference.records import Failure, Prediction
+from evodeploy.errors import BadFileError, UsageError, needs
+from evodeploy.files import claimed, replacing
+from evodeploy.images import ImageLike
+from evodeploy.inference.records import Failure, Prediction, Written
 from evodeploy.kinds import PREDICTIONS, Kind
 
-Write: TypeAlias = Callable[[Path, "Prediction | Failure"], None]
+if TYPE_CHECKING:
+    from evodeploy.inference.predictor import Predictor
 
+Write: TypeAlias = Callable[[ImageLike, "Prediction | Failure"], None]
+
+SHOWN_FAILURES = 10  # images in the log that have no prediction
 _ROWS = 1024  # held before they are written to Parquet
+
+_log = logging.getLogger(__name__)
+
+
+def write_predictions(
+    predictor: Predictor,
+    images: Sequence[ImageLike],
+    out: str | os.PathLike[str] | Write,
+    top: int,
+    batch: int,
+    force: bool,
+    progress: Callable[[int, int], None] | None,
+) -> Written:
+    """Predict all `images` into `out`, see `Predictor.write`."""
+    failures: list[Failure] = []
+    with contextlib.ExitStack() as stack:
+        write = out if callable(out) else stack.enter_context(_into(Path(out), images, top, force))
+        answers = stack.enter_context(contextlib.closing(predictor.stream(images, top, batch=batch)))
+        for done, (image, answer) in enumerate(zip(images, answers, strict=True), 1):
+            write(image, answer)
+            if isinstance(answer, Failure):
+                failures.append(answer)
+            if progress is not None:
+                progress(done, len(images))
+        if len(failures) == len(images):
+            raise BadFileError(f"none of {len(images)} images has a prediction; the first: {failures[0]}")
+    for failure in failures[:SHOWN_FAILURES]:
+        _log.info(f"left out: {failure}")
+    if len(failures) > SHOWN_FAILURES:
+        _log.info(f"left out: {len(failures) - SHOWN_FAILURES} more")
+    return Written(None if callable(out) else Path(out), len(images), tuple(failures))
+
+
+@contextlib.contextmanager
+def _into(path: Path, images: Sequence[ImageLike], top: int, force: bool) -> Iterator[Write]:
+    paths = (image for image in images if isinstance(image, Path))
+    with claimed([(path, kind_of_table(path))], force, *paths), writing(path, top) as write:
+        yield write
 
 
 def kind_of_table(path: Path) -> Kind:
@@ -25,7 +70,7 @@ def kind_of_table(path: Path) -> Kind:
     Raises UsageError for a name of none of the formats, MissingExtraError where the format's library is missing.
     """
     if path.suffix.lower() not in _WRITERS:
-        raise UsageError(f"cannot tell the format of {path}: expected {', '.join(_WRITERS)}")
+        raise UsageError(f"cannot infer the format of {path}: expected {', '.join(_WRITERS)}")
     if path.suffix.lower() == ".parquet":
         with needs("batch"):
             import pyarrow.parquet  # noqa: F401
@@ -39,9 +84,9 @@ def writing(path: Path, top: int) -> Iterator[Write]:
         yield write
 
 
-def row(image: Path, answer: Prediction | Failure) -> dict[str, Any]:
+def row(image: ImageLike, answer: Prediction | Failure) -> dict[str, Any]:
     """One image's row, the same in every format but for how lists are written; `error` is null for a prediction."""
-    name = _utf8(str(image))
+    name = _utf8(str(image)) if isinstance(image, (str, Path)) else None
     if isinstance(answer, Failure):
         return {"image": name, "labels": None, "indices": None, "probabilities": None, "error": _utf8(str(answer))}
     return {
@@ -62,7 +107,7 @@ def _utf8(text: str) -> str:
 def _json_lines(path: Path, top: int) -> Iterator[Write]:
     with path.open("w", encoding="utf-8") as file:
 
-        def write(image: Path, answer: Prediction | Failure) -> None:
+        def write(image: ImageLike, answer: Prediction | Failure) -> None:
             file.write(json.dumps(row(image, answer), ensure_ascii=False, allow_nan=False) + "\n")
 
         yield write
@@ -77,7 +122,7 @@ def _csv(path: Path, top: int) -> Iterator[Write]:
         rows = csv.DictWriter(file, ["image", *names, "error"])
         rows.writeheader()
 
-        def write(image: Path, answer: Prediction | Failure) -> None:
+        def write(image: ImageLike, answer: Prediction | Failure) -> None:
             values = row(image, answer)
             ranked = {
                 f"{lists[name]}_{rank}": value for name in lists for rank, value in enumerate(values[name] or (), 1)
@@ -98,7 +143,7 @@ def _parquet(path: Path, top: int) -> Iterator[Write]:
     held: list[dict[str, Any]] = []
     with pq.ParquetWriter(path, schema) as file:
 
-        def write(image: Path, answer: Prediction | Failure) -> None:
+        def write(image: ImageLike, answer: Prediction | Failure) -> None:
             held.append(row(image, answer))
             if len(held) == _ROWS:
                 flush()

@@ -11,7 +11,6 @@ import shlex
 import signal
 import sys
 import threading
-import types
 from typing import get_args
 
 import pytest
@@ -22,7 +21,6 @@ from evodeploy.cli import app
 from evodeploy.errors import UsageError
 from evodeploy.files import replacing
 from evodeploy.inference import predictor
-from evodeploy.inference.records import Failure
 from evodeploy.inspection import describe
 from evodeploy.specs import EngineOptions
 
@@ -103,7 +101,7 @@ BAD = [
     (4, "build-engine empty.onnx --fp16", "empty.onnx is empty"),
     (4, "inspect garbage.onnx", "damaged"),
     (2, "predict ckpt.onnx i.png --top 11", "top is 11, but evo_deit_test has 10 classes"),
-    (2, "predict ckpt.onnx i.png --out o.xlsx", "cannot tell the format of o.xlsx"),
+    (2, "predict ckpt.onnx i.png --out o.xlsx", "cannot infer the format of o.xlsx"),
     (2, "predict ckpt.onnx i.png --engine torch", "the engine 'torch' does not run ckpt.onnx"),
     (2, "predict ckpt.onnx empty", "empty holds no images"),
     (2, "eval ckpt.onnx --data empty", "empty has 0 class folders"),
@@ -336,12 +334,10 @@ def test_predictions_end_once_their_reader_has_gone(monkeypatch, tmp_path, optio
     reader, writer = os.pipe()
 
     class Fake:
-        info = types.SimpleNamespace(top_k=None, num_classes=5, model="fake")
-
-        def stream(self, paths, top, batch):
+        def write(self, images, out, **options):
             os.close(reader)
             threading.Event().wait(60)
-            yield Failure(None, None, "computed to the end")
+            raise AssertionError("computed to the end")
 
     monkeypatch.setattr(predictor, "load", lambda *given, **named: contextlib.nullcontext(Fake()))
     assert code_with(monkeypatch, "stdout", writer, ["predict", "x.onnx", str(tmp_path / "a.png"), *options]) == 141

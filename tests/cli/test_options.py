@@ -75,6 +75,10 @@ def test_an_option_that_the_runtime_cannot_honour_is_refused(cli, here, command,
     assert f"the engine 'onnxruntime' has no option {option}" in err
 
 
+def test_a_cache_may_be_named_by_a_string():
+    assert EngineOptions(cache="kept") == EngineOptions(cache=Path("kept"))
+
+
 def test_a_precision_that_does_not_exist_is_refused(cli, here):
     code, _, err = cli(*COMMANDS["predict"], "--precision", "fp64")
     assert code == 2

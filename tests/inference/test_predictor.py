@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -229,3 +230,30 @@ def test_a_failure_names_its_image_once(tmp_path):
         (nan, missing) = p.stream([path, tmp_path / "missing.png"])
     assert str(nan).startswith(f"{path}: the model's output")
     assert str(missing).count("missing.png") == 1
+
+
+def test_images_are_predicted_into_a_table_or_a_function(tmp_path, logged):
+    plain(255).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no image")
+    counted, seen = [], []
+    with predictor(compute=logits_by_first_pixel) as p:
+        written = p.write(tmp_path, tmp_path / "out.jsonl", top=2, progress=lambda *each: counted.append(each))
+        p.write([plain(0), plain(255)], lambda image, answer: seen.append(answer.label.name))
+        with pytest.raises(UsageError, match="already exists"):
+            p.write(tmp_path / "a.png", str(tmp_path / "out.jsonl"))
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["labels"] and row["labels"][0] for row in rows] == ["ant", None]
+    assert len(rows[0]["labels"]) == 2
+    assert str(written) == f"{tmp_path / 'out.jsonl'}  1 predictions, 1 images without one"
+    assert written.to_dict() | {"failures": []} == {
+        "out": str(tmp_path / "out.jsonl"), "images": 2, "predictions": 1, "failures": [],
+    }  # fmt: skip
+    assert (counted, seen) == ([(1, 2), (2, 2)], ["cat", "ant"])
+    assert logged[-1] == f"left out: {written.failures[0]}"
+
+
+def test_no_table_is_left_where_no_image_has_a_prediction(tmp_path):
+    (tmp_path / "b.png").write_bytes(b"no image")
+    with predictor() as p, pytest.raises(BadFileError, match="none of 1 images has a prediction; the first: "):
+        p.write(tmp_path, tmp_path / "out.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["b.png"]
