@@ -39,8 +39,8 @@ DENSE = 1.0
 OPSET = 23  # the one that has BF16 everywhere
 PRECISIONS: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
     "fp32": lambda proto: proto,
-    "fp16": lambda proto: reduced_from_onnx(proto, "fp16").proto,
-    "bf16": lambda proto: reduced_from_onnx(proto, "bf16").proto,
+    "fp16": lambda proto: reduced_from_onnx(proto, "fp16").model,
+    "bf16": lambda proto: reduced_from_onnx(proto, "bf16").model,
 }
 Blocks = tuple[int, ...]
 Setting = tuple[str, Blocks, float]  # precision, blocks before which tokens are selected (none: dense), keep ratio

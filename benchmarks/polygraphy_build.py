@@ -50,7 +50,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in commands}
     environment = {**os.environ, "POLYGRAPHY_USE_TENSORRT_RTX": "1"}
     with tempfile.TemporaryDirectory() as folder:
-        write_onnx(reduced_from_onnx(onnx_from_model(model), "fp16").proto, Path(folder, "m.onnx"))
+        write_onnx(reduced_from_onnx(onnx_from_model(model), "fp16").model, Path(folder, "m.onnx"))
         for _ in range(ROUNDS):
             for name, command in commands.items():
                 began = time.perf_counter()

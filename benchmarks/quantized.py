@@ -56,7 +56,7 @@ def speed(folder: Path, seconds: float, threads: int) -> str:
     model = random_model(named(MODEL))
     proto = onnx_from_model(model)
     calibration = as_input(random_pictures(model.info, 16), model.info)
-    protos = {"FP32": proto, "INT8": quantized_from_onnx(proto, calibration).proto}
+    protos = {"FP32": proto, "INT8": quantized_from_onnx(proto, calibration).model}
     images = as_input(random_pictures(model.info, BATCH, seed=1), model.info)
     options = EngineOptions(threads=threads)
     rows, engines = [("PyTorch eager", "FP32", "–")], [torch_engine(model, options=options)]

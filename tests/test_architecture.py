@@ -167,3 +167,55 @@ def test_the_public_names():
         assert getattr(evodeploy, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'laod'"):
         _ = evodeploy.laod
+
+
+# Modules of the command line that are no command, and what the commands import of the stages besides public names:
+# types for annotations, and functions that are public where they are. A command parses, calls and prints.
+NO_COMMANDS = {"__init__", "console", "ending", "options", "reader", "values"}
+COMMANDS = {
+    "batch": {"batch.run.BatchRequest", "batch.run.run_batch"},
+    "bench": set(),
+    "bench_compare": {"benchmark.report.compare.compare_benches"},
+    "bench_trtexec": {"benchmark.trtexec.trtexec_lines"},
+    "build": {
+        "artefacts.newest_export",
+        "builder.onnx_to_plan.Progress",
+        "builder.options.HardwareCompatibility",
+    },
+    "distill": set(),
+    "evaluate": set(),
+    "export": set(),
+    "inspect": {"inspection.describe.describe", "inspection.diagnosis.diagnose"},
+    "margins": set(),
+    "models": {"models.published.published_models", "models.published.random_checkpoint"},
+    "verify": set(),
+    "visualize": set(),
+}
+DOING_MORE = {"package", "predict", "roofline", "serve", "sweep"}  # one that is changed moves into the table
+
+
+def of_stages(path: Path) -> set[str]:
+    """What a file imports of the stages, as `stage.module.name`."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("evodeploy."):
+            found |= {f"{node.module}.{alias.name}".removeprefix("evodeploy.") for alias in node.names}
+    return {name for name in found if name.split(".")[0] in ALLOWED}
+
+
+def beyond_public(command: str) -> set[str]:
+    """What a command imports of the stages that is neither public nor in the table."""
+    public = {f"{getattr(evodeploy, name).__module__}.{name}" for name in (*FUNCTIONS, *RECORDS)}
+    found = of_stages(PACKAGE / "cli" / f"{command}.py") - COMMANDS.get(command, set())
+    return {name for name in found if f"evodeploy.{name}" not in public}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_uses_public_functions_and_records(command):
+    assert beyond_public(command) == set()
+
+
+def test_every_command_is_listed_once():
+    modules = {path.stem for path in (PACKAGE / "cli").glob("*.py")} - NO_COMMANDS
+    assert sorted(modules) == sorted([*COMMANDS, *DOING_MORE])
+    assert {command for command in DOING_MORE if not beyond_public(command)} == set()  # these belong into COMMANDS

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from vit_sources import CLASSES, TimmViT, filled
 
 ROOT = Path(__file__).parents[1]
 PICTURES = sorted((ROOT / "sample" / "images").glob("*.png"))
@@ -30,7 +34,7 @@ def digits(tmp_path_factory):
 
 
 def test_every_example_is_run():
-    assert {path.name for path in (ROOT / "examples").glob("*.py")} == ARGUMENTS.keys()
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == ARGUMENTS.keys() | {"from_timm.py"}
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
@@ -40,3 +44,23 @@ def test_example(name, digits):
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert expected in done.stdout
+
+
+def test_from_timm(tmp_path, monkeypatch, capsys, logged):
+    """In this process, with a module as timm's in place of timm, which is not installed."""
+
+    def create_model(name, pretrained):
+        module = filled(TimmViT())
+        labels = [f"kind {i}" for i in range(CLASSES)]
+        module.pretrained_cfg = {"architecture": name, "mean": (0.5,) * 3, "std": (0.5,) * 3, "label_names": labels}
+        return module
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "timm", SimpleNamespace(create_model=create_model))
+    monkeypatch.setattr(sys, "argv", ["from_timm.py", "vit_small_patch8_48", *map(str, PICTURES[:2])])
+    runpy.run_path(str(ROOT / "examples" / "from_timm.py"))
+    exported, first, second = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"vit_small_patch8_48\.onnx  4\.\d MB  \d+\.\d s  all 3 checks passed", exported)
+    assert logged[0] == "the TimmViT: vit_small_patch8_48, 48 px, 7 classes, keep ratio 1, 1"
+    for line, picture in ((first, PICTURES[0]), (second, PICTURES[1])):
+        assert re.fullmatch(rf"{re.escape(str(picture))}: kind \d, \d+\.\d ms for 2 images", line)

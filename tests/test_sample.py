@@ -75,7 +75,7 @@ def test_the_log_tells_of_the_schedule_and_of_the_end(model):
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_deployed_it_is_as_accurate(tmp_path, model, held_out, engine, precision):
     proto = onnx_from_model(model)
-    write_onnx(reduced_from_onnx(proto, "fp16").proto if precision == "fp16" else proto, tmp_path / "digits.onnx")
+    write_onnx(reduced_from_onnx(proto, "fp16").model if precision == "fp16" else proto, tmp_path / "digits.onnx")
     expected = model.module(held_out.images).numpy()
     with evodeploy.load(tmp_path / "digits.onnx", engine) as predictor:
         got = predictor.predict_logits(held_out.images.numpy())

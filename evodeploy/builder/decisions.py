@@ -80,17 +80,14 @@ def decide(request: BuildRequest) -> Decided:
     with needs("onnx"):
         from evodeploy.graph.attention import attentions, with_wide_keys
         from evodeploy.graph.precision import reduced_from_onnx
-    proto, widened = with_wide_keys(model)
-    if widened:
-        _log.info(f"widening the keys of {widened} attentions to their values' width: engines fuse no others")
-    kept_fp32: dict[str, str] = {}
+    wide = with_wide_keys(model)
+    if wide.count:
+        _log.info(f"widening the keys of {wide.count} attentions to their values' width: engines fuse no others")
     largest = _largest_activation(model, request.images) if conversion == "fp16" and request.images else ""
-    if conversion is not None:
-        reduced = reduced_from_onnx(proto, conversion)
-        kept_fp32, proto = reduced.kept_fp32, reduced.proto
+    converted = wide if conversion is None else reduced_from_onnx(wide.model, conversion)
     return Decided(
         model,
-        proto,
+        converted.model,
         flavour,
         Decisions(
             runtime=str(flavour),
@@ -100,8 +97,8 @@ def decide(request: BuildRequest) -> Decided:
             profiles=profiles,
             options={name: str(value) for name, value in request.options.chosen.items()},
             attentions=sum(1 for _ in attentions(model.graph)),
-            keys_widened=widened,
-            kept_fp32=kept_fp32,
+            keys_widened=wide.count,
+            kept_fp32=dict(converted.kept),
             largest_activation=largest,
         ),
     )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from evodeploy.compare.parity import Check
+    from evodeploy.graph.changed import Changed
     from evodeploy.models.checkpoint import LoadedModel
 
 _log = logging.getLogger(__name__)
@@ -221,15 +222,14 @@ def _written(
         return proto, checks
     if precision == "int8" or precision == "fp8":
         assert images is not None  # refused before
-        proto = _quantized(model, proto, precision, images)
+        converted = _quantized(model, proto, precision, images)
     else:
         if precision == "fp16" and verify:
             _check_range(model, proto, images)
-        reduced = reduced_from_onnx(proto, precision)
-        _log.info(f"converted to {precision.upper()}, {len(reduced.kept_fp32)} nodes kept in FP32")
-        proto = reduced.proto
-    save_onnx(proto, draft)
-    return proto, checks
+        converted = reduced_from_onnx(proto, precision)
+        _log.info(f"converted to {precision.upper()}, {len(converted.kept)} nodes kept in FP32")
+    save_onnx(converted.model, draft)
+    return converted.model, checks
 
 
 def _info(proto: onnx.ModelProto) -> ModelInfo:
@@ -257,7 +257,7 @@ def _verified(model: LoadedModel, path: Path) -> tuple[Check, ...]:
     return tuple(checks)
 
 
-def _quantized(model: LoadedModel, proto: onnx.ModelProto, precision: Quantized, folder: Path) -> onnx.ModelProto:
+def _quantized(model: LoadedModel, proto: onnx.ModelProto, precision: Quantized, folder: Path) -> Changed:
     with needs(onnxruntime_extra()):
         from evodeploy.graph.quantization import quantized_from_onnx
 
@@ -267,10 +267,10 @@ def _quantized(model: LoadedModel, proto: onnx.ModelProto, precision: Quantized,
     chosen = [paths[i * len(paths) // count] for i in range(count)]
     quantized = quantized_from_onnx(proto, as_input(pictures(chosen, model.info), model.info), precision)
     _log.info(
-        f"{quantized.quantized} linear layers quantized to {precision.upper()}, calibrated on {count} images; "
-        f"{len(quantized.kept_float)} other products kept in FP32"
+        f"{quantized.count} linear layers quantized to {precision.upper()}, calibrated on {count} images; "
+        f"{len(quantized.kept)} other products kept in FP32"
     )
-    return quantized.proto
+    return quantized
 
 
 def _check_range(model: LoadedModel, proto: onnx.ModelProto, folder: Path | None) -> None:

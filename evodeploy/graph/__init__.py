@@ -1,1 +1,1 @@
-"""Stage 2a: ONNX to ONNX: attention, precision, quantization, and what is counted or measured of a graph."""
+"""Stage 2a: ONNX to ONNX. Passes change a model and return `Changed`; `ranges` and `flops` measure one."""

@@ -13,6 +13,8 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
+from evodeploy.graph.changed import Changed
+
 _PADS_AS_INPUT = 11  # the opset from which Pad takes its widths as an input
 
 
@@ -68,15 +70,15 @@ def attentions(graph: GraphProto) -> Iterator[Attention]:
                 yield Attention(query, key, after[0].input[1])
 
 
-def with_wide_keys(model: ModelProto) -> tuple[ModelProto, int]:
-    """`model` with zeros behind queries and keys that are narrower than their values, and how often that was needed.
+def with_wide_keys(model: ModelProto) -> Changed:
+    """`model` with zeros behind queries and keys that are narrower than their values; counts attentions.
 
     Zeros add nothing to the products of queries and keys, so the function stays what it was; in an engine they are
-    written where the keys are laid out anyway. `model` itself is returned where nothing is to do.
+    written where the keys are laid out anyway.
     """
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     if opset < _PADS_AS_INPUT:
-        return model, 0
+        return Changed(model, 0)
     wide = ModelProto()
     wide.CopyFrom(model)
     shapes = _shapes(model)
@@ -94,7 +96,7 @@ def with_wide_keys(model: ModelProto) -> tuple[ModelProto, int]:
             )
             operand.node.input[operand.slot] = name
     if not narrow:
-        return model, 0
+        return Changed(model, 0)
     nodes: list[NodeProto] = []
     for node in wide.graph.node:
         nodes += [before[key] for part in ("query", "key") if (key := node.output[0] + part) in before]
@@ -102,7 +104,7 @@ def with_wide_keys(model: ModelProto) -> tuple[ModelProto, int]:
     del wide.graph.node[:], wide.graph.value_info[:]  # whose shapes were those of narrow keys
     wide.graph.node.extend(nodes)
     onnx.checker.check_model(wide, full_check=True)
-    return wide, len(narrow)
+    return Changed(wide, len(narrow))
 
 
 def _missing(attention: Attention, shapes: dict[str, list[int]]) -> int:

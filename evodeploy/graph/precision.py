@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
 
 from evodeploy.errors import UsageError
+from evodeploy.graph.changed import Changed
 from evodeploy.graph.islands import normalising_nodes, scoring_nodes
 from evodeploy.onnx_files import info_of, precision_of, set_info
 from evodeploy.specs import Reduced
@@ -45,16 +46,8 @@ def _format(name: Reduced) -> _Format:
     return _Format(name, TensorProto.BFLOAT16, "tensor(bfloat16)", bfloat16, 3.3895314e38)
 
 
-@dataclass(frozen=True)
-class ReducedModel:
-    """The converted model and the FP32 nodes left in it: node name to reason."""
-
-    proto: ModelProto
-    kept_fp32: dict[str, str]
-
-
-def reduced_from_onnx(model: ModelProto, precision: Reduced) -> ReducedModel:
-    """Convert `model`, or of a quantized one all that is not quantized.
+def reduced_from_onnx(model: ModelProto, precision: Reduced) -> Changed:
+    """Convert `model`, or of a quantized one all that is not quantized; counts nodes that compute in `precision`.
 
     Raises UsageError where its floats are not FP32 or a weight is out of range (65504 for FP16).
     """
@@ -90,8 +83,9 @@ class _Converter:
         self.nodes: list[NodeProto] = []
         self.converted: list[TensorProto] = []
         self.kept: dict[str, str] = {}
+        self.count = 0
 
-    def convert(self) -> ReducedModel:
+    def convert(self) -> Changed:
         graph = self.model.graph
         for node in graph.node:
             self._convert_node(node)
@@ -109,7 +103,7 @@ class _Converter:
         if info is not None and info.precision == "fp32":
             set_info(result, dataclasses.replace(info, precision=self.target.name))
         onnx.checker.check_model(result, full_check=True)
-        return ReducedModel(result, self.kept)
+        return Changed(result, self.count, self.kept)
 
     def _convert_node(self, node: NodeProto) -> None:
         slots = self._slots(node)
@@ -121,6 +115,7 @@ class _Converter:
                 copy.input[i] = self._as_type(name, wanted)
         if slots.outputs:
             self._retype_attributes(copy)
+            self.count += 1
         self.nodes.append(copy)
         self._infer_types(copy)
 

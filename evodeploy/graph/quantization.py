@@ -12,6 +12,7 @@ residuals, which have no norm between, would be rounded too, and each selection 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from evodeploy.engines.base import Array
 from evodeploy.errors import UsageError
+from evodeploy.graph.changed import Changed
 from evodeploy.graph.linear import Linear, linear_layers
 from evodeploy.graph.ranges import channel_ranges
 from evodeploy.graph.smoothing import smoothed
@@ -51,17 +53,10 @@ _FORMATS: dict[Quantized, _Format] = {
 }
 
 
-@dataclass(frozen=True)
-class QuantizedModel:
-    """The converted model, how many layers were quantized, and the products that stay float: node name to reason."""
-
-    proto: ModelProto
-    quantized: int
-    kept_float: dict[str, str]
-
-
-def quantized_from_onnx(model: ModelProto, images: Array, precision: Quantized = "int8") -> QuantizedModel:
+def quantized_from_onnx(model: ModelProto, images: Array, precision: Quantized = "int8") -> Changed:
     """Quantize the linear layers of the FP32 `model`, whose inputs are as large as they become on `images`.
+
+    Counts linear layers; `kept` has the other products.
 
     `images` are as `model` takes them, (N, …); the same ones give the same file. Raises UsageError where the model is
     not plain FP32, or where an input is not finite or the model has no linear layer.
@@ -74,13 +69,14 @@ def quantized_from_onnx(model: ModelProto, images: Array, precision: Quantized =
         raise UsageError("the ONNX has no linear layer with a weight of its own, so there is nothing to quantize")
     magnitudes = channel_ranges(model, images, inputs)
     _check_finite(magnitudes, len(images))
-    return _Quantizer(*smoothed(model, magnitudes), precision).convert()
+    smooth = smoothed(model, magnitudes)
+    return _Quantizer(smooth.model, smooth.magnitudes, precision).convert()
 
 
 class _Quantizer:
     """Rebuilds the graph node by node, in order, so that every quantized value stands before its use."""
 
-    def __init__(self, model: ModelProto, magnitudes: dict[str, Array], precision: Quantized) -> None:
+    def __init__(self, model: ModelProto, magnitudes: Mapping[str, Array], precision: Quantized) -> None:
         self.model = model
         self.precision, self.format = precision, _FORMATS[precision]
         self.linear = {layer.node.output[0]: layer for layer in linear_layers(model.graph)}
@@ -89,7 +85,7 @@ class _Quantizer:
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
 
-    def convert(self) -> QuantizedModel:
+    def convert(self) -> Changed:
         kept: dict[str, str] = {}
         for node in self.model.graph.node:
             copy = NodeProto()
@@ -112,7 +108,7 @@ class _Quantizer:
         if info is not None:
             set_info(result, dataclasses.replace(info, precision=self.precision))
         onnx.checker.check_model(result, full_check=True)
-        return QuantizedModel(result, len(self.linear), kept)
+        return Changed(result, len(self.linear), kept)
 
     def _activation(self, name: str) -> str:
         """The name of what the value `name` is after one round through 8 bits."""

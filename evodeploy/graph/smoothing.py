@@ -8,11 +8,14 @@ one scale for all channels, becomes more even; the weight, with a scale for each
 from __future__ import annotations
 
 import collections
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from evodeploy.engines.base import Array
+from evodeploy.graph.changed import Changed
 from evodeploy.graph.linear import linear_layers
 
 # Of the outliers' range, how much goes into the weights. The paper's 0.5 lets a few more tokens change than 0.7, on the
@@ -20,8 +23,15 @@ from evodeploy.graph.linear import linear_layers
 STRENGTH = 0.7
 
 
-def smoothed(model: ModelProto, magnitudes: dict[str, Array]) -> tuple[ModelProto, dict[str, Array]]:
-    """`model` with the outliers moved, and the `magnitudes` that the inputs of its linear layers then have.
+@dataclass(frozen=True)
+class Smoothed(Changed):
+    """Also the largest magnitude of each channel, (C,), that the inputs of linear layers have then, by their names."""
+
+    magnitudes: Mapping[str, Array] = field(default_factory=dict)
+
+
+def smoothed(model: ModelProto, magnitudes: Mapping[str, Array]) -> Smoothed:
+    """`model` with the outliers moved; counts LayerNorms.
 
     `magnitudes` are the largest of each channel, (C,), by the value's name. A LayerNorm is left as it is where anything
     else reads its output, or where its parameters serve elsewhere too.
@@ -35,7 +45,7 @@ def smoothed(model: ModelProto, magnitudes: dict[str, Array]) -> tuple[ModelProt
         layers[layer.input].append(layer)
     uses = collections.Counter(name for node in graph.node for name in node.input)
     uses.update(output.name for output in graph.output)
-    even = dict(magnitudes)
+    even, count = dict(magnitudes), 0
     for node in graph.node:
         behind = layers[node.output[0]]
         owned = [*node.input[1:], *(layer.weight.name for layer in behind)]
@@ -51,7 +61,8 @@ def smoothed(model: ModelProto, magnitudes: dict[str, Array]) -> tuple[ModelProt
         for layer, weight in zip(behind, weights, strict=True):
             _set(layer.weight, np.moveaxis(weight * factor[:, None], 1, layer.axis))
         even[node.output[0]] = magnitudes[node.output[0]] / factor
-    return result, even
+        count += 1
+    return Smoothed(result if count else model, count, magnitudes=even)
 
 
 def _factor(activation: Array, weight: Array) -> Array:

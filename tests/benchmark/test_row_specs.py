@@ -84,7 +84,7 @@ def test_what_cannot_be_meant_is_refused(small_checkpoint):
 
 def test_the_precision_of_a_row_is_that_of_its_file(small_onnx, tmp_path):
     half = tmp_path / "half.onnx"
-    write_onnx(reduced_from_onnx(read_onnx(small_onnx), "fp16").proto, half)
+    write_onnx(reduced_from_onnx(read_onnx(small_onnx), "fp16").model, half)
     with row_specs_of(subject_of([small_onnx, half]), ["onnxruntime"], ["fp32"], threads=1) as specs:
         rows = raced(specs, [1])
     found = [(row.spec.artefact, row.precision) for row in rows[:2]]
@@ -171,7 +171,7 @@ def test_each_tensorrt_has_rows_and_a_twin_of_its_own(small_checkpoint, small_on
 
 
 def test_an_onnx_of_reduced_precision_or_fixed_batch_is_built_as_it_is(small_checkpoint, small_onnx, tmp_path, gpu):
-    half = reduced_from_onnx(read_onnx(small_onnx), "fp16").proto
+    half = reduced_from_onnx(read_onnx(small_onnx), "fp16").model
     half.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
     write_onnx(half, tmp_path / "half.onnx")
     assert built_rows([small_checkpoint, tmp_path / "half.onnx"], ("fp32",))[0] == (

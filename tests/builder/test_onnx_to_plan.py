@@ -157,7 +157,7 @@ def test_a_maximum_below_the_default_optimum_is_the_optimum(small_onnx, tmp_path
 def test_fp8_engines_build_for_ada_and_later(small_onnx, tmp_path, logged):
     generator = np.random.default_rng(0)
     pictures = generator.standard_normal((4, 3, 64, 64), dtype=np.float32)
-    write_onnx(quantized_from_onnx(read_onnx(small_onnx), pictures, "fp8").proto, tmp_path / "m.onnx")
+    write_onnx(quantized_from_onnx(read_onnx(small_onnx), pictures, "fp8").model, tmp_path / "m.onnx")
     plan = tmp_path / "m.engine"
     record = build_engine(request(tmp_path / "m.onnx", plan, precision=None, targets=()))
     assert record.precision == "fp8"
@@ -170,7 +170,7 @@ def test_fp8_engines_build_for_ada_and_later(small_onnx, tmp_path, logged):
 @pytest.mark.parametrize("kind", ["int8", "fp8"])
 def test_a_quantized_engine_with_fp16_elsewhere_fuses_every_attention(small_onnx, tmp_path, kind, logged):
     pictures = np.random.default_rng(0).standard_normal((4, 3, 64, 64), dtype=np.float32)
-    write_onnx(quantized_from_onnx(read_onnx(small_onnx), pictures, kind).proto, tmp_path / "m.onnx")
+    write_onnx(quantized_from_onnx(read_onnx(small_onnx), pictures, kind).model, tmp_path / "m.onnx")
     kernels = {}
     for rest in (None, "fp16"):
         plan = tmp_path / f"{rest}.engine"
@@ -257,7 +257,7 @@ def test_a_plan_with_such_an_output_is_not_opened(plan, tmp_path):
 def test_fp32_of_an_fp16_file_is_refused(tmp_path, small_onnx):
     from evodeploy.graph.precision import reduced_from_onnx
 
-    write_onnx(reduced_from_onnx(read_onnx(small_onnx), "fp16").proto, tmp_path / "h.onnx")
+    write_onnx(reduced_from_onnx(read_onnx(small_onnx), "fp16").model, tmp_path / "h.onnx")
     with pytest.raises(UsageError, match="holds FP16 weights"):
         build_engine(request(tmp_path / "h.onnx", tmp_path / "x.engine", precision="fp32"))
 

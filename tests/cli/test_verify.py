@@ -33,7 +33,7 @@ def test_a_faithful_export_passes(cli, folder):
 
 
 def test_fp16_is_judged_by_its_own_tolerance(cli, folder):
-    write_onnx(reduced_from_onnx(read_onnx(folder / "ckpt.onnx"), "fp16").proto, folder / "half.onnx")
+    write_onnx(reduced_from_onnx(read_onnx(folder / "ckpt.onnx"), "fp16").model, folder / "half.onnx")
     code, out, _ = cli("verify", "ckpt.pth", "half.onnx", "--json", "--random", "64")
     verdict = json.loads(out)
     assert (code, verdict["passed"]) == (0, True)

@@ -43,7 +43,7 @@ def folder(small, small_onnx, tmp_path_factory):
         (home / "data" / f"c{index}").mkdir(exist_ok=True)
     (home / "data" / "c0" / "broken.png").write_bytes(b"no image")
     write_onnx(read_onnx(small_onnx), home / "a.onnx")
-    write_onnx(reduced_from_onnx(read_onnx(small_onnx), "fp16").proto, home / "half.onnx")
+    write_onnx(reduced_from_onnx(read_onnx(small_onnx), "fp16").model, home / "half.onnx")
     write_onnx(onnx_from_model(with_interface(small, "uint8", 3)), home / "bytes.onnx")
     write_onnx(onnx_from_model(random_model(SMALL, seed=11)), home / "other.onnx")
     return home

@@ -88,10 +88,10 @@ def test_a_predictor_sees_no_difference(files):
 
 def test_halves_begin_after_the_normalising(files, pictures):
     reduced = reduced_from_onnx(read_onnx(files["uint8"]), "fp16")
-    normalising = [name for name, reason in reduced.kept_fp32.items() if reason.endswith("normalises the images")]
+    normalising = [name for name, reason in reduced.kept.items() if reason.endswith("normalises the images")]
     assert len(normalising) == 4
     path = files["uint8"].with_name("half.onnx")
-    write_onnx(reduced.proto, path)
+    write_onnx(reduced.model, path)
     expected = outputs(files["float32"], pictures, "onnxruntime")["logits"]
     got = outputs(path, pictures, "onnxruntime")["logits"]
     assert np.abs(got - expected).max() < 1e-2 * np.abs(expected).max()

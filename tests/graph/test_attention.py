@@ -8,6 +8,7 @@ from levit_cases import small as small_levit
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.graph.attention import attentions, with_wide_keys
+from evodeploy.graph.changed import Changed
 from evodeploy.models.checkpoint import random_model
 from evodeploy.onnx_files import read_onnx, write_onnx
 
@@ -21,7 +22,8 @@ def levit():
 @pytest.mark.parametrize("opset", [18, 20, 23])
 def test_wide_keys_change_nothing_but_widths(levit, opset, tmp_path):
     proto = onnx_from_model(levit, opset=opset)
-    wide, count = with_wide_keys(proto)
+    changed = with_wide_keys(proto)
+    wide, count = changed.model, changed.count
     assert count == len(list(attentions(proto.graph))) == len(list(attentions(wide.graph))) == 9
     assert sum(node.op_type == "Pad" for node in wide.graph.node) == 18 + sum(
         node.op_type == "Pad" for node in proto.graph.node
@@ -38,19 +40,19 @@ def test_wide_keys_change_nothing_but_widths(levit, opset, tmp_path):
 
 
 def test_widening_twice_is_widening_once(levit):
-    wide, _ = with_wide_keys(onnx_from_model(levit))
-    again, count = with_wide_keys(wide)
-    assert count == 0 and again is wide
+    wide = with_wide_keys(onnx_from_model(levit)).model
+    again = with_wide_keys(wide)
+    assert again.count == 0 and again.model is wide
 
 
 def test_where_keys_are_wide_enough_nothing_is_done(small_onnx):
     model = read_onnx(small_onnx)
-    same, count = with_wide_keys(model)
-    assert same is model and count == 0
+    same = with_wide_keys(model)
+    assert same.model is model and same.count == 0
     assert len(list(attentions(model.graph))) == 6
 
 
 def test_an_old_opset_is_left_alone(small_onnx):
     model = read_onnx(small_onnx)
     model.opset_import[0].version = 10
-    assert with_wide_keys(model) == (model, 0)
+    assert with_wide_keys(model) == Changed(model, 0)

@@ -28,32 +28,34 @@ def types(proto):
 
 
 def test_all_weights_are_half_and_the_interface_is_unchanged(half, small_onnx):
-    assert precision_of(half.proto) == "fp16"
-    floats = [t for t in half.proto.graph.initializer if t.data_type == TensorProto.FLOAT]
+    assert precision_of(half.model) == "fp16"
+    floats = [t for t in half.model.graph.initializer if t.data_type == TensorProto.FLOAT]
     assert sum(np.prod(t.dims) for t in floats) <= 16  # the constants of the blend
     original = read_onnx(small_onnx).graph
-    assert list(half.proto.graph.input) == list(original.input)
-    assert list(half.proto.graph.output) == list(original.output)
+    assert list(half.model.graph.input) == list(original.input)
+    assert list(half.model.graph.output) == list(original.output)
     original_info = info_of(read_onnx(small_onnx))
     assert original_info.precision == "fp32"
-    assert info_of(half.proto) == dataclasses.replace(original_info, precision="fp16")
+    assert info_of(half.model) == dataclasses.replace(original_info, precision="fp16")
 
 
 def test_products_and_norms_run_in_half_and_what_selects_in_single(half):
-    kinds = types(half.proto)
-    for node in half.proto.graph.node:
+    kinds = types(half.model)
+    for node in half.model.graph.node:
         if node.op_type in ("MatMul", "LayerNormalization", "Gelu", "Conv"):
             assert kinds[node.output[0]] == TensorProto.FLOAT16, node.name
         if node.op_type == "TopK":
             assert kinds[node.input[0]] == TensorProto.FLOAT
-            assert half.kept_fp32[node.name] == "TopK decides a selection"
-    softmaxes = [kinds[node.output[0]] for node in half.proto.graph.node if node.op_type == "Softmax"]
+            assert half.kept[node.name] == "TopK decides a selection"
+    made = [node for node in half.model.graph.node if kinds[node.output[0]] == TensorProto.FLOAT16]
+    assert half.count == sum(not node.name.startswith("cast_") for node in made)
+    softmaxes = [kinds[node.output[0]] for node in half.model.graph.node if node.op_type == "Softmax"]
     assert softmaxes.count(TensorProto.FLOAT) == 2  # of block 1, and of blocks 2 and 3 together
     assert softmaxes.count(TensorProto.FLOAT16) == 6
 
 
 def test_it_computes_what_fp32_does_to_half_precision(tmp_path, half, small_onnx):
-    write_onnx(half.proto, tmp_path / "h.onnx")
+    write_onnx(half.model, tmp_path / "h.onnx")
     images = np.random.default_rng(0).standard_normal((16, 3, 64, 64), dtype=np.float32)
     with OnnxRuntimeEngine(small_onnx) as full, OnnxRuntimeEngine(tmp_path / "h.onnx") as halved:
         expected, got = full.run(images), halved.run(images)
@@ -81,14 +83,14 @@ def test_a_weight_beyond_the_range_of_half_is_refused_not_saturated():
 
 def test_a_model_that_is_half_already_is_refused(half):
     with pytest.raises(UsageError, match="holds FP16 weights already"):
-        reduced_from_onnx(half.proto, "fp16")
+        reduced_from_onnx(half.model, "fp16")
 
 
 def test_an_output_that_other_nodes_read_keeps_its_type(tmp_path):
     proto = tiny(np.float32([2.0, 3.0]))
     proto.graph.node.append(helper.make_node("Mul", ["y", "w"], ["z"]))
     proto.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, ("batch", 2)))
-    write_onnx(reduced_from_onnx(proto, "fp16").proto, tmp_path / "h.onnx")
+    write_onnx(reduced_from_onnx(proto, "fp16").model, tmp_path / "h.onnx")
     with OnnxRuntimeEngine(tmp_path / "h.onnx") as engine:
         got = engine.run(np.float32([[1.0, 2.0]]))
     assert {name: value.tolist() for name, value in got.items()} == {"y": [[2.0, 6.0]], "z": [[4.0, 18.0]]}
@@ -102,8 +104,8 @@ def test_an_operator_whose_outputs_have_no_half_form_stays_single_and_is_named(t
     proto.graph.node.append(norm)
     proto.graph.output.append(helper.make_tensor_value_info("mean", TensorProto.FLOAT, ("batch", 1)))
     half = reduced_from_onnx(proto, "fp16")
-    assert half.kept_fp32 == {"norm": "LayerNormalization has no FP16 form at opset 20"}
-    write_onnx(half.proto, tmp_path / "h.onnx")
+    assert half.kept == {"norm": "LayerNormalization has no FP16 form at opset 20"}
+    write_onnx(half.model, tmp_path / "h.onnx")
     with OnnxRuntimeEngine(tmp_path / "h.onnx") as engine:
         assert engine.run(np.float32([[1.0, 2.0]]))["mean"].tolist() == [[4.5]]
 
@@ -113,9 +115,9 @@ def test_bfloat16_at_an_opset_that_has_it(tmp_path, small, small_images):
     from evodeploy.exporter.to_onnx import onnx_from_model
 
     reduced = reduced_from_onnx(onnx_from_model(small, opset=23), "bf16")
-    assert precision_of(reduced.proto) == info_of(reduced.proto).precision == "bf16"
-    assert all("decides a selection" in reason for reason in reduced.kept_fp32.values())
-    write_onnx(reduced.proto, tmp_path / "b.onnx")
+    assert precision_of(reduced.model) == info_of(reduced.model).precision == "bf16"
+    assert all("decides a selection" in reason for reason in reduced.kept.values())
+    write_onnx(reduced.model, tmp_path / "b.onnx")
     with OpenVinoEngine(tmp_path / "b.onnx") as engine:
         got = engine.run(small_images)["logits"]
     expected = small.module(torch.from_numpy(small_images)).numpy()
@@ -125,9 +127,9 @@ def test_bfloat16_at_an_opset_that_has_it(tmp_path, small, small_images):
 
 def test_operators_without_a_bfloat16_form_stay_single(small_onnx):
     reduced = reduced_from_onnx(read_onnx(small_onnx), "bf16")  # at opset 20 convolution has none
-    conv = next(node for node in reduced.proto.graph.node if node.op_type == "Conv")
-    assert reduced.kept_fp32[conv.name] == "Conv has no BF16 form at opset 20"
-    assert types(reduced.proto)[conv.output[0]] == TensorProto.FLOAT
+    conv = next(node for node in reduced.model.graph.node if node.op_type == "Conv")
+    assert reduced.kept[conv.name] == "Conv has no BF16 form at opset 20"
+    assert types(reduced.model)[conv.output[0]] == TensorProto.FLOAT
 
 
 def test_an_export_in_bfloat16_is_at_the_opset_that_has_it(tmp_path, small_checkpoint):

@@ -116,7 +116,7 @@ def test_fp16_is_a_valid_graph_that_computes_the_same(tmp_path, body):
     # Numbers that FP16 holds exactly, so that no comparison and no order changes.
     images = np.random.default_rng(0).permutation(64).reshape(2, 4, 8).astype(np.float32) / 16 - 2
     expected = computed(original, tmp_path, images)
-    got = computed(reduced_from_onnx(original, "fp16").proto, tmp_path, images)
+    got = computed(reduced_from_onnx(original, "fp16").model, tmp_path, images)
     assert got.dtype == np.float32
     assert np.isfinite(got).all()
     np.testing.assert_allclose(got, expected, rtol=5e-3, atol=5e-3)
@@ -124,15 +124,15 @@ def test_fp16_is_a_valid_graph_that_computes_the_same(tmp_path, body):
 
 @pytest.mark.parametrize("body", [*BODIES.values(), MERGING], ids=[*BODIES, "token merging"])
 def test_bf16_is_a_valid_graph(body):
-    reduced = reduced_from_onnx(model(body, 22), "bf16").proto  # which checks it, types and all
+    reduced = reduced_from_onnx(model(body, 22), "bf16").model  # which checks it, types and all
     assert TensorProto.BFLOAT16 in kinds(reduced).values()
     assert kinds(reduced)["y"] == TensorProto.FLOAT
 
 
 def test_products_of_merging_run_in_fp16_and_what_selects_in_fp32():
     reduced = reduced_from_onnx(model(MERGING, 20), "fp16")
-    types = kinds(reduced.proto)
-    for node in reduced.proto.graph.node:
+    types = kinds(reduced.model)
+    for node in reduced.model.graph.node:
         if node.op_type == "MatMul":
             assert types[node.output[0]] == TensorProto.FLOAT16, node.output[0]
         if node.op_type == "TopK":
@@ -141,7 +141,7 @@ def test_products_of_merging_run_in_fp16_and_what_selects_in_fp32():
 
 def test_a_vector_of_zeros_is_normalised_to_zeros(tmp_path):
     name = "ReduceL2 with a floor below FP16's smallest"
-    reduced = reduced_from_onnx(model(BODIES[name], 20), "fp16").proto
+    reduced = reduced_from_onnx(model(BODIES[name], 20), "fp16").model
     assert not computed(reduced, tmp_path, np.zeros((1, 4, 8), np.float32)).any()
 
 

@@ -30,20 +30,20 @@ def makers(graph):
 
 
 def test_linear_layers_are_quantized_and_attention_is_not(quantized):
-    made = makers(quantized.proto.graph)
+    made = makers(quantized.model.graph)
     linear, others = [], []
-    for node in quantized.proto.graph.node:
+    for node in quantized.model.graph.node:
         if node.op_type in ("MatMul", "Gemm", "Conv"):
             inputs = [made[name].op_type if name in made else "" for name in node.input[:2]]
             (linear if inputs == ["DequantizeLinear"] * 2 else others).append(node.name)
             assert inputs.count("DequantizeLinear") in (0, 2)
-    assert len(linear) == quantized.quantized == 6 * 4 + 1
-    assert set(others) == set(quantized.kept_float)
+    assert len(linear) == quantized.count == 6 * 4 + 1
+    assert set(others) == set(quantized.kept)
 
 
 def test_scales_are_symmetric_and_biases_float_as_tensorrt_wants_it(quantized):
-    constants = {t.name: numpy_helper.to_array(t) for t in quantized.proto.graph.initializer}
-    for node in quantized.proto.graph.node:
+    constants = {t.name: numpy_helper.to_array(t) for t in quantized.model.graph.initializer}
+    for node in quantized.model.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             scale, zero = (constants[name] for name in node.input[1:])
             assert zero.dtype == np.int8
@@ -59,7 +59,7 @@ def test_scales_are_symmetric_and_biases_float_as_tensorrt_wants_it(quantized):
 
 
 def test_what_decides_a_selection_reads_no_quantized_value(quantized):
-    graph = quantized.proto.graph
+    graph = quantized.model.graph
     made = makers(graph)
     waiting = [name for node in graph.node if node.op_type == "TopK" for name in node.input[:1]]
     seen = set()
@@ -73,7 +73,7 @@ def test_what_decides_a_selection_reads_no_quantized_value(quantized):
 
 
 def test_it_computes_what_fp32_does_in_onnx_runtime_and_openvino(quantized, small_onnx, tmp_path):
-    write_onnx(quantized.proto, tmp_path / "q.onnx")
+    write_onnx(quantized.model, tmp_path / "q.onnx")
     with open_engine(small_onnx) as engine:
         expected = engine.run(images(16, seed=1))
     for runtime in ("onnxruntime", "openvino"):
@@ -87,15 +87,15 @@ def test_it_computes_what_fp32_does_in_onnx_runtime_and_openvino(quantized, smal
 
 def test_the_facts_say_int8_and_the_interface_stays(quantized, small_onnx):
     original = read_onnx(small_onnx)
-    assert precision_of(quantized.proto) == "int8"
-    assert info_of(quantized.proto) == dataclasses.replace(info_of(original), precision="int8")
-    assert list(quantized.proto.graph.input) == list(original.graph.input)
-    assert list(quantized.proto.graph.output) == list(original.graph.output)
+    assert precision_of(quantized.model) == "int8"
+    assert info_of(quantized.model) == dataclasses.replace(info_of(original), precision="int8")
+    assert list(quantized.model.graph.input) == list(original.graph.input)
+    assert list(quantized.model.graph.output) == list(original.graph.output)
 
 
 def test_the_same_images_give_the_same_file(quantized, small_onnx):
     again = quantized_from_onnx(read_onnx(small_onnx), images(16))
-    assert again.proto.SerializeToString() == quantized.proto.SerializeToString()
+    assert again.model.SerializeToString() == quantized.model.SerializeToString()
 
 
 @pytest.fixture(scope="module")
@@ -104,11 +104,11 @@ def eighths(small_onnx):
 
 
 def test_fp8_uses_the_whole_range_of_e4m3(eighths, quantized):
-    assert precision_of(eighths.proto) == info_of(eighths.proto).precision == "fp8"
-    assert [node.op_type for node in eighths.proto.graph.node] == [n.op_type for n in quantized.proto.graph.node]
-    constants = {t.name: t for t in eighths.proto.graph.initializer}
+    assert precision_of(eighths.model) == info_of(eighths.model).precision == "fp8"
+    assert [node.op_type for node in eighths.model.graph.node] == [n.op_type for n in quantized.model.graph.node]
+    constants = {t.name: t for t in eighths.model.graph.initializer}
     weights = [t for name, t in constants.items() if name.endswith("_8bit")]
-    assert len(weights) == eighths.quantized
+    assert len(weights) == eighths.count
     for tensor in weights:
         assert tensor.data_type == TensorProto.FLOAT8E4M3FN
         values = np.abs(numpy_helper.to_array(tensor).astype(np.float32))
@@ -122,7 +122,7 @@ def test_fp8_computes_what_fp32_does_but_for_its_rounding(eighths, quantized, sm
     with open_engine(small_onnx) as engine:
         expected = engine.run(images(16, seed=1))
     for name, each in (("int8", quantized), ("fp8", eighths)):
-        write_onnx(each.proto, tmp_path / f"{name}.onnx")
+        write_onnx(each.model, tmp_path / f"{name}.onnx")
         with open_engine(tmp_path / f"{name}.onnx") as engine:
             got = engine.run(images(16, seed=1))
         assert agreement(expected, got, TOLERANCES[name], grid=8).passed
@@ -131,7 +131,7 @@ def test_fp8_computes_what_fp32_does_but_for_its_rounding(eighths, quantized, sm
 
 
 def test_what_is_not_quantized_may_be_fp16(quantized, small_onnx, tmp_path):
-    mixed = reduced_from_onnx(quantized.proto, "fp16").proto
+    mixed = reduced_from_onnx(quantized.model, "fp16").model
     assert precision_of(mixed) == info_of(mixed).precision == "int8"
     constants = {t.name: t for t in mixed.graph.initializer}
     for node in mixed.graph.node:
@@ -147,8 +147,8 @@ def test_what_is_not_quantized_may_be_fp16(quantized, small_onnx, tmp_path):
 
 
 def test_the_scale_of_a_channel_of_next_to_nothing_is_not_rounded_to_zero():
-    model = quantized_from_onnx(residual([[1, 1e-7], [0, 0]]), np.float32([[127, 127]])).proto
-    mixed = reduced_from_onnx(model, "fp16").proto
+    model = quantized_from_onnx(residual([[1, 1e-7], [0, 0]]), np.float32([[127, 127]])).model
+    mixed = reduced_from_onnx(model, "fp16").model
     scales = [numpy_helper.to_array(t) for t in mixed.graph.initializer if "_scale" in t.name]
     assert all((scale > 0).all() for scale in scales)
 
@@ -171,8 +171,8 @@ def residual(weight):
 
 def test_only_the_layer_sees_the_rounded_input(tmp_path):
     result = quantized_from_onnx(residual([[1, 0], [0, 0]]), np.float32([[127, 127]]))
-    write_onnx(result.proto, tmp_path / "r.onnx")
-    scales = [numpy_helper.to_array(t) for t in result.proto.graph.initializer if t.name.endswith("_scale")]
+    write_onnx(result.model, tmp_path / "r.onnx")
+    scales = [numpy_helper.to_array(t) for t in result.model.graph.initializer if t.name.endswith("_scale")]
     assert all((scale > 0).all() for scale in scales)  # that of the channel of zeros too: TensorRT takes no other
     with open_engine(tmp_path / "r.onnx") as engine:  # where one level is 1
         np.testing.assert_allclose(engine.run(np.float32([[10.3, 3.4]]))["y"], [[20.3, 3.4]], rtol=1e-6)
@@ -180,9 +180,9 @@ def test_only_the_layer_sees_the_rounded_input(tmp_path):
 
 def test_what_is_converted_already_is_refused(quantized, small_onnx):
     with pytest.raises(UsageError, match="holds INT8 weights already"):
-        quantized_from_onnx(quantized.proto, images(1))
+        quantized_from_onnx(quantized.model, images(1))
     with pytest.raises(UsageError, match="holds FP16 weights already"):
-        quantized_from_onnx(reduced_from_onnx(read_onnx(small_onnx), "fp16").proto, images(1))
+        quantized_from_onnx(reduced_from_onnx(read_onnx(small_onnx), "fp16").model, images(1))
 
 
 def test_nothing_to_quantize_and_infinite_activations_are_refused():
@@ -198,8 +198,8 @@ def test_nothing_to_quantize_and_infinite_activations_are_refused():
 
 def test_layer_norms_outliers_are_moved_out_of_the_way(quantized, small_onnx):
     before = {t.name: numpy_helper.to_array(t) for t in read_onnx(small_onnx).graph.initializer}
-    after = {t.name: numpy_helper.to_array(t) for t in quantized.proto.graph.initializer}
-    norms = [node for node in quantized.proto.graph.node if node.op_type == "LayerNormalization"]
+    after = {t.name: numpy_helper.to_array(t) for t in quantized.model.graph.initializer}
+    norms = [node for node in quantized.model.graph.node if node.op_type == "LayerNormalization"]
     assert len(norms) == 13
     for node in norms:
         assert not np.array_equal(before[node.input[1]], after[node.input[1]])

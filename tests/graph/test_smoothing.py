@@ -49,9 +49,11 @@ def run(model, path):
 def test_the_function_stays_and_the_channels_become_even(layer, tmp_path):
     model = normed(layer=layer)
     before = channel_ranges(model, IMAGES, {"n"})
-    result, told = smoothed(model, before)
+    smooth = smoothed(model, before)
+    result = smooth.model
     after = channel_ranges(result, IMAGES, {"n"})["n"]
-    np.testing.assert_allclose(told["n"], after, rtol=1e-5)
+    assert smooth.count == 1
+    np.testing.assert_allclose(smooth.magnitudes["n"], after, rtol=1e-5)
     assert before["n"].max() / before["n"].min() > 20
     assert after.max() / after.min() < 8
     np.testing.assert_allclose(run(result, tmp_path / "b.onnx"), run(model, tmp_path / "a.onnx"), rtol=1e-4, atol=1e-4)
@@ -62,9 +64,9 @@ def test_a_norm_that_is_read_elsewhere_is_left_alone():
         if len(model.graph.output) == 1:
             model.graph.node.append(helper.make_node("Mul", ["x", "scale"], ["z"]))  # its parameter serves elsewhere
         before = channel_ranges(model, IMAGES, {"n"})
-        result, told = smoothed(model, before)
-        assert result == model
-        assert told["n"] is before["n"]
+        smooth = smoothed(model, before)
+        assert smooth.model is model
+        assert smooth.magnitudes["n"] is before["n"]
 
 
 def test_channels_without_signal_or_weight_keep_theirs(tmp_path):
@@ -74,10 +76,11 @@ def test_channels_without_signal_or_weight_keep_theirs(tmp_path):
     weight = numpy_helper.to_array(model.graph.initializer[2]).copy()
     weight[2] = 0
     model.graph.initializer[2].CopyFrom(numpy_helper.from_array(weight, "w"))
-    result, told = smoothed(model, magnitudes)
+    smooth = smoothed(model, magnitudes)
+    result = smooth.model
     scale = numpy_helper.to_array(result.graph.initializer[0])
     assert scale[0] == SCALE[0]
     assert scale[2] == SCALE[2]
-    assert np.isfinite(told["n"]).all()
+    assert np.isfinite(smooth.magnitudes["n"]).all()
     onnx.checker.check_model(result, full_check=True)
     np.testing.assert_allclose(run(result, tmp_path / "b.onnx"), run(model, tmp_path / "a.onnx"), rtol=1e-4, atol=1e-4)
