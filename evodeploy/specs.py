@@ -21,6 +21,7 @@ from evodeploy.text import brief
 
 Selection = Literal["stage", "layer"]
 Pooling = Literal["mean", "class"]
+FastPath = Literal["rest", "merge"]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 Reduced = Literal["fp16", "bf16"]
 Quantized = Literal["int8", "fp8"]
@@ -134,8 +135,9 @@ class ModelInfo:
 
     `precision` is that of its weights. `keep_ratios` has one entry per selecting stage; all 1.0 is the dense twin.
     `pooling` says what the head reads: the mean of the patch tokens, or the class token. `stages` holds the block at
-    which each selecting stage begins, where the family lets them be chosen. A network without a classifier has
-    `num_classes` 0.
+    which each selecting stage begins, where the family lets them be chosen. `fast_path` says what becomes of tokens
+    that a selection does not keep: they rest, or each is merged into the kept token most like it. A network without a
+    classifier has `num_classes` 0.
 
     `input_format` is what the artefact takes: `float32` is (batch, 3, H, W), normalised; `uint8` is (batch, H, W, 3)
     and `uint8-nchw` (batch, 3, H, W), RGB from 0 to 255 that the graph itself normalises. With `top_k` the artefact
@@ -158,6 +160,7 @@ class ModelInfo:
     source_sha256: str = ""
     pooling: Pooling = "mean"
     stages: tuple[int, ...] = ()
+    fast_path: FastPath = "rest"
     input_format: InputFormat = "float32"
     top_k: int | None = None
     elastic: tuple[ElasticStage, ...] = ()

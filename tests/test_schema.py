@@ -112,6 +112,7 @@ WRONG_INFO = [
     ("source", {}, "source is an object of 0, expected text"),
     ("source_sha256", "0" * 65, "source_sha256 is .*, expected text of 0 to 64"),
     ("pooling", "max", "pooling is \"max\", expected mean or class"),
+    ("fast_path", "sleep", "fast_path is \"sleep\", expected rest or merge"),
     ("stages", [8, 4], "stages is a list of 2, expected blocks in rising order"),
     ("stages", [-1], r"stages\[0\] is -1, expected"),
     ("stages", None, "stages is null, expected a list"),

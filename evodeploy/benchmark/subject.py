@@ -30,7 +30,7 @@ DEFAULT_MODEL = "evo_deit_small_patch16_224"
 _log = logging.getLogger(__name__)
 
 _FACTS = ("model", "image_size", "patch_size", "num_classes", "pooling")  # which the model and its twin share
-_SELECTION = ("selection", "keep_ratios", "stages")
+_SELECTION = ("selection", "keep_ratios", "stages", "fast_path")
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,8 @@ def _model(
         if name not in ZOO:
             return None, f"the checkpoint of {info.model} is not given and not beside its export"
         config = dataclasses.replace(named(name), image_size=info.image_size)
-        model = random_model(with_selection(config, info.keep_ratios, info.selection, info.stages or None))
+        selecting = with_selection(config, info.keep_ratios, info.selection, info.stages or None, info.fast_path)
+        model = random_model(selecting)
         return model, "no checkpoint is given: the rows that need one run on random weights, which are as fast"
     if name is None and facts:
         return None, f"{next(iter(facts)).name} does not say what model it is: name it with --model"

@@ -11,7 +11,7 @@ import evodeploy
 from evodeploy.cli import values
 from evodeploy.cli.console import Force, Json, result, result_json
 from evodeploy.cli.values import real, whole
-from evodeploy.specs import CropMode, InputFormat, Interpolation, Selection
+from evodeploy.specs import CropMode, FastPath, InputFormat, Interpolation, Selection
 
 
 def export(
@@ -39,6 +39,13 @@ def export(
     selection: Annotated[Selection | None, typer.Option(help="Select tokens per stage or per layer.")] = None,
     stages: Annotated[
         str | None, typer.Option(help="Blocks before which selecting stages begin, counted from 0: 4,8 for example.")
+    ] = None,
+    fast_path: Annotated[
+        FastPath | None,
+        typer.Option(
+            help="What becomes of tokens that are not kept: rest, as the published models learnt, or merge into the "
+            "kept ones most like them, the default for a network not trained with selection."
+        ),
     ] = None,
     image_size: Annotated[
         int | None,
@@ -100,6 +107,7 @@ def export(
         keep_ratio=values.ratios(keep_ratio),
         selection=selection,
         stages=values.blocks(stages),
+        fast_path=fast_path,
         elastic=values.ratio_range("--elastic", elastic),
         tokens=tokens,
         ema=ema,

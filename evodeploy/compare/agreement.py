@@ -24,6 +24,10 @@ from evodeploy.text import WIDE, plain
 if TYPE_CHECKING:
     from rich.table import Table
 
+# Of the logits of an image in which near ties sent tokens to other owners: a token that is as like one kept token as
+# another makes either mean a little different.
+OWNERS_EFFECT = 5e-2
+
 
 @dataclass(frozen=True)
 class LogitAgreement:
@@ -50,9 +54,11 @@ class LogitAgreement:
 class SelectionAgreement:
     """One selection: images with the same set kept, the mean Jaccard index, and the differing tokens by their cause.
 
+    Or, of a network that merges, where its tokens went: images with the same owners, and the tokens with another one.
+
     `near_ties` differ by less than rounding moves a score, `consequences` come after another difference in their image,
     `errors` are neither. `largest_gap` is the furthest that a differing token outside `consequences` lies from the
-    threshold, relative to it; None where no scores are known.
+    threshold, relative to it, or the largest margin that its owner had; None where no scores are known.
     """
 
     name: str
@@ -99,28 +105,35 @@ def agreement(
     grid: int,
     limits: dict[str, Array] | None = None,
 ) -> Agreement:
-    """Compare outputs of N images: `logits` (N, classes), and where both have them `selected_i` (N, K).
+    """Compare outputs of N images: `logits` (N, classes), and where both have them `selected_i` (N, K), `owner_i`.
 
     Features of a network without a classifier are compared as logits are, and so are the ranked `probabilities` of
     `classes`, which hardly move where two classes nearly tie and change places.
-    `scores_i` (N, tokens) of `expected`, where present, tell near-ties from errors; `grid` is the number of patches
-    along a side of the first grid, whose positions `selected_i` hold. `limits` (N,) by output widen the tolerance of
-    single images; they are relative to the largest magnitude of the image.
+    `scores_i` and `owner_margin_i` (N, tokens) of `expected`, where present, tell near-ties from errors; `grid` is the
+    number of patches along a side of the first grid, whose positions `selected_i` hold. `limits` (N,) by output widen
+    the tolerance of single images; they are relative to the largest magnitude of the image.
     """
     limits = limits or {}
     output = next(name for name in ("logits", "features", "probabilities") if name in expected)
     count = len(expected[output])
-    moved = np.zeros(count, bool)
+    moved, merged = np.zeros(count, bool), np.zeros(count, bool)  # images with other tokens kept, with other owners
     selections = []
-    for name in sorted(set(expected) & set(got)):
-        if name.startswith("selected_"):
-            scored = name.replace("selected", "scores")
+    both = set(expected) & set(got)
+    for index in range(sum(name.startswith("selected_") for name in both)):
+        name, scored, owner, margin = (f"{what}_{index}" for what in ("selected", "scores", "owner", "owner_margin"))
+        if name in both:
             allowed = np.maximum(tolerance.score, limits.get(scored, np.zeros(count)))
             scores = expected.get(scored)
-            judged, differs = _selection(name, expected[name], got[name], scores, moved, allowed, grid)
+            judged, differs = _selection(name, expected[name], got[name], scores, moved | merged, allowed, grid)
             selections.append(judged)
             moved |= differs
-    logits = _logits(expected[output], got[output], ~moved, tolerance, limits.get(output, np.zeros(count)))
+        if owner in both:
+            allowed = np.maximum(tolerance.score, limits.get(margin, np.zeros(count)))
+            judged, differs = _owners(owner, expected[owner], got[owner], expected.get(margin), moved | merged, allowed)
+            selections.append(judged)
+            merged |= differs
+    wider = np.maximum(limits.get(output, np.zeros(count)), np.where(merged, OWNERS_EFFECT, 0))
+    logits = _logits(expected[output], got[output], ~moved, tolerance, wider)
     if output == "features":
         logits = dataclasses.replace(logits, top1=None)
     elif output == "probabilities":
@@ -187,6 +200,26 @@ def _selection(
         largest_gap=max(gaps, default=0.0) if scores is not None else None,
     )
     return judged, differs
+
+
+def _owners(
+    name: str, expected: Array, got: Array, margins: Array | None, moved: Array, allowed: Array
+) -> tuple[SelectionAgreement, Array]:
+    other = expected != got
+    differs = other.any(axis=1)
+    judged = other & ~moved[:, None]
+    beyond = judged if margins is None else judged & (margins > allowed[:, None])
+    errors = int(beyond.sum())
+    return SelectionAgreement(
+        name=name,
+        identical=int((~differs).sum()),
+        jaccard=float((~other).mean()),
+        agreement=float((~other).mean()),
+        near_ties=int(judged.sum()) - errors,
+        consequences=int(other.sum() - judged.sum()),
+        errors=errors,
+        largest_gap=None if margins is None else float(margins[judged].max(initial=0.0)),
+    ), differs
 
 
 def _gaps(scores: Array, keep: int, positions: Array, grid: int) -> Array:

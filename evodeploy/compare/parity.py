@@ -20,6 +20,7 @@ from evodeploy.engines.torch_engine import TorchEngine
 
 FP32_TOLERANCE = 1e-4  # the limit of a well conditioned image
 MULTIPLE = 8  # of PyTorch's own error; ONNX Runtime's and OpenVINO's were measured below 4 times that
+OWNERS_TOLERANCE = 1e-5  # of a correlation that says where a token is merged; float32 loses about 3e-7
 LOOSEST = 1e-2  # an image with a wider limit is not compared: a fault could hide there
 _CHUNK = 16  # images in memory at once, in float64
 
@@ -61,14 +62,28 @@ class Expected:
         """Which images (N,) `output` can be compared on.
 
         Their limits are tight enough, and the selections that lead to the output keep by clear margins: where two
-        scores nearly tie, rounding alone may decide.
+        scores nearly tie, rounding alone may decide. So do tokens that are merged find their owners.
         """
-        kind, _, index = output.partition("_")
-        before = int(index) + (kind == "selected") if kind in ("selected", "scores") else self.selections
+        kind, _, index = output.rpartition("_")
+        before = int(index) if kind in ("selected", "scores", "owner", "owner_margin") else self.selections
         fit = np.ones(len(next(iter(self.outputs.values()))), bool)
         for i in range(before):
-            fit &= self.margins(i) >= self.limits(f"scores_{i}")
+            fit &= self._clearly_selected(i) & self._clearly_owned(i)
+        if kind in ("selected", "owner", "owner_margin"):
+            fit &= self._clearly_selected(before)
+        if kind == "owner":
+            fit &= self._clearly_owned(before)
         return fit & (self.limits(output) <= LOOSEST) if output in self.losses else fit
+
+    def _clearly_selected(self, selection: int) -> NDArray[np.bool_]:
+        return self.margins(selection) >= self.limits(f"scores_{selection}")
+
+    def _clearly_owned(self, selection: int) -> NDArray[np.bool_]:
+        name = f"owner_margin_{selection}"
+        if name not in self.outputs:
+            return np.ones(1, bool)
+        smallest: NDArray[np.float64] = self.outputs[name].min(axis=1)
+        return smallest >= np.maximum(OWNERS_TOLERANCE, MULTIPLE * self.losses[name])
 
     def looseness(self) -> NDArray[np.float64]:
         """The largest limit of any output, by image: (N,), infinite where some output cannot be compared."""
@@ -160,6 +175,8 @@ def compare(
             yield Check(name, len(ours), np.inf, 0.0, detail)
         elif name == "classes":
             yield _classes(expected, value)
+        elif value.dtype.kind == "i" and name.startswith("owner_"):
+            yield _owners(name, expected, value)
         else:
             yield _selections(name, expected, value) if name.startswith("selected_") else _numbers(name, expected, got)
 
@@ -214,6 +231,17 @@ def _selections(name: str, expected: Expected, got: Array) -> Check:
         image = int(differ.argmax())
         lost, won = set(ours[image]) - set(got[image]), set(got[image]) - set(ours[image])
         detail = f"other tokens kept in {int(differ.sum())} images; image {image}: {len(won)} others for {len(lost)}"
+    return Check(name, len(ours), float(differ.mean()), 0.0, detail + _left_out(fit))
+
+
+def _owners(name: str, expected: Expected, got: Array) -> Check:
+    ours, fit = expected.outputs[name], expected.comparable(name)
+    differ = (ours != got).any(axis=1) & fit
+    detail = "the same tokens merged"
+    if differ.any():
+        image = int(differ.argmax())
+        moved = int((ours[image] != got[image]).sum())
+        detail = f"tokens merged otherwise in {int(differ.sum())} images; image {image}: {moved} with another owner"
     return Check(name, len(ours), float(differ.mean()), 0.0, detail + _left_out(fit))
 
 

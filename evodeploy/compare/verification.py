@@ -131,7 +131,9 @@ def _one_model(first: Engine, second: Engine, reference: Path | nn.Module, candi
             raise UsageError(f"{name} carries no evodeploy metadata: export its checkpoint with `evodeploy export`")
     ours, theirs = first.info, second.info
     assert ours is not None and theirs is not None  # refused above
-    for what in ("image_size", "patch_size", "num_classes", "pooling", "selection", "keep_ratios", "stages", "top_k"):
+    fast = () if ours.dense and theirs.dense else ("fast_path",)  # which no dense network has
+    shared = ("image_size", "patch_size", "num_classes", "pooling", "selection", "keep_ratios", "stages", *fast)
+    for what in (*shared, "top_k"):
         if getattr(ours, what) != getattr(theirs, what):
             raise UsageError(
                 f"{names[0]} and {names[1]} are not one model: {what.replace('_', ' ')} {getattr(ours, what)} and "

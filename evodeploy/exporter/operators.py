@@ -23,13 +23,15 @@ def _top_k(scores: Any, k: int) -> Any:
     return values, indices
 
 
-def _plain_attention(query: Any, key: Any, value: Any, *_: Any, scale: float, **__: Any) -> Any:
+def _plain_attention(query: Any, key: Any, value: Any, bias: Any = None, *_: Any, scale: float, **__: Any) -> Any:
     if scale != 1.0:
         query = opset18.Mul(query, scale)
     logits = opset18.MatMul(query, opset18.Transpose(key, perm=[0, 1, 3, 2]))
+    if bias is not None:
+        logits = opset18.Add(logits, bias)
     return opset18.MatMul(opset18.Softmax(logits, axis=-1), value)
 
 
-def _fused_attention(query: Any, key: Any, value: Any, *_: Any, scale: float, **__: Any) -> Any:
-    mixed, *_unused = opset23.Attention(query, key, value, scale=scale)
+def _fused_attention(query: Any, key: Any, value: Any, bias: Any = None, *_: Any, scale: float, **__: Any) -> Any:
+    mixed, *_unused = opset23.Attention(query, key, value, bias, scale=scale)
     return mixed

@@ -18,7 +18,7 @@ from evodeploy.images import image_paths
 from evodeploy.kinds import ONNX
 from evodeploy.onnx_files import info_of, save_onnx
 from evodeploy.preprocess import as_input, assumption, folder_pictures, in_words, pictures, random_pictures
-from evodeploy.specs import CropMode, InputFormat, Interpolation, ModelInfo, Precision, Quantized, Selection
+from evodeploy.specs import CropMode, FastPath, InputFormat, Interpolation, ModelInfo, Precision, Quantized, Selection
 from evodeploy.text import brief
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def export(
     keep_ratio: float | Sequence[float] | None = None,
     selection: Selection | None = None,
     stages: Sequence[int] | None = None,
+    fast_path: FastPath | None = None,
     elastic: tuple[float, float] | None = None,
     tokens: bool = False,
     ema: bool = False,
@@ -73,6 +74,8 @@ def export(
             the network was trained with; every token where it was not trained with selection.
         selection: Select tokens once a stage or in every layer.
         stages: The blocks before which selecting stages begin, counted from 0.
+        fast_path: What becomes of tokens that are not kept: they `rest`, or `merge` into the kept ones most like them.
+            By default what the network was trained with; `merge` where it was not trained with selection.
         elastic: Let each run say how many tokens it keeps, between these shares of them, such as (0.1, 1.0). The file
             has a second input, `keep`, and `keep_ratio` is what a run gets that asks for none.
         tokens: Add outputs with the positions that were kept.
@@ -121,14 +124,20 @@ def export(
             keep_ratios=_several(keep_ratio),
             selection=selection,
             stages=None if stages is None else tuple(stages),
+            fast_path=fast_path,
             image_size=image_size,
             stated=stated_by_options(_channels(mean), _channels(std), interpolation, crop_pct, crop_mode),
             class_names=names,
         )
-        if not loaded.trained_to_select and keep_ratio is None and elastic is None and (stages or selection):
+        if (
+            not loaded.trained_to_select
+            and keep_ratio is None
+            and elastic is None
+            and (stages or selection or fast_path)
+        ):
             raise UsageError(
-                f"{loaded.config.name} was not trained with selection and keeps every token, so --stages and "
-                "--selection change nothing: add --keep-ratio, such as 0.7"
+                f"{loaded.config.name} was not trained with selection and keeps every token, so --stages, "
+                "--selection and --fast-path change nothing: add --keep-ratio, such as 0.7"
             )
         loaded = with_interface(loaded, input_format, top_k)
         if elastic is not None:

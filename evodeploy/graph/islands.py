@@ -13,13 +13,13 @@ _NORMALISING = {"Cast", "Add", "Sub", "Mul", "Div"}
 
 
 def scoring_nodes(graph: GraphProto, followed: Collection[str]) -> set[str]:
-    """First outputs of all TopK nodes and of the nodes between the last matrix product and them.
+    """First outputs of all TopK and ArgMax nodes and of the nodes between the last matrix product and them.
 
     The way up leads through the values that are `followed`: not through positions, nor through shapes.
     """
     makers = {name: node for node in graph.node for name in node.output}
     scoring: set[str] = set()
-    waiting = [node for node in graph.node if node.op_type == "TopK"]
+    waiting = [node for node in graph.node if node.op_type in ("TopK", "ArgMax")]
     while waiting:
         node = waiting.pop()
         if node.output[0] not in scoring and node.op_type not in _SCORE_SOURCES:

@@ -100,6 +100,7 @@ def _model(info: ModelInfo | None) -> dict[str, Any]:
         "selection": info.selection,
         "keep_ratios": list(info.keep_ratios),
         "stages": list(info.stages),
+        "fast_path": info.fast_path,
         "pooling": info.pooling,
         "input": info.input_format,
         "output": info.output,

@@ -57,6 +57,7 @@ def raw_from_network(network: Network, published: Callable[[State], State]) -> R
         stages=plain.stages if plain else None,
         pooling=plain.pooling if plain else None,
         norm_eps=plain.norm_eps if plain else None,
+        fast_path=plain.fast_path if plain else None,
     )
     return RawCheckpoint(published(_copied(network.state_dict(), network)), hints, None, False)
 

@@ -23,7 +23,7 @@ from evodeploy.models.network import Network
 from evodeploy.models.preprocessing import Stated, completed, resolved, settings_of
 from evodeploy.models.zoo import ZOO, EvoDeiTConfig, ModelConfig, dense_twin, named, with_selection
 from evodeploy.spec_rules import read_model_info
-from evodeploy.specs import ElasticStage, InputFormat, ModelInfo, Preprocessing, Selection
+from evodeploy.specs import ElasticStage, FastPath, InputFormat, ModelInfo, Preprocessing, Selection
 from evodeploy.text import brief
 
 LARGEST_TOP_K = 3840  # TensorRT's limit
@@ -59,6 +59,7 @@ def load_checkpoint(
     keep_ratios: tuple[float, ...] | None = None,
     selection: Selection | None = None,
     stages: tuple[int, ...] | None = None,
+    fast_path: FastPath | None = None,
     image_size: int | None = None,
     stated: Stated | None = None,
     class_names: Path | None = None,
@@ -68,7 +69,8 @@ def load_checkpoint(
 
     Sizes come from the tensors, or from the published `model` where named; keep ratios, selection mode and the blocks
     that begin a stage from the arguments, else from the training run's own `args`, else as published. A network that
-    was not trained with selection keeps every token unless `keep_ratios` ask for less. With another `image_size` than
+    was not trained with selection keeps every token unless `keep_ratios` ask for less; the others are then merged into
+    those, unless another `fast_path` is asked for: it never learnt to do without them. With another `image_size` than
     it was trained at, the position embeddings are interpolated. What is `stated` of the preprocessing comes before what
     the source says of it, and so do the names in the file `class_names`. With `preprocessing` no source is asked.
 
@@ -87,7 +89,9 @@ def load_checkpoint(
         check_same(source, fitted(layout, dense_twin(inferred), state, name), inferred.image_size)
     hints = raw.hints
     config = with_selection(config, None if keep_ratios else hints.keep_ratios, hints.selection, hints.stages)
-    config = with_selection(config, keep_ratios, selection, stages)
+    selects = layout.selects if hints.keep_ratios is None else min(hints.keep_ratios) < 1
+    untrained: FastPath | None = "merge" if not selects and isinstance(config, EvoDeiTConfig) else None
+    config = with_selection(config, keep_ratios, selection, stages, fast_path or hints.fast_path or untrained)
     trained_at = None
     if image_size is not None and image_size != config.image_size:
         trained_at = config.image_size
@@ -103,7 +107,6 @@ def load_checkpoint(
         read_model_info(info.to_json())  # what a file says of itself, as its artefacts' readers will take it
     except ValueError as error:
         raise BadFileError(f"{name} cannot be deployed: {error}") from error
-    selects = layout.selects if hints.keep_ratios is None else min(hints.keep_ratios) < 1
     return LoadedModel(module, config, info, trained_at, selects)
 
 
@@ -128,6 +131,7 @@ def load_checkpoint_like(source: Path | nn.Module, info: ModelInfo, model: str |
         keep_ratios=info.keep_ratios,
         selection=info.selection,
         stages=info.stages or None,
+        fast_path=info.fast_path,
         image_size=info.image_size,
         preprocessing=info.preprocessing if exported else None,
     )
@@ -216,6 +220,7 @@ def model_info(
         source_sha256=sha256(source) if source else "",
         pooling=plain.pooling if plain else "mean",
         stages=plain.stages if plain else (),
+        fast_path=plain.fast_path if plain else "rest",
     )
 
 
@@ -246,9 +251,14 @@ def reconfigured(model: LoadedModel, config: ModelConfig) -> LoadedModel:
     """The same weights run as `config` says, not elastic: other keep ratios, another selection mode, the dense twin."""
     module = layout_for(config).network(config)
     module.load_state_dict(model.module.state_dict())
-    stages = config.stages if isinstance(config, EvoDeiTConfig) else ()
+    now = model_info(config)
     info = dataclasses.replace(
-        model.info, keep_ratios=config.keep_ratios, selection=config.selection, stages=stages, elastic=()
+        model.info,
+        keep_ratios=now.keep_ratios,
+        selection=now.selection,
+        stages=now.stages,
+        fast_path=now.fast_path,
+        elastic=(),
     )
     return dataclasses.replace(model, module=module.eval().requires_grad_(False), config=config, info=info)
 
@@ -277,6 +287,7 @@ def save_checkpoint(
     )
     if isinstance(config, EvoDeiTConfig):
         args.stages, args.pooling, args.norm_eps = list(config.stages), config.pooling, config.norm_eps
+        args.fast_path = config.fast_path
     if elastic is not None:
         args.elastic = list(elastic)
     content = {"model": layout_for(config).to_published(model.module.state_dict()), "epoch": epoch, "args": args}

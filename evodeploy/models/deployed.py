@@ -19,6 +19,8 @@ class Deployed(nn.Module):
     `probabilities` float32 (B, K), largest first, and `classes` int64 (B, K) instead. With `tokens` follows what each
     selection did: `selected_0`, … int64 (B, K), the positions kept in the image's grid of patches, then `scores_0`, …
     float32 (B, N), the global class attention they were chosen by, over the N tokens of the grid at that selection.
+    Where fast tokens are merged, `owner_0`, … int64 (B, N) and `owner_margin_0`, … float32 (B, N) say which kept token
+    each went to, and by how much it was more like it than any other: see `Evolved`.
     Of an elastic artefact every stage selects.
     """
 
@@ -48,6 +50,11 @@ class Deployed(nn.Module):
                 TensorSpec(f"scores_{i}", "float32", (None, config.tokens_at(block)))
                 for i, block in enumerate(selecting)
             ),
+            *(
+                TensorSpec(f"{name}_{i}", dtype, (None, config.tokens_at(block)))
+                for name, dtype in (("owner", "int64"), ("owner_margin", "float32"))
+                for i, block in enumerate(selecting if model.info.fast_path == "merge" else ())
+            ),
         )
 
     def forward(self, images: Tensor, keep: Sequence[int] | None = None) -> tuple[Tensor, ...]:
@@ -56,7 +63,7 @@ class Deployed(nn.Module):
         evolved = self.network.evolve(pictures if pictures.dtype == dtype else pictures.to(dtype), keep)
         answer = self.network.classify(evolved)
         answers = top_k(widened(answer).softmax(dim=1), self.top_k) if self.top_k else (answer,)
-        told = (*evolved.selected, *evolved.scores) if self.tokens else ()
+        told = (*evolved.selected, *evolved.scores, *evolved.owners, *evolved.owner_margins) if self.tokens else ()
         return (*answers, *told)
 
     def _normalised(self, images: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from evodeploy.models.merging import Merged, merge, of_owners, size_bias, told_owners
 from evodeploy.models.network import Evolved, Network
 from evodeploy.models.segment import Segment
 from evodeploy.models.selection import class_logits, global_attention, split_tokens, take_tokens, top_k
@@ -28,13 +29,18 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, scored: bool) -> tuple[Tensor, Tensor | None]:
-        """Map (B, N + 1, C) to the same shape, and to the class token's logits (B, h, N + 1) where `scored`."""
+    def forward(self, x: Tensor, scored: bool, bias: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Map (B, N + 1, C) to the same shape, and to the class token's logits (B, h, N + 1) where `scored`.
+
+        `bias` (B, 1, 1, N + 1) is added to all logits.
+        """
         _, rows, width = x.shape
         qkv = self.qkv(x).reshape(-1, rows, 3 * self.heads, width // self.heads).transpose(1, 2)
         query, key, value = qkv.split(self.heads, dim=1)
-        mixed = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=self.scale)
         logits = class_logits(query[:, :, :1], key, self.scale) if scored else None
+        if logits is not None and bias is not None:
+            logits = logits + bias[:, 0]
         return self.proj(mixed.transpose(1, 2).reshape(-1, rows, width)), logits
 
 
@@ -62,9 +68,9 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.mlp = Mlp(config.width, int(config.width * config.mlp_ratio))
 
-    def forward(self, x: Tensor, scored: bool) -> tuple[Tensor, Tensor | None]:
-        """Map (B, N + 1, C) to the same shape, and to the class token's logits (B, h, N + 1) where `scored`."""
-        residual, attention = self.attn(self.norm1(x), scored)
+    def forward(self, x: Tensor, scored: bool, bias: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """See Attention."""
+        residual, attention = self.attn(self.norm1(x), scored, bias)
         x = x + residual
         return x + self.mlp(self.norm2(x)), attention
 
@@ -105,7 +111,7 @@ class EvoDeiT(Network):
         scored = self.config.scored_for(segments)
         scores: Tensor | None = None
         origin: Tensor | None = None  # once the patch tokens of x moved: the positions (B, N) they had in the image
-        selected, chosen_by = [], []
+        selected, chosen_by, owners, owner_margins = [], [], [], []
         for run in segments:
             if not run.selects:
                 x, scores = self._run(run, x, scores, scored)
@@ -116,6 +122,14 @@ class EvoDeiT(Network):
             origin = order if origin is None else origin.gather(1, order)
             selected.append(origin[:, : run.keep])
             kept, _ = split_tokens(x, order[:, : run.keep])
+            if self.config.fast_path == "merge":
+                fast = take_tokens(x, order[:, run.keep :])
+                merged = merge(kept[:, 1:], fast)
+                positions, margins = told_owners(merged, origin)
+                owners.append(positions)
+                owner_margins.append(margins)
+                x, scores = self._run_merged(run, kept, fast, merged, ranked, scored)
+                continue
             slow, kept_scores = self._run(run, kept, ranked[:, : run.keep], scored)
             if run is segments[-1]:
                 # The fast tokens rest, so the mean over all tokens moves by what the slow ones gained.
@@ -125,15 +139,32 @@ class EvoDeiT(Network):
                 )
             x = torch.cat([slow, take_tokens(x, order[:, run.keep :])], dim=1)
             scores = None if kept_scores is None else torch.cat([kept_scores, ranked[:, run.keep :]], dim=1)
-        return Evolved(x[:, 1:].mean(dim=1), x[:, 0], tuple(selected), tuple(chosen_by))
+        told = (tuple(selected), tuple(chosen_by), tuple(owners), tuple(owner_margins))
+        return Evolved(x[:, 1:].mean(dim=1), x[:, 0], *told)
+
+    def _run_merged(
+        self, run: Segment, kept: Tensor, fast: Tensor, merged: Merged, scores: Tensor, scored: frozenset[int]
+    ) -> tuple[Tensor, Tensor | None]:
+        """The blocks of one segment on the tokens that `fast` (B, F, C) were merged into, `kept` (B, K + 1, C).
+
+        Returns all tokens (B, N + 1, C), the kept ones in front, and their `scores` (B, N), both moved on. A member's
+        share of the class attention is that of the merged token, divided by its size.
+        """
+        size = merged.size
+        before = torch.cat([kept[:, :1], merged.tokens], dim=1)
+        ours, others = scores[:, : run.keep], scores[:, run.keep :]
+        after, gathered = self._run(run, before, ours * size, scored, size_bias(size))
+        gained = (after - before)[:, 1:]
+        x = torch.cat([after[:, :1], kept[:, 1:] + gained, fast + of_owners(gained, merged.owner)], dim=1)
+        return x, None if gathered is None else torch.cat([gathered / size, others], dim=1)
 
     def _run(
-        self, run: Segment, x: Tensor, scores: Tensor | None, scored: frozenset[int]
+        self, run: Segment, x: Tensor, scores: Tensor | None, scored: frozenset[int], bias: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """The blocks of one segment on x (B, K + 1, C) and its scores (B, K), both moved on."""
         logits, tradeoffs = [], []
         for block in run.blocks:
-            x, seen = self.blocks[block](x, block in scored)
+            x, seen = self.blocks[block](x, block in scored, bias)
             if seen is not None:
                 logits.append(seen.detach())
                 tradeoffs.append(self.config.tradeoff(block))

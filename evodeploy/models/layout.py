@@ -14,7 +14,7 @@ from evodeploy.errors import BadFileError
 from evodeploy.models.network import Network
 from evodeploy.models.preprocessing import Stated, stated_by_settings
 from evodeploy.models.zoo import ModelConfig
-from evodeploy.specs import Pooling, Selection
+from evodeploy.specs import FastPath, Pooling, Selection
 
 State = dict[str, Tensor]
 Shapes = dict[str, tuple[int, ...]]
@@ -36,6 +36,7 @@ class Hints:
     stages: tuple[int, ...] | None = None
     pooling: Pooling | None = None
     norm_eps: float | None = None
+    fast_path: FastPath | None = None
     stated: tuple[Stated, ...] = ()
 
     @classmethod
@@ -44,6 +45,7 @@ class Hints:
         model, selection = args.get("model"), args.get("selection")
         ratios, names = args.get("keep_ratio"), args.get("class_names")
         pooling, eps, stages = args.get("pooling"), args.get("norm_eps"), args.get("stages")
+        fast_path = args.get("fast_path")
         numbered = isinstance(stages, (list, tuple)) and all(isinstance(block, int) for block in stages)
         listed = isinstance(ratios, (list, tuple)) and all(isinstance(r, float) and 0 < r <= 1 for r in ratios)
         return cls(
@@ -55,6 +57,7 @@ class Hints:
             stages=tuple(stages) if numbered and stages else None,
             pooling=pooling if pooling in ("mean", "class") else None,
             norm_eps=eps if isinstance(eps, float) and 0 < eps < 1 else None,
+            fast_path=fast_path if fast_path in ("rest", "merge") else None,
             stated=(stated_by_settings(args),),
         )
 

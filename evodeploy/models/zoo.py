@@ -11,7 +11,7 @@ from typing import Any
 from evodeploy.errors import UsageError
 from evodeploy.models.evo_levit_config import EVO_LEVIT, EvoLeViTConfig
 from evodeploy.models.segment import Segment, check_keep
-from evodeploy.specs import Pooling, Selection
+from evodeploy.specs import FastPath, Pooling, Selection
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class EvoDeiTConfig:
     `keep_ratios` has one entry per stage: the share of patch tokens that take the slow path there.
     `pooling` is what the last norm and the head read: the mean of the patch tokens, as the published models do, or the
     class token, as most other vision transformers do. With `num_classes` 0 there is no head: the network's output is
-    the normed pooled vector. `norm_eps` is the epsilon of every LayerNorm.
+    the normed pooled vector. `norm_eps` is the epsilon of every LayerNorm. Tokens that are not selected rest, as in the
+    published models, or are merged into the selected token most like them, as `fast_path` says.
     """
 
     name: str
@@ -38,6 +39,7 @@ class EvoDeiTConfig:
     keep_ratios: tuple[float, ...] = (0.5, 0.5)
     pooling: Pooling = "mean"
     norm_eps: float = 1e-6
+    fast_path: FastPath = "rest"
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.image_size % self.patch_size:
@@ -178,8 +180,9 @@ def with_selection(
     keep_ratios: tuple[float, ...] | None = None,
     selection: Selection | None = None,
     stages: tuple[int, ...] | None = None,
+    fast_path: FastPath | None = None,
 ) -> ModelConfig:
-    """`config` with other keep ratios (one for all stages, or one each), selection mode, or blocks that begin a stage.
+    """`config` with other keep ratios (one for all stages, or one each), selection mode, stages, or fast path.
 
     Where the number of stages changes, a keep ratio that all of them share goes over to the new ones.
     """
@@ -190,6 +193,12 @@ def with_selection(
         changes["stages"] = stages
         if keep_ratios is None and len(set(config.keep_ratios)) == 1:
             keep_ratios = config.keep_ratios[:1]
+    if isinstance(config, EvoDeiTConfig) and fast_path is not None:
+        changes["fast_path"] = fast_path
+    elif fast_path == "merge":
+        raise UsageError(
+            f"{config.name} has one token that stands for all that rest, and merges none: leave out --fast-path"
+        )
     if keep_ratios is not None:
         count = len(config.stages if stages is None else stages)
         changes["keep_ratios"] = keep_ratios * count if len(keep_ratios) == 1 else keep_ratios

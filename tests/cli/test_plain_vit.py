@@ -26,7 +26,7 @@ def test_from_a_backbone_to_an_engine_of_another_size(cli, folder):
         "export", "dino.pth", "--image-size", "64", "--stages", "1,3,5", "--keep-ratio", "0.5", "--tokens"
     )
     assert code == 0
-    assert "all 21 checks passed" in out
+    assert "all 39 checks passed" in out
     assert err.count("warning: position embeddings trained at 48 px are interpolated for 64 px") == 1
     assert "no classifier, so features are exported" in err
     facts = json.loads(cli("inspect", "dino.onnx", "--json")[1])
@@ -57,12 +57,19 @@ def test_a_classifier_as_trained(cli, folder):
 
 
 def test_selection_that_was_not_trained_is_warned_of(cli, folder, small_checkpoint):
+    from evodeploy.models.checkpoint import load_checkpoint
+    from evodeploy.models.untrained import warning
+
     code, _, err = cli("export", "vit.pth", "--keep-ratio", "0.5", "--no-verify")
     assert code == 0
     assert err.count("and a keep ratio below 1.0 costs accuracy") == 1
-    for part in ("not trained with selection", "76.3 % at 0.5", "`evodeploy eval`", "`evodeploy verify`", "regain"):
+    for part in ("not trained with selection", "93.8 % at", "`evodeploy eval`", "`evodeploy verify`", "regain"):
         assert part in err
-    assert json.loads(cli("inspect", "vit.onnx", "--json")[1])["keep_ratios"] == [0.5, 0.5]
+    facts = json.loads(cli("inspect", "vit.onnx", "--json")[1])
+    assert (facts["keep_ratios"], facts["fast_path"]) == ([0.5, 0.5], "merge")
+    resting = warning(load_checkpoint(folder / "vit.pth", keep_ratios=(0.5,), fast_path="rest"))
+    assert "76.3 % at 0.5" in resting
+    assert "--fast-path merge" in resting
     code, _, err = cli("export", small_checkpoint, "-o", "small.onnx", "--no-verify")
     assert code == 0
     assert "costs accuracy" not in err
@@ -101,7 +108,7 @@ def test_bench_and_visualize_keep_every_token_too(cli, folder):
     ("options", "keeps", "said"),
     [
         ((), {(1.0,)}, "was not trained with selection: trying 1.0 alone"),
-        (("--keep", "1.0,0.5"), {(1.0,), (0.5,)}, "76.3 % at 0.5"),
+        (("--keep", "1.0,0.5"), {(1.0,), (0.5,)}, "93.8 % at keep ratio 0.5"),
     ],
 )
 def test_a_sweep_tries_fewer_tokens_only_where_asked(cli, folder, monkeypatch, options, keeps, said):
@@ -121,6 +128,7 @@ def test_a_sweep_tries_fewer_tokens_only_where_asked(cli, folder, monkeypatch, o
         (("--stages", "4,x"), "--stages is '4,x', expected the blocks"),
         (("--stages", "2,4"), "was not trained with selection and keeps every token, so --stages"),
         (("--selection", "layer"), "was not trained with selection and keeps every token, so --stages"),
+        (("--fast-path", "rest"), "so --stages, --selection and --fast-path change nothing"),
         (("--stages", "5,2"), "must begin, in order, after block 0 of 6"),
         (("--image-size", "50"), "image size 50 one of the patch size 8"),
         (("--image-size", "0"), "--image-size is '0', expected a whole number"),

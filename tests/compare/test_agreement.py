@@ -117,3 +117,31 @@ def test_an_image_that_float32_loses_much_of_has_a_wider_limit():
     far = reference | {"selected_0": np.array([[0, 1], [0, 1]])}
     assert not agreement(reference, far, TOLERANCE, 2).passed
     assert agreement(reference, far, TOLERANCE, 2, wide).passed
+
+
+def test_a_token_with_another_owner_is_a_near_tie_a_consequence_or_an_error():
+    owners = np.array([[0, 1, 0, 1], [0, 0, 2, 2]])
+    margins = np.float32([[2, 2, 1e-3, 0.3], [2, 0.4, 2, 0.2]])
+    merging = {"owner_0": owners, "owner_margin_0": margins}
+    near = judge(expected=merging, got={"owner_0": np.array([[0, 1, 1, 1], [0, 0, 2, 2]])})
+    assert near.passed
+    tokens = near.selections[1]
+    assert (tokens.name, tokens.identical, tokens.near_ties, tokens.errors) == ("owner_0", 1, 1, 0)
+    assert (tokens.jaccard, tokens.largest_gap) == (7 / 8, pytest.approx(1e-3))
+    far = judge(expected=merging, got={"owner_0": np.array([[0, 1, 0, 0], [0, 0, 2, 2]])})
+    assert not far.passed
+    assert (far.selections[1].errors, far.selections[1].near_ties) == (1, 0)
+    kept = {"selected_0": np.array([[0, 1], [0, 3]]), "owner_0": np.array([[0, 1, 0, 1], [0, 0, 3, 3]])}
+    follows = judge(expected=merging, got=kept).selections[1]
+    assert (follows.consequences, follows.errors) == (2, 0)
+
+
+def test_logits_may_move_a_little_more_where_a_near_tie_found_another_owner():
+    margins = np.full((2, 4), 1e-3, np.float32)
+    owners = np.array([[0, 1, 0, 1], [0, 0, 2, 2]])
+    moved = np.array([[0, 1, 1, 1], [0, 0, 2, 2]])
+    for image, passed in ((0, True), (1, False)):
+        logits = LOGITS.copy()
+        logits[image, 1] *= 1.03
+        got = {"owner_0": moved, "logits": logits}
+        assert judge(expected={"owner_0": owners, "owner_margin_0": margins}, got=got).passed is passed

@@ -148,3 +148,19 @@ def test_the_reference_runs_in_float64_and_in_float32_three_times(small, small_i
     parts = joined([found[:1], found[1:]])
     assert all(np.array_equal(parts.outputs[name], value) for name, value in found.outputs.items())
     assert all(np.array_equal(parts.losses[name], value) for name, value in found.losses.items())
+
+
+def test_owners_are_compared_where_they_are_clear():
+    ours = expected()
+    owners = np.array([[1, 1, 3, 3], [0, 0, 2, 2]])
+    ours.outputs.update(owner_0=owners, owner_margin_0=np.array([[0.3, 2, 1e-6, 2], [2, 0.3, 2, 0.2]]))
+    ours.losses.update(owner_margin_0=np.array([1e-7, 1e-7]))
+    assert ours.comparable("owner_0").tolist() == ours.comparable("logits").tolist() == [False, True]
+    assert ours.comparable("scores_0").tolist() == ours.comparable("selected_0").tolist() == [True, True]
+    assert ours.comparable("owner_margin_0").all()
+    (check,) = checks(ours, owner_0=np.array([[1, 1, 1, 3], [0, 0, 2, 2]]))
+    assert check.passed
+    assert "1 of 2 images cannot be compared" in check.detail
+    (check,) = checks(ours, owner_0=np.array([[1, 1, 3, 3], [0, 2, 2, 2]]))
+    assert not check.passed
+    assert "image 1: 1 with another owner" in check.detail

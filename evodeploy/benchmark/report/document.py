@@ -17,7 +17,7 @@ from evodeploy.benchmark.report.speedups import crossovers, eager, fastest_torch
 from evodeploy.benchmark.row import Row
 
 SCHEMA = 3
-_IDENTITY = ("image_size", "patch_size", "num_classes", "selection", "keep_ratios", "stages")
+_IDENTITY = ("image_size", "patch_size", "num_classes", "selection", "keep_ratios", "stages", "fast_path")
 
 
 def as_dict(report: Report) -> dict[str, Any]:

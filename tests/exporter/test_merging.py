@@ -1,0 +1,101 @@
+"""The fast path that merges, as a graph: parity in every engine, precisions, and what TensorRT for RTX makes of it."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+from cases import SMALL
+
+from evodeploy.builder.pipeline import BuildRequest, build
+from evodeploy.compare.agreement import agreement
+from evodeploy.compare.export import clear_pictures, verify_export
+from evodeploy.compare.tolerance import TOLERANCES
+from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
+from evodeploy.engines.openvino_engine import OpenVinoEngine
+from evodeploy.exporter.to_onnx import onnx_from_model
+from evodeploy.graph.precision import reduced_from_onnx
+from evodeploy.graph.quantization import quantized_from_onnx
+from evodeploy.inspection.program import read_program
+from evodeploy.models.checkpoint import random_model, reconfigured
+from evodeploy.models.zoo import ZOO, with_selection
+from evodeploy.onnx_files import info_of, read_onnx, write_onnx
+from evodeploy.preprocess import as_input
+
+
+@pytest.fixture(scope="module")
+def merging(small):
+    return reconfigured(small, with_selection(SMALL, fast_path="merge"))
+
+
+@pytest.fixture(scope="module")
+def file(merging, tmp_path_factory):
+    path = tmp_path_factory.mktemp("merging") / "m.onnx"
+    write_onnx(onnx_from_model(merging, tokens=True), path)
+    return path
+
+
+def test_the_export_computes_what_pytorch_does_and_says_where_tokens_went(merging, file):
+    checks = list(verify_export(merging, file))
+    assert all(check.passed for check in checks), checks
+    told = [f"{what}_{i}" for what in ("selected", "scores", "owner", "owner_margin") for i in (0, 1)]
+    assert [check.output for check in checks] == ["logits", *told] * 3
+    assert info_of(read_onnx(file)).fast_path == "merge"
+
+
+def test_openvino_agrees(merging, file):
+    pictures, expected = clear_pictures(merging, 8)
+    with OpenVinoEngine(file) as engine:
+        got = engine.run(as_input(pictures, merging.info))
+    assert agreement(expected.outputs, got, TOLERANCES["fp32"], 8).passed
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_who_owns_a_token_is_decided_in_single_precision(file, precision):
+    reduced = reduced_from_onnx(read_onnx(file), precision)
+    graph = onnx.shape_inference.infer_shapes(reduced.proto, strict_mode=True).graph
+    kinds = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output)}
+    deciding = [node for node in graph.node if node.op_type == "ArgMax"]
+    assert len(deciding) == 2
+    for node in deciding:
+        assert kinds[node.input[0]] == onnx.TensorProto.FLOAT
+        assert reduced.kept_fp32[node.name] == "ArgMax decides a selection"
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_lower_precisions_agree_but_for_near_ties(merging, file, tmp_path, precision):
+    pictures, expected = clear_pictures(merging, 8)
+    images = as_input(pictures, merging.info)
+    if precision == "fp16":
+        proto = reduced_from_onnx(read_onnx(file), "fp16").proto
+    else:
+        proto = quantized_from_onnx(read_onnx(file), images, "int8").proto
+    write_onnx(proto, tmp_path / "m.onnx")
+    with OnnxRuntimeEngine(tmp_path / "m.onnx") as engine:
+        verdict = agreement(expected.outputs, engine.run(images), TOLERANCES[precision], 8)
+    assert verdict.passed, verdict
+    assert [each.name for each in verdict.selections] == ["selected_0", "owner_0", "selected_1", "owner_1"]
+    assert verdict.selections[1].agreement > (0.99 if precision == "fp16" else 0.9)
+
+
+def test_no_boolean_becomes_a_float_by_a_cast(file):
+    """OpenVINO computes what follows such a cast in FP32: half of a BF16 network, a tenth of its speed."""
+    graph = read_onnx(file).graph
+    booleans = {node.output[0] for node in graph.node if node.op_type in ("Equal", "Less", "Greater")}
+    casts = [node for node in graph.node if node.op_type == "Cast"]
+    assert booleans
+    assert not any(node.input[0] in booleans for node in casts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("opset", "kernels"), [(20, 125), (23, 137)])
+def test_the_engine_fuses_every_attention(opset, kernels, tmp_path):
+    """Counted for SM89 as in test_engine_graph.py: resting takes 109 kernels, of which 49 are products."""
+    model = random_model(with_selection(ZOO["evo_deit_small_patch16_224"], fast_path="merge"))
+    write_onnx(onnx_from_model(model, opset=opset), tmp_path / "m.onnx")
+    request = BuildRequest(
+        tmp_path / "m.onnx", tmp_path / "m.engine", "fp16", ((1, 32, 64),), "tensorrt-rtx", ("sm89",)
+    )
+    record, program = build(request), read_program(tmp_path / "m.engine")
+    assert program.attentions == record.attentions == 12
+    assert program.kernels["gemm"] <= 53
+    assert program.total <= kernels

@@ -1,0 +1,160 @@
+"""The fast path that merges, against loops over single tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from cases import SMALL
+
+from evodeploy.errors import UsageError
+from evodeploy.models import merging
+from evodeploy.models.checkpoint import (
+    load_checkpoint,
+    load_checkpoint_like,
+    random_model,
+    reconfigured,
+    save_checkpoint,
+)
+from evodeploy.models.zoo import ZOO, dense_twin, with_selection
+
+MERGING = dataclasses.replace(SMALL, fast_path="merge")
+
+
+def tokens(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_each_fast_token_goes_to_the_slow_one_that_correlates_most_and_is_averaged_with_it():
+    slow, fast = tokens(2, 4, 16), tokens(2, 9, 16, seed=1)
+    merged = merging.merge(slow, fast)
+    for image in range(2):
+        members = [[token] for token in slow[image]]
+        for row, token in enumerate(fast[image]):
+            alike = np.corrcoef(torch.cat([token[None], slow[image]]))[0, 1:]
+            owner = int(alike.argmax())
+            members[owner].append(token)
+            assert merged.owner[image, row] == owner
+            best, second = np.sort(alike)[:-3:-1]
+            assert float(merged.margin[image, row]) == pytest.approx(best - second, rel=1e-3)
+        assert merged.size[image].tolist() == [len(group) for group in members]
+        expected = torch.stack([torch.stack(group).mean(dim=0) for group in members])
+        torch.testing.assert_close(merged.tokens[image], expected)
+
+
+def test_of_equally_similar_slow_tokens_the_first_is_the_owner():
+    slow = tokens(1, 1, 8).repeat(1, 3, 1)
+    merged = merging.merge(slow, tokens(1, 4, 8, seed=1))
+    assert merged.owner.tolist() == [[0, 0, 0, 0]]
+    assert merged.size.tolist() == [[5, 1, 1]]
+    assert merged.margin.abs().max() < 1e-12
+
+
+def test_without_fast_tokens_nothing_changes():
+    slow = tokens(2, 4, 16)
+    merged = merging.merge(slow, slow[:, :0])
+    torch.testing.assert_close(merged.tokens, slow, rtol=0, atol=0)
+    assert (merged.size == 1).all()
+
+
+def test_a_merged_token_is_attended_to_as_all_its_members_would_be():
+    """Attention over equal tokens, and over one of them that counts as often."""
+    query, keys = tokens(1, 2, 3, 8), tokens(1, 2, 4, 8, seed=1)
+    size = torch.tensor([[1.0, 3.0, 2.0]], dtype=torch.float64)
+    repeated = keys[:, :, [0, 1, 2, 2, 2, 3, 3]]
+    attend = torch.nn.functional.scaled_dot_product_attention
+    torch.testing.assert_close(
+        attend(query, keys, keys, attn_mask=merging.size_bias(size)), attend(query, repeated, repeated)
+    )
+
+
+def by_hand(network, image):
+    """`EvoDeiT.evolve` with merging on one image in float64, token by token."""
+    config = network.config
+    x = network.embed(image[None])[0]
+    scores, kept, owners = torch.zeros(config.tokens, dtype=x.dtype), [], []
+    heads, scale = config.heads, (config.width // config.heads) ** -0.5
+
+    def block(index, rows, sizes):
+        layer = network.blocks[index]
+        qkv = layer.attn.qkv(layer.norm1(rows)).reshape(len(rows), 3, heads, -1)
+        mixed, seen = torch.zeros(len(rows), heads, qkv.shape[-1], dtype=x.dtype), 0
+        for head in range(heads):
+            weights = (qkv[:, 0, head] @ qkv[:, 1, head].T * scale).exp() * sizes
+            weights = weights / weights.sum(dim=1, keepdim=True)
+            mixed[:, head] = weights @ qkv[:, 2, head]
+            seen = seen + weights[0, 1:]
+        rows = rows + layer.attn.proj(mixed.flatten(1))
+        return rows + layer.mlp(layer.norm2(rows)), seen
+
+    for run in config.segments:
+        if not run.selects:
+            for index in run.blocks:
+                x, seen = block(index, x, torch.ones(len(x), dtype=x.dtype))
+                scores = seen if config.tradeoff(index) == 1 else 0.5 * scores + 0.5 * seen
+            continue
+        order = scores.argsort(descending=True, stable=True)
+        slow, fast = order[: run.keep].tolist(), order[run.keep :].tolist()
+        members = {token: [token] for token in slow}
+        owner = {token: token for token in slow}
+        for token in fast:
+            alike = [float(np.corrcoef(x[1 + token], x[1 + other])[0, 1]) for other in slow]
+            owner[token] = slow[int(np.argmax(alike))]
+            members[owner[token]].append(token)
+        sizes = torch.tensor([1.0, *(len(members[token]) for token in slow)], dtype=x.dtype)
+        before = torch.stack([x[0], *(x[[1 + each for each in members[token]]].mean(dim=0) for token in slow)])
+        rows = before
+        for index in run.blocks:
+            rows, seen = block(index, rows, sizes)
+            for place, token in enumerate(slow):
+                scores[token] = 0.5 * scores[token] + 0.5 * seen[place] / sizes[1 + place]
+        gained = rows - before
+        after = x.clone()
+        after[0] = rows[0]
+        for token in range(config.tokens):
+            after[1 + token] = x[1 + token] + gained[1 + slow.index(owner[token])]
+        x = after
+        kept.append(slow)
+        owners.append([owner[token] for token in range(config.tokens)])
+    return x, kept, owners
+
+
+@pytest.mark.parametrize("selection", ["stage", "layer"])
+def test_the_network_does_what_the_loops_do(small, selection):
+    model = reconfigured(small, dataclasses.replace(MERGING, selection=selection))
+    network = model.module.double()
+    images = tokens(2, 3, 64, 64)
+    evolved = network.evolve(images)
+    for row in range(2):
+        x, kept, owners = by_hand(network, images[row])
+        assert [selected[row].tolist() for selected in evolved.selected] == kept
+        assert [owner[row].tolist() for owner in evolved.owners] == owners
+        torch.testing.assert_close(evolved.class_token[row], x[0])
+        torch.testing.assert_close(evolved.pooled[row], x[1:].mean(dim=0))
+
+
+def test_keeping_every_token_is_the_dense_network(small):
+    network = reconfigured(small, MERGING).module.double()
+    images = tokens(2, 3, 64, 64)
+    dense = reconfigured(small, dense_twin(MERGING)).module.double()
+    torch.testing.assert_close(network.evolve(images, keep=(64, 64)).pooled, dense.evolve(images).pooled)
+
+
+def test_the_fast_path_travels_with_checkpoints_modules_and_what_is_made_from_them(small, tmp_path):
+    assert small.info.fast_path == "rest"
+    model = reconfigured(small, MERGING)
+    assert model.info.fast_path == "merge"
+    save_checkpoint(model, tmp_path / "m.pth")
+    for source in (tmp_path / "m.pth", model.module):
+        assert load_checkpoint(source).info.fast_path == "merge"
+        assert load_checkpoint(source, fast_path="rest").config.fast_path == "rest"
+        assert load_checkpoint_like(source, small.info).info.fast_path == "rest"
+        assert load_checkpoint_like(source, model.info).info.fast_path == "merge"
+
+
+def test_an_evo_levit_does_not_merge():
+    with pytest.raises(UsageError, match="EvoLeViT_128S has one token that stands for all .*leave out --fast-path"):
+        with_selection(ZOO["EvoLeViT_128S"], fast_path="merge")
+    assert random_model(with_selection(ZOO["EvoLeViT_128S"], fast_path="rest")).info.fast_path == "rest"
