@@ -12,7 +12,7 @@ from evodeploy.builder.options import check_options
 from evodeploy.builder.request import Batches, BuildRequest
 from evodeploy.engines.device import onnxruntime_extra
 from evodeploy.engines.tensorrt.flavour import Flavour, load_flavour
-from evodeploy.engines.tensorrt.sidecar import Profile
+from evodeploy.engines.tensorrt.sidecar import KeepProfile, Profile, keep_profile
 from evodeploy.errors import UsageError, needs
 from evodeploy.machine.driver import driver_problem
 from evodeploy.onnx_files import info_of, input_spec, output_specs, precision_of, read_onnx
@@ -35,6 +35,7 @@ class Decisions:
     `rest` is what a quantized network computes in elsewhere, None for FP32. `targets` is empty for the GPU here. Of its
     `attentions` the keys of `keys_widened` were widened; `kept_fp32` names the nodes that stay FP32, with reasons;
     `largest_activation` is empty where it was not measured. `options` are those of the builder that were asked for.
+    `keep` is how many tokens an elastic engine may keep, None of a static one.
     """
 
     runtime: str
@@ -47,6 +48,7 @@ class Decisions:
     keys_widened: int
     kept_fp32: dict[str, str]
     largest_activation: str
+    keep: KeepProfile | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ def decide(request: BuildRequest) -> Decided:
             keys_widened=wide.count,
             kept_fp32=dict(converted.kept),
             largest_activation=largest,
+            keep=keep_profile(info_of(model)),
         ),
     )
 

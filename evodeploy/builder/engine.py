@@ -43,7 +43,9 @@ def build_decided(request: BuildRequest, decided: Decided, progress: Progress | 
         around = f" with {engine.rest.upper()} around it" if engine.rest else ""
         _log.info(f"building {engine.precision.upper()}{around} with {flavour}")
         floats = engine.rest or engine.precision
-        built = plan_from_onnx(source, flavour, engine.profiles, floats, engine.targets, options, log, progress)
+        built = plan_from_onnx(
+            source, flavour, engine.profiles, floats, engine.targets, options, log, progress, engine.keep
+        )
     with replacing(request.output) as draft:
         draft.write_bytes(built.plan)
     info = info_of(decided.source)

@@ -11,7 +11,7 @@ from evodeploy.text import one_line
 _log = logging.getLogger(__name__)
 
 _MEMORY = re.compile(r"Total (Weights|Activation) Memory: (\d+) bytes")
-_NOISE = re.compile(r"INT64|Detected invalid timing cache|Make sure output .* has Int64 binding")
+_NOISE = re.compile(r"INT64|Detected invalid timing cache|Make sure \w+ .* has Int64 binding")
 
 
 class BuildLog:

@@ -39,6 +39,7 @@ class Build:
         lines = (
             f"would build {self.path}: {what} with {engine.runtime}",
             f"  for {where}, batch {batches}",
+            *([f"  elastic: {engine.keep} tokens kept"] if engine.keep else []),
             f"  {engine.attentions} attentions, {len(engine.kept_fp32)} nodes kept in FP32",
             *(f"  {name.replace('_', ' ')}: {value}" for name, value in engine.options.items()),
         )

@@ -15,7 +15,7 @@ from evodeploy.builder.request import BuildRequest
 from evodeploy.engines.tensorrt.compatibility import check_fits, check_unchanged, runtime_of
 from evodeploy.engines.tensorrt.cuda import device
 from evodeploy.engines.tensorrt.flavour import Flavour, shared_logger
-from evodeploy.engines.tensorrt.sidecar import PlanRecord, read_sidecar, write_sidecar
+from evodeploy.engines.tensorrt.sidecar import PlanRecord, keep_profile, read_sidecar, write_sidecar
 from evodeploy.errors import BadFileError, RuntimeFailedError, UnavailableError, UsageError
 from evodeploy.files import claimed, replacing, sha256
 from evodeploy.locks import scratch
@@ -64,6 +64,9 @@ def _refit(plan: Path, onnx: Path, output: Path) -> PlanRecord:
     made = decided.engine.precision
     if made != record.precision:
         raise UsageError(f"{onnx} makes {made.upper()} weights, expected {record.precision.upper()} as {plan} has them")
+    if decided.engine.keep != keep_profile(record.model):
+        kept = decided.engine.keep or "a fixed number of"
+        raise UsageError(f"{onnx} keeps {kept} tokens, and {plan} was built for others: export it as that one was")
     with scratch() as folder:
         source = folder / onnx.name
         write_onnx(decided.proto, source)

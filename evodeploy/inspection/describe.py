@@ -99,6 +99,7 @@ def _model(info: ModelInfo | None) -> dict[str, Any]:
         "classes": info.num_classes,
         "selection": info.selection,
         "keep_ratios": list(info.keep_ratios),
+        "elastic": [dataclasses.asdict(stage) for stage in info.elastic],
         "stages": list(info.stages),
         "fast_path": info.fast_path,
         "pooling": info.pooling,

@@ -19,6 +19,7 @@ import fake_tensorrt
 import numpy as np
 import onnxruntime
 import sharing
+from cuda_shim.plans import write_exact, write_plan
 
 from evodeploy.builder import refit as refitting
 from evodeploy.engines.base import run_all
@@ -471,6 +472,27 @@ def elastic():
             engine.run(IMAGES[:2], (8, 8))
         same(engine.run(IMAGES[:2], (8, 8)), IMAGES[:2], (8, 8))
     assert on_the_device() == [0] * 6
+
+
+def elastic_built():
+    """What the builder makes of an elastic network has the bounds in every profile; refitted it is elastic too."""
+    import fake_builder
+
+    from evodeploy.builder.pipeline import build
+
+    fake_builder.add_builder(sys.modules["tensorrt"])
+    fake_builder.Builder.folder = PLAN.parent
+    several, made, full = (PLAN.with_name(f"{name}.engine") for name in ("several", "made", "full"))
+    build(ONNX, several, profiles=((1, 1, 1), (2, 4, 8)))
+    write_plan(made, ONNX, refittable=True)
+    refitting.refit(made, ONNX, full)
+    for path in (several, full):
+        with open_engine(path, "tensorrt") as engine:
+            for batch, keep in itertools.product((1, 8), ((6, 64), (64, 6))):
+                same(engine.run(IMAGES[:batch], keep), IMAGES[:batch], keep)
+    static = write_exact(PLAN.with_name("static.onnx"))
+    with refused(UsageError, "static.onnx keeps a fixed number of tokens", "made.engine was built for others"):
+        refitting.refit(made, static, PLAN.with_name("again.engine"))
 
 
 def elastic_in_threads():

@@ -52,10 +52,10 @@ class OnnxParser:
 
 
 class Profile:
+    keep: list[tuple[int, ...]] | None = None
+
     def set_shape(self, name: str, *shapes: tuple[int, ...]) -> None:
         self.batches = [shape[0] for shape in shapes]
-
-    keep: list[tuple[int, ...]] | None = None
 
     def set_shape_input(self, name: str, *values: tuple[int, ...]) -> None:
         self.keep = [*values]
@@ -66,14 +66,14 @@ class Config:
 
     def __init__(self) -> None:
         self.profiles: list[list[int]] = []
-        self.keep: list[tuple[int, ...]] | None = None
+        self.keep: list[Any] = []  # of each profile
 
     def get_flag(self, flag: Flag) -> bool:
         return flag is Flag.TF32
 
     def add_optimization_profile(self, profile: Profile) -> int:
         self.profiles.append(profile.batches)
-        self.keep = profile.keep
+        self.keep.append(profile.keep)
         return len(self.profiles) - 1
 
 
@@ -94,7 +94,9 @@ class Builder:
 
     def build_serialized_network(self, network: Network, config: Config) -> bytes:
         kept = shutil.copy(network.onnx, self.folder / f"{uuid.uuid4()}.onnx")
-        return json.dumps({"onnx": kept, "profiles": config.profiles, "keep": config.keep}, default=str).encode()
+        return json.dumps(
+            {"onnx": kept, "profiles": config.profiles, "keep": config.keep if any(config.keep) else None}, default=str
+        ).encode()
 
 
 def add_builder(module: ModuleType) -> ModuleType:

@@ -199,7 +199,9 @@ class Engine:
 
     def __init__(self, runtime: Runtime, plan: dict[str, Any]) -> None:
         self.runtime, self.profiles, self.onnx = runtime, plan["profiles"], plan["onnx"]
-        self.keep = plan.get("keep")  # the least, best and most values of the shape tensor of that name
+        self.keep = plan.get(
+            "keep"
+        )  # the least, best and most values of the shape tensor of that name, for each profile
         self.session = onnxruntime.InferenceSession(self.onnx, providers=["CPUExecutionProvider"])
         self.num_optimization_profiles = len(self.profiles)
         self.refittable = plan.get("refittable", True)
@@ -316,7 +318,7 @@ class ExecutionContext:
         address = self.addresses.get("keep")
         if self.engine.keep is None or address is None:
             return None
-        stages = len(self.engine.keep[0])
+        stages = self.engine.session.get_inputs()[1].shape[0]
         return np.frombuffer((ctypes.c_int64 * stages).from_address(address), np.int64).copy()
 
     def _keep_fits(self) -> bool:
@@ -324,7 +326,7 @@ class ExecutionContext:
         if values is None:
             tell("a launch of a plan whose shape tensor 'keep' has no address")
             return False
-        low, _, high = self.engine.keep
+        low, _, high = self.engine.keep[self.active_optimization_profile]
         if (values < low).any() or (values > high).any():
             tell(f"a launch with 'keep' {values.tolist()}, outside the profile's {low} to {high}")
             return False

@@ -22,7 +22,7 @@ def write_plan(
     model = read_onnx(onnx)
     info, outputs = info_of(model), output_specs(model)
     keep = keep_profile(info)
-    values = {"keep": [keep.min, keep.opt, keep.max]} if keep else {}
+    values = {"keep": [[keep.min, keep.opt, keep.max]] * len(profiles)} if keep else {}
     path.write_text(content or json.dumps({"onnx": str(onnx), "profiles": profiles, **values}))
     inputs = info.inputs if info else (input_spec(model),)
     record: dict[str, Any] = {

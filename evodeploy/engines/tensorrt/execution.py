@@ -19,7 +19,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Tensors:
     """What a plan reads and writes: `images`, `keep` of an elastic plan, and the outputs.
 
-    `longest` is the most tokens that any stage may keep: the size of an output's axis whose length `keep` decides.
+    `longest` is the most tokens that any stage has: as long is an output's axis at most whose length a run decides.
     """
 
     images: TensorSpec
