@@ -188,10 +188,12 @@ COMMANDS = {
     "inspect": {"inspection.describe.describe", "inspection.diagnosis.diagnose"},
     "margins": set(),
     "models": {"models.published.published_models", "models.published.random_checkpoint"},
+    "predict": set(),
+    "sweep": set(),
     "verify": set(),
     "visualize": set(),
 }
-DOING_MORE = {"package", "predict", "roofline", "serve", "sweep"}  # one that is changed moves into the table
+DOING_MORE = {"package", "roofline", "serve"}  # one that is changed moves into the table
 
 
 def of_stages(path: Path) -> set[str]:
