@@ -73,9 +73,9 @@ def _from_folders(folder: Path, info: ModelInfo) -> LabelledImages:
         classes = {name: i for i, name in enumerate(names)}
         mapping = f"class folders taken in sorted order: {names[0]} is {info.label(0)}"
     else:
-        told = f"class names of the model ({', '.join(info.class_names[:3])}, …)" if known else "known by name"
+        what = f"class names of the model ({', '.join(info.class_names[:3])}, …)" if known else "known by name"
         raise UsageError(
-            f"{folder} has {len(names)} class folders{_first(names)}, which are neither all {told} nor as many as its "
+            f"{folder} has {len(names)} class folders{_first(names)}, which are neither all {what} nor as many as its "
             f"{info.num_classes} classes: give --labels FILE.csv with the columns path,label"
         )
     images = [

@@ -1,4 +1,4 @@
-"""The answers of an evaluation on disk, a line of JSON for each image, so that an interrupted one can go on."""
+"""The answers of an evaluation on disk, a line of JSON for each image, so that an interrupted one can resume."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ERROR = text(100_000)
 
 @dataclass(frozen=True)
 class Answer:
-    """What all artefacts said of one image: the best classes of each, and its share of the seconds each one took.
+    """The answers of all artefacts to one image: the best classes of each, and the image's share of its seconds.
 
     Or, where it could not be read, the `error` and nothing else.
     """

@@ -86,7 +86,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_command_tells_the_same_of_a_checkpoint_and_of_its_export(cli, folder, small_checkpoint, small_onnx):
+def test_a_checkpoint_and_its_export_have_the_same_margins(cli, folder, small_checkpoint, small_onnx):
     documents = []
     for artefact in (small_checkpoint, small_onnx):
         code, out, _ = cli("margins", artefact, "--images", "images", "--json")
@@ -104,7 +104,7 @@ def test_the_command_tells_the_same_of_a_checkpoint_and_of_its_export(cli, folde
     assert "selection 2, before block 4  32 of 64" in out
 
 
-def test_what_tells_nothing_is_refused_with_the_command_that_helps(cli, folder, small_checkpoint):
+def test_artefacts_without_selections_are_refused_with_the_command_that_helps(cli, folder, small_checkpoint):
     assert cli("export", small_checkpoint, "-o", "silent.onnx", "--no-verify")[0] == 0
     code, _, err = cli("margins", "silent.onnx", "--images", "images")
     assert (code, "export it with --tokens" in err) == (2, True)

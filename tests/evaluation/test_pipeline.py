@@ -126,7 +126,7 @@ def test_a_module_is_not_resumed(here, small):
     assert not list(here.glob("r.json*"))
 
 
-def test_a_killed_run_goes_on_where_it_was(cli, here):
+def test_a_killed_run_is_resumed(cli, here):
     command = [sys.executable, "-m", "evodeploy", "eval", "a.onnx", "--data", "data", "--batch", "1", "-o", "r.json"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     part = here / "r.json.part"
@@ -147,7 +147,7 @@ def test_a_killed_run_goes_on_where_it_was(cli, here):
     assert resumed == whole
 
 
-def test_the_beginning_of_another_evaluation_is_not_gone_on_with(cli, here):
+def test_the_journal_of_another_evaluation_is_refused(cli, here):
     assert cli("eval", "a.onnx", "--data", "data", "-o", "r.json")[0] == 0
     (here / "r.json").unlink()
     (here / "r.json.part").write_text('{"artefacts": [], "images": ""}\n')

@@ -76,7 +76,7 @@ def test_later_grids_are_drawn_at_their_own_size():
     assert np.argwhere(evolution.selections[0].kept).tolist() == [[0, 0], [0, 1], [1, 2]]
 
 
-def test_what_selects_nothing_or_does_not_tell_is_refused():
+def test_artefacts_without_selections_are_refused():
     info = ModelInfo("fake", 32, 4, 3, "stage", (0.5,))
     with pytest.raises(UsageError, match="export it with --tokens"):
         evolutions(FakeEngine(info), [PICTURE])
