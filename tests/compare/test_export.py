@@ -64,7 +64,7 @@ def test_margins_are_those_of_the_scores(small):
     _, expected = clear_pictures(small, 3)
     for i in range(2):
         ordered = -np.sort(-expected.outputs[f"scores_{i}"], axis=1)
-        margins = (ordered[:, 31] - ordered[:, 32]) / ordered[:, 31]
+        margins = (ordered[:, 31] - ordered[:, 32]) / ((ordered[:, 31] + ordered[:, 32]) / 2)
         np.testing.assert_allclose(expected.margins(i), margins)
 
 
