@@ -12,13 +12,14 @@ import numpy as np
 
 from evodeploy.benchmark.entrants import Entrant, Pictures, Racer, opened, racers_of, sample_of
 from evodeploy.benchmark.judge import SAMPLE, Verdict, judged
-from evodeploy.benchmark.measure.energy import SECONDS, joules_per_run, meter_of
+from evodeploy.benchmark.measure.energy import SECONDS, joules_per_run
 from evodeploy.benchmark.measure.interleaved import Budget, Clock, Measurement, measured
 from evodeploy.benchmark.row import Row
 from evodeploy.benchmark.row_spec import Role, RowSpec
 from evodeploy.engines.base import Array
 from evodeploy.engines.finite import PROBLEM
 from evodeploy.errors import EvodeployError
+from evodeploy.machine.energy import meter_of
 
 _log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from evodeploy.benchmark.torch_rows import usual_torch
 from evodeploy.engines.deploy_file import DeployFile
 from evodeploy.engines.device import cuda_index
 from evodeploy.engines.opener import RUNTIMES, Runtime
+from evodeploy.machine.cpu import cpu_flags
 from evodeploy.machine.driver import driver_problem
-from evodeploy.machine.environment import cpu_flags
 from evodeploy.specs import Precision
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from evodeploy.engines.tensorrt.flavour import load_flavour
 from evodeploy.errors import EvodeployError, UnavailableError, needs
 from evodeploy.machine.cores import usable_cores
+from evodeploy.machine.cpu import processor_name
 from evodeploy.machine.driver import driver_problem
-from evodeploy.machine.environment import processor_name
 
 
 def diagnose() -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evodeploy.machine.cores import usable_cores
+from evodeploy.machine.cpu import caches, clock_mhz, cpu_flags, governor, memory_bytes, processor_name
 from evodeploy.machine.nvml import Gpu, gpus
 
 _PACKAGES = (
@@ -35,8 +36,6 @@ _VARIABLES = (
     "CUDA_",
     "NVIDIA_",
 )
-
-_CPU = Path("/sys/devices/system/cpu/cpu0")
 
 
 @dataclass(frozen=True)
@@ -72,10 +71,10 @@ def environment(threads: int) -> Environment:
         cores=usable_cores(),
         threads=threads,
         flags=tuple(sorted(_FLAGS & cpu_flags())),
-        caches=_caches(),
-        mhz=_mhz(),
-        governor=_text(_CPU / "cpufreq" / "scaling_governor"),
-        memory_bytes=_memory(),
+        caches=caches(),
+        mhz=clock_mhz(),
+        governor=governor(),
+        memory_bytes=memory_bytes(),
         gpus=gpus(),
         system=platform.platform(),
         python=platform.python_version(),
@@ -97,46 +96,6 @@ def package_versions(names: tuple[str, ...]) -> dict[str, str]:
     return installed
 
 
-def processor_name() -> str:
-    """The CPU's own name."""
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
-
-
-def cpu_flags() -> set[str]:
-    """The instruction sets of the CPU, as the kernel names them; empty where it does not tell."""
-    return set((_cpuinfo("flags") or _cpuinfo("Features") or "").split())
-
-
-def _cpuinfo(field: str) -> str | None:
-    for line in (_text(Path("/proc/cpuinfo")) or "").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == field:
-            return value.strip()
-    return None
-
-
-def _mhz() -> float | None:
-    told = _cpuinfo("cpu MHz")
-    return float(told) if told else None
-
-
-def _caches() -> dict[str, str]:
-    found = {}
-    for folder in sorted((_CPU / "cache").glob("index*")):
-        level, kind, size = (_text(folder / name) for name in ("level", "type", "size"))
-        if level and kind and size:
-            suffix = {"Data": "d", "Instruction": "i"}.get(kind, "")
-            found[f"L{level}{suffix}"] = size
-    return found
-
-
-def _memory() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
 def _commit() -> str | None:
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
@@ -148,10 +107,3 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError:
-        return None

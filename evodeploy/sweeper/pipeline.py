@@ -15,7 +15,7 @@ from evodeploy.errors import UsageError, needs
 from evodeploy.files import sha256
 from evodeploy.hub import local
 from evodeploy.machine.cores import usable_cores
-from evodeploy.machine.environment import processor_name
+from evodeploy.machine.cpu import processor_name
 from evodeploy.sweeper.begin import begun
 from evodeploy.sweeper.front import Point, chosen, front
 from evodeploy.sweeper.measuring import measured

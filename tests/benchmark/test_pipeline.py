@@ -9,6 +9,7 @@ import pytest
 
 import evodeploy
 from evodeploy.benchmark import row_specs, usual
+from evodeploy.benchmark.measure import peak
 from evodeploy.benchmark.row_specs import row_specs_of
 from evodeploy.benchmark.subject import subject_of
 from evodeploy.benchmark.usual import usual_engines, usual_precisions
@@ -17,7 +18,18 @@ from evodeploy.errors import UsageError
 QUICK = {"engines": ["torch"], "precisions": ["fp32"], "seconds": 0, "rounds": 6, "threads": 1}
 
 
-def test_a_module_is_benched_and_its_report_prints_and_is_saved(small, tmp_path):
+def test_a_machine_whose_limit_cannot_be_measured_still_gives_its_rows(small, logged, monkeypatch):
+    def full(product, device):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 256.00 MiB.")
+
+    monkeypatch.setattr(peak, "_seconds", full)
+    report = evodeploy.bench(small.module, batches=[1], device="cpu", **QUICK)
+    assert any("matrix products could not be measured: CUDA out of memory. Tried to all" in line for line in logged)
+    assert [row["share_of_peak"] for row in report.to_dict()["results"]] == [None] * 2
+
+
+def test_a_module_is_benched_and_its_report_prints_and_is_saved(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(peak, "SIDES", {"cpu": (64,)})
     report = evodeploy.bench(small.module, batches=[1], device="cpu", **QUICK)
     assert [(row.spec.role, row.spec.random, row.device) for row in report.rows] == [
         ("evo", False, "cpu"), ("dense", False, "cpu"),

@@ -26,6 +26,7 @@ def here(small_checkpoint, tmp_path, monkeypatch):
     for index in range(10):
         (tmp_path / "data" / f"c{index}").mkdir(exist_ok=True)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("evodeploy.benchmark.measure.interleaved.PATIENCE", 1)  # figures are not looked at
     return tmp_path
 
 

@@ -93,12 +93,16 @@ def ratio_of_medians(numerator: Sequence[float], denominator: Sequence[float], d
     """The ratio of two medians of unpaired samples, its bounds by bootstrap (percentiles, a fixed seed)."""
     generator = np.random.Generator(np.random.PCG64(0))
     over, under = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
-    ratios = [
-        float(np.median(generator.choice(over, len(over))) / np.median(generator.choice(under, len(under))))
-        for _ in range(draws)
-    ]
-    tail = (1 - CONFIDENCE) / 2
-    return Interval(float(np.median(over) / np.median(under)), quantile(ratios, tail), quantile(ratios, 1 - tail))
+    ratios = _medians(generator, over, draws) / _medians(generator, under, draws)
+    low, high = np.quantile(ratios, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(float(np.median(over) / np.median(under)), float(low), float(high))
+
+
+def _medians(generator: np.random.Generator, samples: Numbers, draws: int) -> Numbers:
+    """The medians (draws,) of as many samples as there are, drawn with replacement, a million numbers at a time."""
+    block = max(1, 1_000_000 // len(samples))
+    sizes = [min(block, draws - start) for start in range(0, draws, block)]
+    return np.concatenate([np.median(generator.choice(samples, (size, len(samples))), axis=1) for size in sizes])
 
 
 def midranks(values: Numbers) -> Numbers:

@@ -1,0 +1,64 @@
+"""The processor and its memory, as the system describes them."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+_CPU = Path("/sys/devices/system/cpu/cpu0")
+
+
+def processor_name() -> str:
+    """The CPU's own name."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def cpu_flags() -> set[str]:
+    """The instruction sets of the CPU, as the kernel names them; empty where it does not say."""
+    return set((_cpuinfo("flags") or _cpuinfo("Features") or "").split())
+
+
+def _cpuinfo(field: str) -> str | None:
+    for line in (_text(Path("/proc/cpuinfo")) or "").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == field:
+            return value.strip()
+    return None
+
+
+def clock_mhz() -> float | None:
+    """The first core's clock now; None where the system does not say."""
+    found = _cpuinfo("cpu MHz")
+    return float(found) if found else None
+
+
+def caches() -> dict[str, str]:
+    """The sizes of the first core's caches by level, such as L1d."""
+    found = {}
+    for folder in sorted((_CPU / "cache").glob("index*")):
+        level, kind, size = (_text(folder / name) for name in ("level", "type", "size"))
+        if level and kind and size:
+            suffix = {"Data": "d", "Instruction": "i"}.get(kind, "")
+            found[f"L{level}{suffix}"] = size
+    return found
+
+
+def memory_bytes() -> int | None:
+    """The machine's memory; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def governor() -> str | None:
+    """What sets the first core's clock, such as performance; None where the system does not say."""
+    return _text(_CPU / "cpufreq" / "scaling_governor")
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return None

@@ -1,0 +1,54 @@
+"""Counters of energy: the processor's own (RAPL) or the GPU's (NVML), where they can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from evodeploy.machine.nvml import energy_joules
+
+POWERCAP = Path("/sys/class/powercap")
+
+Meter = Callable[[], float]  # joules since some moment in the past
+
+
+def meter_of(device: str) -> Meter | None:
+    """What counts the energy of `device`, or None where nothing does or it may not be read."""
+    if device.startswith("cuda"):
+        return _nvml if energy_joules() is not None else None
+    packages = [zone for zone in sorted(POWERCAP.glob("intel-rapl:?")) if _readable(zone / "energy_uj")]
+    return _Rapl(packages) if packages else None
+
+
+class _Rapl:
+    """The energy of all processor packages; their counters start again at zero every few minutes under load."""
+
+    def __init__(self, packages: list[Path]) -> None:
+        self._packages = packages
+        self._ranges = [int((zone / "max_energy_range_uj").read_text()) for zone in packages]
+        self._last = self._read()
+        self._total = 0
+
+    def __call__(self) -> float:
+        now = self._read()
+        for value, last, size in zip(now, self._last, self._ranges, strict=True):
+            self._total += (value - last) % size
+        self._last = now
+        return self._total / 1e6
+
+    def _read(self) -> list[int]:
+        return [int((zone / "energy_uj").read_text()) for zone in self._packages]
+
+
+def _nvml() -> float:
+    joules = energy_joules()
+    if joules is None:
+        raise RuntimeError("the GPU's energy counter could be read before and cannot be now")
+    return joules
+
+
+def _readable(path: Path) -> bool:
+    try:
+        return bool(path.read_text())
+    except OSError:
+        return False
