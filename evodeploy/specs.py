@@ -197,7 +197,9 @@ class ModelInfo:
             return self.keep_ratios
         self._check_elastic()
         several = isinstance(ratios, Sequence) and not isinstance(ratios, str)
-        given = tuple(cast("Sequence[float]", ratios)) if several else (cast("float", ratios),) * len(self.elastic)
+        given = tuple(cast("Sequence[float]", ratios)) if several else (cast("float", ratios),)
+        if len(given) == 1:
+            given *= len(self.elastic)
         if len(given) != len(self.elastic):
             raise InputError(
                 f"{len(given)} keep ratios given, expected one, or one for each of {len(self.elastic)} stages"

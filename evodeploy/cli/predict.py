@@ -27,6 +27,9 @@ def predict(
         Path | None, typer.Option(help="Write the predictions here: a .jsonl, .csv or .parquet file.")
     ] = None,
     batch: Annotated[int, whole("--batch", 1, values.BATCH, "Images run at a time.")] = 32,
+    keep_ratio: Annotated[
+        str | None, typer.Option(help="Share of tokens an elastic artefact keeps: 0.5, or one for each stage: 0.7,0.5.")
+    ] = None,
     engine: options.EngineName = None,
     device: options.Device = None,
     precision: options.Precision = None,
@@ -41,6 +44,7 @@ def predict(
 
     Images without a prediction are listed at the end; the command fails where no image has one.
     """
+    ratios = values.ratios(keep_ratio)
     documents: list[dict[str, Any]] = []
 
     def shown(image: object, answer: evodeploy.Prediction | evodeploy.Failure) -> None:
@@ -54,7 +58,9 @@ def predict(
         context.with_resource(while_read())
     how = dataclasses.asdict(options.engine_options(device, precision, cuda_graph, threads, cache, tf32))
     with evodeploy.load(artefact, engine, **how) as predictor, progress("predicting", quiet=out is None) as done:
-        written = predictor.write(images, out or shown, top=top, batch=batch, force=force, progress=done)
+        written = predictor.write(
+            images, out or shown, top=top, batch=batch, keep_ratio=ratios, force=force, progress=done
+        )
     if as_json:
         result_json(documents if out is None else written.to_dict())
     elif out is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
@@ -19,7 +20,8 @@ R = TypeVar("R")
 class Batcher(Generic[T, P, R]):
     """Prepares what is submitted, each in a thread of a pool, and runs it in batches of up to `largest`.
 
-    An item waits for others no longer than `patience` seconds. Threads may submit at the same time. What preparing an
+    An item waits for others no longer than `patience` seconds. Only items of which `alike` says the same run together:
+    the first waiting one decides, the others keep their turn. Threads may submit at the same time. What preparing an
     item raises it alone gets, and so an error among the results; what a run raises each of its items gets.
     """
 
@@ -31,7 +33,10 @@ class Batcher(Generic[T, P, R]):
         preparers: int,
         largest: int,
         patience: float,
+        alike: Callable[[P], Hashable] = lambda item: None,
     ) -> None:
+        self._alike = alike
+        self._aside: deque[tuple[P, Future[R]]] = deque()  # taken from the queue, of another kind; the thread's own
         self._prepare, self._compute, self._largest, self._patience = prepare, compute, largest, patience
         self._pool = ThreadPoolExecutor(preparers, "evodeploy-prepare")
         self._waiting: queue.SimpleQueue[tuple[P, Future[R]] | None] = queue.SimpleQueue()  # None is the end
@@ -80,18 +85,27 @@ class Batcher(Generic[T, P, R]):
 
     def _gathered(self) -> tuple[list[tuple[P, Future[R]]], bool]:
         """The next batch, and whether it is the last."""
-        first = self._waiting.get()
+        waited = bool(self._aside)  # since before the last run: no more patience with them
+        first = self._aside.popleft() if waited else self._waiting.get()
         if first is None:
             return [], True
-        batch, deadline = [first], time.monotonic() + self._patience
+        kind = self._alike(first[0])
+        batch = [first]
+        others: deque[tuple[P, Future[R]]] = deque()
+        while self._aside:
+            entry = self._aside.popleft()
+            (batch if self._alike(entry[0]) == kind and len(batch) < self._largest else others).append(entry)
+        self._aside = others
+        deadline = time.monotonic() + (0 if waited else self._patience)
         while len(batch) < self._largest:
             try:
-                entry = self._waiting.get(timeout=max(0.0, deadline - time.monotonic()))
+                found = self._waiting.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 break
-            if entry is None:
-                return batch, True
-            batch.append(entry)
+            if found is None:
+                self._waiting.put(None)  # the end, once nothing is aside
+                return batch, not self._aside
+            (batch if self._alike(found[0]) == kind else self._aside).append(found)
         return batch, False
 
     def _run(self, gathered: list[tuple[P, Future[R]]]) -> None:

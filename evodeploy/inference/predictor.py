@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 BATCH = 32  # images run at a time, where nothing else is said
 
+KeepRatio = float | Sequence[float] | None
+
 _log = logging.getLogger(__name__)
 
 
@@ -46,6 +48,14 @@ class _Prepared(NamedTuple):
     image: Array
     seconds: float
     path: str | None
+
+
+class _Request(NamedTuple):
+    """A submitted image, prepared, how many classes to name, and the keep ratios that it is computed at."""
+
+    prepared: _Prepared
+    top: int
+    ratios: tuple[float, ...]
 
 
 class Predictor:
@@ -66,33 +76,40 @@ class Predictor:
         self.info: ModelInfo = engine.info
         self._max_batch, self._max_wait = max_batch, max_wait
         self._lock = threading.Lock()
-        self._batcher: Batcher[tuple[ImageLike, int], tuple[_Prepared, int], Prediction] | None = None
+        self._batcher: Batcher[tuple[ImageLike, int, tuple[float, ...]], _Request, Prediction] | None = None
         self._closed = False
 
     def __repr__(self) -> str:
         return f"<Predictor {self.info.model} {self.info.precision} with {self.engine.name} on {self.engine.device}>"
 
     @overload
-    def predict(self, images: ImageLike, top: int = 5) -> Prediction: ...  # type: ignore[overload-overlap]
+    def predict(  # type: ignore[overload-overlap]
+        self, images: ImageLike, top: int = 5, *, keep_ratio: KeepRatio = None
+    ) -> Prediction: ...
 
     @overload
-    def predict(self, images: Sequence[ImageLike], top: int = 5) -> list[Prediction]: ...
+    def predict(
+        self, images: Sequence[ImageLike], top: int = 5, *, keep_ratio: KeepRatio = None
+    ) -> list[Prediction]: ...
 
-    def predict(self, images: ImageLike | Sequence[ImageLike], top: int = 5) -> Prediction | list[Prediction]:
+    def predict(
+        self, images: ImageLike | Sequence[ImageLike], top: int = 5, *, keep_ratio: KeepRatio = None
+    ) -> Prediction | list[Prediction]:
         """The `top` classes of one image, or of each in a sequence; see `images.open_image` for what an image may be.
 
         An array or a tensor of four axes is a batch and gives a list; for type checkers pass `list(batch)`.
-        Raises, for the first image that is none, UsageError for a missing file, BadFileError for a broken one,
-        InputError for an array of another kind, RuntimeFailedError where the output is no number; `stream` continues
-        with the others.
+        An elastic artefact keeps the share `keep_ratio` of its tokens, one for all stages or one for each, by default
+        `info.keep_ratios`; InputError says where it cannot. Raises, for the first image that is none, UsageError for a
+        missing file, BadFileError for a broken one, InputError for an array of another kind, RuntimeFailedError where
+        the output is no number; `stream` continues with the others.
         """
         if isinstance(images, DLPack):
             array = as_array(images)
             images = array if array.ndim < 4 else list(array)
         if isinstance(images, (str, bytes, Path, Image.Image, np.ndarray)):
-            return self.predict([images], top)[0]
+            return self.predict([images], top, keep_ratio=keep_ratio)[0]
         predictions: list[Prediction] = []
-        with closing(self.stream(images, top)) as results:
+        with closing(self.stream(images, top, keep_ratio=keep_ratio)) as results:
             for result in results:
                 if isinstance(result, Failure):
                     raise result.error
@@ -100,21 +117,29 @@ class Predictor:
         return predictions
 
     def stream(
-        self, images: Iterable[ImageLike], top: int = 5, *, batch: int = BATCH, workers: int | None = None
+        self,
+        images: Iterable[ImageLike],
+        top: int = 5,
+        *,
+        batch: int = BATCH,
+        workers: int | None = None,
+        keep_ratio: KeepRatio = None,
     ) -> Generator[Prediction | Failure, None, None]:
         """A prediction for each image, in their order, or a Failure where it cannot be read or its output is no number.
 
         `workers` threads decode while others compute, as many as there are cores by default; `images` is read as
-        results are taken, and no more than three batches are in memory. Raises what the engine raises.
+        results are taken, and no more than three batches are in memory. `keep_ratio` is as in `predict`. Raises what
+        the engine raises.
         """
         check_classes(self.info, top)
+        ratios = self._ratios(keep_ratio)
         self._check_open()
         if batch < 1 or (workers is not None and workers < 1):
             raise UsageError(f"batch is {batch} and workers {workers}, expected 1 or more")
         return pipelined(
             images,
             self._prepared,
-            partial(self._answered, top=top),
+            partial(self._answered, top=top, ratios=ratios),
             Failure,
             batch=batch,
             preparers=workers or os.cpu_count() or 1,
@@ -128,6 +153,7 @@ class Predictor:
         *,
         top: int | None = None,
         batch: int = BATCH,
+        keep_ratio: KeepRatio = None,
         force: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> Written:
@@ -136,19 +162,21 @@ class Predictor:
         Or give each image with its answer to `out`, a function, as they come. `top` classes of each are named: by
         default 5, or all where there are fewer. The file appears once it is complete, and `force` replaces an earlier
         one. `progress` is called with the number of images done and of all. Raises as `stream` does, UsageError for
-        what cannot be written, and BadFileError where no image has a prediction.
+        what cannot be written, and BadFileError where no image has a prediction. `keep_ratio` is as in `predict`.
         """
         from evodeploy.inference.tables import write_predictions
 
         classes = classes_to_name(self.info, top)
-        return write_predictions(self, images_of(images), out, classes, batch, force, progress)
+        return write_predictions(self, images_of(images), out, classes, batch, keep_ratio, force, progress)
 
-    def submit(self, image: ImageLike, top: int = 5) -> Future[Prediction]:
+    def submit(self, image: ImageLike, top: int = 5, *, keep_ratio: KeepRatio = None) -> Future[Prediction]:
         """A future of one image's prediction, run together with what other callers submit at the same time.
 
-        Its result raises as `predict` does; a future that is cancelled in time is not run.
+        Only images of the same keep ratios run together: see `predict`, whose `keep_ratio` it is. Its result raises as
+        `predict` does; a future that is cancelled in time is not run.
         """
         check_classes(self.info, top)
+        ratios = self._ratios(keep_ratio)
         with self._lock:
             self._check_open()
             if self._batcher is None:
@@ -158,8 +186,9 @@ class Predictor:
                     preparers=os.cpu_count() or 1,
                     largest=self._max_batch,
                     patience=self._max_wait,
+                    alike=_ratios_of,
                 )
-        return self._batcher.submit((image, top))
+        return self._batcher.submit((image, top, ratios))
 
     def predict_logits(self, images: Array | DLPack) -> NDArray[np.float32]:
         """Logits (N, classes) for any number N of prepared images, as `engine.inputs[0]` says: see `preprocess`.
@@ -204,27 +233,40 @@ class Predictor:
         path = str(image) if isinstance(image, (str, Path)) else None
         return _Prepared(prepared, time.perf_counter() - began, path)
 
-    def _answered(self, images: list[_Prepared], top: int) -> list[Prediction | RuntimeFailedError]:
+    def _ratios(self, keep_ratio: KeepRatio) -> tuple[float, ...]:
+        """The keep ratios of each stage that `keep_ratio` means; raises InputError outside of the artefact's bounds."""
+        self.info.keep_of(keep_ratio)
+        return self.info.ratios_of(keep_ratio)
+
+    def _answered(
+        self, images: list[_Prepared], top: int, ratios: tuple[float, ...]
+    ) -> list[Prediction | RuntimeFailedError]:
         began = time.perf_counter()
-        outputs = run_all(self.engine, np.stack([each.image for each in images]), len(images))
+        keep = self.info.keep_of(ratios) if self.info.elastic else None
+        outputs = run_all(self.engine, np.stack([each.image for each in images]), len(images), keep)
         seconds = time.perf_counter() - began
         answers = predictions_of(outputs, self.info, top, [each.seconds for each in images], seconds)
         return [
-            replace(answer, path=each.path) if isinstance(answer, Prediction) else answer
+            replace(answer, path=each.path, keep_ratios=ratios) if isinstance(answer, Prediction) else answer
             for answer, each in zip(answers, images, strict=True)
         ]
 
-    def _submitted(self, request: tuple[ImageLike, int]) -> tuple[_Prepared, int]:
-        image, top = request
-        return self._prepared(image), top
+    def _submitted(self, submitted: tuple[ImageLike, int, tuple[float, ...]]) -> _Request:
+        image, top, ratios = submitted
+        return _Request(self._prepared(image), top, ratios)
 
-    def _answered_each(self, requests: list[tuple[_Prepared, int]]) -> list[Prediction | RuntimeFailedError]:
-        """Predictions of images that were submitted with tops of their own."""
-        answers = self._answered([prepared for prepared, _ in requests], max(top for _, top in requests))
+    def _answered_each(self, requests: list[_Request]) -> list[Prediction | RuntimeFailedError]:
+        """Predictions of images that were submitted with tops of their own, and with the same keep ratios."""
+        images, most = [request.prepared for request in requests], max(request.top for request in requests)
+        answers = self._answered(images, most, requests[0].ratios)
         return [
-            replace(answer, labels=answer.labels[:top]) if isinstance(answer, Prediction) else answer
-            for answer, (_, top) in zip(answers, requests, strict=True)
+            replace(answer, labels=answer.labels[: request.top]) if isinstance(answer, Prediction) else answer
+            for answer, request in zip(answers, requests, strict=True)
         ]
+
+
+def _ratios_of(request: _Request) -> tuple[float, ...]:
+    return request.ratios
 
 
 def load(

@@ -46,7 +46,8 @@ class Prediction:
     """The most probable classes of one image, best first.
 
     `kept` holds, for each selection, the positions of the tokens that stayed on the slow path, in the image's grid of
-    patches, row by row; None where the artefact does not output them (export it with `--tokens`). For `plot` are
+    patches, row by row; None where the artefact does not output them (export it with `--tokens`). `keep_ratios` is the
+    share of tokens that each stage kept. For `plot` are
     `sides`, the tokens on a side of the grid at each selection, which Evo-LeViT halves, `path`, the image's where it
     was given as one, and `info`, the model's facts. A notebook shows the plot of an image that was given as a path.
     """
@@ -54,6 +55,7 @@ class Prediction:
     labels: tuple[Label, ...]
     timing: Timing
     kept: tuple[tuple[int, ...], ...] | None = None
+    keep_ratios: tuple[float, ...] = ()
     sides: tuple[int, ...] = field(default=(), compare=False)
     path: str | None = field(default=None, compare=False)
     info: ModelInfo | None = field(default=None, compare=False)
@@ -68,11 +70,12 @@ class Prediction:
         return f"<Prediction {named}{', …' if len(self.labels) > NAMED else ''}>"
 
     def to_dict(self) -> dict[str, Any]:
-        """The labels, the timing in seconds, and what was kept, as plain values that JSON takes."""
+        """The labels, the timing in seconds, what was kept and its share, as plain values that JSON takes."""
         return {
             "labels": [dataclasses.asdict(label) for label in self.labels],
             "timing": dataclasses.asdict(self.timing),
             "kept": None if self.kept is None else [list(positions) for positions in self.kept],
+            "keep_ratios": list(self.keep_ratios),
         }
 
     def plot(self, image: ImageLike | None = None) -> Image:

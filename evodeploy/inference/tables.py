@@ -18,7 +18,7 @@ from evodeploy.inference.records import Failure, Prediction, Written
 from evodeploy.kinds import PREDICTIONS, Kind
 
 if TYPE_CHECKING:
-    from evodeploy.inference.predictor import Predictor
+    from evodeploy.inference.predictor import KeepRatio, Predictor
 
 Write: TypeAlias = Callable[[ImageLike, "Prediction | Failure"], None]
 
@@ -34,6 +34,7 @@ def write_predictions(
     out: str | os.PathLike[str] | Write,
     top: int,
     batch: int,
+    keep_ratio: KeepRatio,
     force: bool,
     progress: Callable[[int, int], None] | None,
 ) -> Written:
@@ -41,7 +42,9 @@ def write_predictions(
     failures: list[Failure] = []
     with contextlib.ExitStack() as stack:
         write = out if callable(out) else stack.enter_context(_into(Path(out), images, top, force))
-        answers = stack.enter_context(contextlib.closing(predictor.stream(images, top, batch=batch)))
+        answers = stack.enter_context(
+            contextlib.closing(predictor.stream(images, top, batch=batch, keep_ratio=keep_ratio))
+        )
         for done, (image, answer) in enumerate(zip(images, answers, strict=True), 1):
             write(image, answer)
             if isinstance(answer, Failure):

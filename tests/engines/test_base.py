@@ -114,7 +114,14 @@ def test_a_static_engine_refuses_a_number_of_tokens(engine):
 
 @pytest.mark.parametrize(
     ("ratios", "keep"),
-    [(None, (20, 3)), (0.9, (36, 9)), ((1.0, 0.2), (40, 2)), ([0.1, 0.9], (4, 9)), (np.float32(0.5), (20, 5))],
+    [
+        (None, (20, 3)),
+        (0.9, (36, 9)),
+        ((1.0, 0.2), (40, 2)),
+        ((0.5,), (20, 5)),
+        ([0.1, 0.9], (4, 9)),
+        (np.float32(0.5), (20, 5)),
+    ],
 )
 def test_ratios_become_tokens_as_everywhere(ratios, keep):
     assert ELASTIC.keep_of(ratios) == keep

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 
 import numpy as np
 import onnx
@@ -124,6 +125,15 @@ def test_export_writes_an_elastic_file_and_compares_it_at_several_ratios(cli, sm
     for keep in elastic_keeps(info):
         assert f"; {keep[0]}/{keep[1]} tokens kept" in err
     assert "all " in out and " checks passed" in out
+    image = tmp_path / "image.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(image)
+    for ratio, expected in ((None, [0.3, 0.5]), ("0.8", [0.8, 0.8]), ("1.0,0.2", [1.0, 0.2])):
+        asked = [] if ratio is None else ["--keep-ratio", ratio]
+        code, out, err = cli("predict", path, image, "--json", *asked)
+        assert code == 0, err
+        assert json.loads(out)[0]["keep_ratios"] == expected
+    code, _, err = cli("predict", path, image, "--keep-ratio", "0.1")
+    assert code == 2 and "stage 0 cannot keep 6 of its 64 tokens: this artefact keeps 12 to 64" in err
 
 
 @pytest.mark.parametrize(

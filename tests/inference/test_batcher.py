@@ -169,3 +169,20 @@ def test_an_error_among_the_results_is_raised_to_its_caller_alone():
     with pytest.raises(BadFileError, match="unlucky"):
         futures[1].result(10)
     one.close()
+
+
+def test_only_items_of_a_kind_run_together_and_none_is_left_when_it_closes():
+    compute, kinds = Recorder(), []
+
+    def kept(values):
+        kinds.append({value % 3 for value in values})
+        return compute(values)
+
+    compute.gate.clear()
+    one = Batcher(refuse_seven, kept, preparers=2, largest=4, patience=0.01, alike=lambda value: value % 3)
+    futures = [one.submit(value) for value in range(20, 50)]
+    compute.gate.set()
+    one.close()
+    assert [future.result(0) for future in futures] == [2 * value for value in range(20, 50)]
+    assert all(len(kind) == 1 for kind in kinds)
+    assert max(compute.sizes) <= 4 and len(compute.sizes) < 30

@@ -7,14 +7,15 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from sharing import in_threads
 
 import evodeploy
 from evodeploy.engines.fake import FakeEngine
-from evodeploy.errors import BadFileError, RuntimeFailedError, UsageError
+from evodeploy.errors import BadFileError, InputError, RuntimeFailedError, UsageError
 from evodeploy.inference.answers import softmax
 from evodeploy.inference.predictor import Predictor
 from evodeploy.inference.records import Failure
-from evodeploy.specs import BatchRange, ModelInfo
+from evodeploy.specs import BatchRange, ElasticStage, ModelInfo
 
 INFO = ModelInfo("fake", 8, 4, 3, "stage", (0.5,), class_names=("ant", "bee", "cat"))
 
@@ -257,3 +258,49 @@ def test_no_table_is_left_where_no_image_has_a_prediction(tmp_path):
     with predictor() as p, pytest.raises(BadFileError, match="none of 1 images has a prediction; the first: "):
         p.write(tmp_path, tmp_path / "out.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["b.png"]
+
+
+ELASTIC = dataclasses.replace(INFO, keep_ratios=(0.5, 0.3), elastic=(ElasticStage(40, 4, 40), ElasticStage(10, 2, 9)))
+
+
+def test_a_call_chooses_the_keep_ratio_and_the_prediction_says_which():
+    engine = FakeEngine(ELASTIC)
+    with Predictor(engine) as p:
+        assert p.predict(plain(0)).keep_ratios == (0.5, 0.3)
+        assert p.predict(plain(0), keep_ratio=0.25).keep_ratios == (0.25, 0.25)
+        assert [each.keep_ratios for each in p.predict([plain(0)] * 2, keep_ratio=(1.0, 0.9))] == [(1.0, 0.9)] * 2
+        assert [each.keep_ratios for each in p.stream([plain(0)] * 3, batch=2, keep_ratio=0.5)] == [(0.5, 0.5)] * 3
+        assert p.submit(plain(0), keep_ratio=0.8).result().to_dict()["keep_ratios"] == [0.8, 0.8]
+        refused = "stage 1 cannot keep 10 of its 10 tokens: this artefact keeps 2 to 9, ratios 0.20 to 0.90"
+        for call in (p.predict, p.submit, lambda image, keep_ratio: p.stream([image], keep_ratio=keep_ratio)):
+            with pytest.raises(InputError, match=refused):
+                call(plain(0), keep_ratio=1.0)
+    assert engine.keeps == [(20, 3), (10, 2), (40, 9), (20, 5), (20, 5), (32, 8)]
+
+
+def test_a_static_artefact_refuses_a_keep_ratio_and_says_its_own():
+    with predictor() as p:
+        assert p.predict(plain(0)).keep_ratios == (0.5,)
+        with pytest.raises(InputError, match=r"keeps a fixed share of tokens \(0.5\): leave the keep ratio out"):
+            p.predict(plain(0), keep_ratio=0.5)
+
+
+def test_threads_that_submit_at_other_ratios_share_runs_with_their_like_only():
+    """Each run is of one ratio; what is set aside gets a turn, and all answers are at the ratio asked for."""
+    ratios = (0.25, 0.5, 0.75, 0.9)
+    engine = FakeEngine(ELASTIC, compute=logits_by_first_pixel)
+    with Predictor(engine, max_batch=8, max_wait=0.01) as p:
+
+        def work(number):
+            futures = []
+            for turn in range(24):
+                ratio = ratios[(number + turn) % 4]
+                futures.append((ratio, turn % 2, p.submit(plain(255 * (turn % 2)), top=1, keep_ratio=ratio)))
+            for ratio, bright, future in futures:
+                answer = future.result(timeout=60)
+                assert answer.keep_ratios == (ratio, ratio)
+                assert answer.label.name == ("ant" if bright else "cat")
+
+        in_threads(work)
+    assert set(engine.keeps) == {ELASTIC.keep_of(ratio) for ratio in ratios}
+    assert engine.calls < 4 * 24  # they did share
