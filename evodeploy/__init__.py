@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from evodeploy.inference.records import Prediction as Prediction
     from evodeploy.inference.records import Timing as Timing
     from evodeploy.inference.records import Written as Written
+    from evodeploy.load_testing.records import LoadTest as LoadTest
+    from evodeploy.load_testing.run import load_test as load_test
     from evodeploy.specs import EngineOptions as EngineOptions
     from evodeploy.specs import ModelInfo as ModelInfo
     from evodeploy.sweeper.pipeline import sweep as sweep
@@ -85,6 +87,8 @@ _HOMES = {
     "evodeploy.evaluation.report": ("Evaluation",),
     "evodeploy.inference.predictor": ("Predictor", "load"),
     "evodeploy.inference.records": ("Failure", "Label", "Prediction", "Timing", "Written"),
+    "evodeploy.load_testing.records": ("LoadTest",),
+    "evodeploy.load_testing.run": ("load_test",),
     "evodeploy.specs": ("EngineOptions", "ModelInfo"),
     "evodeploy.sweeper.pipeline": ("sweep",),
     "evodeploy.sweeper.result": ("Sweep",),

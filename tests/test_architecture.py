@@ -58,6 +58,7 @@ ALLOWED = {
     "evaluation": {"artefacts", "engines", "inference", "preprocess"},
     "visualization": {"compare", "engines", "preprocess"},
     "serving": {"artefacts", "cluster", "compare", "engines", "inference", "preprocess"},
+    "load_testing": {"benchmark"},
     "sweeper": {"benchmark", "engines", "evaluation", "exporter", "graph", "models", "preprocess"},
     "repository": {"artefacts", "engines"},
     "inspection": {"artefacts", "engines", "models"},
@@ -100,7 +101,7 @@ def test_every_part_has_its_rule():
     assert parts - {"__init__", "__main__", "__pycache__", "cli"} == GROUND | set(ALLOWED)
 
 
-@pytest.mark.parametrize("command", ["evaluate", "margins", "predict", "verify", "visualize"])
+@pytest.mark.parametrize("command", ["evaluate", "load_test", "margins", "predict", "verify", "visualize"])
 def test_commands_call_public_functions_only(command):
     assert imported(PACKAGE / "cli" / f"{command}.py") <= GROUND | {"cli"}
 
@@ -148,12 +149,13 @@ def test_running_an_onnx_file_needs_neither_torch_nor_onnx(small_onnx):
 
 
 FUNCTIONS = (
-    "bench", "build", "distill", "evaluate", "export", "load", "margins", "open_engine", "refit", "sweep", "verify",
-    "visualize",
+    "bench", "build", "distill", "evaluate", "export", "load", "load_test", "margins", "open_engine", "refit", "sweep",
+    "verify", "visualize",
 )  # fmt: skip
 RECORDS = (
-    "Agreement", "Build", "Distilled", "EngineOptions", "Evaluation", "Export", "Failure", "Label", "Margins",
-    "ModelInfo", "Prediction", "Refit", "Report", "Sweep", "Timing", "Visualization", "Written",
+    "Agreement", "Build", "Distilled", "EngineOptions", "Evaluation", "Export", "Failure", "Label", "LoadTest",
+    "Margins", "ModelInfo", "Prediction", "Refit", "Report", "Sweep", "Timing", "Visualization",
+    "Written",
 )  # fmt: skip
 OTHERS = (
     "BadFileError", "Engine", "EvodeployError", "InputError", "MissingExtraError", "OutOfMemoryError", "Predictor",

@@ -19,6 +19,7 @@ from evodeploy.cli import (
     evaluate,
     export,
     inspect,
+    load_test,
     margins,
     models,
     package,
@@ -100,6 +101,7 @@ app.command("bench", cls=ending.Command)(bench.bench)
 app.command("sweep", cls=ending.Command)(sweep.sweep)
 app.command("predict", cls=ending.Command)(predict.predict)
 app.command("serve", cls=ending.Command)(serve.serve)
+app.command("load-test", cls=ending.Command)(load_test.load_test)
 app.command("batch", cls=ending.Command)(batch.batch)
 app.command("package", cls=ending.Command)(package.package)
 app.command("inspect", cls=ending.Command)(inspect.inspect)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from evodeploy.cli import options, values
+from evodeploy.cli import options, token, values
 from evodeploy.cli.console import Json, note, result, result_json
 from evodeploy.cli.values import real, whole
-
-TOKEN_VARIABLE = "EVODEPLOY_TOKEN"
-LARGEST_TOKEN = 4096  # bytes
 
 
 def serve(
@@ -39,9 +34,7 @@ def serve(
     timeout: Annotated[
         float, real("--timeout", 0.001, values.SECONDS, "Seconds that a request may stall, or wait for its answer.")
     ] = 30.0,
-    token_file: Annotated[
-        Path | None, typer.Option(help=f"A file with the bearer token to ask for; else ${TOKEN_VARIABLE}, if set.")
-    ] = None,
+    token_file: token.File = None,
     allow_host: Annotated[
         list[str] | None, typer.Option(help="Another host that requests may name, where no token is asked for.")
     ] = None,
@@ -95,7 +88,7 @@ def serve(
         gpus=gpus,
         limits=Limits(max_upload << 20, max_pixels * 1_000_000, timeout, max_ongoing),
         allow_hosts=tuple(sorted(allow_host or ())),
-        token=_token(token_file),
+        token=token.read(token_file),
         tls=tls_of(tls_cert, tls_key),
         budget=budget_of(target_p99, keep_ratio),
     )
@@ -115,21 +108,3 @@ def serve(
             result(str(running))
         service.until_stopped()
         note("answering what was begun, then stopping")
-
-
-def _token(file: Path | None) -> str | None:
-    from evodeploy.errors import UsageError
-    from evodeploy.files import open_regular
-
-    if file is None:
-        source, token = f"${TOKEN_VARIABLE}", os.environ.get(TOKEN_VARIABLE, "")
-        if not token:
-            return None
-    else:
-        with open_regular(file, "a bearer token", LARGEST_TOKEN) as opened:
-            source, token = str(file), opened.read().decode(errors="replace").strip()
-    if not token:
-        raise UsageError(f"{source} is empty, expected a bearer token")
-    if not re.fullmatch("[!-~]+", token):  # what a header can carry
-        raise UsageError(f"the token in {source} has spaces, lines or other characters: expected ASCII without")
-    return token

@@ -24,6 +24,7 @@ CHANNEL = 1000.0  # magnitude of a mean or deviation, at most
 CLASSES = 100_000  # classes named of an image, at most
 IMAGES = 10**9  # images counted, at most
 RANDOM = 4096  # random images, at most: all are in memory at once
+RATE = 100_000  # requests a second, at most
 SECONDS = 86400.0  # measured or waited, at most
 SEED = 2**32 - 1
 SIDE = 2048  # pixels of an image's side, at most: the cost of attention grows with its fourth power
@@ -107,6 +108,14 @@ def batches(text: str) -> tuple[int, ...]:
     """`1,8,32` as batch sizes; raises UsageError."""
     expected = f"batch sizes from 1 to {BATCH} such as 1,8,32"
     return listed("--batch", text, expected, functools.partial(whole_number, "--batch", 1, BATCH))
+
+
+def rates(text: str | None) -> tuple[float, ...] | None:
+    """`10,20,40` as requests a second; raises UsageError."""
+    if text is None:
+        return None
+    expected = f"requests a second above 0 and up to {RATE} such as 10,20,40"
+    return listed("--rate", text, expected, functools.partial(real_number, "--rate", 0.01, RATE))
 
 
 def fixed_batch(text: str) -> int | None:

@@ -45,11 +45,16 @@ def as_html(report: Report) -> str:
     if found:
         body += [element("h2", "To be careful about"), _list(found, "cautions")]
     body += [element("h2", "How and on what"), *_method(report)]
+    return document(f"{report.subject.name}: bench", body)
+
+
+def document(title: str, body: Sequence[str]) -> str:
+    """A page that needs nothing from elsewhere, with the elements of `body` in it."""
     head = [
         '<meta charset="utf-8"><meta name="generator" content="evodeploy">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         '<meta name="color-scheme" content="light dark">',
-        element("title", escape(f"{report.subject.name}: bench")),
+        element("title", escape(title)),
         element("style", STYLE),
     ]
     content = element("head", *head) + element("body", element("main", *body))
@@ -176,7 +181,7 @@ def _end_to_end(report: Report) -> str:
 
 def _figure(title: str, caption: str, plot: str, table: tuple[Sequence[str], Iterable[Sequence[str]]]) -> str:
     words = element("figcaption", element("h3", escape(title)), element("p", escape(caption)))
-    numbers = element("details", element("summary", "As a table"), _table(*table))
+    numbers = element("details", element("summary", "As a table"), table_of(*table))
     return element("figure", words, plot, numbers)
 
 
@@ -186,7 +191,7 @@ def _rows(report: Report) -> str:
     bodies = [[cells[number] for _, cells in filled] for number in range(len(report.rows))]
     classes = ["wrong" if row.wrong else "" if row.timing else "missing" for row in report.rows]
     return element(
-        "div", _table([column.heading for column, _ in filled], bodies, classes), class_="scroll", tabindex=0
+        "div", table_of([column.heading for column, _ in filled], bodies, classes), class_="scroll", tabindex=0
     )
 
 
@@ -229,7 +234,8 @@ def _list(items: Iterable[str], kind: str) -> str:
     return element("ul", *(element("li", escape(item)) for item in items), class_=kind)
 
 
-def _table(headings: Sequence[str], bodies: Iterable[Sequence[str]], classes: Sequence[str] = ()) -> str:
+def table_of(headings: Sequence[str], bodies: Iterable[Sequence[str]], classes: Sequence[str] = ()) -> str:
+    """A table with a head, of rows of cells; `classes` has one for each row."""
     head = element("tr", *(element("th", escape(heading), scope="col") for heading in headings))
     rows = [
         element("tr", *(element("td", escape(cell)) for cell in cells), class_=classes[number] if classes else "")

@@ -1,0 +1,63 @@
+"""`evodeploy load-test`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evodeploy.cli import token, values
+from evodeploy.cli.console import Force, Json, note, result, result_json
+from evodeploy.cli.values import real, whole
+
+
+def load_test(
+    context: typer.Context,
+    url: Annotated[str, typer.Argument(help="The server, such as http://127.0.0.1:8000.")],
+    rate: Annotated[str | None, typer.Option(help="Requests a second, one load after the other: 10,20,40.")] = None,
+    connections: Annotated[
+        int | None, whole("--connections", 1, 4096, "Instead, so many clients that each wait for their answer.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="A folder of pictures to send; one of noise by default.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Send tensors for this model instead, to any Open Inference Protocol server.")
+    ] = None,
+    seconds: Annotated[float, real("--seconds", 0.1, values.SECONDS, "How long each load lasts.")] = 10.0,
+    target: Annotated[
+        float | None, real("--target", 0.01, 3_600_000, "Milliseconds in which an answer is in time.")
+    ] = None,
+    keep_ratio: Annotated[
+        float | None, real("--keep-ratio", 0.001, 1, "Ask an elastic model for this share of tokens.")
+    ] = None,
+    token_file: token.File = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the JSON document here too.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a report with plots, one page without a script.")] = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """See how a server answers under load: latencies count from when each request was to be sent."""
+    from evodeploy import load_test as tested
+    from evodeploy.files import claimed
+    from evodeploy.kinds import PAGE, REPORT
+
+    outputs = [(path, kind) for path, kind in ((output, REPORT), (html, PAGE)) if path is not None]
+    context.with_resource(claimed(outputs, force))
+    test = tested(
+        url,
+        rates=values.rates(rate),
+        connections=connections,
+        images=images,
+        model=model,
+        seconds=seconds,
+        target=None if target is None else target / 1000,
+        keep_ratio=keep_ratio,
+        token=token.read(token_file),
+    )
+    for path, _ in outputs:
+        test.save(path, force=force)
+        note(f"wrote {path}")
+    if as_json:
+        result_json(test.to_dict())
+    else:
+        result(str(test))

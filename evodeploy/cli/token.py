@@ -1,0 +1,36 @@
+"""The bearer token of a service: from a file or from the environment."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+VARIABLE = "EVODEPLOY_TOKEN"
+LARGEST = 4096  # bytes
+
+File = Annotated[
+    Path | None, typer.Option("--token-file", help=f"A file with the service's bearer token; else ${VARIABLE}, if set.")
+]
+
+
+def read(file: Path | None) -> str | None:
+    """The token; None where there is none. Raises UsageError for one that no header can carry."""
+    from evodeploy.errors import UsageError
+    from evodeploy.files import open_regular
+
+    if file is None:
+        source, token = f"${VARIABLE}", os.environ.get(VARIABLE, "")
+        if not token:
+            return None
+    else:
+        with open_regular(file, "a bearer token", LARGEST) as opened:
+            source, token = str(file), opened.read().decode(errors="replace").strip()
+    if not token:
+        raise UsageError(f"{source} is empty, expected a bearer token")
+    if not re.fullmatch("[!-~]+", token):  # what a header can carry
+        raise UsageError(f"the token in {source} has spaces, lines or other characters: expected ASCII without")
+    return token

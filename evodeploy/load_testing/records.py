@@ -1,0 +1,156 @@
+"""What a server answered under load."""
+
+from __future__ import annotations
+
+import collections
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evodeploy.errors import UsageError
+from evodeploy.files import claimed, replacing
+from evodeploy.kinds import PAGE, REPORT, suffix_of
+
+SCHEMA = 1
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
+HEADINGS = ("load", "offered/s", "answered/s", *QUANTILES, "refused", "failed", "in time", "keep ratio")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One request: the seconds from when it was to be sent to its answer, its status, and the keep ratio that it names.
+
+    The status of a request without an answer is the name of the error.
+    """
+
+    seconds: float
+    status: str
+    keep_ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class Load:
+    """One load: `rate` requests a second, or as many `connections` as fast as they are answered; took `seconds`.
+
+    `target` is the seconds in which an answer is in time.
+    """
+
+    rate: float | None
+    connections: int | None
+    seconds: float
+    target: float | None
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def name(self) -> str:
+        """The load in words."""
+        return f"{self.rate:g}/s" if self.rate is not None else f"{self.connections} connections"
+
+    @property
+    def answered(self) -> list[Outcome]:
+        """Those with status 200."""
+        return [each for each in self.outcomes if each.status == "200"]
+
+    @property
+    def answers(self) -> dict[str, int]:
+        """How many of each status."""
+        return dict(collections.Counter(each.status for each in self.outcomes))
+
+    @property
+    def refused(self) -> int:
+        """How many got 429 or 503."""
+        return sum(each.status in ("429", "503") for each in self.outcomes)
+
+    @property
+    def failed(self) -> int:
+        """How many got anything else than 200, 429 or 503."""
+        return len(self.outcomes) - len(self.answered) - self.refused
+
+    @property
+    def in_time(self) -> float | None:
+        """The share of all requests that was answered within the target; None without one."""
+        if self.target is None or not self.outcomes:
+            return None
+        return sum(each.seconds <= self.target for each in self.answered) / len(self.outcomes)
+
+    @property
+    def keep_ratio(self) -> float | None:
+        """The mean keep ratio of the answers that name theirs."""
+        told = [each.keep_ratio for each in self.answered if each.keep_ratio is not None]
+        return sum(told) / len(told) if told else None
+
+    def quantile(self, share: float) -> float | None:
+        """The seconds within which this share of the answers came: the smallest that was measured; None without any."""
+        ordered = sorted(each.seconds for each in self.answered)
+        return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None
+
+    def cells(self) -> tuple[str, ...]:
+        """The values of `HEADINGS`."""
+        quantiles = [self.quantile(share) for share in QUANTILES.values()]
+        return (
+            self.name,
+            f"{len(self.outcomes) / self.seconds:.1f}",
+            f"{len(self.answered) / self.seconds:.1f}",
+            *("–" if value is None else f"{value * 1000:.1f} ms" for value in quantiles),
+            str(self.refused),
+            str(self.failed),
+            "–" if self.in_time is None else f"{self.in_time:.1%}",
+            "–" if self.keep_ratio is None else f"{self.keep_ratio:.2f}",
+        )
+
+
+@dataclass(frozen=True)
+class LoadTest:
+    """What the server at `url` answered to each of the `loads`, asked for `what`."""
+
+    url: str
+    what: str
+    loads: tuple[Load, ...]
+
+    def __str__(self) -> str:
+        rows = [HEADINGS, *(load.cells() for load in self.loads)]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+        lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+        return "\n".join([f"{self.url}: {self.what}", *lines])
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, ready for JSON: latencies in seconds, in the order of the answers."""
+        return {"schema": SCHEMA, "url": self.url, "what": self.what, "loads": [_document(load) for load in self.loads]}
+
+    def save(self, path: Path, *, force: bool = False) -> None:
+        """Write it as JSON (.json) or as a page (.html); raises UsageError for another suffix or a file that exists."""
+        from evodeploy.load_testing.page import as_html
+
+        suffix = suffix_of(path)
+        if suffix in REPORT.suffixes:
+            kind, text = REPORT, json.dumps(self.to_dict(), allow_nan=False) + "\n"
+        elif suffix in PAGE.suffixes:
+            kind, text = PAGE, as_html(self)
+        else:
+            raise UsageError(f"a load test cannot be written to {path}: expected a name that ends with .json or .html")
+        with claimed([(path, kind)], force), replacing(path) as draft:
+            draft.write_text(text, encoding="utf-8")
+
+
+def _document(load: Load) -> dict[str, Any]:
+    return {
+        "rate": load.rate,
+        "connections": load.connections,
+        "seconds": load.seconds,
+        "target": load.target,
+        "requests": len(load.outcomes),
+        "answers": load.answers,
+        "refused": load.refused,
+        "failed": load.failed,
+        "in_time": load.in_time,
+        "keep_ratio": load.keep_ratio,
+        "latency": {name: load.quantile(share) for name, share in QUANTILES.items()},
+        "latencies": _rounded(each.seconds for each in load.answered),
+    }
+
+
+def _rounded(values: Any) -> Sequence[float]:
+    return [round(value, 6) for value in values]

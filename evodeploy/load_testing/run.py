@@ -1,0 +1,70 @@
+"""`load_test`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from evodeploy.errors import UsageError
+from evodeploy.load_testing.arrivals import closed_loop, open_loop, poisson
+from evodeploy.load_testing.records import Load, LoadTest
+from evodeploy.load_testing.target import asked, pictures_of, tensors_of
+
+RATES = (10.0, 20.0, 40.0)
+MOST = 256  # requests on their way at once
+
+_log = logging.getLogger(__name__)
+
+
+def load_test(
+    url: str,
+    *,
+    rates: Sequence[float] | None = None,
+    connections: int | None = None,
+    images: str | os.PathLike[str] | None = None,
+    model: str | None = None,
+    seconds: float = 10.0,
+    target: float | None = None,
+    keep_ratio: float | None = None,
+    token: str | None = None,
+    seed: int = 0,
+) -> LoadTest:
+    """Ask the server at `url` for `seconds` at each of `rates` requests a second, and see what it answers, and when.
+
+    Requests come at random times that do not depend on answers, and latencies count from these times. With
+    `connections` each of so many clients asks again once it is answered. `evodeploy serve` gets the pictures of the
+    folder `images`, or one of noise; with `model`, any server of the Open Inference Protocol gets a random tensor. An
+    answer is in time within `target` seconds. `keep_ratio` is asked for in every request.
+
+    Raises UsageError for what cannot be asked, RuntimeFailedError where the server does not answer at all.
+    """
+    if (rates is not None and connections is not None) or (images is not None and model is not None):
+        what = "rates and connections" if connections is not None and rates is not None else "images and a model"
+        raise UsageError(f"{what} exclude each other: choose one")
+    clients = 1 if connections is None else connections
+    for name, values in (("rates", rates or ()), ("connections", [clients]), ("seconds", [seconds])):
+        if not all(0 < value < float("inf") for value in values):
+            raise UsageError(f"{name} are {values}, expected numbers above 0")
+    url = url.rstrip("/")
+    asked(url, "/v2", token)
+    if model is None:
+        wanted = pictures_of(url, None if images is None else Path(images), token, keep_ratio)
+    else:
+        wanted = tensors_of(url, model, token, keep_ratio)
+    wanted.asking()()  # what is set up at the first request is not measured
+    loads = []
+    for rate in (None,) if connections is not None else rates or RATES:
+        began = time.perf_counter()
+        if rate is None:
+            assert connections is not None
+            outcomes = closed_loop(wanted.asking, connections, seconds)
+            took = time.perf_counter() - began
+        else:
+            outcomes = open_loop(wanted.asking, poisson(rate, seconds, seed), MOST)
+            took = max(seconds, time.perf_counter() - began)
+        loads.append(Load(rate, connections, took, target, tuple(outcomes)))
+        _log.info("%s: %d of %d answered", loads[-1].name, len(loads[-1].answered), len(outcomes))
+    return LoadTest(url, wanted.what, tuple(loads))

@@ -1,0 +1,158 @@
+"""What a server is asked: pictures of evodeploy's endpoint, or tensors of any server of the Open Inference Protocol."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import itertools
+import json
+import math
+import urllib.parse
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evodeploy.errors import RuntimeFailedError, UsageError
+from evodeploy.files import open_regular
+from evodeploy.images import image_paths
+from evodeploy.load_testing.arrivals import Asking
+from evodeploy.text import brief, reason
+
+SECONDS = 60.0  # that an answer may take
+PICTURES = 64  # that are sent in turn, at most
+SIZE = (500, 375)  # pixels of the picture that is sent where none are given
+LARGEST = 64 << 20  # bytes of a picture
+_TYPES = {"FP32": "<f4", "FP16": "<f2", "FP64": "<f8", "UINT8": "u1", "INT8": "i1", "INT32": "<i4", "INT64": "<i8"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A server, and the bodies that are posted to `path` in turn."""
+
+    url: str
+    path: str
+    bodies: tuple[bytes, ...]
+    headers: dict[str, str] = field(repr=False)
+    what: str
+
+    def asking(self) -> Asking:
+        """A function that asks over a connection of its own, which one thread may use."""
+        connection, bodies = connected(self.url), itertools.cycle(self.bodies)
+
+        def ask() -> tuple[str, float | None]:
+            body = next(bodies)
+            for fresh in (connection.sock is None, True):
+                try:
+                    connection.request("POST", self.path, body, self.headers)
+                    response = connection.getresponse()
+                    response.read()
+                    return str(response.status), _ratio(response.headers.get("evodeploy-keep-ratio"))
+                except (OSError, http.client.HTTPException) as error:
+                    connection.close()
+                    if fresh or not isinstance(error, (ConnectionError, http.client.RemoteDisconnected)):
+                        return type(error).__name__, None
+            raise AssertionError
+
+        return ask
+
+
+def connected(url: str) -> http.client.HTTPConnection:
+    """A connection to the server, made at its first request; raises UsageError for what is no address of one."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise UsageError(f"'{brief(url, 60)}' is no address of a server ({error})") from error
+    if parts.scheme not in ("http", "https") or not host or parts.path not in ("", "/") or parts.query:
+        raise UsageError(f"'{brief(url, 60)}' is no address of a server, expected such as http://127.0.0.1:8000")
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    return kind(host, port, timeout=SECONDS)
+
+
+def pictures_of(url: str, folder: Path | None, token: str | None, keep_ratio: float | None) -> Target:
+    """The pictures of `folder`, or one of noise, for `/v1/predict`."""
+    bodies = (_noise(),) if folder is None else tuple(map(_contents, image_paths(folder)[:PICTURES]))
+    what = f"a JPEG of {SIZE[0]} by {SIZE[1]} pixels" if folder is None else f"{len(bodies)} pictures of {folder}"
+    query = "" if keep_ratio is None else f"?keep_ratio={keep_ratio:g}"
+    return Target(url, f"/v1/predict{query}", bodies, _headers(token), what)
+
+
+def tensors_of(url: str, model: str, token: str | None, keep_ratio: float | None) -> Target:
+    """One random tensor of the shape that the server says of `model`, in the protocol's binary form.
+
+    Raises UsageError for a model whose one input is not known, RuntimeFailedError where the server does not answer.
+    """
+    place = f"/v2/models/{urllib.parse.quote(model, safe='')}"
+    document = asked(url, place, token)
+    try:
+        (given,) = document["inputs"]
+        name, datatype = str(given["name"]), str(given["datatype"])
+        shape = [1 if size < 1 else size for size in given["shape"]]
+        dtype = np.dtype(_TYPES[datatype])
+        if math.prod(shape) * dtype.itemsize > LARGEST:
+            raise ValueError(f"the shape {shape} is large")
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"the model '{brief(model, 60)}' has no one input that can be sent ({reason(error)})"
+        ) from error
+    random = np.random.default_rng(1)
+    array = random.integers(0, 100, shape) if dtype.kind in "iu" else random.standard_normal(shape)
+    data = array.astype(dtype).tobytes()
+    tensor = {"name": name, "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": len(data)}}
+    parameters: dict[str, Any] = {"binary_data_output": True}
+    if keep_ratio is not None:
+        parameters["keep_ratio"] = keep_ratio
+    head = json.dumps({"inputs": [tensor], "parameters": parameters}).encode()
+    headers = _headers(token) | {"Inference-Header-Content-Length": str(len(head))}
+    return Target(url, f"{place}/infer", (head + data,), headers, f"one {datatype} tensor of {shape} for '{model}'")
+
+
+def asked(url: str, path: str, token: str | None) -> dict[str, Any]:
+    """The JSON object at a path; raises RuntimeFailedError where the server does not give one."""
+    connection = connected(url)
+    try:
+        connection.request("GET", path, headers=_headers(token))
+        response = connection.getresponse()
+        body = response.read(1 << 20)
+    except (OSError, http.client.HTTPException) as error:
+        raise RuntimeFailedError(f"{url} does not answer ({reason(error)})") from error
+    finally:
+        connection.close()
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        document = None
+    if response.status != 200 or not isinstance(document, dict):
+        told = document.get("error", "") if isinstance(document, dict) else ""
+        raise RuntimeFailedError(f"{url}{path} answers {response.status} {brief(str(told), 200)}".rstrip())
+    return document
+
+
+def _headers(token: str | None) -> dict[str, str]:
+    return {} if token is None else {"Authorization": f"Bearer {token}"}
+
+
+def _ratio(text: str | None) -> float | None:
+    """The mean of the ratios in a header."""
+    try:
+        ratios: Sequence[float] = [float(part) for part in (text or "").split(",")]
+    except ValueError:
+        return None
+    return sum(ratios) / len(ratios)
+
+
+def _contents(path: Path) -> bytes:
+    with open_regular(path, "an image", LARGEST) as file:
+        return file.read()
+
+
+def _noise() -> bytes:
+    from PIL import Image
+
+    coarse = np.random.default_rng(1).integers(0, 256, (SIZE[1] // 25, SIZE[0] // 25, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(coarse).resize(SIZE, Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
+    return file.getvalue()

@@ -1,0 +1,168 @@
+"""How a server answers under load: on the service in one process, and on servers that stall, refuse or are none."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+import time
+
+import pytest
+from PIL import Image
+
+import evodeploy
+from evodeploy.errors import RuntimeFailedError, UsageError
+from evodeploy.load_testing.arrivals import closed_loop, open_loop, poisson
+from evodeploy.load_testing.page import as_html
+from evodeploy.load_testing.records import Load, LoadTest, Outcome
+from evodeploy.serving.service import running
+from evodeploy.serving.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def address(small_onnx):
+    with running(Settings(small_onnx, port=0, max_batch=2)) as service:
+        yield service.address
+
+
+def test_the_service_is_asked_at_each_rate(address):
+    test = evodeploy.load_test(address, rates=(30, 60), seconds=0.5, target=30.0)
+    assert [load.rate for load in test.loads] == [30, 60]
+    for load in test.loads:
+        assert load.answers == {"200": len(poisson(load.rate, 0.5, 0))}
+        assert load.in_time == 1
+        assert load.keep_ratio == 0.5
+        assert 0 < load.quantile(0.5) <= load.quantile(0.999)
+    assert "30/s" in str(test)
+    json.dumps(test.to_dict(), allow_nan=False)
+
+
+def test_any_server_of_the_protocol_is_asked_by_tensors(address):
+    test = evodeploy.load_test(address, connections=2, model="evo_deit_test", seconds=0.3)
+    (load,) = test.loads
+    assert load.answers.keys() == {"200"}
+    assert load.connections == 2
+    assert "one FP32 tensor of [1, 3, 64, 64] for 'evo_deit_test'" in str(test)
+    with pytest.raises(RuntimeFailedError, match="answers 404 there is no model 'other' here"):
+        evodeploy.load_test(address, model="other")
+
+
+def test_the_command_writes_all_forms(cli, address, tmp_path):
+    Image.new("RGB", (70, 70)).save(tmp_path / "a.png")
+    options = ("--images", tmp_path, "--rate", "20", "--seconds", "0.2", "--target", "30000")
+    code, out, err = cli(
+        "load-test", address, *options, "--json", "-o", tmp_path / "l.json", "--html", tmp_path / "l.html"
+    )
+    assert code == 0, err
+    document = json.loads(out)
+    assert document == json.loads((tmp_path / "l.json").read_text())
+    assert document["what"] == f"1 pictures of {tmp_path}"
+    assert document["loads"][0]["answers"].keys() == {"200"}
+    page = (tmp_path / "l.html").read_text()
+    assert "20/s" in page
+    assert "<script" not in page
+    code, _, err = cli("load-test", address, *options, "-o", tmp_path / "l.json")
+    assert (code, "l.json" in err and "exists" in err) == (2, True)
+
+
+def test_a_server_that_stalls_is_asked_no_less():
+    """One connection, each answer 50 ms: the tenth request that is due at once waits for the nine before it."""
+
+    def make():
+        def ask():
+            time.sleep(0.05)
+            return "200", None
+
+        return ask
+
+    outcomes = open_loop(make, [0.0] * 10, most=1)
+    assert sorted(outcome.seconds >= 0.05 * (n + 1) for n, outcome in enumerate(outcomes)) == [True] * 10
+    assert all(outcome.seconds < 10 for outcome in closed_loop(make, 2, 0.1))
+
+
+def test_arrivals_are_as_many_as_the_rate_says_and_the_same_each_time():
+    times = poisson(100, 20, 3)
+    assert times == poisson(100, 20, 3) == sorted(times)
+    assert len(times) == pytest.approx(2000, rel=0.1)
+    assert all(0 <= each < 20 for each in times)
+
+
+def test_what_was_not_answered_is_counted():
+    outcomes = [Outcome(n / 100, "200", 0.5 if n <= 50 else 1.0) for n in range(1, 101)]
+    outcomes += [Outcome(0.001, "429"), Outcome(0.001, "503"), Outcome(60.0, "TimeoutError"), Outcome(0.1, "500")]
+    load = Load(20.0, None, 5.2, 0.505, tuple(outcomes))
+    assert (load.refused, load.failed, load.keep_ratio) == (2, 2, 0.75)
+    assert load.in_time == 50 / 104  # of all, refused ones included
+    assert [load.quantile(share) for share in (0, 0.5, 0.9, 0.99, 0.999)] == [0.01, 0.5, 0.9, 0.99, 1.0]
+    nothing = Load(None, 3, 1.0, None, (Outcome(1.0, "ConnectionRefusedError"),))
+    assert nothing.cells() == ("3 connections", "1.0", "0.0", "–", "–", "–", "–", "0", "1", "–", "–")
+    test = LoadTest("http://x<b>", "a picture", (load, nothing))
+    assert "&lt;b&gt;" in as_html(test)
+    assert "<b>" not in as_html(test)
+    as_html(LoadTest("x", "y", (nothing,)))
+
+
+@pytest.mark.parametrize(
+    "url", ["", "127.0.0.1:8000", "ftp://x", "http://", "http://x:99999", "http://x/path", "http://[x", "http://x?a=b"]
+)
+def test_what_is_no_address_is_refused(url):
+    with pytest.raises(UsageError, match="is no address of a server"):
+        evodeploy.load_test(url)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rates": (1,), "connections": 1},
+        {"images": ".", "model": "a"},
+        {"rates": (0,)},
+        {"connections": 0},
+        {"seconds": 0},
+    ],
+)
+def test_what_cannot_be_asked_is_refused(options):
+    with pytest.raises(UsageError):
+        evodeploy.load_test("http://127.0.0.1:9", **options)
+
+
+def test_a_server_that_is_none_is_said():
+    with pytest.raises(RuntimeFailedError, match="http://127.0.0.1:9 does not answer"):
+        evodeploy.load_test("http://127.0.0.1:9")
+
+
+class Odd(http.server.BaseHTTPRequestHandler):
+    """Says that it has a model, closes each connection without a word, and answers every second request."""
+
+    protocol_version = "HTTP/1.1"
+    asked = 0
+
+    def do_GET(self):
+        self.answer(b"{}")
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        Odd.asked += 1
+        if Odd.asked % 2:
+            self.close_connection = True
+        else:
+            self.answer(b"{}")
+
+    def answer(self, body):
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.send_header("evodeploy-keep-ratio", "a,b")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_connections_that_end_without_a_word_are_told():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Odd) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        test = evodeploy.load_test(f"http://127.0.0.1:{server.server_port}/", rates=(100,), seconds=0.2)
+        server.shutdown()
+    assert set(test.loads[0].answers) <= {"200", "RemoteDisconnected"}
+    assert test.loads[0].answered
+    assert test.loads[0].keep_ratio is None
