@@ -90,6 +90,8 @@ def distill(
         resume=resume,
         force=force,
     )
+    if record.rank:  # of several processes one answers
+        return
     if as_json:
         result_json(record.to_dict())
         return

@@ -91,7 +91,7 @@ class Job:
         record = Distilled(
             output, self.student.config.name, setup.checksum(self.teacher), _compared(info.num_classes, probe), recipe,
             quality(known, known, labels, probe), levels, len(self.pictures), len(self.held), done.step, done.images,
-            done.seconds, spent + time.perf_counter() - clock,
+            done.seconds, spent + time.perf_counter() - clock, self.processes.rank,
         )  # fmt: skip
         return average.cpu(), record
 

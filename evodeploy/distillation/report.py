@@ -74,7 +74,8 @@ class Level:
 class Distilled:
     """A distilled checkpoint: `output`, how it was trained, and what that changed on `held_out` pictures.
 
-    `compared` says what agreement counts. `teacher` is the teacher's own quality: its accuracy, where there are labels.
+    `rank` is that of the process among those that trained together: the first, 0, wrote the output. `compared` says
+    what agreement counts. `teacher` is the teacher's own quality: its accuracy, where there are labels.
     `images` pictures were trained on, `computed` of them in `steps` steps of `seconds` in all; `evaluation_seconds` are
     those of the table and of the teacher's targets.
     """
@@ -92,6 +93,7 @@ class Distilled:
     computed: int
     seconds: float
     evaluation_seconds: float
+    rank: int = 0
 
     def __str__(self) -> str:
         labelled = self.teacher.accuracy is not None

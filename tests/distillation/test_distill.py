@@ -6,11 +6,12 @@ import shutil
 
 import pytest
 import torch
+from levit_cases import small as small_levit
 
 import evodeploy
 from evodeploy.distillation import loop
 from evodeploy.errors import BadFileError, OutOfMemoryError, RuntimeFailedError, UsageError
-from evodeploy.models.checkpoint import load_checkpoint
+from evodeploy.models.checkpoint import load_checkpoint, random_model, save_checkpoint
 
 SHORT = {"epochs": 1, "batch": 8, "rate": 1e-3, "precision": "fp32"}
 
@@ -129,6 +130,20 @@ def test_a_loss_that_is_no_number_ends_with_a_sentence(classifier, pictures, tmp
     ):
         evodeploy.distill(classifier, pictures, tmp_path / "out.pth", **SHORT)
     assert not (tmp_path / "out.pth").exists()
+
+
+def test_batch_norms_keep_their_statistics_and_learn_their_gains(pictures, tmp_path):
+    source, output = tmp_path / "levit.pth", tmp_path / "out.pth"
+    config = small_levit(
+        widths=(16, 24), heads=(2, 3), depths=(3, 2), image_size=64, num_classes=4, keep_ratios=(0.5, 0.5)
+    )
+    save_checkpoint(random_model(config, seed=2), source)
+    evodeploy.distill(source, pictures, output, elastic=(0.3, 1.0), **SHORT | {"epochs": 0.5})
+    before, after = weights(source), weights(output)
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert not {name for name in changed if "running" in name or "num_batches" in name}
+    assert {name for name in before if name.endswith("bn.weight")} & changed
+    assert load_checkpoint(output).trained_to_select
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

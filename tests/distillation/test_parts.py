@@ -1,0 +1,146 @@
+"""The parts of a distillation, without a training."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from evodeploy.distillation import draws
+from evodeploy.distillation.augmentation import FEW, NUMBERS, augmented, reason_not_to
+from evodeploy.distillation.data import Listing, Pictures, held_out, listed
+from evodeploy.distillation.evaluation import Probe, mean, quality
+from evodeploy.distillation.losses import Objective, answer_loss, feature_loss, spread_of
+from evodeploy.distillation.network import Answers
+from evodeploy.distillation.processes import Processes
+from evodeploy.distillation.recipe import Recipe
+from evodeploy.errors import BadFileError, UsageError
+from evodeploy.models.checkpoint import model_info
+from evodeploy.models.zoo import EvoDeiTConfig
+
+ELASTIC = Recipe((0.5, 0.5), (0.2, 1.0), epochs=2)
+
+
+def test_the_learning_rate_rises_then_falls_to_nothing():
+    rates = [ELASTIC.rate_at(step / 100) for step in range(101)]
+    top = rates.index(max(rates))
+    assert rates[top] == 1 and top == 10
+    assert rates[:top] == sorted(rates[:top]) and rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[-1] == pytest.approx(0, abs=1e-9)
+
+
+def test_each_step_draws_both_ends_and_places_every_picture_once():
+    for step in range(20):
+        parts = draws.keep_ratios(ELASTIC, step, 13)
+        ratios = [ratio for (ratio, _), _ in parts]
+        assert ratios[:2] == [1.0, 0.2]
+        assert all(0.2 <= ratio <= 1 for ratio in ratios)
+        assert [place for _, places in parts for place in places] == list(range(13))
+    drawn = {draws.keep_ratios(ELASTIC, step, 8)[2][0] for step in range(20)}
+    assert len(drawn) == 20
+
+
+def test_an_epoch_has_every_picture_once_also_where_steps_cross_its_end():
+    seen = [index for step in range(5) for index in draws.pictures(ELASTIC, step, 4, 10)]
+    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
+    assert seen[:10] != seen[10:]
+
+
+def test_processes_share_a_step_without_a_rest():
+    shares = [Processes(rank, 3).share(range(10)) for rank in range(3)]
+    assert sorted(place for share in shares for place in share) == list(range(10))
+
+
+def test_an_answer_that_ignores_the_picture_costs_one_and_the_teachers_own_nothing():
+    teacher = torch.randn(500, 6, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 7) + 3
+    spread = spread_of(teacher)
+    same = teacher.mean(dim=0).expand_as(teacher)
+    assert float(feature_loss(same, teacher, spread).mean()) == pytest.approx(1)
+    assert float(feature_loss(teacher, teacher, spread).sum()) == 0
+    assert float(answer_loss(teacher, teacher, 2.0).abs().max()) < 1e-5
+    assert bool((answer_loss(same, teacher, 2.0) > 0).all())
+
+
+def test_labels_count_where_they_have_a_weight():
+    answers = Answers(torch.zeros(2, 3), torch.tensor([[0.0, 4.0], [4.0, 0.0]]))
+    labels = torch.tensor([0, 1])
+    without = Objective(torch.ones(3), 1.0)(answers, answers, labels)
+    assert float(without) == pytest.approx(0, abs=1e-6)
+    assert float(Objective(torch.ones(3), 1.0, 0.5)(answers, answers, labels)) == pytest.approx(4.018, abs=1e-3)
+
+
+def test_a_probe_reads_features_and_agreement_counts_its_answers():
+    labels = torch.arange(60) % 3
+    features = torch.eye(3)[labels] + 0.1 * torch.randn(60, 3, generator=torch.Generator().manual_seed(1))
+    probe = Probe.fitted(features, labels)
+    teacher, student = Answers(features, None), Answers(features.roll(1, dims=1), None)
+    assert quality(teacher, teacher, labels, probe).accuracy.value == 1
+    assert quality(student, teacher, labels, probe).agreement.value == 0
+    alone = quality(teacher, teacher, None, None)
+    assert alone.agreement.value == 1 and alone.accuracy is None
+    assert quality(student, teacher, None, None).agreement.value < 0
+
+
+def test_an_interval_holds_its_mean_and_narrows_with_more_pictures():
+    values = torch.linspace(0, 1, 50)
+    few, many = mean(values), mean(values.repeat(9))
+    assert few.low < many.low < 0.5 < many.high < few.high
+
+
+def test_augmentation_suits_colourful_pictures_of_which_there_are_enough():
+    photographs = np.random.default_rng(0).integers(20, 230, (4, 8, 8, 3), dtype=np.uint8)
+    grey = np.repeat(photographs[..., :1], 3, axis=3)
+    drawings = np.where(photographs > 128, 255, 0).astype(np.uint8)
+    assert reason_not_to(FEW, photographs) is None
+    assert "are few" in reason_not_to(FEW - 1, photographs)
+    assert "no colour" in reason_not_to(FEW, grey)
+    assert "black or white" in reason_not_to(FEW, drawings)
+
+
+def test_augmented_pictures_are_others_within_their_range():
+    images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    numbers = torch.rand(3, NUMBERS, generator=torch.Generator().manual_seed(1))
+    changed = augmented(images, numbers)
+    assert changed.shape == images.shape and changed.min() >= 0 and changed.max() <= 1
+    assert torch.equal(changed[1:2], augmented(images[1:2], numbers[1:2]))  # each by its own numbers
+    whole = torch.tensor([[1.0, 0.5, 0.5, 0.5, 1.0, 0.5, 0.5]])  # all of it, not mirrored, as light as it is
+    assert torch.allclose(augmented(images[:1], whole), images[:1], atol=1e-5)
+    whole[0, 4] = 0.0
+    assert torch.allclose(augmented(images[:1], whole), images[:1].flip(3), atol=1e-5)
+
+
+def test_every_fifth_picture_is_held_out_and_too_few_are_refused(tmp_path):
+    listing = Listing(tmp_path, tuple(tmp_path / str(i) for i in range(23)), tuple(range(23)))
+    train, held = held_out(listing)
+    assert held.labels == (0, 5, 10, 15, 20)
+    assert sorted(train.labels + held.labels) == list(range(23))
+    with pytest.raises(UsageError, match="has 19 pictures, expected 20 or more"):
+        held_out(listing.chosen(range(19)))
+
+
+def test_class_folders_are_labels_also_of_a_network_without_classes(pictures):
+    config = EvoDeiTConfig("backbone", 32, 2, depth=3, image_size=32, patch_size=8, num_classes=0, stages=(1, 2))
+    listing = listed(pictures, model_info(config), True)
+    assert [listing.labels.count(label) for label in range(4)] == [10] * 4
+    with pytest.raises(UsageError, match="two classes or more"):
+        listed(pictures / "cat", model_info(config), True)
+
+
+def test_a_picture_that_cannot_be_read_is_named(pictures, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    config = EvoDeiTConfig("tiny", 32, 2, depth=3, image_size=32, patch_size=8, stages=(1, 2))
+    reader = Pictures(Listing(tmp_path, (broken,)), model_info(config))
+    with pytest.raises(BadFileError, match=r"broken\.png cannot be trained on.*remove it"):
+        next(reader.in_turn([[0]]))
+    reader.close()
+
+
+def test_recipes_that_cannot_be_trained_are_refused():
+    for changes, words in (
+        ({"rate": 2.0}, "rate is 2.0"),
+        ({"batch": 0}, "batch is 0"),
+        ({"seed": 1.5}, "whole number"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            Recipe((0.5,), epochs=1, **changes)
