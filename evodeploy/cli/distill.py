@@ -12,6 +12,7 @@ from evodeploy.cli import values
 from evodeploy.cli.console import Force, Json, result, result_json
 from evodeploy.cli.options import Threads
 from evodeploy.cli.values import real, whole
+from evodeploy.specs import FastPath
 
 
 def distill(
@@ -27,6 +28,13 @@ def distill(
     ] = None,
     stages: Annotated[
         str | None, typer.Option(help="Blocks before which selecting stages begin, counted from 0: 4,8 for example.")
+    ] = None,
+    fast_path: Annotated[
+        FastPath | None,
+        typer.Option(
+            help="What becomes of tokens that are not kept: rest, as the published models learnt, or merge into the "
+            "kept ones most like them, the default for a network not trained with selection."
+        ),
     ] = None,
     image_size: Annotated[
         int | None,
@@ -73,6 +81,7 @@ def distill(
         keep_ratio=values.ratios(keep_ratio),
         elastic=values.ratio_range("--elastic", elastic),
         stages=values.blocks(stages),
+        fast_path=fast_path,
         image_size=image_size,
         epochs=epochs,
         minutes=minutes,

@@ -15,6 +15,7 @@ from evodeploy.distillation.report import Distilled, Step
 from evodeploy.errors import needs
 from evodeploy.files import claimed
 from evodeploy.kinds import CHECKPOINT, TRAINING
+from evodeploy.specs import FastPath
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,6 +31,7 @@ def distill(
     keep_ratio: float | Sequence[float] | None = None,
     elastic: tuple[float, float] | None = None,
     stages: Sequence[int] | None = None,
+    fast_path: FastPath | None = None,
     image_size: int | None = None,
     epochs: float | None = None,
     minutes: float | None = None,
@@ -69,7 +71,7 @@ def distill(
         from evodeploy.models.checkpoint import save_checkpoint
         from evodeploy.models.zoo import with_selection
     path, place = Path(output), device_of(device)
-    student = setup.student_of(source, keep_ratio, elastic, stages, image_size)
+    student = setup.student_of(source, keep_ratio, elastic, stages, fast_path, image_size)
     recipe = Recipe(
         student.config.keep_ratios,
         None if elastic is None else (float(elastic[0]), float(elastic[1])),

@@ -21,6 +21,7 @@ from evodeploy.hub import local
 from evodeploy.models.checkpoint import LoadedModel, load_checkpoint, reconfigured
 from evodeploy.models.zoo import dense_twin
 from evodeploy.preprocess import difference
+from evodeploy.specs import FastPath
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ def student_of(
     keep_ratio: float | Sequence[float] | None,
     elastic: tuple[float, float] | None,
     stages: Sequence[int] | None,
+    fast_path: FastPath | None,
     image_size: int | None,
 ) -> LoadedModel:
     """The network to be trained, keeping what is asked for; raises UsageError where that is nothing to train for."""
@@ -45,10 +47,14 @@ def student_of(
     if elastic is not None:
         low, high = elastic
         ratios = (KEEP if low <= KEEP <= high else high,)
-    starts = tuple(stages) if stages is not None else None
-    loaded = load_checkpoint(_read(source), keep_ratios=ratios, stages=starts, image_size=image_size)
+    how: dict[str, Any] = {
+        "stages": None if stages is None else tuple(stages),
+        "fast_path": fast_path,
+        "image_size": image_size,
+    }
+    loaded = load_checkpoint(_read(source), keep_ratios=ratios, **how)
     if ratios is None and loaded.info.dense:
-        loaded = load_checkpoint(_read(source), keep_ratios=(KEEP,), stages=starts, image_size=image_size)
+        loaded = load_checkpoint(_read(source), keep_ratios=(KEEP,), **how)
     if loaded.info.dense and elastic is None:
         raise UsageError("a keep ratio of 1.0 is the network as it is: give one below, or elastic")
     return loaded

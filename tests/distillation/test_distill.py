@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 from levit_cases import small as small_levit
+from vit_sources import TimmViT, filled
 
 import evodeploy
 from evodeploy.distillation import loop
@@ -144,6 +145,17 @@ def test_batch_norms_keep_their_statistics_and_learn_their_gains(pictures, tmp_p
     assert not {name for name in changed if "running" in name or "num_batches" in name}
     assert {name for name in before if name.endswith("bn.weight")} & changed
     assert load_checkpoint(output).trained_to_select
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(None, "merge"), ("rest", "rest")])
+def test_a_plain_vit_learns_to_select_by_default_with_tokens_that_merge(pictures, tmp_path, asked, expected):
+    module, output = filled(TimmViT("ls", classes=0)), tmp_path / "out.pth"
+    options = SHORT | {"epochs": 0.5, "elastic": (0.3, 1.0), "fast_path": asked}
+    evodeploy.distill(module, pictures, output, **options)
+    loaded = load_checkpoint(output)
+    assert loaded.trained_to_select
+    assert (loaded.config.fast_path, loaded.config.pooling) == (expected, "class")
+    assert torch.load(output, weights_only=False)["distillation"]["teacher_sha256"]
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
