@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +15,14 @@ from evodeploy.compare.agreement import Agreement, agreement
 from evodeploy.compare.parity import Expected, expect
 from evodeploy.compare.tolerance import TOLERANCES, Tolerance, tolerance_of
 from evodeploy.engines.base import Array, Engine, run_all
+from evodeploy.engines.deploy_file import stated_precision
 from evodeploy.engines.finite import not_finite
 from evodeploy.engines.opener import Source, kind_of_source, open_engine, resolved, title_of
 from evodeploy.engines.torch_engine import TorchEngine
 from evodeploy.errors import UsageError, VerificationError
 from evodeploy.images import Images, images_of
 from evodeploy.preprocess import as_input, assumption, difference, pictures, random_pictures
-from evodeploy.specs import EngineOptions, ModelInfo
+from evodeploy.specs import EngineOptions, ModelInfo, Precision
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,12 +45,12 @@ def verify(
 ) -> Agreement:
     """Run two artefacts of a model on the same images, and compare logits, top-1 and the tokens that they keep.
 
-    Both are checkpoints, ONNX files, engines, names of the hub or modules. `images` are a folder or several images; by
-    default `count` random ones, drawn with `seed`. `rtol` is the largest error of a logit that passes, relative to the
-    largest magnitude; `atol` is an error that passes in addition, as it is; `score_tolerance` is how near to the
-    threshold, relative to it, the score of a token must be that one keeps and the other drops. By default the two
-    follow from the lower precision of the artefacts. `engine` and `options` are the candidate's; the reference computes
-    with as many threads.
+    Both are checkpoints, ONNX files, engines, deploy files, names of the hub or modules. `images` are a folder or
+    several images; by default `count` random ones, drawn with `seed`. `rtol` is the largest error of a logit that
+    passes, relative to the largest magnitude; `atol` is an error that passes in addition, as it is; `score_tolerance`
+    is how near to the threshold, relative to it, the score of a token must be that one keeps and the other drops. By
+    default the two follow from the lower precision of the artefacts. `engine` and `options` are the candidate's; the
+    reference computes with as many threads.
 
     A checkpoint selects as the other artefact does, and computes on the CPU unless `options` name a device for the
     candidate. Between FP32 and a checkpoint on the CPU, images of which float32 itself loses much get wider limits, as
@@ -69,7 +71,8 @@ def verify(
         seen = random_pictures(info, count, seed) if images is None else pictures(images_of(images), info)
         _log.info(f"running {first.name} and {second.name} on {len(seen)} images")
         expected, got = _outputs(first, seen, reference), _outputs(second, seen, candidate)
-        default = _tolerance(first, second, options)
+        stated_precisions = (stated_precision(reference), options.precision or stated_precision(candidate))
+        default = _tolerance(first, second, [each for each in stated_precisions if each])
         stated = rtol is not None or score_tolerance is not None
         tolerance = dataclasses.replace(
             default,
@@ -92,11 +95,9 @@ def verify(
         return agreement(right, got, tolerance, grid, limits)
 
 
-def _tolerance(first: Engine, second: Engine, options: EngineOptions) -> Tolerance:
-    """By the precisions of both, and by what their FP32 products may be."""
-    precisions = {opened.info.precision for opened in (first, second) if opened.info}
-    if options.precision:
-        precisions.add(options.precision)
+def _tolerance(first: Engine, second: Engine, stated: Sequence[Precision]) -> Tolerance:
+    """By the precisions of both, also those `stated` for FP32 weights, and by what their FP32 products may be."""
+    precisions = {*stated, *(opened.info.precision for opened in (first, second) if opened.info)}
     return tolerance_of(precisions, " and ".join(f"{e.name} on {e.device}" for e in (first, second) if e.tf32))
 
 

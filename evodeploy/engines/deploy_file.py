@@ -102,6 +102,11 @@ def artefact_of(path: Path) -> Path:
     return path.parent / read_deploy_file(path).artefact if is_deploy_file(path) else path
 
 
+def stated_precision(source: object) -> Precision | None:
+    """What the deploy file `source` computes FP32 weights in; None for other paths, and for modules."""
+    return read_deploy_file(source).precision if isinstance(source, Path) and is_deploy_file(source) else None
+
+
 def checked_artefact(path: Path, stated: DeployFile) -> Path:
     """The artefact of the deploy file `path`; raises BadFileError where it is another than the file was written for."""
     artefact = path.parent / stated.artefact

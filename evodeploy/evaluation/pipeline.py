@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evodeploy.engines.base import Engine, run_all
-from evodeploy.engines.deploy_file import read_deploy_file
+from evodeploy.engines.deploy_file import stated_precision
 from evodeploy.engines.finite import PROBLEM, not_finite
 from evodeploy.engines.opener import Source, kind_of_source, open_engine, resolved, several, title_of
 from evodeploy.errors import BadFileError, EvodeployError, RuntimeFailedError, UsageError
@@ -26,9 +26,9 @@ from evodeploy.files import check_output, claimed, replacing, sha256
 from evodeploy.images import open_image
 from evodeploy.inference.answers import ranked
 from evodeploy.inference.pipeline import pipelined
-from evodeploy.kinds import JOURNAL, REPORT, is_deploy_file
+from evodeploy.kinds import JOURNAL, REPORT
 from evodeploy.preprocess import as_input, assumption, cropped, difference
-from evodeploy.specs import EngineOptions, ModelInfo, Precision, Preprocessing
+from evodeploy.specs import EngineOptions, ModelInfo, Preprocessing
 from evodeploy.text import json_text, printable
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _evaluated(
         infos = _infos(engines, sources)
         data = labelled_images(folder, labels, infos[0]).limited(limit)
         contenders = [
-            Contender(source, opened.name, options.precision or _stated_precision(source) or info.precision, info)
+            Contender(source, opened.name, options.precision or stated_precision(source) or info.precision, info)
             for source, opened, info in zip(sources, engines, infos, strict=True)
         ]
         _log.info(f"{len(data.images)} images; {data.mapping}")
@@ -144,11 +144,6 @@ def _evaluated(
     if len(report.broken) > SHOWN_BROKEN:
         _log.info(f"left out: {len(report.broken) - SHOWN_BROKEN} more")
     return report
-
-
-def _stated_precision(source: Path | nn.Module) -> Precision | None:
-    """What a deploy file computes FP32 weights in; None for other sources."""
-    return read_deploy_file(source).precision if isinstance(source, Path) and is_deploy_file(source) else None
 
 
 def _infos(engines: Sequence[Engine], sources: Sequence[Path | nn.Module]) -> list[ModelInfo]:

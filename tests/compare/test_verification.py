@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 import evodeploy
+from evodeploy.engines.deploy_file import DeployFile
+from evodeploy.files import sha256
 
 IMAGES = np.random.default_rng(2).integers(0, 256, (3, 70, 80, 3), np.uint8)
 
@@ -34,3 +37,13 @@ def test_the_command_prints_the_record(cli, small_checkpoint, small_onnx):
 def test_nothing_to_compare_is_refused(small_onnx, options, message):
     with pytest.raises(evodeploy.UsageError, match=message):
         evodeploy.verify(small_onnx, small_onnx, **options)
+
+
+def test_the_precision_of_a_deploy_file_decides_the_tolerance(small_checkpoint, small_onnx, tmp_path):
+    shutil.copy(small_checkpoint, tmp_path / "ckpt.pth")
+    deployed = DeployFile(1, "ckpt.pth", sha256(small_checkpoint), "torch", precision="bf16", device="cpu")
+    (tmp_path / "deploy.toml").write_text(deployed.to_toml())
+    verdict = evodeploy.verify(small_onnx, tmp_path / "deploy.toml", count=2)
+    assert verdict.tolerance.reason == "BF16, the lowest precision of the two"
+    assert verdict.logits.max_error > 1e-4
+    assert verdict.logits.limit == 8e-2
