@@ -9,7 +9,7 @@ from typing import Any, Literal
 from evodeploy.errors import UsageError
 from evodeploy.repository.model import ServedModel
 from evodeploy.repository.pbtxt import Message, Word, to_text
-from evodeploy.specs import METADATA_KEY, TensorSpec
+from evodeploy.specs import KEEP, METADATA_KEY, TensorSpec
 from evodeploy.text import brief
 
 Device = Literal["cpu", "gpu"]
@@ -64,7 +64,7 @@ def _config(model: ServedModel, serving: Serving) -> Message:
         "name": serving.name,
         "backend": model.backend,
         "max_batch_size": batches.max if batches else 0,
-        "input": _tensor(model, model.input),
+        "input": [_tensor(model, spec) for spec in filter(None, (model.input, model.keep))],
         "output": [_tensor(model, spec) for spec in model.outputs],
         "instance_group": {"kind": Word(f"KIND_{serving.device.upper()}"), "count": serving.instances},
     }
@@ -84,24 +84,30 @@ def _config(model: ServedModel, serving: Serving) -> Message:
 
 def _tensor(model: ServedModel, spec: TensorSpec) -> Message:
     message: dict[str, Any] = {"name": spec.name, "data_type": _type(spec), "dims": _dims(model, spec)}
+    if spec == model.keep and model.backend == "tensorrt":  # no other backend has any
+        message["is_shape_tensor"] = True
     if has_labels(model) and spec.name == _ranked(model):
         message["label_filename"] = LABELS
     return message
 
 
 def _warmup(model: ServedModel, batch: int) -> Message:
-    images = {"data_type": _type(model.input), "dims": _dims(model, model.input), "random_data": True}
+    """One request at `batch`; at 0 Triton adds no batch axis, and the shape is whole."""
+    dims = [1 if size < 0 else size for size in _dims(model, model.input)]
+    images = {"data_type": _type(model.input), "dims": dims, "random_data": True}
+    inputs = [{"key": model.input.name, "value": images}]
+    if model.keep:  # random numbers would be out of bounds
+        keep = {"data_type": _type(model.keep), "dims": _dims(model, model.keep), "input_data_file": KEEP}
+        inputs.append({"key": model.keep.name, "value": keep})
     size = {"batch_size": batch} if batch else {}
-    return {
-        "name": f"batch {batch or model.input.shape[0]}",
-        **size,
-        "inputs": {"key": model.input.name, "value": images},
-    }
+    return {"name": f"batch {batch or dims[0]}", **size, "inputs": inputs}
 
 
 def _facts(model: ServedModel) -> dict[str, str]:
     """What a client may ask the server for: how images are prepared, and whose weights these are."""
     facts = {"made_from": brief(model.path.name), "made_by": brief(model.made)}
+    if model.keep:
+        facts["default_keep"] = " ".join(map(str, model.default_keep))
     if model.info:
         facts[METADATA_KEY] = dataclasses.replace(model.info, class_names=()).to_json()  # which the labels file has
     return facts
@@ -109,7 +115,7 @@ def _facts(model: ServedModel) -> dict[str, str]:
 
 def _dims(model: ServedModel, spec: TensorSpec) -> list[int]:
     """The shape, less the batch axis where Triton adds it."""
-    shape = spec.shape[1:] if model.batches else spec.shape
+    shape = spec.shape[1:] if model.batches else spec.shape  # those of an elastic model are whole
     return [-1 if size is None else size for size in shape]
 
 

@@ -17,7 +17,11 @@ ONNX_MAX_BATCH = 32
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A file that one of Triton's backends runs: `batches` is None where its batch is fixed; `made` says by what."""
+    """A file that one of Triton's backends runs; `made` says by what.
+
+    `batches` is None where Triton joins no requests: the batch is fixed, or the model elastic. Triton takes the first
+    number of a shape tensor for the batch size, and an input without a batch axis for none that it can join.
+    """
 
     path: Path
     backend: str
@@ -26,6 +30,16 @@ class ServedModel:
     batches: Profile | None
     info: ModelInfo | None
     made: str
+
+    @property
+    def keep(self) -> TensorSpec | None:
+        """The input with the numbers of kept tokens; None of a static model."""
+        return self.info.inputs[1] if self.info and self.info.elastic else None
+
+    @property
+    def default_keep(self) -> tuple[int, ...]:
+        """What a client sends as `keep` that does not choose; nothing of a static model."""
+        return self.info.keep_of() if self.info else ()
 
     @property
     def file_name(self) -> str:
@@ -44,6 +58,11 @@ def served_model(path: Path, max_batch: int | None = None) -> ServedModel:
         raise UsageError(f"Triton runs ONNX files and engines, and {path} is a checkpoint: export it first")
     model = _onnx(path) if kind == "onnx" else _plan(path)
     if model.batches is None:
+        if max_batch is not None and model.keep:
+            raise UsageError(
+                f"{path} is elastic, so Triton runs each request as it comes, with its own number of kept tokens: "
+                "leave out --max-batch"
+            )
         if max_batch is not None:
             raise UsageError(f"{path} takes batches of {model.input.shape[0]} and no other: leave out --max-batch")
         return model
@@ -65,15 +84,16 @@ def served_model(path: Path, max_batch: int | None = None) -> ServedModel:
 
 def _onnx(path: Path) -> ServedModel:
     model = read_onnx(path)
-    images = input_spec(model)
+    images, info = input_spec(model), info_of(model)
+    joined = images.shape[0] is None and not (info and info.elastic)
     opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     return ServedModel(
         path=path,
         backend="onnxruntime",
         input=images,
         outputs=output_specs(model),
-        batches=_halved(ONNX_MAX_BATCH) if images.shape[0] is None else None,
-        info=info_of(model),
+        batches=_halved(ONNX_MAX_BATCH) if joined else None,
+        info=info,
         made=f"ONNX of operator set {opset} and IR version {model.ir_version}",
     )
 
@@ -86,13 +106,14 @@ def _plan(path: Path) -> ServedModel:
             f"package the ONNX it was built from ({record.source}), or build it with --runtime tensorrt"
         )
     check_intact(path, record)
-    (images,) = record.inputs
+    images = record.inputs[0]
+    served = _served(record.profiles, path)
     return ServedModel(
         path=path,
         backend="tensorrt",
         input=images,
         outputs=record.outputs,
-        batches=_served(record.profiles, path) if images.shape[0] is None else None,
+        batches=served if images.shape[0] is None and not record.elastic else None,
         info=record.model,
         made=f"{record.runtime} {record.runtime_version} for {', '.join(record.targets) or 'the GPU it was built on'}",
     )

@@ -1,7 +1,7 @@
 """The folder of a package: a model repository and manifests, written as a draft and then moved into place.
 
-DIR/models/NAME/    config.pbtxt, labels.txt and 1/ with the model; package.json lists the files of this package,
-which are all that `--force` removes
+DIR/models/NAME/    config.pbtxt, labels.txt, 1/ with the model, warmup/ with what an elastic one is warmed up with;
+package.json lists the files of this package, which are all that `--force` removes
 DIR/manifests/      NAME.kserve.yaml and NAME.kubernetes.yaml
 """
 
@@ -13,6 +13,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.files import made_folder
 from evodeploy.locks import draft_of, owned
@@ -21,9 +23,11 @@ from evodeploy.repository.manifests import MODELS, manifests
 from evodeploy.repository.model import ServedModel
 from evodeploy.repository.swap import drafted, restore
 from evodeploy.schema import SchemaError, document, matching, read_json_file, sequence, whole
+from evodeploy.specs import KEEP
 
 SCHEMA = 1
 MANIFESTS = "manifests"
+WARMUP = "warmup"
 RECORD = "package.json"
 
 
@@ -59,7 +63,8 @@ def package(model: ServedModel, serving: Serving, output: Path, force: bool) -> 
     made = {f"{MANIFESTS}/{name}.{kind}.yaml": text for kind, text in manifests(model, serving).items()}
     record = f"{MODELS}/{name}/{RECORD}"
     copied = f"{MODELS}/{name}/1/{model.file_name}"
-    files = [*texts, copied, *made, record]
+    numbers = {f"{MODELS}/{name}/{WARMUP}/{KEEP}": np.array(model.default_keep, "<i8")} if model.keep else {}
+    files = [*texts, copied, *numbers, *made, record]
     texts |= made | {record: json.dumps({"schema": SCHEMA, "files": files}, indent=1) + "\n"}
     folder = output.absolute()
     with made_folder(folder), owned(folder / name):
@@ -73,6 +78,9 @@ def package(model: ServedModel, serving: Serving, output: Path, force: bool) -> 
                 for file, text in texts.items():
                     (draft / file).parent.mkdir(parents=True, exist_ok=True)
                     (draft / file).write_text(text, encoding="utf-8")
+                for file, values in numbers.items():
+                    (draft / file).parent.mkdir()
+                    (draft / file).write_bytes(values.tobytes())
         except OSError as error:
             raise UsageError(f"cannot write the package {folder}: {error.strerror or error}") from error
     return Packaged(folder / MODELS / name, tuple(folder / file for file in made))
@@ -89,8 +97,9 @@ def _check_earlier(folder: Path, name: str, source: Path, force: bool) -> None:
     if there and not force:
         raise UsageError(f"{there[0]} already exists: pass --force to replace it, or choose another --name")
     listed = {folder / file for file in _listed(model / RECORD, name)}
+    folders = (model, model / "1", model / WARMUP)
     for path in (*model.rglob("*"), *there):
-        if path.is_symlink() or (path not in listed if path.is_file() else path not in (model, model / "1")):
+        if path.is_symlink() or (path not in listed if path.is_file() else path not in folders):
             raise UsageError(f"{path} is not of an earlier package: move it away, or choose another --name")
         if path.is_file() and path.samefile(source):
             raise UsageError(f"{source} is the input and would be replaced: choose another --name or --triton")
@@ -101,7 +110,7 @@ def _listed(record: Path, name: str) -> tuple[str, ...]:
     if not record.is_file() or record.is_symlink():
         return ()
     file = (
-        rf"{MODELS}/{name}/(config\.pbtxt|labels\.txt|package\.json|1/model\.(plan|onnx))"
+        rf"{MODELS}/{name}/(config\.pbtxt|labels\.txt|package\.json|{WARMUP}/{KEEP}|1/model\.(plan|onnx))"
         rf"|{MANIFESTS}/{name}\.(kserve|kubernetes)\.yaml"
     )
     files = sequence(matching(file, "the name of a file of this package"), 1, 9)

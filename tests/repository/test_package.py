@@ -13,9 +13,11 @@ import threading
 from pathlib import Path
 
 import kubernetes_validate
+import numpy as np
 import onnx
 import pytest
 import yaml
+from cuda_shim.plans import write_elastic, write_plan
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInstanceGroup
 
@@ -109,6 +111,32 @@ def test_an_engine_is_batched_as_its_profile_says(cli, folder):
     assert [warm.batch_size for warm in read.model_warmup] == [1, 16, 64]
     assert read.parameters["made_by"].string_value == "tensorrt 10.13.3 for sm89"
     assert (folder / "out" / "models" / "net" / "1" / "model.plan").read_bytes() == b"a plan"
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "onnxruntime"])
+def test_a_request_for_an_elastic_model_brings_its_numbers_of_kept_tokens(cli, folder, backend):
+    """Triton would take the first of them for a batch size where it joins requests, so it joins none."""
+    path = write_elastic(folder / "net.onnx")
+    if backend == "tensorrt":
+        path = write_plan(folder / "net.engine", path)
+    for _ in range(2):  # replaced as a whole
+        assert cli("package", path, "--triton", "out", "--force")[0] == 0
+    model = folder / "out" / "models" / "net"
+    read = config(model)
+    assert (read.backend, read.max_batch_size, read.HasField("dynamic_batching")) == (backend, 0, False)
+    assert [(t.name, list(t.dims), t.is_shape_tensor) for t in read.input] == [
+        ("images", [-1, 3, 64, 64], False), ("keep", [2], backend == "tensorrt"),
+    ]  # fmt: skip
+    assert [(tensor.name, list(tensor.dims)) for tensor in read.output] == [
+        ("logits", [-1, 2]),
+        ("selected_0", [-1, -1]),
+    ]
+    (warm,) = read.model_warmup
+    assert (list(warm.inputs["images"].dims), warm.inputs["keep"].input_data_file) == ([1, 3, 64, 64], "keep")
+    assert np.frombuffer((model / "warmup" / "keep").read_bytes(), "<i8").tolist() == [32, 16]
+    assert read.parameters["default_keep"].string_value == "32 16"
+    code, _, err = cli("package", path, "--triton", "other", "--max-batch", 8)
+    assert (code, "runs each request as it comes" in " ".join(err.split())) == (2, True)
 
 
 def test_a_smaller_batch_may_be_served(cli, folder):
