@@ -17,7 +17,7 @@ project = "evodeploy"
 author = "the evodeploy authors"
 version = release = evodeploy.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!evodeploy).*")]  # what other libraries document is not looked up

@@ -13,7 +13,7 @@ import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from evodeploy.errors import InputError, UsageError
 from evodeploy.machine.cores import most_threads
@@ -33,6 +33,12 @@ Rounding = Literal["timm", "hugging-face"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def check_choice(name: str, value: object, choices: Any) -> None:
+    """Raise UsageError for a `value` that is neither None nor one of `choices`, a Literal."""
+    if value is not None and value not in get_args(choices):
+        raise UsageError(f"{name} is {brief(repr(value))}, expected one of {', '.join(get_args(choices))}")
 
 
 @dataclass(frozen=True)
@@ -88,9 +94,7 @@ class EngineOptions:
         most = most_threads()
         if self.threads is not None and not (type(self.threads) is int and 1 <= self.threads <= most):
             raise UsageError(f"threads is {brief(repr(self.threads))}, expected a whole number from 1 to {most}")
-        if self.precision not in (None, *get_args(Precision)):
-            expected = ", ".join(get_args(Precision))
-            raise UsageError(f"precision is {brief(repr(self.precision))}, expected one of {expected}")
+        check_choice("precision", self.precision, Precision)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evodeploy.builder.options import BuilderOptions
-from evodeploy.specs import Precision
+from evodeploy.specs import Precision, check_choice
 
 Batches = tuple[int | None, int | None, int | None]  # the smallest, the one to be fastest at, the largest
 
@@ -30,3 +30,7 @@ class BuildRequest:
     options: BuilderOptions = dataclasses.field(default_factory=BuilderOptions)
     images: Path | None = None
     log: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a precision that is none: raises UsageError."""
+        check_choice("precision", self.precision, Precision)

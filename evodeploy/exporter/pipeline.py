@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from evodeploy.engines.device import onnxruntime_extra
 from evodeploy.errors import UsageError, VerificationError, needs
@@ -18,8 +18,17 @@ from evodeploy.images import image_paths
 from evodeploy.kinds import ONNX
 from evodeploy.onnx_files import info_of, save_onnx
 from evodeploy.preprocess import as_input, assumption, folder_pictures, in_words, pictures, random_pictures
-from evodeploy.specs import CropMode, FastPath, InputFormat, Interpolation, ModelInfo, Precision, Quantized, Selection
-from evodeploy.text import brief
+from evodeploy.specs import (
+    CropMode,
+    FastPath,
+    InputFormat,
+    Interpolation,
+    ModelInfo,
+    Precision,
+    Quantized,
+    Selection,
+    check_choice,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -103,7 +112,11 @@ def export(
     Nothing is written then.
     """
     begun = time.perf_counter()
-    _check_precision(precision, images is not None, verify=verify)
+    check_choice("selection", selection, Selection)
+    check_choice("fast_path", fast_path, FastPath)
+    check_choice("input_format", input_format, InputFormat)
+    check_choice("precision", precision, Precision)
+    _check_images(precision, images is not None, verify=verify)
     folder = None if images is None else Path(images)
     names = None if class_names is None else Path(class_names)
     checkpoint = local(source) if isinstance(source, str | os.PathLike) else source
@@ -148,11 +161,8 @@ def export(
     return Export(path, path.stat().st_size, time.perf_counter() - begun, len(proto.graph.node), _info(proto), checks)
 
 
-def _check_precision(precision: Precision, images: bool, *, verify: bool) -> None:
-    """Raise UsageError for a `precision` that is none, lacks its images, or has images that nothing would measure."""
-    if precision not in get_args(Precision):
-        expected = ", ".join(get_args(Precision))
-        raise UsageError(f"precision is {brief(repr(precision))}, expected one of {expected}")
+def _check_images(precision: Precision, images: bool, *, verify: bool) -> None:
+    """Raise UsageError for a `precision` that lacks its images, or has images that nothing would measure."""
     if precision in ("int8", "fp8"):
         if not images:
             raise UsageError(f"--{precision} is calibrated on images like those it will see: add --images DIR")

@@ -1,0 +1,49 @@
+"""`evodeploy.export` as a program calls it; what it shares with the command is in tests/cli."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from torch import nn
+
+import evodeploy
+from evodeploy.errors import UsageError
+
+
+def test_an_export_is_a_record(small_checkpoint, tmp_path, logged):
+    shutil.copy(small_checkpoint, tmp_path / "a.pth")
+    done = evodeploy.export(str(tmp_path / "a.pth"), keep_ratio=(0.5, 0.25), mean=0.5, std=(0.25,) * 3, batch=2)
+    assert done.path == tmp_path / "a.onnx"
+    assert done.info.keep_ratios == (0.5, 0.25)
+    assert (done.info.preprocessing.mean, done.info.preprocessing.std) == ((0.5,) * 3, (0.25,) * 3)
+    assert str(done).startswith(f"{done.path}  {done.size / 1e6:.1f} MB  ")
+    assert str(done).endswith(f"all {len(done.checks)} checks passed")
+    facts = json.loads(json.dumps(done.to_dict()))
+    assert (facts["bytes"], facts["verified"]) == (done.path.stat().st_size, True)
+    assert len(facts["checks"]) == len(done.checks) == sum("ok   batch 2" in line for line in logged) > 0
+    with pytest.raises(UsageError, match="already exists"):
+        evodeploy.export(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"precision": "fp4"}, "precision is 'fp4', expected one of fp32, fp16, bf16, int8, fp8"),
+        ({"selection": "head"}, "selection is 'head', expected one of stage, layer"),
+        ({"input_format": "uint16"}, "input_format is 'uint16', expected one of float32, uint8, uint8-nchw"),
+        ({"precision": "int8"}, "--int8 is calibrated on images like those it will see"),
+        ({"precision": "bf16", "opset": 20}, "--bf16 needs opset 22 or higher"),
+        ({"precision": "fp16", "images": ".", "verify": False}, "--images serves"),
+    ],
+)
+def test_refuses_arguments_that_do_not_fit(small_checkpoint, tmp_path, arguments, message):
+    with pytest.raises(UsageError, match=message):
+        evodeploy.export(small_checkpoint, tmp_path / "x.onnx", **arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_module_needs_a_name_for_its_output():
+    with pytest.raises(UsageError, match="its export needs a name: give the output, such as 'model.onnx'"):
+        evodeploy.export(nn.Linear(1, 1))
