@@ -105,4 +105,5 @@ def distill(
         result_json(record.to_dict())
         return
     result(str(record))
-    result(f"next: evodeploy export {output}")
+    bounds = record.recipe.elastic
+    result(f"next: evodeploy export {output}{'' if bounds is None else ' --elastic {:g}:{:g}'.format(*bounds)}")

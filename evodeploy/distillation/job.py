@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import time
@@ -27,6 +28,9 @@ from evodeploy.models.checkpoint import LoadedModel
 from evodeploy.models.network import Network
 
 _log = logging.getLogger(__name__)
+
+REMEMBERED = 20_000  # pictures whose targets are computed once; of more, or of augmented ones, at each step
+SAMPLE = 2048  # of those, which the spread of features, and the probe, are taken from
 
 
 def state_of(part: Path, task: dict[str, object], resume: bool, force: bool) -> State:
@@ -62,8 +66,12 @@ class Job:
         master = self.teacher.module.to(self.device)
         _log.info("asking the teacher, %s", self.teacher.config.name)
         known = self._answers(master, self.held)
-        targets = self._answers(master, self.pictures)
-        probe = self._probe(targets)
+        once = not recipe.augment and len(self.pictures) <= REMEMBERED
+        listing = self.pictures.listing
+        with contextlib.closing(Pictures(listing.limited(SAMPLE), info)) as sample:
+            asked = self.pictures if once else sample
+            targets, labels = self._answers(master, asked), _labels(asked)
+        probe = None if labels is None or info.num_classes else Probe.fitted(targets.features, labels)
         network = trainable(self.student.module).to(self.device)
         average = average_of(network)
         labels = _labels(self.held)
@@ -75,7 +83,7 @@ class Job:
         comparable = feature_width(self.student.config) == feature_width(self.teacher.config)
         spread = spread_of(targets.features).to(self.device) if comparable else None
         objective = Objective(spread, recipe.temperature, recipe.label_weight)
-        teaching: Teacher = computed(master) if recipe.augment else remembered(targets, self.device)
+        teaching: Teacher = remembered(targets, self.device) if once else computed(master)
         loop = Loop(
             network, average, teaching, self.pictures, info.preprocessing, recipe, objective, self.device,
             self.processes, self.state,
@@ -104,11 +112,6 @@ class Job:
     ) -> Iterable[Quality]:
         answers = (self._answers(network, self.held, ratios) for ratios in self.recipe.tried())
         return [quality(each, known, labels, probe) for each in answers]
-
-    def _probe(self, targets: Answers) -> Probe | None:
-        """What reads features: fitted on the teacher's, of the pictures to train on, where they have labels."""
-        labels = _labels(self.pictures)
-        return None if labels is None or self.student.info.num_classes else Probe.fitted(targets.features, labels)
 
 
 def _labels(pictures: Pictures) -> torch.Tensor | None:

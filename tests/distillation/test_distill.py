@@ -10,7 +10,8 @@ from levit_cases import small as small_levit
 from vit_sources import TimmViT, filled
 
 import evodeploy
-from evodeploy.distillation import loop
+from evodeploy.distillation import job, loop
+from evodeploy.distillation.teaching import computed
 from evodeploy.errors import BadFileError, OutOfMemoryError, RuntimeFailedError, UsageError
 from evodeploy.models.checkpoint import load_checkpoint, random_model, save_checkpoint
 
@@ -118,6 +119,18 @@ def test_memory_that_runs_out_halves_what_is_computed_at_once(classifier, pictur
         evodeploy.distill(classifier, pictures, tmp_path / "none.pth", **SHORT)
 
 
+def test_many_pictures_are_shown_to_the_teacher_step_by_step(backbone, pictures, tmp_path, monkeypatch):
+    once, each = [], []
+    options = SHORT | {"keep_ratio": 0.5, "epochs": 0.5}
+    evodeploy.distill(backbone, pictures, tmp_path / "a.pth", progress=once.append, **options)
+    monkeypatch.setattr(job, "REMEMBERED", 31)
+    asked = []
+    monkeypatch.setattr(job, "computed", lambda network: asked.append(network) or computed(network))
+    evodeploy.distill(backbone, pictures, tmp_path / "b.pth", progress=each.append, **options)
+    assert len(asked) == 1
+    assert [step.loss for step in each] == pytest.approx([step.loss for step in once], rel=1e-4)
+
+
 def test_a_loss_that_is_no_number_ends_with_a_sentence(classifier, pictures, tmp_path, monkeypatch):
     compared = loop.Loop._compared
 
@@ -218,7 +231,7 @@ def test_the_command_says_what_the_record_says(classifier, pictures, tmp_path, c
     assert code == 0, err
     assert "8 pictures that were not trained on" in out
     assert "augmentation: off, because 32 pictures are few" in err
-    assert out.splitlines()[-1] == f"next: evodeploy export {tmp_path / 'out.pth'}"
+    assert out.splitlines()[-1] == f"next: evodeploy export {tmp_path / 'out.pth'} --elastic 0.2:1"
     code, out, err = cli("distill", classifier, "--images", pictures, "-o", tmp_path / "out.pth", *options, "--json")
     assert code == 2
     assert "already exists" in json.loads(out)["error"]["message"]
