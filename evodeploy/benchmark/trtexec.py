@@ -16,11 +16,11 @@ from evodeploy.benchmark.subject import sources_of, without_deploy_files
 from evodeploy.engines.gate import LAUNCHES
 from evodeploy.engines.opener import Source
 from evodeploy.engines.tensorrt.plan import choose_profile
-from evodeploy.engines.tensorrt.sidecar import PlanRecord, profiles_for, read_sidecar
+from evodeploy.engines.tensorrt.sidecar import PlanRecord, keep_profile, profiles_for, read_sidecar
 from evodeploy.errors import InputError, UsageError
 from evodeploy.kinds import kind_of
-from evodeploy.onnx_files import input_spec, read_onnx
-from evodeploy.specs import TensorSpec
+from evodeploy.onnx_files import info_of, input_spec, read_onnx
+from evodeploy.specs import KEEP, TensorSpec
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +85,9 @@ def lines_of_engine(path: Path, batches: Sequence[int], budget: Budget) -> Itera
     rtx = record.runtime == "tensorrt-rtx"
     for batch in batches:
         try:
-            loaded = [f"--loadEngine={path}", *_shapes(record.inputs[0], batch, "shapes"), *_opening(record, batch)]
+            keep = keep_profile(record.model)
+            shapes = _shapes(record.inputs[0], batch, "shapes", keep.opt if keep else ())
+            loaded = [f"--loadEngine={path}", *shapes, *_opening(record, batch)]
         except InputError as error:
             yield Line(path.name, batch, "any", 1, False, "", str(error))
             continue
@@ -100,11 +102,21 @@ def lines_of_onnx(path: Path, batches: Sequence[int], budget: Budget, *, tf32: b
 
     FP32 products may be TF32 where `tf32` allows it.
     """
-    spec, major = input_spec(read_onnx(path)), _installed_major()
+    model = read_onnx(path)
+    spec, keep, major = input_spec(model), keep_profile(info_of(model)), _installed_major()
     for profile in profiles_for(batches):
         batch = profile.opt
-        shapes = (("minShapes", profile.min), ("optShapes", batch), ("maxShapes", profile.max), ("shapes", batch))
-        built = [f"--onnx={path}", *(word for option, size in shapes for word in _shapes(spec, size, option))]
+        low, best, high = (keep.min, keep.opt, keep.max) if keep else ((), (), ())
+        shapes = (
+            ("minShapes", profile.min, low),
+            ("optShapes", batch, best),
+            ("maxShapes", profile.max, high),
+            ("shapes", batch, best),
+        )
+        built = [
+            f"--onnx={path}",
+            *(word for option, size, kept in shapes for word in _shapes(spec, size, option, kept)),
+        ]
         if major < 11:
             built.append("--stronglyTyped")
         if not tf32:
@@ -123,12 +135,16 @@ def _rows() -> Iterator[tuple[str, int, bool]]:
                 yield transfers, in_flight, graph
 
 
-def _shapes(spec: TensorSpec, batch: int, option: str) -> list[str]:
-    """The option for a batch, or none where the batch is fixed: trtexec refuses it there."""
-    if spec.shape[0] is not None:
-        return []
-    sizes = "x".join(str(size) for size in (batch, *spec.shape[1:]))
-    return [f"--{option}={spec.name}:{sizes}"]
+def _shapes(spec: TensorSpec, batch: int, option: str, keep: tuple[int, ...] = ()) -> list[str]:
+    """The option for a batch that keeps `keep` tokens: of a shape tensor trtexec takes the values for its shape.
+
+    A fixed batch is left out, for trtexec refuses it.
+    """
+    sizes = {} if spec.shape[0] is not None else {spec.name: (batch, *spec.shape[1:])}
+    if keep:
+        sizes[KEEP] = keep
+    words = [f"{name}:{'x'.join(map(str, shape))}" for name, shape in sizes.items()]
+    return [f"--{option}={','.join(words)}"] if words else []
 
 
 def _opening(record: PlanRecord, batch: int) -> list[str]:

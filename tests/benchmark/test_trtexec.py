@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from cuda_shim.plans import write_elastic, write_plan
 
 from evodeploy.benchmark import trtexec
 from evodeploy.benchmark.measure.interleaved import Budget
@@ -57,6 +58,18 @@ def engine(tmp_path):
         return path
 
     return write
+
+
+def test_an_elastic_engine_or_file_is_measured_at_its_own_ratios(tmp_path):
+    """Without these values trtexec would keep one token in each stage."""
+    onnx = write_elastic(tmp_path / "m.onnx")
+    for line in lines_of_engine(write_plan(tmp_path / "m.engine", onnx), [4], BUDGET):
+        assert parsed(line, "10.16")[1]["--shapes"] == "images:4x3x64x64,keep:32x16"
+    for line in lines_of_onnx(onnx, [4], BUDGET, tf32=True):
+        options = parsed(line, "10.16" if "--stronglyTyped" in line.command else "11.1")[1]
+        assert options["--minShapes"] == "images:1x3x64x64,keep:6x6"
+        assert options["--optShapes"] == options["--shapes"] == "images:4x3x64x64,keep:32x16"
+        assert options["--maxShapes"] == "images:4x3x64x64,keep:64x64"
 
 
 @pytest.mark.parametrize(("version", "golden"), [("10.13.0.35", "10.16"), ("11.1.0.106", "11.1")])
