@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from evodeploy.engines.base import Engine
-from evodeploy.engines.deploy_file import artefact_of, checked_artefact, read_deploy_file
+from evodeploy.engines.deploy_file import DeployFile, artefact_of, checked_artefact, read_deploy_file
 from evodeploy.engines.device import cuda_index
 from evodeploy.engines.torch_modes import TORCH_MODES
 from evodeploy.errors import UsageError, needs
@@ -173,6 +173,7 @@ def open_engine(
     if isinstance(opened, Path) and is_deploy_file(opened):
         stated = read_deploy_file(opened)
         artefact = checked_artefact(opened, stated)
+        _check_stated(opened, stated, name, options)
         try:
             return open_engine(artefact, name or stated.engine, stated.under(options), tokens=tokens, like=like)
         except UsageError as error:
@@ -187,6 +188,18 @@ def open_engine(
         raise UsageError(f"the engine '{name}' does not run {what}: expected {' or '.join(fitting)}{export}")
     check_honoured(name, fitting[name].honours, options)
     return fitting[name].open(Opening(opened, name, options, tokens, like))
+
+
+def _check_stated(path: Path, stated: DeployFile, name: str | None, options: EngineOptions) -> None:
+    """Raise UsageError where the engine `name`, which is given, cannot do what the deploy file `path` states."""
+    if name not in RUNTIMES or RUNTIMES[name].runs != kind_of(stated.artefact):  # refused for that
+        return
+    lacking = _asked(stated.under(options)) - _asked(options) - RUNTIMES[name].honours
+    if lacking:
+        raise UsageError(
+            f"{path} states {' and '.join(sorted(lacking))}, which the engine '{name}' has no option for: leave the "
+            f"engine out, or name the artefact {path.parent / stated.artefact} itself"
+        )
 
 
 def _first(fitting: dict[str, Runtime], options: EngineOptions) -> str:

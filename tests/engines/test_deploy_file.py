@@ -49,10 +49,15 @@ def test_it_decides_what_nobody_else_does(deployed, small_images):
     with evodeploy.open_engine(deployed.parent / "models/chosen.onnx", "openvino") as engine:
         assert np.array_equal(engine.run(small_images)["logits"], opened[1])
     assert not np.array_equal(*opened)  # BF16 rounds
-    with pytest.raises(UsageError, match=r"deploy\.toml: the engine 'onnxruntime' has no option precision \(got bf16"):
+    with pytest.raises(UsageError, match=r"deploy\.toml states precision, which the engine 'onnxruntime' has no"):
         evodeploy.open_engine(deployed, "onnxruntime")
     with pytest.raises(UsageError, match=r"deploy\.toml: the engine 'tensorrt' does not run .*chosen\.onnx"):
         evodeploy.open_engine(deployed, "tensorrt")
+
+
+def test_verify_judges_it_by_the_precision_that_it_states(deployed, small_onnx):
+    for pair in ((small_onnx, deployed), (deployed, small_onnx)):
+        assert evodeploy.verify(*pair, count=2).tolerance.reason.startswith("BF16")
 
 
 def test_a_bench_compares_what_it_states_with_pytorch(deployed, monkeypatch):
