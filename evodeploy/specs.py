@@ -172,8 +172,8 @@ class ModelInfo:
 
     @property
     def dense(self) -> bool:
-        """Whether every token takes the slow path in every block."""
-        return all(ratio == 1.0 for ratio in self.keep_ratios)
+        """Whether every token takes the slow path in every block, in every run."""
+        return not self.elastic and all(ratio == 1.0 for ratio in self.keep_ratios)
 
     @property
     def output(self) -> str:

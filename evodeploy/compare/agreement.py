@@ -179,7 +179,9 @@ def _selection(
         jaccards.append(common / (common + len(lost) + len(won)))
         if moved[i]:
             consequences += len(lost)
-        elif scores is None:
+            continue
+        errors += abs(len(theirs) - len(ours))  # rounding changes no number of tokens
+        if scores is None:
             errors += len(lost)
         else:
             gap = _gaps(scores[i], len(ours), np.concatenate([lost, won]), grid) if len(lost) else np.empty(0)

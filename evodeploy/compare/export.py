@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from evodeploy.compare.keeps import elastic_keeps
 from evodeploy.compare.parity import FP32_TOLERANCE, Check, Expected, compare, expect, joined
 from evodeploy.engines.base import Engine
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
@@ -16,10 +17,9 @@ from evodeploy.engines.torch_network import torch_engine
 from evodeploy.models.checkpoint import LoadedModel, reconfigured
 from evodeploy.models.zoo import with_selection
 from evodeploy.preprocess import as_input, random_pictures
-from evodeploy.specs import EngineOptions, ModelInfo
+from evodeploy.specs import EngineOptions
 
 BATCHES = (1, 3, 8)  # none of them the one that was traced
-SHARES = (0, 0.25, 0.5, 0.75)  # of the way from the fewest tokens to the most, which are compared too
 TRIES = 4  # each at half the contrast of the one before
 
 
@@ -37,22 +37,6 @@ def verify_export(model: LoadedModel, path: Path, seed: int = 0) -> Iterator[Che
         for keep in elastic_keeps(model.info, seed):
             for check in _compared_at(model, candidate, keep, max(batches), seed):
                 yield dataclasses.replace(check, detail=f"{check.detail}; {_kept(keep)} tokens kept")
-
-
-def elastic_keeps(info: ModelInfo, seed: int = 0) -> list[tuple[int, ...]]:
-    """The tokens that an elastic artefact is compared at: five from its lowest to its highest, and two random ones.
-
-    Where it may keep all tokens, the highest is the dense network. None of a static artefact.
-    """
-    if not info.elastic:
-        return []
-    steps = [[stage.low + round(share * (stage.high - stage.low)) for stage in info.elastic] for share in SHARES]
-    draw = np.random.default_rng(seed)
-    steps += [[int(draw.integers(stage.low, stage.high + 1)) for stage in info.elastic] for _ in range(2)]
-    # All tokens in every stage or in none: a network that is configured so selects then where the artefact does.
-    below = [[max(s.low, min(k, s.tokens - 1)) for k, s in zip(keep, info.elastic, strict=True)] for keep in steps]
-    highest = tuple(stage.high for stage in info.elastic)
-    return list(dict.fromkeys([*map(tuple, below), highest]))
 
 
 def configured(model: LoadedModel, keep: tuple[int, ...]) -> LoadedModel:

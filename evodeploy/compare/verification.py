@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evodeploy.compare.agreement import Agreement, agreement
+from evodeploy.compare.keeps import elastic_keeps
 from evodeploy.compare.parity import Expected, expect
 from evodeploy.compare.tolerance import TOLERANCES, Tolerance, tolerance_of
 from evodeploy.engines.base import Array, Engine, run_all
@@ -56,6 +57,9 @@ def verify(
     candidate. Between FP32 and a checkpoint on the CPU, images of which float32 itself loses much get wider limits, as
     in `compare.parity`.
 
+    Two elastic artefacts, of which a checkpoint is one where the other is, are compared at their keep ratios, at five
+    from the lowest to the highest and at two random ones; the log has a line for each.
+
     Raises UsageError where the two are not of one model, VerificationError where an output is no number; artefacts that
     disagree raise nothing, see `Agreement.passed`.
     """
@@ -70,7 +74,6 @@ def verify(
             _log.warning(warning)
         seen = random_pictures(info, count, seed) if images is None else pictures(images_of(images), info)
         _log.info(f"running {first.name} and {second.name} on {len(seen)} images")
-        expected, got = _outputs(first, seen, reference), _outputs(second, seen, candidate)
         stated_precisions = (stated_precision(reference), options.precision or stated_precision(candidate))
         default = _tolerance(first, second, [each for each in stated_precisions if each])
         stated = rtol is not None or score_tolerance is not None
@@ -81,18 +84,44 @@ def verify(
             absolute=atol,
             reason=f"{default.reason}, but where stated" if stated else default.reason,
         )
-        grid = info.image_size // info.patch_size
-        verdict = agreement(expected, got, tolerance, grid)
-        if verdict.passed or stated or default.logits > TOLERANCES["fp32"].logits:
-            return verdict
-        exact = _expected(first, second, seen)
-        if exact is None or not exact.comparable(info.output).any():
-            return verdict
-        limits = {name: exact.limits(name) for name in exact.losses}
-        right = exact.outputs if kind_of_source(reference) == "checkpoint" else expected
-        reason = f"{default.reason}; wider for images of which float32 itself loses much"
-        tolerance = dataclasses.replace(tolerance, reason=reason)
-        return agreement(right, got, tolerance, grid, limits)
+        verdict = _judged(first, second, reference, candidate, seen, tolerance, stated)
+        for keep in elastic_keeps(info, seed) if _both_elastic(first, second) else []:
+            at = _judged(first, second, reference, candidate, seen, tolerance, stated, keep)
+            error = f"logits differ by {at.logits.max_error:.1e} of the largest"
+            _log.info(f"  {'ok  ' if at.passed else 'FAIL'} {'/'.join(map(str, keep))} tokens kept: {error}")
+            verdict = at if verdict.passed and not at.passed else verdict
+        return verdict
+
+
+def _both_elastic(first: Engine, second: Engine) -> bool:
+    return first.info is not None and second.info is not None and first.info.elastic == second.info.elastic
+
+
+def _judged(
+    first: Engine,
+    second: Engine,
+    reference: Path | nn.Module,
+    candidate: Path | nn.Module,
+    seen: NDArray[np.uint8],
+    tolerance: Tolerance,
+    stated: bool,
+    keep: tuple[int, ...] | None = None,
+) -> Agreement:
+    """The comparison at `keep`; with wider limits for badly conditioned images where no tolerance is `stated`."""
+    info = first.info
+    assert info is not None  # refused before
+    expected, got = _outputs(first, seen, reference, keep), _outputs(second, seen, candidate, keep)
+    grid = info.image_size // info.patch_size
+    verdict = agreement(expected, got, tolerance, grid)
+    if verdict.passed or stated or tolerance.logits > TOLERANCES["fp32"].logits:
+        return verdict
+    exact = _expected(first, second, seen, keep)
+    if exact is None or not exact.comparable(info.output).any():
+        return verdict
+    limits = {name: exact.limits(name) for name in exact.losses}
+    right = exact.outputs if kind_of_source(reference) == "checkpoint" else expected
+    reason = f"{tolerance.reason}; wider for images of which float32 itself loses much"
+    return agreement(right, got, dataclasses.replace(tolerance, reason=reason), grid, limits)
 
 
 def _tolerance(first: Engine, second: Engine, stated: Sequence[Precision]) -> Tolerance:
@@ -101,12 +130,12 @@ def _tolerance(first: Engine, second: Engine, stated: Sequence[Precision]) -> To
     return tolerance_of(precisions, " and ".join(f"{e.name} on {e.device}" for e in (first, second) if e.tf32))
 
 
-def _expected(first: Engine, second: Engine, seen: NDArray[np.uint8]) -> Expected | None:
+def _expected(first: Engine, second: Engine, seen: NDArray[np.uint8], keep: tuple[int, ...] | None) -> Expected | None:
     """What the checkpoint among the two computes in float64, or None where there is none on the CPU."""
     for engine in (first, second):
         if isinstance(engine, TorchEngine) and engine.device == "cpu" and engine.info:
             _log.info("running PyTorch in float64, to see what float32 itself loses")
-            return expect(engine, as_input(seen, engine.info))
+            return expect(engine, as_input(seen, engine.info), keep=keep)
     return None
 
 
@@ -148,9 +177,11 @@ def _one_model(first: Engine, second: Engine, reference: Path | nn.Module, candi
     return ours
 
 
-def _outputs(engine: Engine, seen: NDArray[np.uint8], source: Path | nn.Module) -> dict[str, Array]:
+def _outputs(
+    engine: Engine, seen: NDArray[np.uint8], source: Path | nn.Module, keep: tuple[int, ...] | None
+) -> dict[str, Array]:
     assert engine.info is not None  # refused above
-    outputs = run_all(engine, as_input(seen, engine.info))
+    outputs = run_all(engine, as_input(seen, engine.info), keep=keep)
     bad = int(not_finite(outputs).sum())
     if bad:
         raise VerificationError(

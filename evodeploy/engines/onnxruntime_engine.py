@@ -60,6 +60,10 @@ class OnnxRuntimeEngine(Engine):
         self.outputs = tuple(_spec(value) for value in self._session.get_outputs())
         self.info = parse_info(self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), path)
         check_interface(path, self.inputs, self.outputs, self.info)
+        if options.cuda_graph and self.info is not None and self.info.elastic:
+            raise UsageError(
+                f"{path} is elastic, and a CUDA graph of the engine '{self.name}' has one shape: leave it out"
+            )
         self.batch = batch_range(self.inputs)
         self._bound: dict[int, BoundBatch] | None = {} if options.cuda_graph else None
         self._one_graph = provider.one_graph

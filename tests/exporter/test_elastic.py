@@ -15,8 +15,10 @@ from PIL import Image
 from sharing import batches_of, in_threads, same
 
 import evodeploy
-from evodeploy.compare.export import configured, elastic_keeps, verify_export
+from evodeploy.compare.export import configured, verify_export
+from evodeploy.compare.keeps import elastic_keeps
 from evodeploy.compare.tolerance import TOLERANCES
+from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.engines.opener import open_engine
 from evodeploy.engines.torch_network import torch_engine
 from evodeploy.errors import BadFileError, InputError, UsageError
@@ -24,6 +26,7 @@ from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.models.checkpoint import load_checkpoint, random_model, reconfigured, with_elastic
 from evodeploy.models.zoo import dense_twin, with_selection
 from evodeploy.onnx_files import info_of, read_onnx, set_info, write_onnx
+from evodeploy.specs import EngineOptions
 
 PARITY = 1e-5  # of the largest magnitude
 RUNTIMES = ["onnxruntime", "openvino"]
@@ -61,7 +64,9 @@ def test_one_file_is_the_static_network_at_every_ratio_and_the_dense_one_at_the_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("selection", ["stage", "layer"])
-@pytest.mark.parametrize("config", [SMALL, small_levit()], ids=["deit", "levit"])
+@pytest.mark.parametrize(
+    "config", [SMALL, dataclasses.replace(SMALL, fast_path="merge"), small_levit()], ids=["deit", "merged", "levit"]
+)
 def test_both_families_in_both_modes(config, selection, tmp_path):
     model = with_elastic(random_model(with_selection(config, None, selection), seed=3), (0.1, 1.0))
     path = tmp_path / "elastic.onnx"
@@ -93,6 +98,13 @@ def test_threads_run_one_engine_at_ratios_of_their_own(small_elastic, runtime):
         with pytest.raises(InputError, match="stage 1 cannot keep 65 of its 64 tokens: this artefact keeps 6 to 64"):
             engine.run(batches[0], (6, 65))
         same(engine.run(batches[0], keeps[0]), expected[keeps[0], 0])
+
+
+def test_onnx_runtime_refuses_cuda_graphs_of_an_elastic_file(small_elastic):
+    with pytest.raises(
+        UsageError, match="elastic.onnx is elastic, and a CUDA graph of the engine 'onnxruntime' has one"
+    ):
+        OnnxRuntimeEngine(small_elastic, EngineOptions(cuda_graph=True))
 
 
 def test_a_file_whose_facts_do_not_fit_its_inputs_is_refused(small_elastic, small_onnx, tmp_path):
@@ -160,6 +172,7 @@ COMBINED = {
     "tokens": [False, True],
     "batch": [None, 2],
     "selection": ["stage", "layer"],
+    "fast_path": ["rest", "merge"],
 }
 
 
@@ -199,7 +212,7 @@ def test_elastic_goes_with_every_other_option(options, small_checkpoint, picture
     assert info.elastic and info.precision == precision
     if precision in ("bf16", "fp8"):
         return  # no runtime for them on every CPU: checked as a graph
-    model = load_checkpoint(small_checkpoint, selection=options["selection"])
+    model = load_checkpoint(small_checkpoint, selection=options["selection"], fast_path=options["fast_path"])
     model = with_elastic(dataclasses.replace(model, info=dataclasses.replace(
         model.info, input_format=options["input_format"], top_k=options["top_k"]
     )), (0.1, 1.0))  # fmt: skip
@@ -223,3 +236,20 @@ def test_elastic_goes_with_every_other_option(options, small_checkpoint, picture
 def test_networks_that_cannot_be_elastic_are_refused_by_the_library_too(small_checkpoint, tmp_path):
     with pytest.raises(UsageError, match="elastic bounds are 2 to 3"):
         evodeploy.export(small_checkpoint, tmp_path / "x.onnx", elastic=(2, 3))
+
+
+def test_verify_compares_an_elastic_artefact_at_several_ratios_and_finds_one_that_differs(
+    small_checkpoint, small_elastic, tmp_path, logged
+):
+    keeps = elastic_keeps(info_of(read_onnx(small_elastic)))
+    assert (6, 6) in keeps and (64, 64) in keeps and len(keeps) == 7
+    for runtime in RUNTIMES:
+        assert evodeploy.verify(small_checkpoint, small_elastic, count=4, engine=runtime).passed
+    lines = [line for line in logged if "tokens kept" in line]
+    assert [line.split()[1] for line in lines] == [f"{a}/{b}" for a, b in keeps] * 2
+    assert all(line.startswith("  ok ") for line in lines)
+    wrong = read_onnx(small_elastic)
+    (gather,) = (node for node in wrong.graph.node if node.op_type == "Gather" and node.input[1] == "keep_stage_1")
+    gather.input[1] = "keep_stage_0"  # the same at equal ratios, as the default's are: only the random ones differ
+    write_onnx(wrong, tmp_path / "wrong.onnx")
+    assert not evodeploy.verify(small_checkpoint, tmp_path / "wrong.onnx", count=4, engine="onnxruntime").passed
