@@ -31,7 +31,7 @@ OWNERS_EFFECT = 5e-2
 
 @dataclass(frozen=True)
 class LogitAgreement:
-    """Logits of all images, and apart of those in which every selection kept the same tokens (`unmoved`).
+    """Logits of all images, and those of the images in which every selection kept the same tokens (`unmoved`).
 
     Errors are relative to the reference's largest magnitude, `scale`; cosines are between the two logit vectors of an
     image. `max_error_unmoved` is the error of the image nearest to its limit or furthest beyond it, and `limit` is that
@@ -109,9 +109,9 @@ def agreement(
 
     Features of a network without a classifier are compared as logits are, and so are the ranked `probabilities` of
     `classes`, which hardly move where two classes nearly tie and change places.
-    `scores_i` and `owner_margin_i` (N, tokens) of `expected`, where present, tell near-ties from errors; `grid` is the
-    number of patches along a side of the first grid, whose positions `selected_i` hold. `limits` (N,) by output widen
-    the tolerance of single images; they are relative to the largest magnitude of the image.
+    `scores_i` and `owner_margin_i` (N, tokens) of `expected`, where present, separate near-ties from errors; `grid` is
+    the number of patches along a side of the first grid, whose positions `selected_i` hold. `limits` (N,) by output
+    widen the tolerance of single images; they are relative to the largest magnitude of the image.
     """
     limits = limits or {}
     output = next(name for name in ("logits", "features", "probabilities") if name in expected)

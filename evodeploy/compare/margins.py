@@ -47,7 +47,7 @@ class Spread:
 class SelectionMargins:
     """One selection that keeps `kept` of `tokens` tokens.
 
-    `margin` is how far the K-th and the (K+1)-th score lie apart, relative to the mean of the two; `attention` the
+    `margin` is how far the K-th and the (K+1)-th score differ, relative to the mean of the two; `attention` the
     share of the class attention that the kept tokens hold; `keep_ratios` the share of tokens that would hold each of
     `SHARES` of it.
     """

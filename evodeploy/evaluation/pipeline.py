@@ -63,7 +63,7 @@ def evaluate(
 
     `artefacts` are one or several checkpoints, ONNX files, engines, names of the hub or modules. `data` is a folder
     with a folder of images for each class; or `labels` is a CSV file with the columns path,label, paths relative to
-    `data`. `limit` takes so many images, evenly spread over all. `batch` images run at a time, in the runtime `engine`,
+    `data`. `limit` images are taken, evenly spread over all. `batch` images run at a time, in the runtime `engine`,
     as `options` say.
 
     The report is written to the JSON file `output`. Answers are kept in `journal` while they come, by default

@@ -13,7 +13,7 @@ from evodeploy.specs import ModelInfo
 
 
 def check_classes(info: ModelInfo, top: int) -> None:
-    """Raise UsageError where the artefact does not name so many classes."""
+    """Raise UsageError where the artefact names fewer classes."""
     if not info.num_classes:
         raise UsageError(
             f"{info.model} has no classifier: it gives features, which predict_logits returns, not classes"

@@ -15,7 +15,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 F = TypeVar("F")
 
-AHEAD = 2  # batches under way beside the one whose results are being given
+AHEAD = 2  # batches under way besides the one whose results are being given
 
 
 def pipelined(
