@@ -110,6 +110,6 @@ _RANGES = (
 )
 
 
-def without_length(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be the same for a training to be resumed: everything but how much is computed at once."""
+def kept_to_resume(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a `recipe` must be the same for a training to be resumed: not how much is computed at once."""
     return {name: value for name, value in recipe.items() if name != "micro_batch"}

@@ -15,7 +15,7 @@ from torch import nn
 
 from evodeploy.distillation.augmentation import reason_not_to
 from evodeploy.distillation.data import MOST_EVALUATED, Listing, Pictures, class_folders, held_out, listed
-from evodeploy.distillation.recipe import Recipe, TrainingPrecision, without_length
+from evodeploy.distillation.recipe import Recipe, TrainingPrecision, kept_to_resume
 from evodeploy.errors import UsageError
 from evodeploy.hub import local
 from evodeploy.models.checkpoint import LoadedModel, load_checkpoint, reconfigured
@@ -157,7 +157,7 @@ def task_of(
         "model": student.info.to_json(),
         "pictures": train.checksum(),
         "held out": held.checksum(),
-        **without_length(recipe.to_dict()),
+        **kept_to_resume(recipe.to_dict()),
     }
 
 

@@ -17,7 +17,7 @@ SCHEMA = 1
 
 @dataclass
 class Progress:
-    """How far the training is: steps done, seconds it took, pictures computed, and the losses of the last steps."""
+    """How far the training is: steps done, seconds it took, pictures computed, and what is shown of the last steps."""
 
     step: int = 0
     seconds: float = 0.0
