@@ -86,7 +86,7 @@ def build_engine(
             max_batch=max_batch,
             profiles=[values.profile(text) for text in profile or ()],
             runtime=runtime,
-            targets=values.names("--target", target) if target else (),
+            targets=values.names("--target", target.lower()) if target else (),
             images=images,
             optimization_level=optimization_level,
             workspace=values.memory(workspace),

@@ -294,12 +294,10 @@ def test_a_missing_extra_is_named_with_its_install_line(with_onnx, line, extra):
 
 
 def test_an_interrupt_leaves_nothing_behind(monkeypatch, cli, folder):
-    from evodeploy.exporter import pipeline as run
-
     def interrupted(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "onnx_from_model", interrupted)
+    monkeypatch.setattr("evodeploy.exporter.to_onnx.onnx_from_model", interrupted)
     assert cli("export", "ckpt.pth")[0] == 130
     assert names(folder) == ["ckpt.pth"]
 
