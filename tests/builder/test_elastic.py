@@ -85,7 +85,7 @@ def test_an_output_that_is_longer_than_the_tokens_is_refused(elastic_onnx):
 
 
 def check_same_kernels(static, elastic, folder):
-    """The elastic engine launches as many kernels of each kind, and computes in as much memory."""
+    """The elastic engine launches as many kernels of each kind, in as much memory but for that of all tokens."""
     records, programs = [], []
     for onnx in (static, elastic):
         output = folder / f"{onnx.stem}.engine"
@@ -96,8 +96,7 @@ def check_same_kernels(static, elastic, folder):
     assert elastic_program.kernels == static_program.kernels
     assert elastic_program.attentions == records[1].attentions == records[0].attentions
     assert elastic_program.attentions == static_program.attentions
-    most = max(1.01 * records[0].activation_bytes, records[0].activation_bytes + 1e6)
-    assert records[1].activation_bytes <= most
+    assert records[1].activation_bytes <= 1.05 * records[0].activation_bytes
 
 
 def test_an_elastic_engine_costs_no_kernel(small_onnx, small_elastic, tmp_path):

@@ -76,6 +76,29 @@ def runtime(request):
     return request.param
 
 
+@pytest.fixture(scope="session")
+def elastic(exported, runtime):
+    """The sample's elastic ONNX and its engine in FP32 without TF32, which selects as the ONNX does."""
+    problem = building_problem(runtime, "fp32")
+    if problem:
+        pytest.skip(problem)
+    return built_elastic(exported[0], runtime)
+
+
+def built_elastic(checkpoint, runtime, targets=()):
+    """The elastic ONNX of `checkpoint` next to it, and its engine, made where they are missing."""
+    from evodeploy.builder.pipeline import build
+    from evodeploy.exporter.pipeline import export
+
+    onnx = checkpoint.with_name("elastic.onnx")
+    plan = checkpoint.with_name(f"{runtime}-elastic.engine")
+    if not onnx.exists():
+        export(checkpoint, onnx, elastic=(0.1, 1.0))
+    if not plan.exists():
+        build(onnx, plan, runtime=runtime, targets=targets, tf32=False, opt_batch=8, max_batch=LARGEST)
+    return onnx, plan
+
+
 @pytest.fixture(scope="session", params=["fp16", "fp32"])
 def plan(request, exported, runtime):
     """An engine of the sample; FP32 is FP32, without TF32, so that it is verified as closely as the ONNX."""

@@ -76,6 +76,21 @@ def test_recorded_graphs_compute_the_same(plan):
 
 
 @pytest.mark.parametrize("graph", [False, True])
+def test_each_run_keeps_as_many_tokens_as_it_says(elastic, graph):
+    onnx, plan = elastic
+    with (
+        open_engine(onnx, "onnxruntime") as reference,
+        open_engine(plan, options=EngineOptions(cuda_graph=graph)) as engine,
+    ):
+        for ratio in (0.2, 1.0, 0.5, 0.2):
+            keep = engine.info.keep_of(ratio)
+            expected = reference.run(images(8), keep)["logits"]
+            np.testing.assert_allclose(engine.run(images(8), keep)["logits"], expected, atol=1e-3)
+        with pytest.raises(InputError, match="cannot keep 0"):
+            engine.run(images(8), (0,) * len(keep))
+
+
+@pytest.mark.parametrize("graph", [False, True])
 def test_time_on_the_device(plan, found, graph):
     with open_engine(plan, options=EngineOptions(cuda_graph=graph)) as engine:
         for n in (1, 8, LARGEST):
