@@ -30,7 +30,10 @@ class Direct:
         self.arrived += 1
         while not self.gate.is_set():
             await asyncio.sleep(0.01)
-        return Answer(await asyncio.to_thread(run_all, self._engine, images), self.info.ratios_of(asked.keep_ratio))
+        keep = None if asked.keep_ratio is None else self.info.keep_of(asked.keep_ratio)
+        return Answer(
+            await asyncio.to_thread(run_all, self._engine, images, 32, keep), self.info.ratios_of(asked.keep_ratio)
+        )
 
 
 def free_port():

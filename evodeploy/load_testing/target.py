@@ -74,7 +74,7 @@ def connected(url: str) -> http.client.HTTPConnection:
 
 def pictures_of(url: str, folder: Path | None, token: str | None, keep_ratio: float | None) -> Target:
     """The pictures of `folder`, or one of noise, for `/v1/predict`."""
-    bodies = (_noise(),) if folder is None else tuple(map(_contents, image_paths(folder)[:PICTURES]))
+    bodies = (noise(),) if folder is None else tuple(map(_contents, image_paths(folder)[:PICTURES]))
     what = f"a JPEG of {SIZE[0]} by {SIZE[1]} pixels" if folder is None else f"{len(bodies)} pictures of {folder}"
     query = "" if keep_ratio is None else f"?keep_ratio={keep_ratio:g}"
     return Target(url, f"/v1/predict{query}", bodies, _headers(token), what)
@@ -149,7 +149,8 @@ def _contents(path: Path) -> bytes:
         return file.read()
 
 
-def _noise() -> bytes:
+def noise() -> bytes:
+    """A JPEG of coarse noise."""
     from PIL import Image
 
     coarse = np.random.default_rng(1).integers(0, 256, (SIZE[1] // 25, SIZE[0] // 25, 3), np.uint8)

@@ -23,9 +23,11 @@ import tritonclient.http
 from processes import is_alive, listening, processes_below
 from prometheus_client.parser import text_string_to_metric_families
 
+import evodeploy
 from evodeploy.engines.opener import open_engine
 from evodeploy.errors import UsageError
 from evodeploy.serving import embedded
+from evodeploy.serving.budget import Budget
 from evodeploy.serving.service import running
 from evodeploy.serving.settings import Limits, Settings, Tls
 from evodeploy.serving.worker import Worker
@@ -175,6 +177,20 @@ def test_what_a_client_says_of_another_address_is_not_believed(serve, monkeypatc
     with serve() as service:
         assert httpx.get(f"{service.address}/v2/health/live", headers=forwarded).status_code == 200
     assert seen == [("127.0.0.1", "http")]
+
+
+def test_an_elastic_artefact_holds_a_budget_and_answers_as_it_does_at_that_ratio(small_elastic):
+    settings = Settings(small_elastic, port=0, max_batch=2, budget=Budget(60.0, 0.25))
+    with running(settings) as service, httpx.Client(base_url=service.address) as client:
+        idle = client.post("/v1/predict", content=PICTURE.read_bytes()).json()
+        fewer = client.post("/v1/predict?keep_ratio=0.25", content=PICTURE.read_bytes()).json()
+        assert idle["keep_ratios"] == [1.0, 1.0]
+        assert [len(each["kept"]) for each in fewer["selections"]] == [16, 16]
+        with evodeploy.load(small_elastic) as predictor:
+            expected = predictor.predict(PICTURE, keep_ratio=0.25)
+        assert fewer["labels"][0]["index"] == expected.label.index
+        assert fewer["labels"][0]["probability"] == pytest.approx(expected.label.probability, abs=1e-5)
+        assert value(client, "evodeploy_keep_ratio_bucket", le="0.25") == 1
 
 
 SIGNALS = {"group": signal.SIGTERM, "main": signal.SIGTERM, "interrupt": signal.SIGINT}

@@ -117,6 +117,26 @@ def test_a_picture_that_is_none_is_told(browser, digits, listening, tmp_path):
     page.close()
 
 
+def test_an_elastic_model_has_a_slider_and_every_answer_its_command(browser, listening, small_elastic):
+    with open_engine(small_elastic, "onnxruntime") as engine:
+        backend = Direct(engine)
+        address = listening(create_app(lambda: backend, "small", Limits()))
+        page = browser.new_page(viewport={"width": 360, "height": 700})
+        page.goto(f"http://{address}/")
+        page.wait_for_selector("#budget:visible")
+        assert page.get_by_label("Tokens to keep").count() == 1
+        assert (page.get_attribute("#ratio", "min"), page.input_value("#ratio")) == ("0.1", "0.5")
+        page.set_input_files("#file", SAMPLE / "images" / "digit-7-0.png")
+        page.wait_for_selector("#status:has-text('keeping 50 %, 50 %')")
+        page.focus("#ratio")
+        page.keyboard.press("End")
+        page.wait_for_selector("#status:has-text('keeping 100 %, 100 %')")
+        expected = f"curl --data-binary '@digit-7-0.png' 'http://{address}/v1/predict?keep_ratio=1'"
+        assert page.inner_text("#curl") == expected
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        page.close()
+
+
 def test_a_token_is_asked_for(browser, digits, listening):
     address = listening(create_app(lambda: digits, "digits", Limits(), "secret"))
     page = browser.new_page()

@@ -2,7 +2,9 @@
 
 const at = (id) => document.getElementById(id);
 const [form, file, drop, status, token] = ["form", "file", "drop", "status", "token"].map(at);
+const [ratio, chosen, copy] = ["ratio", "chosen", "copy"].map(at);
 let facts = null;
+let shown = null; // the picture that was asked about last
 let latest = 0; // the newest request: an older answer that comes late is not shown
 
 function headers() {
@@ -29,6 +31,13 @@ async function introduce() {
   const name = new URL("openapi.json", location);
   const title = (await (await fetch(name)).json()).info.title.replace("evodeploy: ", "");
   facts = (await asked(`v2/models/${encodeURIComponent(title)}`)).parameters;
+  if (facts.elastic.length) {
+    ratio.min = Math.max(...facts.elastic.map(([low]) => Math.ceil(low * 100) / 100));
+    ratio.max = Math.min(...facts.elastic.map(([, high]) => high));
+    ratio.value = facts.keep_ratios[0];
+    at("budget").hidden = false;
+    tellRatio();
+  }
   const ratios = facts.keep_ratios.map((ratio) => `${Math.round(ratio * 100)} %`).join(", ");
   at("model").textContent = `${facts.model}, ${facts.image_size} pixels, ${facts.precision.toUpperCase()}; keeps ${ratios} of the tokens`;
 }
@@ -89,16 +98,36 @@ function show(answer, bitmap) {
   at("selections").hidden = !answer.selections.length;
 }
 
+function tellRatio() {
+  chosen.textContent = `${Math.round(ratio.value * 100)} %`;
+}
+
+function endpoint() {
+  return at("budget").hidden ? "v1/predict" : `v1/predict?keep_ratio=${ratio.value}`;
+}
+
+// A file's name within single quotes, as a shell reads it.
+function quoted(text) {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}
+
 async function predict(picture) {
   const mine = ++latest;
+  shown = picture;
   say(`Asking about ${picture.name} …`);
   try {
-    const answer = await asked("v1/predict", { method: "POST", body: picture });
+    const began = performance.now();
+    const answer = await asked(endpoint(), { method: "POST", body: picture });
+    const took = Math.round(performance.now() - began);
     const bitmap = await createImageBitmap(picture, { imageOrientation: "from-image" });
     if (mine !== latest) return;
     show(answer, bitmap);
     const best = answer.labels[0];
-    say(`${picture.name}: ${best.name}, ${(best.probability * 100).toFixed(1)} %`);
+    const kept = at("budget").hidden ? "" : `, keeping ${answer.keep_ratios.map((each) => `${Math.round(each * 100)} %`).join(", ")}`;
+    say(`${picture.name}: ${best.name}, ${(best.probability * 100).toFixed(1)} %, in ${took} ms${kept}`);
+    const access = token.value ? ' --header "Authorization: Bearer $EVODEPLOY_TOKEN"' : "";
+    at("curl").textContent = `curl --data-binary ${quoted(`@${picture.name}`)}${access} ${quoted(new URL(endpoint(), location).href)}`;
+    at("command").hidden = false;
   } catch (error) {
     if (mine === latest) say(error.message, true);
   }
@@ -108,6 +137,11 @@ file.addEventListener("change", () => file.files[0] && predict(file.files[0]));
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   introduce().then(() => file.files[0] && predict(file.files[0]), (error) => say(error.message, true));
+});
+ratio.addEventListener("input", tellRatio);
+ratio.addEventListener("change", () => shown && predict(shown));
+copy.addEventListener("click", () => {
+  navigator.clipboard?.writeText(at("curl").textContent).then(() => say("copied"), () => say("the browser does not let it be copied", true));
 });
 for (const name of ["dragover", "dragleave", "drop"]) {
   drop.addEventListener(name, (event) => {
