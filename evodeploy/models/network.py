@@ -16,9 +16,10 @@ class Evolved(NamedTuple):
 
     `pooled` (B, C) is the mean of all patch tokens and `class_token` (B, C) the class token after the last block.
     For each selection made, `selected` holds the positions kept (B, K), in the image's row-major grid of patches, and
-    `scores` the global class attention (B, N) that they were chosen by. Where fast tokens are merged, `owners` holds
-    the position (B, N) of the kept token that each token of the image went to, its own for a kept one, and
-    `owner_margins` (B, N) by how much that one was more like it than any other kept token: see `merging.Merged`.
+    `scores` (B, N) what they were chosen by: global class attention, or where fast tokens are merged their
+    `merging.unlikeness`. There `owners` holds the position (B, N) of the kept token that each token of the image went
+    to, its own for a kept one, and `owner_margins` (B, N) by how much that one was more like it than any other kept
+    token: see `merging.Merged`.
     """
 
     pooled: Tensor

@@ -116,7 +116,7 @@ def _is_number(share: Share, number: float) -> bool:
 
 def take_tokens(sequence: Tensor, positions: Tensor) -> Tensor:
     """The patch tokens of `sequence` (B, N + 1, C) at `positions` (B, K): (B, K, C)."""
-    return _take_rows(sequence, positions + 1)
+    return take_rows(sequence, positions + 1)
 
 
 def split_tokens(sequence: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,7 +125,7 @@ def split_tokens(sequence: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
     Returns the (B, K + 1, C) slow tokens and the (B, K + 1) rows that they came from.
     """
     rows = F.pad(positions + 1, (1, 0))
-    return _take_rows(sequence, rows), rows
+    return take_rows(sequence, rows), rows
 
 
 def merge_tokens(sequence: Tensor, slow: Tensor, rows: Tensor) -> Tensor:
@@ -140,5 +140,6 @@ def representative_token(fast: Tensor, scores: Tensor) -> Tensor:
     return average if average.dtype == fast.dtype else average.to(fast.dtype)
 
 
-def _take_rows(sequence: Tensor, rows: Tensor) -> Tensor:
+def take_rows(sequence: Tensor, rows: Tensor) -> Tensor:
+    """The `rows` (B, K) of `sequence` (B, N, C): (B, K, C)."""
     return sequence.gather(1, rows.unsqueeze(-1).expand(-1, -1, sequence.shape[-1]))

@@ -130,11 +130,13 @@ class EvoDeiTConfig:
         return self.scored_for(self.segments)
 
     def scored_for(self, segments: Sequence[Segment]) -> frozenset[int]:
-        """The same for the selections of `segments`.
+        """The same for the selections of `segments`; none where tokens are merged, which are chosen by their likeness.
 
         Selecting before block j reads g after block j-1, and g goes back as far as the last t of 1, where the past
         is replaced whole. At the published settings these are blocks 3 to 7.
         """
+        if self.fast_path == "merge":
+            return frozenset()
         needed: set[int] = set()
         for block in (run.blocks[0] for run in segments if run.selects):
             for earlier in reversed(range(block)):

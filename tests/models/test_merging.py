@@ -36,9 +36,11 @@ def test_each_fast_token_goes_to_the_slow_one_that_correlates_most_and_is_averag
             alike = np.corrcoef(torch.cat([token[None], slow[image]]))[0, 1:]
             owner = int(alike.argmax())
             members[owner].append(token)
-            assert merged.owner[image, row] == owner
+            assert merged.group[image, 4 + row] == owner
             best, second = np.sort(alike)[:-3:-1]
-            assert float(merged.margin[image, row]) == pytest.approx(best - second, rel=1e-3)
+            assert float(merged.margin[image, 4 + row]) == pytest.approx(best - second, rel=1e-3)
+        assert merged.group[image, :4].tolist() == [0, 1, 2, 3]
+        assert merged.margin[image, :4].tolist() == [2, 2, 2, 2]
         assert merged.size[image].tolist() == [len(group) for group in members]
         expected = torch.stack([torch.stack(group).mean(dim=0) for group in members])
         torch.testing.assert_close(merged.tokens[image], expected)
@@ -47,9 +49,9 @@ def test_each_fast_token_goes_to_the_slow_one_that_correlates_most_and_is_averag
 def test_of_equally_similar_slow_tokens_the_first_is_the_owner():
     slow = tokens(1, 1, 8).repeat(1, 3, 1)
     merged = merging.merge(slow, tokens(1, 4, 8, seed=1))
-    assert merged.owner.tolist() == [[0, 0, 0, 0]]
+    assert merged.group[:, 3:].tolist() == [[0, 0, 0, 0]]
     assert merged.size.tolist() == [[5, 1, 1]]
-    assert merged.margin.abs().max() < 1e-12
+    assert merged.margin[:, 3:].abs().max() < 1e-12
 
 
 def test_without_fast_tokens_nothing_changes():
@@ -70,32 +72,46 @@ def test_a_merged_token_is_attended_to_as_all_its_members_would_be():
     )
 
 
+@pytest.mark.parametrize("grid", [3, 8, 14])
+def test_slow_are_anchors_and_the_tokens_least_like_any(grid):
+    patches = tokens(2, grid**2, 16)
+    scores = merging.unlikeness(patches, grid)
+    anchors = [row * grid + column for row in range(0, grid, 2) for column in range(0, grid, 2)]
+    for image in range(2):
+        for token in range(grid**2):
+            alike = [np.corrcoef(patches[image, token], patches[image, anchor])[0, 1] for anchor in anchors]
+            if token not in anchors:
+                assert float(scores[image, token]) == pytest.approx(2 - max(alike), abs=1e-4)
+        assert set(scores[image].argsort(descending=True)[: len(anchors)].tolist()) == set(anchors)
+    assert len(set(scores[0, anchors].tolist())) == len(anchors)
+    few = scores[0].argsort(descending=True)[: len(anchors) // 2]
+    assert len({int(token) // grid // 4 for token in few}) == -(-grid // 4)  # from everywhere, also where few are kept
+
+
 def by_hand(network, image):
     """`EvoDeiT.evolve` with merging on one image in float64, token by token."""
     config = network.config
     x = network.embed(image[None])[0]
-    scores, kept, owners = torch.zeros(config.tokens, dtype=x.dtype), [], []
+    kept, owners = [], []
     heads, scale = config.heads, (config.width // config.heads) ** -0.5
 
     def block(index, rows, sizes):
         layer = network.blocks[index]
         qkv = layer.attn.qkv(layer.norm1(rows)).reshape(len(rows), 3, heads, -1)
-        mixed, seen = torch.zeros(len(rows), heads, qkv.shape[-1], dtype=x.dtype), 0
+        mixed = torch.zeros(len(rows), heads, qkv.shape[-1], dtype=x.dtype)
         for head in range(heads):
             weights = (qkv[:, 0, head] @ qkv[:, 1, head].T * scale).exp() * sizes
             weights = weights / weights.sum(dim=1, keepdim=True)
             mixed[:, head] = weights @ qkv[:, 2, head]
-            seen = seen + weights[0, 1:]
         rows = rows + layer.attn.proj(mixed.flatten(1))
-        return rows + layer.mlp(layer.norm2(rows)), seen
+        return rows + layer.mlp(layer.norm2(rows))
 
     for run in config.segments:
         if not run.selects:
             for index in run.blocks:
-                x, seen = block(index, x, torch.ones(len(x), dtype=x.dtype))
-                scores = seen if config.tradeoff(index) == 1 else 0.5 * scores + 0.5 * seen
+                x = block(index, x, torch.ones(len(x), dtype=x.dtype))
             continue
-        order = scores.argsort(descending=True, stable=True)
+        order = merging.unlikeness(x[None, 1:], config.grid)[0].argsort(descending=True, stable=True)
         slow, fast = order[: run.keep].tolist(), order[run.keep :].tolist()
         members = {token: [token] for token in slow}
         owner = {token: token for token in slow}
@@ -107,9 +123,7 @@ def by_hand(network, image):
         before = torch.stack([x[0], *(x[[1 + each for each in members[token]]].mean(dim=0) for token in slow)])
         rows = before
         for index in run.blocks:
-            rows, seen = block(index, rows, sizes)
-            for place, token in enumerate(slow):
-                scores[token] = 0.5 * scores[token] + 0.5 * seen[place] / sizes[1 + place]
+            rows = block(index, rows, sizes)
         gained = rows - before
         after = x.clone()
         after[0] = rows[0]
