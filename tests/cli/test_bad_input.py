@@ -57,7 +57,7 @@ BAD = [
     (2, "verify a b --rtol 1e999", "--rtol is '1e999'"),
     (2, "verify a b --atol -0.1", "--atol is '-0.1'"),
     (2, "verify a b --score-tol -inf", "--score-tol is '-inf'"),
-    (2, "serve ckpt.onnx --port 65536", "--port is '65536', expected a whole number from 1 to 65535"),
+    (2, "serve ckpt.onnx --port 65536", "--port is '65536', expected a whole number from 0 to 65535"),
     (2, "serve ckpt.onnx --gpus nan", "--gpus is 'nan', expected a number from 0 to 64"),
     # Lists
     (2, "build-engine ckpt.onnx --target sm89,", "--target is 'sm89,', expected names with commas"),
