@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import pytest
+import torch
 from cases import SMALL
 
 from evodeploy.builder.engine import build_engine
@@ -17,7 +19,7 @@ from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.graph.precision import reduced_from_onnx
 from evodeploy.graph.quantization import quantized_from_onnx
 from evodeploy.inspection.program import read_program
-from evodeploy.models.checkpoint import random_model, reconfigured
+from evodeploy.models.checkpoint import random_model, reconfigured, with_elastic
 from evodeploy.models.zoo import ZOO, with_selection
 from evodeploy.onnx_files import info_of, read_onnx, write_onnx
 from evodeploy.preprocess import as_input
@@ -85,6 +87,20 @@ def test_no_boolean_becomes_a_float_by_a_cast(file):
     casts = [node for node in graph.node if node.op_type == "Cast"]
     assert booleans
     assert not any(node.input[0] in booleans for node in casts)
+
+
+def test_an_elastic_file_merges_as_many_tokens_as_a_run_says(small, tmp_path):
+    model = with_elastic(reconfigured(small, with_selection(SMALL, fast_path="merge")), (0.1, 1.0))
+    write_onnx(onnx_from_model(model, tokens=True), tmp_path / "m.onnx")
+    images = np.random.default_rng(1).standard_normal((2, 3, 64, 64), dtype=np.float32)
+    with OnnxRuntimeEngine(tmp_path / "m.onnx") as engine:
+        for keep in ((6, 20), (32, 32), (64, 64)):
+            evolved = model.module.evolve(torch.from_numpy(images), keep)
+            got = engine.run(images, keep)
+            logits = model.module.classify(evolved).numpy()
+            np.testing.assert_allclose(got["logits"], logits, rtol=0, atol=1e-4 * np.abs(logits).max())
+            for index, owners in enumerate(evolved.owners):
+                np.testing.assert_array_equal(got[f"owner_{index}"], owners.numpy())
 
 
 @pytest.mark.slow
