@@ -7,32 +7,31 @@ training, and one in several processes, draws what an uninterrupted one does.
 from __future__ import annotations
 
 import functools
-import itertools
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from evodeploy.distillation.recipe import SHARES, Ratios, Recipe
+from evodeploy.distillation.recipe import ROUND, Ratios, Recipe
 
 Stream = Literal["ratios", "order", "augmentation"]
 
 _STREAMS: tuple[Stream, ...] = ("ratios", "order", "augmentation")
 
 
-def keep_ratios(recipe: Recipe, step: int, batch: int) -> tuple[tuple[Ratios, range], ...]:
-    """The keep ratios of the parts of a step, each with its places among the step's `batch` pictures.
+def keep_ratios(recipe: Recipe, step: int) -> Ratios:
+    """The keep ratios of a step, one for each stage, which all of its pictures are computed at.
 
-    Both ends of an elastic recipe are always among them, the lowest for most pictures: it has most to learn, and costs
-    least.
+    An elastic recipe has both ends in every `ROUND` of steps. Several ratios in one step would be clipped together, and
+    the lowest, whose gradient can be a hundred times as large, would leave nothing of the others.
     """
     if recipe.elastic is None:
-        return ((recipe.keep_ratios, range(batch)),)
+        return recipe.keep_ratios
     low, high = recipe.elastic
-    between = low + (high - low) * torch.rand(len(SHARES) - 2, generator=_seeded(recipe.seed, step, "ratios"))
-    ends = [batch * sum(SHARES[:part]) // sum(SHARES) for part in range(len(SHARES) + 1)]
-    ratios = ((ratio,) * len(recipe.keep_ratios) for ratio in (high, low, *between.tolist()))
-    return tuple(zip(ratios, itertools.starmap(range, itertools.pairwise(ends)), strict=True))
+    share = ROUND[step % len(ROUND)]
+    if share is None:
+        share = float(torch.rand((), generator=_seeded(recipe.seed, step, "ratios"), dtype=torch.float64))
+    return (low * (1 - share) + high * share,) * len(recipe.keep_ratios)
 
 
 def pictures(recipe: Recipe, step: int, batch: int, count: int) -> list[int]:

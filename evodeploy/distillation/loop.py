@@ -71,8 +71,7 @@ class Loop:
         """
         saved = logged = time.perf_counter()
         first = self.state.progress.step
-        coming = (self._own(step) for step in itertools.count(first))
-        reading = self.pictures.in_turn([index for part in own for index in part[1]] for own in coming)
+        reading = self.pictures.in_turn(self._own(step)[0] for step in itertools.count(first))
         while self._done() < 1:
             began = time.perf_counter()
             self._advance(next(reading), began)
@@ -109,12 +108,11 @@ class Loop:
         rate = progress.images / progress.seconds
         return Step(progress.step, min(1.0, done), progress.loss, progress.agreement, rate, progress.seconds, left)
 
-    def _own(self, step: int) -> list[tuple[Ratios, list[int], list[int]]]:
-        """The share of a step that this process has: for each keep ratio its pictures, and their places in the step."""
+    def _own(self, step: int) -> tuple[list[int], list[int]]:
+        """The share of a step that this process has: its pictures, and their places in the step."""
         indices = draws.pictures(self.recipe, step, self._batch, len(self.pictures))
-        parts = draws.keep_ratios(self.recipe, step, self._batch)
-        shares = [(ratios, self.processes.share(places)) for ratios, places in parts]
-        return [(ratios, [indices[i] for i in own], list(own)) for ratios, own in shares]
+        places = [*self.processes.share(range(self._batch))]
+        return [indices[place] for place in places], places
 
     def _advance(self, pixels: Pixels, began: float) -> None:
         """One step on this process's `pixels`; where memory runs out it is computed again in smaller parts."""
@@ -153,19 +151,17 @@ class Loop:
     def _gradients(self, pixels: Pixels) -> tuple[float, float]:
         """Add up the gradients of the step; the sums of the loss and of the agreement over this process's pictures."""
         self._optimizer.clear()
-        loss_sum, agreed, start = 0.0, 0.0, 0
-        numbers = draws.augmentation(self.recipe, self.state.progress.step, self._batch, NUMBERS)
-        micro = self.state.progress.micro_batch
-        for ratios, indices, places in self._own(self.state.progress.step):
-            for begin in range(0, len(indices), micro):
-                positions = torch.tensor(indices[begin : begin + micro])
-                chunk = pixels[start : start + len(positions)]
-                start += len(positions)
-                own = None if numbers is None else numbers[places[begin : begin + micro]]
-                images = tensor_of(chunk, self.preprocessing, self.device, own)
-                loss, agrees = self._compared(images, positions, ratios)
-                self._optimizer.backward(loss / self._batch)
-                loss_sum, agreed = loss_sum + float(loss.detach()), agreed + float(agrees)
+        loss_sum, agreed, step = 0.0, 0.0, self.state.progress.step
+        ratios = draws.keep_ratios(self.recipe, step)
+        numbers = draws.augmentation(self.recipe, step, self._batch, NUMBERS)
+        indices, places = self._own(step)
+        for begin in range(0, len(indices), self.state.progress.micro_batch):
+            chunk = slice(begin, begin + self.state.progress.micro_batch)
+            own = None if numbers is None else numbers[places[chunk]]
+            images = tensor_of(pixels[chunk], self.preprocessing, self.device, own)
+            loss, agrees = self._compared(images, torch.tensor(indices[chunk]), ratios)
+            self._optimizer.backward(loss / self._batch)
+            loss_sum, agreed = loss_sum + float(loss.detach()), agreed + float(agrees)
         return loss_sum, agreed
 
     def _compared(self, images: Tensor, positions: Tensor, ratios: Ratios) -> tuple[Tensor, Tensor]:

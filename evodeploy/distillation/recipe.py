@@ -21,8 +21,8 @@ EPOCHS = 8
 class Recipe:
     """The training of one student.
 
-    `keep_ratios` has one entry for each selecting stage. With `elastic` (lowest, highest) every step sees both ends and
-    ratios drawn between them, and `keep_ratios` is what the checkpoint uses by default. Training lasts `epochs`, or
+    `keep_ratios` has one entry for each selecting stage. With `elastic` (lowest, highest) each step has one ratio, an
+    end or one drawn between, and `keep_ratios` is what the checkpoint uses by default. Training lasts `epochs`, or
     `minutes` where they are given: then its length is that of the clock, and the result depends on the machine's speed.
 
     `batch` pictures make a step, `micro_batch` of them are computed at once. `rate` is the largest learning rate: it
@@ -65,8 +65,6 @@ class Recipe:
             low, high = self.elastic
             if not 0 < low < high <= 1:
                 raise UsageError(f"elastic is {low:g}:{high:g}, expected LOW:HIGH above 0 and up to 1, such as 0.2:1.0")
-            if self.batch < sum(SHARES):
-                raise UsageError(f"batch is {self.batch}, expected {sum(SHARES)} or more: they see several keep ratios")
 
     def rate_at(self, progress: float) -> float:
         """The learning rate's share of its maximum, `progress` from 0 to 1 being that of the training."""
@@ -97,7 +95,7 @@ class Recipe:
         }
 
 
-SHARES = (1, 3, 2, 2)  # of an elastic step's pictures: at the highest keep ratio, the lowest, and drawn ones
+ROUND = (0.0, None, 1.0, None, 0.0, None)  # of elastic steps: 0 the lowest keep ratio, 1 the highest, None a drawn one
 SHOWN = (0.7, 0.5, 0.3)  # keep ratios of the table, between the ends
 
 _RANGES = (

@@ -46,7 +46,7 @@ def student_of(
     ratios = None if asked is None else tuple(map(float, asked))
     if elastic is not None:
         low, high = elastic
-        ratios = (KEEP if low <= KEEP <= high else high,)
+        ratios = (min(max(KEEP, low), high),)
     how: dict[str, Any] = {
         "stages": None if stages is None else tuple(stages),
         "fast_path": fast_path,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from evodeploy.distillation.evaluation import Probe, mean, quality
 from evodeploy.distillation.losses import Objective, answer_loss, feature_loss, spread_of
 from evodeploy.distillation.network import Answers
 from evodeploy.distillation.processes import Processes
-from evodeploy.distillation.recipe import Recipe
+from evodeploy.distillation.recipe import ROUND, Recipe
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.models.checkpoint import model_info
 from evodeploy.models.zoo import EvoDeiTConfig
@@ -29,15 +31,13 @@ def test_the_learning_rate_rises_then_falls_to_nothing():
     assert rates[-1] == pytest.approx(0, abs=1e-9)
 
 
-def test_each_step_draws_both_ends_and_places_every_picture_once():
-    for step in range(20):
-        parts = draws.keep_ratios(ELASTIC, step, 13)
-        ratios = [ratio for (ratio, _), _ in parts]
-        assert ratios[:2] == [1.0, 0.2]
-        assert all(0.2 <= ratio <= 1 for ratio in ratios)
-        assert [place for _, places in parts for place in places] == list(range(13))
-    drawn = {draws.keep_ratios(ELASTIC, step, 8)[2][0] for step in range(20)}
-    assert len(drawn) == 20
+def test_a_step_has_one_keep_ratio_and_each_round_both_ends():
+    ratios = [draws.keep_ratios(ELASTIC, step) for step in range(len(ROUND) * 20)]
+    assert all(first == second and 0.2 <= first <= 1 for first, second in ratios)
+    for start in range(0, len(ratios), len(ROUND)):
+        assert {0.2, 1.0} < {first for first, _ in ratios[start : start + len(ROUND)]}
+    assert len(set(ratios)) == 2 + ROUND.count(None) * 20
+    assert draws.keep_ratios(dataclasses.replace(ELASTIC, elastic=None), 3) == (0.5, 0.5)
 
 
 def test_an_epoch_has_every_picture_once_also_where_steps_cross_its_end():
