@@ -172,10 +172,10 @@ def ratio_range(name: str, text: str | None) -> tuple[float, float] | None:
     return low, high
 
 
-def keeps(text: str) -> tuple[tuple[float, ...], ...]:
+def keeps(text: str, name: str = "--keep") -> tuple[tuple[float, ...], ...]:
     """`1.0,0.7,0.7/0.5` as keep ratios, those with a stroke by stage; raises UsageError."""
     expected = "ratios above 0 and up to 1 such as 1.0,0.7,0.5, or by stage 0.7/0.5"
-    return listed("--keep", text, expected, lambda entry: tuple(_ratio("--keep", part) for part in entry.split("/")))
+    return listed(name, text, expected, lambda entry: tuple(_ratio(name, part) for part in entry.split("/")))
 
 
 def channels(name: str, text: str | None) -> tuple[float, ...] | None:

@@ -16,6 +16,12 @@ def visualize(
     artefact: Annotated[Path, values.artefact("A checkpoint, or an ONNX file or engine exported with --tokens.")],
     images: Annotated[list[Path], typer.Argument(help="Image files, and folders of them with all below.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder for the pictures; made if missing.")],
+    keep_ratio: Annotated[
+        str | None,
+        typer.Option(
+            help="Draw an elastic artefact at each of these shares of tokens: 0.2,0.5,0.8, or 0.7/0.5 by stage."
+        ),
+    ] = None,
     engine: options.EngineName = None,
     device: options.Device = None,
     precision: options.Precision = None,
@@ -32,6 +38,7 @@ def visualize(
             artefact,
             images,
             output,
+            keep_ratios=None if keep_ratio is None else values.keeps(keep_ratio, "--keep-ratio"),
             engine=engine,
             options=options.engine_options(device, precision, cuda_graph, threads, cache, tf32),
             force=force,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,13 +73,13 @@ def selecting(engine: Engine) -> ModelInfo:
     return info
 
 
-def run_selections(engine: Engine, seen: NDArray[np.uint8]) -> list[SelectionOutput]:
-    """All selections of the pictures `seen` (N, size, size, 3), first to last.
+def run_selections(engine: Engine, seen: NDArray[np.uint8], keep: Sequence[int] | None = None) -> list[SelectionOutput]:
+    """All selections of the pictures `seen` (N, size, size, 3), first to last; of an elastic artefact at `keep` tokens.
 
-    Raises as `selecting` does, and RuntimeFailedError where an output is no number.
+    Raises as `selecting` and `Engine.run` do, and RuntimeFailedError where an output is no number.
     """
     info = selecting(engine)
-    outputs = run_all(engine, as_input(seen, info))
+    outputs = run_all(engine, as_input(seen, info), keep=keep)
     bad = int(not_finite(outputs).sum())
     if bad:
         raise RuntimeFailedError(f"the outputs are no numbers (NaN or infinite) for {bad} of {len(seen)} images")

@@ -28,18 +28,28 @@ class SelectionMap:
 
 @dataclass(frozen=True)
 class Evolution:
-    """An image as the network saw it, (size, size, 3), and its selections from first to last."""
+    """An image as the network saw it, (size, size, 3), and its selections, first to last, at a ratio for each stage."""
 
     picture: NDArray[np.uint8]
     selections: tuple[SelectionMap, ...]
+    keep_ratios: tuple[float, ...]
 
 
-def evolutions(engine: Engine, images: Sequence[ImageLike]) -> list[Evolution]:
-    """The selections of `engine` on each of `images`; raises as `selecting` does."""
+def evolutions(
+    engine: Engine, images: Sequence[ImageLike], keep_ratio: float | Sequence[float] | None = None
+) -> list[Evolution]:
+    """The selections of `engine` on each of `images`, of an elastic one at `keep_ratio`, by default its own.
+
+    Raises as `selecting` does, and InputError as `ModelInfo.keep_of` does.
+    """
     info = selecting(engine)
+    ratios, keep = info.ratios_of(keep_ratio), info.keep_of(keep_ratio)
     seen = pictures(images, info)
-    selections = run_selections(engine, seen)
-    return [Evolution(picture, tuple(_selection(each, row) for each in selections)) for row, picture in enumerate(seen)]
+    selections = run_selections(engine, seen, keep or None)
+    return [
+        Evolution(picture, tuple(_selection(each, row) for each in selections), ratios)
+        for row, picture in enumerate(seen)
+    ]
 
 
 def _selection(selection: SelectionOutput, row: int) -> SelectionMap:

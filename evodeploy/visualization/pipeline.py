@@ -21,6 +21,7 @@ from evodeploy.kinds import PICTURE
 from evodeploy.locks import owned
 from evodeploy.visualization.evolution import Evolution, evolutions
 from evodeploy.visualization.figure import figure, overview, save_png
+from evodeploy.visualization.strips import last_of_each, said, strips
 
 if TYPE_CHECKING:
     from evodeploy.images import ImageLike, Images
@@ -35,21 +36,27 @@ _log = logging.getLogger(__name__)
 class Visualization:
     """What each selection of `model` keeps of images: `names` and `evolutions` of each, and the `pictures` written.
 
+    An image has an evolution for each keep ratio that was asked for, or one at the artefact's own.
     Printed, it is what `evodeploy visualize` shows. A notebook shows the picture.
     """
 
     model: str
     names: tuple[str, ...]
-    evolutions: tuple[Evolution, ...]
+    evolutions: tuple[tuple[Evolution, ...], ...]
     pictures: tuple[Path, ...] = ()
 
     def figure(self, index: int = 0) -> Image.Image:
-        """The image at `index`: as the network sees it, what each selection keeps, and the class attention."""
-        return figure(self.evolutions[index], f"{self.names[index]}  ·  {self.model}")
+        """The image at `index`: as the network sees it, what each selection keeps, and the class attention.
+
+        At several keep ratios: what each selection keeps at each of them.
+        """
+        evolutions, title = self.evolutions[index], f"{self.names[index]}  ·  {self.model}"
+        return strips(evolutions, title) if len(evolutions) > 1 else figure(evolutions[0], title)
 
     def overview(self) -> Image.Image:
-        """All images side by side, and what each selection keeps of them."""
-        return overview(self.evolutions, [Path(name).stem for name in self.names])
+        """All images side by side, and what each selection keeps of them; the last one at several keep ratios."""
+        columns = [last_of_each(each) if len(each) > 1 else each[0] for each in self.evolutions]
+        return overview(columns, [Path(name).stem for name in self.names])
 
     def to_dict(self) -> dict[str, Any]:
         """The paths of the pictures, as JSON takes them."""
@@ -58,10 +65,15 @@ class Visualization:
     def __str__(self) -> str:
         if self.pictures:
             return "\n".join(map(str, self.pictures))
-        kept = ", ".join(
-            f"{each.title}: {int(each.kept.sum())} of {each.kept.size} tokens" for each in self.evolutions[0].selections
-        )
-        return f"{len(self.names)} images of {self.model}; kept in {kept}"
+        at_ratios = [
+            (f"at {said(evolution.keep_ratios)} " if len(self.evolutions[0]) > 1 else "")
+            + "in "
+            + ", ".join(
+                f"{each.title}: {int(each.kept.sum())} of {each.kept.size} tokens" for each in evolution.selections
+            )
+            for evolution in self.evolutions[0]
+        ]
+        return f"{len(self.names)} images of {self.model}; kept {'; '.join(at_ratios)}"
 
     def _repr_png_(self) -> bytes:
         """What a notebook shows: the figure of one image, the overview of several."""
@@ -75,6 +87,7 @@ def visualize(
     images: Images,
     output: str | os.PathLike[str] | None = None,
     *,
+    keep_ratios: Sequence[float | Sequence[float]] | None = None,
     engine: str | None = None,
     options: EngineOptions | None = None,
     force: bool = False,
@@ -83,12 +96,14 @@ def visualize(
     """Draw which patches of `images` each selection of `artefact` keeps, and the class attention that it chooses by.
 
     `artefact` is a checkpoint, or an ONNX file or engine exported with its selections as outputs; it runs in the
-    runtime `engine`, as `options` say. The folder `output` gets a PNG file for each image, and one of them all where
-    they are several; it is made where it is missing, and `force` replaces earlier pictures. Without it nothing is
-    written. `progress` is called with the number of pictures drawn and of all.
+    runtime `engine`, as `options` say, an elastic one at each of `keep_ratios`, by default its own. The folder `output`
+    gets a PNG file for each image, and one of them all where they are several; it is made where it is missing, and
+    `force` replaces earlier pictures. Without it nothing is written. `progress` is called with the number of pictures
+    drawn and of all.
 
     Raises UsageError where the artefact keeps every token or does not output its selections, and where pictures cannot
-    be written or would have the same name; BadFileError for an image that cannot be read.
+    be written or would have the same name; BadFileError for an image that cannot be read; InputError for keep ratios
+    that a static artefact does not take, or outside of the bounds of an elastic one.
     """
     source, seen = resolved(artefact), images_of(images)
     names = tuple(_name(image, number) for number, image in enumerate(seen, 1))
@@ -101,10 +116,10 @@ def visualize(
         for target in targets:
             check_output(target, force, *inputs, kind=PICTURE)
         with open_engine(source, engine, options, tokens=True) as opened:
-            found = tuple(evolutions(opened, seen))
+            at_ratios = [evolutions(opened, seen, ratio) for ratio in keep_ratios or (None,)]
             model = f"{opened.info.model}, {opened.info.precision.upper()}" if opened.info else ""
             _log.info(f"full colour marks the tokens that are kept; {opened.name} ran the model")
-        drawn = Visualization(model, names, found, tuple(targets))
+        drawn = Visualization(model, names, tuple(zip(*at_ratios, strict=True)), tuple(targets))
         for index, target in enumerate(targets):
             with replacing(target) as draft:
                 save_png(drawn.figure(index) if index < len(names) else drawn.overview(), draft)

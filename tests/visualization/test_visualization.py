@@ -107,6 +107,25 @@ def test_without_a_folder_nothing_is_written(small, tmp_path, monkeypatch, capsy
     assert (list(tmp_path.iterdir()), capsys.readouterr()) == ([], ("", ""))
 
 
+def test_an_elastic_artefact_is_drawn_at_each_keep_ratio(cli, small_elastic, small_onnx, tmp_path):
+    drawn = evodeploy.visualize(small_elastic, [PICTURE, PICTURE[::-1]], keep_ratios=[0.2, (0.5, 0.25), 1.0])
+    kept = [[int(each.kept.sum()) for each in evolution.selections] for evolution in drawn.evolutions[0]]
+    assert kept == [[12, 12], [32, 16], [64, 64]]
+    assert "at keep ratio 0.5/0.25 in selection 1, before block 2: 32 of 64 tokens, selection 2" in str(drawn)
+    pixels = np.asarray(drawn.figure(), float)
+    whole = np.asarray(enlarged(drawn.evolutions[0][0].picture, 192), float)
+    left, top = drawn.figure().width - 24 - whole.shape[1], drawn.figure().height - 24 - whole.shape[0]
+    last = pixels[top : top + whole.shape[0], left : left + whole.shape[1]]
+    assert (last == whole).all(axis=2).mean() > 0.7  # of the dense network, whose tokens are only outlined
+    assert drawn.overview().height > evodeploy.visualize(small_elastic, [PICTURE, PICTURE[::-1]]).overview().height
+
+    Image.fromarray(PICTURE).save(tmp_path / "a.png")
+    asked = (tmp_path / "a.png", "-o", tmp_path / "new", "--keep-ratio", "0.2,0.5/0.25")
+    assert cli("visualize", small_elastic, *asked)[:2] == (0, f"{tmp_path / 'new' / 'a.png'}\n")
+    code, _, err = cli("visualize", small_onnx, *asked, "--force")
+    assert (code, "keeps a fixed share of tokens (0.5, 0.5)" in err) == (2, True)
+
+
 def test_from_the_command_line(cli, small_onnx, small_checkpoint, tmp_path):
     for name in ("a", "b"):
         Image.fromarray(GENERATOR.integers(0, 256, (70, 90, 3), np.uint8)).save(tmp_path / f"{name}.png")
