@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from evodeploy.images import image_paths, open_image
 from evodeploy.machine.cores import usable_cores
 from evodeploy.preprocess import cropped
 from evodeploy.specs import ModelInfo
+
+_log = logging.getLogger(__name__)
 
 HELD_OUT = 5  # every fifth picture is held out where no others are given
 MOST_EVALUATED = 2000  # pictures, evenly spread
@@ -65,6 +68,13 @@ def listed(folder: Path, info: ModelInfo, labels: bool, classes: tuple[str, ...]
         raise UsageError(f"{folder} is not a folder: expected one of pictures")
     if not labels:
         return Listing(folder, tuple(image_paths(folder)))
+    listing = _labelled(folder, info, classes)
+    if left := len(image_paths(folder)) - len(listing):
+        _log.warning("%d pictures below %s lie in no class folder, and are left out", left, folder)
+    return listing
+
+
+def _labelled(folder: Path, info: ModelInfo, classes: tuple[str, ...]) -> Listing:
     if info.num_classes:
         labelled = labelled_images(folder, None, info).images
         return Listing(folder, tuple(image.path for image in labelled), tuple(image.label for image in labelled))

@@ -62,7 +62,7 @@ class Loop:
         self._labels = None if labels is None else torch.tensor(labels)
         self._batch = min(self.recipe.batch, len(self.pictures))
         progress = self.state.progress
-        progress.micro_batch = progress.micro_batch or self.recipe.micro_batch
+        progress.micro_batch = min(progress.micro_batch or self.recipe.micro_batch, self.recipe.micro_batch)
 
     def run(self, save: Callable[[State], None], told: Callable[[Step], None] | None = None) -> None:
         """Train to the end; `save` is called now and then with all that it takes to go on from there.

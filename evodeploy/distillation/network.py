@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from evodeploy.distillation.recipe import Ratios, TrainingPrecision
+from evodeploy.models.evo_deit import EvoDeiT
 from evodeploy.models.network import Network
 from evodeploy.models.zoo import EvoDeiTConfig, ModelConfig
 
@@ -16,7 +17,8 @@ from evodeploy.models.zoo import EvoDeiTConfig, ModelConfig
 class Answers(NamedTuple):
     """What a network says of B pictures.
 
-    `features` (B, C) is what its classifier reads, or its output where it has none; `logits` (B, classes) or None.
+    `features` (B, C) is what its classifier reads, after the last norm where it has one, or its output where it has no
+    classifier; `logits` (B, classes) or None.
     """
 
     features: Tensor
@@ -40,8 +42,10 @@ def answers(network: Network, images: Tensor, ratios: Ratios | None = None) -> A
     output = network.classify(evolved).float()
     if not config.num_classes:
         return Answers(output, None)
-    by_class_token = isinstance(config, EvoDeiTConfig) and config.pooling == "class"
-    return Answers((evolved.class_token if by_class_token else evolved.pooled).float(), output)
+    if isinstance(network, EvoDeiT):
+        pooled = evolved.class_token if network.config.pooling == "class" else evolved.pooled
+        return Answers(network.norm(pooled).float(), output)
+    return Answers(evolved.pooled.float(), output)
 
 
 def reduced(precision: TrainingPrecision, device: torch.device) -> torch.autocast:

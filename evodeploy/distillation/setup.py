@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from evodeploy.distillation.augmentation import reason_not_to
-from evodeploy.distillation.data import MOST_EVALUATED, Listing, Pictures, class_folders, held_out, listed
+from evodeploy.distillation.data import LEAST, MOST_EVALUATED, Listing, Pictures, class_folders, held_out, listed
 from evodeploy.distillation.recipe import Recipe, TrainingPrecision, kept_to_resume
 from evodeploy.errors import UsageError
 from evodeploy.hub import local
@@ -22,6 +22,7 @@ from evodeploy.models.checkpoint import LoadedModel, load_checkpoint, reconfigur
 from evodeploy.models.zoo import dense_twin
 from evodeploy.preprocess import difference
 from evodeploy.specs import FastPath
+from evodeploy.text import brief
 
 _log = logging.getLogger(__name__)
 
@@ -84,6 +85,11 @@ def sides(folder: Path, val: Path | None, student: LoadedModel, labels: bool) ->
         train, held = held_out(listed(folder, student.info, labels))
     else:
         train = listed(folder, student.info, labels)
+        if len(train) < LEAST:
+            raise UsageError(f"{folder} has {len(train)} pictures, expected {LEAST} or more: add pictures")
+        classes = {*class_folders(folder), *student.info.class_names} if labels else set()
+        if labels and (strange := sorted({*class_folders(val)} - classes)):
+            raise UsageError(f"{val} has class folders that {folder} lacks, such as {brief(strange[0])}: rename them")
         held = listed(val, student.info, labels, class_folders(folder) if labels else ())
         if {path.resolve() for path in train.paths} & {path.resolve() for path in held.paths}:
             raise UsageError(f"{val} and {folder} share pictures: what is trained on measures nothing")

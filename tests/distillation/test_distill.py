@@ -145,6 +145,40 @@ def test_a_resumed_training_ends_where_an_uninterrupted_one_does(
     assert not state.exists()
 
 
+def test_a_training_is_resumed_with_a_smaller_micro_batch(classifier, pictures, tmp_path, monkeypatch):
+    def kill(step):
+        if step.step == 2:
+            raise KilledError
+
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+    with pytest.raises(KilledError):
+        evodeploy.distill(classifier, pictures, tmp_path / "out.pth", progress=kill, **SHORT)
+    compared, sizes = loop.Loop._compared, []
+    monkeypatch.setattr(
+        loop.Loop, "_compared", lambda self, images, *rest: sizes.append(len(images)) or compared(self, images, *rest)
+    )
+    evodeploy.distill(classifier, pictures, tmp_path / "out.pth", resume=True, micro_batch=2, **SHORT)
+    assert set(sizes) == {2}
+
+
+@pytest.mark.parametrize("kind", ["classifier", "backbone"])
+def test_pictures_to_evaluate_on_of_other_classes_are_refused(kind, pictures, tmp_path, request):
+    """Taken in sorted order, the folders of a classifier without names would be other classes than in training."""
+    shutil.copytree(pictures, tmp_path / "val")
+    (tmp_path / "val" / "bird").rename(tmp_path / "val" / "goat")
+    with pytest.raises(UsageError, match="class folders that .* lacks, such as goat"):
+        evodeploy.distill(
+            request.getfixturevalue(kind), pictures, tmp_path / "out.pth", val=tmp_path / "val", labels=True, **SHORT
+        )
+
+
+def test_too_few_pictures_are_refused_also_with_others_to_evaluate_on(classifier, pictures, tmp_path):
+    shutil.copytree(pictures / "cat", tmp_path / "train")
+    (tmp_path / "train" / "0.png").unlink()
+    with pytest.raises(UsageError, match="has 9 pictures, expected 10 or more"):
+        evodeploy.distill(classifier, tmp_path / "train", tmp_path / "out.pth", val=pictures, **SHORT)
+
+
 def test_a_damaged_state_is_no_state(classifier, pictures, tmp_path):
     (tmp_path / "out.pth.part").write_bytes(b"PK\x03\x04 and nothing more")
     with pytest.raises(BadFileError, match="not the state of a distillation"):

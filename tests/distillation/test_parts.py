@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -13,11 +14,11 @@ from evodeploy.distillation.augmentation import FEW, NUMBERS, augmented, reason_
 from evodeploy.distillation.data import Listing, Pictures, held_out, listed
 from evodeploy.distillation.evaluation import Probe, mean, quality
 from evodeploy.distillation.losses import Objective, answer_loss, feature_loss, spread_of
-from evodeploy.distillation.network import Answers
+from evodeploy.distillation.network import Answers, answers
 from evodeploy.distillation.processes import Processes
 from evodeploy.distillation.recipe import ROUND, Recipe
 from evodeploy.errors import BadFileError, UsageError
-from evodeploy.models.checkpoint import model_info
+from evodeploy.models.checkpoint import model_info, random_model
 from evodeploy.models.zoo import EvoDeiTConfig
 
 ELASTIC = Recipe((0.5, 0.5), (0.2, 1.0), epochs=2)
@@ -124,6 +125,26 @@ def test_class_folders_are_labels_also_of_a_network_without_classes(pictures):
     assert [listing.labels.count(label) for label in range(4)] == [10] * 4
     with pytest.raises(UsageError, match="two classes or more"):
         listed(pictures / "cat", model_info(config), True)
+
+
+def test_pictures_in_no_class_folder_are_left_out_aloud(pictures, tmp_path, logged):
+    shutil.copytree(pictures, tmp_path, dirs_exist_ok=True)
+    shutil.copy(pictures / "cat" / "0.png", tmp_path / "stray.png")
+    config = EvoDeiTConfig("tiny", 32, 2, depth=3, image_size=32, patch_size=8, num_classes=0, stages=(1, 2))
+    for classes in (0, 4):
+        info = model_info(dataclasses.replace(config, num_classes=classes))
+        assert len(listed(tmp_path, info, True)) == 40
+        assert logged[-1] == f"1 pictures below {tmp_path} lie in no class folder, and are left out"
+
+
+@pytest.mark.parametrize("pooling", ["class", "mean"])
+def test_features_are_what_the_classifier_reads(pooling):
+    config = EvoDeiTConfig(
+        "tiny", 32, 2, depth=3, image_size=32, patch_size=8, num_classes=4, stages=(1, 2), pooling=pooling
+    )
+    network = random_model(config, seed=1).module
+    found = answers(network, torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(network.head(found.features), found.logits)
 
 
 def test_a_picture_that_cannot_be_read_is_named(pictures, tmp_path):
