@@ -17,8 +17,8 @@ from evodeploy.errors import BadFileError, InputError, UsageError
 from evodeploy.files import entries_below, open_regular
 from evodeploy.text import brief, reason
 
-ImageLike = Image.Image | Path | str | bytes | Array | DLPack
-Images: TypeAlias = "ImageLike | os.PathLike[str] | Iterable[ImageLike | os.PathLike[str]]"
+ImageLike: TypeAlias = "Image.Image | os.PathLike[str] | str | bytes | Array | DLPack"
+Images: TypeAlias = "ImageLike | Iterable[ImageLike]"
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 # What Pillow decodes by itself: for EPS, say, it would start Ghostscript.
@@ -77,6 +77,8 @@ def open_image(source: ImageLike) -> Image.Image:
     """
     if isinstance(source, Image.Image):
         return source
+    if isinstance(source, os.PathLike):
+        source = Path(source)
     if not isinstance(source, (str, bytes, Path)):
         array = as_array(source)
         if not isinstance(array, np.ndarray):

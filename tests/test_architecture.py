@@ -163,6 +163,10 @@ OTHERS = (
 )  # fmt: skip
 
 
+def test_completion_shows_the_public_names():
+    assert set(evodeploy.__all__) <= set(dir(evodeploy))
+
+
 def test_the_public_names():
     assert sorted(evodeploy.__all__) == sorted(FUNCTIONS + RECORDS + OTHERS)
     for name in evodeploy.__all__:

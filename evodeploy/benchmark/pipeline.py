@@ -18,12 +18,13 @@ from evodeploy.benchmark.stages import end_to_end
 from evodeploy.benchmark.subject import Subject, sources_of, subject_of, without_deploy_files
 from evodeploy.benchmark.timed_rows import timed_rows
 from evodeploy.benchmark.usual import usual_engines, usual_precisions
-from evodeploy.engines.opener import Source
+from evodeploy.engines.opener import Source, several_names
 from evodeploy.errors import RuntimeFailedError, UsageError
 from evodeploy.images import image_paths
 from evodeploy.machine.cores import usable_cores
 from evodeploy.machine.environment import environment
 from evodeploy.preprocess import pictures
+from evodeploy.specs import EngineOptions
 
 if TYPE_CHECKING:
     from evodeploy.benchmark.entrants import Pictures
@@ -38,8 +39,8 @@ def bench(
     artefacts: Source | Sequence[Source] | None = None,
     *,
     model: str | None = None,
-    engines: Sequence[str] | None = None,
-    precisions: Sequence[str] | None = None,
+    engines: str | Sequence[str] | None = None,
+    precisions: str | Sequence[str] | None = None,
     batches: Sequence[int] = BATCHES,
     images: str | os.PathLike[str] | None = None,
     seconds: float = 5.0,
@@ -73,7 +74,7 @@ def bench(
     least = min(1.0, seconds) if min_seconds is None else min_seconds
     budget = Budget(seconds, rounds, precision_target, least)
     paths = image_paths(Path(images)) if images is not None else []
-    threads = threads or usable_cores()
+    threads = EngineOptions(threads).threads or usable_cores()
     machine = environment(threads)
     sources, stated = without_deploy_files(sources_of(artefacts, model))
     device = device or next((each.device for each in stated if each.device), None)
@@ -83,8 +84,8 @@ def bench(
     for line in subject.notes:
         _log.info(line)
     builds = Builds(tuple(batches), None if engine_cache is None else Path(engine_cache), tf32) if build else None
-    names = engines or usual_engines(subject, device, stated)
-    kinds = precisions or usual_precisions(device, stated)
+    names = several_names(engines) if engines else usual_engines(subject, device, stated)
+    kinds = several_names(precisions) if precisions else usual_precisions(device, stated)
     sample = _sample(paths, subject, batches)
     _log.info("preparing the model and its dense twin")
     with row_specs_of(subject, names, kinds, threads, builds, tf32, device) as specs:

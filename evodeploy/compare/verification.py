@@ -63,8 +63,11 @@ def verify(
     Raises UsageError where the two are not of one model, VerificationError where an output is no number; artefacts that
     disagree raise nothing, see `Agreement.passed`.
     """
-    if count < 1:
-        raise UsageError(f"count is {count}, expected 1 or more")
+    if count < 1 or seed < 0:
+        raise UsageError(f"count is {count} and seed {seed}, expected 1 or more and 0 or more")
+    for name, value in (("rtol", rtol), ("atol", atol), ("score_tolerance", score_tolerance)):
+        if value is not None and not value >= 0:
+            raise UsageError(f"{name} is {value}, expected 0 or more")
     options = options or EngineOptions()
     reference, candidate = resolved(reference), resolved(candidate)
     first, second = _opened(reference, candidate, engine, options)

@@ -118,9 +118,9 @@ def checked_artefact(path: Path, stated: DeployFile) -> Path:
 
 
 def _lines(values: Mapping[str, Any]) -> list[str]:
-    """The values that say something as TOML, whose strings and numbers are here written as JSON's."""
+    """The values but None as TOML, whose strings, numbers and truth values are here written as JSON's."""
     return [
         f"{name} = {json.dumps(printable(value) if isinstance(value, str) else value, ensure_ascii=False)}"
         for name, value in values.items()
-        if value not in (None, False)
+        if value is not None
     ]

@@ -130,13 +130,25 @@ RUNTIMES = {
 
 
 def resolved(source: Source) -> Path | nn.Module:
-    """`source` as a path or a module: what the hub names is fetched, see `hub.local`."""
-    return local(source) if isinstance(source, (str, os.PathLike)) else source
+    """`source` as a path or a module: what the hub names is fetched, see `hub.local`.
+
+    Raises UsageError for what is neither.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return local(source)
+    if not callable(getattr(source, "state_dict", None)):  # torch may not be here
+        raise UsageError(f"a source is a {type(source).__name__}, expected a path, a name of the hub or a torch module")
+    return source
 
 
 def several(sources: Source | Sequence[Source]) -> Sequence[Source]:
     """One source or several as several."""
     return sources if isinstance(sources, Sequence) and not isinstance(sources, str) else (sources,)
+
+
+def several_names(names: str | Sequence[str]) -> Sequence[str]:
+    """One name or several as several."""
+    return (names,) if isinstance(names, str) else names
 
 
 def kind_of_source(source: Path | nn.Module) -> ArtefactKind:

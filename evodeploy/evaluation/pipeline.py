@@ -77,6 +77,8 @@ def evaluate(
     if batch < 1 or (limit is not None and limit < 1):
         raise UsageError(f"batch is {batch} and limit {limit}, expected 1 or more")
     sources = [resolved(each) for each in several(artefacts)]
+    if not sources:
+        raise UsageError("there are no artefacts: expected one or more")
     table = None if labels is None else Path(labels)
     inputs = [*(source for source in sources if isinstance(source, Path)), *filter(None, [table])]
     kept = None if journal is None else Path(journal)

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evodeploy.engines.device import onnxruntime_extra
+from evodeploy.engines.opener import resolved
 from evodeploy.errors import UsageError, VerificationError, needs
 from evodeploy.exporter.record import Export
 from evodeploy.files import check_input, claimed, replacing
-from evodeploy.hub import local, origin
+from evodeploy.hub import origin
 from evodeploy.images import image_paths
 from evodeploy.kinds import ONNX
 from evodeploy.onnx_files import info_of, save_onnx
@@ -119,7 +120,7 @@ def export(
     _check_images(precision, images is not None, verify=verify)
     folder = None if images is None else Path(images)
     names = None if class_names is None else Path(class_names)
-    checkpoint = local(source) if isinstance(source, str | os.PathLike) else source
+    checkpoint = resolved(source)
     if isinstance(checkpoint, Path):
         check_input(checkpoint, "a checkpoint")  # before its folder is found missing as that of the output
     path = _default_output(checkpoint, precision) if output is None else Path(output)
@@ -212,7 +213,7 @@ def _log_model(model: LoadedModel, source: Path | nn.Module) -> None:
         )
     selecting = selection_note(model)
     if selecting is not None:
-        _log.info(selecting)
+        _log.log(logging.INFO if model.info.dense else logging.WARNING, selecting)
     if warning := assumption(model.info):
         _log.warning(warning)
     if model.info.input_format != "float32":

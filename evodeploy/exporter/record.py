@@ -46,6 +46,7 @@ class Export:
             "model": self.info.model,
             "precision": self.info.precision,
             "keep_ratios": list(self.info.keep_ratios),
+            "elastic": [dataclasses.asdict(stage) for stage in self.info.elastic],
             "fast_path": self.info.fast_path,
             "input": self.info.input_format,
             "top_k": self.info.top_k,

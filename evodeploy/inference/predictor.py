@@ -22,7 +22,7 @@ from PIL import Image
 from evodeploy.arrays import DLPack, as_array
 from evodeploy.engines.base import Array, Engine, run_all
 from evodeploy.engines.finite import PROBLEM, not_finite
-from evodeploy.engines.opener import open_engine
+from evodeploy.engines.opener import open_engine, title_of
 from evodeploy.errors import BadFileError, RuntimeFailedError, UsageError
 from evodeploy.images import ImageLike, Images, images_of, open_image
 from evodeploy.inference.answers import check_classes, classes_to_name, predictions_of
@@ -106,7 +106,7 @@ class Predictor:
         if isinstance(images, DLPack):
             array = as_array(images)
             images = array if array.ndim < 4 else list(array)
-        if isinstance(images, (str, bytes, Path, Image.Image, np.ndarray)):
+        if isinstance(images, (str, bytes, os.PathLike, Image.Image, np.ndarray)):
             return self.predict([images], top, keep_ratio=keep_ratio)[0]
         predictions: list[Prediction] = []
         with closing(self.stream(images, top, keep_ratio=keep_ratio)) as results:
@@ -128,9 +128,11 @@ class Predictor:
         """A prediction for each image, in their order, or a Failure where it cannot be read or its output is no number.
 
         `workers` threads decode while others compute, as many as there are cores by default; `images` is read as
-        results are taken, and no more than three batches are in memory. `keep_ratio` is as in `predict`. Raises what
-        the engine raises.
+        results are taken, and no more than three batches are in memory. `keep_ratio` is as in `predict`. Raises
+        UsageError for a single path or file, and what the engine raises.
         """
+        if isinstance(images, (str, bytes, os.PathLike)):
+            raise UsageError("stream takes several images, and got one: give a list, or call predict")
         check_classes(self.info, top)
         ratios = self._ratios(keep_ratio)
         self._check_open()
@@ -230,7 +232,7 @@ class Predictor:
     def _prepared(self, image: ImageLike) -> _Prepared:
         began = time.perf_counter()
         prepared = prepare(open_image(image), self.info)
-        path = str(image) if isinstance(image, (str, Path)) else None
+        path = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
         return _Prepared(prepared, time.perf_counter() - began, path)
 
     def _ratios(self, keep_ratio: KeepRatio) -> tuple[float, ...]:
@@ -291,5 +293,5 @@ def load(
     folder = None if cache is None else Path(cache)
     opened = open_engine(source, engine, EngineOptions(threads, device, precision, cuda_graph, folder, tf32))
     predictor = Predictor(opened, max_batch=max_batch, max_wait=max_wait)
-    _log.info("%s: %r", source if isinstance(source, (str, os.PathLike)) else type(source).__name__, predictor)
+    _log.info("%s: %r", os.fspath(source) if isinstance(source, (str, os.PathLike)) else title_of(source), predictor)
     return predictor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
@@ -154,5 +155,5 @@ class Failure:
 
     def __str__(self) -> str:
         message = str(self.error)
-        named = not isinstance(self.source, (str, Path)) or str(self.source) in message
-        return message if named else f"{self.source}: {message}"
+        path = os.fspath(self.source) if isinstance(self.source, (str, os.PathLike)) else ""
+        return message if path in message else f"{path}: {message}"

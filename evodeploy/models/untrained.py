@@ -30,7 +30,7 @@ def warning(model: LoadedModel) -> str:
     fast_path = model.info.fast_path
     advice = "merge tokens (--fast-path merge), keep more, " if fast_path == "rest" else "keep more tokens, "
     return (
-        f"warning: {model.config.name} was not trained with selection, and a keep ratio below 1.0 costs accuracy: a "
+        f"{model.config.name} was not trained with selection, and a keep ratio below 1.0 costs accuracy: a "
         f"DINOv2 that reads digits falls from 96.8 % to {_FIGURES[fast_path]} (docs/howto/keep-ratio.md). `evodeploy "
         "eval` of this and of the dense export shows the cost on your data; `evodeploy verify` does not, because it "
         f"compares equal selections. To regain it, {advice}or train with selection: `evodeploy distill`"

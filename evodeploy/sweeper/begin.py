@@ -50,6 +50,10 @@ def _check(request: SweepRequest) -> None:
     """Raise for inputs that are missing or do not fit, or that lie where outputs would."""
     if any(candidate.precision == "int8" for candidate in request.candidates) and not (request.images or request.data):
         raise UsageError("INT8 is calibrated on images like those it will see: add --images DIR, or leave out int8")
+    if request.images and not any(candidate.precision == "int8" for candidate in request.candidates):
+        raise UsageError("--images calibrates INT8, which is not tried: add int8 to --precision, or leave it out")
+    if request.data is None and (request.labels is not None or request.limit is not None):
+        raise UsageError("--labels and --limit are of the labelled images: add --data DIR, or leave them out")
     if request.by_stage and request.data is None:
         raise UsageError("a search by stage weighs accuracy against work: add --data DIR with labelled images")
     if request.least is not None and request.data is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean
 
 from evodeploy.benchmark.measure.intervals import Interval
 from evodeploy.errors import UsageError
@@ -40,8 +41,9 @@ def front(points: Sequence[Point]) -> list[Point]:
 def chosen(points: Sequence[Point], latency: float | None, accuracy: float | None) -> Point:
     """The point to deploy where a batch may take `latency` seconds or top-1 `accuracy` must be reached.
 
-    Under a latency that is the most accurate one, the one that keeps most tokens where nothing is known of accuracy;
-    else the fastest that is accurate enough. Raises UsageError where none is, with how near the nearest comes.
+    Under a latency that is the most accurate one, of equals the fastest; where nothing is known of accuracy, the one
+    that keeps most tokens. Else it is the fastest that is accurate enough. Raises UsageError where none is, with how
+    near the nearest comes.
     """
     if accuracy is not None and any(point.accuracy is None for point in points):
         raise UsageError("--min-accuracy needs labelled images: add --data DIR")
@@ -57,9 +59,14 @@ def chosen(points: Sequence[Point], latency: float | None, accuracy: float | Non
         nearest = max(able, key=_worth)
         raise UsageError(f"none reaches {accuracy:.2%}: the nearest, {nearest.candidate}, has {nearest.accuracy}")
     if latency is not None:
-        return max(enough, key=lambda point: (_worth(point), sum(point.candidate.keep), point.speed.value))
+        return max(enough, key=lambda point: (_worth(point), _kept(point), point.speed.value))
     return max(enough, key=lambda point: point.speed.value)
 
 
 def _worth(point: Point) -> float:
     return point.accuracy.value if point.accuracy is not None else 0.0
+
+
+def _kept(point: Point) -> float:
+    """The mean share of tokens that the stages keep, which stands for an accuracy that is not known."""
+    return mean(point.candidate.keep) if point.accuracy is None else 0.0

@@ -68,6 +68,11 @@ def measured(request: SweepRequest, state: State) -> tuple[list[Point], dict[str
         raise UsageError(f"nothing could be tried: {next(iter(state.failures.values()), 'the budget is too small')}")
     _time_all(ready, models, request, state, in_time)
     points = [_point(each, state, request) for each in ready if _timed(each, state)]
+    if not points:
+        raise UsageError(
+            "the budget was spent before any candidate was timed: what is known is kept, and the same sweep goes on "
+            "from there"
+        )
     left_out = dict(state.failures)
     left_out |= {str(each): "the budget was spent" for each in wanted if _unknown(each, state)}
     return points, left_out

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evodeploy.engines.deploy_file import SCHEMA, DeployFile
+from evodeploy.engines.opener import several_names
 from evodeploy.errors import UsageError, needs
 from evodeploy.files import sha256
 from evodeploy.hub import local
 from evodeploy.machine.cores import usable_cores
 from evodeploy.machine.cpu import processor_name
+from evodeploy.preprocess import assumption
+from evodeploy.specs import EngineOptions
 from evodeploy.sweeper.begin import begun
 from evodeploy.sweeper.front import Point, chosen, front
 from evodeploy.sweeper.measuring import measured
@@ -41,8 +44,8 @@ def sweep(
     *,
     keeps: Sequence[float | Sequence[float]] | None = None,
     by_stage: bool = False,
-    precisions: Sequence[str] = ("fp32", "bf16"),
-    engines: Sequence[str] | None = None,
+    precisions: str | Sequence[str] = ("fp32", "bf16"),
+    engines: str | Sequence[str] | None = None,
     data: PathLike | None = None,
     labels: PathLike | None = None,
     limit: int | None = None,
@@ -70,20 +73,30 @@ def sweep(
 
     Raises UsageError for what cannot be honoured or met, BadFileError for a file that cannot be read.
     """
+    if batch < 1 or not seconds > 0 or (limit is not None and limit < 1):
+        raise UsageError(
+            f"batch is {batch}, seconds {seconds} and limit {limit}, expected 1 or more, above 0, 1 or more"
+        )
+    cores = usable_cores() if threads is None else threads
+    EngineOptions(cores)  # raises for a number that no engine takes
     source, folder = local(checkpoint), Path(output)
     with needs("export"):
         from evodeploy.models.checkpoint import load_checkpoint
-    ratios = _keeps(load_checkpoint(source), keeps, by_stage)
+    model = load_checkpoint(source)
+    if unstated := assumption(model.info):
+        _log.warning(unstated)
+    ratios = _keeps(model, keeps, by_stage)
     searched = tuple(each[0] for each in ratios) if by_stage else ()
     first = [(max(searched),)] if by_stage else ratios
-    tried, refused = candidates(first, precisions, engines or usual_engines())
+    wanted = usual_engines() if engines is None else several_names(engines)
+    tried, refused = candidates(first, several_names(precisions), wanted)
     if not tried:
         raise UsageError(f"nothing can be tried: {'; '.join(refused.values())}")
     for what, reason in refused.items():
         _log.info(f"left out: {what}: {reason}")
     request = SweepRequest(
         source, folder, tuple(tried), _path(data), _path(labels), limit, _path(images), batch,
-        threads or usable_cores(), seconds, budget, searched, min_accuracy,
+        cores, seconds, budget, searched, min_accuracy,
     )  # fmt: skip
     with begun(request, force) as state:
         points, left_out = measured(request, state)

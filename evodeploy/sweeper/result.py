@@ -38,6 +38,7 @@ class Sweep:
         return {
             "schema": 1,
             "batch": self.batch,
+            "threads": self.threads,
             "points": [self._as_dict(point) for point in self.points],
             "left_out": dict(self.left_out),
         } | chosen

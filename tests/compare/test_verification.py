@@ -33,8 +33,17 @@ def test_the_command_prints_the_record(cli, small_checkpoint, small_onnx):
     assert (code, out) == (1, f"{small_onnx} against {small_checkpoint}, {verdict}\n")
 
 
-@pytest.mark.parametrize(("options", "message"), [({"count": 0}, "count is 0"), ({"images": []}, "no images")])
-def test_nothing_to_compare_is_refused(small_onnx, options, message):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"count": 0}, "count is 0"),
+        ({"seed": -1}, "seed -1, expected .* 0 or more"),
+        ({"rtol": -1}, "rtol is -1, expected 0 or more"),
+        ({"score_tolerance": float("nan")}, "score_tolerance is nan"),
+        ({"images": []}, "no images"),
+    ],
+)
+def test_what_compares_nothing_is_refused(small_onnx, options, message):
     with pytest.raises(evodeploy.UsageError, match=message):
         evodeploy.verify(small_onnx, small_onnx, **options)
 

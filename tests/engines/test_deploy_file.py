@@ -129,3 +129,10 @@ def test_a_hostile_file_is_refused(tmp_path, content, told):
     with pytest.raises(BadFileError, match="deploy.toml") as raised:
         evodeploy.open_engine(path)
     assert told.lower() in str(raised.value).lower()
+
+
+def test_false_and_zero_are_written_and_read(tmp_path):
+    stated = DeployFile(1, "a.onnx", "0" * 64, "onnxruntime-cuda", tf32=False, measured={"top1": 0.0})
+    path = tmp_path / "deploy.toml"
+    path.write_text(stated.to_toml(), encoding="utf-8")
+    assert read_deploy_file(path) == stated

@@ -198,3 +198,8 @@ def test_a_network_without_a_number_is_an_error(cli, here, tmp_path):
     assert (code, out) == (4, "")
     assert "none of 2 images has a prediction" in err
     assert "is no number" in err
+
+
+def test_no_artefact_is_refused(tmp_path):
+    with pytest.raises(evodeploy.UsageError, match="there are no artefacts"):
+        evodeploy.evaluate([], tmp_path)

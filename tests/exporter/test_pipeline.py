@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 
 import pytest
@@ -12,7 +13,8 @@ import evodeploy
 from evodeploy.errors import UsageError
 
 
-def test_an_export_is_a_record(small_checkpoint, tmp_path, logged):
+def test_an_export_is_a_record(small_checkpoint, tmp_path, logged, caplog):
+    caplog.set_level(logging.INFO)  # as basicConfig does
     shutil.copy(small_checkpoint, tmp_path / "a.pth")
     done = evodeploy.export(str(tmp_path / "a.pth"), keep_ratio=(0.5, 0.25), mean=0.5, std=(0.25,) * 3, batch=2)
     assert done.path == tmp_path / "a.onnx"
@@ -21,6 +23,8 @@ def test_an_export_is_a_record(small_checkpoint, tmp_path, logged):
     assert str(done).startswith(f"{done.path}  {done.size / 1e6:.1f} MB  ")
     assert str(done).endswith(f"all {len(done.checks)} checks passed")
     facts = json.loads(json.dumps(done.to_dict()))
+    assert facts["elastic"] == []
+    assert {record.name.partition(".")[0] for record in caplog.records} == {"evodeploy"}
     assert (facts["bytes"], facts["verified"]) == (done.path.stat().st_size, True)
     assert len(facts["checks"]) == len(done.checks) == sum("ok   batch 2" in line for line in logged) > 0
     with pytest.raises(UsageError, match="already exists"):

@@ -3,6 +3,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -304,3 +306,27 @@ def test_threads_that_submit_at_other_ratios_share_runs_with_their_like_only():
         in_threads(work)
     assert set(engine.keeps) == {ELASTIC.keep_of(ratio) for ratio in ratios}
     assert engine.calls < 4 * 24  # they did share
+
+
+def test_a_path_of_any_kind_is_an_image(tmp_path):
+    plain(255).save(tmp_path / "a.png")
+    (entry,) = os.scandir(tmp_path)  # a PathLike that is no Path
+    with predictor() as p:
+        assert p.predict(entry).path == entry.path
+        assert p.predict([entry])[0].path == p.submit(entry).result().path == entry.path
+        assert p.predict(entry).plot().width
+        missing = tmp_path / "none.png"
+        with pytest.raises(UsageError, match=r"none\.png does not exist"):
+            p.predict(missing)
+
+
+@pytest.mark.parametrize("one", ["a.png", b"png", Path("a.png")])
+def test_a_stream_of_one_image_is_refused(one):
+    with predictor() as p, pytest.raises(UsageError, match="stream takes several images, and got one"):
+        p.stream(one)
+
+
+@pytest.mark.parametrize("source", [None, 5, {"a": 1}])
+def test_a_source_of_another_kind_is_refused(source):
+    with pytest.raises(UsageError, match=f"a source is a {type(source).__name__}, expected a path"):
+        evodeploy.load(source)

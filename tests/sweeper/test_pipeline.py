@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,6 +10,11 @@ import pytest
 from PIL import Image
 
 import evodeploy
+from evodeploy.errors import UsageError
+from evodeploy.sweeper import measuring
+from evodeploy.sweeper.request import SweepRequest
+from evodeploy.sweeper.space import Candidate
+from evodeploy.sweeper.state import State
 
 OPTIONS = ("--engines", "onnxruntime,openvino", "--seconds", 0.1, "--batch", 2, "--threads", 1)
 
@@ -38,7 +44,7 @@ def test_a_sweep_from_a_checkpoint_to_a_choice(cli, here, small_checkpoint):
     facts = json.loads(out)
     assert facts == json.loads((here / "out" / "sweep.json").read_text())
     points = {point["candidate"]["name"]: point for point in facts["points"]}
-    assert len(points) == 6
+    assert (len(points), facts["threads"]) == (6, 1)
     assert points["keep 0.5, onnxruntime FP32"]["accuracy"]["value"] == 1.0
     assert points["keep 0.5, onnxruntime FP32"]["speed"]["value"] == 1.0
     assert all(point["speed"]["low"] <= point["speed"]["value"] <= point["speed"]["high"] for point in points.values())
@@ -93,6 +99,40 @@ def test_a_spent_budget_tells_what_is_left(cli, here, small_checkpoint):
     code, _, err = cli("sweep", small_checkpoint, "-o", "out", *OPTIONS, "--keep", "1.0,0.5", "--budget", 0)
     assert code == 2
     assert "the budget is too small" in err
+
+
+def test_a_budget_that_ends_while_candidates_are_timed_is_said(tmp_path, monkeypatch):
+    pair = tuple(Candidate((ratio,), "fp32", "onnxruntime") for ratio in (1.0, 0.5))
+    (tmp_path / "models").mkdir()
+    for each in pair:
+        (tmp_path / "models" / each.file).touch()
+    clock = iter([0.0] * 3)  # the beginning and both exports; the first group of a sitting is always timed
+    monkeypatch.setattr(measuring.time, "monotonic", lambda: next(clock, 99.0))
+    monkeypatch.setattr(measuring, "_judge", lambda *_: None)
+    monkeypatch.setattr(measuring, "_timed_in_turn", lambda group, *_: [np.ones(9)] * len(group))
+    state = State(tmp_path / "state.json", {"checkpoint": "", "reference": ""})
+    request = SweepRequest(tmp_path / "a.pth", tmp_path, pair, budget=1)
+    with pytest.raises(UsageError, match="the budget was spent before any candidate was timed"):
+        measuring.measured(request, state)
+    assert len(measuring.measured(dataclasses.replace(request, budget=None), state)[0]) == 2  # resumed
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": "labels.csv"}, "--labels and --limit are of the labelled images: add --data"),
+        ({"limit": 5}, "--labels and --limit are of the labelled images: add --data"),
+        ({"images": "data"}, "--images calibrates INT8, which is not tried"),
+        ({"threads": 0}, "threads is 0"),
+        ({"batch": 0}, "batch is 0"),
+        ({"seconds": float("nan")}, "seconds nan"),
+        ({"engines": "abacus"}, "no engine is called 'abacus'"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(here, small_checkpoint, options, message):
+    with pytest.raises(UsageError, match=message):
+        evodeploy.sweep(small_checkpoint, "out", **{"engines": "onnxruntime", "precisions": "fp32", **options})
+    assert not (here / "out").exists()
 
 
 @pytest.mark.slow

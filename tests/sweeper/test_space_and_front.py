@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -57,6 +58,11 @@ def test_a_target_chooses():
     assert chosen(POINTS, 0.5, 0.85).candidate.keep == (0.5,)
     nameless = [point(1.0, 1.0, None), point(0.7, 1.5, None), point(0.5, 2.0, None)]
     assert chosen(nameless, 0.6, None).candidate.keep == (0.7,)
+    by_stage = point(1.0, 1.5, None)
+    by_stage = dataclasses.replace(by_stage, candidate=Candidate((0.5, 0.5), "fp32", "onnxruntime"))
+    assert chosen([by_stage, *nameless], 0.6, None).candidate.keep == (0.7,)
+    equals = [point(1.0, 1.0, 0.95), point(0.5, 2.0, 0.95)]
+    assert chosen(equals, 9.0, None) in front(equals)
 
 
 def test_a_target_out_of_reach_says_how_near_the_nearest_is():
