@@ -61,7 +61,9 @@ def distill(
     micro_batch: Annotated[
         int | None, whole("--micro-batch", 1, values.BATCH, "Pictures computed at once; less takes less memory.")
     ] = None,
-    rate: Annotated[float | None, real("--rate", 1e-9, 1, "The largest learning rate.")] = None,
+    rate: Annotated[
+        float | None, real("--rate", 1e-9, 1, "The largest learning rate; default 5e-5, or 1.5e-5 where tokens merge.")
+    ] = None,
     augment: Annotated[
         bool | None, typer.Option("--augment/--no-augment", help="Crop, mirror and relight; by default where it suits.")
     ] = None,

@@ -10,17 +10,33 @@ from torch import Tensor, nn
 from evodeploy.distillation.processes import Processes
 from evodeploy.distillation.recipe import Recipe
 
+TYPICAL = 0.02  # root mean square of a matrix's weights, as transformers begin with
+LEAST_SHARE = 0.1
+
+
+def share_of(parameter: Tensor) -> float:
+    """The share of the learning rate that `parameter` is trained at: less where its weights are small.
+
+    AdamW moves every weight by about the learning rate, however small it is. Where layer scales are folded into
+    matrices, as those of DINOv2, that would be many times a weight's size.
+    """
+    if parameter.ndim < 2:
+        return 1.0
+    size = float(parameter.detach().float().square().mean().sqrt())
+    return min(1.0, max(LEAST_SHARE, size / TYPICAL))
+
 
 class Optimizer:
-    """AdamW on the weights of `network`; matrices decay, biases, norms and tokens do not."""
+    """AdamW on the weights of `network`; matrices decay, biases, norms and tokens do not. See `share_of`."""
 
     def __init__(self, network: nn.Module, recipe: Recipe, device: torch.device) -> None:
         self.parameters = [*network.parameters()]
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)  # also of what a step does not reach
-        decayed = [each for each in self.parameters if each.ndim == 2 or each.ndim == 4]
-        others = [each for each in self.parameters if each.ndim not in (2, 4)]
-        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        groups = [
+            {"params": [each], "share": share_of(each), "weight_decay": recipe.weight_decay * (each.ndim in (2, 4))}
+            for each in self.parameters
+        ]
         self._recipe = recipe
         self._adam = torch.optim.AdamW(groups, lr=recipe.rate, fused=True)
         self._scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
@@ -47,7 +63,7 @@ class Optimizer:
         if not math.isfinite(float(norm)) and not self._scaler.is_enabled():
             raise FloatingPointError("a gradient is not a finite number")
         for group in self._adam.param_groups:
-            group["lr"] = self._recipe.rate * self._recipe.rate_at(progress)
+            group["lr"] = self._recipe.rate * self._recipe.rate_at(progress) * group["share"]
         self._scaler.step(self._adam)
         self._scaler.update()
         return told

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from evodeploy.distillation.data import Pictures
-from evodeploy.distillation.recipe import EPOCHS, Recipe, TrainingPrecision
+from evodeploy.distillation.recipe import EPOCHS, RATES, Recipe, TrainingPrecision
 from evodeploy.distillation.report import Distilled, Step
 from evodeploy.errors import needs
 from evodeploy.files import claimed
@@ -79,7 +79,7 @@ def distill(
         minutes=minutes,
         batch=batch,
         micro_batch=batch if micro_batch is None else micro_batch,
-        rate=Recipe.rate if rate is None else rate,
+        rate=RATES[student.info.fast_path] if rate is None else rate,
         label_weight=1.0 if labels and student.config.num_classes else 0.0,
         precision=cast("TrainingPrecision", precision or setup.usual_precision(place)),
         seed=seed,

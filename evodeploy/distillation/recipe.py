@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from evodeploy.errors import UsageError
+from evodeploy.specs import FastPath
 from evodeploy.text import brief
 
 TrainingPrecision = Literal["fp32", "bf16", "fp16"]
 Ratios = tuple[float, ...]  # a keep ratio for each selecting stage
 
 EPOCHS = 8
+# The largest learning rate by default. Tokens that merge leave an untrained network nearly right: a rate from which one
+# whose tokens rest recovers would first destroy what is there.
+RATES: dict[FastPath, float] = {"rest": 5e-5, "merge": 1.5e-5}
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,9 @@ class Recipe:
     `minutes` where they are given: then its length is that of the clock, and the result depends on the machine's speed.
 
     `batch` pictures make a step, `micro_batch` of them are computed at once. `rate` is the largest learning rate: it
-    rises over the share `warm_up` of the training, then falls as half a cosine. `average` is the decay of the averaged
-    weights, which are the result. `temperature` softens a classifier's answers, `label_weight` counts the labels' loss.
+    rises over the share `warm_up` of the training, then falls as half a cosine; small weights have less of it.
+    `average` is the decay of the averaged weights, which are the result. `temperature` softens a classifier's answers,
+    `label_weight` counts the labels' loss.
     """
 
     keep_ratios: Ratios
@@ -36,7 +41,7 @@ class Recipe:
     minutes: float | None = None
     batch: int = 32
     micro_batch: int = 32
-    rate: float = 5e-5
+    rate: float = RATES["rest"]
     warm_up: float = 0.1
     weight_decay: float = 0.01
     clip: float = 1.0

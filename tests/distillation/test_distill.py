@@ -73,9 +73,15 @@ def test_a_training_does_what_a_plain_loop_does(backbone, pictures, tmp_path):
     spread = targets.std(dim=0, correction=0)
     network = student.module.requires_grad_(True)
     average = [parameter.detach().clone() for parameter in network.parameters()]
-    matrices = [parameter for parameter in network.parameters() if parameter.ndim in (2, 4)]
-    others = [parameter for parameter in network.parameters() if parameter.ndim not in (2, 4)]
-    adam = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}])
+    sizes = [float(parameter.detach().square().mean().sqrt()) for parameter in network.parameters()]
+    shares = [
+        min(1, max(0.1, size / 0.02)) if parameter.ndim > 1 else 1
+        for size, parameter in zip(sizes, network.parameters(), strict=True)
+    ]
+    adam = torch.optim.AdamW(
+        {"params": [parameter], "weight_decay": 0.01 if parameter.ndim in (2, 4) else 0.0}
+        for parameter in network.parameters()
+    )
     recipe = Recipe((0.5, 0.5), (0.25, 1.0), epochs=3, batch=batch, micro_batch=3)
     for step in range(steps):
         ratio = draws.keep_ratios(recipe, step)[0]
@@ -84,8 +90,8 @@ def test_a_training_does_what_a_plain_loop_does(backbone, pictures, tmp_path):
         adam.zero_grad()
         ((found - targets[chosen]) / spread).square().mean().backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        for group in adam.param_groups:
-            group["lr"] = rate * recipe.rate_at(step / steps)
+        for group, share in zip(adam.param_groups, shares, strict=True):
+            group["lr"] = rate * recipe.rate_at(step / steps) * share
         adam.step()
         decay = min(0.95, (1 + step) / (10 + step))
         average = [
@@ -248,11 +254,11 @@ def test_batch_norms_keep_their_statistics_and_learn_their_gains(pictures, tmp_p
     assert load_checkpoint(output).trained_to_select
 
 
-@pytest.mark.parametrize(("asked", "expected"), [(None, "merge"), ("rest", "rest")])
-def test_a_plain_vit_learns_to_select_by_default_with_tokens_that_merge(pictures, tmp_path, asked, expected):
+@pytest.mark.parametrize(("asked", "expected", "rate"), [(None, "merge", 1.5e-5), ("rest", "rest", 5e-5)])
+def test_a_plain_vit_learns_to_select_by_default_with_tokens_that_merge(pictures, tmp_path, asked, expected, rate):
     module, output = filled(TimmViT("ls", classes=0)), tmp_path / "out.pth"
-    options = SHORT | {"epochs": 0.5, "elastic": (0.3, 1.0), "fast_path": asked}
-    evodeploy.distill(module, pictures, output, **options)
+    options = SHORT | {"epochs": 0.5, "elastic": (0.3, 1.0), "fast_path": asked, "rate": None}
+    assert evodeploy.distill(module, pictures, output, **options).recipe.rate == rate
     loaded = load_checkpoint(output)
     assert loaded.trained_to_select
     assert (loaded.config.fast_path, loaded.config.pooling) == (expected, "class")

@@ -15,6 +15,7 @@ from evodeploy.distillation.data import Listing, Pictures, held_out, listed
 from evodeploy.distillation.evaluation import Probe, mean, quality
 from evodeploy.distillation.losses import Objective, answer_loss, feature_loss, spread_of
 from evodeploy.distillation.network import Answers, answers
+from evodeploy.distillation.optimizer import Optimizer
 from evodeploy.distillation.processes import Processes
 from evodeploy.distillation.recipe import ROUND, Recipe
 from evodeploy.errors import BadFileError, UsageError
@@ -39,6 +40,19 @@ def test_a_step_has_one_keep_ratio_and_each_round_both_ends():
         assert {0.2, 1.0} < {first for first, _ in ratios[start : start + len(ROUND)]}
     assert len(set(ratios)) == 2 + ROUND.count(None) * 20
     assert draws.keep_ratios(dataclasses.replace(ELASTIC, elastic=None), 3) == (0.5, 0.5)
+
+
+def test_small_weights_move_less_and_biases_as_much():
+    network = torch.nn.Sequential(*(torch.nn.Linear(4, 4) for _ in range(3)))
+    for layer, size in zip(network, (0.05, 0.01, 0.0), strict=True):
+        torch.nn.init.constant_(layer.weight, size)
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    recipe = Recipe((0.5,), epochs=1, rate=1e-3, weight_decay=0.0)
+    optimizer = Optimizer(network, recipe, torch.device("cpu"))
+    optimizer.backward(sum(parameter.sum() for parameter in network.parameters()))
+    optimizer.step(recipe.warm_up, Processes(), torch.zeros(1, dtype=torch.float64))
+    moved = [float((old - new.detach()).mean()) for old, new in zip(before, network.parameters(), strict=True)]
+    assert moved == pytest.approx([1e-3, 1e-3, 5e-4, 1e-3, 1e-4, 1e-3], rel=1e-3)
 
 
 def test_an_epoch_has_every_picture_once_also_where_steps_cross_its_end():
