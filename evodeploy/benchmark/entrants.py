@@ -61,20 +61,20 @@ class Racer:
     def first_outputs(self) -> Array:
         """What the first output is for each image of the sample, the timed batch as the last timed run left it."""
         name, size = self.engine.outputs[0].name, self.row.batch
-        rest = self.sample[size:]
-        parts = [self.computed()[name]] + ([run_all(self.engine, rest, size)[name]] if len(rest) else [])
+        rest, keep = self.sample[size:], self.row.spec.tokens
+        parts = [self.computed()[name]] + ([run_all(self.engine, rest, size, keep)[name]] if len(rest) else [])
         return np.concatenate(parts)
 
 
 class _HostRun:
     """Runs an engine on a batch and keeps the outputs, for the clock and the judge."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, keep: tuple[int, ...] | None) -> None:
+        self._engine, self._keep = engine, keep
         self.outputs: dict[str, Array] = {}
 
     def __call__(self, images: Array) -> None:
-        self.outputs = self._engine.run(images)
+        self.outputs = self._engine.run(images, self._keep)
 
 
 def opened(spec: RowSpec, stack: ExitStack) -> Entrant:
@@ -117,7 +117,7 @@ def racers_of(
         host_memory=entrant.memory.host,
         device_memory=entrant.memory.device if on_device else None,
     )
-    run = _HostRun(engine)
+    run = _HostRun(engine, spec.tokens)
     clock = wall_clock(run, sample[:fitting])
     yield Racer(row, engine, clock, lambda: run.outputs, sample, clock)
     depths = [depth for depth in DEPTHS if depth <= engine.deepest]
@@ -140,14 +140,14 @@ def _or_reason(row: Row, enter: Callable[[Row], Entered]) -> Entered | Row:
 
 
 def _streaming(engine: Engine, sample: Array, row: Row) -> Racer:
-    stream = Stream(engine, sample[: row.batch], row.in_flight)
+    stream = Stream(engine, sample[: row.batch], row.in_flight, row.spec.tokens)
     stream()  # takes the memory of all that are in flight
     row = replace(row, launches=TIMED)
     return Racer(row, engine, stream, lambda: stream.outputs, sample, stream, stream.batches)
 
 
 def _resident(engine: Engine, sample: Array, stack: ExitStack, row: Row) -> Racer | None:
-    resident = engine.resident(sample[: row.batch], row.in_flight)
+    resident = engine.resident(sample[: row.batch], row.in_flight, row.spec.tokens)
     if resident is None:
         return None
     stack.callback(resident.close)
@@ -165,7 +165,7 @@ def _largest_fitting(entrant: Entrant, engine: Engine, batch: int, sample: Array
     while True:
         try:
             with entrant.memory.watching():
-                engine.run(sample[:batch])
+                engine.run(sample[:batch], entrant.spec.tokens)
             return batch
         except OutOfMemoryError:
             if batch == 1:

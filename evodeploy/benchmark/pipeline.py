@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evodeploy.benchmark.keep_ratios import Ratios
 from evodeploy.benchmark.measure.interleaved import BATCHES, Budget
 from evodeploy.benchmark.measure.peak import peaks
 from evodeploy.benchmark.plans import Builds
@@ -52,6 +53,7 @@ def bench(
     tf32: bool = True,
     device: str | None = None,
     threads: int | None = None,
+    keeps: Ratios | None = None,
 ) -> Report:
     """Measure engines against PyTorch, and the model against its dense twin, all in turn in this process.
 
@@ -67,7 +69,12 @@ def bench(
     `images`, for which files to labels are timed too, or on noise. `tf32` lets FP32 products on a GPU round to TF32,
     in all engines or in none. What cannot run is a row with the reason.
 
-    Raises UsageError for what cannot be honoured, BadFileError for a file that cannot be read.
+    An elastic artefact, or a checkpoint with `keeps`, has a row for each of these keep ratios, out of one file and one
+    engine: each a share of tokens for all stages, or one for each stage. The row at 1.0 is the dense twin. By default
+    an elastic artefact is run at its own ratios and at 1.0, or where it does not reach that beside a twin of its own.
+
+    Raises UsageError for what cannot be honoured, InputError for ratios that the artefact cannot keep, BadFileError
+    for a file that cannot be read.
     """
     if not batches or any(type(batch) is not int or not 1 <= batch <= LARGEST_BATCH for batch in batches):
         raise UsageError(f"batches are {batches}, expected whole numbers from 1 to {LARGEST_BATCH} such as (1, 8, 32)")
@@ -78,7 +85,7 @@ def bench(
     machine = environment(threads)
     sources, stated = without_deploy_files(sources_of(artefacts, model))
     device = device or next((each.device for each in stated if each.device), None)
-    subject = subject_of(sources, model)
+    subject = subject_of(sources, model, keeps)
     if paths and subject.info is None:
         raise UsageError(f"{subject.name} does not say how images are prepared: leave out --images")
     for line in subject.notes:

@@ -53,7 +53,12 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The engine, its arithmetic, and whether it replays a CUDA graph."""
+        """The row's `way`, and the keep ratio of an elastic artefact."""
+        return f"{self.way} {self.spec.keep}" if self.spec.keep else self.way
+
+    @property
+    def way(self) -> str:
+        """The engine, its arithmetic, and whether it replays a CUDA graph: what the model and its twin share."""
         parts = (self.spec.engine, self.arithmetic or "", "graph" if self.spec.cuda_graph else "")
         return " ".join(part for part in parts if part)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NoReturn
+from typing import Literal
 
 from evodeploy.engines.base import Engine
 from evodeploy.errors import UnavailableError
@@ -15,13 +15,34 @@ Role = Literal["evo", "dense"]
 
 
 @dataclass(frozen=True)
+class Kept:
+    """What a run of an elastic artefact keeps: the keep ratio and the tokens of each stage."""
+
+    ratios: tuple[float, ...]
+    tokens: tuple[int, ...]
+
+    @property
+    def dense(self) -> bool:
+        """Whether it is every token."""
+        return all(ratio == 1.0 for ratio in self.ratios)
+
+    def __str__(self) -> str:
+        return f"keep {ratios_in_words(self.ratios)}"
+
+
+def ratios_in_words(ratios: Sequence[float]) -> str:
+    """`0.7`, or where stages differ `0.7/0.5`, as `--keep` takes them."""
+    return "/".join(f"{ratio:g}" for ratio in (ratios if len(set(ratios)) > 1 else ratios[:1]))
+
+
+@dataclass(frozen=True)
 class RowSpec:
     """One row to be: an engine on the model (`evo`) or on its twin that keeps every token (`dense`).
 
     `precision` is what it computes in, None where that is known only once it is opened; `flops` is what the matrix
     products of one image take, None where that cannot be counted. `open` gives the engine, or raises UnavailableError
     with the reason why this machine has none. With `random` weights it is as fast as with the model's, and computes
-    something else.
+    something else. `keep` is what an elastic artefact is run at; rows that differ in it alone share `open`.
     """
 
     engine: str
@@ -32,10 +53,18 @@ class RowSpec:
     cuda_graph: bool = False
     flops: float | None = None
     random: bool = False
+    keep: Kept | None = None
+
+    @property
+    def tokens(self) -> tuple[int, ...] | None:
+        """The `keep` of `Engine.run`."""
+        return self.keep.tokens if self.keep else None
 
 
 def without_tf32(spec: RowSpec) -> RowSpec:
     """`spec`, which raises UnavailableError when it is opened where its FP32 products may be TF32."""
+    if isinstance(spec.open, Refusal):
+        return spec
 
     def opened() -> Engine:
         engine = spec.open()
@@ -55,6 +84,12 @@ def unless_fp32(precision: Precision) -> Precision | None:
     return None if precision == "fp32" else precision
 
 
-def refuse(reason: str) -> NoReturn:
-    """Raise UnavailableError: what the `open` of a row does where this machine has no engine for it."""
-    raise UnavailableError(reason)
+@dataclass(frozen=True)
+class Refusal:
+    """The `open` of a row that this machine has no engine for: raises UnavailableError with the reason."""
+
+    reason: str
+
+    def __call__(self) -> Engine:
+        """Raise."""
+        raise UnavailableError(self.reason)

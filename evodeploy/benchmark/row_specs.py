@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from evodeploy.benchmark.plans import Builds, Plan, Wanted, builder_problem, built_plans, given_plans, wanted_engines
-from evodeploy.benchmark.row_spec import Role, RowSpec, refuse, unless_fp32, without_tf32
+from evodeploy.benchmark.row_spec import Kept, Refusal, Role, RowSpec, unless_fp32, without_tf32
 from evodeploy.benchmark.subject import Subject
 from evodeploy.benchmark.torch_rows import torch_rows
 from evodeploy.engines.opener import RUNTIMES, open_engine
@@ -65,6 +65,7 @@ def row_specs_of(
 
     A plan and an ONNX file of reduced precision are run as they are. ONNX files that are wanted and were not given are
     exported into a folder that lives as long as this context, and with `builds` so are plans, where there is a GPU.
+    An elastic artefact has a row for each keep ratio of the subject; that at 1.0 is the twin's.
     `tf32` allows TF32 to all that compute FP32 on a GPU, or to none.
     """
     _check("engine", engines, RUNTIMES)
@@ -76,8 +77,8 @@ def row_specs_of(
     with scratch() as folder:
         exporting = building is not None or any(_runs_onnx(name) for name in engines)
         sides = [_side(subject, "evo", subject.model, exporting, folder)]
-        twin = _twin(subject.model)
-        if twin is not None or subject.model is None:
+        twin = None if subject.twinless else _twin(subject.model)
+        if twin is not None or (subject.model is None and not subject.twinless):
             sides.append(_side(subject, "dense", twin, exporting, folder))
         if building is not None:
             held = [file.precision for side in sides for file in side.onnx if file.precision is not None]
@@ -86,7 +87,8 @@ def row_specs_of(
             sides = [_with_plans(side, wanted, building, folder) for side in sides]
         how = EngineOptions(threads, device, tf32=tf32)
         rows = [row for side in sides for name in engines for row in _rows(name, side, chosen, how, no_plan)]
-        yield rows if tf32 else [without_tf32(row) for row in rows]
+        opened = rows if tf32 else [without_tf32(row) for row in rows]
+        yield [each for row in opened for each in _at_each_ratio(row, subject)]
 
 
 def _check(what: str, asked: Sequence[str], known: Collection[str]) -> None:
@@ -149,13 +151,26 @@ def _read(path: Path) -> _Onnx:
     return _Onnx(path, precision_of(proto), flops_of_onnx(proto))
 
 
-def _counted(model: LoadedModel | None) -> float | None:
-    """What one image takes, counted on the network itself where no graph of it is at hand."""
+def _counted(model: LoadedModel | None, keep: Kept | None = None) -> float | None:
+    """What one image takes, counted on the network itself where no graph says it: an elastic one has no sizes."""
     if model is None:
         return None
     from evodeploy.models.cost import cost_of
+    from evodeploy.models.zoo import with_selection
 
-    return 2e9 * cost_of(model.config).gflops
+    config = with_selection(model.config, keep.ratios) if keep else model.config
+    return 2e9 * cost_of(config).gflops
+
+
+def _at_each_ratio(row: RowSpec, subject: Subject) -> Iterator[RowSpec]:
+    """`row` at each of the subject's keep ratios; the row itself where it is the twin's own, or none can be opened."""
+    if not subject.keeps or row.role == "dense" or isinstance(row.open, Refusal):
+        yield row
+        return
+    selecting = not all(keep.dense for keep in subject.keeps)
+    for keep in subject.keeps:
+        role: Role = "dense" if keep.dense and selecting else "evo"
+        yield dataclasses.replace(row, role=role, keep=keep, flops=_counted(subject.model, keep))
 
 
 def _rows(
@@ -169,18 +184,18 @@ def _rows(
     elif _runs_onnx(name):
         found = [(side.random_files, _file_rows(name, side.role, file, precisions, how)) for file in side.onnx]
         if not side.onnx:
-            found = [(False, [RowSpec(name, side.role, None, "", partial(refuse, side.no_model))])]
+            found = [(False, [RowSpec(name, side.role, None, "", Refusal(side.no_model))])]
     else:
         found = [(plan.built and side.random_files, _plan_rows(name, side, plan, how)) for plan in side.plans]
         if not side.plans and side.role == "evo":
             reason = f"no engine is given or lies beside the ONNX it was built from, and none is built: {no_plan}"
-            found = [(False, [RowSpec(name, side.role, None, "", partial(refuse, reason))])]
+            found = [(False, [RowSpec(name, side.role, None, "", Refusal(reason))])]
     yield from (dataclasses.replace(row, random=random) for random, rows in found for row in rows)
 
 
 def _plan_rows(name: str, side: _Side, plan: Plan, how: EngineOptions) -> Iterator[RowSpec]:
     if plan.path is None:
-        yield RowSpec(plan.runtime, side.role, plan.precision, plan.artefact, partial(refuse, plan.reason))
+        yield RowSpec(plan.runtime, side.role, plan.precision, plan.artefact, Refusal(plan.reason))
         return
     file = _Onnx(plan.path, plan.precision, side.flops)
     yield from (dataclasses.replace(row, engine=plan.runtime) for row in _file_rows(name, side.role, file, (), how))
@@ -200,7 +215,7 @@ def _file_rows(
         asked = [None]
     else:
         reason = f"{name} computes an FP32 file in FP32 only, which is not among the precisions asked for"
-        yield row(precision="fp32", open=partial(refuse, reason))
+        yield row(precision="fp32", open=Refusal(reason))
         return
     tf32 = how.tf32 if "tf32" in honours else None
     for precision in asked:

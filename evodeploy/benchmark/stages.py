@@ -68,28 +68,30 @@ def _of_one(label: str, spec: RowSpec, paths: Sequence[Path], batch: int, second
         with spec.open() as engine:
             if engine.info is None:
                 raise BadFileError(f"{spec.artefact} does not say how its images are prepared")
-            return EndToEnd(label, batch, _medians(engine, engine.info, paths, batch, seconds))
+            return EndToEnd(label, batch, _medians(engine, engine.info, spec.tokens, paths, batch, seconds))
     except EvodeployError as error:
         return EndToEnd(label, batch, {}, str(error))
 
 
-def _medians(engine: Engine, info: ModelInfo, paths: Sequence[Path], batch: int, seconds: float) -> dict[str, float]:
+def _medians(
+    engine: Engine, info: ModelInfo, keep: tuple[int, ...] | None, paths: Sequence[Path], batch: int, seconds: float
+) -> dict[str, float]:
     taken: list[list[float]] = []
     start, position = time.perf_counter(), 0
     while len(taken) < 3 or time.perf_counter() - start < seconds:  # the first warms up
         chunk = [paths[(position + i) % len(paths)] for i in range(batch)]
-        taken.append(_stages(engine, info, chunk))
+        taken.append(_stages(engine, info, keep, chunk))
         position += batch
     return {stage: median(times) / batch for stage, times in zip(STAGES, zip(*taken[1:], strict=True), strict=True)}
 
 
-def _stages(engine: Engine, info: ModelInfo, chunk: Sequence[Path]) -> list[float]:
+def _stages(engine: Engine, info: ModelInfo, keep: tuple[int, ...] | None, chunk: Sequence[Path]) -> list[float]:
     moments = [time.perf_counter()]
     pictures = [open_image(path) for path in chunk]
     moments.append(time.perf_counter())
     images = np.stack([prepare(picture, info) for picture in pictures])
     moments.append(time.perf_counter())
-    outputs = engine.run(images)
+    outputs = engine.run(images, keep)
     moments.append(time.perf_counter())
     if info.num_classes:
         for classes in ranked(outputs, info, TOP)[1]:

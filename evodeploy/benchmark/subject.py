@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evodeploy.artefacts import family_of, newest_export
-from evodeploy.benchmark.row_spec import Role
+from evodeploy.benchmark.keep_ratios import Ratios, as_elastic, kept_by, refuse_static
+from evodeploy.benchmark.row_spec import Kept, Role
 from evodeploy.engines.deploy_file import DeployFile, checked_artefact, read_deploy_file
 from evodeploy.engines.opener import Source, resolved, several
 from evodeploy.engines.tensorrt.sidecar import read_sidecar
@@ -38,7 +39,8 @@ class Subject:
     """What is measured: the network, or why there is none; the files given, those of its twin; what was assumed.
 
     `info` is None where only files are given that evodeploy did not make. `random` says that the network's weights are:
-    nothing that is given is their source.
+    nothing that is given is their source. `keeps` is what elastic artefacts are run at. A `twinless` subject needs no
+    twin: it keeps every token at one of these, or the ratios were asked for, and are all that is measured.
     """
 
     name: str
@@ -51,6 +53,8 @@ class Subject:
     twin_onnx: tuple[Path, ...] = ()
     twin_plans: tuple[Path, ...] = ()
     random: bool = False
+    keeps: tuple[Kept, ...] = ()
+    twinless: bool = False
 
 
 def sources_of(artefacts: Source | Sequence[Source] | None, model_name: str | None = None) -> list[Path | nn.Module]:
@@ -85,13 +89,16 @@ def without_deploy_files(
     return taken, list(stated.values())
 
 
-def subject_of(sources: Sequence[Path | nn.Module], model_name: str | None = None) -> Subject:
+def subject_of(
+    sources: Sequence[Path | nn.Module], model_name: str | None = None, keeps: Ratios | None = None
+) -> Subject:
     """The subject of a bench over `sources`: the checkpoint, ONNX files and engines of one model and its dense twin.
 
     With an ONNX come the engines that were built from it, and the checkpoint that it was exported from, where they lie
     beside it; without a checkpoint, random weights of the same sizes, which are as fast. With no sources at all, the
-    published model called `model_name` is taken so. A module is taken as a checkpoint is. Raises UsageError for the
-    file of another model.
+    published model called `model_name` is taken so. A module is taken as a checkpoint is. Elastic artefacts are run at
+    the ratios `keeps`, and so is a checkpoint without files. Raises UsageError for the file of another model, and as
+    `benchmark.keep_ratios` says.
     """
     paths = [source for source in sources if isinstance(source, Path) and kind_of(source) != "checkpoint"]
     checkpoints = [source for source in sources if source not in paths]
@@ -111,10 +118,13 @@ def subject_of(sources: Sequence[Path | nn.Module], model_name: str | None = Non
             built = family_of(source).engines
             notes += [f"{path.name}, which was built from {source.name}, is taken too" for path in built]
             facts |= {path: _facts(path) for path in built}
+    model = as_elastic(model, facts, keeps)
     stated = facts[describing] if describing else None
     info = model.info if model else stated
     compared = info if checkpoints else stated  # random weights may be of other classes
     roles = {path: role_of(path, its, compared) for path, its in facts.items()}
+    kept = kept_by(info, facts, keeps)
+    refuse_static(facts, roles, kept, keeps)
 
     def given(kind: str, role: Role) -> tuple[Path, ...]:
         return tuple(path for path in facts if kind_of(path) == kind and roles[path] == role)
@@ -130,6 +140,8 @@ def subject_of(sources: Sequence[Path | nn.Module], model_name: str | None = Non
         given("onnx", "dense"),
         given("engine", "dense"),
         random=model is not None and not checkpoints and not model.info.source_sha256,
+        keeps=kept,
+        twinless=keeps is not None or any(each.dense for each in kept),
     )
 
 
@@ -139,7 +151,7 @@ def role_of(path: Path, info: ModelInfo | None, subject: ModelInfo | None) -> Ro
     It is the twin's where it keeps every token and the model does not. A file without metadata is taken for the
     model's. Raises UsageError, with the fact that differs, for the file of another model, and of another selection.
 
-    Only this function decides: for an engine that holds all keep ratios in one file it would answer with both roles.
+    An elastic file is the model's: which of its rows are the twin's is decided by what each keeps.
     """
     if info is None or subject is None:
         return "evo"
@@ -165,9 +177,9 @@ def _facts(path: Path) -> ModelInfo | None:
 
 
 def _of_the_model(facts: dict[Path, ModelInfo | None]) -> Path | None:
-    """The file that says what the model is: the first that selects, ONNX before engines, else the first dense one."""
+    """The file that says what the model is: an elastic one, else one that selects, ONNX first, else a dense one."""
     known = [(path, info) for path, info in facts.items() if info]
-    known.sort(key=lambda one: (one[1].dense, kind_of(one[0]) == "engine"))
+    known.sort(key=lambda one: (not one[1].elastic, one[1].dense, kind_of(one[0]) == "engine"))
     return known[0][0] if known else None
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -15,8 +16,8 @@ from evodeploy.benchmark.judge import SAMPLE, Verdict, judged
 from evodeploy.benchmark.measure.energy import SECONDS, joules_per_run
 from evodeploy.benchmark.measure.interleaved import Budget, Clock, Measurement, measured
 from evodeploy.benchmark.row import Row
-from evodeploy.benchmark.row_spec import Role, RowSpec
-from evodeploy.engines.base import Array
+from evodeploy.benchmark.row_spec import Kept, Role, RowSpec
+from evodeploy.engines.base import Array, Engine
 from evodeploy.engines.finite import PROBLEM
 from evodeploy.errors import EvodeployError
 from evodeploy.machine.energy import meter_of
@@ -34,15 +35,25 @@ def timed_rows(
 
     They run on `pictures` (N, H, W, 3), as `preprocess.cropped` gives them, or on noise. A row that cannot be
     opened, or fails, becomes a row with its reason, and the others go on; one that runs out of memory is run on half
-    the batch. Each row is judged by what PyTorch eager computes in FP32, or else the first row of the same model and
-    weights, on 16 images or more.
+    the batch. Each row is judged by what PyTorch eager computes in FP32, or else the first row of the same model,
+    weights and keep ratio, on 16 images or more.
     """
     with ExitStack() as stack:
-        entrants = [opened(spec, stack) for spec in specs]
+        entrants = list(_opened_once(specs, stack))
         rows: list[Row] = []
         for batch in batches:
             rows += _at_batch(entrants, batch, budget, pictures)
         return rows
+
+
+def _opened_once(specs: Sequence[RowSpec], stack: ExitStack) -> Iterator[Entrant]:
+    """Each of `specs` with its engine: the keep ratios of an elastic artefact share one."""
+    engines: dict[Callable[[], Engine], Entrant] = {}
+    for spec in specs:
+        if spec.open not in engines:
+            engines[spec.open] = opened(spec, stack)
+        shared = engines[spec.open]
+        yield replace(shared, spec=spec, memory=copy.copy(shared.memory))
 
 
 class _RacerFailedError(Exception):
@@ -143,10 +154,11 @@ def _joules(racer: Racer, budget: Budget) -> float | None:
 
 
 def _reference(racer: Racer, racers: Sequence[Racer]) -> Racer:
-    peers = [other for other in racers if _weights(other) == _weights(racer)]
+    peers = [other for other in racers if _computation(other) == _computation(racer)]
     return next((p for p in peers if p.row.spec.engine == "torch" and p.row.precision == "fp32"), peers[0])
 
 
-def _weights(racer: Racer) -> tuple[Role, bool]:
+def _computation(racer: Racer) -> tuple[Role, Kept | None, bool]:
     """What rows share that are to compute the same."""
-    return racer.row.spec.role, racer.row.spec.random
+    spec = racer.row.spec
+    return spec.role, spec.keep, spec.random

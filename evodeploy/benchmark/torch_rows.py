@@ -7,11 +7,11 @@ They are given what an export has too: layers folded into each other, weights in
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from evodeploy.benchmark.row_spec import Role, RowSpec, refuse, unless_fp32
+from evodeploy.benchmark.row_spec import Refusal, Role, RowSpec, unless_fp32
 from evodeploy.engines.base import Engine
 from evodeploy.engines.torch_modes import TORCH_MODES
 from evodeploy.specs import EngineOptions, Precision
@@ -40,9 +40,9 @@ def torch_rows(
     """The engine `name` on `model` in each of `precisions`; without a model each says why, which is `no_model`."""
     for precision in precisions:
         options = dataclasses.replace(how, precision=unless_fp32(precision))
-        opened = partial(_engine, name, model, options) if model else partial(refuse, no_model)
+        opened: Callable[[], Engine] = partial(_engine, name, model, options) if model else Refusal(no_model)
         if TORCH_MODES[name].autocast and precision == "fp32":
-            opened = partial(refuse, f"{name} casts FP32 weights to fp16 or bf16, so in fp32 it is the same as torch")
+            opened = Refusal(f"{name} casts FP32 weights to fp16 or bf16, so in fp32 it is the same as torch")
         yield RowSpec(name, role, precision, "", opened, flops=flops)
 
 

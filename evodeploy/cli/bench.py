@@ -42,6 +42,13 @@ def bench(
         ),
     ] = True,
     batch: Annotated[str, typer.Option(help="Batch sizes.")] = "1,8,32",
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            help="The keep ratios of an elastic artefact, such as 1.0,0.7,0.5, or by stage 0.7/0.5: a row for each. "
+            "Default: its own, and 1.0, which is the dense twin."
+        ),
+    ] = None,
     images: Annotated[
         Path | None, typer.Option(help="A folder of pictures: run on them, and time files to labels too.")
     ] = None,
@@ -113,6 +120,7 @@ def bench(
         tf32=tf32,
         device=device,
         threads=threads,
+        keeps=values.keeps(keep) if keep is not None else None,
     )
     for path, _ in outputs:
         report.save(path, force=force)

@@ -9,7 +9,7 @@ import numpy as np
 from evodeploy.benchmark.measure.interleaved import Budget, RunTimes
 from evodeploy.benchmark.report.report import Report
 from evodeploy.benchmark.row import Row
-from evodeploy.benchmark.row_spec import RowSpec
+from evodeploy.benchmark.row_spec import Kept, RowSpec
 from evodeploy.benchmark.subject import Subject
 from evodeploy.benchmark.timed_rows import timed_rows
 from evodeploy.engines.fake import FakeEngine
@@ -47,10 +47,11 @@ def raced(specs, batches=(4,)):
     return timed_rows(specs, batches, QUICK)
 
 
-def row(name, milliseconds, batch=1, role="evo", precision="fp32"):
-    """A row timed in a way that can be foretold."""
+def row(name, milliseconds, batch=1, role="evo", precision="fp32", ratio=None):
+    """A row timed in a way that can be foretold; with a `ratio` of an artefact that is elastic in two stages."""
     samples = tuple(float(value) / 1e3 for value in np.broadcast_to(milliseconds, 6))
-    spec = RowSpec(name, role, precision, "", refuse_to_open)
+    keep = None if ratio is None else Kept((ratio, ratio), (int(ratio * 64),) * 2)
+    spec = RowSpec(name, role, precision, "", refuse_to_open, keep=keep)
     return Row(spec, batch, batch, precision, "cpu", timing=RunTimes(samples, (1.0,)), stopped="precise")
 
 
@@ -74,5 +75,6 @@ def planned(onnx, path, **changes):
     """An engine as far as a bench reads it before it opens it: its record."""
     path.write_bytes(b"x")
     info = info_of(read_onnx(onnx))
-    write_sidecar(dataclasses.replace(RECORD, model=info, source_sha256=sha256(onnx), **changes), path)
+    facts = {"model": info, "inputs": info.inputs, "source_sha256": sha256(onnx)}
+    write_sidecar(dataclasses.replace(RECORD, **facts | changes), path)
     return path

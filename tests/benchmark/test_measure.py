@@ -103,7 +103,7 @@ class Pipeline:
     def __init__(self, clock):
         self.clock = clock
 
-    def run_many(self, batches, in_flight):
+    def run_many(self, batches, in_flight, keep):
         count = len(list(batches))
         for number in range(1, count + 1):
             self.clock[0] += 1.0 if number <= in_flight else 0.25 if number <= count - in_flight + 1 else 0.5

@@ -144,6 +144,12 @@ def test_the_engines_that_are_missing_are_built_for_the_model_and_its_twin(small
     assert {(request.runtime, *request.options.chosen) for request in gpu} == {("tensorrt",)}
 
 
+def test_one_engine_is_built_for_all_keep_ratios_and_the_twin(small_checkpoint, small_elastic, gpu):
+    given = [small_checkpoint, small_elastic]
+    assert built_rows(given, ("fp16",)) == [(role, "fp16", "evo.tensorrt.fp16.engine") for role in ("evo", "dense")]
+    assert [request.onnx for request in gpu] == [small_elastic]
+
+
 def test_the_twin_of_a_given_engine_is_built_as_that_was(small_checkpoint, small_onnx, tmp_path, gpu):
     how = {"profiles": (Profile(1, 4, 16),), "version_compatible": True, "tf32": False, "precision": "fp16"}
     given = planned(small_onnx, tmp_path / "m.engine", **how)

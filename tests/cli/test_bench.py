@@ -55,6 +55,19 @@ def test_one_run_writes_every_form_and_compares_with_itself(cli, home, monkeypat
     assert {change["verdict"] for change in json.loads(out)["changes"]} == {"slower"}
 
 
+def test_the_ratios_of_an_elastic_file_are_rows_and_compared(cli, home, small_elastic, monkeypatch):
+    monkeypatch.chdir(home)
+    shutil.copy(small_elastic, "elastic.onnx")
+    quick = (*QUICK[2:5], "1", *QUICK[6:], "--engines", "onnxruntime")
+    code, out, err = cli("bench", "elastic.onnx", "--keep", "1.0,0.5/0.3", *quick, "-o", "ratios.json")
+    assert code == 0, err
+    assert "onnxruntime fp32 keep 0.5/0.3" in out
+    code, out, _ = cli("bench", "--compare", "ratios.json", "ratios.json")
+    assert (code, "no row changed of 2" in out) == (0, True)
+    code, _, err = cli("bench", "small.onnx", "--keep", "0.5", *quick)
+    assert (code, "small.onnx keeps a fixed share of tokens (0.5): leave --keep out" in err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

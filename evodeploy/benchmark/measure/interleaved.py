@@ -130,8 +130,8 @@ class Stream:
     one batch to the end of another, `TIMED` later.
     """
 
-    def __init__(self, engine: Engine, images: Array, in_flight: int) -> None:
-        self._engine, self._images, self._in_flight = engine, images, in_flight
+    def __init__(self, engine: Engine, images: Array, in_flight: int, keep: Sequence[int] | None = None) -> None:
+        self._engine, self._images, self._in_flight, self._keep = engine, images, in_flight, keep
         self.batches = TIMED + 2 * in_flight - 1
         self.outputs: dict[str, Array] = {}
 
@@ -139,7 +139,7 @@ class Stream:
         """Seconds from one batch to the next."""
         batches = itertools.repeat(self._images, self.batches)
         moments = []
-        for outputs in self._engine.run_many(batches, self._in_flight):
+        for outputs in self._engine.run_many(batches, self._in_flight, self._keep):
             moments.append(time.perf_counter())
             self.outputs = outputs
         return (moments[self._in_flight - 1 + TIMED] - moments[self._in_flight - 1]) / TIMED

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evodeploy.benchmark.measure.intervals import Interval, ratio_of_medians, same_location_probability
 from evodeploy.benchmark.report.reading import Document, read_benches
+from evodeploy.benchmark.row_spec import ratios_in_words
 from evodeploy.errors import UsageError
 from evodeploy.text import line, plain
 
@@ -27,7 +28,8 @@ MACHINE = ("processor", "cores", "threads", "memory_bytes", "gpus")
 class _Key(NamedTuple):
     """What makes two rows the same: of several alike, which have other files, `number` counts.
 
-    `subject` is the model's name where several models are compared, else empty.
+    `subject` is the model's name where several models are compared, else empty. `keep_ratios` are empty unless the
+    artefact is elastic.
     """
 
     subject: str
@@ -37,6 +39,7 @@ class _Key(NamedTuple):
     transfers: str
     cuda_graph: bool
     in_flight: int
+    keep_ratios: tuple[float, ...]
     batch: int
     number: int
 
@@ -50,6 +53,7 @@ class _Key(NamedTuple):
             "graph" if self.cuda_graph else None,
             "resident" if self.transfers == "resident" else None,
             f"{self.in_flight} in flight" if self.in_flight > 1 else None,
+            f"keep {ratios_in_words(self.keep_ratios)}" if self.keep_ratios else None,
             f"#{self.number}" if self.number > 1 else None,
             f"({self.model})",
         )
@@ -166,7 +170,8 @@ def _by_key(benches: Sequence[Document], several: bool) -> dict[_Key, Document]:
     for bench in benches:
         subject = bench["model"]["name"] if several else ""
         for row in bench["results"]:
-            what = (subject, *(row[name] for name in _Key._fields[1:-1]))
+            identity = row | {"keep_ratios": tuple(row.get("keep_ratios") or ())}
+            what = (subject, *(identity[name] for name in _Key._fields[1:-1]))
             seen[what] += 1
             rows[_Key._make((*what, seen[what]))] = row
     return rows

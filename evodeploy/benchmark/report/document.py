@@ -15,6 +15,7 @@ from evodeploy.benchmark.measure.intervals import Interval
 from evodeploy.benchmark.report.report import Report
 from evodeploy.benchmark.report.speedups import crossovers, eager, fastest_torch, over_dense, over_eager, over_torch
 from evodeploy.benchmark.row import Row
+from evodeploy.benchmark.row_spec import ratios_in_words
 
 SCHEMA = 3
 _IDENTITY = ("image_size", "patch_size", "num_classes", "selection", "keep_ratios", "stages", "fast_path")
@@ -59,6 +60,7 @@ def result(report: Report, row: Row) -> dict[str, Any]:
         "transfers": row.transfers,
         "cuda_graph": row.spec.cuda_graph,
         "in_flight": row.in_flight,
+        "keep_ratios": list(row.spec.keep.ratios) if row.spec.keep else None,
         "batch": row.batch,
         "batch_asked": row.asked,
         "status": "unavailable" if row.timing is None else "wrong" if row.wrong else "ok",
@@ -135,6 +137,8 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         elif isinstance(value, list):
             if name == "warnings":
                 flat[name] = "; ".join(value)
+            elif name == "keep_ratios":
+                flat[name] = ratios_in_words(value)
         else:
             flat[prefix + name] = value
     return flat

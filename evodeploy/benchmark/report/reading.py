@@ -39,7 +39,8 @@ _ROW = document(
         "in_flight": whole(1, 1000),
         "batch": whole(1, 1_000_000),
         "status": one_of("ok", "wrong", "unavailable"),
-    }
+    },
+    {"keep_ratios": optional(sequence(number(0, 1, above=True), 1, 1000))},
 )
 _TIMED = document({"samples_ms": sequence(number(0, 1e9, above=True), 1, 10_000_000)})
 _DOCUMENT = document(

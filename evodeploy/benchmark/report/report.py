@@ -80,7 +80,10 @@ class Report:
         machine = self.environment
         yield line(f"{self.subject.name} on {machine.processor}, {machine.threads} threads, runs interleaved")
         yield line("evo: the model; dense: its twin that keeps every token; eager: PyTorch eager in FP32 on evo;")
-        yield line("torch: the fastest PyTorch row of the same model, in any precision\n")
+        yield line("torch: the fastest PyTorch row of the same model, in any precision")
+        if any(row.spec.keep for row in self.rows):
+            yield line("keep: the share of tokens in runs of one artefact; eager and torch are at the same share")
+        yield line("")
         yield as_table(self, options.max_width)
         if self.end_to_end:
             yield line("\nfrom files to labels, milliseconds of one image")
@@ -99,9 +102,10 @@ class Report:
 
 
 def headlines(report: Report) -> Iterator[str]:
-    """The bench in sentences: the fastest at each batch, with one in flight and with more, and where selection pays."""
-    for batch in dict.fromkeys(row.asked for row in report.rows):
-        evo = [row for row in report.rows if row.asked == batch and row.spec.role == "evo" and not row.wrong]
+    """In sentences: the fastest at each batch and keep ratio, with one in flight and more; where selection pays."""
+    for batch, keep in dict.fromkeys((row.asked, row.spec.keep) for row in report.rows if row.spec.role == "evo"):
+        alike = [row for row in report.rows if (row.asked, row.spec.keep) == (batch, keep)]
+        evo = [row for row in alike if row.spec.role == "evo" and not row.wrong]
         speeds = {row: speed.value for row in evo if (speed := row.images_per_second)}
         if speeds:
             best = max([row for row in speeds if row.in_flight == 1] or speeds, key=lambda row: speeds[row])

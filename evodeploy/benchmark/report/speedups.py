@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from evodeploy.benchmark.measure.intervals import Interval, median_interval
 from evodeploy.benchmark.row import Row
+from evodeploy.benchmark.row_spec import Kept, Role
 from evodeploy.engines.torch_modes import TORCH_MODES
 
 
@@ -33,8 +34,10 @@ class Crossover:
 
 
 def eager(row: Row, rows: Sequence[Row]) -> Row | None:
-    """PyTorch eager in FP32 on the model itself, measured as `row` was."""
-    return next((each for each in _peers(row, rows) if _is_eager(each) and each.spec.role == "evo"), None)
+    """PyTorch eager in FP32 on the model itself, measured as `row` was; of an elastic one at the same keep ratio."""
+    eagers = (each for each in _peers(row, rows) if _is_eager(each))
+    keep = row.spec.keep
+    return next((each for each in eagers if (each.spec.keep == keep if keep else each.spec.role == "evo")), None)
 
 
 def fastest_torch(row: Row, rows: Sequence[Row]) -> Row | None:
@@ -42,7 +45,7 @@ def fastest_torch(row: Row, rows: Sequence[Row]) -> Row | None:
     speeds = {
         each: speed.value
         for each in _peers(row, rows)
-        if each.spec.engine in TORCH_MODES and each.spec.role == row.spec.role and not each.wrong
+        if each.spec.engine in TORCH_MODES and _model(each) == _model(row) and not each.wrong
         if (speed := each.images_per_second)
     }
     return max(speeds, key=lambda each: speeds[each]) if speeds else None
@@ -65,7 +68,7 @@ def over_dense(row: Row, rows: Sequence[Row]) -> Interval | None:
     """
     if row.spec.role == "dense":
         return None
-    twins = (each for each in _peers(row, rows) if each.label == row.label and each.spec.role == "dense")
+    twins = (each for each in _peers(row, rows) if each.way == row.way and each.spec.role == "dense")
     return _over(row, next((twin for twin in twins if not twin.wrong), None))
 
 
@@ -104,6 +107,11 @@ def _crossover(label: str, by_batch: dict[int, Interval]) -> Crossover:
 
 def _is_eager(row: Row) -> bool:
     return row.spec.engine == "torch" and row.precision == "fp32"
+
+
+def _model(row: Row) -> tuple[Role, Kept | None]:
+    """What is computed: rows that share it may differ in how."""
+    return row.spec.role, row.spec.keep
 
 
 def _peers(row: Row, rows: Sequence[Row]) -> Iterator[Row]:

@@ -1,0 +1,83 @@
+"""At which keep ratios the rows of a bench run: those of elastic artefacts, or of a checkpoint that is run as one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evodeploy.benchmark.row_spec import Kept, Role, ratios_in_words
+from evodeploy.errors import InputError, UsageError
+from evodeploy.specs import ModelInfo
+from evodeploy.text import brief
+
+if TYPE_CHECKING:
+    from evodeploy.models.checkpoint import LoadedModel
+
+Ratios = Sequence[float | Sequence[float]]  # of each row: one for all stages, or one for each
+Facts = Mapping[Path, ModelInfo | None]
+
+_FEWEST = 1e-6  # a share that is one token
+
+
+def as_elastic(model: LoadedModel | None, facts: Facts, ratios: Ratios | None) -> LoadedModel | None:
+    """`model` elastic where a file is, or where `ratios` are asked for without any file: then from one token to all.
+
+    Raises UsageError for a network that cannot be elastic.
+    """
+    if model is None or model.info.elastic:
+        return model
+    stages = next((info.elastic for info in facts.values() if info and info.elastic), ())
+    if stages:
+        return dataclasses.replace(model, info=dataclasses.replace(model.info, elastic=stages))
+    if ratios is None or facts:
+        return model
+    from evodeploy.models.checkpoint import with_elastic
+
+    return with_elastic(model, (_FEWEST, 1.0))
+
+
+def kept_by(info: ModelInfo | None, facts: Facts, ratios: Ratios | None) -> tuple[Kept, ...]:
+    """What the rows of the model that `info` describes keep, at `ratios`; none where nothing is elastic.
+
+    By default what it says itself, and every token where all its files can. Raises InputError for ratios that it, or
+    one of its files, cannot keep.
+    """
+    if ratios is not None and (isinstance(ratios, str) or not isinstance(ratios, Sequence) or not ratios):
+        raise UsageError(f"keeps are {brief(repr(ratios))}, expected keep ratios such as (1.0, 0.5)")
+    if info is None or not info.elastic:
+        return ()
+    if ratios is None:
+        asked = [info.ratios_of(), *([info.ratios_of(1.0)] if _reach_all(info, facts) else [])]
+    else:
+        asked = [info.ratios_of(each) for each in ratios]
+    for path, its in facts.items():
+        for each in asked:
+            try:
+                _ = its.keep_of(each) if its and its.elastic else ()
+            except InputError as error:
+                raise InputError(f"{path}: {error}") from error
+    return tuple(dict.fromkeys(Kept(each, info.keep_of(each)) for each in asked))
+
+
+def refuse_static(facts: Facts, roles: Mapping[Path, Role], kept: tuple[Kept, ...], ratios: Ratios | None) -> None:
+    """Raise UsageError for a file that keeps a fixed share where `ratios` are asked for, or where others are elastic.
+
+    The dense twin of files that do not reach 1.0 is none of these.
+    """
+    for path, info in facts.items():
+        if info is not None and info.elastic:
+            continue
+        fixed = "does not say that it is elastic"
+        if info is not None:
+            fixed = f"keeps a fixed share of tokens ({ratios_in_words(info.keep_ratios)})"
+        if ratios is not None:
+            raise UsageError(f"{path} {fixed}: leave --keep out, or export the checkpoint with --elastic")
+        if kept and (roles[path] == "evo" or any(each.dense for each in kept)):
+            raise UsageError(f"{path} {fixed}, and the other files keep what each run says: bench them one by one")
+
+
+def _reach_all(info: ModelInfo, facts: Facts) -> bool:
+    every = (info, *(its for its in facts.values() if its and its.elastic))
+    return all(stage.high == stage.tokens for one in every for stage in one.elastic)
