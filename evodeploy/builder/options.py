@@ -36,6 +36,8 @@ class BuilderOptions:
         """Refuse what no builder takes: raises UsageError."""
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
             raise UsageError(f"the optimization level is {self.optimization_level}, expected 0 to 5")
+        if self.workspace is not None and self.workspace < 1:
+            raise UsageError(f"the workspace is {self.workspace} bytes, expected 1 or more")
         levels = get_args(HardwareCompatibility)
         if self.hardware_compatible not in (None, *levels):
             raise UsageError(f"hardware compatibility is '{self.hardware_compatible}', expected {' or '.join(levels)}")

@@ -91,7 +91,7 @@ def _from_folders(folder: Path, info: ModelInfo) -> LabelledImages:
 def _from_table(folder: Path, table: Path, info: ModelInfo) -> LabelledImages:
     known = {name: i for i, name in enumerate(info.class_names)}
     try:
-        with io.TextIOWrapper(open_regular(table, "a CSV file of labels"), "utf-8", newline="") as file:
+        with io.TextIOWrapper(open_regular(table, "a CSV file of labels"), "utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
     except (OSError, ValueError, csv.Error) as error:
         raise BadFileError(f"{table} is not a CSV file: {error}") from error

@@ -53,6 +53,19 @@ def test_batches_that_cannot_be_are_refused_before_anything_runs(batches):
         evodeploy.bench("nowhere.onnx", batches=batches)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engines": "abacus"}, "no engine is called 'abacus'"),
+        ({"engines": "onnxruntime", "precisions": "fp64"}, "no precision is called 'fp64'"),
+        ({"threads": 0}, "threads is 0"),
+    ],
+)
+def test_names_are_one_or_several_and_threads_are_a_number(small_onnx, options, message):
+    with pytest.raises(UsageError, match=message):
+        evodeploy.bench(small_onnx, batches=[1], build=False, **options)
+
+
 def test_a_device_chooses_the_engines_and_is_given_to_each(small_checkpoint, monkeypatch):
     subject = subject_of([small_checkpoint])
     monkeypatch.setattr(usual, "driver_problem", lambda: None)

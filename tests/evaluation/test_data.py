@@ -58,6 +58,8 @@ def test_a_table_names_classes_or_numbers_them(tmp_path):
     table = tmp_path / "labels.csv"
     table.write_text("label,path\nbee,x/1.png\n0,2.png\n")
     assert labels(labelled_images(tmp_path, table, INFO)) == {"x/1.png": 2, "2.png": 0}
+    table.write_bytes(b"\xef\xbb\xbf" + b"path,label\n1.png,ant\n")  # as Excel writes UTF-8
+    assert labels(labelled_images(tmp_path, table, INFO)) == {"1.png": 1}
 
 
 @pytest.mark.parametrize(
