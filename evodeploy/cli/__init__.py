@@ -90,7 +90,7 @@ def _root(
 app.command("models", cls=ending.Command)(models.models)
 app.command("init", cls=ending.Command)(models.init)
 app.command("distill", cls=ending.Command)(distill.distill)
-app.command("export", cls=ending.Command)(export.export)
+app.command("export", cls=ending.Export)(export.export)
 app.command("build-engine", cls=ending.Command)(build.build_engine)
 app.command("refit", cls=ending.Command)(build.refit)
 app.command("verify", cls=ending.Command)(verify.verify)

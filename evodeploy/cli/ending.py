@@ -48,6 +48,17 @@ class Command(TyperCommand):
         return [*own, *(each for each in ctx.find_root().command.params if each.name in ("verbose", "quiet")), last]
 
 
+class Export(Command):
+    """A command whose --elastic may come without its value, which is then empty: Typer knows no such option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read `args`, after a bare --elastic got its empty value."""
+        following = [*args[1:], "-"]
+        bare = [each == "--elastic" and after.startswith("-") for each, after in zip(args, following, strict=True)]
+        filled = ["--elastic=" if alone else each for each, alone in zip(args, bare, strict=True)]
+        return list(super().parse_args(ctx, filled))
+
+
 def remember_verbose(context: typer.Context, asked: bool) -> None:
     """The callback of --verbose."""
     if asked:

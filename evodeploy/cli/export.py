@@ -32,8 +32,9 @@ def export(
     elastic: Annotated[
         str | None,
         typer.Option(
-            help="Let each run choose its keep ratio, from LOW to HIGH, such as 0.1:1.0; --keep-ratio is its default.",
-            metavar="LOW:HIGH",
+            help="Let each run choose its keep ratio, from LOW to HIGH; without them from 0.1 to 1.0. --keep-ratio is "
+            "what a run gets that asks for none.",
+            metavar="[LOW:HIGH]",
         ),
     ] = None,
     selection: Annotated[Selection | None, typer.Option(help="Select tokens per stage or per layer.")] = None,
@@ -108,7 +109,7 @@ def export(
         selection=selection,
         stages=values.blocks(stages),
         fast_path=fast_path,
-        elastic=values.ratio_range("--elastic", elastic),
+        elastic=True if elastic == "" else values.ratio_range("--elastic", elastic),
         tokens=tokens,
         ema=ema,
         precision=precision,

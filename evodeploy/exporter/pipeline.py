@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from evodeploy.engines.device import onnxruntime_extra
 from evodeploy.engines.opener import resolved
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+BOUNDS = (0.1, 1.0)  # the keep ratios of an elastic file, unless others are asked for
+
 CALIBRATION = 256  # images that INT8 is calibrated on, at most
 
 
@@ -55,7 +57,7 @@ def export(
     selection: Selection | None = None,
     stages: Sequence[int] | None = None,
     fast_path: FastPath | None = None,
-    elastic: tuple[float, float] | None = None,
+    elastic: tuple[float, float] | Literal[True] | None = None,
     tokens: bool = False,
     ema: bool = False,
     precision: Precision = "fp32",
@@ -86,7 +88,7 @@ def export(
         stages: The blocks before which selecting stages begin, counted from 0.
         fast_path: What becomes of tokens that are not kept: they `rest`, or `merge` into the kept ones most like them.
             By default what the network was trained with; `merge` where it was not trained with selection.
-        elastic: Let each run say how many tokens it keeps, between these shares of them, such as (0.1, 1.0). The file
+        elastic: Let each run say how many tokens it keeps, between these shares of them; True is (0.1, 1.0). The file
             has a second input, `keep`, and `keep_ratio` is what a run gets that asks for none.
         tokens: Add outputs with the positions that were kept.
         ema: Take the checkpoint's averaged weights.
@@ -155,7 +157,7 @@ def export(
             )
         loaded = with_interface(loaded, input_format, top_k)
         if elastic is not None:
-            loaded = with_elastic(loaded, elastic)
+            loaded = with_elastic(loaded, BOUNDS if elastic is True else elastic)
         _log_model(loaded, checkpoint)
         with replacing(path) as draft:
             proto, checks = _written(loaded, draft, opset, batch, tokens, precision, folder, verify)
@@ -218,6 +220,9 @@ def _log_model(model: LoadedModel, source: Path | nn.Module) -> None:
         _log.warning(warning)
     if model.info.input_format != "float32":
         _log.info(f"the graph takes bytes and normalises them; before it, of an RGB image: {in_words(model.info)}")
+    if model.info.elastic:
+        bounds = ", ".join(f"{stage.low} to {stage.high} of {stage.tokens}" for stage in model.info.elastic)
+        _log.info(f"elastic: each run says how many tokens its stages keep, {bounds}")
 
 
 def _written(

@@ -148,6 +148,14 @@ def test_export_writes_an_elastic_file_and_compares_it_at_several_ratios(cli, sm
     assert code == 2 and "stage 0 cannot keep 6 of its 64 tokens: this artefact keeps 12 to 64" in err
 
 
+def test_elastic_without_bounds_is_from_a_tenth_of_the_tokens_to_all(cli, small_checkpoint, tmp_path):
+    path = tmp_path / "elastic.onnx"
+    code, _, err = cli("export", small_checkpoint, "--elastic", "--no-verify", "-o", path)
+    assert code == 0, err
+    assert "elastic: each run says how many tokens its stages keep, 6 to 64 of 64, 6 to 64 of 64" in err
+    assert [(stage.low, stage.high) for stage in info_of(read_onnx(path)).elastic] == [(6, 64)] * 2
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
