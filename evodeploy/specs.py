@@ -94,6 +94,8 @@ class EngineOptions:
         most = most_threads()
         if self.threads is not None and not (type(self.threads) is int and 1 <= self.threads <= most):
             raise UsageError(f"threads is {brief(repr(self.threads))}, expected a whole number from 1 to {most}")
+        if not isinstance(self.device, str | None):
+            raise UsageError(f"device is {brief(repr(self.device))}, expected cpu, cuda or cuda:N")
         check_choice("precision", self.precision, Precision)
 
 

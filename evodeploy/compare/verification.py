@@ -58,7 +58,8 @@ def verify(
     in `compare.parity`.
 
     Two elastic artefacts, of which a checkpoint is one where the other is, are compared at their keep ratios, at five
-    from the lowest to the highest and at two random ones; the log has a line for each.
+    from the lowest to the highest and at two random ones; the log has a line for each. Returned is the first that
+    fails, with its tokens named in the reason of its tolerance, or else the one at their own keep ratios.
 
     Raises UsageError where the two are not of one model, VerificationError where an output is no number; artefacts that
     disagree raise nothing, see `Agreement.passed`.
@@ -90,9 +91,12 @@ def verify(
         verdict = _judged(first, second, reference, candidate, seen, tolerance, stated)
         for keep in elastic_keeps(info, seed) if _both_elastic(first, second) else []:
             at = _judged(first, second, reference, candidate, seen, tolerance, stated, keep)
+            kept = f"{'/'.join(map(str, keep))} tokens kept"
             error = f"logits differ by {at.logits.max_error:.1e} of the largest"
-            _log.info(f"  {'ok  ' if at.passed else 'FAIL'} {'/'.join(map(str, keep))} tokens kept: {error}")
-            verdict = at if verdict.passed and not at.passed else verdict
+            _log.info(f"  {'ok  ' if at.passed else 'FAIL'} {kept}: {error}")
+            if verdict.passed and not at.passed:
+                reason = f"{at.tolerance.reason}; at {kept}"
+                verdict = dataclasses.replace(at, tolerance=dataclasses.replace(at.tolerance, reason=reason))
         return verdict
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 import evodeploy
+from evodeploy.compare import verification
 from evodeploy.engines.deploy_file import DeployFile
 from evodeploy.files import sha256
 
@@ -56,3 +58,17 @@ def test_the_precision_of_a_deploy_file_decides_the_tolerance(small_checkpoint, 
     assert verdict.tolerance.reason == "BF16, the lowest precision of the two"
     assert verdict.logits.max_error > 1e-4
     assert verdict.logits.limit == 8e-2
+
+
+def test_the_first_ratio_that_fails_is_returned_and_named(small_elastic, monkeypatch):
+    real = verification._judged
+
+    def judged(*arguments):
+        found = real(*arguments)
+        elsewhere = len(arguments) > 7  # the numbers of tokens come last
+        return dataclasses.replace(found, logits=dataclasses.replace(found.logits, limit=-1)) if elsewhere else found
+
+    monkeypatch.setattr(verification, "_judged", judged)
+    verdict = evodeploy.verify(small_elastic, small_elastic, count=1)
+    assert not verdict.passed
+    assert str(verdict).splitlines()[-2].endswith("; at 6/6 tokens kept")

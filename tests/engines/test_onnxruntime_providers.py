@@ -56,6 +56,8 @@ def test_no_option_is_ignored_though_it_says_no(small_onnx):
 
 def test_names_of_devices():
     assert [cuda_index(name) for name in ("cpu", None, "cuda", "cuda:3")] == [None, 0, 0, 3]
+    with pytest.raises(UsageError, match="device is 3, expected cpu, cuda or cuda:N"):
+        EngineOptions(device=3)
     with pytest.raises(UsageError, match="no device is called 'gpu'"):
         cuda_index("gpu")
 
