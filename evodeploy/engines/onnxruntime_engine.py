@@ -12,7 +12,7 @@ from typing import Any
 from evodeploy.engines.base import Array, Engine, batch_range, check_interface
 from evodeploy.engines.device import cuda_index, onnxruntime_extra
 from evodeploy.engines.onnxruntime_binding import BoundBatch
-from evodeploy.engines.onnxruntime_providers import ON_CPU, Provider
+from evodeploy.engines.onnxruntime_providers import ON_CPU, PROFILE, Provider, elastic_profile
 from evodeploy.engines.out_of_memory import means_out_of_memory
 from evodeploy.errors import BadFileError, OutOfMemoryError, UnavailableError, UsageError, needs
 from evodeploy.files import check_input
@@ -52,7 +52,8 @@ class OnnxRuntimeEngine(Engine):
         if provider.on_gpu:
             with contextlib.redirect_stdout(sys.stderr):  # where it prints what it does not find
                 ort.preload_dlls()  # CUDA and cuDNN that came with pip, which nothing else looks for
-        self._new_session = partial(_new_session, path, provider, options)
+        profile = _profile_of(path) if provider.profiled else {}
+        self._new_session = partial(_new_session, path, provider, options, profile)
         self._session = self._new_session()
         self.tf32 = provider.tf32 if options.tf32 is None else options.tf32
         self.device = "cpu" if self._index is None else f"cuda:{self._index}"
@@ -64,7 +65,7 @@ class OnnxRuntimeEngine(Engine):
             raise UsageError(
                 f"{path} is elastic, and a CUDA graph of the engine '{self.name}' has one shape: leave it out"
             )
-        self.batch = batch_range(self.inputs)
+        self.batch = PROFILE if profile and self.inputs[0].shape[0] is None else batch_range(self.inputs)
         self._bound: dict[int, BoundBatch] | None = {} if options.cuda_graph else None
         self._one_graph = provider.one_graph
         self._one_at_a_time = threading.Lock()
@@ -89,7 +90,19 @@ class OnnxRuntimeEngine(Engine):
         del self._session
 
 
-def _new_session(path: Path, provider: Provider, options: EngineOptions) -> Any:
+def _profile_of(path: Path) -> dict[str, str]:
+    """The `elastic_profile` of the file `path`, which is opened on the CPU for it; raises BadFileError."""
+    import onnxruntime as ort
+
+    session = ort.SessionOptions()
+    session.log_severity_level = 4
+    session.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    opened = _opened(path, session, list(ON_CPU.chain))
+    info = parse_info(opened.get_modelmeta().custom_metadata_map.get(METADATA_KEY), path)
+    return elastic_profile([_spec(value) for value in opened.get_inputs()], info)
+
+
+def _new_session(path: Path, provider: Provider, options: EngineOptions, profile: dict[str, str]) -> Any:
     """`path` opened by `provider`, which computes all of it; raises as the engine does."""
     import onnxruntime as ort
 
@@ -101,13 +114,7 @@ def _new_session(path: Path, provider: Provider, options: EngineOptions) -> Any:
     if options.threads:
         session.intra_op_num_threads = options.threads
     chosen = provider.chain[0]
-    providers = provider.configured(options)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # where ONNX Runtime prints that it falls back to the CPU
-            opened = ort.InferenceSession(_model(path), session, providers=providers)
-    except Exception as error:  # ONNX Runtime raises a type of its own for each status code
-        kind = OutOfMemoryError if means_out_of_memory(error) else BadFileError
-        raise kind(f"ONNX Runtime {ort.__version__} cannot load {path}: {reason(error)}") from error
+    opened = _opened(path, session, provider.configured(options, profile))
     if opened.get_providers()[0] != chosen:
         raise UnavailableError(
             f"ONNX Runtime {ort.__version__} has {chosen}, but it does not start here: no GPU, or libraries "
@@ -115,6 +122,17 @@ def _new_session(path: Path, provider: Provider, options: EngineOptions) -> Any:
         )
     opened.disable_fallback()
     return opened
+
+
+def _opened(path: Path, session: Any, providers: list[Any]) -> Any:
+    import onnxruntime as ort
+
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # where ONNX Runtime prints that it falls back to the CPU
+            return ort.InferenceSession(_model(path), session, providers=providers)
+    except Exception as error:  # ONNX Runtime raises a type of its own for each status code
+        kind = OutOfMemoryError if means_out_of_memory(error) else BadFileError
+        raise kind(f"ONNX Runtime {ort.__version__} cannot load {path}: {reason(error)}") from error
 
 
 def _model(path: Path) -> str | bytes:

@@ -89,9 +89,11 @@ def test_a_provider_with_one_graph_gets_a_session_for_each_batch_size(small_onnx
 
 
 def test_what_tensorrt_leaves_is_run_by_the_same_gpu(small_onnx, monkeypatch):
-    asked = []
+    asked, real = [], ort.InferenceSession
 
     def session(path, options, providers):
+        if providers == list(ON_CPU.chain):  # what the file is, read before
+            return real(path, options, providers=providers)
         asked.extend(providers)
         raise RuntimeError("no GPU")
 
@@ -105,6 +107,33 @@ def test_what_tensorrt_leaves_is_run_by_the_same_gpu(small_onnx, monkeypatch):
         ("CUDAExecutionProvider", {"device_id": "1"}),
         "CPUExecutionProvider",
     ]
+
+
+def test_tensorrt_s_provider_knows_the_range_of_an_elastic_file(small_elastic, small_onnx, monkeypatch):
+    asked, real = [], ort.InferenceSession
+
+    def session(path, options, providers):
+        asked.append(providers[0])
+        return real(path, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(ort, "InferenceSession", session)
+    monkeypatch.setattr(ort, "preload_dlls", lambda: None)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: list(ON_TENSORRT.chain))
+    for path, keys in ((small_elastic, 3), (small_onnx, 0)):
+        with pytest.raises(UnavailableError, match="does not start here"):
+            open_engine(path, "onnxruntime-tensorrt")
+        (name, options) = asked[-1]
+        assert (name, sum(key.startswith("trt_profile") for key in options)) == ("TensorrtExecutionProvider", keys)
+    assert asked[1][1] == {
+        "device_id": "0",
+        "trt_profile_min_shapes": "images:1x3x64x64,keep:6x6",
+        "trt_profile_opt_shapes": "images:32x3x64x64,keep:64x64",
+        "trt_profile_max_shapes": "images:128x3x64x64,keep:64x64",
+    }
+    on_cpu = dataclasses.replace(ON_TENSORRT, chain=ON_CPU.chain, options=ON_CPU.options)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: list(ON_CPU.chain))
+    with OnnxRuntimeEngine(small_elastic, provider=on_cpu) as engine:
+        assert (engine.batch.min, engine.batch.max) == (1, 128)
 
 
 @pytest.mark.parametrize(("provider", "preloads"), [(ON_CPU, 0), (ON_CUDA, 1), (ON_TENSORRT, 1)])
