@@ -23,7 +23,7 @@ from evodeploy.arrays import DLPack, as_array
 from evodeploy.engines.base import Array, Engine, run_all
 from evodeploy.engines.finite import PROBLEM, not_finite
 from evodeploy.engines.opener import open_engine, title_of
-from evodeploy.errors import BadFileError, RuntimeFailedError, UsageError
+from evodeploy.errors import BadFileError, InputError, RuntimeFailedError, UsageError
 from evodeploy.images import ImageLike, Images, images_of, open_image
 from evodeploy.inference.answers import check_classes, classes_to_name, predictions_of
 from evodeploy.inference.batcher import Batcher
@@ -129,10 +129,12 @@ class Predictor:
 
         `workers` threads decode while others compute, as many as there are cores by default; `images` is read as
         results are taken, and no more than three batches are in memory. `keep_ratio` is as in `predict`. Raises
-        UsageError for a single path or file, and what the engine raises.
+        UsageError for a single path or file, InputError for what is no series, and what the engine raises.
         """
         if isinstance(images, (str, bytes, os.PathLike)):
             raise UsageError("stream takes several images, and got one: give a list, or call predict")
+        if not isinstance(images, Iterable):
+            raise InputError(f"images are a {type(images).__name__}, expected an image, or several")
         check_classes(self.info, top)
         ratios = self._ratios(keep_ratio)
         self._check_open()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,10 +121,11 @@ class LoadTest:
         """All of it, ready for JSON: latencies in seconds, in the order of the answers."""
         return {"schema": SCHEMA, "url": self.url, "what": self.what, "loads": [_document(load) for load in self.loads]}
 
-    def save(self, path: Path, *, force: bool = False) -> None:
+    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write it as JSON (.json) or as a page (.html); raises UsageError for another suffix or a file that exists."""
         from evodeploy.load_testing.page import as_html
 
+        path = Path(path)
         suffix = suffix_of(path)
         if suffix in REPORT.suffixes:
             kind, text = REPORT, json.dumps(self.to_dict(), allow_nan=False) + "\n"

@@ -326,6 +326,12 @@ def test_a_stream_of_one_image_is_refused(one):
         p.stream(one)
 
 
+@pytest.mark.parametrize("images", [None, 5])
+def test_what_is_no_image_is_refused(images):
+    with predictor() as p, pytest.raises(InputError, match=f"images are a {type(images).__name__}, expected"):
+        p.predict(images)
+
+
 @pytest.mark.parametrize("source", [None, 5, {"a": 1}])
 def test_a_source_of_another_kind_is_refused(source):
     with pytest.raises(UsageError, match=f"a source is a {type(source).__name__}, expected a path"):

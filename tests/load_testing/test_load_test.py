@@ -102,6 +102,12 @@ def test_what_was_not_answered_is_counted():
     as_html(LoadTest("x", "y", (nothing,)))
 
 
+def test_a_record_is_saved_under_a_name(tmp_path):
+    for name in ("l.json", "l.html"):
+        LoadTest("x", "y", ()).save(str(tmp_path / name))
+        assert (tmp_path / name).stat().st_size
+
+
 @pytest.mark.parametrize(
     "url", ["", "127.0.0.1:8000", "ftp://x", "http://", "http://x:99999", "http://x/path", "http://[x", "http://x?a=b"]
 )
