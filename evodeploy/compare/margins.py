@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from evodeploy.engines.opener import Source, open_engine
 from evodeploy.errors import UsageError
 from evodeploy.images import Images, images_of
 from evodeploy.preprocess import pictures
-from evodeploy.specs import EngineOptions
+from evodeploy.specs import ElasticStage, EngineOptions
 from evodeploy.text import WIDE, plain
 
 if TYPE_CHECKING:
@@ -62,14 +63,20 @@ class SelectionMargins:
 
 @dataclass(frozen=True)
 class Margins:
-    """Every selection that drops tokens, on `images` images; printed, it is what `evodeploy margins` shows."""
+    """Every selection that drops tokens, on `images` images; printed, it is what `evodeploy margins` shows.
+
+    `recommended` are keep ratios by stage at which 95 % of images keep each of `SHARES` of the class attention, for an
+    elastic artefact within its bounds. It is empty for a static one, and where a stage keeps every token.
+    """
 
     images: int
     selections: tuple[SelectionMargins, ...]
+    recommended: dict[float, tuple[float, ...]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """All figures as plain values that JSON takes."""
-        return {"images": self.images, "selections": [dataclasses.asdict(each) for each in self.selections]}
+        selections = [dataclasses.asdict(each) for each in self.selections]
+        return {"images": self.images, "selections": selections, "recommended": self.recommended}
 
     def __str__(self) -> str:
         return (
@@ -77,6 +84,10 @@ class Margins:
             f"{plain(_table(self.selections), WIDE)}\n\n"
             "margin: between the last score kept and the first dropped, relative to them\n"
             "attention: the share of the class attention that the kept tokens hold"
+            + "".join(
+                f"\nfor {share:.0%} of it in 95 % of images: --keep-ratio {','.join(f'{ratio:g}' for ratio in ratios)}"
+                for share, ratios in self.recommended.items()
+            )
         )
 
 
@@ -97,7 +108,28 @@ def margins(
 def margins_on(engine: Engine, seen: NDArray[np.uint8]) -> Margins:
     """The margins of an open `engine` on the pictures `seen` (N, size, size, 3); raises as `margins` does."""
     dropping = (each for each in run_selections(engine, seen) if each.positions.shape[1] < each.tokens)
-    return Margins(len(seen), tuple(_margins(each) for each in dropping))
+    found = tuple(_margins(each) for each in dropping)
+    return Margins(len(seen), found, _recommended(found, selecting(engine).elastic))
+
+
+def _recommended(
+    selections: tuple[SelectionMargins, ...], stages: tuple[ElasticStage, ...]
+) -> dict[float, tuple[float, ...]]:
+    if len(selections) != len(stages):
+        return {}
+    return {
+        share: tuple(
+            _ratio(each.keep_ratios[share].worst, stage) for each, stage in zip(selections, stages, strict=True)
+        )
+        for share in SHARES
+        if stages
+    }
+
+
+def _ratio(wanted: float, stage: ElasticStage) -> float:
+    """The lowest ratio in thousandths that keeps the share `wanted` of the tokens, within the bounds of `stage`."""
+    kept = min(max(math.ceil(wanted * stage.tokens), stage.low), stage.high)
+    return math.ceil(1000 * kept / stage.tokens) / 1000
 
 
 def _margins(selection: SelectionOutput) -> SelectionMargins:

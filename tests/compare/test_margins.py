@@ -113,3 +113,16 @@ def test_artefacts_without_selections_are_refused_with_the_command_that_helps(cl
     assert (code, "keeps every token" in err) == (2, True)
     assert cli("export", small_checkpoint, "-o", "one.onnx", "--keep-ratio", "1,0.5", "--tokens")[0] == 0
     assert cli("margins", "one.onnx", "--images", "images")[0] == 0
+
+
+def test_ratios_are_recommended_for_an_elastic_artefact_within_its_bounds(small_elastic, small_onnx):
+    images = list(np.random.default_rng(2).integers(0, 256, (3, 64, 64, 3), np.uint8))
+    found = evodeploy.margins(small_elastic, images)
+    with open_engine(small_elastic) as engine:
+        for share, ratios in found.recommended.items():
+            kept = engine.info.keep_of(ratios)
+            wanted = [each.keep_ratios[share].worst * each.tokens for each in found.selections]
+            assert all(less <= count < less + 1.1 for count, less in zip(kept, wanted, strict=True))
+            assert f"{share:.0%} of it in 95 % of images: --keep-ratio {ratios[0]:g},{ratios[1]:g}" in str(found)
+    assert list(found.recommended) == [0.9, 0.95]
+    assert evodeploy.margins(small_onnx, images).recommended == {}
