@@ -16,7 +16,7 @@ import uvicorn
 from evodeploy.errors import BadFileError, RuntimeFailedError, UsageError
 from evodeploy.files import open_regular
 from evodeploy.serving.app import create_app
-from evodeploy.serving.connections import BoundedProtocol
+from evodeploy.serving.connections import KEEP_ALIVE, BoundedProtocol
 from evodeploy.serving.hosts import hosts_for
 from evodeploy.serving.metrics import Metrics
 from evodeploy.serving.ports import check_free, listening
@@ -61,6 +61,7 @@ def _listening(app: Any, settings: Settings, context: ssl.SSLContext | None) -> 
         access_log=False,
         proxy_headers=False,  # else a client on this machine says who it is
         server_header=False,
+        timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=math.ceil(settings.limits.seconds),
     )
     config.load()

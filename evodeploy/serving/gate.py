@@ -60,6 +60,9 @@ class Gate:
         lengths = {value for name, value in headers if name == b"content-length"} or {b"0"}
         if not all(each.isdigit() and len(each) < 20 and int(each) <= self._limits.body for each in lengths):
             return self._too_large()
+        if _upgrades(headers) and _sends(headers):
+            error = "a body with an offer of another protocol (Upgrade) is not taken: ask in HTTP/1.1 alone"
+            return JSONResponse({"error": error}, 400)
         return None
 
     async def _limited(self, scope: Any, receive: Any, send: Any) -> None:
@@ -136,6 +139,13 @@ def _sends(headers: list[tuple[bytes, bytes]]) -> bool:
     """Whether a body comes, which HTTP announces."""
     return any(
         name == b"transfer-encoding" or (name == b"content-length" and int(value) > 0) for name, value in headers
+    )
+
+
+def _upgrades(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether another protocol is offered, as `curl --http2` does: then the parser drops the body."""
+    return any(name == b"upgrade" for name, _ in headers) and any(
+        name == b"connection" and b"upgrade" in value.lower() for name, value in headers
     )
 
 

@@ -76,6 +76,9 @@ class Measured:
         with self._metrics.ongoing.track_inprogress():
             try:
                 await self._app(scope, receive, sent)
+            except Exception:
+                status = 500 if status == 499 else status  # what answers an error that nobody expects is further out
+                raise
             finally:
                 self._metrics.answered(scope["method"], status, time.perf_counter() - began)
 

@@ -43,6 +43,10 @@ def answer_errors(app: FastAPI, seconds: float) -> None:
     async def late(request: Request, error: TimeoutError) -> JSONResponse:
         return JSONResponse({"error": f"not done within {seconds:g} s"}, 504)
 
+    @app.exception_handler(Exception)  # its traceback is logged
+    async def failed(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"error": "the server failed: its log says why"}, 500)
+
 
 def _status(error: EvodeployError) -> int:
     if isinstance(error, NoModelError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import threading
+import time
 
 import pytest
 from uvicorn.protocols.http import auto
@@ -48,6 +49,46 @@ def test_a_header_of_any_size_is_not_taken(connect):
         except OSError:  # closed before all was sent
             return
         pytest.fail("all of it was taken")
+
+
+REFUSED = b"POST /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n"
+
+
+@pytest.mark.parametrize("first", [b"GET /v2/health/ready HTTP/1.1\r\nHost: x\r\n\r\n", REFUSED])
+def test_what_follows_an_answer_and_is_no_request_keeps_no_connection(connect, monkeypatch, first):
+    monkeypatch.setattr(connections, "SECONDS", 0.2)
+    with connect() as client:
+        client.sendall(first)
+        assert client.recv(65536)[:12] in (b"HTTP/1.1 200", b"HTTP/1.1 413")
+        client.sendall(b"\r\n")
+        client.settimeout(10)
+        assert answer(client) == b""
+
+
+def test_the_rest_of_a_refused_body_is_dropped_and_the_next_request_is_answered(connect, monkeypatch):
+    monkeypatch.setattr(connections, "SECONDS", 0.2)
+    monkeypatch.setattr(connections, "RATE", 0)  # all of it comes fast enough
+    with connect() as client:
+        client.sendall(REFUSED.replace(b"99999999", b"20000000"))
+        assert client.recv(65536).startswith(b"HTTP/1.1 413")
+        client.sendall(bytes(10_000_000))
+        time.sleep(0.5)
+        client.sendall(bytes(10_000_000) + b"GET /v2/health/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert answer(client).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(("body", "expected"), [(b"", b"HTTP/1.1 200"), (b"image", b"HTTP/1.1 400")])
+def test_an_offer_of_http_2_is_not_taken_and_a_body_with_it_is_refused_by_name(connect, body, expected):
+    """`curl --http2` offers it so; the parser then drops the body and whatever follows."""
+    method, path = (b"POST", b"v1/predict") if body else (b"GET", b"v2/health/ready")
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+    with connect() as client:
+        head = method + b" /" + path + b" HTTP/1.1\r\nHost: x\r\n" + offer
+        client.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        client.settimeout(10)
+        given = answer(client)
+    assert given.startswith(expected)
+    assert (b"(Upgrade) is not taken" in given) == bool(body)
 
 
 def test_ordinary_requests_one_after_another_are_answered(connect, monkeypatch):

@@ -164,6 +164,14 @@ def test_a_header_without_an_end_is_not_taken(serve):
             assert client.recv(100).startswith(b"HTTP/1.1 431 ")
 
 
+def test_idle_connections_outlive_those_of_proxies(serve, monkeypatch):
+    """nginx and load balancers keep theirs for 60 seconds: a request that meets a closed one would be answered 502."""
+    made, config = [], embedded.uvicorn.Config
+    monkeypatch.setattr(embedded.uvicorn, "Config", lambda *of, **more: made.append(config(*of, **more)) or made[-1])
+    with serve():
+        assert made[0].timeout_keep_alive > 60
+
+
 def test_what_a_client_says_of_another_address_is_not_believed(serve, monkeypatch):
     seen = []
 

@@ -159,3 +159,17 @@ def test_options_make_a_budget():
             budget_of(50, wrong)
     with pytest.raises(UsageError, match="give --target-p99 too"):
         budget_of(None, "0.2:0.7")
+
+
+def test_an_error_that_nobody_expects_is_said_in_json_and_counted_as_one(start, monkeypatch):
+    metrics, worker = Metrics(), start()
+
+    async def fails(*_):
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(worker, "run", fails)
+    application = create_app(lambda: worker, "small", Limits(), metrics=metrics)
+    with TestClient(application, raise_server_exceptions=False) as client:
+        failed = client.post("/v1/predict", content=picture())
+        assert (failed.status_code, failed.json()) == (500, {"error": "the server failed: its log says why"})
+    assert 'evodeploy_requests_total{status="500"} 1.0' in metrics.text().decode()
