@@ -19,7 +19,8 @@ from evodeploy.compare.parity import Check, compare
 from evodeploy.engines.openvino_engine import OpenVinoEngine
 from evodeploy.errors import EvodeployError
 from evodeploy.exporter.to_onnx import onnx_from_model
-from evodeploy.models.checkpoint import LoadedModel, random_model
+from evodeploy.models.loaded import LoadedModel
+from evodeploy.models.random_weights import random_model
 from evodeploy.models.zoo import ZOO, with_selection
 from evodeploy.onnx_files import write_onnx
 from evodeploy.preprocess import as_input

@@ -25,8 +25,9 @@ from evodeploy.engines.opener import open_engine
 from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.inspection.program import read_program
 from evodeploy.machine.cores import usable_cores
-from evodeploy.models.checkpoint import LoadedModel, random_model
 from evodeploy.models.evo_deit import EvoDeiT
+from evodeploy.models.loaded import LoadedModel
+from evodeploy.models.random_weights import random_model
 from evodeploy.models.zoo import named
 from evodeploy.onnx_files import write_onnx
 from evodeploy.specs import EngineOptions

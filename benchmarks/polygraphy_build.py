@@ -18,7 +18,7 @@ from pathlib import Path
 from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.graph.precision import reduced_from_onnx
 from evodeploy.inspection.program import read_program
-from evodeploy.models.checkpoint import random_model
+from evodeploy.models.random_weights import random_model
 from evodeploy.models.zoo import named
 from evodeploy.onnx_files import write_onnx
 

@@ -26,7 +26,7 @@ from evodeploy.exporter.pipeline import export
 from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.graph.quantization import quantized_from_onnx
 from evodeploy.machine.cores import usable_cores
-from evodeploy.models.checkpoint import random_model
+from evodeploy.models.random_weights import random_model
 from evodeploy.models.zoo import named
 from evodeploy.onnx_files import write_onnx
 from evodeploy.preprocess import as_input, random_pictures

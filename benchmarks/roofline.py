@@ -17,7 +17,7 @@ from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.inspection.roofline.bound import Bound, bound
 from evodeploy.inspection.roofline.cards import CARDS, Card
 from evodeploy.inspection.roofline.plan import PlanWork, plan_work
-from evodeploy.models.checkpoint import random_model
+from evodeploy.models.random_weights import random_model
 from evodeploy.models.zoo import ModelConfig, dense_twin, named
 from evodeploy.onnx_files import write_onnx
 

@@ -23,7 +23,7 @@ from evodeploy.engines.base import Array
 from evodeploy.engines.opener import open_engine
 from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.machine.cores import usable_cores
-from evodeploy.models.checkpoint import random_model
+from evodeploy.models.random_weights import random_model
 from evodeploy.models.zoo import named
 from evodeploy.onnx_files import write_onnx
 from evodeploy.specs import EngineOptions

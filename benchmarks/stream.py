@@ -80,7 +80,7 @@ def _decode(predictor: Predictor, paths: list[Path]) -> None:
 
 def _exported(folder: Path) -> Path:
     from evodeploy.exporter.to_onnx import onnx_from_model
-    from evodeploy.models.checkpoint import random_model
+    from evodeploy.models.random_weights import random_model
     from evodeploy.models.zoo import named
     from evodeploy.onnx_files import write_onnx
 

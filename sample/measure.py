@@ -16,7 +16,8 @@ import torch
 from digits import Pictures, black, split
 from torch import Tensor
 
-from evodeploy.models.checkpoint import LoadedModel, load_checkpoint
+from evodeploy.models.checkpoint import load_checkpoint
+from evodeploy.models.loaded import LoadedModel
 from evodeploy.models.selection import top_k
 
 _INKED = 0.25  # share of the full white-on-black contrast that the mean of an inked patch exceeds

@@ -21,8 +21,9 @@ from digits import CLASS_NAMES, IMAGE_SIZE, Pictures, black, save_examples, spli
 from measure import accuracy, report
 from torch import Tensor, nn
 
-from evodeploy.models.checkpoint import LoadedModel, model_info, save_checkpoint
 from evodeploy.models.evo_deit import EvoDeiT
+from evodeploy.models.loaded import LoadedModel, model_info
+from evodeploy.models.saving import save_checkpoint
 from evodeploy.models.zoo import EvoDeiTConfig
 
 CONFIG = EvoDeiTConfig(

@@ -13,7 +13,7 @@ import onnx
 import torch
 from onnx import numpy_helper
 
-from evodeploy.models.checkpoint import LoadedModel
+from evodeploy.models.loaded import LoadedModel
 from evodeploy.models.zoo import EvoDeiTConfig
 
 GOLDEN = Path(__file__).parent / "golden"

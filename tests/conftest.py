@@ -13,8 +13,9 @@ import torch
 from cases import SMALL
 
 from evodeploy.locks import locked
-from evodeploy.models.checkpoint import random_model, save_checkpoint
 from evodeploy.models.layouts import layout_for
+from evodeploy.models.random_weights import random_model
+from evodeploy.models.saving import save_checkpoint
 
 torch.set_num_threads(1)  # networks this small only wait for their threads
 
@@ -53,7 +54,8 @@ def small_onnx(small_checkpoint, tmp_path_factory) -> Path:
 def small_elastic(small_checkpoint, tmp_path_factory) -> Path:
     """The same as an elastic artefact, from a tenth of the tokens to all."""
     from evodeploy.exporter.to_onnx import onnx_from_model
-    from evodeploy.models.checkpoint import load_checkpoint, with_elastic
+    from evodeploy.models.checkpoint import load_checkpoint
+    from evodeploy.models.loaded import with_elastic
     from evodeploy.onnx_files import write_onnx
 
     path = tmp_path_factory.mktemp("elastic") / "elastic.onnx"

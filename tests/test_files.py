@@ -30,7 +30,7 @@ from evodeploy.files import (
 )
 from evodeploy.kinds import LOG, ONNX, REPORT
 from evodeploy.locks import draft_of, locked, owned, scratch
-from evodeploy.models.checkpoint import save_checkpoint
+from evodeploy.models.saving import save_checkpoint
 
 OURS = b"[INFO] a build\n"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evodeploy.models.checkpoint import random_model
+from evodeploy.models.random_weights import random_model
 from evodeploy.models.zoo import ZOO, with_selection
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))

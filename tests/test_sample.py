@@ -13,7 +13,8 @@ import pytest
 import evodeploy
 from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.graph.precision import reduced_from_onnx
-from evodeploy.models.checkpoint import load_checkpoint, reconfigured
+from evodeploy.models.checkpoint import load_checkpoint
+from evodeploy.models.loaded import reconfigured
 from evodeploy.models.zoo import dense_twin, with_selection
 from evodeploy.onnx_files import write_onnx
 

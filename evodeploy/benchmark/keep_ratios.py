@@ -13,7 +13,7 @@ from evodeploy.specs import ModelInfo
 from evodeploy.text import brief
 
 if TYPE_CHECKING:
-    from evodeploy.models.checkpoint import LoadedModel
+    from evodeploy.models.loaded import LoadedModel
 
 Ratios = Sequence[float | Sequence[float]]  # of each row: one for all stages, or one for each
 Facts = Mapping[Path, ModelInfo | None]
@@ -33,7 +33,7 @@ def as_elastic(model: LoadedModel | None, facts: Facts, ratios: Ratios | None) -
         return dataclasses.replace(model, info=dataclasses.replace(model.info, elastic=stages))
     if ratios is None or facts:
         return model
-    from evodeploy.models.checkpoint import with_elastic
+    from evodeploy.models.loaded import with_elastic
 
     return with_elastic(model, (_FEWEST, 1.0))
 

@@ -23,7 +23,7 @@ from evodeploy.onnx_files import precision_of, read_onnx
 from evodeploy.specs import EngineOptions, Precision
 
 if TYPE_CHECKING:
-    from evodeploy.models.checkpoint import LoadedModel
+    from evodeploy.models.loaded import LoadedModel
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 
@@ -110,7 +110,7 @@ def _twin(model: LoadedModel | None) -> LoadedModel | None:
     """The dense twin, or None where the model is dense itself or there is none."""
     if model is None or model.info.dense:
         return None
-    from evodeploy.models.checkpoint import reconfigured
+    from evodeploy.models.loaded import reconfigured
     from evodeploy.models.zoo import dense_twin
 
     return reconfigured(model, dense_twin(model.config))

@@ -24,7 +24,7 @@ from evodeploy.specs import ModelInfo
 if TYPE_CHECKING:
     from torch import nn
 
-    from evodeploy.models.checkpoint import LoadedModel
+    from evodeploy.models.loaded import LoadedModel
 
 DEFAULT_MODEL = "evo_deit_small_patch16_224"
 
@@ -187,7 +187,8 @@ def _model(
     checkpoints: list[Path | nn.Module], facts: dict[Path, ModelInfo | None], describing: Path | None, name: str | None
 ) -> tuple[LoadedModel | None, str]:
     with needs("export"):
-        from evodeploy.models.checkpoint import load_checkpoint_like, random_model
+        from evodeploy.models.checkpoint import load_checkpoint_like
+        from evodeploy.models.random_weights import random_model
         from evodeploy.models.zoo import ZOO, named, with_selection
 
     if name is not None:

@@ -17,7 +17,7 @@ from evodeploy.engines.torch_modes import TORCH_MODES
 from evodeploy.specs import EngineOptions, Precision
 
 if TYPE_CHECKING:
-    from evodeploy.models.checkpoint import LoadedModel
+    from evodeploy.models.loaded import LoadedModel
 
 ON_CPU = ("torch", "torch-compile")
 ON_GPU = ("torch", "torch-channels-last", *(name for name, mode in TORCH_MODES.items() if mode.compile))

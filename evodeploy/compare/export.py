@@ -14,7 +14,7 @@ from evodeploy.compare.parity import FP32_TOLERANCE, Check, Expected, compare, e
 from evodeploy.engines.base import Engine
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.engines.torch_network import torch_engine
-from evodeploy.models.checkpoint import LoadedModel, reconfigured
+from evodeploy.models.loaded import LoadedModel, reconfigured
 from evodeploy.models.zoo import with_selection
 from evodeploy.preprocess import as_input, random_pictures
 from evodeploy.specs import EngineOptions

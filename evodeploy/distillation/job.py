@@ -24,7 +24,7 @@ from evodeploy.distillation.report import Distilled, Level, Quality, Step
 from evodeploy.distillation.state import State, read_state, write_state
 from evodeploy.distillation.teaching import Teacher, all_answers, computed, remembered
 from evodeploy.errors import UsageError
-from evodeploy.models.checkpoint import LoadedModel
+from evodeploy.models.loaded import LoadedModel
 from evodeploy.models.network import Network
 
 _log = logging.getLogger(__name__)

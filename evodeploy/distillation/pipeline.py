@@ -68,7 +68,7 @@ def distill(
         from evodeploy.distillation import setup
         from evodeploy.distillation.job import Job, state_of
         from evodeploy.distillation.processes import device_of, joined
-        from evodeploy.models.checkpoint import save_checkpoint
+        from evodeploy.models.saving import save_checkpoint
         from evodeploy.models.zoo import with_selection
     path, place = Path(output), device_of(device)
     student = setup.student_of(source, keep_ratio, elastic, stages, fast_path, image_size)

@@ -18,7 +18,8 @@ from evodeploy.distillation.data import LEAST, MOST_EVALUATED, Listing, Pictures
 from evodeploy.distillation.recipe import Recipe, TrainingPrecision, kept_to_resume
 from evodeploy.errors import UsageError
 from evodeploy.hub import local
-from evodeploy.models.checkpoint import LoadedModel, load_checkpoint, reconfigured
+from evodeploy.models.checkpoint import load_checkpoint
+from evodeploy.models.loaded import LoadedModel, reconfigured
 from evodeploy.models.zoo import dense_twin
 from evodeploy.preprocess import difference
 from evodeploy.specs import FastPath

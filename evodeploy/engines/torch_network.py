@@ -7,8 +7,8 @@ import dataclasses
 
 from evodeploy.engines.torch_engine import TorchEngine, torch_dtype
 from evodeploy.engines.torch_modes import TORCH_MODES
-from evodeploy.models.checkpoint import LoadedModel
 from evodeploy.models.deployed import Deployed
+from evodeploy.models.loaded import LoadedModel
 from evodeploy.specs import EngineOptions
 
 

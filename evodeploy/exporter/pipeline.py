@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from evodeploy.compare.parity import Check
     from evodeploy.graph.changed import Changed
-    from evodeploy.models.checkpoint import LoadedModel
+    from evodeploy.models.loaded import LoadedModel
 
 _log = logging.getLogger(__name__)
 
@@ -128,7 +128,8 @@ def export(
     path = _default_output(checkpoint, precision) if output is None else Path(output)
     with needs("export"):
         from evodeploy.exporter.to_onnx import opset_for
-        from evodeploy.models.checkpoint import load_checkpoint, with_elastic, with_interface
+        from evodeploy.models.checkpoint import load_checkpoint
+        from evodeploy.models.loaded import with_elastic, with_interface
         from evodeploy.models.preprocessing import stated_by_options
     opset = opset_for(precision, opset)
     inputs = (each for each in (checkpoint, folder, names) if isinstance(each, Path))

@@ -16,9 +16,9 @@ from evodeploy import __version__
 from evodeploy.errors import RuntimeFailedError, UsageError
 from evodeploy.exporter.elastic import Slotted, hold_keep, slot_names, slots_for
 from evodeploy.exporter.operators import translations
-from evodeploy.models.checkpoint import LoadedModel
 from evodeploy.models.deployed import Deployed
 from evodeploy.models.folding import folded
+from evodeploy.models.loaded import LoadedModel
 from evodeploy.onnx_files import set_info
 from evodeploy.preprocess import in_words
 from evodeploy.specs import Precision

@@ -19,7 +19,6 @@ from evodeploy.models.checkpoint_file import RawCheckpoint
 from evodeploy.models.hub_config import hints_of
 from evodeploy.models.layout import Hints, State
 from evodeploy.models.network import Network
-from evodeploy.models.zoo import EvoDeiTConfig
 from evodeploy.text import brief, reason
 
 DIFFERENCE = 1e-6  # of float64 outputs, relative to their largest: rounding is 1e-13, another activation 1e-4 and more
@@ -48,16 +47,12 @@ def raw_from(module: nn.Module) -> RawCheckpoint:
 def raw_from_network(network: Network, published: Callable[[State], State]) -> RawCheckpoint:
     """The same for a network of this package, whose tensors are `published` under other names."""
     config = network.config
-    plain = config if isinstance(config, EvoDeiTConfig) else None
     hints = Hints(
         model=config.name,
         num_heads=config.heads,
         selection=config.selection,
         keep_ratios=config.keep_ratios,
-        stages=plain.stages if plain else None,
-        pooling=plain.pooling if plain else None,
-        norm_eps=plain.norm_eps if plain else None,
-        fast_path=plain.fast_path if plain else None,
+        **config.settings,
     )
     return RawCheckpoint(published(_copied(network.state_dict(), network)), hints, None, False)
 

@@ -1,54 +1,24 @@
-"""Networks with their weights: rebuilt from a checkpoint, random, run otherwise, and saved in the published form."""
+"""Networks rebuilt from what training left: a checkpoint, or a module."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from evodeploy.errors import BadFileError, InputError, UsageError
-from evodeploy.files import replacing, sha256
-from evodeploy.hub import origin
+from evodeploy.errors import BadFileError, UsageError
+from evodeploy.files import sha256
 from evodeploy.models.adopted import check_same, name_of, raw_from, raw_from_network
 from evodeploy.models.checkpoint_file import RawCheckpoint, read_checkpoint
-from evodeploy.models.class_names import fitting, imagenet_names, read_class_names
+from evodeploy.models.class_names import fitting, read_class_names
 from evodeploy.models.layouts import at_image_size, fitted, layout_for, layout_of, shapes_of
+from evodeploy.models.loaded import LoadedModel, model_info, with_interface
 from evodeploy.models.network import Network
-from evodeploy.models.preprocessing import Stated, completed, resolved, settings_of
-from evodeploy.models.zoo import ZOO, EvoDeiTConfig, ModelConfig, dense_twin, named, with_selection
+from evodeploy.models.preprocessing import Stated, completed, resolved
+from evodeploy.models.zoo import ModelConfig, dense_twin, named, with_selection
 from evodeploy.spec_rules import read_model_info
-from evodeploy.specs import ElasticStage, FastPath, InputFormat, ModelInfo, Preprocessing, Selection
-from evodeploy.text import brief
-
-LARGEST_TOP_K = 3840  # TensorRT's limit
-FEWEST_TOKENS = 4  # that an elastic stage selects from
-# Gains of Evo-LeViT's random batch norms, by the ends of their names. Small ones after a branch keep the residuals from
-# growing; smaller ones at queries and keys keep attention from amplifying what float32 rounds.
-_GAINS = {
-    (".proj.1.bn.weight", ".m.2.bn.weight"): 0.5,
-    (".qkv.bn.weight", ".kv.bn.weight", ".q.1.bn.weight"): 0.75,
-}
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A network with its weights, in evaluation mode, and the facts that travel with it.
-
-    `trained_at` is the image size of the source, where that was interpolated to another. `trained_to_select` says
-    whether the weights were trained with token selection: without it, every token that is dropped costs accuracy.
-    """
-
-    module: Network
-    config: ModelConfig
-    info: ModelInfo
-    trained_at: int | None = None
-    trained_to_select: bool = True
+from evodeploy.specs import FastPath, ModelInfo, Preprocessing, Selection
 
 
 def load_checkpoint(
@@ -90,7 +60,7 @@ def load_checkpoint(
     hints = raw.hints
     config = with_selection(config, None if keep_ratios else hints.keep_ratios, hints.selection, hints.stages)
     selects = layout.selects if hints.keep_ratios is None else min(hints.keep_ratios) < 1
-    untrained: FastPath | None = "merge" if not selects and isinstance(config, EvoDeiTConfig) else None
+    untrained: FastPath | None = "merge" if not selects and "fast_path" in config.settings else None
     config = with_selection(config, keep_ratios, selection, stages, fast_path or hints.fast_path or untrained)
     trained_at = None
     if image_size is not None and image_size != config.image_size:
@@ -143,160 +113,9 @@ def load_checkpoint_like(source: Path | nn.Module, info: ModelInfo, model: str |
     return with_interface(dataclasses.replace(loaded, info=own), info.input_format, info.top_k)
 
 
-def with_interface(model: LoadedModel, input_format: InputFormat, top_k: int | None) -> LoadedModel:
-    """`model` deployed with images taken as `input_format` says, and its `top_k` classes given; see `ModelInfo`.
-
-    Raises UsageError for a number of classes that the model, or an engine built from its export, cannot give.
-    """
-    classes = model.info.num_classes
-    if top_k is not None and not classes:
-        raise UsageError(f"{model.info.model} has no classifier, so there are no classes to take the top {top_k} of")
-    if top_k is not None and not 1 <= top_k <= min(classes, LARGEST_TOP_K):
-        raise UsageError(
-            f"the top {top_k} of {classes} classes cannot be given: expected 1 to {min(classes, LARGEST_TOP_K)}"
-        )
-    info = dataclasses.replace(model.info, input_format=input_format, top_k=top_k)
-    return dataclasses.replace(model, info=info)
-
-
-def with_elastic(model: LoadedModel, bounds: tuple[float, float]) -> LoadedModel:
-    """`model` deployed so that each run says how many tokens its stages keep, within `bounds`, shares from (0, 1].
-
-    The least is one token. Raises UsageError for bounds that leave out the model's own keep ratios, and for a network
-    that has no stage, or one with too few tokens, to select.
-    """
-    low, high = bounds
-    if not 0 < low <= high <= 1:
-        raise UsageError(f"elastic bounds are {low:g} to {high:g}, expected LOW:HIGH with 0 < LOW <= HIGH <= 1")
-    config = model.config
-    if not config.stage_tokens or min(config.stage_tokens) < FEWEST_TOKENS:
-        found = f"a stage has {min(config.stage_tokens)}" if config.stage_tokens else "it has no stage"
-        raise UsageError(
-            f"{config.name} cannot be elastic: expected stages that select from {FEWEST_TOKENS} tokens or more, {found}"
-        )
-    stages = tuple(ElasticStage(n, max(1, int(low * n)), int(high * n)) for n in config.stage_tokens)
-    info = dataclasses.replace(model.info, elastic=stages)
-    try:
-        info.keep_of()
-    except InputError as error:
-        raise UsageError(
-            f"the model's own keep ratios are outside of elastic's bounds ({error}): add --keep-ratio"
-        ) from error
-    return dataclasses.replace(model, info=info)
-
-
 def _as_named(model: str, inferred: ModelConfig) -> ModelConfig:
     """The published `model` with what only the file can tell: its classes, its pooling, its epsilon."""
     config = dataclasses.replace(named(model), num_classes=inferred.num_classes)
     config = with_selection(config, inferred.keep_ratios[:1] or None)
-    if isinstance(config, EvoDeiTConfig) and isinstance(inferred, EvoDeiTConfig):
-        return dataclasses.replace(config, pooling=inferred.pooling, norm_eps=inferred.norm_eps)
-    return config
-
-
-def model_info(
-    config: ModelConfig,
-    class_names: tuple[str, ...] = (),
-    source: Path | None = None,
-    preprocessing: Preprocessing | None = None,
-) -> ModelInfo:
-    """The facts of `config` that travel with every artefact made from it.
-
-    A published model's 1000 classes are ImageNet's where the checkpoint names none.
-    """
-    plain = config if isinstance(config, EvoDeiTConfig) else None
-    if not class_names and config.name in ZOO and config.num_classes == len(imagenet_names()):
-        class_names = imagenet_names()
-    return ModelInfo(
-        model=config.name,
-        image_size=config.image_size,
-        patch_size=config.patch_size,
-        num_classes=config.num_classes,
-        selection=config.selection,
-        keep_ratios=config.keep_ratios,
-        preprocessing=preprocessing or Preprocessing(),
-        class_names=class_names,
-        source=brief(origin(source) or source.name) if source else "",
-        source_sha256=sha256(source) if source else "",
-        pooling=plain.pooling if plain else "mean",
-        stages=plain.stages if plain else (),
-        fast_path=plain.fast_path if plain else "rest",
-    )
-
-
-def random_model(config: ModelConfig, seed: int = 0) -> LoadedModel:
-    """A network of random weights, scaled so that its attention is far from uniform and selections are decided."""
-    layout = layout_for(config)
-    generator = torch.Generator().manual_seed(seed)
-    state = {name: _random(name, shape, generator) for name, shape in layout.required(config).items()}
-    module = layout.network(config)
-    module.load_state_dict(layout.to_module(state))
-    return LoadedModel(module.eval().requires_grad_(False), config, model_info(config))
-
-
-def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    leaf = name.rsplit(".", 1)[-1]
-    noise: Tensor = torch.randn(shape, generator=generator)
-    if leaf == "weight" and len(shape) > 1:
-        return noise * float(1.5 / math.prod(shape[1:]) ** 0.5)
-    if leaf == "weight":
-        gain = next((gain for ends, gain in _GAINS.items() if name.endswith(ends)), 1.0)
-        return gain * (1 + 0.1 * noise)
-    if leaf == "running_var":
-        return 1 + 0.5 * noise.abs()
-    return 0.5 * noise if leaf in ("cls_token", "pos_embed", "poss", "learn_tradeoff") else 0.1 * noise
-
-
-def reconfigured(model: LoadedModel, config: ModelConfig) -> LoadedModel:
-    """The same weights run as `config` says, not elastic: other keep ratios, another selection mode, the dense twin."""
-    module = layout_for(config).network(config)
-    module.load_state_dict(model.module.state_dict())
-    now = model_info(config)
-    info = dataclasses.replace(
-        model.info,
-        keep_ratios=now.keep_ratios,
-        selection=now.selection,
-        stages=now.stages,
-        fast_path=now.fast_path,
-        elastic=(),
-    )
-    return dataclasses.replace(model, module=module.eval().requires_grad_(False), config=config, info=info)
-
-
-def save_checkpoint(
-    model: LoadedModel,
-    path: Path,
-    epoch: int = 0,
-    *,
-    elastic: tuple[float, float] | None = None,
-    distillation: dict[str, Any] | None = None,
-) -> None:
-    """Write `model` as training would have: published names, with an `args` namespace that names the variant.
-
-    `elastic` are the lowest and the highest keep ratio that it was trained for, `distillation` how that was done.
-    """
-    config = model.config
-    args = argparse.Namespace(
-        model=config.name,
-        input_size=config.image_size,
-        num_heads=config.heads,
-        selection=config.selection,
-        keep_ratio=list(config.keep_ratios),
-        class_names=list(model.info.class_names),
-        **settings_of(model.info.preprocessing),
-    )
-    if isinstance(config, EvoDeiTConfig):
-        args.stages, args.pooling, args.norm_eps = list(config.stages), config.pooling, config.norm_eps
-        args.fast_path = config.fast_path
-    if elastic is not None:
-        args.elastic = list(elastic)
-    content = {"model": layout_for(config).to_published(model.module.state_dict()), "epoch": epoch, "args": args}
-    if distillation is not None:
-        content["distillation"] = distillation
-    with replacing(path) as draft, draft.open("wb", buffering=0) as file:
-        try:
-            torch.save(content, file)
-        except RuntimeError as error:  # how its writer ends where a file takes no more
-            if isinstance(error.__context__, OSError):
-                raise OSError(error.__context__.errno, error.__context__.strerror) from error
-            raise
+    found = {name: inferred.settings[name] for name in ("pooling", "norm_eps") if name in inferred.settings}
+    return dataclasses.replace(config, **{name: value for name, value in found.items() if name in config.settings})

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from evodeploy.models.checkpoint import LoadedModel
+from evodeploy.models.loaded import LoadedModel
 from evodeploy.models.selection import top_k, widened
 from evodeploy.specs import TensorSpec
 

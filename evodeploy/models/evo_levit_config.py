@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from evodeploy.errors import UsageError
 from evodeploy.models.segment import Segment, check_keep
@@ -64,6 +65,11 @@ class EvoLeViTConfig:
     def patch_size(self) -> int:
         """Pixels along one side of the patch that a token of the first grid stands for."""
         return STEM_STRIDE
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What networks of this family choose beyond their sizes, keep ratios and selection mode: nothing."""
+        return {}
 
     @property
     def output_width(self) -> int:

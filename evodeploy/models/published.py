@@ -79,7 +79,8 @@ def random_checkpoint(
     config = named(model)
     path = Path(f"{model}.pth") if output is None else Path(output)
     with needs("export"):
-        from evodeploy.models.checkpoint import random_model, save_checkpoint
+        from evodeploy.models.random_weights import random_model
+        from evodeploy.models.saving import save_checkpoint
     with claimed([(path, CHECKPOINT)], force):
         save_checkpoint(random_model(config, seed), path)
     return RandomCheckpoint(path, path.stat().st_size, model, seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evodeploy.models.checkpoint import LoadedModel
+from evodeploy.models.loaded import LoadedModel
 from evodeploy.specs import FastPath
 
 

@@ -61,6 +61,11 @@ class EvoDeiTConfig:
                 )
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """What networks of this family choose beyond their sizes, keep ratios and selection mode, by name."""
+        return {"stages": self.stages, "pooling": self.pooling, "norm_eps": self.norm_eps, "fast_path": self.fast_path}
+
+    @property
     def output_width(self) -> int:
         """Columns of the output: one for each class, or the width where there is no head."""
         return self.num_classes or self.width
@@ -190,12 +195,12 @@ def with_selection(
     """
     changes: dict[str, Any] = {} if selection is None else {"selection": selection}
     if stages is not None:
-        if not isinstance(config, EvoDeiTConfig):
+        if "stages" not in config.settings:
             raise UsageError(f"the stages of {config.name} are part of its network: leave out --stages")
         changes["stages"] = stages
         if keep_ratios is None and len(set(config.keep_ratios)) == 1:
             keep_ratios = config.keep_ratios[:1]
-    if isinstance(config, EvoDeiTConfig) and fast_path is not None:
+    if "fast_path" in config.settings and fast_path is not None:
         changes["fast_path"] = fast_path
     elif fast_path == "merge":
         raise UsageError(

@@ -31,7 +31,7 @@ from evodeploy.sweeper.state import State
 from evodeploy.text import json_text
 
 if TYPE_CHECKING:
-    from evodeploy.models.checkpoint import LoadedModel
+    from evodeploy.models.loaded import LoadedModel
 
     PathLike = str | os.PathLike[str]
 

@@ -70,7 +70,8 @@ def test_random_weights_judge_no_file(small_onnx, tmp_path, monkeypatch):
 
 
 def test_a_dense_model_is_its_own_twin(tmp_path, small):
-    from evodeploy.models.checkpoint import reconfigured, save_checkpoint
+    from evodeploy.models.loaded import reconfigured
+    from evodeploy.models.saving import save_checkpoint
 
     save_checkpoint(reconfigured(small, dense_twin(SMALL)), tmp_path / "dense.pth")
     assert rows_of([tmp_path / "dense.pth"], ["torch"]) == [("torch", "evo", "fp32", "")]

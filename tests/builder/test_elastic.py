@@ -12,7 +12,8 @@ from evodeploy.errors import BadFileError
 from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.inspection.describe import describe
 from evodeploy.inspection.program import read_program
-from evodeploy.models.checkpoint import random_model, with_elastic
+from evodeploy.models.loaded import with_elastic
+from evodeploy.models.random_weights import random_model
 from evodeploy.models.zoo import ZOO
 from evodeploy.onnx_files import read_onnx, write_onnx
 from evodeploy.specs import ElasticStage

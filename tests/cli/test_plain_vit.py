@@ -78,7 +78,8 @@ def test_selection_that_was_not_trained_is_warned_of(cli, folder, small_checkpoi
 
 
 def test_a_published_name_does_not_bring_selection(cli, folder):
-    from evodeploy.models.checkpoint import load_checkpoint, random_model
+    from evodeploy.models.checkpoint import load_checkpoint
+    from evodeploy.models.random_weights import random_model
     from evodeploy.models.vit_layout import required
     from evodeploy.models.zoo import named
 

@@ -12,8 +12,9 @@ from cases import SMALL
 from PIL import Image
 
 from evodeploy.errors import UsageError
-from evodeploy.models.checkpoint import load_checkpoint, random_model
+from evodeploy.models.checkpoint import load_checkpoint
 from evodeploy.models.layouts import layout_for
+from evodeploy.models.random_weights import random_model
 from evodeploy.onnx_files import info_of, read_onnx, set_info, write_onnx
 from evodeploy.specs import Preprocessing
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.graph.precision import reduced_from_onnx
-from evodeploy.models.checkpoint import save_checkpoint
+from evodeploy.models.saving import save_checkpoint
 from evodeploy.onnx_files import read_onnx, write_onnx
 
 

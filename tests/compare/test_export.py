@@ -12,7 +12,8 @@ from onnx import numpy_helper
 from evodeploy.compare.export import clear_pictures, verify_export
 from evodeploy.compare.parity import FP32_TOLERANCE, LOOSEST, MULTIPLE, expect
 from evodeploy.engines.torch_network import torch_engine
-from evodeploy.models.checkpoint import LoadedModel, random_model, with_interface
+from evodeploy.models.loaded import LoadedModel, with_interface
+from evodeploy.models.random_weights import random_model
 from evodeploy.models.zoo import ZOO, with_selection
 from evodeploy.onnx_files import read_onnx, write_onnx
 from evodeploy.preprocess import as_input, random_pictures

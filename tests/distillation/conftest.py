@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evodeploy.models.checkpoint import random_model, save_checkpoint
+from evodeploy.models.random_weights import random_model
+from evodeploy.models.saving import save_checkpoint
 from evodeploy.models.zoo import EvoDeiTConfig
 
 TINY = EvoDeiTConfig(

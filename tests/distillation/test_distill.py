@@ -16,7 +16,9 @@ from evodeploy.distillation.data import Pictures, held_out, listed
 from evodeploy.distillation.recipe import Recipe
 from evodeploy.distillation.teaching import computed, tensor_of
 from evodeploy.errors import BadFileError, OutOfMemoryError, RuntimeFailedError, UsageError
-from evodeploy.models.checkpoint import load_checkpoint, random_model, save_checkpoint
+from evodeploy.models.checkpoint import load_checkpoint
+from evodeploy.models.random_weights import random_model
+from evodeploy.models.saving import save_checkpoint
 
 SHORT = {"epochs": 1, "batch": 8, "rate": 1e-3, "precision": "fp32"}
 

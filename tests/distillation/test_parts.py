@@ -19,7 +19,8 @@ from evodeploy.distillation.optimizer import Optimizer
 from evodeploy.distillation.processes import Processes
 from evodeploy.distillation.recipe import ROUND, Recipe
 from evodeploy.errors import BadFileError, UsageError
-from evodeploy.models.checkpoint import model_info, random_model
+from evodeploy.models.loaded import model_info
+from evodeploy.models.random_weights import random_model
 from evodeploy.models.zoo import EvoDeiTConfig
 
 ELASTIC = Recipe((0.5, 0.5), (0.2, 1.0), epochs=2)

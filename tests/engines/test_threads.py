@@ -19,7 +19,7 @@ from evodeploy.engines.opener import open_engine
 from evodeploy.engines.torch_engine import TorchEngine
 from evodeploy.engines.torch_network import torch_engine as deployed_engine
 from evodeploy.errors import UsageError
-from evodeploy.models.checkpoint import random_model
+from evodeploy.models.random_weights import random_model
 from evodeploy.models.zoo import EvoDeiTConfig
 from evodeploy.specs import EngineOptions, ModelInfo, TensorSpec
 

@@ -15,7 +15,7 @@ from evodeploy.engines.torch_engine import TorchEngine
 from evodeploy.engines.torch_modes import TORCH_MODES
 from evodeploy.engines.torch_network import torch_engine
 from evodeploy.errors import UnavailableError
-from evodeploy.models.checkpoint import random_model
+from evodeploy.models.random_weights import random_model
 from evodeploy.models.zoo import EvoDeiTConfig, dense_twin
 from evodeploy.specs import EngineOptions, TensorSpec
 

@@ -21,7 +21,10 @@ from PIL import Image
 import evodeploy
 from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.graph.precision import reduced_from_onnx
-from evodeploy.models.checkpoint import load_checkpoint, random_model, save_checkpoint, with_interface
+from evodeploy.models.checkpoint import load_checkpoint
+from evodeploy.models.loaded import with_interface
+from evodeploy.models.random_weights import random_model
+from evodeploy.models.saving import save_checkpoint
 from evodeploy.onnx_files import read_onnx, write_onnx
 
 COUNT = 40

@@ -23,7 +23,9 @@ from evodeploy.engines.opener import open_engine
 from evodeploy.engines.torch_network import torch_engine
 from evodeploy.errors import BadFileError, InputError, UsageError
 from evodeploy.exporter.to_onnx import onnx_from_model
-from evodeploy.models.checkpoint import load_checkpoint, random_model, reconfigured, with_elastic
+from evodeploy.models.checkpoint import load_checkpoint
+from evodeploy.models.loaded import reconfigured, with_elastic
+from evodeploy.models.random_weights import random_model
 from evodeploy.models.zoo import dense_twin, with_selection
 from evodeploy.onnx_files import info_of, read_onnx, set_info, write_onnx
 from evodeploy.specs import EngineOptions

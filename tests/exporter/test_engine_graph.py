@@ -21,7 +21,7 @@ from evodeploy.builder.request import BuildRequest
 from evodeploy.engines.tensorrt.flavour import load_flavour
 from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.inspection.program import read_program
-from evodeploy.models.checkpoint import random_model
+from evodeploy.models.random_weights import random_model
 from evodeploy.models.zoo import ZOO
 from evodeploy.onnx_files import write_onnx
 

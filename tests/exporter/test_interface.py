@@ -15,7 +15,7 @@ from evodeploy.engines.opener import open_engine
 from evodeploy.errors import UsageError
 from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.graph.precision import reduced_from_onnx
-from evodeploy.models.checkpoint import with_interface
+from evodeploy.models.loaded import with_interface
 from evodeploy.onnx_files import read_onnx, write_onnx
 from evodeploy.preprocess import as_input, random_pictures
 

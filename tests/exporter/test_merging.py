@@ -19,7 +19,8 @@ from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.graph.precision import reduced_from_onnx
 from evodeploy.graph.quantization import quantized_from_onnx
 from evodeploy.inspection.program import read_program
-from evodeploy.models.checkpoint import random_model, reconfigured, with_elastic
+from evodeploy.models.loaded import reconfigured, with_elastic
+from evodeploy.models.random_weights import random_model
 from evodeploy.models.zoo import ZOO, with_selection
 from evodeploy.onnx_files import info_of, read_onnx, write_onnx
 from evodeploy.preprocess import as_input

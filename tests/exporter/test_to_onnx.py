@@ -12,7 +12,8 @@ from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.engines.openvino_engine import OpenVinoEngine
 from evodeploy.errors import UsageError
 from evodeploy.exporter.to_onnx import onnx_from_model
-from evodeploy.models.checkpoint import random_model, reconfigured
+from evodeploy.models.loaded import reconfigured
+from evodeploy.models.random_weights import random_model
 from evodeploy.models.zoo import ZOO, with_selection
 from evodeploy.onnx_files import info_of, read_onnx, write_onnx
 

@@ -17,8 +17,9 @@ from levit_cases import weights
 from vit_sources import SOURCES, filled
 
 from evodeploy.errors import EvodeployError
-from evodeploy.models.checkpoint import load_checkpoint, random_model
+from evodeploy.models.checkpoint import load_checkpoint
 from evodeploy.models.layouts import layout_for
+from evodeploy.models.random_weights import random_model
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.bool, torch.complex64]
 ARGS = {

@@ -9,7 +9,7 @@ from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.graph.attention import attentions, with_wide_keys
 from evodeploy.graph.changed import Changed
-from evodeploy.models.checkpoint import random_model
+from evodeploy.models.random_weights import random_model
 from evodeploy.onnx_files import read_onnx, write_onnx
 
 

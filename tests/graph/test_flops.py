@@ -7,8 +7,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.graph.flops import flops_of_onnx
-from evodeploy.models.checkpoint import random_model
 from evodeploy.models.cost import cost_of
+from evodeploy.models.random_weights import random_model
 from evodeploy.models.zoo import dense_twin, named
 from evodeploy.onnx_files import read_onnx
 

@@ -10,7 +10,8 @@ from vit_sources import CLASSES, SIZE, SOURCES, HuggingFace, TimmViT, filled
 
 import evodeploy
 from evodeploy.errors import BadFileError, UsageError
-from evodeploy.models.checkpoint import load_checkpoint, random_model
+from evodeploy.models.checkpoint import load_checkpoint
+from evodeploy.models.random_weights import random_model
 from evodeploy.models.zoo import named
 
 IMAGES = torch.randn(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))

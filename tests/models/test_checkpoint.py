@@ -8,8 +8,10 @@ import torch
 from cases import SMALL, published
 
 from evodeploy.errors import BadFileError, UsageError
-from evodeploy.models.checkpoint import load_checkpoint, random_model, save_checkpoint
+from evodeploy.models.checkpoint import load_checkpoint
 from evodeploy.models.checkpoint_file import read_checkpoint
+from evodeploy.models.random_weights import random_model
+from evodeploy.models.saving import save_checkpoint
 from evodeploy.models.zoo import ZOO
 
 ARGS = argparse.Namespace(model="evo_deit_test", num_heads=2, lr=5e-4, output_dir="out", data_set="IMNET", epochs=300)

@@ -10,7 +10,8 @@ from levit_cases import small as small_levit
 
 from evodeploy.engines.torch_network import torch_engine
 from evodeploy.errors import InputError, UsageError
-from evodeploy.models.checkpoint import random_model, reconfigured, with_elastic
+from evodeploy.models.loaded import reconfigured, with_elastic
+from evodeploy.models.random_weights import random_model
 from evodeploy.models.zoo import EvoDeiTConfig, with_selection
 
 LEVIT = small_levit()

@@ -9,8 +9,9 @@ from cases import INDEX, SMALL, golden_images, golden_outputs, golden_tags, publ
 from reference import evo_deit
 
 from evodeploy.models import evo_deit_layout
-from evodeploy.models.checkpoint import random_model, reconfigured
 from evodeploy.models.evo_deit import EvoDeiT
+from evodeploy.models.loaded import reconfigured
+from evodeploy.models.random_weights import random_model
 from evodeploy.models.zoo import ZOO, dense_twin, with_selection
 
 

@@ -7,9 +7,11 @@ from cases import GOLDEN, published
 from levit_cases import random_images, small
 
 from evodeploy.errors import BadFileError, UsageError
-from evodeploy.models.checkpoint import load_checkpoint, random_model, save_checkpoint
+from evodeploy.models.checkpoint import load_checkpoint
 from evodeploy.models.evo_levit_layout import LAYOUT
 from evodeploy.models.layout import Hints
+from evodeploy.models.random_weights import random_model
+from evodeploy.models.saving import save_checkpoint
 from evodeploy.models.zoo import ZOO
 
 KEYS = sorted(path.stem for path in (GOLDEN / "keys").glob("EvoLeViT*.json"))

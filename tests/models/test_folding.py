@@ -6,10 +6,10 @@ from levit_cases import network, random_images, relative_error, small
 from levit_cases import weights as small_weights
 from torch import nn
 
-from evodeploy.models.checkpoint import random_model
 from evodeploy.models.evo_levit import EvoLeViT
 from evodeploy.models.evo_levit_layout import LAYOUT
 from evodeploy.models.folding import folded
+from evodeploy.models.random_weights import random_model
 from evodeploy.models.zoo import ZOO, EvoDeiTConfig
 
 

@@ -11,13 +11,10 @@ from cases import SMALL
 
 from evodeploy.errors import UsageError
 from evodeploy.models import merging
-from evodeploy.models.checkpoint import (
-    load_checkpoint,
-    load_checkpoint_like,
-    random_model,
-    reconfigured,
-    save_checkpoint,
-)
+from evodeploy.models.checkpoint import load_checkpoint, load_checkpoint_like
+from evodeploy.models.loaded import reconfigured
+from evodeploy.models.random_weights import random_model
+from evodeploy.models.saving import save_checkpoint
 from evodeploy.models.zoo import ZOO, dense_twin, with_selection
 
 MERGING = dataclasses.replace(SMALL, fast_path="merge")

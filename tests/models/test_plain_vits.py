@@ -15,8 +15,10 @@ from vit_sources import CLASSES, DEPTH, PATCH, SIZE, SOURCES, WIDTH, HuggingFace
 from evodeploy.compare.export import verify_export
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.exporter.to_onnx import onnx_from_model
-from evodeploy.models.checkpoint import load_checkpoint, reconfigured, save_checkpoint
+from evodeploy.models.checkpoint import load_checkpoint
+from evodeploy.models.loaded import reconfigured
 from evodeploy.models.positions import resized
+from evodeploy.models.saving import save_checkpoint
 from evodeploy.models.zoo import dense_twin
 from evodeploy.onnx_files import write_onnx
 
@@ -140,7 +142,7 @@ def test_the_image_size_is_chosen(tmp_path, source, recipe):
 def test_an_evo_deit_takes_another_image_size_and_an_evo_levit_none(tmp_path, small_checkpoint):
     from levit_cases import small as small_levit
 
-    from evodeploy.models.checkpoint import random_model
+    from evodeploy.models.random_weights import random_model
 
     assert load_checkpoint(small_checkpoint, image_size=96).config.tokens == 144
     assert load_checkpoint(small_checkpoint, image_size=64).trained_at is None

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from evodeploy.errors import BadFileError, UsageError
-from evodeploy.models.checkpoint import load_checkpoint, load_checkpoint_like, save_checkpoint
+from evodeploy.models.checkpoint import load_checkpoint, load_checkpoint_like
 from evodeploy.models.class_names import read_class_names
 from evodeploy.models.preprocessing import Stated, resolved, stated_by_options
+from evodeploy.models.saving import save_checkpoint
 from evodeploy.spec_rules import read_model_info
 from evodeploy.specs import ModelInfo, Preprocessing
 

@@ -27,7 +27,7 @@ from served import free_port
 
 from evodeploy.engines.opener import open_engine
 from evodeploy.exporter.to_onnx import onnx_from_model
-from evodeploy.models.checkpoint import random_model
+from evodeploy.models.random_weights import random_model
 from evodeploy.onnx_files import write_onnx
 
 PICTURE = Path(__file__).parents[2] / "sample" / "images" / "digit-7-0.png"

@@ -1,0 +1,51 @@
+"""Checkpoints written as training writes them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evodeploy.files import replacing
+from evodeploy.models.layouts import layout_for
+from evodeploy.models.loaded import LoadedModel
+from evodeploy.models.preprocessing import settings_of
+
+
+def save_checkpoint(
+    model: LoadedModel,
+    path: Path,
+    epoch: int = 0,
+    *,
+    elastic: tuple[float, float] | None = None,
+    distillation: dict[str, Any] | None = None,
+) -> None:
+    """Write `model` as training would have: published names, with an `args` namespace that names the variant.
+
+    `elastic` are the lowest and the highest keep ratio that it was trained for, `distillation` how that was done.
+    """
+    config = model.config
+    args = argparse.Namespace(
+        model=config.name,
+        input_size=config.image_size,
+        num_heads=config.heads,
+        selection=config.selection,
+        keep_ratio=list(config.keep_ratios),
+        class_names=list(model.info.class_names),
+        **settings_of(model.info.preprocessing),
+        **{name: list(value) if isinstance(value, tuple) else value for name, value in config.settings.items()},
+    )
+    if elastic is not None:
+        args.elastic = list(elastic)
+    content = {"model": layout_for(config).to_published(model.module.state_dict()), "epoch": epoch, "args": args}
+    if distillation is not None:
+        content["distillation"] = distillation
+    with replacing(path) as draft, draft.open("wb", buffering=0) as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # how its writer ends where a file takes no more
+            if isinstance(error.__context__, OSError):
+                raise OSError(error.__context__.errno, error.__context__.strerror) from error
+            raise
