@@ -131,3 +131,11 @@ def unreadable(monkeypatch):
         monkeypatch.setattr(os, "scandir", scandir)
 
     return make
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Let one of two processes send the other what a test logged, also names that are not UTF-8."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
