@@ -111,7 +111,9 @@ class EvoDeiT(Network):
         scored = self.config.scored_for(segments)
         scores: Tensor | None = None
         origin: Tensor | None = None  # once the patch tokens of x moved: the positions (B, N) they had in the image
-        selected, chosen_by, merged = [], [], list[MergedStage]()
+        selected: list[Tensor] = []
+        chosen_by: list[Tensor] = []
+        merged: list[MergedStage] = []
         for run in segments:
             if not run.selects:
                 x, scores = self._run(run, x, scores, scored)

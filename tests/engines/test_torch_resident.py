@@ -65,7 +65,7 @@ def engine(module):
 
 def test_the_device_measures_ten_runs_at_a_time_and_the_outputs_are_those_of_the_batch(held):
     with engine(Doubling()) as opened:
-        resident = TorchResident(opened, IMAGES)
+        resident = TorchResident(opened, IMAGES, ())
         assert resident.time() == pytest.approx(4e-3)
         assert (resident.launches, resident.hidden, held) == (10, True, [7])
         np.testing.assert_array_equal(resident.outputs()["logits"], IMAGES * 2)
@@ -74,8 +74,8 @@ def test_the_device_measures_ten_runs_at_a_time_and_the_outputs_are_those_of_the
 
 def test_it_closes_though_nothing_was_timed():
     with engine(Failing()) as opened:
-        TorchResident(opened, IMAGES).close()
-        resident = TorchResident(opened, IMAGES)
+        TorchResident(opened, IMAGES, ()).close()
+        resident = TorchResident(opened, IMAGES, ())
         with pytest.raises(RuntimeFailedError, match="a kernel is missing"):
             resident.time()
         resident.close()
