@@ -21,6 +21,8 @@ from evodeploy.serving.worker import named, open_served
 
 _log = logging.getLogger(__name__)
 
+LOOK_EVERY = 0.5  # seconds
+
 
 @dataclass(frozen=True)
 class Service:
@@ -88,7 +90,9 @@ def until_stopped() -> None:
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    stopped.wait()
+    # Python handles a signal in the main thread, which one that another thread receives does not wake: so it looks.
+    while not stopped.wait(LOOK_EVERY):
+        pass
 
 
 def _shared_out(settings: Settings) -> Settings:
