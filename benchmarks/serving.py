@@ -97,14 +97,14 @@ def _row(artefact: Path, what: str, options: list[object], kill: bool, seconds: 
         service.send_signal(signal.SIGINT)
         service.wait()
     rate = len(load.answered) / load.seconds
-    told = ", ".join(f"{count} × {status}" for status, count in load.answers.items())
+    answers = ", ".join(f"{count} × {status}" for status, count in load.answers.items())
     times = " | ".join(f"{(load.quantile(share) or 0) * 1000:.0f} ms" for share in (0.5, 0.9, 0.99))
-    print(f"| {what} | {rate:.1f} | {rate / bound:.0%} | {times} | {told} |", flush=True)
+    print(f"| {what} | {rate:.1f} | {rate / bound:.0%} | {times} | {answers} |", flush=True)
 
 
 def _kill() -> None:
-    told = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    os.kill(next(int(line.split()[0]) for line in told.splitlines() if "ServeReplica:" in line), signal.SIGKILL)
+    listing = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    os.kill(next(int(line.split()[0]) for line in listing.splitlines() if "ServeReplica:" in line), signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ FastPath = Literal["rest", "merge"]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 Reduced = Literal["fp16", "bf16"]
 Quantized = Literal["int8", "fp8"]
-Converted = Literal["fp16", "bf16", "int8", "fp8"]  # what an FP32 export can be made into
 InputFormat = Literal["float32", "uint8", "uint8-nchw"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 CropMode = Literal["center", "squash"]
@@ -266,6 +265,7 @@ def output_name(num_classes: int) -> str:
     return "logits" if num_classes else "features"
 
 
+NO_METADATA = "carries no evodeploy metadata: export its checkpoint with `evodeploy export`"
 METADATA_KEY = "evodeploy"  # the ONNX metadata property that holds ModelInfo as JSON
 
 KEEP = "keep"  # the input that says how many tokens each stage keeps

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -49,6 +50,16 @@ def json_text(document: Any) -> str:
     r"""`document` as JSON on indented lines; a lone surrogate, which no encoding has, is the text of its escape."""
     text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1)
     return re.sub(f"[{_SURROGATES}]", lambda found: rf"\\u{ord(found[0]):x}", text)
+
+
+def ratios_in_words(ratios: Sequence[float]) -> str:
+    """Keep ratios of the stages: `0.7`, or where stages differ `0.7/0.5`, as `--keep` takes them."""
+    return "/".join(f"{ratio:g}" for ratio in (ratios if len(set(ratios)) > 1 else ratios[:1]))
+
+
+def megabytes(size: int) -> str:
+    """`size` bytes in millions."""
+    return f"{size / 1e6:.1f} MB"
 
 
 def reason(error: BaseException, line: int = 0) -> str:

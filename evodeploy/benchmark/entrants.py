@@ -25,7 +25,6 @@ from evodeploy.specs import Precision
 _log = logging.getLogger(__name__)
 
 Pictures = NDArray[np.uint8]
-Tell = Callable[[str], None]
 Entered = TypeVar("Entered")
 
 DEPTHS = (2, 3)  # batches in flight, besides one

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evodeploy.benchmark.row_spec import Kept, Role, ratios_in_words
+from evodeploy.benchmark.row_spec import Kept, Role
 from evodeploy.errors import InputError, UsageError
 from evodeploy.specs import ModelInfo
-from evodeploy.text import brief
+from evodeploy.text import brief, ratios_in_words
 
 if TYPE_CHECKING:
     from evodeploy.models.loaded import LoadedModel

@@ -71,7 +71,8 @@ def bench(
 
     An elastic artefact, or a checkpoint with `keeps`, has a row for each of these keep ratios, out of one file and one
     engine: each a share of tokens for all stages, or one for each stage. The row at 1.0 is the dense twin. By default
-    an elastic artefact is run at its own ratios and at 1.0, or where it does not reach that beside a twin of its own.
+    an elastic artefact is run at its own ratios and at 1.0, or, where its bounds end below that, next to a static
+    dense twin.
 
     Raises UsageError for what cannot be honoured, InputError for ratios that the artefact cannot keep, BadFileError
     for a file that cannot be read.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from evodeploy.engines.base import Engine
 from evodeploy.errors import UnavailableError
 from evodeploy.specs import Precision
+from evodeploy.text import ratios_in_words
 
 Role = Literal["evo", "dense"]
 
@@ -30,14 +31,9 @@ class Kept:
         return f"keep {ratios_in_words(self.ratios)}"
 
 
-def ratios_in_words(ratios: Sequence[float]) -> str:
-    """`0.7`, or where stages differ `0.7/0.5`, as `--keep` takes them."""
-    return "/".join(f"{ratio:g}" for ratio in (ratios if len(set(ratios)) > 1 else ratios[:1]))
-
-
 @dataclass(frozen=True)
 class RowSpec:
-    """One row to be: an engine on the model (`evo`) or on its twin that keeps every token (`dense`).
+    """One planned row: an engine on the model (`evo`) or on its twin that keeps every token (`dense`).
 
     `precision` is what it computes in, None where that is known only once it is opened; `flops` is what the matrix
     products of one image take, None where that cannot be counted. `open` gives the engine, or raises UnavailableError

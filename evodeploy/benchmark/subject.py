@@ -95,7 +95,7 @@ def subject_of(
     """The subject of a bench over `sources`: the checkpoint, ONNX files and engines of one model and its dense twin.
 
     With an ONNX come the engines that were built from it, and the checkpoint that it was exported from, where they lie
-    beside it; without a checkpoint, random weights of the same sizes, which are as fast. With no sources at all, the
+    next to it; without a checkpoint, random weights of the same sizes, which are as fast. With no sources at all, the
     published model called `model_name` is taken so. A module is taken as a checkpoint is. Elastic artefacts are run at
     the ratios `keeps`, and so is a checkpoint without files. Raises UsageError for the file of another model, and as
     `benchmark.keep_ratios` says.

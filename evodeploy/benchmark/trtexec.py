@@ -56,7 +56,7 @@ def trtexec_lines(
 ) -> list[Line]:
     """A line for each row of the engines in `artefacts`; where there is none, of the ONNX files that are to be built.
 
-    Engines that were built from an ONNX file and lie beside it are taken with it; without artefacts the newest export
+    Engines that were built from an ONNX file and lie next to it are taken with it; without artefacts the newest export
     of the current folder is. Raises UsageError where there is neither.
     """
     budget = Budget(seconds, min_seconds=min(1.0, seconds))

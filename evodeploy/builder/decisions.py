@@ -137,7 +137,7 @@ def _profile(batches: Batches, fixed: int | None) -> Profile:
 
 
 def _chosen(targets: tuple[str, ...], flavour: Flavour, precision: Precision) -> str:
-    """The sentence for targets that nobody named."""
+    """The sentence for targets that were not named."""
     if driver_problem() is None:
         return f"building for the GPU here, {targets[0]}: name others with --target"
     left_out = flavour.refused_targets(precision)

@@ -9,6 +9,7 @@ from typing import Any
 
 from evodeploy.builder.decisions import Decisions
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, sidecar_path
+from evodeploy.text import megabytes
 
 _HERE = "the GPU here"
 
@@ -32,7 +33,7 @@ class Build:
         where = ", ".join(engine.targets) or _HERE
         batches = "; ".join(map(str, engine.profiles))
         if self.record is not None:
-            size = f"{self.path}  {self.record.plan_bytes / 1e6:.1f} MB  {self.seconds:.1f} s"
+            size = f"{self.path}  {megabytes(self.record.plan_bytes)}  {self.seconds:.1f} s"
             return (
                 f"{size}  {what} for {where}, batch {batches}\n{sidecar_path(self.path)}  what was built, and checksums"
             )
@@ -63,7 +64,7 @@ class Refit:
     record: PlanRecord = field(repr=False)
 
     def __str__(self) -> str:
-        size = f"{self.path}  {self.record.plan_bytes / 1e6:.1f} MB  {self.seconds:.1f} s"
+        size = f"{self.path}  {megabytes(self.record.plan_bytes)}  {self.seconds:.1f} s"
         return f"{size}  with the weights of {self.onnx}"
 
     def to_dict(self) -> dict[str, Any]:

@@ -106,8 +106,8 @@ def refitted(plan: bytes, onnx: Path, flavour: Flavour) -> tuple[bytes, bool]:
         refitter = trt.Refitter(engine, logger)
         parser = trt.OnnxParserRefitter(refitter, logger)
         if not parser.refit_from_file(str(onnx)):
-            told = "; ".join(parser.get_error(index).desc() for index in range(parser.num_errors))
-            raise BadFileError(f"{onnx.name} does not fit the engine: {told or log.reason}")
+            refusals = "; ".join(parser.get_error(index).desc() for index in range(parser.num_errors))
+            raise BadFileError(f"{onnx.name} does not fit the engine: {refusals or log.reason}")
         missing = refitter.get_missing_weights()
         if missing:
             raise BadFileError(f"{onnx.name} lacks {len(missing)} weights of the engine, first {missing[0]}")

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -184,8 +183,3 @@ class Stopwatch:
     def seconds(self) -> float:
         """Seconds so far."""
         return time.perf_counter() - self._start
-
-
-def size_of(path: Path) -> str:
-    """The file's size in MB, as `ls` would count it in millions."""
-    return f"{path.stat().st_size / 1e6:.1f} MB"

@@ -8,11 +8,9 @@ from typing import Annotated
 import typer
 
 import evodeploy
-from evodeploy.cli import values
+from evodeploy.cli import options, values
 from evodeploy.cli.console import Force, Json, result, result_json
-from evodeploy.cli.options import Threads
 from evodeploy.cli.values import real, whole
-from evodeploy.specs import FastPath
 
 
 def distill(
@@ -26,20 +24,9 @@ def distill(
     elastic: Annotated[
         str | None, typer.Option(help="Train for every keep ratio between two: 0.2:1.0.", metavar="LOW:HIGH")
     ] = None,
-    stages: Annotated[
-        str | None, typer.Option(help="Blocks before which selecting stages begin, counted from 0: 4,8 for example.")
-    ] = None,
-    fast_path: Annotated[
-        FastPath | None,
-        typer.Option(
-            help="What becomes of tokens that are not kept: rest, as the published models learnt, or merge into the "
-            "kept ones most like them, the default for a network not trained with selection."
-        ),
-    ] = None,
-    image_size: Annotated[
-        int | None,
-        whole("--image-size", 1, values.SIDE, "Pixels a side, where not as trained: positions are interpolated."),
-    ] = None,
+    stages: options.Stages = None,
+    fast_path: options.FastPath = None,
+    image_size: options.ImageSize = None,
     epochs: Annotated[
         float | None, real("--epochs", 0.001, 10**6, "Times that each picture is seen; default 8.")
     ] = None,
@@ -68,7 +55,7 @@ def distill(
         bool | None, typer.Option("--augment/--no-augment", help="Crop, mirror and relight; by default where it suits.")
     ] = None,
     seed: Annotated[int, whole("--seed", 0, values.SEED, "The same seed gives the same weights.")] = 0,
-    threads: Threads = None,
+    threads: options.Threads = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted training, from OUTPUT.part.")
     ] = False,

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 import evodeploy
-from evodeploy.cli import values
+from evodeploy.cli import options, values
 from evodeploy.cli.console import Force, Json, result, result_json
 from evodeploy.cli.values import real, whole
-from evodeploy.specs import CropMode, FastPath, InputFormat, Interpolation, Selection
+from evodeploy.specs import CropMode, InputFormat, Interpolation, Selection
 
 
 def export(
@@ -38,20 +38,9 @@ def export(
         ),
     ] = None,
     selection: Annotated[Selection | None, typer.Option(help="Select tokens per stage or per layer.")] = None,
-    stages: Annotated[
-        str | None, typer.Option(help="Blocks before which selecting stages begin, counted from 0: 4,8 for example.")
-    ] = None,
-    fast_path: Annotated[
-        FastPath | None,
-        typer.Option(
-            help="What becomes of tokens that are not kept: rest, as the published models learnt, or merge into the "
-            "kept ones most like them, the default for a network not trained with selection."
-        ),
-    ] = None,
-    image_size: Annotated[
-        int | None,
-        whole("--image-size", 1, values.SIDE, "Pixels a side, where not as trained: positions are interpolated."),
-    ] = None,
+    stages: options.Stages = None,
+    fast_path: options.FastPath = None,
+    image_size: options.ImageSize = None,
     input_format: Annotated[
         InputFormat,
         typer.Option("--input", help="What the graph takes: normalised floats, or bytes (uint8 NHWC or uint8-nchw)."),

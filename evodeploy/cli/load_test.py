@@ -17,7 +17,7 @@ def load_test(
     url: Annotated[str, typer.Argument(help="The server, such as http://127.0.0.1:8000.")],
     rate: Annotated[str | None, typer.Option(help="Requests a second, one load after the other: 10,20,40.")] = None,
     connections: Annotated[
-        int | None, whole("--connections", 1, 4096, "Instead, so many clients that each wait for their answer.")
+        int | None, whole("--connections", 1, 4096, "Instead, N clients that each wait for their answer.")
     ] = None,
     images: Annotated[Path | None, typer.Option(help="A folder of pictures to send; one of noise by default.")] = None,
     model: Annotated[

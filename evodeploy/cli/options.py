@@ -1,4 +1,4 @@
-"""The options that say what runs an artefact, and how: the same on every command that runs one."""
+"""Options that several commands share: what runs an artefact and how, and what is made of a checkpoint."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from evodeploy.cli.values import whole
+from evodeploy.cli.values import SIDE, whole
 from evodeploy.machine.cores import most_threads
 from evodeploy.specs import EngineOptions
+from evodeploy.specs import FastPath as FastPathName
 
 if TYPE_CHECKING:
     from evodeploy.specs import Precision as PrecisionName
@@ -33,6 +34,23 @@ Cache = Annotated[
 Tf32 = Annotated[
     bool | None,
     typer.Option("--tf32/--no-tf32", help="On a GPU, let FP32 products round to TF32 or not; the runtime's default."),
+]
+
+Stages = Annotated[
+    str | None,
+    typer.Option("--stages", help="Blocks before which selecting stages begin, counted from 0: 4,8 for example."),
+]
+FastPath = Annotated[
+    FastPathName | None,
+    typer.Option(
+        "--fast-path",
+        help="What becomes of tokens that are not kept: rest, as the published models learnt, or merge into the kept "
+        "ones most like them, the default for a network not trained with selection.",
+    ),
+]
+ImageSize = Annotated[
+    int | None,
+    whole("--image-size", 1, SIDE, "Pixels a side, where not as trained: positions are interpolated."),
 ]
 
 

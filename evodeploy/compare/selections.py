@@ -13,7 +13,7 @@ from evodeploy.engines.base import Array, Engine, run_all
 from evodeploy.engines.finite import not_finite
 from evodeploy.errors import BadFileError, RuntimeFailedError, UsageError
 from evodeploy.preprocess import as_input
-from evodeploy.specs import ModelInfo
+from evodeploy.specs import NO_METADATA, ModelInfo
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def selecting(engine: Engine) -> ModelInfo:
     """
     info = engine.info
     if info is None:
-        raise BadFileError("the artefact carries no evodeploy metadata: export its checkpoint with `evodeploy export`")
+        raise BadFileError(f"the artefact {NO_METADATA}")
     if info.dense:
         raise UsageError(
             f"{info.model} keeps every token (keep ratio 1.0), so there is nothing to see: "

@@ -23,7 +23,7 @@ from evodeploy.engines.torch_engine import TorchEngine
 from evodeploy.errors import UsageError, VerificationError
 from evodeploy.images import Images, images_of
 from evodeploy.preprocess import as_input, assumption, difference, pictures, random_pictures
-from evodeploy.specs import EngineOptions, ModelInfo, Precision
+from evodeploy.specs import NO_METADATA, EngineOptions, ModelInfo, Precision
 
 if TYPE_CHECKING:
     from torch import nn
@@ -165,7 +165,7 @@ def _one_model(first: Engine, second: Engine, reference: Path | nn.Module, candi
     names = title_of(reference), title_of(candidate)
     for opened, name in zip((first, second), names, strict=True):
         if opened.info is None:
-            raise UsageError(f"{name} carries no evodeploy metadata: export its checkpoint with `evodeploy export`")
+            raise UsageError(f"{name} {NO_METADATA}")
     ours, theirs = first.info, second.info
     assert ours is not None and theirs is not None  # refused above
     fast = () if ours.dense and theirs.dense else ("fast_path",)  # which no dense network has

@@ -41,7 +41,7 @@ def pictures(recipe: Recipe, step: int, batch: int, count: int) -> list[int]:
 
 
 def augmentation(recipe: Recipe, step: int, batch: int, numbers: int) -> Tensor | None:
-    """So many `numbers` from 0 to 1 for each picture of a step, (batch, numbers); None without augmentation."""
+    """`numbers` random numbers from 0 to 1 for each picture of a step, (batch, numbers); None without augmentation."""
     if not recipe.augment:
         return None
     return torch.rand(batch, numbers, generator=_seeded(recipe.seed, step, "augmentation"))

@@ -64,7 +64,7 @@ class Loop:
         progress = self.state.progress
         progress.micro_batch = min(progress.micro_batch or self.recipe.micro_batch, self.recipe.micro_batch)
 
-    def run(self, save: Callable[[State], None], told: Callable[[Step], None] | None = None) -> None:
+    def run(self, save: Callable[[State], None], on_step: Callable[[Step], None] | None = None) -> None:
         """Train to the end; `save` is called now and then with all that it takes to go on from there.
 
         Raises RuntimeFailedError where the loss is no number, OutOfMemoryError where one picture does not fit.
@@ -77,8 +77,8 @@ class Loop:
             self._advance(next(reading), began)
             now = time.perf_counter()
             step = self._step(first)
-            if told is not None:
-                told(step)
+            if on_step is not None:
+                on_step(step)
             if now - logged >= LOG_EVERY:
                 logged = now
                 _log.info("%s", step)
@@ -120,7 +120,7 @@ class Loop:
         done = self._done()
         while True:
             try:
-                told = self._gradients(pixels)
+                sums = self._gradients(pixels)
                 break
             except Exception as error:
                 if not means_out_of_memory(error):
@@ -132,7 +132,7 @@ class Loop:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
         spent = time.perf_counter() - began if self.processes.leads else 0.0
-        numbers = torch.tensor([*told, len(pixels), spent], dtype=torch.float64, device=self.device)
+        numbers = torch.tensor([*sums, len(pixels), spent], dtype=torch.float64, device=self.device)
         try:
             loss, agreed, images, seconds = self._optimizer.step(done, self.processes, numbers).tolist()
         except FloatingPointError as error:

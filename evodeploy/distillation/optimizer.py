@@ -49,14 +49,14 @@ class Optimizer:
         """Add the gradients of `loss`."""
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
-    def step(self, progress: float, processes: Processes, told: Tensor) -> Tensor:
-        """Move the weights, and return `told`, float64 numbers, summed over processes as the gradients are.
+    def step(self, progress: float, processes: Processes, sums: Tensor) -> Tensor:
+        """Move the weights, and return `sums`, float64 numbers, summed over processes as the gradients are.
 
         Raises FloatingPointError, and moves nothing, where one of them or a gradient is not finite. In FP16 gradients
         that are too large are left out, and scaled less from then on.
         """
-        told = self._gathered(processes, told)
-        if not bool(told.isfinite().all()):
+        sums = self._gathered(processes, sums)
+        if not bool(sums.isfinite().all()):
             raise FloatingPointError("the loss is not a finite number")
         self._scaler.unscale_(self._adam)
         norm = nn.utils.clip_grad_norm_(self.parameters, self._recipe.clip)
@@ -66,16 +66,16 @@ class Optimizer:
             group["lr"] = self._recipe.rate * self._recipe.rate_at(progress) * group["share"]
         self._scaler.step(self._adam)
         self._scaler.update()
-        return told
+        return sums
 
-    def _gathered(self, processes: Processes, told: Tensor) -> Tensor:
+    def _gathered(self, processes: Processes, sums: Tensor) -> Tensor:
         if processes.size == 1:
-            return told
+            return sums
         gradients = [each.grad for each in self.parameters if each.grad is not None]
         flat = processes.add(torch.cat([each.flatten() for each in gradients]))
         for gradient, part in zip(gradients, torch.split(flat, [each.numel() for each in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
-        return processes.add(told)
+        return processes.add(sums)
 
     def state(self) -> dict[str, object]:
         """All that a resumed training needs."""

@@ -40,7 +40,7 @@ BEGINS = "# Written by evodeploy sweep"  # kinds.DEPLOY knows a file by it
 class DeployFile:
     """What runs the artefact at the path `artefact`, which lies below the file's folder, and how.
 
-    None and False leave the choice to whoever opens it. `measured` is what the sweep found.
+    None and False leave the choice to the caller that opens it. `measured` is what the sweep found.
     """
 
     schema: int

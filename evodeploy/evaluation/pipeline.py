@@ -28,7 +28,7 @@ from evodeploy.inference.answers import ranked
 from evodeploy.inference.pipeline import pipelined
 from evodeploy.kinds import JOURNAL, REPORT
 from evodeploy.preprocess import as_input, assumption, cropped, difference
-from evodeploy.specs import EngineOptions, ModelInfo, Preprocessing
+from evodeploy.specs import NO_METADATA, EngineOptions, ModelInfo, Preprocessing
 from evodeploy.text import json_text, printable
 
 if TYPE_CHECKING:
@@ -153,9 +153,7 @@ def _infos(engines: Sequence[Engine], sources: Sequence[Path | nn.Module]) -> li
     infos = []
     for engine, source in zip(engines, sources, strict=True):
         if engine.info is None:
-            raise BadFileError(
-                f"{title_of(source)} carries no evodeploy metadata: export its checkpoint with `evodeploy export`"
-            )
+            raise BadFileError(f"{title_of(source)} {NO_METADATA}")
         infos.append(engine.info)
     exports = {
         info.source_sha256: info.class_names

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evodeploy.specs import ModelInfo
+from evodeploy.text import megabytes
 
 if TYPE_CHECKING:
     from evodeploy.compare.parity import Check
@@ -35,7 +36,7 @@ class Export:
 
     def __str__(self) -> str:
         checked = f"all {len(self.checks)} checks passed" if self.verified else "not verified"
-        return f"{self.path}  {self.size / 1e6:.1f} MB  {self.seconds:.1f} s  {checked}"
+        return f"{self.path}  {megabytes(self.size)}  {self.seconds:.1f} s  {checked}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, as `evodeploy export --json` prints them."""

@@ -30,7 +30,7 @@ from evodeploy.inference.batcher import Batcher
 from evodeploy.inference.pipeline import pipelined
 from evodeploy.inference.records import Failure, Prediction, Written
 from evodeploy.preprocess import prepare
-from evodeploy.specs import EngineOptions, ModelInfo, Precision
+from evodeploy.specs import NO_METADATA, EngineOptions, ModelInfo, Precision
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,9 +67,7 @@ class Predictor:
 
     def __init__(self, engine: Engine, *, max_batch: int = BATCH, max_wait: float = 0.002) -> None:
         if engine.info is None:
-            raise BadFileError(
-                "the artefact carries no evodeploy metadata: export its checkpoint with `evodeploy export`"
-            )
+            raise BadFileError(f"the artefact {NO_METADATA}")
         if max_batch < 1 or max_wait < 0:
             raise UsageError(f"max_batch is {max_batch} and max_wait {max_wait}, expected 1 or more and 0 or more")
         self.engine = engine

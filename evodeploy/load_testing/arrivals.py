@@ -46,7 +46,7 @@ def open_loop(make: Callable[[], Asking], times: Sequence[float], most: int) -> 
 
 
 def closed_loop(make: Callable[[], Asking], connections: int, seconds: float) -> list[Outcome]:
-    """Ask in so many threads, each as soon as it is answered, until the time is over."""
+    """Ask in `connections` threads, each as soon as it is answered, until the time is over."""
     found: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
     end = time.perf_counter() + seconds
 

@@ -80,8 +80,8 @@ class Load:
     @property
     def keep_ratio(self) -> float | None:
         """The mean keep ratio of the answers that name theirs."""
-        told = [each.keep_ratio for each in self.answered if each.keep_ratio is not None]
-        return sum(told) / len(told) if told else None
+        ratios = [each.keep_ratio for each in self.answered if each.keep_ratio is not None]
+        return sum(ratios) / len(ratios) if ratios else None
 
     def quantile(self, share: float) -> float | None:
         """The seconds within which this share of the answers came: the smallest that was measured; None without any."""

@@ -35,9 +35,9 @@ def load_test(
     """Ask the server at `url` for `seconds` at each of `rates` requests a second, and see what it answers, and when.
 
     Requests come at random times that do not depend on answers, and latencies count from these times. With
-    `connections` each of so many clients asks again once it is answered. `evodeploy serve` gets the pictures of the
-    folder `images`, or one of noise; with `model`, any server of the Open Inference Protocol gets a random tensor. An
-    answer is in time within `target` seconds. `keep_ratio` is asked for in every request.
+    `connections`, each of that number of clients asks again once it is answered. `evodeploy serve` gets the pictures of
+    the folder `images`, or one of noise; with `model`, any server of the Open Inference Protocol gets a random tensor.
+    An answer is in time within `target` seconds. `keep_ratio` is asked for in every request.
 
     Raises UsageError for what cannot be asked, RuntimeFailedError where the server does not answer at all.
     """

@@ -126,8 +126,8 @@ def asked(url: str, path: str, token: str | None) -> dict[str, Any]:
     except (ValueError, RecursionError):
         document = None
     if response.status != 200 or not isinstance(document, dict):
-        told = document.get("error", "") if isinstance(document, dict) else ""
-        raise RuntimeFailedError(f"{url}{path} answers {response.status} {brief(str(told), 200)}".rstrip())
+        message = document.get("error", "") if isinstance(document, dict) else ""
+        raise RuntimeFailedError(f"{url}{path} answers {response.status} {brief(str(message), 200)}".rstrip())
     return document
 
 

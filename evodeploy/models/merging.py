@@ -36,7 +36,7 @@ class Merged(NamedTuple):
 
 
 class MergedStage(NamedTuple):
-    """What `Evolved` tells of one stage: `selected` (B, K), and by position in the image the others (B, N)."""
+    """What `Evolved` holds of one stage: `selected` (B, K), and by position in the image the others (B, N)."""
 
     selected: Tensor
     scores: Tensor

@@ -45,7 +45,7 @@ class Network(nn.Module):
         """Run all blocks on images (B, 3, H, W), already normalised.
 
         `keep` is how many tokens each selecting stage keeps, from 1 to all N; None as the network is configured. With
-        all N it computes what the dense network does, and still tells what it selected. Raises InputError.
+        all N it computes what the dense network does, and still says what it selected. Raises InputError.
         """
         raise NotImplementedError
 

@@ -14,6 +14,7 @@ from evodeploy.files import claimed
 from evodeploy.kinds import CHECKPOINT
 from evodeploy.models.cost import cost_of
 from evodeploy.models.zoo import ZOO, dense_twin, named
+from evodeploy.text import megabytes
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class RandomCheckpoint:
     seed: int
 
     def __str__(self) -> str:
-        return f"{self.path}  {self.size / 1e6:.1f} MB  {self.model}, random weights of seed {self.seed}"
+        return f"{self.path}  {megabytes(self.size)}  {self.model}, random weights of seed {self.seed}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, as `evodeploy init --json` prints them."""

@@ -32,7 +32,7 @@ def create_app(
 
     Requests beyond `limits` get 413, 429 with Retry-After, 431 or 504; without the `token`, where there is one, 401;
     to another host than the `hosts`, where they are given, 421. With `metrics` all
-    requests are counted, and an endpoint gives the counts to whoever has the token.
+    requests are counted, and an endpoint gives the counts to clients that have the token.
     """
     app = FastAPI(
         title=f"evodeploy: {name}", version=__version__, docs_url=None, redoc_url=None,

@@ -41,7 +41,7 @@ class Controller:
         self._ends = 0.0  # when the run that is on will be over
 
     def check_room(self, images: int) -> None:
-        """Raise BusyError where so many more images could not be answered in time, even at the lowest ratio."""
+        """Raise BusyError where `images` more could not be answered in time, even at the lowest ratio."""
         with self._lock:
             self._check_room(images)
 
@@ -68,7 +68,7 @@ class Controller:
             return self._times.ratios[self._state.level]
 
     def running(self, images: int, ratio: float, entries: Sequence[Waiting]) -> None:
-        """A run of so many images begins: those of `entries`, which wait no more."""
+        """A run of `images` images begins: those of `entries`, which wait no more."""
         with self._lock:
             self._waiting.difference_update(entries)
             self._ends = self._clock() + self._state.slower * self._predicted(images, ratio)

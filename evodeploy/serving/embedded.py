@@ -51,7 +51,7 @@ def running(settings: Settings) -> Iterator[tuple[str, Settings]]:
 @contextmanager
 def _listening(app: Any, settings: Settings, context: ssl.SSLContext | None) -> Iterator[int]:
     """`app` behind a port, which is yielded; after the body what was begun is answered, within the limit of seconds."""
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # else whoever sends nonsense fills the log
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # else any client that sends nonsense fills the log
     config = uvicorn.Config(
         app,
         http=BoundedProtocol,

@@ -53,7 +53,7 @@ class Settings:
     With a `budget` each batch of an elastic artefact keeps as many tokens as answers in time allow.
 
     One process serves, and gives its metrics on the same port. More `replicas`, or `max_replicas` to which they may
-    grow under load, need Ray, which has its metrics at `metrics_port` and gives each replica so many `gpus`.
+    grow under load, need Ray, which has its metrics at `metrics_port` and gives each replica `gpus` GPUs.
     """
 
     artefact: Path

@@ -71,12 +71,12 @@ def _model_routes(backend: Callable[[], Backend], name: str, limits: Limits) -> 
         parsed = await asyncio.to_thread(protocol.parse_request, body, length, here.inputs[0], names)
         asked = Asked(parsed.keep_ratio, parsed.least_keep_ratio, arrived)
         answer = await run_within(here, parsed.images, asked, limits.seconds)
-        told, length_of_json = protocol.make_response(name, parsed, answer.outputs, answer.shown)
+        body, length_of_json = protocol.make_response(name, parsed, answer.outputs, answer.shown)
         headers = {KEEP_HEADER: answer.shown}
         if length_of_json is None:
-            return Response(told, media_type="application/json", headers=headers)
+            return Response(body, media_type="application/json", headers=headers)
         headers[protocol.JSON_LENGTH] = str(length_of_json)
-        return Response(told, media_type="application/octet-stream", headers=headers)
+        return Response(body, media_type="application/octet-stream", headers=headers)
 
     return models
 

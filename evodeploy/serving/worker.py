@@ -18,7 +18,7 @@ from evodeploy.preprocess import as_input, random_pictures
 from evodeploy.serving.backend import Answer, Asked
 from evodeploy.serving.controller import Controller, Waiting, measured
 from evodeploy.serving.settings import Settings
-from evodeploy.specs import ModelInfo
+from evodeploy.specs import NO_METADATA, ModelInfo
 
 Ran = Callable[[int, float, tuple[float, ...]], None]  # is given the images of a run, its seconds and its keep ratios
 
@@ -35,9 +35,7 @@ def open_served(settings: Settings) -> Engine:
     engine = open_engine(settings.artefact, settings.engine, settings.options)
     if engine.info is None:
         engine.close()
-        raise BadFileError(
-            f"{settings.artefact} carries no evodeploy metadata: export its checkpoint with `evodeploy export`"
-        )
+        raise BadFileError(f"{settings.artefact} {NO_METADATA}")
     return engine
 
 

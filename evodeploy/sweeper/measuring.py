@@ -70,7 +70,7 @@ def measured(request: SweepRequest, state: State) -> tuple[list[Point], dict[str
     points = [_point(each, state, request) for each in ready if _timed(each, state)]
     if not points:
         raise UsageError(
-            "the budget was spent before any candidate was timed: what is known is kept, and the same sweep goes on "
+            "the budget was spent before any candidate was timed: what is known is kept, and the same sweep resumes "
             "from there"
         )
     left_out = dict(state.failures)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
+from evodeploy.text import ratios_in_words
 from evodeploy.visualization.drawing import enlarged, with_kept
 from evodeploy.visualization.evolution import Evolution
 from evodeploy.visualization.figure import GAP, HEADING, INK, MARGIN, PAPER, TITLE, heading
@@ -15,7 +16,7 @@ TILE = 192  # pixels of a side, about
 
 
 def strips(evolutions: Sequence[Evolution], title: str) -> Image.Image:
-    """One image: as the network saw it, and beside it what each selection kept, a strip of them for each keep ratio."""
+    """One image: as the network saw it, next to what each selection kept, a strip of them for each keep ratio."""
     picture = evolutions[0].picture
     whole = enlarged(picture, TILE)
     step, block = whole.width + GAP, HEADING + whole.height + GAP
@@ -47,4 +48,4 @@ def last_of_each(evolutions: Sequence[Evolution]) -> Evolution:
 
 def said(ratios: Sequence[float]) -> str:
     """The keep ratios in words: one where all stages have the same."""
-    return f"keep ratio {'/'.join(f'{ratio:g}' for ratio in (ratios if len(set(ratios)) > 1 else ratios[:1]))}"
+    return f"keep ratio {ratios_in_words(ratios)}"

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evodeploy.benchmark.measure.intervals import Interval, ratio_of_medians, same_location_probability
 from evodeploy.benchmark.report.reading import Document, read_benches
-from evodeploy.benchmark.row_spec import ratios_in_words
 from evodeploy.errors import UsageError
-from evodeploy.text import line, plain
+from evodeploy.text import line, plain, ratios_in_words
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType

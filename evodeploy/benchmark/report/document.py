@@ -15,7 +15,7 @@ from evodeploy.benchmark.measure.intervals import Interval
 from evodeploy.benchmark.report.report import Report
 from evodeploy.benchmark.report.speedups import crossovers, eager, fastest_torch, over_dense, over_eager, over_torch
 from evodeploy.benchmark.row import Row
-from evodeploy.benchmark.row_spec import ratios_in_words
+from evodeploy.text import ratios_in_words
 
 SCHEMA = 3
 _IDENTITY = ("image_size", "patch_size", "num_classes", "selection", "keep_ratios", "stages", "fast_path")
