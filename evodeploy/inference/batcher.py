@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
@@ -15,13 +14,13 @@ from evodeploy.errors import EvodeployError, UsageError
 T = TypeVar("T")
 P = TypeVar("P")
 R = TypeVar("R")
+K = TypeVar("K", bound=Hashable)
 
 
 class Batcher(Generic[T, P, R]):
     """Prepares what is submitted, each in a thread of a pool, and runs it in batches of up to `largest`.
 
-    An item waits for others no longer than `patience` seconds. Only items of which `alike` says the same run together:
-    the first waiting one decides, the others keep their turn. Threads may submit at the same time. What preparing an
+    An item waits for others no longer than `patience` seconds. Threads may submit at the same time. What preparing an
     item raises it alone gets, and so an error among the results; what a run raises each of its items gets.
     """
 
@@ -33,10 +32,7 @@ class Batcher(Generic[T, P, R]):
         preparers: int,
         largest: int,
         patience: float,
-        alike: Callable[[P], Hashable] = lambda item: None,
     ) -> None:
-        self._alike = alike
-        self._aside: deque[tuple[P, Future[R]]] = deque()  # taken from the queue, of another kind; the thread's own
         self._prepare, self._compute, self._largest, self._patience = prepare, compute, largest, patience
         self._pool = ThreadPoolExecutor(preparers, "evodeploy-prepare")
         self._waiting: queue.SimpleQueue[tuple[P, Future[R]] | None] = queue.SimpleQueue()  # None is the end
@@ -85,27 +81,18 @@ class Batcher(Generic[T, P, R]):
 
     def _gathered(self) -> tuple[list[tuple[P, Future[R]]], bool]:
         """The next batch, and whether it is the last."""
-        waited = bool(self._aside)  # since before the last run: no more patience with them
-        first = self._aside.popleft() if waited else self._waiting.get()
+        first = self._waiting.get()
         if first is None:
             return [], True
-        kind = self._alike(first[0])
-        batch = [first]
-        others: deque[tuple[P, Future[R]]] = deque()
-        while self._aside:
-            entry = self._aside.popleft()
-            (batch if self._alike(entry[0]) == kind and len(batch) < self._largest else others).append(entry)
-        self._aside = others
-        deadline = time.monotonic() + (0 if waited else self._patience)
+        batch, deadline = [first], time.monotonic() + self._patience
         while len(batch) < self._largest:
             try:
-                found = self._waiting.get(timeout=max(0.0, deadline - time.monotonic()))
+                entry = self._waiting.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 break
-            if found is None:
-                self._waiting.put(None)  # the end, once nothing is aside
-                return batch, not self._aside
-            (batch if self._alike(found[0]) == kind else self._aside).append(found)
+            if entry is None:
+                return batch, True
+            batch.append(entry)
         return batch, False
 
     def _run(self, gathered: list[tuple[P, Future[R]]]) -> None:
@@ -123,6 +110,26 @@ class Batcher(Generic[T, P, R]):
                     future.set_exception(result)
                 else:
                     future.set_result(result)
+
+
+def run_alike(
+    items: Sequence[P], kind: Callable[[P], K], run: Callable[[list[P], K], Sequence[R | EvodeployError]]
+) -> list[R | EvodeployError]:
+    """The results of `items`, in their order; those of one `kind` are run together.
+
+    An EvodeployError that a run raises is the result of each of its items, and of no others.
+    """
+    groups: dict[K, list[int]] = {}
+    for number, item in enumerate(items):
+        groups.setdefault(kind(item), []).append(number)
+    results: dict[int, R | EvodeployError] = {}
+    for each, numbers in groups.items():
+        try:
+            found = run([items[number] for number in numbers], each)
+        except EvodeployError as error:
+            found = [error.with_traceback(None)] * len(numbers)
+        results.update(zip(numbers, found, strict=True))
+    return [results[number] for number in range(len(items))]
 
 
 def _light(error: Exception) -> Exception:

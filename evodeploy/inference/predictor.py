@@ -23,10 +23,10 @@ from evodeploy.arrays import DLPack, as_array
 from evodeploy.engines.base import Array, Engine, run_all
 from evodeploy.engines.finite import PROBLEM, not_finite
 from evodeploy.engines.opener import open_engine, title_of
-from evodeploy.errors import BadFileError, InputError, RuntimeFailedError, UsageError
+from evodeploy.errors import BadFileError, EvodeployError, InputError, RuntimeFailedError, UsageError
 from evodeploy.images import ImageLike, Images, images_of, open_image
 from evodeploy.inference.answers import check_classes, classes_to_name, predictions_of
-from evodeploy.inference.batcher import Batcher
+from evodeploy.inference.batcher import Batcher, run_alike
 from evodeploy.inference.pipeline import pipelined
 from evodeploy.inference.records import Failure, Prediction, Written
 from evodeploy.preprocess import prepare
@@ -174,7 +174,7 @@ class Predictor:
     def submit(self, image: ImageLike, top: int = 5, *, keep_ratio: KeepRatio = None) -> Future[Prediction]:
         """A future of one image's prediction, run together with what other callers submit at the same time.
 
-        Only images of the same keep ratios run together: see `predict`, whose `keep_ratio` it is. Its result raises as
+        Of these, images of the same keep ratios are one run: `keep_ratio` is as in `predict`. Its result raises as
         `predict` does; a future that is cancelled in time is not run.
         """
         check_classes(self.info, top)
@@ -188,7 +188,6 @@ class Predictor:
                     preparers=os.cpu_count() or 1,
                     largest=self._max_batch,
                     patience=self._max_wait,
-                    alike=_ratios_of,
                 )
         return self._batcher.submit((image, top, ratios))
 
@@ -257,18 +256,19 @@ class Predictor:
         image, top, ratios = submitted
         return _Request(self._prepared(image), top, ratios)
 
-    def _answered_each(self, requests: list[_Request]) -> list[Prediction | RuntimeFailedError]:
-        """Predictions of images that were submitted with tops of their own, and with the same keep ratios."""
+    def _answered_each(self, requests: list[_Request]) -> list[Prediction | EvodeployError]:
+        """Predictions of images that were submitted with tops and keep ratios of their own."""
+        return run_alike(requests, lambda request: request.ratios, self._answered_alike)
+
+    def _answered_alike(
+        self, requests: list[_Request], ratios: tuple[float, ...]
+    ) -> list[Prediction | RuntimeFailedError]:
         images, most = [request.prepared for request in requests], max(request.top for request in requests)
-        answers = self._answered(images, most, requests[0].ratios)
+        answers = self._answered(images, most, ratios)
         return [
             replace(answer, labels=answer.labels[: request.top]) if isinstance(answer, Prediction) else answer
             for answer, request in zip(answers, requests, strict=True)
         ]
-
-
-def _ratios_of(request: _Request) -> tuple[float, ...]:
-    return request.ratios
 
 
 def load(

@@ -12,8 +12,8 @@ import numpy as np
 
 from evodeploy.engines.base import Array, Engine, run_all
 from evodeploy.engines.opener import open_engine
-from evodeploy.errors import BadFileError
-from evodeploy.inference.batcher import Batcher
+from evodeploy.errors import BadFileError, EvodeployError
+from evodeploy.inference.batcher import Batcher, run_alike
 from evodeploy.preprocess import as_input, random_pictures
 from evodeploy.serving.backend import Answer, Asked
 from evodeploy.serving.controller import Controller, Waiting, measured
@@ -98,15 +98,9 @@ class Worker:
         self._batcher.close()
         self._engine.close()
 
-    def _compute(self, requests: list[_Request]) -> list[Answer]:
+    def _compute(self, requests: list[_Request]) -> list[Answer | EvodeployError]:
         chosen = None if self._controller is None else self._controller.begin()
-        groups: dict[float | None, list[int]] = {}
-        for number, request in enumerate(requests):
-            groups.setdefault(self._ratio(request.asked, chosen), []).append(number)
-        answers: dict[int, Answer] = {}
-        for ratio, numbers in groups.items():
-            answers.update(zip(numbers, self._run([requests[number] for number in numbers], ratio), strict=True))
-        return [answers[number] for number in range(len(requests))]
+        return run_alike(requests, lambda request: self._ratio(request.asked, chosen), self._run)
 
     def _ratio(self, asked: Asked, chosen: float | None) -> float | None:
         """The keep ratio that a request is run at; None is the artefact's own."""

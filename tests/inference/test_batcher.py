@@ -8,7 +8,7 @@ import weakref
 import pytest
 
 from evodeploy.errors import BadFileError, RuntimeFailedError, UsageError
-from evodeploy.inference.batcher import Batcher
+from evodeploy.inference.batcher import Batcher, run_alike
 
 
 class Recorder:
@@ -171,18 +171,23 @@ def test_an_error_among_the_results_is_raised_to_its_caller_alone():
     one.close()
 
 
-def test_only_items_of_a_kind_run_together_and_none_is_left_when_it_closes():
-    compute, kinds = Recorder(), []
+def test_items_of_a_kind_run_together_and_results_keep_their_order():
+    runs = []
 
-    def kept(values):
-        kinds.append({value % 3 for value in values})
-        return compute(values)
+    def double(values, kind):
+        runs.append((values, kind))
+        return [2 * value for value in values]
 
-    compute.gate.clear()
-    one = Batcher(refuse_seven, kept, preparers=2, largest=4, patience=0.01, alike=lambda value: value % 3)
-    futures = [one.submit(value) for value in range(20, 50)]
-    compute.gate.set()
-    one.close()
-    assert [future.result(0) for future in futures] == [2 * value for value in range(20, 50)]
-    assert all(len(kind) == 1 for kind in kinds)
-    assert max(compute.sizes) <= 4 and len(compute.sizes) < 30
+    assert run_alike([5, 3, 8, 4, 6], lambda value: value % 3, double) == [10, 6, 16, 8, 12]
+    assert runs == [([5, 8], 2), ([3, 6], 0), ([4], 1)]
+
+
+def test_a_run_that_fails_is_the_result_of_its_items_alone():
+    def refuse_threes(values, kind):
+        if kind == 0:
+            raise BadFileError("no threes")
+        return values
+
+    found = run_alike([3, 4, 6, 7], lambda value: value % 3, refuse_threes)
+    assert (found[1], found[3]) == (4, 7)
+    assert [str(error) for error in found[::2]] == ["no threes"] * 2

@@ -288,7 +288,7 @@ def test_a_static_artefact_refuses_a_keep_ratio_and_says_its_own():
 
 
 def test_threads_that_submit_at_other_ratios_share_runs_with_their_like_only():
-    """Each run is of one ratio; what is set aside gets a turn, and all answers are at the ratio asked for."""
+    """Each run is of one ratio, and all answers are at the ratio asked for."""
     ratios = (0.25, 0.5, 0.75, 0.9)
     engine = FakeEngine(ELASTIC, compute=logits_by_first_pixel)
     with Predictor(engine, max_batch=8, max_wait=0.01) as p:
