@@ -35,10 +35,10 @@ ALLOWED = {
     "engines": {"models"},
     "preprocess": {"resampling"},
     "resampling": set(),
-    "graph": {"engines"},
+    "graph": {"engines", "preprocess"},
     "compare": {"engines", "models", "preprocess"},
     "exporter": {"compare", "engines", "graph", "models", "preprocess"},
-    "builder": {"engines", "graph", "preprocess"},
+    "builder": {"engines", "graph"},
     "artefacts": {"engines", "models"},
     "inference": {"compare", "engines", "preprocess", "visualization"},
     "benchmark": {

@@ -16,7 +16,6 @@ from evodeploy.engines.tensorrt.sidecar import KeepProfile, Profile, keep_profil
 from evodeploy.errors import UsageError, needs
 from evodeploy.machine.driver import driver_problem
 from evodeploy.onnx_files import info_of, input_spec, output_specs, precision_of, read_onnx
-from evodeploy.preprocess import as_input, folder_pictures
 from evodeploy.specs import Precision, Reduced
 
 if TYPE_CHECKING:
@@ -147,13 +146,7 @@ def _chosen(targets: tuple[str, ...], flavour: Flavour, precision: Precision) ->
 
 
 def _largest_activation(model: onnx.ModelProto, folder: Path) -> str:
-    """What becomes largest in the FP32 `model` on the images in `folder`; raises VerificationError beyond FP16."""
     with needs(onnxruntime_extra()):
-        from evodeploy.graph.ranges import check_fp16_range
+        from evodeploy.graph.ranges import largest_activation
 
-    info = info_of(model)
-    if info is None:
-        raise UsageError("the ONNX does not say how images are prepared: export its checkpoint with `evodeploy export`")
-    largest = str(check_fp16_range(model, as_input(folder_pictures(folder, info), info)))
-    _log.info(f"largest activation: {largest}; FP16 holds 65504")
-    return largest
+    return str(largest_activation(model, folder))

@@ -2,48 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from evodeploy.engines.device import onnxruntime_extra
 from evodeploy.engines.opener import resolved
-from evodeploy.errors import UsageError, VerificationError, needs
+from evodeploy.errors import UsageError, needs
 from evodeploy.exporter.record import Export
+from evodeploy.exporter.writing import log_model, write
 from evodeploy.files import check_input, claimed, replacing
 from evodeploy.hub import origin
-from evodeploy.images import image_paths
 from evodeploy.kinds import ONNX
-from evodeploy.onnx_files import info_of, save_onnx
-from evodeploy.preprocess import as_input, assumption, folder_pictures, in_words, pictures, random_pictures
-from evodeploy.specs import (
-    CropMode,
-    FastPath,
-    InputFormat,
-    Interpolation,
-    ModelInfo,
-    Precision,
-    Quantized,
-    Selection,
-    check_choice,
-)
+from evodeploy.onnx_files import info_of
+from evodeploy.specs import CropMode, FastPath, InputFormat, Interpolation, Precision, Selection, check_choice
 
 if TYPE_CHECKING:
-    import onnx
     from torch import nn
 
-    from evodeploy.compare.parity import Check
-    from evodeploy.graph.changed import Changed
-    from evodeploy.models.loaded import LoadedModel
-
-_log = logging.getLogger(__name__)
-
 BOUNDS = (0.1, 1.0)  # the keep ratios of an elastic file, unless others are asked for
-
-CALIBRATION = 256  # images that INT8 is calibrated on, at most
 
 
 def export(
@@ -159,10 +137,12 @@ def export(
         loaded = with_interface(loaded, input_format, top_k)
         if elastic is not None:
             loaded = with_elastic(loaded, BOUNDS if elastic is True else elastic)
-        _log_model(loaded, checkpoint)
+        log_model(loaded, checkpoint)
         with replacing(path) as draft:
-            proto, checks = _written(loaded, draft, opset, batch, tokens, precision, folder, verify)
-    return Export(path, path.stat().st_size, time.perf_counter() - begun, len(proto.graph.node), _info(proto), checks)
+            proto, checks = write(loaded, draft, opset, batch, tokens, precision, folder, verify)
+    info = info_of(proto)
+    assert info is not None  # every export has it
+    return Export(path, path.stat().st_size, time.perf_counter() - begun, len(proto.graph.node), info, checks)
 
 
 def _check_images(precision: Precision, images: bool, *, verify: bool) -> None:
@@ -197,112 +177,3 @@ def _channels(numbers: float | Sequence[float] | None) -> tuple[float, ...] | No
     """One number for all three channels, or one for each."""
     given = _several(numbers)
     return given * 3 if given is not None and len(given) == 1 else given
-
-
-def _log_model(model: LoadedModel, source: Path | nn.Module) -> None:
-    """Log what is exported, and warn of what may change its answers."""
-    from evodeploy.models.adopted import name_of
-    from evodeploy.models.untrained import selection_note
-
-    config = model.config
-    kept = ", ".join(f"{ratio:g}" for ratio in config.keep_ratios)
-    classes = f"{config.num_classes} classes" if config.num_classes else "no classifier, so features are exported"
-    name = source if isinstance(source, Path) else name_of(source)
-    _log.info(f"{name}: {config.name}, {config.image_size} px, {classes}, keep ratio {kept}")
-    if model.trained_at:
-        _log.warning(
-            f"position embeddings trained at {model.trained_at} px are interpolated for "
-            f"{config.image_size} px: what that costs in accuracy no check of the export shows"
-        )
-    selecting = selection_note(model)
-    if selecting is not None:
-        _log.log(logging.INFO if model.info.dense else logging.WARNING, selecting)
-    if warning := assumption(model.info):
-        _log.warning(warning)
-    if model.info.input_format != "float32":
-        _log.info(f"the graph takes bytes and normalises them; before it, of an RGB image: {in_words(model.info)}")
-    if model.info.elastic:
-        bounds = ", ".join(f"{stage.low} to {stage.high} of {stage.tokens}" for stage in model.info.elastic)
-        _log.info(f"elastic: each run says how many tokens its stages keep, {bounds}")
-
-
-def _written(
-    model: LoadedModel,
-    draft: Path,
-    opset: int,
-    batch: int | None,
-    tokens: bool,
-    precision: Precision,
-    images: Path | None,
-    verify: bool,
-) -> tuple[onnx.ModelProto, tuple[Check, ...]]:
-    """Write `model` to `draft` in FP32, verified, and then in `precision`."""
-    from evodeploy.exporter.to_onnx import onnx_from_model
-    from evodeploy.graph.precision import reduced_from_onnx
-
-    _log.info("exporting")
-    proto = onnx_from_model(model, opset=opset, batch=batch, tokens=tokens)
-    save_onnx(proto, draft)
-    checks = _verified(model, draft) if verify else ()
-    if precision == "fp32":
-        return proto, checks
-    if precision == "int8" or precision == "fp8":
-        assert images is not None  # refused before
-        converted = _quantized(model, proto, precision, images)
-    else:
-        if precision == "fp16" and verify:
-            _check_range(model, proto, images)
-        converted = reduced_from_onnx(proto, precision)
-        _log.info(f"converted to {precision.upper()}, {len(converted.kept)} nodes kept in FP32")
-    save_onnx(converted.model, draft)
-    return converted.model, checks
-
-
-def _info(proto: onnx.ModelProto) -> ModelInfo:
-    info = info_of(proto)
-    assert info is not None  # every export has it
-    return info
-
-
-def _verified(model: LoadedModel, path: Path) -> tuple[Check, ...]:
-    with needs(onnxruntime_extra()):
-        from evodeploy.compare.export import verify_export
-
-    _log.info("comparing ONNX Runtime with PyTorch")
-    checks = []
-    for check in verify_export(model, path):
-        checks.append(check)
-        _log.info(f"  {'ok  ' if check.passed else 'FAIL'} batch {check.batch}: {check.output}, {check.detail}")
-    failed = [check for check in checks if not check.passed]
-    if failed:
-        first = failed[0]
-        raise VerificationError(
-            f"the ONNX does not compute what PyTorch does: {len(failed)} of {len(checks)} checks failed, first "
-            f"{first.output} at batch {first.batch} ({first.detail}); nothing was written"
-        )
-    return tuple(checks)
-
-
-def _quantized(model: LoadedModel, proto: onnx.ModelProto, precision: Quantized, folder: Path) -> Changed:
-    with needs(onnxruntime_extra()):
-        from evodeploy.graph.quantization import quantized_from_onnx
-
-    paths = image_paths(folder)
-    # Spread over the folder, which may be sorted by class.
-    count = min(CALIBRATION, len(paths))
-    chosen = [paths[i * len(paths) // count] for i in range(count)]
-    quantized = quantized_from_onnx(proto, as_input(pictures(chosen, model.info), model.info), precision)
-    _log.info(
-        f"{quantized.count} linear layers quantized to {precision.upper()}, calibrated on {count} images; "
-        f"{len(quantized.kept)} other products kept in FP32"
-    )
-    return quantized
-
-
-def _check_range(model: LoadedModel, proto: onnx.ModelProto, folder: Path | None) -> None:
-    with needs(onnxruntime_extra()):
-        from evodeploy.graph.ranges import check_fp16_range
-
-    # Random ones in full contrast, which gives the largest activations.
-    images = random_pictures(model.info, 2) if folder is None else folder_pictures(folder, model.info)
-    _log.info(f"largest activation: {check_fp16_range(proto, as_input(images, model.info))}; FP16 holds 65504")

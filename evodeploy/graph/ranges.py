@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,10 +13,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from evodeploy.engines.base import Array, batches
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
-from evodeploy.errors import VerificationError
+from evodeploy.errors import UsageError, VerificationError
 from evodeploy.locks import scratch
 from evodeploy.onnx_files import info_of, with_keep, write_onnx
-from evodeploy.specs import EngineOptions
+from evodeploy.preprocess import as_input, folder_pictures, random_pictures
+from evodeploy.specs import NO_METADATA, EngineOptions
+
+_log = logging.getLogger(__name__)
 
 FP16_LARGEST = 65504.0
 CHUNK = 8  # images at a time
@@ -32,6 +37,21 @@ class LargestActivation:
 
     def __str__(self) -> str:
         return f"'{self.name}' reaches {self.magnitude:.3g} on {self.images} images"
+
+
+def largest_activation(model: onnx.ModelProto, folder: Path | None) -> LargestActivation:
+    """Return and log what becomes largest in the FP32 `model` on the images below `folder`, or on random ones.
+
+    Random ones have full contrast, which gives the largest activations. Raises UsageError where the model does not say
+    how images are prepared, and as `check_fp16_range` does.
+    """
+    info = info_of(model)
+    if info is None:
+        raise UsageError(f"the ONNX {NO_METADATA}")
+    images = random_pictures(info, 2) if folder is None else folder_pictures(folder, info)
+    largest = check_fp16_range(model, as_input(images, info))
+    _log.info(f"largest activation: {largest}; FP16 holds {FP16_LARGEST:.0f}")
+    return largest
 
 
 def check_fp16_range(model: onnx.ModelProto, images: Array) -> LargestActivation:

@@ -52,6 +52,6 @@ def test_without_images_the_range_is_that_of_random_ones_in_full_contrast(monkey
     monkeypatch.setattr("evodeploy.graph.ranges.check_fp16_range", lambda _, images: seen.append(images))
     looseness = Expected.looseness  # as if none was clear, and those of less contrast were clearer
     monkeypatch.setattr(Expected, "looseness", lambda found: 1e9 - np.arange(len(looseness(found))))
-    monkeypatch.setattr("evodeploy.exporter.pipeline._verified", lambda *_: ())
+    monkeypatch.setattr("evodeploy.exporter.writing._verified", lambda *_: ())
     info = export(small_checkpoint, tmp_path / "x.onnx", precision="fp16").info
     np.testing.assert_array_equal(seen[0], as_input(random_pictures(info, 2), info))
