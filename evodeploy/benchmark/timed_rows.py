@@ -142,10 +142,12 @@ def _verdict(racer: Racer, outputs: dict[Racer, Array]) -> Verdict | None:
     reference = _reference(racer, list(outputs))
     if reference is racer:
         return None
-    classifies = racer.engine.info is None or racer.engine.info.output == "logits"
+    info = racer.engine.info
+    classifies = info is None or info.output == "logits"
+    merges = info is not None and not info.dense and info.fast_path == "merge"
     tf32 = racer.row.tf32 or reference.row.tf32
     precision = racer.row.precision or "fp32"
-    return judged(outputs[reference], outputs[racer], precision, tf32=tf32, classifies=classifies)
+    return judged(outputs[reference], outputs[racer], precision, tf32=tf32, classifies=classifies, merges=merges)
 
 
 def _joules(racer: Racer, budget: Budget) -> float | None:

@@ -28,6 +28,13 @@ def test_reduced_precision_may_move_the_selection_of_a_few_images(precision, mov
     assert verdict.deviating == moved / 16
 
 
+@pytest.mark.parametrize(("precision", "moved", "correct"), [("fp32", 1, False), ("bf16", 8, True), ("bf16", 9, False)])
+def test_the_median_image_decides_where_tokens_are_merged(precision, moved, correct):
+    got = LOGITS.copy()
+    got[:moved] = -got[:moved]
+    assert judged(LOGITS, got, precision, tf32=False, classifies=True, merges=True).correct == correct
+
+
 def test_numbers_that_are_none_and_other_shapes_are_wrong():
     assert not judged(LOGITS, np.full_like(LOGITS, np.nan), "bf16", tf32=False, classifies=True).correct
     verdict = judged(LOGITS, LOGITS[:, :5], "bf16", tf32=False, classifies=True)

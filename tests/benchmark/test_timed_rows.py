@@ -82,6 +82,20 @@ def test_memory_that_runs_out_halves_the_batch():
     assert (halved.asked, halved.batch, halved.timing is not None) == (8, 2, True)
 
 
+@pytest.mark.parametrize(("fast_path", "wrong"), [("rest", True), ("merge", False)])
+def test_a_network_that_merges_is_judged_by_the_median_image(fast_path, wrong):
+    def rounded(images):
+        logits = brightness_logits(images, 3)
+        logits[images[:, 0, 0, 0] > 0.3] *= 2
+        return {"logits": logits}
+
+    info = dataclasses.replace(INFO, fast_path=fast_path)
+    merging = RowSpec("bf16", "evo", "bf16", "", lambda: FakeEngine(info, compute=rounded))
+    row = raced([fake("torch"), merging])[1]
+    assert 0.25 < row.verdict.deviating < 0.5
+    assert row.wrong is wrong
+
+
 def test_a_fast_wrong_row_is_marked():
     wrong = fake("fast", compute=lambda images: {"logits": brightness_logits(images, 3) + 1})
     torch, fast = raced([fake("torch"), wrong])

@@ -36,7 +36,7 @@ def test_from_a_backbone_to_an_engine_of_another_size(cli, folder):
     assert cli("build-engine", "dino.onnx", "--fp16")[0] == 0
     assert json.loads(cli("inspect", "dino.engine", "--json")[1])["pooling"] == "class"
     code, out, err = cli("bench", "--engines", "torch,onnxruntime", "--batch", "2", "--seconds", "0")
-    assert code == 0, err
+    assert code == 0, out + err
     assert "dino.pth" in err
     code, _, err = cli("predict", "dino.onnx", "image.png")
     assert code == 2

@@ -136,12 +136,22 @@ def test_a_token_with_another_owner_is_a_near_tie_a_consequence_or_an_error():
     assert (follows.consequences, follows.errors) == (2, 0)
 
 
-def test_logits_may_move_a_little_more_where_a_near_tie_found_another_owner():
-    margins = np.full((2, 4), 1e-3, np.float32)
-    owners = np.array([[0, 1, 0, 1], [0, 0, 2, 2]])
-    moved = np.array([[0, 1, 1, 1], [0, 0, 2, 2]])
-    for image, passed in ((0, True), (1, False)):
-        logits = LOGITS.copy()
-        logits[image, 1] *= 1.03
-        got = {"owner_0": moved, "logits": logits}
-        assert judge(expected={"owner_0": owners, "owner_margin_0": margins}, got=got).passed is passed
+def test_the_median_image_decides_where_near_ties_found_other_owners():
+    images = 5
+    expected = {
+        "logits": np.repeat(LOGITS[:1], images, axis=0),
+        "selected_0": np.repeat(KEPT[:1], images, axis=0),
+        "scores_0": np.repeat(SCORES[:1], images, axis=0),
+        "owner_0": np.repeat([[0, 1, 0, 1]], images, axis=0),
+        "owner_margin_0": np.full((images, 4), 1e-3, np.float32),
+    }
+    owners = expected["owner_0"].copy()
+    owners[:3, 2] = 1
+    for off, passed in (([0, 1], True), ([0, 1, 2], False), ([3], False)):
+        logits = expected["logits"].copy()
+        logits[off, 1] *= 1.1
+        verdict = agreement(expected, expected | {"owner_0": owners, "logits": logits}, TOLERANCE, 2)
+        assert (verdict.logits.unmoved, verdict.logits.regrouped, verdict.passed) == (2, 3, passed)
+        assert "median of the 5 images with the same tokens" in str(verdict)
+    same = expected | {"logits": logits}
+    assert agreement(expected, same, TOLERANCE, 2).logits.regrouped == 0

@@ -1,0 +1,63 @@
+"""An agreement as two tables: the logits with their limits, and the tokens of each selection."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from evodeploy.compare.agreement import Agreement
+
+
+def logits_table(verdict: Agreement) -> Table:
+    """Errors with their limits, cosines and top-1."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("logits", "", "limit"):
+        table.add_column(heading, justify="left" if heading == "logits" else "right")
+    logits, limit = verdict.logits, f"{verdict.logits.limit:.0e}"
+    table.add_row("largest error", f"{logits.max_error:.1e}", "" if verdict.selections else limit)
+    if verdict.selections:
+        table.add_row(
+            f"… in the {logits.unmoved} images with the same tokens{', merged alike' if logits.regrouped else ''}",
+            f"{logits.max_error_unmoved:.1e}",
+            limit,
+        )
+    if logits.regrouped:
+        table.add_row(
+            f"median of the {logits.unmoved + logits.regrouped} images with the same tokens",
+            f"{logits.median_error:.1e}",
+            f"{logits.median_limit:.0e}",
+        )
+    table.add_row("mean error", f"{logits.mean_error:.1e}", "")
+    table.add_row("cosine, worst and median", f"{logits.min_cosine:.6f}  {logits.median_cosine:.6f}", "")
+    if logits.top1 is not None:
+        table.add_row("same top-1", f"{logits.top1:.2%}", "")
+    return table
+
+
+def selections_table(verdict: Agreement) -> Table:
+    """A row for each selection: what differs, and by which cause."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    headings = (
+        "selection",
+        "identical sets",
+        "tokens agreeing",
+        "Jaccard",
+        "near-ties",
+        "consequences",
+        "errors",
+        "gap",
+    )
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "selection" else "right")
+    for each in verdict.selections:
+        gap = "–" if each.largest_gap is None else f"{each.largest_gap:.1e}"
+        table.add_row(
+            each.name,
+            f"{each.identical} of {verdict.logits.images}",
+            f"{each.agreement:.2%}",
+            f"{each.jaccard:.4f}",
+            str(each.near_ties),
+            str(each.consequences),
+            str(each.errors),
+            gap,
+        )
+    return table
