@@ -38,18 +38,21 @@ def as_elastic(model: LoadedModel | None, facts: Facts, ratios: Ratios | None) -
     return with_elastic(model, (_FEWEST, 1.0))
 
 
-def kept_by(info: ModelInfo | None, facts: Facts, ratios: Ratios | None) -> tuple[Kept, ...]:
+def kept_by(info: ModelInfo | None, facts: Facts, ratios: Ratios | None, stated: Ratios = ()) -> tuple[Kept, ...]:
     """What the rows of the model that `info` describes keep, at `ratios`; none where nothing is elastic.
 
-    By default what it says itself, and every token where all its files can. Raises InputError for ratios that it, or
-    one of its files, cannot keep.
+    By default what deploy files have `stated`, or what it says itself, and every token where all its files can. Raises
+    InputError for ratios that it, or one of its files, cannot keep.
     """
     if ratios is not None and (isinstance(ratios, str) or not isinstance(ratios, Sequence) or not ratios):
         raise UsageError(f"keeps are {brief(repr(ratios))}, expected keep ratios such as (1.0, 0.5)")
-    if info is None or not info.elastic:
+    if info is None or not (info.elastic or stated):
         return ()
     if ratios is None:
-        asked = [info.ratios_of(), *([info.ratios_of(1.0)] if _reach_all(info, facts) else [])]
+        asked = [
+            *(info.ratios_of(each) for each in stated or (None,)),
+            *([info.ratios_of(1.0)] if _reach_all(info, facts) else []),
+        ]
     else:
         asked = [info.ratios_of(each) for each in ratios]
     for path, its in facts.items():

@@ -71,8 +71,8 @@ def bench(
 
     An elastic artefact, or a checkpoint with `keeps`, has a row for each of these keep ratios, out of one file and one
     engine: each a share of tokens for all stages, or one for each stage. The row at 1.0 is the dense twin. By default
-    an elastic artefact is run at its own ratios and at 1.0, or, where its bounds end below that, next to a static
-    dense twin.
+    an elastic artefact is run at its own ratios, or at those of its deploy file, and at 1.0, or, where its bounds end
+    below that, next to a static dense twin.
 
     Raises UsageError for what cannot be honoured, InputError for ratios that the artefact cannot keep, BadFileError
     for a file that cannot be read.
@@ -86,7 +86,7 @@ def bench(
     machine = environment(threads)
     sources, stated = without_deploy_files(sources_of(artefacts, model))
     device = device or next((each.device for each in stated if each.device), None)
-    subject = subject_of(sources, model, keeps)
+    subject = subject_of(sources, model, keeps, [each.keep_ratio for each in stated if each.keep_ratio is not None])
     if paths and subject.info is None:
         raise UsageError(f"{subject.name} does not say how images are prepared: leave out --images")
     for line in subject.notes:

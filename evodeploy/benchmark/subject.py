@@ -90,14 +90,18 @@ def without_deploy_files(
 
 
 def subject_of(
-    sources: Sequence[Path | nn.Module], model_name: str | None = None, keeps: Ratios | None = None
+    sources: Sequence[Path | nn.Module],
+    model_name: str | None = None,
+    keeps: Ratios | None = None,
+    stated_keeps: Ratios = (),
 ) -> Subject:
     """The subject of a bench over `sources`: the checkpoint, ONNX files and engines of one model and its dense twin.
 
     With an ONNX come the engines that were built from it, and the checkpoint that it was exported from, where they lie
     next to it; without a checkpoint, random weights of the same sizes, which are as fast. With no sources at all, the
     published model called `model_name` is taken so. A module is taken as a checkpoint is. Elastic artefacts are run at
-    the ratios `keeps`, and so is a checkpoint without files. Raises UsageError for the file of another model, and as
+    the ratios `keeps`, and so is a checkpoint without files; by default at those of deploy files, `stated_keeps`, or
+    their own, and at 1.0. Raises UsageError for the file of another model, and as
     `benchmark.keep_ratios` says.
     """
     paths = [source for source in sources if isinstance(source, Path) and kind_of(source) != "checkpoint"]
@@ -123,7 +127,7 @@ def subject_of(
     info = model.info if model else stated
     compared = info if checkpoints else stated  # random weights may be of other classes
     roles = {path: role_of(path, its, compared) for path, its in facts.items()}
-    kept = kept_by(info, facts, keeps)
+    kept = kept_by(info, facts, keeps, stated_keeps)
     refuse_static(facts, roles, kept, keeps)
 
     def given(kind: str, role: Role) -> tuple[Path, ...]:

@@ -21,6 +21,9 @@ def evaluate(
     ] = None,
     batch: Annotated[int, whole("--batch", 1, values.BATCH, "Images run at a time.")] = 32,
     limit: Annotated[int | None, whole("--limit", 1, values.IMAGES, "Use this many, evenly spread over all.")] = None,
+    keep_ratio: Annotated[
+        str | None, typer.Option(help="Keep this share of the tokens, of elastic artefacts: 0.5, or 0.7,0.5 by stage.")
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Write JSON here; an interrupted run resumes from OUTPUT.part."),
@@ -45,6 +48,7 @@ def evaluate(
             batch=batch,
             engine=engine,
             options=options.engine_options(device, precision, cuda_graph, threads, cache, tf32),
+            keep_ratio=values.ratios(keep_ratio),
             output=output,
             force=force,
             progress=done,

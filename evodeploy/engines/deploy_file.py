@@ -4,7 +4,8 @@ schema = 1
 artefact = "chosen.onnx"  # in the file's folder or below
 sha256 = "…"
 engine = "openvino"
-precision = "bf16"        # may be left out, as device, cuda_graph and tf32
+precision = "bf16"        # may be left out, as device, cuda_graph, tf32 and keep_ratio
+keep_ratio = 0.35         # what each run of an elastic artefact keeps that asks for nothing; [0.5, 0.3] by stage
 
 [measured]                # where, and how fast: for people, nothing reads it
 """
@@ -19,11 +20,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evodeploy.errors import BadFileError, UsageError
+from evodeploy.engines.base import Engine
+from evodeploy.errors import BadFileError, InputError, UsageError
 from evodeploy.files import open_regular, sha256
 from evodeploy.kinds import is_deploy_file, kind_of
-from evodeploy.schema import SchemaError, boolean, document, matching, one_of, record, text, whole
-from evodeploy.specs import EngineOptions, Precision
+from evodeploy.schema import (
+    Rule,
+    SchemaError,
+    boolean,
+    document,
+    matching,
+    number,
+    one_of,
+    record,
+    sequence,
+    text,
+    whole,
+)
+from evodeploy.specs import NO_METADATA, EngineOptions, Precision
 from evodeploy.text import printable, reason
 
 if sys.version_info >= (3, 11):
@@ -40,7 +54,8 @@ BEGINS = "# Written by evodeploy sweep"  # kinds.DEPLOY knows a file by it
 class DeployFile:
     """What runs the artefact at the path `artefact`, which lies below the file's folder, and how.
 
-    None and False leave the choice to the caller that opens it. `measured` is what the sweep found.
+    None and False leave the choice to the caller that opens it, and `keep_ratio` None to the artefact: else it is the
+    share of tokens that an elastic one keeps, of all stages or of each. `measured` is what the sweep found.
     """
 
     schema: int
@@ -51,6 +66,7 @@ class DeployFile:
     device: str | None = None
     cuda_graph: bool = False
     tf32: bool | None = None
+    keep_ratio: float | tuple[float, ...] | None = None
     measured: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def under(self, options: EngineOptions) -> EngineOptions:
@@ -68,6 +84,11 @@ class DeployFile:
         return "\n".join([*lines, "", "[measured]", *_lines(measured), ""])
 
 
+def _ratios(value: Any, field: str) -> float | tuple[float, ...]:
+    ratio = number(0, 1, above=True)
+    return sequence(ratio, 1, 64)(value, field) if isinstance(value, list) else ratio(value, field)
+
+
 _DEPLOY_FILE = record(
     DeployFile,
     strict=True,
@@ -81,6 +102,7 @@ _DEPLOY_FILE = record(
     device=text(100, least=1),
     cuda_graph=boolean(),
     tf32=boolean(),
+    keep_ratio=Rule("a number above 0, up to 1, or a list of them", _ratios),
     measured=document({}),
 )
 
@@ -117,8 +139,26 @@ def checked_artefact(path: Path, stated: DeployFile) -> Path:
     return artefact
 
 
+def at_stated_ratio(engine: Engine, path: Path, stated: DeployFile) -> Engine:
+    """`engine`, with the keep ratio that the deploy file `path` states as its own: what a run gets that asks for none.
+
+    Closes it and raises BadFileError where the artefact is not elastic, or not to that ratio.
+    """
+    if stated.keep_ratio is None:
+        return engine
+    try:
+        if engine.info is None:
+            raise InputError(f"it {NO_METADATA}")
+        engine.info.keep_of(stated.keep_ratio)
+        engine.info = dataclasses.replace(engine.info, keep_ratios=engine.info.ratios_of(stated.keep_ratio))
+    except InputError as error:
+        engine.close()
+        raise BadFileError(f"{path} states a keep ratio that {stated.artefact} does not have: {error}") from error
+    return engine
+
+
 def _lines(values: Mapping[str, Any]) -> list[str]:
-    """The values but None as TOML, whose strings, numbers and truth values are here written as JSON's."""
+    """The values but None as TOML, whose strings, numbers, truth values and lists are here written as JSON's."""
     return [
         f"{name} = {json.dumps(printable(value) if isinstance(value, str) else value, ensure_ascii=False)}"
         for name, value in values.items()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from evodeploy.engines.base import Engine
-from evodeploy.engines.deploy_file import DeployFile, artefact_of, checked_artefact, read_deploy_file
+from evodeploy.engines.deploy_file import DeployFile, artefact_of, at_stated_ratio, checked_artefact, read_deploy_file
 from evodeploy.engines.device import cuda_index
 from evodeploy.engines.torch_modes import TORCH_MODES
 from evodeploy.errors import UsageError, needs
@@ -187,9 +187,10 @@ def open_engine(
         artefact = checked_artefact(opened, stated)
         _check_stated(opened, stated, name, options)
         try:
-            return open_engine(artefact, name or stated.engine, stated.under(options), tokens=tokens, like=like)
+            engine = open_engine(artefact, name or stated.engine, stated.under(options), tokens=tokens, like=like)
         except UsageError as error:
             raise UsageError(f"{opened}: {error}") from error
+        return at_stated_ratio(engine, opened, stated)
     kind = kind_of_source(opened)
     fitting = {key: runtime for key, runtime in RUNTIMES.items() if runtime.runs == kind}
     if name is None:

@@ -54,6 +54,7 @@ def evaluate(
     batch: int = 32,
     engine: str | None = None,
     options: EngineOptions | None = None,
+    keep_ratio: float | Sequence[float] | None = None,
     output: str | os.PathLike[str] | None = None,
     journal: str | os.PathLike[str] | None = None,
     force: bool = False,
@@ -64,7 +65,8 @@ def evaluate(
     `artefacts` are one or several checkpoints, ONNX files, engines, names of the hub or modules. `data` is a folder
     with a folder of images for each class; or `labels` is a CSV file with the columns path,label, paths relative to
     `data`. `limit` images are taken, evenly spread over all. `batch` images run at a time, in the runtime `engine`,
-    as `options` say.
+    as `options` say. Elastic artefacts keep the share `keep_ratio` of their tokens, one for all stages or one for each,
+    by default their own; InputError says where one cannot.
 
     The report is written to the JSON file `output`. Answers are kept in `journal` while they come, by default
     OUTPUT.part, from which the same call resumes after an interruption; the journal of an `output` is removed at the
@@ -89,7 +91,9 @@ def evaluate(
             kept = kept or output.with_name(f"{output.name}.part")
         if kept is not None:
             check_output(kept, True, *inputs, kind=JOURNAL)
-        report = _evaluated(sources, Path(data), table, limit, batch, engine, options, kept, force, progress)
+        report = _evaluated(
+            sources, Path(data), table, limit, batch, engine, options, keep_ratio, kept, force, progress
+        )
         if output is not None and kept is not None:
             with replacing(output) as draft:
                 draft.write_text(json_text(report.to_dict()) + "\n", encoding="utf-8")
@@ -106,6 +110,7 @@ def _evaluated(
     batch: int,
     engine: str | None,
     options: EngineOptions | None,
+    keep_ratio: float | Sequence[float] | None,
     path: Path | None,
     fresh: bool,
     progress: Progress | None,
@@ -114,7 +119,7 @@ def _evaluated(
     options = options or EngineOptions()
     with ExitStack() as stack:
         engines = [stack.enter_context(open_engine(source, engine, options)) for source in sources]
-        infos = _infos(engines, sources)
+        infos = [_keeping(info, keep_ratio) for info in _infos(engines, sources)]
         data = labelled_images(folder, labels, infos[0]).limited(limit)
         contenders = [
             Contender(source, opened.name, options.precision or stated_precision(source) or info.precision, info)
@@ -175,6 +180,12 @@ def _infos(engines: Sequence[Engine], sources: Sequence[Path | nn.Module]) -> li
     return named
 
 
+def _keeping(info: ModelInfo, ratios: float | Sequence[float] | None) -> ModelInfo:
+    """`info` with `ratios` as its own; raises InputError where the artefact cannot keep such a share."""
+    info.keep_of(ratios)
+    return dataclasses.replace(info, keep_ratios=info.ratios_of(ratios))
+
+
 def _warnings(contenders: Sequence[Contender]) -> Iterator[str]:
     """What is assumed of the preprocessing, and where it differs, so that accuracies are of two preparations."""
     first = contenders[0]
@@ -194,6 +205,7 @@ def _task(contenders: Sequence[Contender], data: LabelledImages) -> dict[str, ob
         "artefacts": [
             [sha256(each.source), each.engine, each.precision] for each in contenders if isinstance(each.source, Path)
         ],
+        "keep_ratios": [list(each.info.keep_ratios) for each in contenders],
         "images": data.checksum(),
     }
 
@@ -220,7 +232,7 @@ def _answers(
             seen = np.stack([each[info.image_size, info.preprocessing] for each in pictures])
             prepared = as_input(seen, info)
             began = time.perf_counter()
-            outputs = run_all(engine, prepared, batch)
+            outputs = run_all(engine, prepared, batch, info.keep_of() or None)
             shares.append((time.perf_counter() - began) / len(pictures))
             ranks.append(ranked(outputs, info, min(TOP, info.top_k or TOP))[1].tolist())
             errors |= {

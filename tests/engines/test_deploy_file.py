@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
+from contextlib import closing
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import evodeploy
 from evodeploy.artefacts import fingerprint
 from evodeploy.benchmark import pipeline
 from evodeploy.engines.deploy_file import DeployFile, artefact_of, read_deploy_file
-from evodeploy.errors import BadFileError, UsageError
+from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
+from evodeploy.errors import BadFileError, EvodeployError, InputError, UsageError
 from evodeploy.files import sha256
 from evodeploy.kinds import DEPLOY
+from evodeploy.preprocess import as_input, random_pictures
+from evodeploy.serving.backend import Asked
+from evodeploy.serving.settings import Settings
+from evodeploy.serving.worker import Worker, named, open_served
 from evodeploy.specs import EngineOptions
 
 
@@ -53,6 +61,99 @@ def test_it_decides_what_nobody_else_does(deployed, small_images):
         evodeploy.open_engine(deployed, "onnxruntime")
     with pytest.raises(UsageError, match=r"deploy\.toml: the engine 'tensorrt' does not run .*chosen\.onnx"):
         evodeploy.open_engine(deployed, "tensorrt")
+
+
+@pytest.fixture
+def kept(small_elastic, tmp_path):
+    """A function that writes a deploy file next to an elastic artefact, at a keep ratio."""
+    shutil.copy(small_elastic, tmp_path / "elastic.onnx")
+
+    def write(ratio, name="deploy.toml"):
+        stated = DeployFile(1, "elastic.onnx", sha256(tmp_path / "elastic.onnx"), "onnxruntime", keep_ratio=ratio)
+        (tmp_path / name).write_text(stated.to_toml(), encoding="utf-8")
+        assert read_deploy_file(tmp_path / name) == stated
+        return tmp_path / name
+
+    return write
+
+
+@pytest.mark.parametrize(("ratio", "tokens"), [(0.3, (19, 19)), ((1.0, 0.2), (64, 12))])
+def test_a_run_keeps_what_it_states_and_what_it_is_asked_for(cli, kept, small_elastic, small_images, ratio, tokens):
+    path = kept(ratio)
+    ratios = ratio if isinstance(ratio, tuple) else (ratio, ratio)
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    with evodeploy.load(path) as predictor, evodeploy.open_engine(small_elastic, "onnxruntime") as engine:
+        expected = engine.run(small_images, tokens)
+        got = predictor.engine.run(small_images)
+        assert got["selected_0"].shape == (3, tokens[0])
+        assert np.array_equal(got["logits"], expected["logits"])
+        assert np.array_equal(predictor.predict_logits(small_images), expected["logits"])
+        assert predictor.info.keep_ratios == predictor.predict(picture).keep_ratios == ratios
+        assert predictor.submit(picture).result().keep_ratios == ratios
+        assert predictor.predict(picture, keep_ratio=0.5).keep_ratios == (0.5, 0.5)
+    Image.fromarray(picture).save(path.parent / "a.png")
+    for asked, answered in (((), list(ratios)), (("--keep-ratio", 0.5), [0.5, 0.5])):
+        code, out, err = cli("predict", path, path.parent / "a.png", "--json", *asked)
+        assert (code, err.count("Error")) == (0, 0), err
+        assert json.loads(out)[0]["keep_ratios"] == answered
+
+
+def test_a_service_keeps_what_it_states(kept):
+    with open_served(Settings(kept((1.0, 0.2)))) as engine:
+        settings = named(Settings(kept((1.0, 0.2))), engine)
+        with closing(Worker(engine, settings, lambda *_: None)) as worker:
+            images = as_input(random_pictures(engine.info, 2), engine.info)
+            assert asyncio.run(worker.run(images, Asked())).keep_ratios == (1.0, 0.2)
+
+
+def test_an_evaluation_is_at_what_it_states_or_at_what_is_asked_for(kept, small_images, monkeypatch):
+    path, seen = kept(0.3), []
+    for index in range(10):
+        (path.parent / "data" / f"c{index}").mkdir(parents=True)
+    Image.new("RGB", (70, 60), "teal").save(path.parent / "data" / "c0" / "0.png")
+    run = OnnxRuntimeEngine._run
+    monkeypatch.setattr(
+        OnnxRuntimeEngine, "_run", lambda self, images, keep: seen.append(keep) or run(self, images, keep)
+    )
+    for ratio in (None, 0.5, (1.0, 0.2)):
+        evodeploy.evaluate(path, path.parent / "data", keep_ratio=ratio, output=path.parent / "r.json", force=True)
+    assert seen == [(19, 19), (32, 32), (64, 12)]
+    with pytest.raises(InputError, match="stage 0 cannot keep 3 of its 64 tokens"):
+        evodeploy.evaluate(path, path.parent / "data", keep_ratio=0.05)
+
+
+def test_a_bench_is_at_what_it_states_and_at_all_tokens(kept, monkeypatch):
+    asked = []
+
+    def row_specs_of(subject, *others):
+        asked.append([str(each) for each in subject.keeps])
+        raise UsageError("that is all to be seen")
+
+    monkeypatch.setattr(pipeline, "row_specs_of", row_specs_of)
+    paths = [kept(0.3), kept((1.0, 0.2), "other.toml")]
+    for some, options in ((paths[:1], {}), (paths[1:], {}), (paths[:1], {"keeps": [0.5]})):
+        with pytest.raises(UsageError, match="that is all"):
+            evodeploy.bench(some, device="cpu", engines=["onnxruntime"], **options)
+    assert asked == [["keep 0.3", "keep 1"], ["keep 1/0.2", "keep 1"], ["keep 0.5"]]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "told"), [(0.05, "stage 0 cannot keep 3 of its 64"), ((0.5,) * 3, "3 keep ratios given, expected one")]
+)
+def test_a_keep_ratio_that_the_artefact_does_not_have_is_refused(kept, ratio, told):
+    for opened in (evodeploy.load, evodeploy.open_engine):
+        with pytest.raises(BadFileError, match=rf"deploy\.toml states a keep ratio that elastic\.onnx .*{told}"):
+            opened(kept(ratio))
+    with pytest.raises(EvodeployError, match=told):
+        evodeploy.bench(kept(ratio), device="cpu")
+
+
+def test_a_keep_ratio_of_a_static_artefact_is_refused(deployed):
+    deployed.write_text(deployed.read_text().replace("[measured]", "keep_ratio = 0.5\n[measured]"))
+    with pytest.raises(BadFileError, match=r"does not have: this artefact keeps a fixed share of tokens"):
+        evodeploy.open_engine(deployed)
+    with pytest.raises(InputError, match="this artefact keeps a fixed share of tokens"):
+        evodeploy.bench(deployed, device="cpu")
 
 
 def test_verify_judges_it_by_the_precision_that_it_states(deployed, small_onnx):
@@ -118,6 +219,16 @@ def toml(**changes):
         (toml(sha256="0"), "expected a SHA-256"),
         (toml(engine=""), "expected text of 1 to 100"),
         (toml(precision="int8"), "expected fp32 or fp16 or bf16"),
+        (toml(keep_ratio=0), "keep_ratio is 0, expected a number above 0, up to 1"),
+        (toml(keep_ratio=1.5), "expected a number above 0, up to 1"),
+        (toml(keep_ratio=True), "expected a number above 0, up to 1"),
+        (toml(keep_ratio="0.5"), "expected a number above 0, up to 1"),
+        (toml(keep_ratio=[]), "keep_ratio is a list of 0, expected a list of 1 to 64"),
+        (toml(keep_ratio=[0.5] * 65), "expected a list of 1 to 64"),
+        (toml(keep_ratio=[0.5, [0.5]]), "keep_ratio[1] is a list of 1, expected a number above 0"),
+        (b"keep_ratio = nan\n" + toml(), "keep_ratio is nan"),
+        (b"keep_ratio = [0.5, -inf]\n" + toml(), "keep_ratio[1] is -inf"),
+        (b"keep_ratio = " + b"[" * 50_000, "recursion"),
         (toml(engin="openvino"), "this version does not know it"),
         (b"measured = nan\n" + toml(), "measured is nan"),
         (b"cuda_graph = 1979-05-27\n" + toml(), "cuda_graph is 1979-05-27"),
