@@ -5,9 +5,16 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from evodeploy.engines.base import run_all
 from evodeploy.serving.backend import Answer
+
+PICTURE = Path(__file__).parents[1] / "sample" / "images" / "digit-7-0.png"
 
 
 class Direct:
@@ -40,3 +47,19 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def wait_until(condition):
+    while not condition():
+        time.sleep(0.005)
+
+
+def value(client, name, **labels):
+    """What the service's metrics say."""
+    told = client.get("/metrics")
+    assert told.headers["content-type"].startswith("text/plain")
+    for family in text_string_to_metric_families(told.text):
+        for sample in family.samples:
+            if sample.name == name and sample.labels == labels:
+                return sample.value
+    pytest.fail(f"no {name} {labels} in {told.text}")

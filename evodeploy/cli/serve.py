@@ -18,6 +18,9 @@ def serve(
     max_wait_ms: Annotated[float, real("--max-wait-ms", 0, 60_000, "What a request waits for others, at most.")] = 5.0,
     host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for all of the network.")] = "127.0.0.1",
     port: Annotated[int, whole("--port", 0, 65535, "Where to listen; 0 for any port that is free.")] = 8000,
+    grpc_port: Annotated[
+        int | None, whole("--grpc-port", 0, 65535, "Listen for gRPC too, not with Ray; 0 for any port that is free.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name in addresses; its own by default.")] = None,
     engine: options.EngineName = None,
     device: options.Device = None,
@@ -38,7 +41,9 @@ def serve(
     allow_host: Annotated[
         list[str] | None, typer.Option(help="Another host that requests may name, where no token is asked for.")
     ] = None,
-    tls_cert: Annotated[Path | None, typer.Option(help="A certificate in PEM: serve HTTPS, not with Ray.")] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="A certificate in PEM: serve HTTPS, and gRPC by TLS; not with Ray.")
+    ] = None,
     tls_key: Annotated[Path | None, typer.Option(help="The certificate's private key in PEM.")] = None,
     target_p99: Annotated[
         float | None,
@@ -65,7 +70,7 @@ def serve(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Serve an artefact over HTTP: images, tensors by the Open Inference Protocol, and a web page.
+    """Serve an artefact over HTTP, and gRPC: images, tensors by the Open Inference Protocol, and a web page.
 
     One process serves, with one engine. With --replicas, --max-replicas or --ray it is Ray Serve.
     """
@@ -84,6 +89,7 @@ def serve(
         max_wait=max_wait_ms / 1000,
         host=host,
         port=port,
+        grpc_port=grpc_port,
         metrics_port=metrics_port,
         gpus=gpus,
         limits=Limits(max_upload << 20, max_pixels * 1_000_000, timeout, max_ongoing),

@@ -20,5 +20,6 @@ worker.py      what computes: an engine behind a queue that runs requests togeth
 service.py     start, update and stop
   connections.py  what a connection may take before its request and after it
   embedded.py  in this process, by uvicorn
+  grpc_server.py  and by gRPC, whose methods are in calls.py, and their tensors in messages.py
   ray_serve.py on Ray, whose replicas are workers: replica.py
 """

@@ -11,7 +11,7 @@ from evodeploy import __version__
 from evodeploy.serving import images, openapi, pages, tensors
 from evodeploy.serving import metrics as counts
 from evodeploy.serving.backend import Backend
-from evodeploy.serving.gate import Gate
+from evodeploy.serving.gate import Gate, Room
 from evodeploy.serving.hosts import HostGate
 from evodeploy.serving.metrics import Metrics
 from evodeploy.serving.refusals import answer_errors
@@ -27,18 +27,21 @@ def create_app(
     token: str | None = None,
     hosts: frozenset[str] | None = None,
     metrics: Metrics | None = None,
+    room: Room | None = None,
 ) -> FastAPI:
     """The service of the model `name`; `backend` is asked for at each request, so that it may be replaced.
 
     Requests beyond `limits` get 413, 429 with Retry-After, 431 or 504; without the `token`, where there is one, 401;
     to another host than the `hosts`, where they are given, 421. With `metrics` all
-    requests are counted, and an endpoint gives the counts to clients that have the token.
+    requests are counted, and an endpoint gives the counts to clients that have the token. `room` is what requests by
+    another protocol take from too.
     """
     app = FastAPI(
         title=f"evodeploy: {name}", version=__version__, docs_url=None, redoc_url=None,
         description="Images to classes, and tensors by the Open Inference Protocol v2.",
     )  # fmt: skip
-    app.add_middleware(Gate, limits=limits, token=token, exempt=OPEN, unlimited=frozenset({counts.PATH}))
+    unlimited = frozenset({counts.PATH})
+    app.add_middleware(Gate, limits=limits, token=token, exempt=OPEN, unlimited=unlimited, room=room)
     if hosts is not None:
         app.add_middleware(HostGate, hosts=hosts)
     if metrics is not None:

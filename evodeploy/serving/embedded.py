@@ -1,22 +1,25 @@
-"""A service in this process: uvicorn in a thread, on one port and no more."""
+"""A service in this process: uvicorn in a thread, on one port, and gRPC in its event loop, on another if at all."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import math
+import socket
 import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from evodeploy.errors import BadFileError, RuntimeFailedError, UsageError
+from evodeploy.errors import BadFileError, RuntimeFailedError, UsageError, needs
 from evodeploy.files import open_regular
 from evodeploy.serving.app import create_app
 from evodeploy.serving.connections import KEEP_ALIVE, BoundedProtocol
+from evodeploy.serving.gate import Room
 from evodeploy.serving.hosts import hosts_for
 from evodeploy.serving.metrics import Metrics
 from evodeploy.serving.ports import check_free, listening
@@ -24,16 +27,21 @@ from evodeploy.serving.settings import Settings, Tls
 from evodeploy.serving.worker import Worker, named, open_served
 from evodeploy.text import reason
 
+if TYPE_CHECKING:
+    from evodeploy.serving.grpc_server import GrpcServer
+
 LARGEST_PEM = 1 << 20  # bytes of a certificate or a key
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator[tuple[str, Settings]]:
-    """A service as `service.running` describes it; yields its address, and `settings` with what they left open."""
+def running(settings: Settings) -> Iterator[tuple[str, str | None, Settings]]:
+    """A service as `service.running` describes it; yields its address, that of gRPC, and `settings` complete."""
     if settings.gpus:
         raise UsageError("gpus are shared out among replicas on Ray: choose a GPU by the device, cuda:N")
     context = None if settings.tls is None else _context(settings.tls)
     check_free(settings.host, settings.port, "--port")
+    if settings.grpc_port is not None:
+        check_free(settings.host, settings.grpc_port, "--grpc-port")
     with contextlib.ExitStack() as stack:
         engine = stack.enter_context(open_served(settings))
         settings = named(settings, engine)
@@ -41,15 +49,45 @@ def running(settings: Settings) -> Iterator[tuple[str, Settings]]:
         metrics = Metrics()
         worker = Worker(engine, settings, metrics.ran)
         stack.callback(worker.close)
-        hosts = hosts_for(settings)
-        app = create_app(lambda: worker, settings.name, settings.limits, settings.token, hosts, metrics)
-        port = stack.enter_context(_listening(app, settings, context))
+        hosts, room = hosts_for(settings), Room(settings.limits)
+        app = create_app(lambda: worker, settings.name, settings.limits, settings.token, hosts, metrics, room)
+        calls = None if settings.grpc_port is None else _calls(worker, settings, metrics, room)
+        port = stack.enter_context(_listening(app, settings, context, calls))
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        yield f"{'https' if context else 'http'}://{host}:{port}", settings
+        grpc = None if calls is None else f"{host}:{calls.port}"
+        yield f"{'https' if context else 'http'}://{host}:{port}", grpc, settings
+
+
+def _calls(worker: Worker, settings: Settings, metrics: Metrics, room: Room) -> GrpcServer:
+    with needs("grpc"):
+        import grpc  # noqa: F401  # before Triton's package, which has no ImportError for it
+
+        from evodeploy.serving.calls import METHODS, create_calls
+        from evodeploy.serving.grpc_server import GrpcServer
+    assert settings.name is not None
+    app = create_calls(lambda: worker, settings.name, settings.limits, settings.token, metrics, room)
+    return GrpcServer(app, METHODS, settings)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, and gRPC where it is asked for, which begin and end together in one event loop."""
+
+    def __init__(self, config: uvicorn.Config, calls: GrpcServer | None) -> None:
+        super().__init__(config)
+        self._calls = calls
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._calls is not None:
+            await self._calls.start()
+        await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        ends = [super().shutdown(sockets)] if self._calls is None else [super().shutdown(sockets), self._calls.stop()]
+        await asyncio.gather(*ends)
 
 
 @contextmanager
-def _listening(app: Any, settings: Settings, context: ssl.SSLContext | None) -> Iterator[int]:
+def _listening(app: Any, settings: Settings, context: ssl.SSLContext | None, calls: GrpcServer | None) -> Iterator[int]:
     """`app` behind a port, which is yielded; after the body what was begun is answered, within the limit of seconds."""
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # else any client that sends nonsense fills the log
     config = uvicorn.Config(
@@ -66,14 +104,14 @@ def _listening(app: Any, settings: Settings, context: ssl.SSLContext | None) -> 
     )
     config.load()
     config.ssl = context
-    server = uvicorn.Server(config)
+    server = _Server(config, calls)
     sockets = listening(settings.host, settings.port, "--port")
     port: int = sockets[0].getsockname()[1]
     with ThreadPoolExecutor(1, "evodeploy-http") as pool:
         ended = pool.submit(server.run, sockets)
         while not server.started:
             if wait([ended], timeout=0.005).done:
-                raise RuntimeFailedError("the HTTP server does not start") from ended.exception()
+                raise RuntimeFailedError("the server does not start") from ended.exception()
         try:
             yield port
         finally:

@@ -15,11 +15,20 @@ HEADER_BYTES = 16 << 10  # of all headers of a request together
 BODIES = 512  # requests whose bodies may be on their way at once: where there are more, slow ones give way
 
 
+class Room:
+    """What requests take of a service's `limits`, by whatever protocol they come: for one event loop."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.admitted = 0
+        self.arrivals = Arrivals(BODIES, limits.body * limits.admitted)  # they hold no more than all admitted may
+
+
 class Gate:
     """An ASGI middleware: requests within `limits` and with the `token` pass, and whatever asks for `exempt` paths.
 
     Requests for `unlimited` paths need the token, and pass also where too many are there. Any other one takes
-    one of the `limits.admitted` places once its body is there, so that a slow one keeps no other out.
+    one of the `limits.admitted` places once its body is there, so that a slow one keeps no other out. Gates may share
+    their `room`. Where bodies come `whole`, what there is of one is not seen on its way: it counts as the largest.
     """
 
     def __init__(
@@ -29,11 +38,13 @@ class Gate:
         token: str | None,
         exempt: frozenset[str],
         unlimited: frozenset[str] = frozenset(),
+        room: Room | None = None,
+        whole: bool = False,
     ) -> None:
         self._app, self._limits, self._exempt, self._unlimited = app, limits, exempt, exempt | unlimited
         self._token = f"Bearer {token}".encode() if token else None
-        self._admitted = 0
-        self._arrivals = Arrivals(BODIES, limits.body * limits.admitted)  # they hold no more than all admitted may
+        self._room = room or Room(limits)
+        self._arrivals, self._whole = self._room.arrivals, whole
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Pass the request on, or answer 400, 401, 408, 413, 429, 431 or 504."""
@@ -72,7 +83,7 @@ class Gate:
             return
         if not isinstance(body, bytes):
             await body(scope, receive, send)
-        elif self._admitted >= self._limits.admitted:
+        elif self._room.admitted >= self._limits.admitted:
             await _too_many()(scope, receive, send)
         else:
             whole = iter([{"type": "http.request", "body": body, "more_body": False}])
@@ -80,11 +91,11 @@ class Gate:
             async def received() -> Any:
                 return next(whole, None) or await receive()
 
-            self._admitted += 1
+            self._room.admitted += 1
             try:
                 await self._app(scope, received, send)
             finally:
-                self._admitted -= 1
+                self._room.admitted -= 1
 
     async def _body(self, receive: Any, sends: bool) -> bytes | JSONResponse | None:
         """All of it, or what it is refused with, or None where the client left.
@@ -96,6 +107,9 @@ class Gate:
         reading: asyncio.Future[bytes | JSONResponse | None]
         arrival = self._arrivals.admit(lambda: reading.cancel(), loop.time(), sends)
         if arrival is None:
+            return _too_many()
+        if self._whole and not self._arrivals.grows(arrival, self._limits.body, loop.time()):
+            self._arrivals.leave(arrival)
             return _too_many()
         reading = asyncio.ensure_future(self._read(receive, arrival))
         before = -1
@@ -118,16 +132,17 @@ class Gate:
     async def _read(self, receive: Any, arrival: Arrival) -> bytes | JSONResponse | None:
         loop = asyncio.get_running_loop()
         parts: list[bytes] = []
-        more = True
+        size, more = 0, True
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
             parts.append(message.get("body", b""))
+            size += len(parts[-1])
             more = message.get("more_body", False)
-            if arrival.size + len(parts[-1]) > self._limits.body:
+            if size > self._limits.body:
                 return self._too_large()
-            if not self._arrivals.grows(arrival, len(parts[-1]), loop.time()):
+            if not self._whole and not self._arrivals.grows(arrival, len(parts[-1]), loop.time()):
                 return _too_many()
         return b"".join(parts)
 

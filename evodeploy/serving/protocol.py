@@ -51,7 +51,11 @@ def tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
 
 def parse_request(body: bytes, json_length: str | None, spec: TensorSpec, outputs: Sequence[str]) -> InferenceRequest:
     """Read a request for an engine that takes `spec` and gives `outputs`; raises InputError with what is wrong."""
-    header, rest = _split(body, json_length)
+    return request_of(*_split(body, json_length), spec, outputs)
+
+
+def request_of(header: dict[str, Any], rest: bytes, spec: TensorSpec, outputs: Sequence[str]) -> InferenceRequest:
+    """See `parse_request`: the request of its JSON and of the bytes that follow."""
     given = header.get("inputs")
     if not isinstance(given, list) or len(given) != 1 or not isinstance(given[0], dict):
         raise InputError(f"'inputs' must be a list of one tensor, '{spec.name}'")

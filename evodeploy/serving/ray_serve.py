@@ -29,9 +29,7 @@ def running(settings: Settings, files: Fingerprint, cluster: str | None = None) 
     there. Raises UsageError where a port or that Ray is in use for another, RuntimeFailedError where Ray or the
     artefact does not start.
     """
-    if settings.tls is not None or settings.port == 0:
-        what = "TLS" if settings.tls is not None else "port 0"
-        raise UsageError(f"{what} is for one process without Ray: put a proxy before Ray, or leave replicas out")
+    _check_offered(settings)
     if cluster is None:
         if settings.port == settings.metrics_port:
             raise UsageError(f"requests and metrics would share port {settings.port}: choose another --metrics-port")
@@ -51,6 +49,7 @@ def running(settings: Settings, files: Fingerprint, cluster: str | None = None) 
 
 def update(settings: Settings, files: Fingerprint, cluster: str | None = None) -> str:
     """See `service.update`; returns where the metrics are. What must be as it was is `KEPT`."""
+    _check_offered(settings)
     _import_ray()
     from ray import serve
 
@@ -66,6 +65,13 @@ def update(settings: Settings, files: Fingerprint, cluster: str | None = None) -
             )
         _deploy(settings, files)
     return _metrics(settings)
+
+
+def _check_offered(settings: Settings) -> None:
+    """Refuse what only one process has."""
+    asked = {"TLS": settings.tls is not None, "port 0": settings.port == 0, "gRPC": settings.grpc_port is not None}
+    for what in (what for what, is_asked in asked.items() if is_asked):
+        raise UsageError(f"{what} is for one process without Ray: put a proxy before Ray, or leave replicas out")
 
 
 def _import_ray() -> None:

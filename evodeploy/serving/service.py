@@ -26,16 +26,21 @@ LOOK_EVERY = 0.5  # seconds
 
 @dataclass(frozen=True)
 class Service:
-    """What answers: the model `name` of `artefact`, run by `engine`, at `address`; Prometheus finds it at `metrics`."""
+    """What answers: the model `name` of `artefact`, run by `engine`, at `address`; Prometheus finds it at `metrics`.
+
+    `grpc` is HOST:PORT where it answers by gRPC too.
+    """
 
     name: str
     artefact: Path
     engine: str
     address: str
     metrics: str
+    grpc: str | None = None
 
     def __str__(self) -> str:
-        return f"serving {self.name} from {self.artefact} with {self.engine}: {self.address}"
+        also = f"gRPC at {self.grpc}, " if self.grpc else ""
+        return f"serving {self.name} from {self.artefact} with {self.engine}: {also}{self.address}"
 
     def to_dict(self) -> dict[str, Any]:
         """The facts, ready for JSON."""
@@ -60,8 +65,8 @@ def running(settings: Settings, cluster: str | None = None) -> Iterator[Service]
         if not on_ray(settings, cluster):
             with needs("serve"):
                 from evodeploy.serving import embedded
-            address, opened = stack.enter_context(embedded.running(settings))
-            service = _service(opened, address, f"{address}/metrics")
+            address, grpc, opened = stack.enter_context(embedded.running(settings))
+            service = _service(opened, address, f"{address}/metrics", grpc)
         else:
             from evodeploy.serving import ray_serve
 
@@ -69,6 +74,8 @@ def running(settings: Settings, cluster: str | None = None) -> Iterator[Service]
             metrics = stack.enter_context(ray_serve.running(settings, files, cluster))
             service = _service(settings, f"http://{settings.host}:{settings.port}", metrics)
         _log.info("%s answers; Prometheus metrics: %s", service.address, service.metrics)
+        if service.grpc is not None:
+            _log.info("%s answers by gRPC", service.grpc)
         yield service
 
 
@@ -110,7 +117,7 @@ def _tried(settings: Settings) -> tuple[Settings, Fingerprint]:
         return named(settings, opened), files
 
 
-def _service(settings: Settings, address: str, metrics: str) -> Service:
+def _service(settings: Settings, address: str, metrics: str, grpc: str | None = None) -> Service:
     assert settings.name is not None
     assert settings.engine is not None
-    return Service(settings.name, settings.artefact, settings.engine, address, metrics)
+    return Service(settings.name, settings.artefact, settings.engine, address, metrics, grpc)

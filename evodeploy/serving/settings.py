@@ -49,7 +49,8 @@ class Settings:
 
     `engine` and `options` say what runs it. Up to `max_batch` requests are run together, none waits longer for others
     than `max_wait` seconds. With a `token` every request but for health must carry it; without one, it names this
-    machine, the `host`, or one of `allow_hosts` as its host. `port` 0 is any that is free. With `tls` it is HTTPS.
+    machine, the `host`, or one of `allow_hosts` as its host. `port` 0 is any that is free. With a `grpc_port` it is
+    there by gRPC too. With `tls` it is HTTPS, and TLS for gRPC.
     With a `budget` each batch of an elastic artefact keeps as many tokens as answers in time allow.
 
     One process serves, and gives its metrics on the same port. More `replicas`, or `max_replicas` to which they may
@@ -66,6 +67,7 @@ class Settings:
     max_wait: float = 0.005
     host: str = "127.0.0.1"
     port: int = 8000
+    grpc_port: int | None = None
     metrics_port: int = 8099
     gpus: float = 0.0
     limits: Limits = field(default_factory=Limits)
@@ -82,6 +84,8 @@ class Settings:
             )
         if self.name is not None and (not re.fullmatch(r"[\w.-]{1,200}", self.name) or set(self.name) == {"."}):
             raise UsageError(f"the name is '{brief(self.name, 60)}', expected letters, digits, _, - and dots")
+        if self.grpc_port and self.grpc_port == self.port:
+            raise UsageError(f"HTTP and gRPC would share port {self.port}: choose another --grpc-port")
         for host in self.allow_hosts:
             if not re.fullmatch(r"[\w.:\[\]-]{1,253}", host):
                 raise UsageError(f"--allow-host is '{brief(host, 60)}', expected the name or address of a host")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,26 +12,25 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from evodeploy.preprocess import in_words
 from evodeploy.serving import openapi, protocol
-from evodeploy.serving.backend import KEEP_HEADER, Asked, Backend, run_within
+from evodeploy.serving.backend import KEEP_HEADER, Answer, Asked, Backend, run_within
+from evodeploy.serving.protocol import InferenceRequest
 from evodeploy.serving.refusals import NoModelError
 from evodeploy.serving.settings import Limits
-from evodeploy.specs import ModelInfo
+from evodeploy.specs import ModelInfo, TensorSpec
 from evodeploy.text import brief
 
 PROTOCOL = "Open Inference Protocol"
+VERSION = "1"
 
 
 def routes(backend: Callable[[], Backend], name: str, limits: Limits) -> APIRouter:
     """The endpoints of the one model `name`, with its version 1 in the path or without."""
 
     async def of_model(model: str) -> None:
-        if model != name:
-            raise NoModelError(f"there is no model '{brief(model, 60)}' here: expected '{name}'")
+        check_named(name, model)
 
     async def of_version(model: str, version: str) -> None:
-        await of_model(model)
-        if version != "1":
-            raise NoModelError(f"there is no version '{brief(version, 60)}' of '{name}' here: expected '1'")
+        check_named(name, model, version)
 
     models = _model_routes(backend, name, limits)
     router = APIRouter()
@@ -39,21 +39,44 @@ def routes(backend: Callable[[], Backend], name: str, limits: Limits) -> APIRout
     return router
 
 
+def check_named(name: str, model: str, version: str = VERSION) -> None:
+    """Raise NoModelError where a request is for another model than `name`, or another version than the one."""
+    if model != name:
+        raise NoModelError(f"there is no model '{brief(model, 60)}' here: expected '{name}'")
+    if version != VERSION:
+        raise NoModelError(f"there is no version '{brief(version, 60)}' of '{name}' here: expected '{VERSION}'")
+
+
+def metadata_of(here: Backend, name: str) -> dict[str, Any]:
+    """The model as the protocol describes it, and what evodeploy knows of it."""
+    return {
+        "name": name,
+        "versions": [VERSION],
+        "platform": f"evodeploy_{here.engine}",
+        "inputs": [protocol.tensor_metadata(spec) for spec in here.inputs[:1]],
+        "outputs": [protocol.tensor_metadata(spec) for spec in here.outputs],
+        "parameters": _facts(here.info),
+    }
+
+
+async def inferred(
+    here: Backend, seconds: float, read: Callable[[TensorSpec, list[str]], InferenceRequest]
+) -> tuple[InferenceRequest, Answer]:
+    """The request that `read` finds for the input and the names of outputs, and its answer within `seconds`."""
+    arrived = time.monotonic()
+    here.check(1, Asked())
+    parsed = await asyncio.to_thread(read, here.inputs[0], [spec.name for spec in here.outputs])
+    asked = Asked(parsed.keep_ratio, parsed.least_keep_ratio, arrived)
+    return parsed, await run_within(here, parsed.images, asked, seconds)
+
+
 def _model_routes(backend: Callable[[], Backend], name: str, limits: Limits) -> APIRouter:
     models = APIRouter(tags=[PROTOCOL], responses=openapi.REFUSALS)
 
     @models.get("")
     async def metadata() -> dict[str, Any]:
         """The model's inputs and outputs, and what evodeploy knows of it."""
-        here = backend()
-        return {
-            "name": name,
-            "versions": ["1"],
-            "platform": f"evodeploy_{here.engine}",
-            "inputs": [protocol.tensor_metadata(spec) for spec in here.inputs[:1]],
-            "outputs": [protocol.tensor_metadata(spec) for spec in here.outputs],
-            "parameters": _facts(here.info),
-        }
+        return metadata_of(backend(), name)
 
     @models.get("/ready")
     async def model_ready() -> dict[str, Any]:
@@ -64,13 +87,9 @@ def _model_routes(backend: Callable[[], Backend], name: str, limits: Limits) -> 
     @models.post("/infer", openapi_extra=openapi.body({"application/json": openapi.INFERENCE}))
     async def infer(request: Request) -> Response:
         """Outputs for prepared images, in JSON or with the binary tensor extension."""
-        here, arrived = backend(), time.monotonic()
-        here.check(1, Asked())
-        names = [spec.name for spec in here.outputs]
         body, length = await request.body(), ", ".join(request.headers.getlist(protocol.JSON_LENGTH)) or None
-        parsed = await asyncio.to_thread(protocol.parse_request, body, length, here.inputs[0], names)
-        asked = Asked(parsed.keep_ratio, parsed.least_keep_ratio, arrived)
-        answer = await run_within(here, parsed.images, asked, limits.seconds)
+        read = functools.partial(protocol.parse_request, body, length)
+        parsed, answer = await inferred(backend(), limits.seconds, read)
         body, length_of_json = protocol.make_response(name, parsed, answer.outputs, answer.shown)
         headers = {KEEP_HEADER: answer.shown}
         if length_of_json is None:

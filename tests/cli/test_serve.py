@@ -41,6 +41,8 @@ def nothing_starts(monkeypatch):
         (("--tls-cert", "cat.txt"), "give both --tls-cert and --tls-key"),
         (("--tls-cert", "cat.txt", "--tls-key", "none.pem"), "none.pem does not exist (expected a private key in PEM)"),
         (("--tls-cert", "cat.txt", "--tls-key", "cat.txt", "--replicas", "2"), "TLS is for one process without Ray"),
+        (("--grpc-port", "8001", "--replicas", "2"), "gRPC is for one process without Ray"),
+        (("--grpc-port", "8000"), "HTTP and gRPC would share port 8000: choose another --grpc-port"),
         (("--port", "0", "--replicas", "2"), "port 0 is for one process without Ray"),
         (("--allow-host", "a b"), "--allow-host is 'a b', expected the name or address of a host"),
         (("--token-file", "empty.txt"), "empty.txt is empty, expected a bearer token"),
@@ -69,7 +71,12 @@ def test_an_artefact_that_is_none_is_told_before_anything_starts(cli, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("package", "options", "extra"), [("uvicorn", (), "serve"), ("ray", ("--replicas", "2"), "ray")]
+    ("package", "options", "extra"),
+    [
+        ("uvicorn", (), "serve"),
+        ("ray", ("--replicas", "2"), "ray"),
+        ("grpc", ("--port", "0", "--grpc-port", "0"), "grpc"),
+    ],
 )
 def test_without_the_extra_it_is_named(cli, small_onnx, monkeypatch, package, options, extra):
     monkeypatch.setattr(ray_serve, "_import_ray", IMPORT_RAY)

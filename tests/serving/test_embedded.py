@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import os
-import shutil
 import signal
 import socket
 import ssl
@@ -14,14 +13,13 @@ import sys
 import threading
 import time
 import warnings
-from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 import tritonclient.http
 from processes import is_alive, listening, processes_below
-from prometheus_client.parser import text_string_to_metric_families
+from served import PICTURE, value, wait_until
 
 import evodeploy
 from evodeploy.engines.opener import open_engine
@@ -29,42 +27,9 @@ from evodeploy.errors import UsageError
 from evodeploy.serving import embedded
 from evodeploy.serving.budget import Budget
 from evodeploy.serving.service import running
-from evodeploy.serving.settings import Limits, Settings, Tls
-from evodeploy.serving.worker import Worker
+from evodeploy.serving.settings import Limits, Settings
 
-PICTURE = Path(__file__).parents[2] / "sample" / "images" / "digit-7-0.png"
 NAME = "evo_deit_test"
-
-
-@pytest.fixture
-def serve(small_onnx):
-    """A function that gives a service in this process as a context manager."""
-
-    def start(**settings):
-        return running(Settings(small_onnx, **{"port": 0, "max_batch": 4} | settings))
-
-    return start
-
-
-@pytest.fixture
-def held(monkeypatch):
-    """Workers that compute nothing until this event is set; `arrived` counts what they were given."""
-    free, run = threading.Event(), Worker._compute
-    free.arrived = 0
-
-    def compute(self, requests):
-        free.arrived += len(requests)
-        assert free.wait(60)
-        return run(self, requests)
-
-    monkeypatch.setattr(Worker, "_compute", compute)
-    yield free
-    free.set()
-
-
-def wait_until(condition):
-    while not condition():
-        time.sleep(0.005)
 
 
 def test_it_answers_on_one_port_and_ends_in_order(serve, small_onnx, logged):
@@ -77,6 +42,7 @@ def test_it_answers_on_one_port_and_ends_in_order(serve, small_onnx, logged):
             "engine": "onnxruntime",
             "address": service.address,
             "metrics": f"{service.address}/metrics",
+            "grpc": None,
         }
         with tritonclient.http.InferenceServerClient(place) as triton, open_engine(small_onnx) as engine:
             given = tritonclient.http.InferInput("images", images.shape, "FP32")
@@ -111,16 +77,6 @@ def test_requests_at_once_are_run_together_and_counted(serve, held):
         assert value(client, "evodeploy_batch_images_sum") == 5
         assert value(client, "evodeploy_run_seconds_count") == value(client, "evodeploy_batch_images_count")
         assert value(client, "evodeploy_request_seconds_count") == 5
-
-
-def value(client, name, **labels):
-    told = client.get("/metrics")
-    assert told.headers["content-type"].startswith("text/plain")
-    for family in text_string_to_metric_families(told.text):
-        for sample in family.samples:
-            if sample.name == name and sample.labels == labels:
-                return sample.value
-    pytest.fail(f"no {name} {labels} in {told.text}")
 
 
 def test_metrics_ask_for_the_token_and_are_there_when_too_many_requests_are(serve, held):
@@ -207,12 +163,15 @@ SIGNALS = {"group": signal.SIGTERM, "main": signal.SIGTERM, "interrupt": signal.
 @pytest.mark.parametrize("to", ["group", pytest.param("main", marks=pytest.mark.slow), "interrupt"])
 def test_signals_end_the_command_in_order(small_onnx, to):
     command = [sys.executable, "-m", "evodeploy", "serve", str(small_onnx), "--port", "0"]
+    command += ["--grpc-port", "0"] if to == "group" else []
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
     process = subprocess.Popen(command, text=True, start_new_session=True, **pipes)
     try:
-        address = process.stdout.readline().split()[-1]
+        *_, grpc, address = process.stdout.readline().split()
+        addresses = [address, grpc.rstrip(",")] if to == "group" else [address]
         below = processes_below(process.pid)
-        assert [port for _, _, port in listening(process.pid)] == [int(address.rpartition(":")[2])]
+        ports = {int(each.rpartition(":")[2]) for each in addresses}
+        assert {port for _, _, port in listening(process.pid)} == ports
         answers = load(address, lambda: (os.kill if to == "main" else os.killpg)(process.pid, SIGNALS[to]))
         _, err = process.communicate(timeout=120)
     finally:
@@ -220,6 +179,7 @@ def test_signals_end_the_command_in_order(small_onnx, to):
     assert process.returncode == 0, err
     assert err.splitlines() == [
         f"{address} answers; Prometheus metrics: {address}/metrics",
+        *(f"{each} answers by gRPC" for each in addresses[1:]),
         "answering what was begun, then stopping",
     ]
     assert answers[200] > 4
@@ -247,19 +207,6 @@ def load(address, then):
     for thread in threads:
         thread.join()
     return answers
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory):
-    """A certificate of localhost that vouches for itself, and its key; made by openssl."""
-    if shutil.which("openssl") is None:
-        pytest.skip("here is no openssl to make a certificate")
-    folder = tmp_path_factory.mktemp("tls")
-    files = Tls(folder / "cert.pem", folder / "key.pem")
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "2"]
-    subprocess.run([*command, "-out", files.certificate, "-keyout", files.key], check=True, capture_output=True)
-    return files
 
 
 def test_it_speaks_https_alone_where_it_has_a_certificate(serve, certificate):

@@ -9,7 +9,7 @@ import pytest
 
 from evodeploy.serving import arrivals, gate
 from evodeploy.serving.arrivals import Arrivals
-from evodeploy.serving.gate import Gate
+from evodeploy.serving.gate import Gate, Room
 from evodeploy.serving.hosts import HostGate, allowed_hosts
 from evodeploy.serving.settings import Limits
 
@@ -108,6 +108,28 @@ def test_bodies_on_their_way_hold_no_more_than_those_admitted_may(monkeypatch):
     assert asyncio.run(run(3, b"12345", b"6")) == 429
     monkeypatch.setattr(gate, "BODIES", 3)
     assert asyncio.run(run(3, b"", b"")) == 429
+
+
+def test_whole_bodies_count_as_the_largest_while_they_come():
+    async def run():
+        room = Room(Limits(admitted=2, body=10))
+        calls, http = (Gate(echo, Limits(admitted=2, body=10), None, frozenset(), room=room, whole=w) for w in (1, 0))
+        first = Client(b"12345", headers=[CHUNKED])
+        waiting = asyncio.create_task(first.ask(calls))
+        await asyncio.sleep(0)
+        assert await Client(b"1234567890", headers=[CHUNKED]).at_once().ask(calls) == 200
+        second = asyncio.create_task(Client(b"12345", headers=[CHUNKED]).ask(calls))
+        await asyncio.sleep(0)
+        assert await Client(b"1", headers=[CHUNKED]).at_once().ask(calls) == 429
+        assert await Client(b"1", headers=[CHUNKED]).at_once().ask(http) == 429
+        second.cancel()
+        await asyncio.wait([second])
+        assert await Client(b"x" * 11, headers=[CHUNKED]).at_once().ask(calls) == 413
+        first.more.set()
+        assert (await waiting, first.body) == (200, b"12345")
+        assert await Client(b"1" * 10, headers=[CHUNKED]).at_once().ask(http) == 200
+
+    asyncio.run(run())
 
 
 def dripping(count, seconds, drops):

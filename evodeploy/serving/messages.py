@@ -1,0 +1,99 @@
+"""Tensors of the Open Inference Protocol v2 over gRPC: what JSON has in `protocol.py`, in messages.
+
+A tensor's data are in the message's `raw_input_contents`, as Triton's client sends them, or typed in the tensor itself;
+the answer has its outputs the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from tritonclient.grpc import service_pb2
+
+from evodeploy.engines.base import Array
+from evodeploy.errors import InputError
+from evodeploy.serving import protocol
+from evodeploy.serving.protocol import DATATYPES, InferenceRequest
+from evodeploy.specs import TensorSpec
+
+# The field that has a tensor's numbers, by datatype: FP16 has none.
+_FIELDS = {
+    "FP32": "fp32_contents", "FP64": "fp64_contents", "BOOL": "bool_contents", "INT64": "int64_contents",
+    "UINT64": "uint64_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
+    "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
+}  # fmt: skip
+
+
+def read(kind: str, body: bytes) -> Any:
+    """The message of this kind in `body`; raises InputError where there is none."""
+    try:
+        return getattr(service_pb2, kind).FromString(body)
+    except DecodeError as error:
+        raise InputError(f"the bytes are no {kind}") from error
+
+
+def write(kind: str, **fields: Any) -> bytes:
+    """A message of this kind, in bytes."""
+    return bytes(getattr(service_pb2, kind)(**fields).SerializeToString())
+
+
+def request_of(message: Any, spec: TensorSpec, outputs: Sequence[str]) -> InferenceRequest:
+    """Read a ModelInferRequest as `protocol.parse_request` reads JSON; `binary` says that its data are raw."""
+    if len(message.inputs) != 1:
+        raise InputError(f"the request has {len(message.inputs)} inputs, expected one, '{spec.name}'")
+    if len(message.outputs) > len(outputs):
+        raise InputError(f"the request asks for {len(message.outputs)} outputs: there are {len(outputs)}")
+    tensor, raw = message.inputs[0], len(message.raw_input_contents) > 0
+    if len(message.raw_input_contents) > 1 or (raw and tensor.HasField("contents")):
+        raise InputError(f"the data of input '{spec.name}' are there more than once")
+    data = message.raw_input_contents[0] if raw else _packed(tensor.contents, spec)
+    given = {
+        "name": tensor.name,
+        "datatype": tensor.datatype,
+        "shape": list(tensor.shape),
+        "parameters": {"binary_data_size": len(data)},
+    }
+    wanted = [
+        {"name": output.name, "parameters": _parameters(output) | {"binary_data": raw}} for output in message.outputs
+    ]
+    parameters = _parameters(message) | {"binary_data_output": raw}
+    header = {"id": message.id, "inputs": [given], "outputs": wanted, "parameters": parameters}
+    return protocol.request_of(header, data, spec, outputs)
+
+
+def response_of(model: str, version: str, request: InferenceRequest, outputs: Mapping[str, Array], ratio: str) -> bytes:
+    """The ModelInferResponse; the keep ratio is named in its parameters."""
+    message = service_pb2.ModelInferResponse(model_name=model, model_version=version, id=request.identity)
+    message.parameters["keep_ratio"].string_param = ratio
+    wanted = {name: outputs[name] for name in request.outputs or outputs}
+    raw = request.binary or any(DATATYPES[value.dtype.name] not in _FIELDS for value in wanted.values())
+    for name, value in wanted.items():
+        datatype = DATATYPES[value.dtype.name]
+        tensor = message.outputs.add(name=name, datatype=datatype, shape=value.shape)
+        if raw:
+            message.raw_output_contents.append(np.ascontiguousarray(value, value.dtype.newbyteorder("<")).tobytes())
+        else:
+            getattr(tensor.contents, _FIELDS[datatype]).extend(value.ravel().tolist())
+    return bytes(message.SerializeToString())
+
+
+def _packed(contents: Any, spec: TensorSpec) -> bytes:
+    """Typed numbers as the bytes that they would be sent as."""
+    datatype = DATATYPES[spec.dtype]
+    if datatype not in _FIELDS:
+        raise InputError(f"input '{spec.name}' is {datatype}, which has no typed contents: send raw_input_contents")
+    dtype = np.dtype(spec.dtype)
+    given = np.fromiter(getattr(contents, _FIELDS[datatype]), {"i": np.int64, "u": np.uint64}.get(dtype.kind, dtype))
+    packed = given.astype(dtype.newbyteorder("<"))
+    if dtype.kind in "iu" and (packed != given).any():
+        raise InputError(f"the data of input '{spec.name}' are not numbers of the range of {datatype}")
+    return packed.tobytes()
+
+
+def _parameters(holder: Any) -> dict[str, Any]:
+    """The parameters of a request or a tensor, without those that have no value."""
+    found = {name: (value, value.WhichOneof("parameter_choice")) for name, value in holder.parameters.items()}
+    return {name: getattr(value, choice) for name, (value, choice) in found.items() if choice is not None}
