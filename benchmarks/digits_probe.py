@@ -73,9 +73,7 @@ def main() -> None:
         }
         (train, train_labels), (test, test_labels) = digits(args.train, args.test)
         features = [engines[settings[0]].run(tensors(chunk))["features"] for chunk in chunks(train, args.batch)]
-        pipeline = Pipeline([("scale", StandardScaler()), ("classify", LogisticRegression(max_iter=3000))])
-        probe = GridSearchCV(pipeline, {"classify__C": [0.01, 0.1, 1.0]}, cv=3)  # on the training digits alone
-        probe.fit(np.concatenate(features), train_labels)
+        probe = fitted_probe(np.concatenate(features), train_labels)
         answers, seconds = measured(engines, test, args.batch, probe)
         name = next(iter(engines.values())).name
         for engine in engines.values():
@@ -105,6 +103,12 @@ def opened(checkpoint: Path, setting: Setting, engine: str, folder: Path, fast_p
     opset = OPSET if precision == "bf16" else DEFAULT_OPSET
     write_onnx(PRECISIONS[precision](onnx_from_model(model, opset=opset)), path)
     return evodeploy.open_engine(path, engine)
+
+
+def fitted_probe(features: NDArray[np.float32], labels: NDArray[np.int64]) -> GridSearchCV:
+    """A linear classifier of `features`; its penalty is chosen by cross-validation."""
+    pipeline = Pipeline([("scale", StandardScaler()), ("classify", LogisticRegression(max_iter=3000))])
+    return GridSearchCV(pipeline, {"classify__C": [0.01, 0.1, 1.0]}, cv=3).fit(features, labels)
 
 
 def digits(train: int, test: int) -> tuple[tuple[list[Image.Image], NDArray[np.int64]], ...]:
