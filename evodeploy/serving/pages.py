@@ -1,4 +1,7 @@
-"""The web page and the page that describes the endpoints: files of `page/`, and nothing from elsewhere."""
+"""The web page and the page that describes the endpoints: files of `page/`, and nothing from elsewhere.
+
+The sample picture is a seven, drawn for the page.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from fastapi.responses import HTMLResponse
 
 PAGE = files("evodeploy.serving") / "page"
 DOCUMENTS = {"/": "index.html", "/docs": "api.html"}
-ASSETS = {"page.js": "text/javascript", "page.css": "text/css", "api.js": "text/javascript"}
+ASSETS = {"page.js": "text/javascript", "page.css": "text/css", "api.js": "text/javascript", "sample.png": "image/png"}
 PATHS = frozenset([*DOCUMENTS, *(f"/{name}" for name in ASSETS)])
 POLICY = "default-src 'self'; img-src 'self' blob: data:; style-src 'self'; frame-ancestors 'none'"
 

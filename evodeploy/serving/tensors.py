@@ -105,6 +105,8 @@ def _facts(info: ModelInfo) -> dict[str, Any]:
         "model": info.model,
         "precision": info.precision,
         "image_size": info.image_size,
+        "resized": info.preprocessing.resized(info.image_size),
+        "crop_mode": info.preprocessing.crop_mode,
         "input_format": info.input_format,
         "keep_ratios": list(info.keep_ratios),
         "elastic": [[stage.low / stage.tokens, stage.high / stage.tokens] for stage in info.elastic],

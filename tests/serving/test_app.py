@@ -18,7 +18,7 @@ from schemathesis.specs.openapi import checks as openapi_checks
 
 import evodeploy
 from evodeploy.engines.base import run_all
-from evodeploy.serving import images
+from evodeploy.serving import images, pages
 from evodeploy.serving.backend import Answer
 
 CHECKS = [
@@ -269,17 +269,23 @@ def test_a_token_is_asked_for_everywhere_but_at_health_and_page(app):
             assert client.get(path, headers={"Authorization": "Bearer guess"}).status_code == 401
             assert client.get(path, headers={"Authorization": "Bearer secret"}).status_code == 200
         assert client.post("/v1/predict", content=picture()).headers["www-authenticate"] == "Bearer"
-        for path in ("/", "/docs", "/page.js", "/page.css", "/api.js", "/v2/health/live", "/v2/health/ready"):
+        for path in (*pages.PATHS, "/v2/health/live", "/v2/health/ready"):
             assert client.get(path).status_code == 200
 
 
 def test_the_page_needs_nothing_from_elsewhere(client):
     page = client.get("/")
     assert "default-src 'self'" in page.headers["content-security-policy"]
-    for path in ("/", "/docs", "/page.js", "/page.css", "/api.js"):
+    for path in pages.PATHS:
         text = client.get(path).text
         assert "http://" not in text
         assert "https://" not in text
+
+
+def test_its_sample_is_a_small_picture_that_the_endpoint_takes(client):
+    sample = client.get("/sample.png")
+    assert (sample.headers["content-type"], len(sample.content) < 4096) == ("image/png", True)
+    assert client.post("/v1/predict", content=sample.content).status_code == 200
 
 
 def test_no_path_of_a_request_is_opened(client):

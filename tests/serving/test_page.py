@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import json
+import re
 import shutil
+import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from served import Direct
 
 from evodeploy.engines.opener import open_engine
+from evodeploy.preprocess import cropped
 from evodeploy.serving.app import create_app
 from evodeploy.serving.settings import Limits
+from evodeploy.specs import Preprocessing
 
 pytestmark = pytest.mark.slow
 
 SAMPLE = Path(__file__).parents[2] / "sample"
+IMAGES = SAMPLE / "images"
 
 
 @pytest.fixture(scope="module")
@@ -68,20 +77,56 @@ def colours(page, selector):
     return page.evaluate(script)
 
 
-def test_a_picture_gets_its_classes_and_its_tokens(page, tmp_path):
-    assert page.inner_text("#model") == "evo_deit_digits, 64 pixels, FP32; keeps 50 %, 50 % of the tokens"
-    page.set_input_files("#file", SAMPLE / "images" / "digit-7-0.png")
-    page.wait_for_selector("#answer:not([hidden])")
-    labels = page.locator("#labels li")
-    assert labels.count() == 5
+def facts(page):
+    return [re.sub(r"\d+ ms", "N ms", each.replace("\xa0", " ")) for each in page.locator(".facts").all_inner_texts()]
+
+
+def best(page):
+    return page.locator(".labels li:first-child span:first-child").all_inner_texts()
+
+
+def curl(page, folder):
+    """What the shown command answers."""
+    if shutil.which("curl") is None:
+        pytest.skip("here is no curl")
+    run = subprocess.run(["bash", "-c", page.inner_text("#curl")], cwd=folder, capture_output=True, check=True)
+    return json.loads(run.stdout)
+
+
+def test_pictures_get_their_classes_and_their_tokens(page):
+    assert page.inner_text("#model") == "evo_deit_digits, 64 pixels, FP32; keeps 50\xa0% of the tokens"
+    page.set_input_files("#file", [IMAGES / "digit-7-0.png"])
+    page.wait_for_selector("#status:has-text('digit-7-0.png: 7, 91.2')")
+    page.set_input_files("#file", [IMAGES / f"digit-{digit}-0.png" for digit in range(6)])
+    page.wait_for_selector("#status:has-text('6 pictures in ')")
+    assert page.locator(".card h3").all_inner_texts() == [f"digit-{digit}-0.png" for digit in (0, 1, 2, 3, 4, 5, 7)]
+    assert best(page) == list("0123457")
+    assert page.locator(".labels").first.locator("li").count() == 5
+    assert facts(page) == ["in N ms, keeping 50 % of the tokens"] * 7
     assert page.is_hidden("#token")
-    assert labels.first.inner_text().split("\n")[0] == "7"
-    assert page.inner_text("#status").startswith("digit-7-0.png: 7, ")
-    assert page.locator("#maps figure").count() == 2
-    assert page.locator("#maps figcaption").first.inner_text() == "Selection 1: 32 of 64 tokens stayed"
-    assert colours(page, "#maps canvas") != colours(page, "#canvas")
-    page.screenshot(path=tmp_path / "page.png", full_page=True)
-    assert Image.open(tmp_path / "page.png").height > 700
+    maps = page.locator(".card").first.locator("figure")
+    assert maps.all_inner_texts() == [f"Selection {number}: 32 of 64 tokens kept" for number in (1, 2)]
+    assert colours(page, ".maps canvas") != colours(page, ".seen")
+    page.click("text=Clear")
+    assert page.is_hidden("#answers") and page.locator(".card").count() == 0
+
+
+@pytest.mark.parametrize("mode", ["center", "squash"])
+def test_the_crop_that_is_drawn_is_the_networks(browser, digits, listening, tmp_path, mode):
+    how = Preprocessing(crop_pct=0.5, crop_mode=mode, interpolation="bilinear")
+    other = copy.copy(digits)
+    other.info = dataclasses.replace(digits.info, preprocessing=how)
+    across, down = np.meshgrid(np.arange(480), np.arange(300))
+    picture = Image.fromarray(np.stack([across // 2, down * 255 // 300, 0 * down], 2).astype(np.uint8))
+    picture.save(tmp_path / "ramp.png")
+    page = browser.new_page()
+    page.goto(f"http://{listening(create_app(lambda: other, 'digits', Limits()))}/")
+    page.wait_for_selector("#model:has-text('digits')")
+    page.set_input_files("#file", tmp_path / "ramp.png")
+    page.wait_for_selector("#status:has-text(' ms')")
+    seen = np.array(colours(page, ".seen")).reshape(240, 240, 4)[..., :3]
+    page.close()
+    assert np.abs(seen - cropped(picture, 240, how).astype(int)).max() <= 4
 
 
 def test_it_is_used_by_keyboard(page):
@@ -91,50 +136,94 @@ def test_it_is_used_by_keyboard(page):
     assert outline == "solid"
     with page.expect_file_chooser() as chosen:
         page.keyboard.press("Enter")
-    chosen.value.set_files(SAMPLE / "images" / "digit-3-0.png")
-    page.wait_for_selector("#status:has-text(': 3, ')")
+    chosen.value.set_files([IMAGES / "digit-3-0.png", IMAGES / "digit-4-0.png"])
+    page.wait_for_selector("#status:has-text('2 pictures in ')")
+    page.keyboard.press("Tab")
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#status:has-text('sample.png: 7, ')")
+    assert curl(page, "/")["labels"][0]["name"] == "7"
+
+
+@pytest.mark.parametrize("how", ["drop", "paste"])
+def test_pictures_are_dropped_and_pasted(page, how):
+    script = """([how, bytes]) => {
+        const carried = new DataTransfer();
+        for (const name of ["a.png", "b.png"]) carried.items.add(new File([new Uint8Array(bytes)], name));
+        const event = how === "drop" ? new DragEvent("drop", { dataTransfer: carried, bubbles: true, cancelable: true })
+            : new ClipboardEvent("paste", { clipboardData: carried, bubbles: true });
+        document.querySelector("footer").dispatchEvent(event); }"""
+    page.evaluate(script, [how, list((IMAGES / "digit-5-0.png").read_bytes())])
+    page.wait_for_selector("#status:has-text('2 pictures in ')")
+    assert best(page) == ["5", "5"]
 
 
 def test_what_changes_is_announced_and_named(page):
     assert page.get_attribute("#status", "aria-live") == "polite"
-    assert page.get_by_label("Drop a picture here").count() == 1
-    page.set_input_files("#file", SAMPLE / "images" / "digit-3-0.png")
-    page.wait_for_selector("#answer:not([hidden])")
-    assert page.get_by_role("img", name="The picture as the network sees it").count() == 1
-    assert page.get_by_role("img", name="Selection 2: 32 of 64 tokens stayed").count() == 1
+    assert page.get_by_label("Drop pictures here").count() == 1
+    page.set_input_files("#file", IMAGES / "digit-3-0.png")
+    page.wait_for_selector("#answers:not([hidden])")
+    assert page.get_by_role("img", name="digit-3-0.png as the network sees it").count() == 1
+    assert page.get_by_role("img", name="Selection 2: 32 of 64 tokens kept").count() == 1
+    assert page.get_by_role("region", name="Answers").get_by_role("listitem").count() == 6  # and five classes
     assert page.get_by_role("heading", level=1).count() == 1
 
 
-def test_a_picture_that_is_none_is_told(browser, digits, listening, tmp_path):
+def test_a_picture_that_is_none_is_named_among_the_others(browser, digits, listening, tmp_path):
     address = listening(create_app(lambda: digits, "digits", Limits()))
     (tmp_path / "broken.png").write_bytes(b"no image")
     page = browser.new_page()
     page.goto(f"http://{address}/")
     page.set_input_files("#file", tmp_path / "broken.png")
-    page.wait_for_selector("#status.wrong")
-    assert "not a readable image" in page.inner_text("#status")
-    assert page.is_hidden("#answer")
+    page.wait_for_selector("#status.wrong:has-text('broken.png: the body is not a readable image')")
+    page.set_input_files("#file", [IMAGES / "digit-3-0.png", tmp_path / "broken.png"])
+    page.wait_for_selector("#status.wrong:has-text(', 1 of them not answered')")
+    assert best(page) == ["3"]
+    assert ["not a readable image" in each for each in facts(page)] == [False, True, True]
+    page.set_input_files("#file", [{"name": "a.png", "mimeType": "image/png", "buffer": b"x"}] * 101)
+    page.wait_for_selector("#status.wrong:has-text('101 pictures are more')")
+    assert page.locator(".card").count() == 3
     page.close()
 
 
-def test_an_elastic_model_has_a_slider_and_every_answer_its_command(browser, listening, small_elastic):
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_an_elastic_model_has_a_slider_and_answers_their_command_on_a_phone(browser, listening, small_elastic, scheme):
     with open_engine(small_elastic, "onnxruntime") as engine:
         backend = Direct(engine)
         address = listening(create_app(lambda: backend, "small", Limits()))
-        page = browser.new_page(viewport={"width": 360, "height": 700})
+        page = browser.new_page(viewport={"width": 380, "height": 700}, color_scheme=scheme)
         page.goto(f"http://{address}/")
         page.wait_for_selector("#budget:visible")
         assert page.get_by_label("Tokens to keep").count() == 1
         assert (page.get_attribute("#ratio", "min"), page.input_value("#ratio")) == ("0.1", "0.5")
-        page.set_input_files("#file", SAMPLE / "images" / "digit-7-0.png")
-        page.wait_for_selector("#status:has-text('keeping 50 %, 50 %')")
+        page.set_input_files("#file", [IMAGES / "digit-7-0.png", IMAGES / "digit-3-0.png"])
+        page.wait_for_selector("#status:has-text('2 pictures in ')")
+        assert facts(page) == ["in N ms, keeping 50 % of the tokens"] * 2
         page.focus("#ratio")
         page.keyboard.press("End")
-        page.wait_for_selector("#status:has-text('keeping 100 %, 100 %')")
+        page.wait_for_selector(".card:last-child .facts:has-text('keeping 100')")
+        page.wait_for_selector("#status:has-text('2 pictures in ')")
+        assert facts(page) == ["in N ms, keeping 100 % of the tokens"] * 2
         expected = f"curl --data-binary '@digit-7-0.png' 'http://{address}/v1/predict?keep_ratio=1'"
         assert page.inner_text("#curl") == expected
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert curl(page, IMAGES)["keep_ratios"] == [1.0, 1.0]
+        assert page.evaluate("document.documentElement.scrollWidth") <= 380
+        for selector in ("h1", "#model", ".small", "#status", "#sample", "#curl", ".facts", ".labels li", "footer a"):
+            assert contrast(page, selector) >= 4.5, selector
         page.close()
+
+
+def contrast(page, selector):
+    """Of a text to what is behind it, as WCAG 2 counts it: https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio"""
+    script = f"""() => {{ let on = document.querySelector({selector!r}); const ink = getComputedStyle(on).color;
+        const clear = "rgba(0, 0, 0, 0)"; while (getComputedStyle(on).backgroundColor === clear) on = on.parentElement;
+        return [ink, getComputedStyle(on).backgroundColor]; }}"""
+    lights = []
+    for colour in page.evaluate(script):
+        shares = [int(each) / 255 for each in re.findall(r"\d+", colour)[:3]]
+        linear = [each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in shares]
+        lights.append(float(np.dot((0.2126, 0.7152, 0.0722), linear)) + 0.05)
+    return max(lights) / min(lights)
 
 
 def test_a_token_is_asked_for(browser, digits, listening):
@@ -145,7 +234,7 @@ def test_a_token_is_asked_for(browser, digits, listening):
     page.fill("#token", "secret")
     page.keyboard.press("Enter")
     page.wait_for_selector("#model:has-text('digits')")
-    page.set_input_files("#file", SAMPLE / "images" / "digit-5-0.png")
+    page.set_input_files("#file", IMAGES / "digit-5-0.png")
     page.wait_for_selector("#status:has-text(': 5, ')")
     page.close()
 

@@ -1,15 +1,18 @@
-// Sends a picture to /v1/predict and shows the answer; draws over the picture what each selection kept.
+// Sends pictures to /v1/predict and lists the answers; draws over each picture what every selection kept.
+
+const AT_ONCE = 4; // requests on their way
+const MOST = 100; // pictures of one choice: folders are for `evodeploy predict`
+const PIXELS = 240; // of a drawn picture's side
 
 const at = (id) => document.getElementById(id);
-const [form, file, drop, status, token] = ["form", "file", "drop", "status", "token"].map(at);
-const [ratio, chosen, copy] = ["ratio", "chosen", "copy"].map(at);
+const [form, file, drop, status, token, list] = ["form", "file", "drop", "status", "token", "list"].map(at);
+const [ratio, chosen, copy, sample, clear] = ["ratio", "chosen", "copy", "sample", "clear"].map(at);
 let facts = null;
-let shown = null; // the picture that was asked about last
-let latest = 0; // the newest request: an older answer that comes late is not shown
+let entries = []; // { picture, card, turn, failed, sample }, the newest first
+let latest = 0; // the newest round of requests: only its summary is said
 
-function headers() {
-  return token.value ? { Authorization: `Bearer ${token.value}` } : {};
-}
+const percent = (share, digits = 0) => `${(share * 100).toFixed(digits)}\u00a0%`; // on one line
+const shares = (ratios) => (new Set(ratios).size === 1 ? ratios.slice(0, 1) : ratios).map((each) => percent(each)).join(", ");
 
 function say(text, wrong = false) {
   status.textContent = text;
@@ -17,9 +20,10 @@ function say(text, wrong = false) {
 }
 
 async function asked(path, options = {}) {
-  const response = await fetch(path, { ...options, headers: { ...headers(), ...options.headers } });
+  const headers = token.value ? { Authorization: `Bearer ${token.value}` } : {};
+  const response = await fetch(path, { ...options, headers });
   const answer = await response.json().catch(() => ({}));
-  if (response.status === 401) {
+  if (response.status === 401 && at("access").hidden) {
     at("access").hidden = false;
     token.focus();
   }
@@ -28,33 +32,34 @@ async function asked(path, options = {}) {
 }
 
 async function introduce() {
-  const name = new URL("openapi.json", location);
-  const title = (await (await fetch(name)).json()).info.title.replace("evodeploy: ", "");
+  const title = (await (await fetch("openapi.json")).json()).info.title.replace("evodeploy: ", "");
   facts = (await asked(`v2/models/${encodeURIComponent(title)}`)).parameters;
   if (facts.elastic.length) {
     ratio.min = Math.max(...facts.elastic.map(([low]) => Math.ceil(low * 100) / 100));
     ratio.max = Math.min(...facts.elastic.map(([, high]) => high));
     ratio.value = facts.keep_ratios[0];
     at("budget").hidden = false;
-    tellRatio();
+    showRatio();
   }
-  const ratios = facts.keep_ratios.map((ratio) => `${Math.round(ratio * 100)} %`).join(", ");
-  at("model").textContent = `${facts.model}, ${facts.image_size} pixels, ${facts.precision.toUpperCase()}; keeps ${ratios} of the tokens`;
+  const kept = facts.keep_ratios.length ? `; keeps ${shares(facts.keep_ratios)} of the tokens` : "";
+  at("model").textContent = `${facts.model}, ${facts.image_size} pixels, ${facts.precision.toUpperCase()}${kept}`;
+  say("");
 }
 
-// The centre that the network sees: the shorter side resized to 8/7 of the size, and the middle cut out.
-function crop(bitmap, size) {
-  const side = Math.min(bitmap.width, bitmap.height) * (size / Math.floor((256 / 224) * size));
-  return [(bitmap.width - side) / 2, (bitmap.height - side) / 2, side, side];
+// What of the picture the network sees: the centre, as large as its crop is of what the server resizes to.
+function crop({ width, height }) {
+  const share = facts ? facts.image_size / facts.resized : 1;
+  const short = Math.min(width, height);
+  const [across, down] = facts?.crop_mode === "squash" ? [width, height] : [short, short];
+  return [(width - across * share) / 2, (height - down * share) / 2, across * share, down * share];
 }
 
 function paint(canvas, bitmap, kept, grid) {
-  const pixels = 480;
-  canvas.width = canvas.height = pixels;
+  canvas.width = canvas.height = PIXELS;
   const pen = canvas.getContext("2d");
-  pen.drawImage(bitmap, ...crop(bitmap, facts?.image_size ?? 224), 0, 0, pixels, pixels);
+  if (bitmap) pen.drawImage(bitmap, ...crop(bitmap), 0, 0, PIXELS, PIXELS);
   if (!kept) return;
-  const step = pixels / grid;
+  const step = PIXELS / grid;
   const stay = new Set(kept);
   const faded = getComputedStyle(document.documentElement).getPropertyValue("--faded");
   for (let position = 0; position < grid * grid; position++) {
@@ -69,85 +74,159 @@ function paint(canvas, bitmap, kept, grid) {
   }
 }
 
-function show(answer, bitmap) {
-  at("labels").replaceChildren(...answer.labels.map((label) => {
-    const item = document.createElement("li");
-    item.style.setProperty("--share", `${label.probability * 100}%`);
-    const [name, number] = [document.createElement("span"), document.createElement("span")];
-    name.textContent = label.name;
-    number.textContent = `${(label.probability * 100).toFixed(1)} %`;
-    number.className = "number";
-    item.append(name, number);
-    return item;
-  }));
-  paint(at("canvas"), bitmap);
-  at("caption").textContent = "as the network sees it";
-  at("maps").replaceChildren(...answer.selections.map(({ side, kept }, index) => {
-    const figure = document.createElement("figure");
-    const canvas = document.createElement("canvas");
-    const caption = document.createElement("figcaption");
-    const told = `Selection ${index + 1}: ${kept.length} of ${side ** 2} tokens stayed`;
-    canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", told);
-    caption.textContent = told;
-    paint(canvas, bitmap, kept, side);
-    figure.append(canvas, caption);
-    return figure;
-  }));
-  at("answer").hidden = false;
-  at("selections").hidden = !answer.selections.length;
+function entryOf(picture, isSample) {
+  const card = at("card").content.cloneNode(true).firstElementChild;
+  card.querySelector("h3").textContent = picture.name;
+  return { picture, card, turn: 0, failed: false, sample: isSample };
 }
 
-function tellRatio() {
-  chosen.textContent = `${Math.round(ratio.value * 100)} %`;
+function labelled({ name, probability }) {
+  const item = document.createElement("li");
+  const [word, number] = [document.createElement("span"), document.createElement("span")];
+  item.style.setProperty("--share", `${probability * 100}%`);
+  word.textContent = name;
+  number.textContent = percent(probability, 1);
+  number.className = "number";
+  item.append(word, number);
+  return item;
+}
+
+function mapped(bitmap, { side, kept }, index) {
+  const figure = document.createElement("figure");
+  const [canvas, caption] = [document.createElement("canvas"), document.createElement("figcaption")];
+  const words = `Selection ${index + 1}: ${kept.length} of ${side ** 2} tokens kept`;
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", words);
+  caption.textContent = words;
+  paint(canvas, bitmap, kept, side);
+  figure.append(canvas, caption);
+  return figure;
+}
+
+function show({ picture, card }, answer, bitmap, milliseconds) {
+  const of = (selector) => card.querySelector(selector);
+  const seen = of(".seen");
+  seen.hidden = !bitmap;
+  seen.setAttribute("aria-label", `${picture.name} as the network sees it`);
+  paint(seen, bitmap);
+  const kept = answer.keep_ratios.length ? `, keeping ${shares(answer.keep_ratios)} of the tokens` : "";
+  of(".facts").textContent = `in ${milliseconds} ms${kept}`;
+  of(".facts").classList.remove("wrong");
+  of(".labels").replaceChildren(...answer.labels.map(labelled));
+  of(".maps").replaceChildren(...answer.selections.map((selection, index) => mapped(bitmap, selection, index)));
+  if (answer.selections.length) at("explained").hidden = false;
+}
+
+function refuse({ card }, reason) {
+  card.querySelector(".seen").hidden = true;
+  card.querySelector(".facts").textContent = reason;
+  card.querySelector(".facts").classList.add("wrong");
+  for (const part of [".labels", ".maps"]) card.querySelector(part).replaceChildren();
+}
+
+async function ask(entry) {
+  const turn = ++entry.turn; // an answer that comes after a newer question is not shown
+  try {
+    const began = performance.now();
+    const answer = await asked(endpoint(), { method: "POST", body: entry.picture });
+    const milliseconds = Math.round(performance.now() - began);
+    const bitmap = await createImageBitmap(entry.picture, { imageOrientation: "from-image" }).catch(() => null);
+    if (turn !== entry.turn) return "";
+    entry.failed = false;
+    show(entry, answer, bitmap, milliseconds);
+    const [best] = answer.labels;
+    return `${entry.picture.name}: ${best.name}, ${percent(best.probability, 1)}, ${entry.card.querySelector(".facts").textContent}`;
+  } catch (error) {
+    if (turn !== entry.turn) return "";
+    entry.failed = true;
+    refuse(entry, error.message);
+    return `${entry.picture.name}: ${error.message}`;
+  }
+}
+
+async function askAll(asking) {
+  if (!asking.length) return;
+  const mine = ++latest;
+  const [began, left] = [performance.now(), asking.values()];
+  let said = "";
+  say(`Asking about ${asking.length === 1 ? asking[0].picture.name : `${asking.length} pictures`} …`);
+  showCommand(asking[0]);
+  const worker = async () => {
+    for (const entry of left) said = await ask(entry);
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, worker));
+  if (mine !== latest) return;
+  const seconds = (performance.now() - began) / 1000;
+  const failed = asking.filter((entry) => entry.failed).length;
+  const refused = failed ? `, ${failed} of them not answered` : "";
+  if (asking.length > 1) said = `${asking.length} pictures in ${seconds.toFixed(2)} s, ${(asking.length / seconds).toFixed(1)} a second${refused}`;
+  say(said, failed > 0);
+}
+
+function add(pictures, isSample = false) {
+  if (pictures.length > MOST) {
+    say(`${pictures.length} pictures are more than this page takes at once, ${MOST}: use evodeploy predict`, true);
+    return;
+  }
+  const added = [...pictures].map((picture) => entryOf(picture, isSample));
+  entries = [...added, ...entries].slice(0, MOST);
+  list.replaceChildren(...entries.map((entry) => entry.card));
+  at("answers").hidden = !entries.length;
+  askAll(added);
+}
+
+function showRatio() {
+  chosen.textContent = percent(ratio.value);
 }
 
 function endpoint() {
   return at("budget").hidden ? "v1/predict" : `v1/predict?keep_ratio=${ratio.value}`;
 }
 
-// A file's name within single quotes, as a shell reads it.
+// Words as one, as a shell reads them.
 function quoted(text) {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }
 
-async function predict(picture) {
-  const mine = ++latest;
-  shown = picture;
-  say(`Asking about ${picture.name} …`);
-  try {
-    const began = performance.now();
-    const answer = await asked(endpoint(), { method: "POST", body: picture });
-    const took = Math.round(performance.now() - began);
-    const bitmap = await createImageBitmap(picture, { imageOrientation: "from-image" });
-    if (mine !== latest) return;
-    show(answer, bitmap);
-    const best = answer.labels[0];
-    const kept = at("budget").hidden ? "" : `, keeping ${answer.keep_ratios.map((each) => `${Math.round(each * 100)} %`).join(", ")}`;
-    say(`${picture.name}: ${best.name}, ${(best.probability * 100).toFixed(1)} %, in ${took} ms${kept}`);
-    const access = token.value ? ' --header "Authorization: Bearer $EVODEPLOY_TOKEN"' : "";
-    at("curl").textContent = `curl --data-binary ${quoted(`@${picture.name}`)}${access} ${quoted(new URL(endpoint(), location).href)}`;
-    at("command").hidden = false;
-  } catch (error) {
-    if (mine === latest) say(error.message, true);
-  }
+function showCommand({ picture, sample: isSample }) {
+  const from = isSample ? `curl --silent ${quoted(new URL("sample.png", location).href)} | ` : "";
+  const data = isSample ? "@-" : quoted(`@${picture.name}`);
+  const access = token.value ? ' --header "Authorization: Bearer $EVODEPLOY_TOKEN"' : "";
+  at("curl").textContent = `${from}curl --data-binary ${data}${access} ${quoted(new URL(endpoint(), location).href)}`;
+  at("command").hidden = false;
 }
 
-file.addEventListener("change", () => file.files[0] && predict(file.files[0]));
+file.addEventListener("change", () => {
+  add(file.files);
+  file.value = ""; // so that the same picture can be chosen again
+});
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  introduce().then(() => file.files[0] && predict(file.files[0]), (error) => say(error.message, true));
+  introduce().then(() => askAll(entries.filter((entry) => entry.failed)), (error) => say(error.message, true));
 });
-ratio.addEventListener("input", tellRatio);
-ratio.addEventListener("change", () => shown && predict(shown));
+sample.addEventListener("click", async () => {
+  const bytes = await (await fetch("sample.png")).blob();
+  add([new File([bytes], "sample.png", { type: bytes.type })], true);
+});
+ratio.addEventListener("input", showRatio);
+ratio.addEventListener("change", () => askAll(entries));
 copy.addEventListener("click", () => {
   navigator.clipboard?.writeText(at("curl").textContent).then(() => say("copied"), () => say("the browser does not let it be copied", true));
 });
+clear.addEventListener("click", () => {
+  latest += 1;
+  entries = [];
+  list.replaceChildren();
+  for (const part of ["answers", "command"]) at(part).hidden = true;
+  say("");
+  file.focus();
+});
 for (const name of ["dragover", "dragleave", "drop"]) {
-  drop.addEventListener(name, (event) => {
-    event.preventDefault();
+  document.addEventListener(name, (event) => {
+    event.preventDefault(); // else the browser leaves the page for a picture that misses the field
     drop.classList.toggle("over", name === "dragover");
-    if (name === "drop" && event.dataTransfer.files[0]) predict(event.dataTransfer.files[0]);
+    if (name === "drop") add(event.dataTransfer.files);
   });
 }
+document.addEventListener("paste", (event) => event.clipboardData.files.length && add(event.clipboardData.files));
 introduce().catch((error) => say(error.message, true));
