@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from evodeploy.evaluation.report import Evaluation as Evaluation
     from evodeploy.exporter.pipeline import export as export
     from evodeploy.exporter.record import Export as Export
+    from evodeploy.inference.loading import load as load
     from evodeploy.inference.predictor import Predictor as Predictor
-    from evodeploy.inference.predictor import load as load
     from evodeploy.inference.records import Failure as Failure
     from evodeploy.inference.records import Label as Label
     from evodeploy.inference.records import Prediction as Prediction
@@ -85,7 +85,8 @@ _HOMES = {
     "evodeploy.exporter.record": ("Export",),
     "evodeploy.evaluation.pipeline": ("evaluate",),
     "evodeploy.evaluation.report": ("Evaluation",),
-    "evodeploy.inference.predictor": ("Predictor", "load"),
+    "evodeploy.inference.loading": ("load",),
+    "evodeploy.inference.predictor": ("Predictor",),
     "evodeploy.inference.records": ("Failure", "Label", "Prediction", "Timing", "Written"),
     "evodeploy.load_testing.records": ("LoadTest",),
     "evodeploy.load_testing.run": ("load_test",),

@@ -6,6 +6,7 @@ import itertools
 import math
 from typing import Any, get_args
 
+from evodeploy.elastic import ElasticStage
 from evodeploy.errors import InputError
 from evodeploy.schema import (
     Rule,
@@ -25,7 +26,6 @@ from evodeploy.specs import (
     LARGEST_IMAGE_SIZE,
     LARGEST_NAME,
     CropMode,
-    ElasticStage,
     FastPath,
     InputFormat,
     Interpolation,

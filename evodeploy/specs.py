@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
+from evodeploy.elastic import ElasticStage, checked_keep, stage_ratios
 from evodeploy.errors import InputError, UsageError
 from evodeploy.machine.cores import most_threads
 from evodeploy.text import brief
@@ -126,15 +126,6 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
-class ElasticStage:
-    """A selecting stage that keeps as many of its `tokens` as each run says, from `low` to `high`."""
-
-    tokens: int
-    low: int
-    high: int
-
-
-@dataclass(frozen=True)
 class ModelInfo:
     """What a deployed model is.
 
@@ -201,20 +192,7 @@ class ModelInfo:
         if ratios is None:
             return self.keep_ratios
         self._check_elastic()
-        several = isinstance(ratios, Sequence) and not isinstance(ratios, str)
-        given = tuple(cast("Sequence[float]", ratios)) if several else (cast("float", ratios),)
-        if len(given) == 1:
-            given *= len(self.elastic)
-        if len(given) != len(self.elastic):
-            raise InputError(
-                f"{len(given)} keep ratios given, expected one, or one for each of {len(self.elastic)} stages"
-            )
-        for ratio in given:
-            if not isinstance(ratio, numbers.Real) or isinstance(ratio, bool):
-                raise InputError(f"a keep ratio is {brief(repr(ratio))}, expected a number above 0 and up to 1")
-            if not 0 < ratio <= 1:
-                raise InputError(f"keep ratio {ratio} is outside (0, 1]")
-        return tuple(map(float, given))
+        return stage_ratios(ratios, len(self.elastic))
 
     def keep_of(self, ratios: float | Sequence[float] | None = None) -> tuple[int, ...]:
         """K = int(ratio · N), the tokens that each stage keeps at `ratios_of(ratios)`; none of a static artefact.
@@ -229,19 +207,7 @@ class ModelInfo:
     def checked(self, keep: Sequence[int]) -> tuple[int, ...]:
         """`keep`, tokens for each stage, where they are within the artefact's bounds; raises InputError."""
         self._check_elastic()
-        if len(keep) != len(self.elastic):
-            raise InputError(
-                f"keep has {len(keep)} numbers of tokens, expected {len(self.elastic)}: one for each stage"
-            )
-        for number, (kept, stage) in enumerate(zip(keep, self.elastic, strict=True)):
-            if not isinstance(kept, numbers.Integral) or isinstance(kept, bool):
-                raise InputError(f"keep holds {brief(repr(kept))}, expected whole numbers of tokens")
-            if not stage.low <= kept <= stage.high:
-                raise InputError(
-                    f"stage {number} cannot keep {kept} of its {stage.tokens} tokens: this artefact keeps {stage.low} "
-                    f"to {stage.high}, ratios {stage.low / stage.tokens:.2f} to {stage.high / stage.tokens:.2f}"
-                )
-        return tuple(map(int, keep))
+        return checked_keep(keep, self.elastic)
 
     def _check_elastic(self) -> None:
         if not self.elastic:

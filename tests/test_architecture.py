@@ -16,7 +16,9 @@ PACKAGE = Path(evodeploy.__file__).parent
 
 # Each part and what of evodeploy it may import, beside itself and the ground that all stand on.
 GROUND = {
+    "arguments",
     "arrays",
+    "elastic",
     "errors",
     "specs",
     "files",

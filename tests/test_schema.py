@@ -8,6 +8,7 @@ import os
 
 import pytest
 
+from evodeploy.elastic import ElasticStage
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, Profile, read_sidecar, sidecar_path, write_sidecar
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.onnx_files import parse_info
@@ -25,7 +26,7 @@ from evodeploy.schema import (
     whole,
 )
 from evodeploy.spec_rules import read_model_info
-from evodeploy.specs import ElasticStage, ModelInfo, TensorSpec
+from evodeploy.specs import ModelInfo, TensorSpec
 from evodeploy.text import brief
 
 INFO = ModelInfo(

@@ -13,7 +13,7 @@ from evodeploy.batch.output import CLASSES, ERROR, FEATURES, IDENTITY
 from evodeploy.engines.base import run_all
 from evodeploy.engines.finite import PROBLEM, not_finite
 from evodeploy.inference.answers import ranked
-from evodeploy.inference.predictor import load
+from evodeploy.inference.loading import load
 from evodeploy.specs import EngineOptions
 
 PLACE = {"shard": pa.int32(), "position": pa.int32()}

@@ -19,7 +19,7 @@ from evodeploy.batch.pipeline import Work, cluster, results
 from evodeploy.errors import UsageError
 from evodeploy.files import sha256
 from evodeploy.inference.answers import classes_to_name
-from evodeploy.inference.predictor import load
+from evodeploy.inference.loading import load
 from evodeploy.machine.cores import usable_cores
 from evodeploy.specs import EngineOptions
 

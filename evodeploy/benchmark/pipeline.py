@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evodeploy.arguments import checked
 from evodeploy.benchmark.keep_ratios import Ratios
 from evodeploy.benchmark.measure.interleaved import BATCHES, Budget
 from evodeploy.benchmark.measure.peak import peaks
@@ -36,6 +37,7 @@ SAMPLE = 64  # pictures of a folder that rows are run on and judged by
 _log = logging.getLogger(__name__)
 
 
+@checked
 def bench(
     artefacts: Source | Sequence[Source] | None = None,
     *,

@@ -6,7 +6,7 @@ import logging
 import re
 from typing import TextIO
 
-from evodeploy.text import one_line
+from evodeploy.engines.tensorrt.log import Errors
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ class BuildLog:
     def __init__(self, file: TextIO | None = None) -> None:
         self._file = file
         self._logged: set[str] = set()
-        self._errors: list[str] = []
+        self._errors = Errors()
         self.memory: dict[str, int] = {}  # bytes of Weights and of Activation
         self.loss: OSError | None = None  # why the file does not hold all of it
 
@@ -35,8 +35,7 @@ class BuildLog:
                 self._file.write(f"[{severity}] {message}\n")
             except OSError as error:
                 self.loss = error
-        if severity in ("ERROR", "INTERNAL_ERROR"):
-            self._errors.append(message)
+        self._errors(severity, message)
         for kind, size in _MEMORY.findall(message):
             self.memory[kind] = int(size)
         warning = severity == "WARNING" and message not in self._logged and not _NOISE.search(message)
@@ -46,5 +45,5 @@ class BuildLog:
 
     @property
     def reason(self) -> str:
-        """TensorRT's first error: those that follow are its consequences."""
-        return one_line("".join(self._errors[:1]), "TensorRT gave no reason")
+        """TensorRT's first error."""
+        return self._errors.first()

@@ -18,7 +18,8 @@ from evodeploy.builder.log import BuildLog
 from evodeploy.builder.options import BuilderOptions, apply_options
 from evodeploy.builder.timing_cache import shared_timings
 from evodeploy.engines.tensorrt.compatibility import check_lengths
-from evodeploy.engines.tensorrt.flavour import Flavour, shared_logger
+from evodeploy.engines.tensorrt.flavour import Flavour
+from evodeploy.engines.tensorrt.log import shared_logger
 from evodeploy.engines.tensorrt.sidecar import KeepProfile, Profile
 from evodeploy.errors import BadFileError, RuntimeFailedError, UnavailableError, UsageError
 from evodeploy.specs import Precision, TensorSpec
@@ -90,8 +91,8 @@ def plan_from_onnx(
         parser = trt.OnnxParser(network, logger)
         if not parser.parse_from_file(str(path)):
             refusals = [parser.get_error(i) for i in range(parser.num_errors)]
-            told = "; ".join(f"{e.node_operator()} {e.node_name()}: {e.desc()}" for e in refusals[:3])
-            raise BadFileError(f"{flavour} cannot build {path.name}: {told or log.reason}")
+            reasons = "; ".join(f"{e.node_operator()} {e.node_name()}: {e.desc()}" for e in refusals[:3])
+            raise BadFileError(f"{flavour} cannot build {path.name}: {reasons or log.reason}")
         inputs = tuple(_spec(trt, network.get_input(i)) for i in range(network.num_inputs))
         outputs = tuple(_spec(trt, network.get_output(i)) for i in range(network.num_outputs))
         if len(inputs) != (1 if keep is None else 2) or not outputs:

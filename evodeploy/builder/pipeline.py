@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from evodeploy.arguments import checked
 from evodeploy.builder.decisions import decide
 from evodeploy.builder.engine import build_decided
 from evodeploy.builder.onnx_to_plan import Progress
@@ -18,9 +19,9 @@ from evodeploy.errors import UsageError
 from evodeploy.files import check_distinct, check_input, check_output, claimed
 from evodeploy.kinds import ENGINE, LOG, RECORD, TIMINGS, Kind
 from evodeploy.specs import Precision
-from evodeploy.text import brief
 
 
+@checked
 def build(
     onnx: str | os.PathLike[str],
     output: str | os.PathLike[str] | None = None,
@@ -86,10 +87,6 @@ def build(
     batches = (min_batch, opt_batch, max_batch)
     if profiles and any(batch is not None for batch in batches):
         raise UsageError("--profile and --min-batch, --opt-batch, --max-batch exclude each other: choose one way")
-    if any(not isinstance(each, Sequence) or len(each) != 3 for each in profiles):
-        raise UsageError(
-            f"profiles are {brief(repr(profiles))}, expected (min, opt, max) of each, such as [(1, 8, 32)]"
-        )
     cache = None if timing_cache is None else Path(timing_cache)
     request = BuildRequest(
         onnx=source,

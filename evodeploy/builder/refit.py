@@ -7,6 +7,7 @@ import os
 import time
 from pathlib import Path
 
+from evodeploy.arguments import checked
 from evodeploy.builder.decisions import decide
 from evodeploy.builder.log import BuildLog
 from evodeploy.builder.pipeline import engine_files
@@ -14,7 +15,8 @@ from evodeploy.builder.record import Refit
 from evodeploy.builder.request import BuildRequest
 from evodeploy.engines.tensorrt.compatibility import check_fits, check_unchanged, runtime_of
 from evodeploy.engines.tensorrt.cuda import device
-from evodeploy.engines.tensorrt.flavour import Flavour, shared_logger
+from evodeploy.engines.tensorrt.flavour import Flavour
+from evodeploy.engines.tensorrt.log import shared_logger
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, keep_profile, read_sidecar, write_sidecar
 from evodeploy.errors import BadFileError, RuntimeFailedError, UnavailableError, UsageError
 from evodeploy.files import claimed, replacing, sha256
@@ -23,6 +25,7 @@ from evodeploy.machine.driver import architecture, driver_problem
 from evodeploy.onnx_files import info_of, write_onnx
 
 
+@checked
 def refit(
     engine: str | os.PathLike[str],
     onnx: str | os.PathLike[str],

@@ -61,16 +61,21 @@ def note(text: str) -> None:
 
 @contextlib.contextmanager
 def logged() -> Iterator[None]:
-    """Show the package's log while the body runs: from INFO on, unless `set_level` says otherwise."""
+    """Show the package's log while the body runs: from INFO on, unless `set_level` says otherwise.
+
+    It reaches no handler of the root logger, which would show it a second time.
+    """
     package, handler = logging.getLogger("evodeploy"), _Handler()
-    before = package.level
+    before, propagated = package.level, package.propagate
     package.addHandler(handler)
     package.setLevel(logging.INFO)
+    package.propagate = False
     try:
         yield
     finally:
         package.removeHandler(handler)
         package.setLevel(before)
+        package.propagate = propagated
 
 
 def set_level(level: int) -> None:

@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evodeploy.arguments import checked
 from evodeploy.compare.relative import relative_margins
 from evodeploy.compare.selections import SelectionOutput, run_selections, selecting
+from evodeploy.elastic import ElasticStage
 from evodeploy.engines.base import Engine
 from evodeploy.engines.opener import Source, open_engine
 from evodeploy.errors import UsageError
 from evodeploy.images import Images, images_of
 from evodeploy.preprocess import pictures
-from evodeploy.specs import ElasticStage, EngineOptions
+from evodeploy.specs import EngineOptions
 from evodeploy.text import WIDE, plain
 
 if TYPE_CHECKING:
@@ -91,6 +93,7 @@ class Margins:
         )
 
 
+@checked
 def margins(
     artefact: Source, images: Images, *, engine: str | None = None, options: EngineOptions | None = None
 ) -> Margins:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from evodeploy.arguments import checked
 from evodeploy.distillation.data import Pictures
 from evodeploy.distillation.recipe import EPOCHS, RATES, Recipe, TrainingPrecision
 from evodeploy.distillation.report import Distilled, Step
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     Source = str | os.PathLike[str] | nn.Module
 
 
+@checked
 def distill(
     source: Source,
     images: str | os.PathLike[str],

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
@@ -17,9 +15,7 @@ from evodeploy.arrays import Array as Array
 from evodeploy.arrays import DLPack, as_array
 from evodeploy.engines.out_of_memory import means_out_of_memory
 from evodeploy.engines.usage import Usage
-from evodeploy.errors import BadFileError, EvodeployError, InputError, OutOfMemoryError, RuntimeFailedError
-from evodeploy.schema import SchemaError
-from evodeploy.spec_rules import DTYPE, TENSOR_SPEC
+from evodeploy.errors import EvodeployError, InputError, OutOfMemoryError, RuntimeFailedError
 from evodeploy.specs import KEEP, BatchRange, ModelInfo, TensorSpec
 from evodeploy.text import reason
 
@@ -211,41 +207,3 @@ def batches(allowed: BatchRange, images: Array, chunk: int = 32) -> Iterator[tup
         missing = max(0, allowed.min - len(batch))
         filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
         yield filled, len(batch)
-
-
-def batch_range(inputs: tuple[TensorSpec, ...]) -> BatchRange:
-    """Any batch where the first axis is dynamic, else the one it is fixed at."""
-    fixed = inputs[0].shape[0]
-    return BatchRange() if fixed is None else BatchRange(fixed, fixed)
-
-
-def check_interface(
-    path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], info: ModelInfo | None
-) -> None:
-    """Raise BadFileError where the network in `path` does not map one batch to arrays, or not as `info` says."""
-    stated = info.inputs if info else ()
-    if len(inputs) != (len(stated) or 1) or not outputs:
-        wanted = f"one batch of images{f', `{KEEP}`' if len(stated) > 1 else ''} and an output"
-        raise BadFileError(f"{path} has {len(inputs)} inputs and {len(outputs)} outputs, expected {wanted}")
-    try:
-        TENSOR_SPEC(dataclasses.asdict(inputs[0]), "the input")
-        for spec in outputs:
-            DTYPE(spec.dtype, f"the type of output '{spec.name}'")
-    except SchemaError as error:
-        raise BadFileError(f"{path} is not a network of images: {error}") from error
-    if info is None:
-        return
-    for taken, expected in zip(inputs, stated, strict=True):
-        sizes = zip(taken.shape[1:], expected.shape[1:], strict=False)
-        fits = len(taken.shape) == len(expected.shape) and all(a in (None, b) for a, b in sizes)
-        if expected.name == KEEP:
-            fits = taken == expected
-        if not fits or taken.dtype != expected.dtype:
-            raise BadFileError(
-                f"{path} takes {taken}, but evodeploy's metadata in it says {expected}: export the model again"
-            )
-    given, classes = outputs[0].shape[-1] if outputs[0].shape else None, info.top_k or info.num_classes
-    if classes and given not in (None, classes):
-        raise BadFileError(
-            f"{path} gives {given} classes, but evodeploy's metadata in it says {classes}: export the model again"
-        )

@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from evodeploy.engines.base import Array, Engine, batch_range, check_interface
+from evodeploy.engines.base import Array, Engine
 from evodeploy.engines.device import cuda_index, onnxruntime_extra
+from evodeploy.engines.interface import batch_range, check_interface
 from evodeploy.engines.onnxruntime_binding import BoundBatch
 from evodeploy.engines.onnxruntime_providers import ON_CPU, PROFILE, Provider, elastic_profile
 from evodeploy.engines.out_of_memory import means_out_of_memory
@@ -19,6 +20,8 @@ from evodeploy.files import check_input
 from evodeploy.onnx_files import parse_info
 from evodeploy.specs import METADATA_KEY, EngineOptions, TensorSpec
 from evodeploy.text import reason
+
+SESSIONS = 8  # batch sizes with a session each, where a session holds a single CUDA graph
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -79,11 +82,15 @@ class OnnxRuntimeEngine(Engine):
     def _run_bound(self, bound: dict[int, BoundBatch], images: Array) -> dict[str, Array]:
         batch = len(images)
         with self._one_at_a_time:
-            if batch not in bound:
+            found = bound.pop(batch, None)
+            if found is None:
+                if self._one_graph and len(bound) >= SESSIONS:
+                    del bound[next(iter(bound))]  # the least recently used
                 where = ("cpu", 0) if self._index is None else ("cuda", self._index)
                 session = self._new_session() if self._one_graph and bound else self._session
-                bound[batch] = BoundBatch(session, self.inputs, self.outputs, batch, *where)
-            return bound[batch].run(images)
+                found = BoundBatch(session, self.inputs, self.outputs, batch, *where)
+            bound[batch] = found
+            return found.run(images)
 
     def _close(self) -> None:
         self._bound = None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from evodeploy.arguments import checked
 from evodeploy.engines.base import Engine
 from evodeploy.engines.deploy_file import DeployFile, artefact_of, at_stated_ratio, checked_artefact, read_deploy_file
 from evodeploy.engines.device import cuda_index
@@ -161,6 +162,7 @@ def title_of(source: Path | nn.Module) -> str:
     return str(source) if isinstance(source, Path) else type(source).__name__
 
 
+@checked
 def open_engine(
     source: Source,
     name: str | None = None,

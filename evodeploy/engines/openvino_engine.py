@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evodeploy.engines.base import Array, Engine, batch_range, check_interface
+from evodeploy.engines.base import Array, Engine
+from evodeploy.engines.interface import batch_range, check_interface
 from evodeploy.engines.out_of_memory import means_out_of_memory
 from evodeploy.errors import BadFileError, OutOfMemoryError, UnavailableError, UsageError, needs
 from evodeploy.files import check_input

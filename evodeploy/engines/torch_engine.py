@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evodeploy.engines.base import Array, Engine, Resident, batch_range
+from evodeploy.engines.base import Array, Engine, Resident
+from evodeploy.engines.interface import batch_range
 from evodeploy.engines.torch_compiled import Forward, compiled_by_batch
 from evodeploy.engines.torch_modes import TORCH_MODES
 from evodeploy.engines.torch_tf32 import tf32_in_torch

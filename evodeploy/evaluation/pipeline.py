@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from evodeploy.arguments import checked
 from evodeploy.engines.base import Engine, run_all
 from evodeploy.engines.deploy_file import stated_precision
 from evodeploy.engines.finite import PROBLEM, not_finite
@@ -45,6 +46,7 @@ _Seen = tuple[int, Preprocessing]  # what decides how a picture is resized and c
 _Pictures = dict[_Seen, NDArray[np.uint8]]
 
 
+@checked
 def evaluate(
     artefacts: Source | Sequence[Source],
     data: str | os.PathLike[str],

@@ -15,8 +15,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from evodeploy.elastic import ElasticStage
 from evodeploy.models.deployed import Deployed
-from evodeploy.specs import KEEP, ElasticStage
+from evodeploy.specs import KEEP
 
 
 class Slotted(nn.Module):

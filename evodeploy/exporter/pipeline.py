@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from evodeploy.arguments import checked
 from evodeploy.engines.opener import resolved
 from evodeploy.errors import UsageError, needs
 from evodeploy.exporter.record import Export
@@ -16,7 +17,7 @@ from evodeploy.files import check_input, claimed, replacing
 from evodeploy.hub import origin
 from evodeploy.kinds import ONNX
 from evodeploy.onnx_files import info_of
-from evodeploy.specs import CropMode, FastPath, InputFormat, Interpolation, Precision, Selection, check_choice
+from evodeploy.specs import CropMode, FastPath, InputFormat, Interpolation, Precision, Selection
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 BOUNDS = (0.1, 1.0)  # the keep ratios of an elastic file, unless others are asked for
 
 
+@checked
 def export(
     source: str | os.PathLike[str] | nn.Module,
     output: str | os.PathLike[str] | None = None,
@@ -93,10 +95,6 @@ def export(
     Nothing is written then.
     """
     begun = time.perf_counter()
-    check_choice("selection", selection, Selection)
-    check_choice("fast_path", fast_path, FastPath)
-    check_choice("input_format", input_format, InputFormat)
-    check_choice("precision", precision, Precision)
     _check_images(precision, images is not None, verify=verify)
     folder = None if images is None else Path(images)
     names = None if class_names is None else Path(class_names)

@@ -1,14 +1,22 @@
-"""From an engine's outputs to labels."""
+"""From images to an engine's input, and from its outputs to labels."""
 
 from __future__ import annotations
 
+import os
+import time
+from dataclasses import replace
+from typing import NamedTuple
+
 import numpy as np
 
+from evodeploy.arguments import check_type
 from evodeploy.compare.selections import selections_from
-from evodeploy.engines.base import Array
+from evodeploy.engines.base import Array, Engine, run_all
 from evodeploy.engines.finite import PROBLEM, not_finite
 from evodeploy.errors import RuntimeFailedError, UsageError
+from evodeploy.images import ImageLike, open_image
 from evodeploy.inference.records import Label, Prediction, Timing
+from evodeploy.preprocess import prepare
 from evodeploy.specs import ModelInfo
 
 
@@ -18,6 +26,7 @@ def check_classes(info: ModelInfo, top: int) -> None:
         raise UsageError(
             f"{info.model} has no classifier: it gives features, which predict_logits returns, not classes"
         )
+    check_type("top", top, int)
     if top < 1:
         raise UsageError(f"top is {top}, expected 1 or more")
     if info.top_k is not None and top > info.top_k:
@@ -34,6 +43,37 @@ def classes_to_name(info: ModelInfo, top: int | None) -> int:
     if info.num_classes and classes > info.num_classes:
         raise UsageError(f"top is {classes}, but {info.model} has {info.num_classes} classes: ask for no more")
     return classes
+
+
+class Prepared(NamedTuple):
+    """An image as the engine takes it, the seconds that took, and its path where it was given as one."""
+
+    image: Array
+    seconds: float
+    path: str | None
+
+
+def prepared(image: ImageLike, info: ModelInfo) -> Prepared:
+    """Prepare `image` as `info` says; raises as `open_image` does."""
+    began = time.perf_counter()
+    array = prepare(open_image(image), info)
+    path = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
+    return Prepared(array, time.perf_counter() - began, path)
+
+
+def answered(
+    engine: Engine, info: ModelInfo, images: list[Prepared], *, top: int, ratios: tuple[float, ...]
+) -> list[Prediction | RuntimeFailedError]:
+    """The `top` classes of each of `images`, computed together at the keep ratios `ratios`."""
+    began = time.perf_counter()
+    keep = info.keep_of(ratios) if info.elastic else None
+    outputs = run_all(engine, np.stack([each.image for each in images]), len(images), keep)
+    seconds = time.perf_counter() - began
+    answers = predictions_of(outputs, info, top, [each.seconds for each in images], seconds)
+    return [
+        replace(answer, path=each.path, keep_ratios=ratios) if isinstance(answer, Prediction) else answer
+        for answer, each in zip(answers, images, strict=True)
+    ]
 
 
 def predictions_of(

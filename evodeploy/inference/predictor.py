@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, overload
 
@@ -19,21 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from evodeploy.arguments import check_type
 from evodeploy.arrays import DLPack, as_array
 from evodeploy.engines.base import Array, Engine, run_all
 from evodeploy.engines.finite import PROBLEM, not_finite
-from evodeploy.engines.opener import open_engine, title_of
 from evodeploy.errors import BadFileError, EvodeployError, InputError, RuntimeFailedError, UsageError
-from evodeploy.images import ImageLike, Images, images_of, open_image
-from evodeploy.inference.answers import check_classes, classes_to_name, predictions_of
+from evodeploy.images import ImageLike, Images, images_of
+from evodeploy.inference.answers import Prepared, answered, check_classes, classes_to_name, prepared
 from evodeploy.inference.batcher import Batcher, run_alike
 from evodeploy.inference.pipeline import pipelined
 from evodeploy.inference.records import Failure, Prediction, Written
-from evodeploy.preprocess import prepare
-from evodeploy.specs import NO_METADATA, EngineOptions, ModelInfo, Precision
+from evodeploy.specs import NO_METADATA, ModelInfo
 
 if TYPE_CHECKING:
-    from torch import nn
+    pass
 
 BATCH = 32  # images run at a time, where nothing else is said
 
@@ -42,18 +39,10 @@ KeepRatio = float | Sequence[float] | None
 _log = logging.getLogger(__name__)
 
 
-class _Prepared(NamedTuple):
-    """An image as the engine takes it, the seconds that took, and its path where it was given as one."""
-
-    image: Array
-    seconds: float
-    path: str | None
-
-
 class _Request(NamedTuple):
     """A submitted image, prepared, how many classes to name, and the keep ratios that it is computed at."""
 
-    prepared: _Prepared
+    prepared: Prepared
     top: int
     ratios: tuple[float, ...]
 
@@ -136,12 +125,14 @@ class Predictor:
         check_classes(self.info, top)
         ratios = self._ratios(keep_ratio)
         self._check_open()
+        check_type("batch", batch, int)
+        check_type("workers", workers, int | None)
         if batch < 1 or (workers is not None and workers < 1):
             raise UsageError(f"batch is {batch} and workers {workers}, expected 1 or more")
         return pipelined(
             images,
-            self._prepared,
-            partial(self._answered, top=top, ratios=ratios),
+            partial(prepared, info=self.info),
+            partial(answered, self.engine, self.info, top=top, ratios=ratios),
             Failure,
             batch=batch,
             preparers=workers or os.cpu_count() or 1,
@@ -168,6 +159,7 @@ class Predictor:
         """
         from evodeploy.inference.tables import write_predictions
 
+        check_type("out", out, str | os.PathLike[str] | Callable[..., None])
         classes = classes_to_name(self.info, top)
         return write_predictions(self, images_of(images), out, classes, batch, keep_ratio, force, progress)
 
@@ -200,6 +192,8 @@ class Predictor:
         if self.info.top_k is not None:
             raise UsageError(f"the artefact gives its {self.info.top_k} best classes, not logits: use predict")
         images = as_array(images)
+        if not isinstance(images, np.ndarray):
+            raise InputError(f"images are a {type(images).__name__}, expected a NumPy array or a tensor")
         if len(images) == 0:
             return np.empty((0, self.engine.outputs[0].shape[1] or 0), np.float32)
         outputs = run_all(self.engine, images, BATCH)
@@ -228,33 +222,14 @@ class Predictor:
         if self._closed:
             raise UsageError("the predictor is closed: open it again")
 
-    def _prepared(self, image: ImageLike) -> _Prepared:
-        began = time.perf_counter()
-        prepared = prepare(open_image(image), self.info)
-        path = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
-        return _Prepared(prepared, time.perf_counter() - began, path)
-
     def _ratios(self, keep_ratio: KeepRatio) -> tuple[float, ...]:
         """The keep ratios of each stage that `keep_ratio` means; raises InputError outside of the artefact's bounds."""
         self.info.keep_of(keep_ratio)
         return self.info.ratios_of(keep_ratio)
 
-    def _answered(
-        self, images: list[_Prepared], top: int, ratios: tuple[float, ...]
-    ) -> list[Prediction | RuntimeFailedError]:
-        began = time.perf_counter()
-        keep = self.info.keep_of(ratios) if self.info.elastic else None
-        outputs = run_all(self.engine, np.stack([each.image for each in images]), len(images), keep)
-        seconds = time.perf_counter() - began
-        answers = predictions_of(outputs, self.info, top, [each.seconds for each in images], seconds)
-        return [
-            replace(answer, path=each.path, keep_ratios=ratios) if isinstance(answer, Prediction) else answer
-            for answer, each in zip(answers, images, strict=True)
-        ]
-
     def _submitted(self, submitted: tuple[ImageLike, int, tuple[float, ...]]) -> _Request:
         image, top, ratios = submitted
-        return _Request(self._prepared(image), top, ratios)
+        return _Request(prepared(image, self.info), top, ratios)
 
     def _answered_each(self, requests: list[_Request]) -> list[Prediction | EvodeployError]:
         """Predictions of images that were submitted with tops and keep ratios of their own."""
@@ -264,34 +239,8 @@ class Predictor:
         self, requests: list[_Request], ratios: tuple[float, ...]
     ) -> list[Prediction | RuntimeFailedError]:
         images, most = [request.prepared for request in requests], max(request.top for request in requests)
-        answers = self._answered(images, most, ratios)
+        answers = answered(self.engine, self.info, images, top=most, ratios=ratios)
         return [
             replace(answer, labels=answer.labels[: request.top]) if isinstance(answer, Prediction) else answer
             for answer, request in zip(answers, requests, strict=True)
         ]
-
-
-def load(
-    source: str | os.PathLike[str] | nn.Module,
-    engine: str | None = None,
-    *,
-    threads: int | None = None,
-    device: str | None = None,
-    precision: Precision | None = None,
-    cuda_graph: bool = False,
-    cache: str | os.PathLike[str] | None = None,
-    tf32: bool | None = None,
-    max_batch: int = BATCH,
-    max_wait: float = 0.002,
-) -> Predictor:
-    """Open a checkpoint, an ONNX file, an engine or a PyTorch module for prediction.
-
-    `engine` names what runs it (torch, torch-compile; onnxruntime, openvino; tensorrt), by default the first installed
-    that can, which the predictor's `repr` and the log `evodeploy` show; up to `tf32` the rest are its `EngineOptions`.
-    `submit` runs up to `max_batch` images together, none of which waits longer than `max_wait` seconds for others.
-    """
-    folder = None if cache is None else Path(cache)
-    opened = open_engine(source, engine, EngineOptions(threads, device, precision, cuda_graph, folder, tf32))
-    predictor = Predictor(opened, max_batch=max_batch, max_wait=max_wait)
-    _log.info("%s: %r", os.fspath(source) if isinstance(source, (str, os.PathLike)) else title_of(source), predictor)
-    return predictor

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from evodeploy.arguments import checked
 from evodeploy.errors import UsageError
 from evodeploy.load_testing.arrivals import closed_loop, open_loop, poisson
 from evodeploy.load_testing.records import Load, LoadTest
@@ -19,6 +20,7 @@ MOST = 256  # requests on their way at once
 _log = logging.getLogger(__name__)
 
 
+@checked
 def load_test(
     url: str,
     *,

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from evodeploy.elastic import ElasticStage
 from evodeploy.errors import InputError, UsageError
 from evodeploy.files import sha256
 from evodeploy.hub import origin
@@ -13,7 +14,7 @@ from evodeploy.models.class_names import imagenet_names
 from evodeploy.models.layouts import layout_for
 from evodeploy.models.network import Network
 from evodeploy.models.zoo import ZOO, ModelConfig
-from evodeploy.specs import ElasticStage, InputFormat, ModelInfo, Preprocessing
+from evodeploy.specs import InputFormat, ModelInfo, Preprocessing
 from evodeploy.text import brief
 
 LARGEST_TOP_K = 3840  # TensorRT's limit

@@ -85,8 +85,8 @@ def stated_by_options(
     crop_pct: float | None,
     crop_mode: str | None,
 ) -> Stated:
-    """What the options of `evodeploy export` say."""
-    return Stated("the command line", mean, std, interpolation, crop_pct, crop_mode, error=UsageError)
+    """What the arguments of `export` say."""
+    return Stated("the arguments", mean, std, interpolation, crop_pct, crop_mode, error=UsageError)
 
 
 def stated_by_settings(settings: Mapping[str, Any]) -> Stated:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evodeploy.arguments import checked
 from evodeploy.engines.deploy_file import SCHEMA, DeployFile
 from evodeploy.engines.opener import several_names
 from evodeploy.errors import UsageError, needs
@@ -33,11 +34,12 @@ from evodeploy.text import json_text
 if TYPE_CHECKING:
     from evodeploy.models.loaded import LoadedModel
 
-    PathLike = str | os.PathLike[str]
+PathLike = str | os.PathLike[str]
 
 _log = logging.getLogger(__name__)
 
 
+@checked
 def sweep(
     checkpoint: PathLike,
     output: PathLike,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from evodeploy.arguments import checked
 from evodeploy.engines.opener import Source, open_engine, resolved
 from evodeploy.errors import UsageError
 from evodeploy.files import check_output, made_folder, replacing
@@ -82,6 +83,7 @@ class Visualization:
         return file.getvalue()
 
 
+@checked
 def visualize(
     artefact: Source,
     images: Images,

@@ -19,11 +19,11 @@ from evodeploy.benchmark.report.speedups import eager, fastest_torch, over_dense
 from evodeploy.benchmark.row_spec import Kept, RowSpec
 from evodeploy.benchmark.row_specs import row_specs_of
 from evodeploy.benchmark.subject import subject_of
+from evodeploy.elastic import ElasticStage
 from evodeploy.engines.fake import FakeEngine
 from evodeploy.errors import InputError, UsageError
 from evodeploy.models.cost import cost_of
 from evodeploy.models.zoo import dense_twin
-from evodeploy.specs import ElasticStage
 
 QUICK = {"seconds": 0, "rounds": 6, "threads": 1, "device": "cpu"}
 FAKE = dataclasses.replace(INFO, keep_ratios=(0.5, 0.5), elastic=(ElasticStage(64, 6, 64),) * 2)

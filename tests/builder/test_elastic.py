@@ -7,6 +7,7 @@ from cuda_shim.plans import write_elastic
 from onnx import TensorProto, helper
 
 from evodeploy.builder.pipeline import build
+from evodeploy.elastic import ElasticStage
 from evodeploy.engines.tensorrt.sidecar import read_sidecar
 from evodeploy.errors import BadFileError
 from evodeploy.exporter.to_onnx import onnx_from_model
@@ -16,7 +17,6 @@ from evodeploy.models.loaded import with_elastic
 from evodeploy.models.random_weights import random_model
 from evodeploy.models.zoo import ZOO
 from evodeploy.onnx_files import read_onnx, write_onnx
-from evodeploy.specs import ElasticStage
 
 SM89 = {"runtime": "tensorrt-rtx", "targets": "sm89"}
 BOUNDS = "6 to 64 (best at 32), 6 to 64 (best at 16)"

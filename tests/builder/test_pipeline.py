@@ -39,12 +39,12 @@ def test_a_dry_run_returns_what_would_be_built(onnx, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"profiles": (1, 8, 32)}, r"profiles are \(1, 8, 32\), expected \(min, opt, max\) of each"),
+        ({"profiles": (1, 8, 32)}, r"profiles is \(1, 8, 32\), expected a list, each \(a whole number, "),
         ({"workspace": -1}, "the workspace is -1 bytes"),
         ({"precision": "fp4"}, "precision is 'fp4', expected one of fp32"),
         ({"profiles": [(1, 2, 4)], "max_batch": 8}, "exclude each other"),
         ({"precision": "int8"}, "export it with --int8 --images DIR"),
-        ({"hardware_compatible": "all"}, "expected ampere-plus or same-capability"),
+        ({"hardware_compatible": "all"}, "expected one of ampere-plus, same-capability"),
     ],
 )
 def test_refuses_arguments_that_do_not_fit(onnx, tmp_path, arguments, message):

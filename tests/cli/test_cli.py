@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from evodeploy.cli import console
 
 
 @pytest.fixture
@@ -305,3 +308,15 @@ def test_an_interrupt_leaves_nothing_behind(monkeypatch, cli, folder):
 def test_the_package_runs_as_a_module():
     run = subprocess.run([sys.executable, "-m", "evodeploy", "--version"], capture_output=True, text=True, check=True)
     assert run.stdout.startswith("evodeploy 0.2.0")
+
+
+def test_the_log_is_shown_once_although_the_root_logger_has_a_handler(capsys):
+    root, handler = logging.getLogger(), logging.StreamHandler(sys.stderr)
+    root.addHandler(handler)
+    try:
+        with console.logged():
+            logging.getLogger("evodeploy.cli").warning("a default")
+    finally:
+        root.removeHandler(handler)
+    assert capsys.readouterr().err == "warning: a default\n"
+    assert logging.getLogger("evodeploy").propagate

@@ -128,14 +128,14 @@ def test_inspect_shows_preprocessing_and_what_of_it_is_assumed(cli, assumed, sta
     [
         (("--mean", "half"), "--mean is 'half', expected one number such as 0.5, or three"),
         (("--std", "0.5,0.5"), "--std is '0.5,0.5', expected one number"),
-        (("--std", "0"), "std is 0, 0, 0 in the command line, expected three numbers from 0.0001"),
+        (("--std", "0"), "std is 0, 0, 0 in the arguments, expected three numbers from 0.0001"),
         (
             ("--mean", "123.675,116.28,103.53"),
             "expected three numbers from -5 to 5 of channels in [0, 1] (divide by 255",
         ),
         (
             ("--std", "58.395"),
-            "std is 58.395, 58.395, 58.395 in the command line, expected three numbers from 0.0001 to 5",
+            "std is 58.395, 58.395, 58.395 in the arguments, expected three numbers from 0.0001 to 5",
         ),
         (("--mean", "nan"), "--mean is 'nan', expected one number such as 0.5, or three"),
         (("--crop-pct", "1.5"), "--crop-pct is '1.5', expected a number from 0.25 to 1"),

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from evodeploy.elastic import ElasticStage
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, Profile, keep_profile, write_sidecar
 from evodeploy.files import sha256
 from evodeploy.onnx_files import info_of, input_spec, output_specs, read_onnx, set_info, write_onnx
-from evodeploy.specs import ElasticStage, ModelInfo
+from evodeploy.specs import ModelInfo
 
 
 def write_plan(

@@ -5,10 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
+from evodeploy.elastic import ElasticStage
 from evodeploy.engines.base import run_all
 from evodeploy.engines.fake import FakeEngine, brightness_logits
 from evodeploy.errors import InputError, RuntimeFailedError, UsageError
-from evodeploy.specs import BatchRange, ElasticStage, ModelInfo
+from evodeploy.specs import BatchRange, ModelInfo
 
 INFO = ModelInfo("fake", image_size=8, patch_size=4, num_classes=3, selection="stage", keep_ratios=(0.5,))
 ELASTIC = dataclasses.replace(INFO, keep_ratios=(0.5, 0.3), elastic=(ElasticStage(40, 4, 40), ElasticStage(10, 2, 9)))

@@ -1,4 +1,4 @@
-"""ONNX Runtime's GPU providers: how they are told our options, and that they are refused where they are not."""
+"""ONNX Runtime's GPU providers: how they get our options, and that they are refused where they are not."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def test_options_reach_the_provider_under_its_own_names():
         "device_id": "1", "use_tf32": "1", "enable_cuda_graph": "1",
     }  # fmt: skip
     assert ON_CUDA.options(EngineOptions(tf32=False)) == {"device_id": "0", "use_tf32": "0"}
-    told = ON_TENSORRT.options(EngineOptions(precision="fp16", cache=Path("kept")))
-    assert told["trt_fp16_enable"] == told["trt_engine_cache_enable"] == "1"
-    assert told["trt_engine_cache_path"] == "kept"
+    chosen = ON_TENSORRT.options(EngineOptions(precision="fp16", cache=Path("kept")))
+    assert chosen["trt_fp16_enable"] == chosen["trt_engine_cache_enable"] == "1"
+    assert chosen["trt_engine_cache_path"] == "kept"
     with pytest.raises(UsageError, match="fp32 or fp16, got precision bf16"):
         ON_TENSORRT.options(EngineOptions(precision="bf16"))
 
@@ -72,7 +72,9 @@ class OneGraph(ort.InferenceSession):
         super().run_with_iobinding(self.recorded, run_options)
 
 
-def test_a_provider_with_one_graph_gets_a_session_for_each_batch_size(small_onnx, monkeypatch):
+@pytest.mark.parametrize("sessions", [8, 2])
+def test_a_provider_with_one_graph_gets_a_session_for_each_batch_size(small_onnx, monkeypatch, sessions):
+    monkeypatch.setattr("evodeploy.engines.onnxruntime_engine.SESSIONS", sessions)
     rng = np.random.default_rng(0)
     batches = [rng.standard_normal((n, 3, 64, 64), dtype=np.float32) for n in (2, 1, 3, 2, 1)]
     with open_engine(small_onnx, "onnxruntime") as engine:
@@ -86,6 +88,7 @@ def test_a_provider_with_one_graph_gets_a_session_for_each_batch_size(small_onnx
             got = engine.run(images)
             for name, value in outputs.items():
                 np.testing.assert_array_equal(got[name], value)
+        assert list(engine._bound) == [3, 2, 1][-sessions:]
 
 
 def test_what_tensorrt_leaves_is_run_by_the_same_gpu(small_onnx, monkeypatch):

@@ -64,7 +64,8 @@ def main() -> None:
             except UnavailableError as error:
                 found["message"] = str(error)
         with facts.check("what_its_runtime_says") as found:
-            from evodeploy.engines.tensorrt.flavour import Flavour, shared_logger
+            from evodeploy.engines.tensorrt.flavour import Flavour
+            from evodeploy.engines.tensorrt.log import shared_logger
 
             lines: list[str] = []
             logger, relay = shared_logger(Flavour("tensorrt-rtx", trt))

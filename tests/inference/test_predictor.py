@@ -12,12 +12,13 @@ from PIL import Image
 from sharing import in_threads
 
 import evodeploy
+from evodeploy.elastic import ElasticStage
 from evodeploy.engines.fake import FakeEngine
 from evodeploy.errors import BadFileError, InputError, RuntimeFailedError, UsageError
 from evodeploy.inference.answers import softmax
 from evodeploy.inference.predictor import Predictor
 from evodeploy.inference.records import Failure
-from evodeploy.specs import BatchRange, ElasticStage, ModelInfo
+from evodeploy.specs import BatchRange, ModelInfo
 
 INFO = ModelInfo("fake", 8, 4, 3, "stage", (0.5,), class_names=("ant", "bee", "cat"))
 

@@ -204,7 +204,7 @@ def test_an_option_comes_before_what_cannot_be_computed():
 
 
 def test_a_bad_option_is_a_fault_of_the_command():
-    with pytest.raises(UsageError, match="crop_pct is 0 in the command line, expected 0.25 to 1"):
+    with pytest.raises(UsageError, match="crop_pct is 0 in the arguments, expected 0.25 to 1"):
         resolved([stated_by_options(None, None, None, 0.0, None)])
 
 

@@ -11,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from evodeploy.elastic import ElasticStage
 from evodeploy.engines.fake import FakeEngine
 from evodeploy.errors import InputError, UsageError
 from evodeploy.serving import budget as plan
@@ -20,7 +21,7 @@ from evodeploy.serving.budget import Budget, budget_of
 from evodeploy.serving.metrics import Metrics
 from evodeploy.serving.settings import Limits, Settings
 from evodeploy.serving.worker import Worker, named
-from evodeploy.specs import ElasticStage, ModelInfo
+from evodeploy.specs import ModelInfo
 
 STAGES = (ElasticStage(64, 12, 64), ElasticStage(64, 12, 64))
 INFO = ModelInfo("small", 64, 8, 10, "stage", (0.5, 0.5), elastic=STAGES)

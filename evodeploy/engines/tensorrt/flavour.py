@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from evodeploy.engines.tensorrt.once import once
 from evodeploy.errors import MissingExtraError, UnavailableError, UsageError
 from evodeploy.machine.driver import architecture, driver_problem
 from evodeploy.specs import Precision
@@ -120,54 +117,6 @@ def load_flavour(name: str | None = None) -> Flavour:
             return Flavour(candidate, importlib.import_module(_PACKAGES[candidate]))
         except Exception as error:  # bindings without their libraries raise OSError, ImportError or others
             problems[candidate] = error
-    told = "; ".join(f"{key}: {(str(error) or repr(error)).splitlines()[0]}" for key, error in problems.items())
+    reasons = "; ".join(f"{key}: {(str(error) or repr(error)).splitlines()[0]}" for key, error in problems.items())
     extra = name or "tensorrt-rtx"
-    raise MissingExtraError(f'TensorRT cannot be imported here ({told}): pip install "evodeploy[{extra}]"')
-
-
-Sink = Callable[[str, str], None]
-
-
-class Relay:
-    """Passes TensorRT's log on: a process keeps only the first logger it registers.
-
-    To the sink of the moment, where there is one, else to the `usual` one.
-    """
-
-    usual: Sink | None = None
-    sink: Sink | None = None
-
-    def __call__(self, severity: str, message: str) -> None:
-        """Take one message."""
-        sink = self.sink or self.usual
-        if sink is not None:
-            sink(severity, message)
-
-    @contextlib.contextmanager
-    def to(self, sink: Sink) -> Iterator[None]:
-        """Pass it to `sink` for a while."""
-        before, self.sink = self.sink, sink
-        try:
-            yield
-        finally:
-            self.sink = before
-
-
-@once
-def shared_logger(flavour: Flavour) -> tuple[Any, Relay]:
-    """The process's one logger for `flavour`, and the relay that receives (severity, message).
-
-    TensorRT calls it for every message: only its own logger, which prints, can be given a least severity. The 6,000
-    verbose lines of a build take hundredths of a second.
-    """
-    relay = Relay()
-    base: Any = flavour.trt.ILogger
-
-    class Logger(base):  # type: ignore[misc]
-        def __init__(self) -> None:
-            base.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            relay(severity.name, message)
-
-    return Logger(), relay
+    raise MissingExtraError(f'TensorRT cannot be imported here ({reasons}): pip install "evodeploy[{extra}]"')

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 from evodeploy.engines.out_of_memory import says_out_of_memory
 from evodeploy.engines.tensorrt.cuda import Device
-from evodeploy.engines.tensorrt.flavour import Flavour, shared_logger
-from evodeploy.engines.tensorrt.once import once
+from evodeploy.engines.tensorrt.flavour import Flavour
+from evodeploy.engines.tensorrt.log import engine_errors, shared_logger
 from evodeploy.engines.tensorrt.sidecar import Profile
 from evodeploy.errors import InputError, OutOfMemoryError, RuntimeFailedError
-from evodeploy.text import one_line
 
 
 class Plan:
@@ -25,7 +22,7 @@ class Plan:
         Raises RuntimeFailedError with TensorRT's reason.
         """
         self.device, self.flavour = device, flavour
-        self._errors = _errors_of(flavour)
+        self._errors = engine_errors(flavour)
         self.config: Any = None
         self.kernels: Any = None  # the cache that `config` uses
         with device.quiet:
@@ -91,41 +88,3 @@ def choose_profile(profiles: Sequence[Profile], batch: int) -> int:
         ranges = ", ".join(f"{profile.min} to {profile.max}" for profile in profiles)
         raise InputError(f"no profile of the engine takes a batch of {batch} images: its profiles take {ranges}")
     return min(fitting, key=lambda index: profiles[index].max - profiles[index].min)
-
-
-class _Errors:
-    """TensorRT's latest errors with the threads they happened in, None for those that are not Python's."""
-
-    def __init__(self) -> None:
-        self._heard: deque[tuple[int | None, str]] = deque(maxlen=64)
-
-    def __call__(self, severity: str, message: str) -> None:
-        if severity in ("ERROR", "INTERNAL_ERROR"):
-            here = threading.get_ident()
-            ours = any(thread.ident == here for thread in threading.enumerate())
-            self._heard.append((here if ours else None, message))
-
-    def forget(self) -> list[str]:
-        """The errors of this thread since the last time."""
-        return self._taken(threading.get_ident())
-
-    def reason(self) -> str:
-        """The first error of this thread since it was last forgotten: what follow are its consequences.
-
-        Where it has none, the first of the threads that TensorRT started for itself.
-        """
-        found = self.forget() or self._taken(None)
-        return one_line(found[0] if found else "", "TensorRT gave no reason")
-
-    def _taken(self, thread: int | None) -> list[str]:
-        found = [entry for entry in list(self._heard) if entry[0] == thread]
-        for entry in found:
-            self._heard.remove(entry)
-        return [message for _, message in found]
-
-
-@once
-def _errors_of(flavour: Flavour) -> _Errors:
-    errors = _Errors()
-    shared_logger(flavour)[1].usual = errors
-    return errors

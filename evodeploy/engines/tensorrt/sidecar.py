@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from evodeploy.elastic import ElasticStage
 from evodeploy.errors import BadFileError
 from evodeploy.files import check_input, replacing, sha256
 from evodeploy.schema import (
@@ -25,7 +26,7 @@ from evodeploy.schema import (
     whole,
 )
 from evodeploy.spec_rules import MODEL_INFO, TENSOR_SPEC
-from evodeploy.specs import LARGEST_NAME, ElasticStage, ModelInfo, Precision, Reduced, TensorSpec
+from evodeploy.specs import LARGEST_NAME, ModelInfo, Precision, Reduced, TensorSpec
 from evodeploy.text import brief, json_text
 
 

@@ -8,7 +8,8 @@ from types import ModuleType
 from sharing import in_threads
 
 from evodeploy.engines.tensorrt import cuda
-from evodeploy.engines.tensorrt.flavour import Flavour, Relay, shared_logger
+from evodeploy.engines.tensorrt.flavour import Flavour
+from evodeploy.engines.tensorrt.log import Relay, shared_logger
 
 
 def test_threads_that_open_a_gpu_together_share_it(monkeypatch):

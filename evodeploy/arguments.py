@@ -1,0 +1,99 @@
+"""Arguments of public functions, checked against their annotations where they enter."""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import inspect
+import numbers
+import os
+import types
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
+
+from evodeploy.errors import UsageError
+from evodeploy.text import brief
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_PATH = os.PathLike[str]
+_KINDS: dict[Any, tuple[type, str]] = {
+    bool: (bool, "True or False"),
+    int: (numbers.Integral, "a whole number"),
+    float: (numbers.Real, "a number"),
+    str: (str, "a string"),
+    _PATH: (os.PathLike, "a path"),
+    types.NoneType: (types.NoneType, "None"),
+}
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """Let `function` raise UsageError for an argument of a type that its annotation does not name.
+
+    Types that are not known here, such as images and the modules of torch, are left to the function.
+    """
+    signature, hints = inspect.signature(function), _hints(function)
+
+    @functools.wraps(function)
+    def checking(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name, value in signature.bind(*args, **kwargs).arguments.items():
+            check_type(name, value, hints[name])
+        return function(*args, **kwargs)
+
+    return checking
+
+
+def check_type(name: str, value: object, hint: Any) -> None:
+    """Raise UsageError where the argument `name` has a `value` of none of the types in `hint`."""
+    if not _fits(value, hint):
+        raise UsageError(f"{name} is {brief(repr(value))}, expected {_in_words(hint)}")
+
+
+class _Names(dict[str, Any]):
+    """The names of a module; what is text, or is imported for type checkers only, means any type."""
+
+    def __missing__(self, name: str) -> Any:
+        return types.SimpleNamespace(Module=Any) if name == "nn" else Any
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of `function`, by the argument's name."""
+    known = {**vars(builtins), **getattr(function, "__globals__", {})}
+    names = _Names({name: value for name, value in known.items() if not isinstance(value, str)})
+    return {name: eval(hint, {}, names) for name, hint in function.__annotations__.items()}
+
+
+def _fits(value: object, hint: Any) -> bool:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, each) for each in inner)
+    if origin is Literal:
+        return any(type(value) is type(each) and value == each for each in inner)
+    if origin is Callable:
+        return callable(value)
+    if origin in (Sequence, tuple):
+        if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+            return False
+        kinds = inner if origin is tuple and inner[-1] is not ... else inner[:1] * len(value)
+        return len(value) == len(kinds) and all(map(_fits, value, kinds))
+    if hint in _KINDS:
+        return isinstance(value, _KINDS[hint][0]) and (hint is bool or not isinstance(value, bool))
+    if isinstance(hint, type) and hint.__module__.startswith("evodeploy."):
+        return isinstance(value, hint)
+    return True
+
+
+def _in_words(hint: Any) -> str:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_in_words(each) for each in inner if each is not types.NoneType)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, inner))}" if inner[1:] else str(inner[0])
+    if origin is Callable:
+        return "a function"
+    if origin is Sequence or inner[1:] == (...,):
+        return f"a list, each {_in_words(inner[0])}"
+    if origin is tuple:
+        return f"({', '.join(map(_in_words, inner))})"
+    return _KINDS[hint][1] if hint in _KINDS else getattr(hint, "__name__", str(hint))

@@ -1,0 +1,54 @@
+"""How many tokens an elastic artefact may keep in a run, and checks of what a run asks for."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from evodeploy.errors import InputError
+from evodeploy.text import brief
+
+
+@dataclass(frozen=True)
+class ElasticStage:
+    """A selecting stage that keeps as many of its `tokens` as each run says, from `low` to `high`."""
+
+    tokens: int
+    low: int
+    high: int
+
+
+def stage_ratios(ratios: float | Sequence[float], stages: int) -> tuple[float, ...]:
+    """Return a keep ratio for each of `stages`: `ratios` is one for all, or one for each.
+
+    Raises InputError for ratios outside (0, 1] or of another number.
+    """
+    several = isinstance(ratios, Sequence) and not isinstance(ratios, str)
+    given = tuple(cast("Sequence[float]", ratios)) if several else (cast("float", ratios),)
+    if len(given) == 1:
+        given *= stages
+    if len(given) != stages:
+        raise InputError(f"{len(given)} keep ratios given, expected one, or one for each of {stages} stages")
+    for ratio in given:
+        if not isinstance(ratio, numbers.Real) or isinstance(ratio, bool):
+            raise InputError(f"a keep ratio is {brief(repr(ratio))}, expected a number above 0 and up to 1")
+        if not 0 < ratio <= 1:
+            raise InputError(f"keep ratio {ratio} is outside (0, 1]")
+    return tuple(map(float, given))
+
+
+def checked_keep(keep: Sequence[int], stages: Sequence[ElasticStage]) -> tuple[int, ...]:
+    """Return `keep`, the tokens that each of `stages` keeps; raises InputError outside of their bounds."""
+    if len(keep) != len(stages):
+        raise InputError(f"keep has {len(keep)} numbers of tokens, expected {len(stages)}: one for each stage")
+    for number, (kept, stage) in enumerate(zip(keep, stages, strict=True)):
+        if not isinstance(kept, numbers.Integral) or isinstance(kept, bool):
+            raise InputError(f"keep holds {brief(repr(kept))}, expected whole numbers of tokens")
+        if not stage.low <= kept <= stage.high:
+            raise InputError(
+                f"stage {number} cannot keep {kept} of its {stage.tokens} tokens: this artefact keeps {stage.low} "
+                f"to {stage.high}, ratios {stage.low / stage.tokens:.2f} to {stage.high / stage.tokens:.2f}"
+            )
+    return tuple(map(int, keep))
