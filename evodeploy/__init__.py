@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from evodeploy.inference.records import Prediction as Prediction
     from evodeploy.inference.records import Timing as Timing
     from evodeploy.inference.records import Written as Written
+    from evodeploy.inspection.roofline.pipeline import roofline as roofline
+    from evodeploy.inspection.roofline.report import Roofline as Roofline
     from evodeploy.load_testing.records import LoadTest as LoadTest
     from evodeploy.load_testing.run import load_test as load_test
     from evodeploy.specs import EngineOptions as EngineOptions
@@ -88,6 +90,8 @@ _HOMES = {
     "evodeploy.inference.loading": ("load",),
     "evodeploy.inference.predictor": ("Predictor",),
     "evodeploy.inference.records": ("Failure", "Label", "Prediction", "Timing", "Written"),
+    "evodeploy.inspection.roofline.pipeline": ("roofline",),
+    "evodeploy.inspection.roofline.report": ("Roofline",),
     "evodeploy.load_testing.records": ("LoadTest",),
     "evodeploy.load_testing.run": ("load_test",),
     "evodeploy.specs": ("EngineOptions", "ModelInfo"),

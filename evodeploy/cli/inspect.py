@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+import evodeploy
 from evodeploy.cli import values
 from evodeploy.cli.console import Json, result, result_json
 from evodeploy.errors import UsageError
@@ -33,9 +34,12 @@ def inspect(
 ) -> None:
     """Say what a checkpoint, an ONNX file or an engine is, or how fast an engine can be at most on a GPU."""
     if gpu is not None:
-        from evodeploy.cli.roofline import roofline
-
-        roofline(file, gpu, batch, kernels=kernels, as_json=as_json)
+        sizes = values.batches(batch) if batch else None
+        bounds = evodeploy.roofline(file, values.names("--gpu", gpu), batches=sizes, kernels=kernels)
+        if as_json:
+            result_json(bounds.to_dict())
+        else:
+            result(str(bounds))
         return
     if batch is not None or kernels:
         raise UsageError(f"{'--kernels' if kernels else '--batch'} says more about --gpu, which is missing")

@@ -1,53 +1,138 @@
-"""The bounds of an engine on cards, as plain values for people and for JSON."""
+"""The bounds of an engine on cards, as records, as plain values for JSON, and as text."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from evodeploy.inspection.roofline.bound import LAUNCH, Bound, Network, bound, kernel_times
+from evodeploy.inspection.roofline.bound import LAUNCH, Bound, KernelTime, Network
 from evodeploy.inspection.roofline.cards import Card
-from evodeploy.inspection.roofline.plan import PlanWork
+from evodeploy.text import WIDE, brief, plain
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+HEAVIEST = 10  # kernels printed
+NAME = 48  # characters of a kernel's name, at most
+_UNITS = {"int8": "TOP/s"}  # the others are TFLOP/s
 
 
-def rooflines(work: PlanWork, cards: Sequence[Card], *, kernels: bool = False) -> dict[str, Any]:
-    """What `work` needs at least on each of `cards`; `kernels` adds each kernel at the last batch."""
-    record = work.record
-    return {
-        "file": str(work.path),
-        "model": record.model.model if record.model else None,
-        "precision": record.precision,
-        "built_for": list(record.targets) or [record.architecture],
-        "not_counted": work.missing,
-        "weights_bytes": work.weights,
-        "launch_us": LAUNCH * 1e6,
-        "cards": [_on(card, work, kernels) for card in cards],
-    }
+@dataclass(frozen=True)
+class KernelShare:
+    """`times` equal kernels, one of which takes `time`; `share` of the network's time without caches is theirs."""
+
+    time: KernelTime
+    times: int
+    share: float
+
+    @classmethod
+    def each(cls, times: Iterable[KernelTime]) -> tuple[KernelShare, ...]:
+        """All kernels, equal ones together, by the time that they take."""
+        counts = collections.Counter(times)
+        whole = sum(time.seconds * count for time, count in counts.items())
+        ranked = sorted(counts.items(), key=lambda entry: -entry[0].seconds * entry[1])
+        return tuple(cls(time, count, time.seconds * count / whole) for time, count in ranked)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that JSON takes."""
+        work = self.time.work
+        return {
+            "name": work.name,
+            "kind": work.kind,
+            "times": self.times,
+            "gflop": work.operations / 1e9,
+            "megabytes": work.moved / 1e6,
+            "uncached_us": self.time.seconds * 1e6,
+            "limit": self.time.limit,
+            "share": self.share,
+        }
 
 
-def _on(card: Card, work: PlanWork, kernels: bool) -> dict[str, Any]:
-    tf32 = work.record.tf32 is not False
-    built_for = work.record.targets or (work.record.architecture,)
-    each = {"kernels": _kernels(work.networks[-1], card, tf32)} if kernels else {}
-    return {
-        "card": card.name,
-        "title": card.title,
-        "architecture": card.architecture,
-        "built_for_it": card.architecture in built_for,
-        "multiprocessors": card.multiprocessors,
-        "bandwidth_gb_per_second": card.bandwidth,
-        "l2_mib": card.l2,
-        "tflops": {name: rate for name, rate in dataclasses.asdict(card.rates).items() if rate is not None},
-        "peaks_used": dict(card.peak(rate, tf32=tf32) for rate in work.rates),
-        "source": card.source,
-        "batches": [_at(network, bound(network, card, tf32=tf32)) for network in work.networks],
-        **each,
-    }
+@dataclass(frozen=True)
+class CardBounds:
+    """The bounds on one card, one for each batch. `peaks` are the TFLOP/s, TOP/s for INT8, of the engine's products.
+
+    `kernels` are those at the last batch, where they were asked for.
+    """
+
+    card: Card
+    peaks: Mapping[str, float]
+    bounds: tuple[Bound, ...]
+    kernels: tuple[KernelShare, ...] | None = None
 
 
-def _at(network: Network, found: Bound) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Roofline:
+    """What the engine `path` needs at least on `cards`; printed, it is what `evodeploy inspect --gpu` shows.
+
+    `networks` is its work, one for each batch, `weights` the bytes of its weights at most, and `not_counted` names
+    kernels that are counted in part or not at all, with what of them is missing.
+    """
+
+    path: Path
+    model: str | None
+    precision: str
+    built_for: tuple[str, ...]
+    weights: int
+    networks: tuple[Network, ...]
+    not_counted: Mapping[str, str]
+    cards: tuple[CardBounds, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures as plain values that JSON takes."""
+        return {
+            "file": str(self.path),
+            "model": self.model,
+            "precision": self.precision,
+            "built_for": list(self.built_for),
+            "not_counted": dict(self.not_counted),
+            "weights_bytes": self.weights,
+            "launch_us": LAUNCH * 1e6,
+            "cards": [self._as_dict(each) for each in self.cards],
+        }
+
+    def __str__(self) -> str:
+        lines = [f"{self.path}: {self.precision}. Bounds from published peaks, not predictions."]
+        for each in self.cards:
+            lines += ["", _heading(each), plain(_bounds(each.bounds, self.networks), WIDE)]
+            if each.kernels is not None:
+                lines += ["", f"heaviest kernels at batch {each.bounds[-1].batch}, without caches"]
+                lines.append(plain(_kernels(each.kernels[:HEAVIEST]), WIDE))
+        return "\n".join([*lines, "", *self._remarks()])
+
+    def _remarks(self) -> Iterator[str]:
+        yield "at least: all products at the dense peak, and through the memory's bus what the"
+        yield "  L2 cannot hold"
+        yield "without caches: an estimate, where each kernel reads its operands from memory"
+        yield "  and writes its results to it"
+        yield f"launching: by the host, {LAUNCH * 1e6:g} µs a kernel assumed; a CUDA graph takes most of"
+        yield "  it away"
+        for name, missing in self.not_counted.items():
+            yield f"not counted: {missing} of {name}, so the bound is lower than it could be"
+
+    def _as_dict(self, each: CardBounds) -> dict[str, Any]:
+        card = each.card
+        kernels = {} if each.kernels is None else {"kernels": [kernel.to_dict() for kernel in each.kernels]}
+        return {
+            "card": card.name,
+            "title": card.title,
+            "architecture": card.architecture,
+            "built_for_it": card.architecture in self.built_for,
+            "multiprocessors": card.multiprocessors,
+            "bandwidth_gb_per_second": card.bandwidth,
+            "l2_mib": card.l2,
+            "tflops": {name: rate for name, rate in dataclasses.asdict(card.rates).items() if rate is not None},
+            "peaks_used": dict(each.peaks),
+            "source": card.source,
+            "batches": [_row(found, network) for found, network in zip(each.bounds, self.networks, strict=True)],
+        } | kernels
+
+
+def _row(found: Bound, network: Network) -> dict[str, Any]:
     return {
         "batch": found.batch,
         "launched": len(network.kernels),
@@ -69,21 +154,66 @@ def _rate(batch: int, seconds: float) -> float | None:
     return batch / seconds if seconds else None
 
 
-def _kernels(network: Network, card: Card, tf32: bool) -> list[dict[str, Any]]:
-    """All kernels, equal ones together, by the time that they take without caches."""
-    times = collections.Counter(kernel_times(network, card, tf32=tf32))
-    whole = sum(time.seconds * count for time, count in times.items())
-    ranked = sorted(times.items(), key=lambda entry: -entry[0].seconds * entry[1])
-    return [
-        {
-            "name": time.work.name,
-            "kind": time.work.kind,
-            "times": count,
-            "gflop": time.work.operations / 1e9,
-            "megabytes": time.work.moved / 1e6,
-            "uncached_us": time.seconds * 1e6,
-            "limit": time.limit,
-            "share": time.seconds * count / whole,
-        }
-        for time, count in ranked
-    ]
+def _heading(each: CardBounds) -> str:
+    card = each.card
+    peaks = (f"{name.upper()} {peak:g} {_UNITS.get(name, 'TFLOP/s')}" for name, peak in each.peaks.items())
+    facts = (card.title, card.architecture, f"{card.bandwidth:g} GB/s", *peaks, f"L2 {card.l2:g} MiB")
+    return f"{card.name}: {', '.join(facts)}"
+
+
+def _bounds(bounds: Iterable[Bound], networks: Iterable[Network]) -> Table:
+    rows = [_row(found, network) for found, network in zip(bounds, networks, strict=True)]
+    table = _table("batch", *(str(row["batch"]) for row in rows))
+    for heading, text in (
+        ("at least, µs", lambda row: _micro(row["least_ms"])),
+        ("img/s at most", lambda row: _count(row["images_per_second_at_most"])),
+        ("limited by", lambda row: row["limit"]),
+        ("  arithmetic, µs", lambda row: _micro(row["arithmetic_ms"])),
+        ("  memory, µs", lambda row: _micro(row["memory_ms"])),
+        ("without caches, µs", lambda row: _micro(row["uncached_ms"])),
+        ("  img/s", lambda row: _count(row["uncached_images_per_second"])),
+        ("  limited by memory", lambda row: _share(row["uncached_memory_share"])),
+        ("kernels", lambda row: str(row["launched"])),
+        ("launching, µs", lambda row: _micro(row["launching_ms"])),
+        ("  over at least", lambda row: f"{row['launching_ms'] / row['least_ms']:.2f}" if row["least_ms"] else "–"),
+    ):
+        table.add_row(heading, *(text(row) for row in rows))
+    return table
+
+
+def _kernels(kernels: Iterable[KernelShare]) -> Table:
+    table = _table("kernel", "times", "kind", "GFLOP", "MB", "µs", "of all", "limited by")
+    for row in (kernel.to_dict() for kernel in kernels):
+        table.add_row(
+            brief(row["name"], NAME),
+            str(row["times"]),
+            row["kind"],
+            f"{row['gflop']:.2f}",
+            f"{row['megabytes']:.1f}",
+            f"{row['uncached_us']:.1f}",
+            f"{row['share']:.0%}",
+            row["limit"],
+        )
+    return table
+
+
+def _table(first: str, *others: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(first)
+    for heading in others:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def _micro(milliseconds: float) -> str:
+    return f"{milliseconds * 1e3:,.1f}"
+
+
+def _count(rate: float | None) -> str:
+    return "–" if rate is None else f"{rate:,.0f}"
+
+
+def _share(share: float | None) -> str:
+    return "–" if share is None else f"{share:.0%}"

@@ -8,6 +8,7 @@ import json
 import pytest
 from cases import SMALL
 
+import evodeploy
 from evodeploy.engines.tensorrt.sidecar import read_sidecar, write_sidecar
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.files import sha256
@@ -154,6 +155,17 @@ def test_the_command_shows_a_table_for_each_card(small_plan, cli):
     assert "but l4 is" not in err
 
 
+def test_the_function_prints_what_the_command_shows(small_plan, cli, logged):
+    found = evodeploy.roofline(str(small_plan), ["l4", "h100"], batches=(1, 8), kernels=True)
+    arguments = ("inspect", small_plan, "--gpu", "l4,h100", "--batch", "1,8", "--kernels")
+    assert (cli(*arguments)[1], json.loads(cli(*arguments, "--json")[1])) == (f"{found}\n", found.to_dict())
+    assert logged[0].startswith("the engine is built for sm89, but h100 is sm90")
+    (l4,) = evodeploy.roofline(small_plan, "l4", batches=(1, 8), kernels=True).cards
+    assert l4 == found.cards[0] and [each.batch for each in l4.bounds] == [1, 8]
+    with pytest.raises(UsageError, match="there are no GPUs"):
+        evodeploy.roofline(small_plan, [])
+
+
 def test_the_command_answers_in_json(small_plan, cli):
     code, out, _ = cli("inspect", small_plan, "--gpu", "4090", "--json")
     document = json.loads(out)
@@ -190,7 +202,7 @@ def test_the_command_names_the_peaks_that_bound_the_products(small_plan, tmp_pat
     """FP32 products round to TF32 where they may, and INT8 ones are no floating point."""
     works = [Work("a", "gemm", 2, "int8", 1, 1), Work("b", "gemm", 1, "fp32", 1, 1), Work("c", "fused", 0, "", 1, 1)]
     found = PlanWork(small_plan, read_sidecar(small_plan), 0, (Network(1, works, 0),))
-    monkeypatch.setattr("evodeploy.inspection.roofline.plan.plan_work", lambda path, batches: found)
+    monkeypatch.setattr("evodeploy.inspection.roofline.pipeline.plan_work", lambda path, batches: found)
     code, out, _ = cli("inspect", small_plan, "--gpu", "l4,t4")
     assert code == 0
     assert "l4: NVIDIA L4, sm89, 300 GB/s, INT8 242 TOP/s, TF32 60 TFLOP/s, L2 48 MiB" in out
