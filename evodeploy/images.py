@@ -23,6 +23,8 @@ Images: TypeAlias = "ImageLike | Iterable[ImageLike]"
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 # What Pillow decodes by itself: for EPS, say, it would start Ghostscript.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+UPLOADED = ("JPEG", "PNG", "WEBP", "TIFF")  # those of them that services take
+UPLOADED_BYTES, UPLOADED_PIXELS = 16 << 20, 50_000_000  # of an image that a service takes, at most, by default
 LARGEST_ASPECT = 10_000  # times that one side may be the other
 
 

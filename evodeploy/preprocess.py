@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from evodeploy.errors import BadFileError
-from evodeploy.images import ImageLike, check_sides, image_paths, open_image
+from evodeploy.errors import BadFileError, EvodeployError
+from evodeploy.images import UPLOADED, ImageLike, check_sides, image_paths, open_image
 from evodeploy.resampling import rows, taps
 from evodeploy.specs import Interpolation, ModelInfo, Preprocessing
 
@@ -36,6 +37,25 @@ def prepare(image: Image.Image, info: ModelInfo) -> Array:
     """`image` as the model takes it, without the batch axis."""
     prepared: Array = as_input(cropped(image, info.image_size, info.preprocessing)[None], info)[0]
     return prepared
+
+
+def prepare_upload(body: bytes, info: ModelInfo, pixels: int) -> Array:
+    """An image file from outside, the bytes `body`, as the model takes it, without the batch axis.
+
+    Its size is looked at before it is decoded. Raises BadFileError for more than `pixels`, and for what is no image of
+    `UPLOADED`.
+    """
+    try:
+        with Image.open(io.BytesIO(body), formats=UPLOADED) as image:
+            size = image.width * image.height
+            if size > pixels:
+                raise BadFileError(f"the image has {size} pixels, expected {pixels} at most")
+            image.load()
+        return prepare(image, info)
+    except EvodeployError:
+        raise
+    except Exception as error:  # decoders raise whatever comes to them of bytes that are no image
+        raise BadFileError(f"the body is not a readable image of {', '.join(UPLOADED)}") from error
 
 
 def cropped(image: Image.Image, size: int, preprocessing: Preprocessing) -> NDArray[np.uint8]:

@@ -27,6 +27,8 @@ from evodeploy.errors import UsageError
         ("evaluate", {"data": "x", "options": {"threads": 1}}, "options is {'threads': 1}, expected EngineOptions$"),
         ("load", {"max_batch": 1.5}, "max_batch is 1.5, expected a whole number$"),
         ("load_test", {"seconds": "10"}, "seconds is '10', expected a number$"),
+        ("package", {"folder": "x", "device": "tpu"}, "device is 'tpu', expected one of cpu, gpu$"),
+        ("roofline", {"gpus": 4090}, "gpus is 4090, expected a string or a list, each a string$"),
         ("sweep", {"output": "x", "images": 3}, "images is 3, expected a string or a path$"),
         ("visualize", {"images": "x", "keep_ratios": 0.5}, "keep_ratios is 0.5, expected a list, each a number or a l"),
     ],
@@ -37,6 +39,6 @@ def test_refuses_an_argument_of_another_type(function, arguments, message):
 
 
 @pytest.mark.parametrize("name", ["bench", "build", "distill", "evaluate", "export", "load", "load_test", "margins",
-                                  "open_engine", "refit", "sweep", "visualize"])  # fmt: skip
+                                  "open_engine", "package", "refit", "roofline", "sweep", "visualize"])  # fmt: skip
 def test_public_functions_check_their_arguments(name):
     assert hasattr(getattr(evodeploy, name), "__wrapped__")

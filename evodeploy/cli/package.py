@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
+import evodeploy
 from evodeploy.cli import values
 from evodeploy.cli.console import Force, Json, result, result_json
 from evodeploy.cli.values import whole
-
-if TYPE_CHECKING:
-    from evodeploy.repository.config import Accelerator, Device
 
 
 def package(
     artefact: Annotated[Path, typer.Argument(help="An ONNX file or a TensorRT engine.")],
     triton: Annotated[Path, typer.Option(help="The folder for models/ and manifests/; other models in it stay.")],
     name: Annotated[str | None, typer.Option(help="The model's name; the file's by default.")] = None,
+    version: Annotated[
+        int, whole("--version", 1, 10**9, "The version's folder; others that take and give the same stay.")
+    ] = 1,
+    ensemble: Annotated[
+        bool,
+        typer.Option(
+            "--ensemble", help="Also write NAME-images: image files in, labels out. Triton's Python needs evodeploy."
+        ),
+    ] = False,
+    top: Annotated[
+        int | None, whole("--top", 1, values.CLASSES, "With --ensemble: classes named; 5 by default.")
+    ] = None,
     device: Annotated[
         Literal["cpu", "gpu"] | None, typer.Option(help="Where an ONNX file is run, cpu by default; engines on gpu.")
     ] = None,
@@ -39,28 +49,21 @@ def package(
     as_json: Json = False,
 ) -> None:
     """Write a model repository for Triton Inference Server, and Kubernetes manifests, into one folder."""
-    from evodeploy.repository.config import Serving
-    from evodeploy.repository.model import served_model
-    from evodeploy.repository.package import model_name
-    from evodeploy.repository.package import package as write
-
-    model = served_model(artefact, max_batch)
-    place: Device = device or ("gpu" if model.backend == "tensorrt" else "cpu")
-    runner: Accelerator | None = accelerator
-    serving = Serving(model_name(artefact) if name is None else name, place, instances, max_queue_delay_us, runner)
-    written = write(model, serving, triton, force)
+    written = evodeploy.package(
+        artefact,
+        triton,
+        name=name,
+        version=version,
+        device=device,
+        instances=instances,
+        max_batch=max_batch,
+        max_wait=max_queue_delay_us / 1e6,
+        accelerator=accelerator,
+        ensemble=ensemble,
+        top=top,
+        force=force,
+    )
     if as_json:
-        result_json(
-            {
-                "folder": str(written.folder),
-                "manifests": [str(path) for path in written.manifests],
-                "backend": model.backend,
-                "max_batch": model.batches.max if model.batches else 0,
-            }
-        )
-        return
-    taken = f"up to {model.batches.max}" if model.batches else f"of {model.input.shape[0]} only"
-    result(f"{written.folder}  {model.backend} on {place}, batches {taken}")
-    for path in written.manifests:
-        result(str(path))
-    result(f"next: tritonserver --model-repository={written.folder.parent}")
+        result_json(written.to_dict())
+    else:
+        result(str(written))

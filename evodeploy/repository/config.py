@@ -34,7 +34,8 @@ _ACCELERATORS: dict[Accelerator, Device] = {"tensorrt": "gpu", "openvino": "cpu"
 class Serving:
     """How a model is served. `delay` is how many microseconds a request may wait for others to fill a batch.
 
-    `accelerator` is what ONNX Runtime hands the network to: TensorRT on a GPU, OpenVINO on a CPU.
+    `accelerator` is what ONNX Runtime hands the network to: TensorRT on a GPU, OpenVINO on a CPU. `version` is the
+    folder of the model's file. `top` is how many classes an ensemble names, None for no ensemble.
     """
 
     name: str
@@ -42,6 +43,8 @@ class Serving:
     instances: int = 1
     delay: int = 500
     accelerator: Accelerator | None = None
+    version: int = 1
+    top: int | None = None
 
 
 def config_text(model: ServedModel, serving: Serving) -> str:
@@ -56,6 +59,19 @@ def config_text(model: ServedModel, serving: Serving) -> str:
 def has_labels(model: ServedModel) -> bool:
     """Whether the classes have names, and one of the outputs is what Triton ranks them by."""
     return bool(model.info and model.info.class_names and _ranked(model))
+
+
+def dims_of(model: ServedModel, spec: TensorSpec) -> list[int]:
+    """The shape, less the batch axis where Triton adds it."""
+    shape = spec.shape[1:] if model.batches else spec.shape  # those of an elastic model are whole
+    return [-1 if size is None else size for size in shape]
+
+
+def type_of(spec: TensorSpec) -> Word:
+    """Triton's word for the tensor's type; raises UsageError for one that it has not."""
+    if spec.dtype not in _TYPES:
+        raise UsageError(f"'{spec.name}' is {spec.dtype}, a type that Triton has not (expected {', '.join(_TYPES)})")
+    return Word(_TYPES[spec.dtype])
 
 
 def _config(model: ServedModel, serving: Serving) -> Message:
@@ -83,7 +99,7 @@ def _config(model: ServedModel, serving: Serving) -> Message:
 
 
 def _tensor(model: ServedModel, spec: TensorSpec) -> Message:
-    message: dict[str, Any] = {"name": spec.name, "data_type": _type(spec), "dims": _dims(model, spec)}
+    message: dict[str, Any] = {"name": spec.name, "data_type": type_of(spec), "dims": dims_of(model, spec)}
     if spec == model.keep and model.backend == "tensorrt":  # no other backend has any
         message["is_shape_tensor"] = True
     if has_labels(model) and spec.name == _ranked(model):
@@ -93,11 +109,11 @@ def _tensor(model: ServedModel, spec: TensorSpec) -> Message:
 
 def _warmup(model: ServedModel, batch: int) -> Message:
     """One request at `batch`; at 0 Triton adds no batch axis, and the shape is whole."""
-    dims = [1 if size < 0 else size for size in _dims(model, model.input)]
-    images = {"data_type": _type(model.input), "dims": dims, "random_data": True}
+    dims = [1 if size < 0 else size for size in dims_of(model, model.input)]
+    images = {"data_type": type_of(model.input), "dims": dims, "random_data": True}
     inputs = [{"key": model.input.name, "value": images}]
     if model.keep:  # random numbers would be out of bounds
-        keep = {"data_type": _type(model.keep), "dims": _dims(model, model.keep), "input_data_file": KEEP}
+        keep = {"data_type": type_of(model.keep), "dims": dims_of(model, model.keep), "input_data_file": KEEP}
         inputs.append({"key": model.keep.name, "value": keep})
     size = {"batch_size": batch} if batch else {}
     return {"name": f"batch {batch or dims[0]}", **size, "inputs": inputs}
@@ -111,18 +127,6 @@ def _facts(model: ServedModel) -> dict[str, str]:
     if model.info:
         facts[METADATA_KEY] = dataclasses.replace(model.info, class_names=()).to_json()  # which the labels file has
     return facts
-
-
-def _dims(model: ServedModel, spec: TensorSpec) -> list[int]:
-    """The shape, less the batch axis where Triton adds it."""
-    shape = spec.shape[1:] if model.batches else spec.shape  # those of an elastic model are whole
-    return [-1 if size is None else size for size in shape]
-
-
-def _type(spec: TensorSpec) -> Word:
-    if spec.dtype not in _TYPES:
-        raise UsageError(f"'{spec.name}' is {spec.dtype}, a type that Triton has not (expected {', '.join(_TYPES)})")
-    return Word(_TYPES[spec.dtype])
 
 
 def _ranked(model: ServedModel) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +14,7 @@ from evodeploy.text import brief
 Document = dict[str, Any]
 
 MODELS = "models"  # the folder of the repository
+KINDS = ("kserve", "kserve-adaptive", "kubernetes")
 _VOLUME = "/mnt/models"
 _TRITON = "YY.MM-py3"
 _RESOURCES: dict[str, dict[str, str]] = {
@@ -20,17 +22,28 @@ _RESOURCES: dict[str, dict[str, str]] = {
     "cpu": {"cpu": "2", "memory": "2Gi"},
 }
 _PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
+_HTTP = 8080  # where KServe expects a predictor of one's own
+_TARGET = 100  # milliseconds
+_BUCKET = "Replace YOUR-BUCKET by where the folder models was uploaded to (s3://, gs://, pvc:// or https://)."
+_ADAPTIVE = (
+    "In place of Triton: `evodeploy serve`, which keeps fewer tokens under load to answer 99 of 100 requests in the",
+    "milliseconds of --target-p99, which are to be chosen, as are the shares of tokens of --keep-ratio.",
+    "Replace YOUR-REGISTRY by that of an image with evodeploy[serve,cpu], YOUR-HOST by the host that requests name.",
+)
 _RELEASE = "Replace YY.MM by a Triton release; for an engine by the one with the TensorRT that built it."
 
 
 def manifests(model: ServedModel, serving: Serving) -> dict[str, str]:
     """The text of each manifest by its kind; raises MissingExtraError without PyYAML."""
-    kserve = "Replace YOUR-BUCKET by where the folder models was uploaded to (s3://, gs://, pvc:// or https://)."
     kubernetes = "Replace YOUR-CLAIM by a volume claim with the folder models on it."
-    return {
-        "kserve": _text([kserve, _RELEASE], [_inference_service(model, serving)]),
-        "kubernetes": _text([kubernetes, _RELEASE], [_deployment(model, serving), _service(serving)]),
+    own = ["Its Python needs evodeploy for the ensemble: replace the image by one with it."] if serving.top else []
+    texts = {
+        "kserve": _text([_BUCKET, _RELEASE, *own], [_inference_service(model, serving)]),
+        "kubernetes": _text([kubernetes, _RELEASE, *own], [_deployment(model, serving), _service(serving)]),
     }
+    if model.keep and model.backend == "onnxruntime":
+        texts["kserve-adaptive"] = _text([*_ADAPTIVE, _BUCKET], [_adaptive(model, serving)])
+    return texts
 
 
 def _text(comments: Iterable[str], documents: list[Document]) -> str:
@@ -62,6 +75,42 @@ def _inference_service(model: ServedModel, serving: Serving) -> Document:
         "kind": "InferenceService",
         "metadata": _metadata(model, serving),
         "spec": {"predictor": {"model": served}},
+    }
+
+
+def _adaptive(model: ServedModel, serving: Serving) -> Document:
+    """`evodeploy serve` on the file in the repository, as a predictor of one's own."""
+    stages = model.info.elastic if model.info else ()
+    low = math.ceil(max(stage.low / stage.tokens for stage in stages) * 100) / 100
+    high = math.floor(min(stage.high / stage.tokens for stage in stages) * 100) / 100
+    options = {
+        "--name": serving.name,
+        "--device": "cuda" if serving.device == "gpu" else "cpu",
+        "--target-p99": str(_TARGET),
+        "--keep-ratio": f"{low:g}:{high:g}",
+        "--host": "0.0.0.0",
+        "--port": str(_HTTP),
+        "--allow-host": "YOUR-HOST",
+    }
+    container = {
+        "name": "kserve-container",
+        "image": "YOUR-REGISTRY/evodeploy",
+        "command": ["evodeploy"],
+        "args": [
+            "serve",
+            f"{_VOLUME}/{serving.name}/{serving.version}/{model.file_name}",
+            *(word for option in options.items() for word in option),
+        ],
+        "env": [{"name": "STORAGE_URI", "value": f"s3://YOUR-BUCKET/{MODELS}"}],
+        "ports": [{"containerPort": _HTTP, "protocol": "TCP"}],
+        "readinessProbe": {"httpGet": {"path": "/v2/health/ready", "port": _HTTP}},
+        "resources": _resources(serving),
+    }
+    return {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": _metadata(model, serving) | {"name": f"{serving.name}-adaptive"[:63].rstrip("-")},
+        "spec": {"predictor": {"containers": [container]}},
     }
 
 

@@ -2,15 +2,18 @@
 
 DIR/models/NAME/    config.pbtxt, labels.txt, 1/ with the model, warmup/ with what an elastic one is warmed up with;
 package.json lists the files of this package, which are all that `--force` removes
+DIR/models/NAME-images, NAME-preprocess and NAME-postprocess/    the ensemble, where one is asked for
 DIR/manifests/      NAME.kserve.yaml and NAME.kubernetes.yaml
 """
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,24 +22,33 @@ from evodeploy.errors import BadFileError, UsageError
 from evodeploy.files import made_folder
 from evodeploy.locks import draft_of, owned
 from evodeploy.repository.config import LABELS, Serving, config_text, has_labels
-from evodeploy.repository.manifests import MODELS, manifests
+from evodeploy.repository.ensemble import ENSEMBLE, PLACEHOLDER, SUFFIXES, ensemble_files
+from evodeploy.repository.manifests import KINDS, MODELS, manifests
 from evodeploy.repository.model import ServedModel
+from evodeploy.repository.python_models import INFO
+from evodeploy.repository.record import Packaged
 from evodeploy.repository.swap import drafted, restore
-from evodeploy.schema import SchemaError, document, matching, read_json_file, sequence, whole
+from evodeploy.schema import SchemaError, document, mapping, matching, read_json_file, sequence, text, whole
 from evodeploy.specs import KEEP
 
 SCHEMA = 1
 MANIFESTS = "manifests"
 WARMUP = "warmup"
 RECORD = "package.json"
+VERSIONS = 1000  # of a package, at most
 
 
 @dataclass(frozen=True)
-class Packaged:
-    """What was written: the model's folder in the repository, and the manifests."""
+class _Earlier:
+    """What the record of an earlier package lists: its files, and what all versions of it have in common."""
 
-    folder: Path
-    manifests: tuple[Path, ...]
+    files: tuple[str, ...] = ()
+    common: dict[str, str] = field(default_factory=dict)
+
+    def others(self, version: int) -> dict[str, int]:
+        """The files of versions other than `version`, and their versions."""
+        found = ((file, re.fullmatch(rf"{MODELS}/[^/]+/([0-9]+)/[^/]+", file)) for file in self.files)
+        return {file: int(match[1]) for file, match in found if match and int(match[1]) != version}
 
 
 def model_name(path: Path) -> str:
@@ -44,13 +56,14 @@ def model_name(path: Path) -> str:
     return re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-")[:63].strip("-")
 
 
-def package(model: ServedModel, serving: Serving, output: Path, force: bool) -> Packaged:
+def write_package(model: ServedModel, serving: Serving, output: Path, force: bool) -> Packaged:
     """Add the model to the package in `output`, made where it is missing; nothing is written outside of it.
 
-    With `force` an earlier package of this name is replaced: the files that its record lists. Raises UsageError for a
-    name that Kubernetes does not take, for files that exist and are not to be replaced, and what `config_text` refuses.
+    Other versions of an earlier package of this name stay; with `force` this one is replaced: the files that its record
+    lists. Raises UsageError for a name that Kubernetes does not take, for files that exist and are not to be replaced,
+    for other versions that take or give something else, and what `config_text` refuses.
     """
-    name = serving.name
+    name, version = serving.name, serving.version
     if not re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name):
         raise UsageError(
             f"the name is '{name}', expected up to 63 of a-z, 0-9 and -, the first a letter and the last no -: choose "
@@ -60,63 +73,138 @@ def package(model: ServedModel, serving: Serving, output: Path, force: bool) -> 
     if model.info and has_labels(model):
         labels = [model.info.label(index) for index in range(model.info.num_classes)]
         texts[f"{MODELS}/{name}/{LABELS}"] = "".join(f"{' '.join(label.split())}\n" for label in labels)
-    made = {f"{MANIFESTS}/{name}.{kind}.yaml": text for kind, text in manifests(model, serving).items()}
-    record = f"{MODELS}/{name}/{RECORD}"
-    copied = f"{MODELS}/{name}/1/{model.file_name}"
+    if model.info and serving.top:
+        ensemble = ensemble_files(model, serving, model.info, serving.top)
+        texts |= {f"{MODELS}/{file}": content for file, content in ensemble.items()}
+    made = {f"{MANIFESTS}/{name}.{kind}.yaml": content for kind, content in manifests(model, serving).items()}
+    copied = f"{MODELS}/{name}/{version}/{model.file_name}"
     numbers = {f"{MODELS}/{name}/{WARMUP}/{KEEP}": np.array(model.default_keep, "<i8")} if model.keep else {}
-    files = [*texts, copied, *numbers, *made, record]
-    texts |= made | {record: json.dumps({"schema": SCHEMA, "files": files}, indent=1) + "\n"}
+    record = f"{MODELS}/{name}/{RECORD}"
+    files, common = [*texts, copied, *numbers, *made, record], _common(model)
     folder = output.absolute()
+    models = [name, *(f"{name}-{suffix}" for suffix in SUFFIXES if serving.top)]
     with made_folder(folder), owned(folder / name):
-        places = (f"{MODELS}/{name}", *made)
+        places = (*(f"{MODELS}/{each}" for each in models), *made)
         try:
-            restore(draft_of(folder / name), folder, places)  # a killed run's
-            _check_earlier(folder, name, model.path, force)
+            restore(draft_of(folder / name), folder, _places(name))  # a killed run's
+            earlier = _earlier(folder / record, name)
+            _check_earlier(folder, serving, earlier, model.path, force)
+            kept = earlier.others(version)
+            _check_versions(serving, earlier, kept, common)
+            _check_left(name, earlier, places)
+            texts |= made | {record: _record([*files, *kept], common)}
             with drafted(draft_of(folder / name), folder, places) as draft:
-                (draft / copied).parent.mkdir(parents=True)
-                shutil.copyfile(model.path, draft / copied)
-                for file, text in texts.items():
+                for file in (*texts, copied, *numbers, *kept):
                     (draft / file).parent.mkdir(parents=True, exist_ok=True)
-                    (draft / file).write_text(text, encoding="utf-8")
+                shutil.copyfile(model.path, draft / copied)
+                for file in kept:
+                    shutil.copyfile(folder / file, draft / file)
+                for file, content in texts.items():
+                    (draft / file).write_text(content, encoding="utf-8")
                 for file, values in numbers.items():
-                    (draft / file).parent.mkdir()
                     (draft / file).write_bytes(values.tobytes())
         except OSError as error:
             raise UsageError(f"cannot write the package {folder}: {error.strerror or error}") from error
-    return Packaged(folder / MODELS / name, tuple(folder / file for file in made))
+    return Packaged(
+        folder=folder / MODELS / name,
+        version=version,
+        manifests=tuple(folder / file for file in made),
+        backend=model.backend,
+        device=serving.device,
+        max_batch=model.batches.max if model.batches else 0,
+        batch=model.input.shape[0],
+        ensemble=f"{name}-{ENSEMBLE}" if serving.top else None,
+    )
 
 
-def _check_earlier(folder: Path, name: str, source: Path, force: bool) -> None:
+def _record(files: list[str], common: dict[str, str]) -> str:
+    return json.dumps({"schema": SCHEMA, "files": files, "common": common}, indent=1) + "\n"
+
+
+def _common(model: ServedModel) -> dict[str, str]:
+    """What all versions of a package must have in common, for they share one configuration and the names of classes."""
+    info = model.info
+    preprocessing = dataclasses.replace(info.preprocessing, assumed=()) if info else None
+    tensors = ", ".join(map(str, filter(None, (model.input, model.keep, *model.outputs))))
+    facts = {
+        "backend": model.backend,
+        "tensors": tensors,
+        "batches": str(model.batches),
+        "default keep": str(model.default_keep),
+        "preprocessing": str(preprocessing),
+        "classes": str(info.class_names) if info else "",
+    }
+    return {name: hashlib.sha256(fact.encode("utf-8", "backslashreplace")).hexdigest() for name, fact in facts.items()}
+
+
+def _check_versions(serving: Serving, earlier: _Earlier, kept: dict[str, int], common: dict[str, str]) -> None:
+    """Refuse to keep versions that differ in what all must have in common: raises UsageError."""
+    name = serving.name
+    differing = [what for what, fact in common.items() if earlier.common.get(what) != fact]
+    if kept and differing:
+        raise UsageError(
+            f"version {min(kept.values())} of {name} has other {', '.join(differing)} than {serving.version}, and one "
+            "configuration is for all: choose another --name"
+        )
+
+
+def _check_left(name: str, earlier: _Earlier, places: tuple[str, ...]) -> None:
+    """Refuse a package that would leave files of an earlier one: raises UsageError."""
+    for file in earlier.files:
+        if not any(file == place or file.startswith(f"{place}/") for place in places):
+            hint = "pass --ensemble too" if file.startswith(f"{MODELS}/{name}-") else "remove it"
+            raise UsageError(f"the earlier package {name} also has {file}: {hint}, or choose another --name")
+
+
+def _check_earlier(folder: Path, serving: Serving, earlier: _Earlier, source: Path, force: bool) -> None:
     """Refuse to replace anything but the files that an earlier package of this name lists: raises UsageError."""
-    model = folder / MODELS / name
-    for place in (folder / MODELS, folder / MANIFESTS, model):
+    models = [folder / MODELS / name for name in _models(serving.name)]
+    for place in (folder / MODELS, folder / MANIFESTS, *models):
         if place.is_symlink() or (place.exists() and not place.is_dir()):
             raise UsageError(f"{place} is not a folder of a package: move it away, or choose another --triton")
-    manifests = [folder / MANIFESTS / f"{name}.{kind}.yaml" for kind in ("kserve", "kubernetes")]
-    there = [path for path in (model, *manifests) if path.exists() or path.is_symlink()]
-    if there and not force:
-        raise UsageError(f"{there[0]} already exists: pass --force to replace it, or choose another --name")
-    listed = {folder / file for file in _listed(model / RECORD, name)}
-    folders = (model, model / "1", model / WARMUP)
-    for path in (*model.rglob("*"), *there):
+    listed = {folder / file for file in earlier.files}
+    if not serving.top and not any(path.is_relative_to(models[1]) for path in listed):
+        models = models[:1]  # others may be called so
+    manifests = [folder / MANIFESTS / f"{serving.name}.{kind}.yaml" for kind in KINDS]
+    there = [path for path in (*models, *manifests) if path.exists() or path.is_symlink()]
+    own = f"{MODELS}/{serving.name}/{serving.version}/"
+    is_new = bool(earlier.files) and not any(file.startswith(own) for file in earlier.files)
+    if there and not force and not is_new:
+        raise UsageError(
+            f"{there[0]} already exists: pass --force to replace it, or choose another --name or --version"
+        )
+    folders = {parent for path in listed for parent in path.parents}
+    for path in (*(path for model in models for path in model.rglob("*")), *there):
         if path.is_symlink() or (path not in listed if path.is_file() else path not in folders):
             raise UsageError(f"{path} is not of an earlier package: move it away, or choose another --name")
         if path.is_file() and path.samefile(source):
             raise UsageError(f"{source} is the input and would be replaced: choose another --name or --triton")
 
 
-def _listed(record: Path, name: str) -> tuple[str, ...]:
-    """The files that the record of an earlier package of this name lists; none where there is no record."""
+def _models(name: str) -> list[str]:
+    """The folders of a package in the repository, with those of an ensemble."""
+    return [name, *(f"{name}-{suffix}" for suffix in SUFFIXES)]
+
+
+def _places(name: str) -> tuple[str, ...]:
+    """What a package of this name may be made of."""
+    return (*(f"{MODELS}/{each}" for each in _models(name)), *(f"{MANIFESTS}/{name}.{kind}.yaml" for kind in KINDS))
+
+
+def _earlier(record: Path, name: str) -> _Earlier:
+    """What the record of an earlier package of this name lists; nothing where there is no record."""
     if not record.is_file() or record.is_symlink():
-        return ()
+        return _Earlier()
+    version = "[1-9][0-9]{0,17}"
     file = (
-        rf"{MODELS}/{name}/(config\.pbtxt|labels\.txt|package\.json|{WARMUP}/{KEEP}|1/model\.(plan|onnx))"
-        rf"|{MANIFESTS}/{name}\.(kserve|kubernetes)\.yaml"
+        rf"{MODELS}/{name}/(config\.pbtxt|labels\.txt|package\.json|{WARMUP}/{KEEP}|{version}/model\.(plan|onnx))"
+        rf"|{MODELS}/{name}-({'|'.join(SUFFIXES)})/(config\.pbtxt|{version}/({PLACEHOLDER}|model\.py|{INFO}))"
+        rf"|{MANIFESTS}/{name}\.({'|'.join(KINDS)})\.yaml"
     )
-    files = sequence(matching(file, "the name of a file of this package"), 1, 9)
-    rule = document({"schema": whole(SCHEMA, SCHEMA), "files": files})
+    files = sequence(matching(file, "the name of a file of this package"), 1, 20 * VERSIONS)
+    rule = document({"schema": whole(SCHEMA, SCHEMA), "files": files}, {"common": mapping(text(64), 20)})
     try:
         known = rule(read_json_file(record, "the record of a package"))
     except (BadFileError, SchemaError) as error:
         raise UsageError(f"{record} is not the record of a package ({error}): choose another --name") from error
-    return tuple(known["files"])
+    return _Earlier(tuple(known["files"]), known.get("common", {}))

@@ -7,11 +7,14 @@ that writes this package begins with `restore`.
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-EARLIER, REPLACED = "earlier", "replaced"
+from evodeploy.schema import read_json
+
+EARLIER, REPLACED, PLACES = "earlier", "replaced", "places.json"
 
 
 @contextlib.contextmanager
@@ -21,6 +24,7 @@ def drafted(draft: Path, folder: Path, places: Sequence[str]) -> Iterator[Path]:
     draft.mkdir()
     try:
         yield draft
+        (draft / PLACES).write_text(json.dumps(places), encoding="utf-8")
         _move(draft, folder, places)
     finally:
         restore(draft, folder, places)
@@ -28,11 +32,12 @@ def drafted(draft: Path, folder: Path, places: Sequence[str]) -> Iterator[Path]:
 
 
 def restore(draft: Path, folder: Path, places: Sequence[str]) -> None:
-    """Where the draft holds a move that was cut off, undo what of it was done; this may be cut off too."""
+    """Where the draft holds a move of some of `places` that was cut off, undo it; this may be cut off too."""
     earlier = draft / EARLIER
     if not earlier.is_dir():
         return
-    for place in places:
+    moved = read_json((draft / PLACES).read_bytes())
+    for place in (each for each in places if each in moved):
         if (folder / place).exists() and not (draft / place).exists():
             (folder / place).rename(draft / place)
         if (earlier / place).exists():

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import io
 from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from PIL import Image
 from starlette.datastructures import UploadFile
 
 from evodeploy.compare.selections import selections_from
 from evodeploy.engines.base import Array
-from evodeploy.errors import BadFileError, EvodeployError, InputError, RuntimeFailedError
+from evodeploy.errors import InputError, RuntimeFailedError
 from evodeploy.inference.answers import classes_to_name, predictions_of
-from evodeploy.preprocess import prepare
+from evodeploy.preprocess import prepare_upload
 from evodeploy.serving import openapi
 from evodeploy.serving.backend import KEEP_HEADER, Asked, Backend, run_within
 from evodeploy.serving.settings import Limits
 from evodeploy.specs import ModelInfo
-
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")  # others may start programs, as EPS does Ghostscript
 
 
 def routes(backend: Callable[[], Backend], limits: Limits) -> APIRouter:
@@ -47,7 +43,7 @@ def routes(backend: Callable[[], Backend], limits: Limits) -> APIRouter:
         here.check(1, asked)
         classes = classes_to_name(here.info, top)
         body = await _image_of(request)
-        prepared = await asyncio.to_thread(_prepared, body, here.info, limits.pixels)
+        prepared = await asyncio.to_thread(prepare_upload, body, here.info, limits.pixels)
         answer = await run_within(here, prepared[None], asked, limits.seconds)
         (prediction,) = predictions_of(answer.outputs, here.info, classes, [0.0], 0.0)
         if isinstance(prediction, RuntimeFailedError):
@@ -74,21 +70,6 @@ async def _image_of(request: Request) -> bytes:
         if len(uploads) != 1:
             raise InputError(f"the form has {len(uploads)} files, expected an image")
         return await uploads[0].read()
-
-
-def _prepared(body: bytes, info: ModelInfo, pixels: int) -> Array:
-    """The image as the engine takes it; its size is looked at before it is decoded."""
-    try:
-        with Image.open(io.BytesIO(body), formats=FORMATS) as image:
-            size = image.width * image.height
-            if size > pixels:
-                raise BadFileError(f"the image has {size} pixels, expected {pixels} at most")
-            image.load()
-        return prepare(image, info)
-    except EvodeployError:
-        raise
-    except Exception as error:  # decoders raise whatever comes to them of bytes that are no image
-        raise BadFileError(f"the body is not a readable image of {', '.join(FORMATS)}") from error
 
 
 def _selections(outputs: dict[str, Array], info: ModelInfo) -> list[dict[str, Any]]:

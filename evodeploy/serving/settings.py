@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evodeploy.errors import UsageError
+from evodeploy.images import UPLOADED_BYTES, UPLOADED_PIXELS
 from evodeploy.serving.budget import Budget
 from evodeploy.specs import EngineOptions
 from evodeploy.text import brief
@@ -16,8 +17,8 @@ from evodeploy.text import brief
 class Limits:
     """What a request may cost: bytes of its body, pixels of its image, seconds; how many a replica admits at once."""
 
-    body: int = 16 << 20
-    pixels: int = 50_000_000
+    body: int = UPLOADED_BYTES
+    pixels: int = UPLOADED_PIXELS
     seconds: float = 30.0
     admitted: int = 64
 

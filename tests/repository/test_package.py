@@ -29,7 +29,7 @@ from evodeploy.onnx_files import info_of, input_spec, output_specs, read_onnx, s
 from evodeploy.repository import swap
 from evodeploy.repository.config import Serving
 from evodeploy.repository.model import served_model
-from evodeploy.repository.package import model_name, package
+from evodeploy.repository.package import model_name, write_package
 from evodeploy.spec_rules import read_model_info
 from evodeploy.specs import TensorSpec
 from evodeploy.text import brief
@@ -268,7 +268,7 @@ HOSTILE = "10.1\n---\napiVersion: v1\nkind: Pod\x85\u2028}\nmodel_operations { o
 def test_text_of_a_record_stays_text(folder):
     model = dataclasses.replace(served_model(folder / "Net_v2.onnx"), made=HOSTILE)
     odd = folder / "a: b #'\"\n---\nkind: Pod"
-    package(model, Serving("net", "cpu"), odd, force=False)
+    write_package(model, Serving("net", "cpu"), odd, force=False)
     documents = list(yaml.safe_load_all((odd / "manifests" / "net.kubernetes.yaml").read_text()))
     assert [document["kind"] for document in documents] == ["Deployment", "Service"]
     (service,) = yaml.safe_load_all((odd / "manifests" / "net.kserve.yaml").read_text())
@@ -355,7 +355,7 @@ def test_an_interrupted_move_loses_no_earlier_package(cli, folder, monkeypatch, 
     with monkeypatch.context() as patched, pytest.raises(raised):
         patched.setattr(Path, "rename", rename)
         patched.setattr(swap, "_remove", remove)
-        package(model, serving, folder / "out", force=True)
+        write_package(model, serving, folder / "out", force=True)
     assert cli("package", "Net_v2.onnx", "--triton", "out")[0] == 2  # there is one, so it wants --force
     assert {name: text for name, text in contents(folder).items() if "draft" not in name} == before
     assert cli("package", "Net_v2.onnx", "--triton", "out", "--force")[0] == 0

@@ -17,8 +17,9 @@ from PIL import Image
 from schemathesis.specs.openapi import checks as openapi_checks
 
 import evodeploy
+from evodeploy import preprocess
 from evodeploy.engines.base import run_all
-from evodeploy.serving import images, pages
+from evodeploy.serving import pages
 from evodeploy.serving.backend import Answer
 
 CHECKS = [
@@ -88,7 +89,7 @@ def test_a_picture_that_cannot_be_prepared_is_the_fault_of_the_request(client, m
     def fail(image, info):
         raise MemoryError
 
-    monkeypatch.setattr(images, "prepare", fail)
+    monkeypatch.setattr(preprocess, "prepare", fail)
     answer = client.post("/v1/predict", content=picture())
     assert (answer.status_code, list(answer.json())) == (400, ["error"])
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from evodeploy.arguments import checked
 from evodeploy.errors import UsageError
 from evodeploy.inspection.roofline.bound import bound, kernel_times
 from evodeploy.inspection.roofline.cards import Card, card_named
@@ -16,6 +17,7 @@ from evodeploy.inspection.roofline.report import CardBounds, KernelShare, Roofli
 _log = logging.getLogger(__name__)
 
 
+@checked
 def roofline(
     engine: str | os.PathLike[str],
     gpus: str | Sequence[str],

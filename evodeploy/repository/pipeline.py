@@ -1,0 +1,76 @@
+"""From an ONNX file or an engine to a folder that Triton and Kubernetes take."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from evodeploy.arguments import checked
+from evodeploy.errors import UsageError
+from evodeploy.inference.answers import classes_to_name
+from evodeploy.repository.config import Accelerator, Device, Serving
+from evodeploy.repository.model import ServedModel, served_model
+from evodeploy.repository.package import model_name, write_package
+from evodeploy.repository.record import Packaged
+from evodeploy.specs import NO_METADATA
+
+
+@checked
+def package(
+    artefact: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    version: int = 1,
+    device: Device | None = None,
+    instances: int = 1,
+    max_batch: int | None = None,
+    max_wait: float = 0.0005,
+    accelerator: Accelerator | None = None,
+    ensemble: bool = False,
+    top: int | None = None,
+    force: bool = False,
+) -> Packaged:
+    """Write a model repository for Triton Inference Server, and Kubernetes manifests, into `folder`.
+
+    Args:
+        artefact: An ONNX file or a TensorRT engine.
+        folder: Where `models/` and `manifests/` are made; other models in it stay.
+        name: The model's name; the file's by default.
+        version: The folder of this version; other versions that take and give the same stay.
+        device: Where an ONNX file is run, cpu by default; engines on gpu.
+        instances: Copies of the model on each device.
+        max_batch: The largest batch; the engine's, or 32 of an ONNX file, by default.
+        max_wait: Seconds that a request may wait for others to fill a batch.
+        accelerator: What ONNX Runtime hands an ONNX file to: tensorrt on a gpu, openvino on a cpu.
+        ensemble: Also write the ensemble NAME-images: the bytes of image files in, classes with names out.
+        top: How many classes it names: by default 5, or all where there are fewer.
+        force: Replace this version of an earlier package of this name.
+
+    Raises UsageError for what Triton does not run as asked, and for files that exist; BadFileError for a damaged file;
+    MissingExtraError without PyYAML.
+    """
+    for what, value, least in (("instances", instances, 1), ("version", version, 1), ("max_wait", max_wait, 0)):
+        if not value >= least:
+            raise UsageError(f"{what} is {value}, expected {least} or more")
+    if top is not None and not ensemble:
+        raise UsageError("--top says how many classes --ensemble names, which is missing")
+    path = Path(artefact)
+    model = served_model(path, max_batch)
+    serving = Serving(
+        name=model_name(path) if name is None else name,
+        device=device or ("gpu" if model.backend == "tensorrt" else "cpu"),
+        instances=instances,
+        delay=round(max_wait * 1e6),
+        accelerator=accelerator,
+        version=version,
+        top=_classes(model, top) if ensemble else None,
+    )
+    return write_package(model, serving, Path(folder), force)
+
+
+def _classes(model: ServedModel, top: int | None) -> int:
+    """How many classes an ensemble names; raises UsageError where the model has none."""
+    if model.info is None:
+        raise UsageError(f"{model.path} {NO_METADATA}: an ensemble needs to know how images are prepared")
+    return classes_to_name(model.info, top)

@@ -1,0 +1,129 @@
+"""What Triton's Python backend runs in an ensemble: image files to tensors, and a network's outputs to labels.
+
+In a repository `NAME-preprocess/1/model.py` imports `Preprocess` as the `TritonPythonModel` that the backend looks for
+(https://github.com/triton-inference-server/python_backend), and `model.json` beside it is the model's `ModelInfo`. It
+is the code of `Predictor`, so the answers are its answers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evodeploy.engines.finite import PROBLEM, not_finite
+from evodeploy.errors import BadFileError, EvodeployError, InputError, RuntimeFailedError
+from evodeploy.inference.answers import ranked
+from evodeploy.preprocess import Array, prepare_upload
+from evodeploy.spec_rules import read_model_info
+from evodeploy.specs import KEEP
+from evodeploy.text import brief
+
+IMAGE = "image"  # the bytes of a file
+CLASSES, PROBABILITIES, NAMES = "classes", "probabilities", "names"
+INFO = "model.json"
+LARGEST, PIXELS, TOP = "max_bytes", "max_pixels", "top"  # parameters of the configuration
+
+
+class _Model:
+    """What both have: Triton calls `initialize` once, and `execute` with one or more requests at a time."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Read the model's facts and the parameters of its configuration."""
+        import triton_python_backend_utils as backend  # which exists in Triton alone
+
+        self._backend: Any = backend
+        info = Path(args["model_repository"], args["model_version"], INFO)
+        self._info = read_model_info(info.read_text(encoding="utf-8"))
+        parameters = json.loads(args["model_config"])["parameters"]
+        self._parameters = {name: int(value["string_value"]) for name, value in parameters.items()}
+
+    def _answer(self, outputs: Callable[[], dict[str, Array]]) -> Any:
+        """A response with the tensors that `outputs` gives, or with its error in one sentence."""
+        backend = self._backend
+        try:
+            tensors = [backend.Tensor(name, array) for name, array in outputs().items()]
+        except EvodeployError as error:
+            broken = isinstance(error, RuntimeFailedError)
+            code = backend.TritonError.INTERNAL if broken else backend.TritonError.INVALID_ARG
+            return backend.InferenceResponse(error=backend.TritonError(brief(str(error)), code))
+        return backend.InferenceResponse(output_tensors=tensors)
+
+
+class Preprocess(_Model):
+    """`image`, files (B, 1) or (B,), to what the network takes: `images`, and of an elastic one `keep`.
+
+    Each request's `keep` is its own, or the artefact's default. A file may have as many bytes and pixels as the
+    parameters say. Requests are prepared by as many threads as there are cores.
+    """
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Start the threads too."""
+        super().initialize(args)
+        self._threads = ThreadPoolExecutor(os.cpu_count() or 1)
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """A response for each request; one with a file that is no image, or with another `keep`, has an error."""
+        files = [self._backend.get_input_tensor_by_name(request, IMAGE).as_numpy().ravel() for request in requests]
+        begun = [[self._threads.submit(self._prepared, body) for body in each] for each in files]
+        return [
+            self._answer(partial(self._outputs, request, images))
+            for request, images in zip(requests, begun, strict=True)
+        ]
+
+    def finalize(self) -> None:
+        """End the threads."""
+        self._threads.shutdown()
+
+    def _prepared(self, body: bytes) -> Array:
+        largest = self._parameters[LARGEST]
+        if len(body) > largest:
+            raise BadFileError(f"the image has {len(body)} bytes, expected {largest} at most")
+        return prepare_upload(body, self._info, self._parameters[PIXELS])
+
+    def _outputs(self, request: Any, images: Sequence[Future[Array]]) -> dict[str, Array]:
+        if not images:
+            raise InputError("the request has no images, expected one or more")
+        outputs = {self._info.input.name: np.stack([_result(each, i, len(images)) for i, each in enumerate(images)])}
+        if self._info.elastic:
+            keep = self._backend.get_input_tensor_by_name(request, KEEP)
+            kept = self._info.keep_of() if keep is None else self._info.checked(keep.as_numpy().ravel().tolist())
+            outputs[KEEP] = np.array(kept, np.int64)
+        return outputs
+
+
+class Postprocess(_Model):
+    """The network's outputs (B, …) to the `classes` of each image, best first, their `probabilities` and `names`."""
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """A response for each request; one whose numbers are not finite has an error."""
+        return [self._answer(partial(self._outputs, request)) for request in requests]
+
+    def _outputs(self, request: Any) -> dict[str, Array]:
+        outputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+        bad = not_finite(outputs)
+        if bad.any():
+            raise RuntimeFailedError(f"image {int(bad.argmax())} of {len(bad)}: {PROBLEM}")
+        probabilities, classes = ranked(outputs, self._info, self._parameters[TOP])
+        names = [
+            [self._info.label(index).encode("utf-8", "backslashreplace") for index in each] for each in classes.tolist()
+        ]
+        return {
+            CLASSES: classes.astype(np.int64),
+            PROBABILITIES: probabilities.astype(np.float32),
+            NAMES: np.array(names, np.object_),
+        }
+
+
+def _result(image: Future[Array], number: int, count: int) -> Array:
+    """The prepared image; where there are several, an error names which it is."""
+    try:
+        return image.result()
+    except BadFileError as error:
+        raise error if count == 1 else BadFileError(f"image {number} of {count}: {error}") from error
