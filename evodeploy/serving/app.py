@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from evodeploy import __version__
+from evodeploy.errors import EvodeployError
 from evodeploy.serving import images, openapi, pages, tensors
 from evodeploy.serving import metrics as counts
 from evodeploy.serving.backend import Backend
@@ -68,4 +69,14 @@ def create_app(
     app.include_router(tensors.routes(backend, name, limits))
     app.include_router(images.routes(backend, limits))
     app.include_router(pages.routes())
+    plain = app.openapi
+
+    def described() -> dict[str, Any]:
+        try:
+            here = backend()
+        except EvodeployError:  # health says why the model is not there
+            return plain()
+        return openapi.with_samples(plain(), here, name, token is not None)
+
+    app.openapi = described  # type: ignore[method-assign]
     return app

@@ -25,7 +25,9 @@ def routes(backend: Callable[[], Backend], limits: Limits) -> APIRouter:
     router = APIRouter(tags=["images"], responses=openapi.REFUSALS)
 
     @router.post(
-        "/v1/predict", openapi_extra=openapi.body({"image/*": openapi.BYTES, "multipart/form-data": openapi.FORM})
+        "/v1/predict",
+        openapi_extra=openapi.body({"image/*": openapi.BYTES, "multipart/form-data": openapi.FORM}),
+        responses=openapi.answer("The classes", {"application/json": openapi.PREDICTION}),
     )
     async def predict(
         request: Request,

@@ -73,7 +73,7 @@ async def inferred(
 def _model_routes(backend: Callable[[], Backend], name: str, limits: Limits) -> APIRouter:
     models = APIRouter(tags=[PROTOCOL], responses=openapi.REFUSALS)
 
-    @models.get("")
+    @models.get("", responses=openapi.answer("The model", {"application/json": openapi.METADATA}))
     async def metadata() -> dict[str, Any]:
         """The model's inputs and outputs, and what evodeploy knows of it."""
         return metadata_of(backend(), name)
@@ -84,7 +84,13 @@ def _model_routes(backend: Callable[[], Backend], name: str, limits: Limits) -> 
         backend()
         return {"name": name, "ready": True}
 
-    @models.post("/infer", openapi_extra=openapi.body({"application/json": openapi.INFERENCE}))
+    @models.post(
+        "/infer",
+        openapi_extra=openapi.body({"application/json": openapi.INFERENCE}),
+        responses=openapi.answer(
+            "The outputs", {"application/json": openapi.INFERRED, "application/octet-stream": openapi.BYTES}
+        ),
+    )
     async def infer(request: Request) -> Response:
         """Outputs for prepared images, in JSON or with the binary tensor extension."""
         body, length = await request.body(), ", ".join(request.headers.getlist(protocol.JSON_LENGTH)) or None

@@ -239,8 +239,23 @@ def test_a_token_is_asked_for(browser, digits, listening):
     page.close()
 
 
-def test_the_interface_is_described_without_a_network(page):
+@pytest.mark.parametrize("width", [1000, 380])
+def test_the_interface_is_described_without_a_network(page, width):
+    page.set_viewport_size({"width": width, "height": 800})
     page.click("text=The interface of this server")
-    page.wait_for_selector(".path")
+    page.wait_for_selector(".path >> nth=9")
     assert page.locator(".path").count() == 10
-    assert "POST /v1/predict" in page.inner_text("main")
+    predict = page.locator(".path", has_text="POST /v1/predict").inner_text()
+    for expected in ("keep_ratio: number, in the query", '"probability": number', "Body, image/*: bytes"):
+        assert expected in predict
+    infer = page.locator(".path", has_text="POST /v2/models/{model}/infer").inner_text()
+    assert '"data"?: […]  # numbers, flat or nested' in infer
+    here, document = page.url.removesuffix("/docs"), page.evaluate("fetch('openapi.json').then((got) => got.json())")
+    expected = [
+        each["source"].replace("SERVER", here)
+        for methods in document["paths"].values()
+        for operation in methods.values()
+        for each in operation["x-codeSamples"]
+    ]
+    assert page.locator(".sample").all_inner_texts() == expected
+    assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -211,7 +211,9 @@ sample.addEventListener("click", async () => {
 ratio.addEventListener("input", showRatio);
 ratio.addEventListener("change", () => askAll(entries));
 copy.addEventListener("click", () => {
-  navigator.clipboard?.writeText(at("curl").textContent).then(() => say("copied"), () => say("the browser does not let it be copied", true));
+  getSelection().selectAllChildren(at("curl"));
+  const copied = navigator.clipboard?.writeText(at("curl").textContent) ?? Promise.reject(); // none without HTTPS
+  copied.then(() => say("Copied"), () => say("The line is selected: copy it with Ctrl+C"));
 });
 clear.addEventListener("click", () => {
   latest += 1;
