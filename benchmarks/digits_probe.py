@@ -86,9 +86,9 @@ def main() -> None:
         precision, starts, keep = setting
         right, agreeing = answers[setting] == test_labels, answers[setting] == answers[first]
         low, high = wilson(int(right.sum()), len(right))
-        told = f"blocks {', '.join(map(str, starts))} | {keep:g}" if starts else "– | dense"
+        where = f"blocks {', '.join(map(str, starts))} | {keep:g}" if starts else "– | dense"
         print(
-            f"| {precision} | {told} | {right.mean():.1%} | {low:.1%}–{high:.1%} | "
+            f"| {precision} | {where} | {right.mean():.1%} | {low:.1%}–{high:.1%} | "
             f"{agreeing.mean():.1%} | {args.batch / seconds[setting]:.1f} | {seconds[first] / seconds[setting]:.2f} |"
         )
 

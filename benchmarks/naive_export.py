@@ -1,7 +1,7 @@
 """What the export's graph is worth: `python benchmarks/naive_export.py [MODEL]`.
 
 An Evo-DeiT written as papers write it (the whole attention matrix, from which the class row is read; query-key and
-value products apart; tokens sorted and gathered) and exported with torch.onnx as it is, beside this project's export of
+value products separate; tokens sorted and gathered) and exported with torch.onnx as it is, and this project's export of
 the same weights. Nodes, an FP16 engine's GPU program (SM89, TensorRT for RTX), and throughput on the CPU in ONNX
 Runtime and OpenVINO, batch 8, interleaved. Prints a Markdown table.
 """

@@ -1,4 +1,4 @@
-"""Our engine beside Polygraphy's: `pip install polygraphy; python benchmarks/polygraphy_build.py [MODEL]`.
+"""Our engine compared with Polygraphy's: `pip install polygraphy; python benchmarks/polygraphy_build.py [MODEL]`.
 
 The same FP16 ONNX file, TensorRT for RTX, SM89, one profile of 1 to 64 images, each tool in a process of its own and
 in turn. Prints a Markdown table: what a build takes, how large its plan is and what the GPU would run.

@@ -1,6 +1,6 @@
 """What INT8 gains, and what it and FP8 cost: `python benchmarks/quantized.py [--seconds N] [--threads N]`.
 
-Speed: Evo-DeiT-S with random weights at batch 8, PyTorch eager in FP32 beside ONNX Runtime and OpenVINO in FP32 and
+Speed: Evo-DeiT-S with random weights at batch 8, PyTorch eager in FP32 and ONNX Runtime and OpenVINO in FP32 and
 INT8, interleaved; ratios of medians with 95 % intervals. Cost: the sample, calibrated on training pictures as
 `evodeploy export --int8` does, on all its held-out pictures, against PyTorch in FP32. Prints two Markdown tables.
 """
@@ -83,7 +83,7 @@ def speed(folder: Path, seconds: float, threads: int) -> str:
 
 
 def cost(folder: Path) -> str:
-    """Accuracy, top-1 and tokens of the sample exported in 8 bits, beside FP32."""
+    """Accuracy, top-1 and tokens of the sample exported in 8 bits, compared with FP32."""
     sys.path.insert(0, str(SAMPLE))
     from digits import split, write_training
 

@@ -74,7 +74,7 @@ def _one_request(path: Path, threads: int) -> tuple[Run, Run]:
 
 
 def _by_two(run: Run, workers: ThreadPoolExecutor, times: int) -> Callable[[Array], object]:
-    """Two threads that run so many times each."""
+    """Two threads that run that many times each."""
 
     def work(images: Array) -> None:
         for _ in range(times):

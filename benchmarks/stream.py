@@ -1,8 +1,8 @@
-"""What a stream costs beside its parts: `python benchmarks/stream.py [ARTEFACT]`.
+"""What a stream costs compared with its parts: `python benchmarks/stream.py [ARTEFACT]`.
 
 2,000 JPEG files made of the project's photographs (about 500 by 375 pixels), in turn: decoded and prepared by as many
 threads as there are cores, computed alone in batches of 32, and streamed from file to label. On a CPU decoding and
-computing share the cores, so both bounds are told: the slower of the two, and what their work adds up to. Prints a
+computing share the cores, so both bounds are printed: the slower of the two, and what their work adds up to. Prints a
 Markdown table, and how memory grows over the streams.
 """
 

@@ -10,7 +10,7 @@
     │       └── OutOfMemoryError    3   a device without room for what was asked
     └── BadFileError            4   a file that is not what it should be
 
-Messages are one sentence or two: what happened, what was given, what was expected, what mends it. Failures of
+Messages are one sentence or two: what happened, what was given, what was expected, how to fix it. Failures of
 third-party libraries are translated where they are called and chained as the cause.
 """
 

@@ -66,7 +66,7 @@ def check_output(path: Path, force: bool, *sources: Path, kind: Kind) -> None:
 
 
 def _check_replaceable(path: Path) -> None:
-    """Refuse to replace what is no regular file; a link too, for whose content that would be nobody can tell."""
+    """Refuse to replace what is no regular file; links too, because what they point to is not known."""
     if path.is_symlink():
         raise UsageError(f"{path} is a symbolic link: name the file it leads to, or another, with -o")
     if path.is_dir():

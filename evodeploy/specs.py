@@ -71,7 +71,7 @@ class BatchRange:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What a runtime is told when it opens a file; None leaves the choice to the runtime.
+    """The options of a runtime when it opens a file; None leaves the choice to the runtime.
 
     `threads` bounds the CPU threads of one run. `device` is cpu, cuda or cuda:N. `precision` is what an FP32 file is
     computed in, where the runtime can compute it in another. `cuda_graph` replays a recorded launch for each batch
@@ -133,11 +133,11 @@ class ModelInfo:
     `pooling` says what the head reads: the mean of the patch tokens, or the class token. `stages` holds the block at
     which each selecting stage begins, where the family lets them be chosen. `fast_path` says what becomes of tokens
     that a selection does not keep: they rest, or each is merged into the kept token most like it, and then those are
-    kept that no other could stand for. A network without a classifier has `num_classes` 0.
+    kept that no other could represent. A network without a classifier has `num_classes` 0.
 
     `input_format` is what the artefact takes: `float32` is (batch, 3, H, W), normalised; `uint8` is (batch, H, W, 3)
     and `uint8-nchw` (batch, 3, H, W), RGB from 0 to 255 that the graph itself normalises. With `top_k` the artefact
-    gives the so many most probable classes in place of all logits.
+    gives that many most probable classes in place of all logits.
 
     An elastic artefact has one entry per selecting stage in `elastic` and a second input, `keep`: the tokens that each
     stage keeps in that run. Its `keep_ratios` are what a run gets that asks for none.
@@ -227,7 +227,7 @@ class ModelInfo:
 
 
 def output_name(num_classes: int) -> str:
-    """What the first output of a network of so many classes is called; none means that it has no classifier."""
+    """What the first output of a network of that many classes is called; 0 means that it has no classifier."""
     return "logits" if num_classes else "features"
 
 

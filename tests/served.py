@@ -56,10 +56,10 @@ def wait_until(condition):
 
 def value(client, name, **labels):
     """What the service's metrics say."""
-    told = client.get("/metrics")
-    assert told.headers["content-type"].startswith("text/plain")
-    for family in text_string_to_metric_families(told.text):
+    answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    for family in text_string_to_metric_families(answer.text):
         for sample in family.samples:
             if sample.name == name and sample.labels == labels:
                 return sample.value
-    pytest.fail(f"no {name} {labels} in {told.text}")
+    pytest.fail(f"no {name} {labels} in {answer.text}")

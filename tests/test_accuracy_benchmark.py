@@ -150,8 +150,8 @@ def test_the_picture_has_a_panel_for_each_runtime_and_a_point_for_each_row():
     root = ElementTree.fromstring(as_svg(document()))
     names = [each.text for each in root.iter("{http://www.w3.org/2000/svg}text")]
     assert {"PyTorch", "ONNX Runtime", "OpenVINO", "ToMe"} <= set(names)
-    told = [each.text or "" for each in root.iter("{http://www.w3.org/2000/svg}title")]
-    assert sorted(words for words in told if words.startswith("ToMe")) == [
+    titles = [each.text or "" for each in root.iter("{http://www.w3.org/2000/svg}title")]
+    assert sorted(words for words in titles if words.startswith("ToMe")) == [
         "ToMe r 13: 75.0% at 1.30",
         "ToMe r 18: 87.5% at 1.50",
     ]

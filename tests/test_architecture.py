@@ -1,9 +1,10 @@
-"""What may import what, and what must not be imported until it is needed."""
+"""What may import what, what must not be imported until it is needed, and which words are not used."""
 
 from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import evodeploy
 
 PACKAGE = Path(evodeploy.__file__).parent
 
-# Each part and what of evodeploy it may import, beside itself and the ground that all stand on.
+# Each part and what of evodeploy it may import, besides itself and the ground that all build on.
 GROUND = {
     "arguments",
     "arrays",
@@ -236,3 +237,21 @@ def test_command_uses_public_functions_and_records(command):
 def test_every_command_is_listed_once():
     modules = {path.stem for path in (PACKAGE / "cli").glob("*.py")} - NO_COMMANDS
     assert sorted(modules) == sorted(COMMANDS)
+
+
+# Words that hide what is meant; each has plainer ones, such as: report, show, infer, next to, separately, resume, fix.
+UNUSED = "told|tells?|beside|apart|so many|goes on|stands|whoever|mend(s|ed)?"
+TEXTS = (".c", ".css", ".html", ".js", ".md", ".ptx", ".py")
+
+
+def test_words_that_are_not_used():
+    """An underscore ends a word, so that names of functions count too."""
+    words = re.compile(rf"(?<![A-Za-z])({UNUSED})(?![A-Za-z])", re.IGNORECASE)
+    root = PACKAGE.parent
+    files = [path for folder in ("evodeploy", "docs", "tests") for path in (root / folder).rglob("*")]
+    found = []
+    for path in [*files, root / "README.md"]:
+        if path.suffix in TEXTS and "_build" not in path.parts and path != Path(__file__):
+            lines = path.read_text(encoding="utf-8").splitlines()
+            found += [f"{path}:{number}: {line.strip()}" for number, line in enumerate(lines, 1) if words.search(line)]
+    assert found == []

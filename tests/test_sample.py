@@ -65,7 +65,7 @@ def test_held_out_accuracy_is_what_the_readme_states(model, held_out):
         assert measured > 0.97
 
 
-def test_the_log_tells_of_the_schedule_and_of_the_end(model):
+def test_the_log_holds_the_schedule_and_of_the_end(model):
     log = [json.loads(line) for line in (SAMPLE / "training-log.jsonl").read_text().splitlines()]
     modes = [row["selection"] for row in log]
     assert modes == ["layer"] * (len(log) * 2 // 3) + ["stage"] * (len(log) - len(log) * 2 // 3)

@@ -125,7 +125,7 @@ def _found(given: str) -> Iterator[str]:
         raise UsageError(f"{given} does not exist (expected a folder, a glob, an image, a Parquet file or a list)")
     else:
         raise UsageError(
-            f"cannot tell what {given} is: expected a folder, a glob, an image, a .parquet file or a .txt list of paths"
+            f"cannot recognise {given}: expected a folder, a glob, an image, a .parquet file or a .txt list of paths"
         )
 
 

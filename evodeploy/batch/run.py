@@ -62,7 +62,7 @@ def run_batch(request: BatchRequest, progress: Callable[[int, int], None]) -> Su
     """Predict every image of the inputs that the output folder lacks; `progress` hears images done and images in all.
 
     Raises UsageError for inputs or a folder that do not fit, what opening the artefact raises, and RuntimeFailedError
-    where the run stops: its finished shards stay, and the same request goes on from there.
+    where the run stops: its finished shards stay, and the same request resumes from there.
     """
     listing = list_inputs(request.inputs, request.image_column, request.shard)
     _check_outside(request, listing)
@@ -106,7 +106,7 @@ def _check_outside(request: BatchRequest, listing: Listing) -> None:
 
 
 def _work(request: BatchRequest) -> Work:
-    """The artefact is opened once here, before any worker is: what is wrong with it is told at once."""
+    """The artefact is opened once here, before any worker is: an error in it is reported at once."""
     threads = request.options.threads or max(1, usable_cores() // request.actors)
     cache = request.options.cache and request.options.cache.absolute()  # workers have folders of their own
     options = dataclasses.replace(request.options, threads=threads, cache=cache)

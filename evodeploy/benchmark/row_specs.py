@@ -188,7 +188,7 @@ def _rows(
     else:
         found = [(plan.built and side.random_files, _plan_rows(name, side, plan, how)) for plan in side.plans]
         if not side.plans and side.role == "evo":
-            reason = f"no engine is given or lies beside the ONNX it was built from, and none is built: {no_plan}"
+            reason = f"no engine is given or lies next to the ONNX it was built from, and none is built: {no_plan}"
             found = [(False, [RowSpec(name, side.role, None, "", Refusal(reason))])]
     yield from (dataclasses.replace(row, random=random) for random, rows in found for row in rows)
 

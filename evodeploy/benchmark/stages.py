@@ -1,4 +1,4 @@
-"""From picture files to labels, stage by stage: what an engine's speed is worth to whoever has pictures."""
+"""From picture files to labels, stage by stage: how fast an engine is when decoding and preparation count."""
 
 from __future__ import annotations
 

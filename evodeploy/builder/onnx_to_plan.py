@@ -158,7 +158,7 @@ def _add_profile(
 
 
 def _let_attention_decompose(trt: Any, network: Any) -> None:
-    """Fused attention exists in reduced precision only; in FP32 an Attention operator must be allowed to fall apart."""
+    """Fused attention exists in reduced precision only; in FP32 an Attention operator must be allowed to decompose."""
     kind = getattr(trt.LayerType, "ATTENTION_INPUT", None)
     for index in range(network.num_layers if kind is not None else 0):
         layer = network.get_layer(index)

@@ -1,4 +1,4 @@
-"""What a builder is told beside the network."""
+"""The options of a TensorRT builder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class BuilderOptions:
     """None and False leave the choice to TensorRT.
 
     `optimization_level` 0 to 5 spends more time for a faster plan. `workspace` bounds, in bytes, what a kernel may use
-    beside its tensors. `timing_cache` is a file in which builds share what they measured. A `version_compatible` plan
+    besides its tensors. `timing_cache` is a file in which builds share what they measured. A `version_compatible` plan
     runs in later versions, a `hardware_compatible` one on more GPUs than the one here. A `refittable` plan can be given
     other weights; with `strip_plan` it holds none. `tf32` lets FP32 products round their factors to ten bits.
     """
@@ -76,7 +76,7 @@ def _refit_problem(flavour: Flavour, options: BuilderOptions, profiles: int) -> 
 
 
 def apply_options(flavour: Flavour, config: Any, options: BuilderOptions) -> None:
-    """Set `options`, already checked, on a builder's `config`; the timing cache is apart."""
+    """Set `options`, already checked, on a builder's `config`; `shared_timings` sets the timing cache."""
     flags = flavour.trt.BuilderFlag
     if options.optimization_level is not None:
         config.builder_optimization_level = options.optimization_level

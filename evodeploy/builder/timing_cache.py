@@ -56,7 +56,7 @@ def _content(cache: Any) -> bytes:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Alone with `path` among builds: a lock on a file beside it, since `path` itself is replaced."""
+    """Alone with `path` among builds: a lock on a file next to it, since `path` itself is replaced."""
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(locked(path.with_name(f".{path.name}.lock"), wait=True))

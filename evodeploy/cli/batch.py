@@ -18,7 +18,7 @@ from evodeploy.cli.values import whole
 from evodeploy.errors import BadFileError, needs
 
 SECONDS_BETWEEN_LINES = 10.0
-KEPT = "the finished shards are kept, and the same command goes on from there"
+KEPT = "the finished shards are kept, and the same command resumes from there"
 
 
 def batch(
@@ -48,7 +48,7 @@ def batch(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Predict any number of images into Parquet, on Ray; after a kill the same command goes on."""
+    """Predict any number of images into Parquet, on Ray; the same command resumes after a kill."""
     values.for_ray(artefact, out, *inputs)
     with needs("batch"):
         from evodeploy.batch.run import BatchRequest, run_batch

@@ -47,7 +47,7 @@ def build_engine(
     optimization_level: Annotated[
         int | None, whole("--optimization-level", 0, 5, "Build longer for a faster engine.")
     ] = None,
-    workspace: Annotated[str | None, typer.Option(help="Memory that a kernel may use beside its tensors: 4G.")] = None,
+    workspace: Annotated[str | None, typer.Option(help="Memory that a kernel may use besides its tensors: 4G.")] = None,
     timing_cache: Annotated[
         Path | None, typer.Option(help="A file in which builds share what they measured of kernels.")
     ] = None,
@@ -70,7 +70,7 @@ def build_engine(
         bool, typer.Option("--dry-run", help="Check everything, say what would be built, stop.")
     ] = False,
     log: Annotated[Path | None, typer.Option(help="Write all of TensorRT's log here, also if the build fails.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: beside the ONNX.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: next to the ONNX.")] = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:

@@ -120,8 +120,8 @@ def _ending(error: BaseException) -> tuple[int, str]:
     if isinstance(error, BrokenPipeError):
         return CLOSED, ""
     if isinstance(error, MemoryError):
-        told = f" ({brief(str(error))})" if str(error) else ""
-        return ENVIRONMENT, f"there is not enough memory for this{told}: take smaller batches, fewer or smaller images"
+        why = f" ({brief(str(error))})" if str(error) else ""
+        return ENVIRONMENT, f"there is not enough memory for this{why}: take smaller batches, fewer or smaller images"
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename is not None else "the system refused something: "
         return ENVIRONMENT, f"{where}{error.strerror or error}"
@@ -130,7 +130,7 @@ def _ending(error: BaseException) -> tuple[int, str]:
 
 
 def _parsing(error: Any) -> str:
-    """What Typer says of a command line it cannot read, with the help that tells what it could."""
+    """What Typer says of a command line it cannot read, with the command that shows its help."""
     message = brief(error.format_message()).rstrip(".")
     return message if error.ctx is None else f"{message} (see {error.ctx.command_path} --help)"
 

@@ -18,7 +18,7 @@ def export(
     checkpoint: Annotated[str, typer.Argument(help="A .pth, .pt or .safetensors file, or hf://OWNER/NAME@REVISION.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: next to the checkpoint.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="The published model it is; told from its tensors otherwise.")
+        str | None, typer.Option(help="The published model it is; inferred from its tensors otherwise.")
     ] = None,
     batch: Annotated[str, typer.Option(help="'dynamic', or one fixed batch size.")] = "dynamic",
     opset: Annotated[int | None, whole("--opset", 18, 23, "ONNX operator set; 20 by default, 22 with --bf16.")] = None,

@@ -56,7 +56,7 @@ def inspect(
 
 
 def doctor(as_json: Json = False) -> None:
-    """Say which runtimes and devices work on this machine, and what mends those that do not."""
+    """Say which runtimes and devices work on this machine, and how to fix those that do not."""
     from evodeploy.inspection.diagnosis import diagnose
 
     findings = diagnose()

@@ -16,7 +16,7 @@ from evodeploy.cli.values import real, whole
 def sweep(
     checkpoint: Annotated[Path, values.artefact("A .pth, .pt or .safetensors file, or hf://OWNER/NAME@REVISION.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder for all of it; an interrupted run goes on.")
+        Path, typer.Option("--output", "-o", help="The folder for all of it; an interrupted run resumes.")
     ],
     data: Annotated[
         Path | None, typer.Option(help="Labelled images, as for `evodeploy eval`. Without: throughput alone.")

@@ -183,7 +183,7 @@ class Engine(ABC):
 def run_all(engine: Engine, images: Array, chunk: int = 32, keep: Sequence[int] | None = None) -> dict[str, Array]:
     """Outputs for any number of `images`, in batches that `engine` takes and of `chunk` images where it may choose.
 
-    Where it takes no fewer than so many, the last batch is filled up with copies of its last image.
+    Where a last batch is smaller than the engine's minimum, it is padded with copies of its last image.
     """
     counts: list[int] = []
 

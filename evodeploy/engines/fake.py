@@ -1,4 +1,4 @@
-"""An engine that computes nothing worth having, for testing what stands on engines without a runtime."""
+"""Deterministic fake engine for tests without a runtime."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from evodeploy.specs import BatchRange, ModelInfo, TensorSpec
 
 
 def brightness_logits(images: Array, classes: int) -> Array:
-    """Logits (B, classes) that are largest at the class named by the image's mean, so that answers can be foretold."""
+    """Logits (B, classes) that are largest at the class named by the image's mean: answers are known in advance."""
     chosen = np.abs(images.mean(axis=(1, 2, 3)) * 10).astype(int) % classes
     logits: Array = np.eye(classes, dtype=np.float32)[chosen]
     return logits

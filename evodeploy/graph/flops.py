@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 
 LARGEST_KEPT = 1024  # elements of an initializer whose values shapes may follow from; larger ones are weights
-OPAQUE = {"Einsum", "If", "Loop", "Scan"}  # their work cannot be told from the shapes at their ends
+OPAQUE = {"Einsum", "If", "Loop", "Scan"}  # their work cannot be computed from the shapes of their inputs and outputs
 
 
 def flops_of_onnx(model: onnx.ModelProto) -> float | None:
     """Operations of one image in matrix products, convolutions and attentions; a multiply-add counts as two.
 
     These are what a peak rate of matrix products limits; the rest of a vision transformer is a per cent or two. None
-    where a shape cannot be inferred, or a node's work cannot be told.
+    where a shape cannot be inferred, or a node's work cannot be computed.
     """
     with needs("onnx"):
         from onnx import shape_inference

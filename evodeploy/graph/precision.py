@@ -60,7 +60,7 @@ def reduced_from_onnx(model: ModelProto, precision: Reduced) -> Changed:
 
 
 class _Converter:
-    """Rebuilds the graph node by node, in order, so that every cast stands before its use."""
+    """Rebuilds the graph node by node, in order, so that every cast comes before its use."""
 
     def __init__(self, model: ModelProto, target: _Format) -> None:
         graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph

@@ -74,14 +74,14 @@ def quantized_from_onnx(model: ModelProto, images: Array, precision: Quantized =
 
 
 class _Quantizer:
-    """Rebuilds the graph node by node, in order, so that every quantized value stands before its use."""
+    """Rebuilds the graph node by node, in order, so that every quantized value comes before its use."""
 
     def __init__(self, model: ModelProto, magnitudes: Mapping[str, Array], precision: Quantized) -> None:
         self.model = model
         self.precision, self.format = precision, _FORMATS[precision]
         self.linear = {layer.node.output[0]: layer for layer in linear_layers(model.graph)}
         self.magnitudes = magnitudes
-        self.made: dict[tuple[str, int | None], str] = {}  # (value, axis of its scales) to what stands for it
+        self.made: dict[tuple[str, int | None], str] = {}  # (value, axis of its scales) to its replacement
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
 

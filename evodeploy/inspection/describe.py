@@ -76,7 +76,7 @@ def _engine(path: Path) -> dict[str, Any]:
 
 
 def _program(path: Path, record: PlanRecord) -> dict[str, Any]:
-    """What the GPU would run, where the plan tells."""
+    """What the GPU would run, where the plan says."""
     program = read_program(path, len(record.profiles))
     if program is None:
         return {}

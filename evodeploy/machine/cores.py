@@ -8,7 +8,7 @@ THREADS_PER_CORE = 4  # more only wait for each other, and far more end ONNX Run
 
 
 def usable_cores() -> int:
-    """Cores this process may run on, where the system tells, else all."""
+    """Cores this process may run on, where the system reports them, else all."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

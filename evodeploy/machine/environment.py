@@ -43,8 +43,8 @@ class Environment:
     """The machine and the versions; `threads` is the number of CPU threads that every engine was given.
 
     `flags` are those instruction sets of the CPU that matter to matrix products. `mhz` and `governor` are what the
-    system tells of the clock, None where it tells nothing; `caches` are sizes by level. `variables` are those set that
-    bear on threads or devices. `commit` is evodeploy's, where it runs from a repository, with a + where files differ.
+    system reports of the clock, None without; `caches` are sizes by level. `variables` are those set that bear on
+    threads or devices. `commit` is evodeploy's, where it runs from a repository, with a + where files differ.
     """
 
     processor: str

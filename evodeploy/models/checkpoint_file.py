@@ -19,7 +19,7 @@ from torch import Tensor
 from evodeploy.errors import BadFileError, UsageError, needs
 from evodeploy.files import check_input, open_regular
 from evodeploy.kinds import suffix_of
-from evodeploy.models.hub_config import hints_beside
+from evodeploy.models.hub_config import hints_near
 from evodeploy.models.layout import Hints, State
 from evodeploy.text import brief, one_line, reason
 
@@ -69,15 +69,15 @@ def read_checkpoint(path: Path, ema: bool = False) -> RawCheckpoint:
 
 def _hints(content: dict[Any, Any], path: Path) -> Hints:
     """What the training run's settings say, else a hub's files next to it; of the preprocessing the hub's first."""
-    beside = hints_beside(path)
+    near = hints_near(path)
     for name in _SETTINGS:
         settings = content.get(name)
         settings = vars(settings) if isinstance(settings, argparse.Namespace) else settings
         if isinstance(settings, dict) and not any(isinstance(value, Tensor) for value in settings.values()):
             hints = Hints.from_args(settings)
             said = {name: value for name, value in vars(hints).items() if value not in (None, ())}
-            return dataclasses.replace(beside, **said | {"stated": (*beside.stated, *hints.stated)})
-    return beside
+            return dataclasses.replace(near, **said | {"stated": (*near.stated, *hints.stated)})
+    return near
 
 
 def _tensors(path: Path, state: dict[Any, Any], content: dict[Any, Any]) -> State:

@@ -63,8 +63,8 @@ class Deployed(nn.Module):
         evolved = self.network.evolve(pictures if pictures.dtype == dtype else pictures.to(dtype), keep)
         answer = self.network.classify(evolved)
         answers = top_k(widened(answer).softmax(dim=1), self.top_k) if self.top_k else (answer,)
-        told = (*evolved.selected, *evolved.scores, *evolved.owners, *evolved.owner_margins) if self.tokens else ()
-        return (*answers, *told)
+        tokens = (*evolved.selected, *evolved.scores, *evolved.owners, *evolved.owner_margins) if self.tokens else ()
+        return (*answers, *tokens)
 
     def _normalised(self, images: Tensor) -> Tensor:
         """The same float32 operations in the same order as `preprocess.normalise`, so that the pixels are the same."""

@@ -16,9 +16,9 @@ from evodeploy.models.zoo import EvoDeiTConfig
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention that can also tell what the class token attends to.
+    """Multi-head self-attention that can also return what the class token attends to.
 
-    That one row is computed apart: read out of the full attention matrix it would keep every runtime from fusing
+    That one row is computed separately: read out of the full attention matrix it would keep every runtime from fusing
     the matrix away.
     """
 
@@ -137,8 +137,8 @@ class EvoDeiT(Network):
                 )
             x = torch.cat([slow, take_tokens(x, order[:, run.keep :])], dim=1)
             scores = None if kept_scores is None else torch.cat([kept_scores, ranked[:, run.keep :]], dim=1)
-        told = zip(*merged, strict=True) if merged else (tuple(selected), tuple(chosen_by))
-        return Evolved(x[:, 1:].mean(dim=1), x[:, 0], *told)
+        stages = zip(*merged, strict=True) if merged else (tuple(selected), tuple(chosen_by))
+        return Evolved(x[:, 1:].mean(dim=1), x[:, 0], *stages)
 
     def _run_merged(self, run: Segment, x: Tensor) -> tuple[Tensor, MergedStage]:
         """The blocks of one segment on x (B, N + 1, C), most of whose tokens are merged; they stay where they are."""
@@ -150,13 +150,13 @@ class EvoDeiT(Network):
         after, _ = self._run(run, before, None, frozenset(), size_bias(merged.size))
         group = merged.group.scatter(1, order, merged.group)
         gained = take_rows((after - before)[:, 1:], group)
-        told = MergedStage(
+        stage = MergedStage(
             order[:, : run.keep],
             scores,
             order.gather(1, group),
             merged.margin.scatter(1, order, merged.margin),
         )
-        return torch.cat([after[:, :1], patches + gained], dim=1), told
+        return torch.cat([after[:, :1], patches + gained], dim=1), stage
 
     def _run(
         self, run: Segment, x: Tensor, scores: Tensor | None, scored: frozenset[int], bias: Tensor | None = None

@@ -1,6 +1,6 @@
 """Evo-DeiT's published tensor names, and how they become the network's own.
 
-Published checkpoints keep query-key and value weights apart (`qks.i.qk`, `vs.i.v`) and the pieces of a block in
+Published checkpoints keep query-key and value weights separately (`qks.i.qk`, `vs.i.v`) and the pieces of a block in
 parallel lists; the network has one `blocks.i.attn.qkv`.
 """
 
@@ -36,17 +36,17 @@ def _infer(shapes: Shapes, hints: Hints) -> EvoDeiTConfig:
         "mlp_ratio": shape_of(shapes, "blocks.0.mlp.fc1.weight", 2)[0] / width,
     }
     classes = shape_of(shapes, "head.weight", 2)[0] if any(name.startswith("head.") for name in shapes) else 0
-    told: dict[str, Any] = {"num_classes": classes, "pooling": hints.pooling or "mean"}
-    told["norm_eps"] = 1e-6 if hints.norm_eps is None else hints.norm_eps
+    stated: dict[str, Any] = {"num_classes": classes, "pooling": hints.pooling or "mean"}
+    stated["norm_eps"] = 1e-6 if hints.norm_eps is None else hints.norm_eps
     for published in ZOO.values():
         if isinstance(published, EvoDeiTConfig) and sizes.items() <= dataclasses.asdict(published).items():
-            return dataclasses.replace(published, **told)
+            return dataclasses.replace(published, **stated)
     heads = hints.num_heads if isinstance(hints.num_heads, int) else width // 64
     if heads == 0 or width % heads:
-        raise UsageError(f"cannot tell the attention heads of width {width} from the tensors: name it with --model")
+        raise UsageError(f"cannot infer the attention heads of width {width} from the tensors: name it with --model")
     stages = tuple(sorted({depth // 3, 2 * depth // 3} - {0}))
     name = hints.model if hints.model and hints.model not in ZOO else "evo_deit_custom"
-    return EvoDeiTConfig(name, heads=heads, stages=stages, keep_ratios=(0.5,) * len(stages), **sizes, **told)
+    return EvoDeiTConfig(name, heads=heads, stages=stages, keep_ratios=(0.5,) * len(stages), **sizes, **stated)
 
 
 def _linear(name: str, rows: int, columns: int) -> Shapes:

@@ -74,7 +74,7 @@ class EvoLeViT(Network):
     def evolve(self, images: Tensor, keep: Sequence[int] | None = None) -> Evolved:
         """See Network.
 
-        `selected` tells positions in the first grid, `scores` are those of the grid that was selected from.
+        `selected` holds positions in the first grid, `scores` are those of the grid that was selected from.
         """
         x = self.embed(images)
         segments = self.config.segments_of(keep)

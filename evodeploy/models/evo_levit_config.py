@@ -63,7 +63,7 @@ class EvoLeViTConfig:
 
     @property
     def patch_size(self) -> int:
-        """Pixels along one side of the patch that a token of the first grid stands for."""
+        """Pixels along one side of the patch that a token of the first grid represents."""
         return STEM_STRIDE
 
     @property

@@ -125,7 +125,7 @@ def _infer(shapes: Shapes, hints: Hints) -> EvoLeViTConfig:
     key_width = keys[0] // heads[0] if heads else 0
     if keys != tuple(count * key_width for count in heads):
         raise UsageError(
-            f"cannot tell the attention heads of an Evo-LeViT of widths {widths} from the tensors: expected one number "
+            f"cannot infer the heads of an Evo-LeViT of widths {widths} from the tensors: expected one number "
             "for each stage as 'num_heads' in the checkpoint's args"
         )
     ratios = (0.5,) * len(selecting_stages(depths))

@@ -1,4 +1,4 @@
-"""Batch norms and attention scales folded into the layers beside them: the same function in fewer operations."""
+"""Batch norms and attention scales folded into the neighbouring layers: the same function in fewer operations."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ _RULES = document(
 )  # all other fields are of other programs
 
 
-def hints_beside(checkpoint: Path) -> Hints:
+def hints_near(checkpoint: Path) -> Hints:
     """What `config.json` and `preprocessor_config.json` in the folder of a hub's `checkpoint` say.
 
     Empty for a file of another name, whose neighbours may belong to another model. Raises BadFileError where the
@@ -92,7 +92,7 @@ def _hints(config: dict[str, Any], processor: dict[str, Any], source: str) -> Hi
 
 
 def hub_files(checkpoint: Path) -> tuple[str, ...]:
-    """The names of the files next to `checkpoint` that `hints_beside` reads, where they are there."""
+    """The names of the files next to `checkpoint` that `hints_near` reads, where they are there."""
     return _DESCRIPTIONS if checkpoint.name in CHECKPOINTS else ()
 
 

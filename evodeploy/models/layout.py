@@ -70,7 +70,7 @@ def _head_counts(value: Any) -> int | tuple[int, ...] | None:
 
 
 def shape_of(shapes: Shapes, name: str, axes: int) -> tuple[int, ...]:
-    """The shape of the tensor called `name`; raises BadFileError where it is missing or not of so many axes."""
+    """The shape of the tensor called `name`; raises BadFileError where it is missing or has another number of axes."""
     found = shapes.get(name)
     if found is None or len(found) != axes or 0 in found:
         raise BadFileError(f"the checkpoint's '{name}' is {found or 'missing'}, expected a tensor of {axes} axes")
@@ -109,7 +109,7 @@ class Layout(Generic[C]):
     `infer` reads a configuration off the shapes; `required` and `optional` (training-only) list the tensors that a
     configuration has; `to_module` and `to_published` translate a complete state dict to the network's own names and
     back, and `network` builds the module. `canonical` comes before all of them: where a family's files hold a tensor
-    under two names it keeps one. `at_grid` brings a state's position embeddings to a grid of so many tokens a side;
+    under two names it keeps one. `at_grid` brings a state's position embeddings to a grid of that many tokens a side;
     it is None where a network's size is fixed. `selects` says whether the family is trained with token selection.
     """
 

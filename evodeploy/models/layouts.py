@@ -64,9 +64,9 @@ def fitted(layout: Layout[Any], config: ModelConfig, state: State, source: objec
         ],
         "not finite": [name for name in required if name in found and not bool(state[name].isfinite().all())],
     }
-    told = [f"{len(names)} {kind} ({_some(names)})" for kind, names in problems.items() if names]
-    if told:
-        raise BadFileError(f"{source} does not fit {config.name}: tensors {'; '.join(told)}")
+    parts = [f"{len(names)} {kind} ({_some(names)})" for kind, names in problems.items() if names]
+    if parts:
+        raise BadFileError(f"{source} does not fit {config.name}: tensors {'; '.join(parts)}")
     module = layout.network(config)
     module.load_state_dict(layout.to_module({name: state[name] for name in required}))
     return module.eval().requires_grad_(False)

@@ -76,7 +76,7 @@ def _per_head(x: Tensor, heads: int) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention that can also tell what the class token attends to, in a row computed apart.
+    """Multi-head self-attention that can also return the class token's attention, computed separately as one row.
 
     The logits are scaled by d^-1/2 of the key width d.
     """

@@ -1,10 +1,10 @@
 """Merging fast tokens into the slow tokens most like them, as pure functions (after Bolya et al., ToMe, ICLR 2023).
 
 Shapes: B images, N patch tokens on a square grid, K slow, F fast, C channels. A slow token that fast ones were
-merged into stands for all of them: it is their mean, and others attend to it as often as to all its members together.
+merged into represents all of them: it is their mean, and others attend to it as often as to all its members together.
 What it gains in a stage, every member gains.
 
-Slow are the tokens that no other could stand for: every second token of every second row, the anchors, and those least
+Slow are the tokens that no other could represent: every second token of every second row, the anchors, and those least
 like any anchor (as Token Merging for Stable Diffusion chooses, Bolya and Hoffman, CVPRW 2023, with a fixed grid).
 """
 

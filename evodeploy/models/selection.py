@@ -83,7 +83,7 @@ def global_attention(
     """Blend over blocks that see the same tokens, one after the other, as one softmax and one weighted sum.
 
     Returns g (B, N). c is the softmax of a block's class `logits` (B, h, ≥ N + 1), summed over heads, times
-    `head_share`. `scores` is g before; without it the first c stands in.
+    `head_share`. `scores` is g before; without it the first c is used.
     """
     past, *shares = shares_of(tradeoffs, begun=scores is not None)
     attention = widened(torch.cat([*logits], dim=1) if len(logits) > 1 else logits[0]).softmax(dim=-1)

@@ -111,7 +111,7 @@ def infer(shapes: Shapes, hints: Hints) -> EvoDeiTConfig:
     classes, read = shape_of(shapes, "head.weight", 2) if "head.weight" in shapes else (0, width)
     if read == 2 * width:
         raise BadFileError(
-            "the classifier reads the class token beside the patches' mean (DINOv2's linear head), which is not "
+            "the classifier reads the class token next to the patches' mean (DINOv2's linear head), which is not "
             "supported: leave its head out to export the features"
         )
     stages = tuple(sorted({depth // 3, 2 * depth // 3} - {0}))
@@ -133,8 +133,8 @@ def _heads(width: int, hints: Hints) -> int:
     heads = hints.num_heads if isinstance(hints.num_heads, int) else _HEADS.get(width, width // 64)
     if heads == 0 or width % heads or (hints.num_heads is None and width not in _HEADS and width % 64):
         raise UsageError(
-            f"cannot tell the attention heads of width {width} from the tensors: expected 'num_heads' in the "
-            "checkpoint's args, or a config.json beside model.safetensors"
+            f"cannot infer the attention heads of width {width} from the tensors: expected 'num_heads' in the "
+            "checkpoint's args, or a config.json next to model.safetensors"
         )
     return heads
 
@@ -178,7 +178,7 @@ def to_module(state: State) -> State:
 
 
 def _at_grid(state: State, grid: int) -> State:
-    """Positions by DINOv2's own recipe where its mask token tells the file, else by timm's.
+    """Positions by DINOv2's own recipe where a mask token shows that the file is its own, else by timm's.
 
     A file of DeiT's own looks like one of timm's, and is taken as timm takes it.
     """

@@ -203,9 +203,7 @@ def with_selection(
     if "fast_path" in config.settings and fast_path is not None:
         changes["fast_path"] = fast_path
     elif fast_path == "merge":
-        raise UsageError(
-            f"{config.name} has one token that stands for all that rest, and merges none: leave out --fast-path"
-        )
+        raise UsageError(f"{config.name} has one token for all that rest, and merges none: leave out --fast-path")
     if keep_ratios is not None:
         count = len(config.stages if stages is None else stages)
         changes["keep_ratios"] = keep_ratios * count if len(keep_ratios) == 1 else keep_ratios

@@ -120,7 +120,7 @@ def _plan(path: Path) -> ServedModel:
 
 
 def _served(profiles: tuple[Profile, ...], path: Path) -> Profile:
-    """The one profile that Triton is told of: it uses the first unless an instance group names another."""
+    """The one profile that Triton's configuration names: it uses the first unless an instance group names another."""
     if len(profiles) > 1:
         raise UsageError(f"{path} has {len(profiles)} optimization profiles: build it with one to serve it by Triton")
     return profiles[0]

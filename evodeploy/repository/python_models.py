@@ -1,7 +1,7 @@
 """What Triton's Python backend runs in an ensemble: image files to tensors, and a network's outputs to labels.
 
 In a repository `NAME-preprocess/1/model.py` imports `Preprocess` as the `TritonPythonModel` that the backend looks for
-(https://github.com/triton-inference-server/python_backend), and `model.json` beside it is the model's `ModelInfo`. It
+(https://github.com/triton-inference-server/python_backend), and `model.json` next to it is the model's `ModelInfo`. It
 is the code of `Predictor`, so the answers are its answers.
 """
 

@@ -146,7 +146,7 @@ def settled(state: State, level: int) -> State:
 
 
 def corrected(state: State, predicted: float, actual: float) -> State:
-    """The state after a run that was `predicted` to take so many seconds, as measured, and took `actual`."""
+    """The state after a run that was `predicted` to take that many seconds, as measured, and took `actual`."""
     last = min(max(actual / predicted, FASTEST), SLOWEST)
     return State(state.level, state.calm, (1 - SLOWNESS) * state.slower + SLOWNESS * last)
 

@@ -68,5 +68,5 @@ def _worth(point: Point) -> float:
 
 
 def _kept(point: Point) -> float:
-    """The mean share of tokens that the stages keep, which stands for an accuracy that is not known."""
+    """The mean share of tokens that the stages keep, used in place of an accuracy that is not known."""
     return mean(point.candidate.keep) if point.accuracy is None else 0.0

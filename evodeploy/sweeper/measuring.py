@@ -34,9 +34,9 @@ from evodeploy.sweeper.state import State
 
 _log = logging.getLogger(__name__)
 
-GROUP = 6  # candidates timed in turn, beside the reference: so many engines fit into memory
+GROUP = 6  # candidates timed in turn with the reference: that many engines fit into memory
 # An engine opened anew may be a tenth faster or slower for as long as it lives, whatever its rounds say: so each is
-# opened and timed so many times, in other company, and its interval spans them all.
+# opened and timed that many times, in other groups, and its interval spans them all.
 SITTINGS = 3
 
 
@@ -203,7 +203,7 @@ def _time_all(
             if not in_time() and state.reference:
                 return
             group = waiting[start : start + GROUP]
-            _log.info(f"timing {len(group)} candidates beside {reference}, sitting {sitting + 1} of {SITTINGS}")
+            _log.info(f"timing {len(group)} candidates against {reference}, sitting {sitting + 1} of {SITTINGS}")
             first, *others = _timed_in_turn((reference, *group), folder, request)
             state.reference.append(float(np.median(first)))
             for each, samples in zip(group, others, strict=True):

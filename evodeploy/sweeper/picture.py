@@ -55,10 +55,10 @@ def as_svg(points: Sequence[Point], best: Sequence[Point], heading: str) -> str:
 def _mark(point: Point, colour: str, across: Axis, up: Axis, on_front: bool) -> str:
     assert point.accuracy is not None
     x, y = across(point.rate), up(100 * point.accuracy.value)
-    told = f"{point.candidate}: {point.accuracy} at {point.rate:.1f} img/s"
+    hint = f"{point.candidate}: {point.accuracy} at {point.rate:.1f} img/s"
     bar = line(x, up(100 * point.accuracy.low), x, up(100 * point.accuracy.high), stroke=colour, opacity=0.3)
     radius = 5.5 if on_front else 4.0
-    dot = element("circle", title(told), cx=x, cy=y, r=radius, fill=colour, opacity=1 if on_front else 0.55)
+    dot = element("circle", title(hint), cx=x, cy=y, r=radius, fill=colour, opacity=1 if on_front else 0.55)
     label = text(point.candidate.kept, x + 8, y - 8, class_="pale") if on_front else ""
     return bar + dot + label
 

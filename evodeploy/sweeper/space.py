@@ -38,7 +38,7 @@ class Candidate:
         return f"keep-{self.kept.replace('/', '-')}.{self.stored}.onnx"
 
     def options(self, threads: int) -> EngineOptions:
-        """How the engine is told."""
+        """The engine's options."""
         return EngineOptions(threads, precision="bf16" if self.precision == "bf16" else None)
 
     def __str__(self) -> str:

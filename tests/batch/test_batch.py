@@ -177,7 +177,7 @@ def test_a_lost_actor_costs_no_row(whole, small_onnx, photos, tmp_path):
 def test_a_signal_says_how_to_go_on(whole, small_onnx, photos, tmp_path, how, word):
     code, said = killed(small_onnx, photos, tmp_path / "out", how)
     assert code == 128 + how
-    kept = f"{word}: the finished shards are kept, and the same command goes on from there"
+    kept = f"{word}: the finished shards are kept, and the same command resumes from there"
     assert [line for line in said.splitlines() if line != f"Error: {word}"][-1] == kept
     assert not re.search(r"Traceback|\*\*\*|received at time|stack trace", said, re.IGNORECASE), said
     run(small_onnx, photos, tmp_path / "out")

@@ -64,7 +64,7 @@ def test_another_list_has_another_checksum(folder):
         ("nowhere", "image", "nowhere does not exist"),
         ("", "image", "the name of an input is empty"),
         ("*.bmp", "image", "nothing matches"),
-        ("photos/notes.md", "image", "cannot tell what photos/notes.md is"),
+        ("photos/notes.md", "image", "cannot recognise photos/notes.md"),
         ("empty", "image", "empty holds no images"),
         ("rows.parquet", "picture", "no column 'picture': .* \\(image, path, age\\)"),
         ("rows.parquet", "age", "'age' of rows.parquet is int64, expected images"),

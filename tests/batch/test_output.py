@@ -27,7 +27,7 @@ def folder(tmp_path):
     return OutputFolder(tmp_path / "out")
 
 
-def test_a_part_holds_a_shard_in_order_and_errors_lie_apart(folder):
+def test_a_part_holds_a_shard_in_order_and_errors_lie_in_a_part_of_their_own(folder):
     with folder.claimed(RUN, force=False):
         folder.write(4, answers(None, "broken", None))
         assert folder.is_finished(4, 3)

@@ -48,7 +48,7 @@ def raced(specs, batches=(4,)):
 
 
 def row(name, milliseconds, batch=1, role="evo", precision="fp32", ratio=None):
-    """A row timed in a way that can be foretold; with a `ratio` of an artefact that is elastic in two stages."""
+    """A row timed in a way that is known in advance; with a `ratio` of an artefact that is elastic in two stages."""
     samples = tuple(float(value) / 1e3 for value in np.broadcast_to(milliseconds, 6))
     keep = None if ratio is None else Kept((ratio, ratio), (int(ratio * 64),) * 2)
     spec = RowSpec(name, role, precision, "", refuse_to_open, keep=keep)

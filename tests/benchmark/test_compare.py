@@ -35,7 +35,7 @@ def test_noise_is_no_change():
     assert all(verdicts(document(seed=i), document(seed=100 + i)) == ["same", "same"] for i in range(20))
 
 
-def test_what_is_faster_or_slower_is_told():
+def test_what_is_faster_or_slower_is_reported():
     assert verdicts(document(), document(0.9, seed=1)) == ["same", "faster"]
     slower = compare([document()], [document(1.1, seed=1)], 0.02)
     assert [change.verdict for change in slower.changes] == ["same", "slower"]

@@ -49,14 +49,14 @@ def test_equal_values_share_a_rank():
     assert midranks(np.array([3.0, 1.0, 3.0, 2.0])).tolist() == [3.5, 1.0, 3.5, 2.0]
 
 
-def test_a_trend_is_told_from_noise():
+def test_a_trend_is_separated_from_noise():
     noise = np.random.default_rng(2).normal(size=60)
     assert trend_probability(noise) > 0.05
     assert trend_probability(noise + np.arange(60) / 15) < 1e-6
     assert trend_probability([1.0] * 20) == 1.0
 
 
-def test_a_shift_is_told_from_noise_and_matches_published_values():
+def test_a_shift_is_separated_from_noise_and_matches_published_values():
     # Mann and Whitney's statistic of these is U = 3 of 25; z = -1.984 without continuity correction.
     assert same_location_probability([1, 2, 3, 4, 7], [5, 6, 8, 9, 10]) == pytest.approx(0.0283, abs=5e-4)
     generator = np.random.default_rng(3)

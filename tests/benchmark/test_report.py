@@ -121,9 +121,9 @@ def test_ratios_are_of_equal_depth_and_the_most_throughput_is_named(deep):
     assert [found["over_dense"] is None for found in results] == [True, False, True, True, True]
 
 
-def test_a_gpu_that_began_before_all_was_enqueued_is_told(deep):
-    (told,) = (line for line in cautions(deep) if "enqueued" in line)
-    assert told.startswith("batch 1: tensorrt fp32, 3 in flight (evo): the GPU began before")
+def test_a_gpu_that_began_before_all_was_enqueued_is_reported(deep):
+    (caution,) = (line for line in cautions(deep) if "enqueued" in line)
+    assert caution.startswith("batch 1: tensorrt fp32, 3 in flight (evo): the GPU began before")
 
 
 def test_what_is_fastest_is_compared_with_the_fastest_of_pytorch_and_with_eager():
@@ -205,9 +205,9 @@ def test_the_page_names_the_arithmetic_of_the_peak(gpu):
     assert "% of fp32" not in page
 
 
-def test_unstable_rows_are_told(found):
-    told = list(cautions(report([row("torch", [1, 9, 1, 9, 1, 9])])))
-    assert any("runs vary by" in line for line in told)
+def test_unstable_rows_are_reported(found):
+    caution = list(cautions(report([row("torch", [1, 9, 1, 9, 1, 9])])))
+    assert any("runs vary by" in line for line in caution)
 
 
 class Page(HTMLParser):

@@ -54,7 +54,7 @@ def test_without_the_network_its_rows_say_why(small_onnx, tmp_path):
         rows = raced(specs, [1])
     found = [(row.spec.engine, row.spec.role, row.timing is not None) for row in rows]
     assert [entry for entry in found if entry[2]] == [("onnxruntime", "evo", True)]
-    assert "not beside its export" in next(row.reason for row in rows if row.spec.engine == "torch")
+    assert "not next to its export" in next(row.reason for row in rows if row.spec.engine == "torch")
 
 
 def test_random_weights_judge_no_file(small_onnx, tmp_path, monkeypatch):
@@ -226,10 +226,10 @@ def test_tensorrt_rows_have_a_ratio_over_their_twin(small_checkpoint, gpu, monke
 def test_where_none_can_be_built_one_row_says_why(small_checkpoint, monkeypatch):
     builds = Builds((1,), Path("cache"))
     monkeypatch.setattr(plans, "driver_problem", lambda: "the NVIDIA driver sees no GPU")
-    for how, told in ((builds, "none is built: the NVIDIA driver sees no GPU"), (None, "none is built: --no-build")):
+    for how, message in ((builds, "none is built: the NVIDIA driver sees no GPU"), (None, "none is built: --no-build")):
         with row_specs_of(subject_of([small_checkpoint]), ["tensorrt"], ["fp32", "fp16"], 1, how) as found:
             (row,) = raced(found, [1])
-        assert row.reason.endswith(told)
+        assert row.reason.endswith(message)
 
 
 def test_tensorrt_for_rtx_alone_is_usual_where_there_is_a_gpu(small_checkpoint, monkeypatch):

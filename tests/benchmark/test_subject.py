@@ -18,7 +18,7 @@ def test_an_onnx_finds_the_checkpoint_it_was_made_from(small_onnx, small_checkpo
     onnx.write_bytes(small_onnx.read_bytes())
     alone = subject_of([onnx])
     assert alone.model is None  # a size of its own: no checkpoint, no network
-    assert "not beside its export" in alone.no_model
+    assert "not next to its export" in alone.no_model
     assert alone.info.image_size == SMALL.image_size
     checkpoint.write_bytes(small_checkpoint.read_bytes())
     assert subject_of([onnx]).model.config == SMALL
@@ -57,7 +57,7 @@ def test_a_file_that_keeps_every_token_is_the_twins_in_any_order(small_onnx, sma
     assert (alone.info.dense, alone.plans, alone.twin_plans) == (True, (plans[0],), ())
 
 
-def test_a_dense_file_beside_its_selecting_checkpoint_leaves_the_model_as_it_is(small_onnx, small_checkpoint, tmp_path):
+def test_a_dense_file_with_its_selecting_checkpoint_leaves_the_model_as_it_is(small_onnx, small_checkpoint, tmp_path):
     dense = planned(written(small_onnx, tmp_path / "d.onnx", keep_ratios=(1.0, 1.0)), tmp_path / "d.engine")
     subject = subject_of([small_checkpoint, dense])
     assert subject.model.config == SMALL
@@ -65,7 +65,7 @@ def test_a_dense_file_beside_its_selecting_checkpoint_leaves_the_model_as_it_is(
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"keep_ratios": (0.7, 0.5)}, r"keep ratios is \(0\.7, 0\.5\), expected \(0\.5, 0\.5\)"),
         ({"selection": "layer"}, "selection is layer, expected stage"),
@@ -73,12 +73,12 @@ def test_a_dense_file_beside_its_selecting_checkpoint_leaves_the_model_as_it_is(
         ({"model": "evo_deit_other"}, "model is evo_deit_other, expected evo_deit_test"),
     ],
 )
-def test_the_engine_of_another_model_is_refused_by_name(small_onnx, small_checkpoint, tmp_path, changes, told):
+def test_the_engine_of_another_model_is_refused_by_name(small_onnx, small_checkpoint, tmp_path, changes, message):
     other = planned(written(small_onnx, tmp_path / "o.onnx", **changes), tmp_path / "o.engine")
     mine = planned(small_onnx, tmp_path / "m.engine")
-    with pytest.raises(UsageError, match=rf"o\.engine is of another model: its {told}"):
+    with pytest.raises(UsageError, match=rf"o\.engine is of another model: its {message}"):
         subject_of([small_checkpoint, mine, other])
-    with pytest.raises(UsageError, match=rf"o\.engine is of another model: its {told}"):
+    with pytest.raises(UsageError, match=rf"o\.engine is of another model: its {message}"):
         subject_of([mine, other])
 
 

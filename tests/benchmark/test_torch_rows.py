@@ -38,11 +38,11 @@ def test_pytorch_runs_in_half_precision_and_says_what_it_cannot_do(small_checkpo
 
 
 @pytest.mark.parametrize("tf32", [True, False])
-def test_all_engines_are_told_one_policy_of_tf32(small_onnx, small_checkpoint, monkeypatch, tf32):
-    told = []
+def test_all_engines_get_one_policy_of_tf32(small_onnx, small_checkpoint, monkeypatch, tf32):
+    asked = []
 
     def opened(*file, options, **how):
-        told.append(options.tf32)
+        asked.append(options.tf32)
         return FakeEngine(INFO)
 
     monkeypatch.setattr(
@@ -54,7 +54,7 @@ def test_all_engines_are_told_one_policy_of_tf32(small_onnx, small_checkpoint, m
     with row_specs_of(subject, ["torch", "onnxruntime-cuda"], ["fp32"], threads=1, tf32=tf32) as specs:
         for spec in specs:
             spec.open()
-    assert told == [tf32] * 4
+    assert asked == [tf32] * 4
 
 
 def tf32_engine(precision="fp32"):

@@ -27,7 +27,7 @@ BUDGET = Budget(seconds=3)
 
 
 def parsed(line, version):
-    """What trtexec of `version` is told: no option that it does not know or that does nothing, each once, with a value
+    """The options for trtexec of `version`: none that it does not know or that does nothing, each once, with a value
     where it takes one."""
     tool, *words = shlex.split(line.command)
     known = {option for part in VERSIONS[version]["options"] for option in part.split()}
@@ -86,22 +86,22 @@ def test_each_row_of_an_engine_has_a_line_that_trtexec_takes(engine, version, go
 
 
 def test_the_defaults_of_each_version_are_minded(engine):
-    def told(version, **row):
+    def words(version, **row):
         lines = list(lines_of_engine(engine(version), [8], BUDGET))
         (line,) = (line for line in lines if all(getattr(line, name) == value for name, value in row.items()))
         words = shlex.split(line.command)
         return {word for word in words if word.partition("=")[0] in FLAGS or word.startswith("--infStreams")}
 
     alone = {"transfers": "included", "in_flight": 1, "cuda_graph": False}
-    assert told("10.9.0.34", **alone) == {"--infStreams=1", "--exposeDMA", "--useSpinWait"}
-    assert told("11.0.0.1", **alone) == {"--infStreams=1", "--exposeDMA", "--includeDataTransfers", "--noCudaGraph"}
+    assert words("10.9.0.34", **alone) == {"--infStreams=1", "--exposeDMA", "--useSpinWait"}
+    assert words("11.0.0.1", **alone) == {"--infStreams=1", "--exposeDMA", "--includeDataTransfers", "--noCudaGraph"}
     two = {**alone, "in_flight": 2}
-    assert told("10.9.0.34", **two) == {"--infStreams=1", "--useSpinWait"}
+    assert words("10.9.0.34", **two) == {"--infStreams=1", "--useSpinWait"}
     resident = {"transfers": "resident", "in_flight": 3, "cuda_graph": True}
-    assert told("10.9.0.34", **resident) == {
+    assert words("10.9.0.34", **resident) == {
         "--infStreams=3", "--noDataTransfers", "--useCudaGraph", "--useSpinWait"
     }  # fmt: skip
-    assert told("11.0.0.1", **resident) == {"--infStreams=3"}
+    assert words("11.0.0.1", **resident) == {"--infStreams=3"}
 
 
 def test_the_profile_is_named_a_fixed_batch_is_not_and_one_that_no_profile_takes_is_said(engine):

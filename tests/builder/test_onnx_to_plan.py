@@ -281,7 +281,7 @@ def test_an_fp16_plan_may_be_larger_than_its_weights(small_onnx, tmp_path, monke
     assert record.plan_bytes > 4 * weights  # as an FP32 one would be
 
 
-def test_progress_is_told_and_can_cancel(small_onnx, tmp_path):
+def test_progress_is_reported_and_can_cancel(small_onnx, tmp_path):
     phases = set()
 
     def count(phase, share):

@@ -88,7 +88,7 @@ def test_an_unknown_compatibility_is_refused():
 
 
 def test_options_reach_a_real_configuration(rtx):
-    """RTX's configuration is a real one and remembers what it is told, though RTX would not act on all of it."""
+    """RTX's configuration is a real one and remembers what is set, though RTX would not act on all of it."""
     from evodeploy.engines.tensorrt.log import shared_logger
 
     config = rtx.trt.Builder(shared_logger(rtx)[0]).create_builder_config()

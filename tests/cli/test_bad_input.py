@@ -189,7 +189,7 @@ NUMBERS = [
     for command in app.registered_commands
     for parameter in inspect.signature(command.callback, eval_str=True).parameters.values()
     if get_args(parameter.annotation)[:1] in [(int,), (int | None,), (float,), (float | None,)]
-]  # each with the option as Typer has it of an annotation, where its name stands as the default
+]  # each with the option as Typer has it of an annotation, where its name is the default
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -69,7 +69,7 @@ def test_the_ratios_of_an_elastic_file_are_rows_and_compared(cli, home, small_el
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--batch", "0"), "--batch is '0', expected batch sizes"),
         (("--engines", "torhc"), "no engine is called 'torhc'"),
@@ -80,12 +80,12 @@ def test_the_ratios_of_an_elastic_file_are_rows_and_compared(cli, home, small_el
         (("--images", "nowhere"), "cannot read the folder nowhere: No such file"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(cli, home, monkeypatch, arguments, told):
+def test_what_cannot_be_meant_is_refused(cli, home, monkeypatch, arguments, message):
     monkeypatch.chdir(home)
     files = () if "--compare" in arguments else ("small.onnx",)
     code, _, err = cli("bench", *files, *arguments)
     assert code == 2
-    assert told in err
+    assert message in err
 
 
 def test_nothing_that_runs_here_is_an_error(cli, home, monkeypatch):

@@ -88,7 +88,7 @@ ENDS = [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mar
 
 @pytest.mark.parametrize(("number", "code"), ENDS)
 def test_a_signal_ends_a_build_and_leaves_nothing(folder, number, code):
-    """A real signal to a real build, without a terminal; the log tells when TensorRT is at work."""
+    """A real signal to a real build, without a terminal; the log says when TensorRT is at work."""
     command = [sys.executable, "-m", "evodeploy", "build-engine", "m.onnx", "--fp16", "--log", "build.log"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     log = folder / "build.log"

@@ -213,9 +213,9 @@ def test_predict_into_a_file_answers_with_one_document(cli, with_onnx, out):
     Path("\udcff").mkdir()  # a name that is not UTF-8
     Image.new("RGB", (70, 80)).save("\udcff/0.png")
     Path("broken.png").write_bytes(b"no picture")
-    code, told, _ = cli("predict", "ckpt.onnx", "\udcff", "broken.png", "--out", out, "--json")
+    code, output, _ = cli("predict", "ckpt.onnx", "\udcff", "broken.png", "--out", out, "--json")
     assert code == 0
-    answer = json.loads(told)
+    answer = json.loads(output)
     assert (answer["out"], answer["images"], answer["predictions"]) == (out, 2, 1)
     assert len(answer["failures"]) == 1
     assert b"udcff" in Path(out).read_bytes()
@@ -230,7 +230,7 @@ def test_predict_from_a_plan_without_a_gpu_is_refused_with_3(cli, with_onnx):
     assert "runs on an NVIDIA GPU only" in err
 
 
-def test_inspect_tells_what_files_are(cli, with_onnx):
+def test_inspect_says_what_files_are(cli, with_onnx):
     assert cli("build-engine", "--fp16", "--target", "sm86,sm89")[0] == 0
     facts = {name: json.loads(cli("inspect", name, "--json")[1]) for name in ("ckpt.pth", "ckpt.onnx", "ckpt.engine")}
     assert {f["model"] for f in facts.values()} == {"evo_deit_test"}
@@ -268,7 +268,7 @@ def test_models_lists_the_zoo(cli):
     assert "4×196 8×98" in out
 
 
-def test_doctor_tells_what_works(cli):
+def test_doctor_shows_what_works(cli):
     code, out, _ = cli("doctor", "--json")
     assert code == 0
     found = {finding["name"]: finding for finding in json.loads(out)}

@@ -24,7 +24,7 @@ def nothing_starts(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (("--token-file", "none.txt"), "none.txt does not exist (expected a bearer token)"),
         (("--token-file", "/dev/zero"), "/dev/zero is a device, not a file"),
@@ -53,17 +53,17 @@ def nothing_starts(monkeypatch):
         (("--host", "999.1.1.1"), "'999.1.1.1' is no address"),
     ],
 )
-def test_what_cannot_be_served_is_refused(cli, small_onnx, tmp_path, monkeypatch, options, told):
+def test_what_cannot_be_served_is_refused(cli, small_onnx, tmp_path, monkeypatch, options, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "lines.txt").write_text("a\nb")
     (tmp_path / "cat.txt").write_bytes("猫".encode("utf-16"))
     code, out, err = cli("serve", small_onnx, *options)
     assert (code, out) == (2, "")
-    assert told in err
+    assert message in err
 
 
-def test_an_artefact_that_is_none_is_told_before_anything_starts(cli, tmp_path):
+def test_an_artefact_that_is_none_is_reported_before_anything_starts(cli, tmp_path):
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     code, out, err = cli("serve", tmp_path / "broken.onnx")
     assert (code, out) == (4, "")

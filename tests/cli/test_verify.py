@@ -71,7 +71,7 @@ def test_fp32_where_products_may_be_tf32_is_judged_by_its_ten_bits(cli, folder, 
 
 
 @pytest.mark.parametrize("artefacts", [("ckpt.pth", "ckpt.onnx"), ("ckpt.onnx", "ckpt.pth")])
-def test_a_checkpoint_computes_on_the_cpu_beside_a_gpu(cli, folder, monkeypatch, artefacts):
+def test_a_checkpoint_computes_on_the_cpu_where_there_is_a_gpu(cli, folder, monkeypatch, artefacts):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)  # where float32 convolutions are TF32
     code, _, err = cli("verify", *artefacts, "--random", "2")
     assert code == 0, err

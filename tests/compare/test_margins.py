@@ -24,9 +24,9 @@ class Chosen(FakeEngine):
     """Says to have kept the first 4 tokens by the scores given, the same for every picture."""
 
     def __init__(self, scores):
-        told = {"selected_0": np.argsort(scores)[:-5:-1], "scores_0": np.float32(scores)}
-        super().__init__(INFO, compute=lambda images: {k: np.tile(v, (len(images), 1)) for k, v in told.items()})
-        self.outputs = tuple(TensorSpec(name, value.dtype.name, (None, len(value))) for name, value in told.items())
+        outputs = {"selected_0": np.argsort(scores)[:-5:-1], "scores_0": np.float32(scores)}
+        super().__init__(INFO, compute=lambda images: {k: np.tile(v, (len(images), 1)) for k, v in outputs.items()})
+        self.outputs = tuple(TensorSpec(name, value.dtype.name, (None, len(value))) for name, value in outputs.items())
 
 
 def test_figures_of_scores_counted_by_hand():

@@ -74,9 +74,9 @@ def _build_pycuda(folder: Path) -> None:
     _unpack_headers(downloads, draft / "include")
     source = _unpack_source(downloads, downloads)
     objects = _compile(source, draft / "include", downloads)
-    told = subprocess.run(["nm", "-u", *map(str, objects)], check=True, capture_output=True, text=True).stdout
+    output = subprocess.run(["nm", "-u", *map(str, objects)], check=True, capture_output=True, text=True).stdout
     weak = 'int __attribute__((weak)) {0}(void) {{ return shim_missing("{0}"); }}'
-    calls = [weak.format(name) for name in sorted(set(re.findall(r"\bU (cu[A-Z]\w*)", told)))]
+    calls = [weak.format(name) for name in sorted(set(re.findall(r"\bU (cu[A-Z]\w*)", output)))]
     (draft / "calls.c").write_text("\n".join(["int shim_missing(const char *);", *calls, ""]))
     build_shim(draft, draft)
     shutil.copytree(source / "pycuda", draft / "pycuda")

@@ -69,16 +69,16 @@ kept_failures = []  # until the case ends, as an interactive session does: they 
 
 @contextlib.contextmanager
 def refused(error, *words):
-    told = None
+    seen = None
     try:
         yield
     except error as caught:
-        told = str(caught)
+        seen = str(caught)
         kept_failures.append(caught)
-    assert told is not None, f"no {error.__name__} was raised"
-    assert "\n" not in told, told
+    assert seen is not None, f"no {error.__name__} was raised"
+    assert "\n" not in seen, seen
     for word in words:
-        assert word in told, told
+        assert word in seen, seen
 
 
 def batches_in_turn():
@@ -216,7 +216,7 @@ def shared():
     assert on_the_device() == [0] * 6
 
 
-def beside_torch():
+def next_to_torch():
     """PyTorch's context, current in this thread, is so before, between and after our calls."""
     import torch
 
@@ -334,8 +334,8 @@ def memory_of_graphs():
 
 
 def graphs_refused():
-    """What cannot be recorded is launched as without graphs; tried, and told, once for each batch size in all lanes."""
-    told = logged()
+    """What cannot be recorded is launched without graphs; tried, and logged, once for each batch size in all lanes."""
+    seen = logged()
     fake_tensorrt.Engine.capturable = False
     with open_engine(PLAN, "tensorrt", EngineOptions(cuda_graph=True)) as engine:
         for batch in (4, 2, 4, 2, 4):
@@ -351,7 +351,7 @@ def graphs_refused():
         same(engine.run(IMAGES[:5]), IMAGES[:5])
         assert (shim.shim_live(GRAPH), shim.shim_live(GRAPH_EXEC)) == (0, 1)
     reason = "tensorrt 10.13.0.35 could not start a batch of %d: Error Code 1: Cuda Runtime (operation not permitted"
-    for line, (size, why) in zip(told, [(4, reason % 4), (2, reason % 2), (5, "OUT_OF_MEMORY")], strict=True):
+    for line, (size, why) in zip(seen, [(4, reason % 4), (2, reason % 2), (5, "OUT_OF_MEMORY")], strict=True):
         assert line.startswith(f"batches of {size} run without a CUDA graph") and why in line, line
 
 
@@ -413,7 +413,7 @@ def disturbed_recording():
     """A thread that waits for the whole GPU ends a recording, which is tried once more; then computed without."""
     import pycuda.driver as driver
 
-    told = logged()
+    seen = logged()
 
     def wait():
         with engine._gpu.releasing(), contextlib.suppress(driver.Error):
@@ -426,11 +426,11 @@ def disturbed_recording():
     with open_engine(PLAN, "tensorrt", EngineOptions(cuda_graph=True)) as engine:
         fake_tensorrt.Engine.during_capture = wait_once
         same(engine.run(IMAGES[:2]), IMAGES[:2])
-        assert (shim.shim_live(GRAPH_EXEC), told) == (1, [])
+        assert (shim.shim_live(GRAPH_EXEC), seen) == (1, [])
         fake_tensorrt.Engine.during_capture = lambda: in_a_thread(wait)
         for _ in range(2):
             same(engine.run(IMAGES[:4]), IMAGES[:4])
-        assert len(told) == 1 and ("previous error during capture" in told[0] or "returned [901]" in told[0]), told
+        assert len(seen) == 1 and ("previous error during capture" in seen[0] or "returned [901]" in seen[0]), seen
 
 
 DEFAULT = (32, 16)  # what the elastic plan keeps where a run does not say
@@ -524,11 +524,11 @@ def elastic_graphs():
             same(engine.run(IMAGES[:2], (first, 9)), IMAGES[:2], (first, 9))
         assert (shim.shim_live(GRAPH_EXEC), shim.shim_live(HOST_MEMORY)) == (32, 3 + 32)
         same(engine.run(IMAGES[-4:], (6, 64)), IMAGES[-4:], (6, 64))  # was forgotten, is recorded again
-        told = logged()
+        seen = logged()
         fake_tensorrt.Engine.capturable = False
         for keep in ((60, 60), (60, 61), (60, 60)):
             same(engine.run(IMAGES[:2], keep), IMAGES[:2], keep)
-        assert [line.split(" tokens")[0] for line in told] == [
+        assert [line.split(" tokens")[0] for line in seen] == [
             "batches of 2 that keep 60, 60",
             "batches of 2 that keep 60, 61",
         ]
@@ -540,15 +540,15 @@ def elastic_misuse():
     import pycuda.driver as driver
 
     shim.shim_misuse.restype = ctypes.c_char_p
-    told = 0
+    seen = 0
 
-    def tells(words, *mistakes):
-        nonlocal told
+    def shows(words, *mistakes):
+        nonlocal seen
         for mistake in mistakes:
             mistake()
         lines = shim.shim_misuse().decode()
-        assert words in lines[told:], (words, lines[told:])
-        told = len(lines)
+        assert words in lines[seen:], (words, lines[seen:])
+        seen = len(lines)
 
     driver.init()
     context = driver.Device(0).retain_primary_context()
@@ -566,21 +566,21 @@ def elastic_misuse():
         return execution.execute_async_v3(stream.handle)
 
     keep = driver.pagelocked_empty(2, np.int64)
-    tells("has no address", lambda: launch() and sys.exit("it was launched"))
-    tells("device memory is the address", lambda: execution.set_tensor_address("keep", int(memory["keep"])))
+    shows("has no address", lambda: launch() and sys.exit("it was launched"))
+    shows("device memory is the address", lambda: execution.set_tensor_address("keep", int(memory["keep"])))
     execution.set_tensor_address("keep", keep.ctypes.data)
     keep[:] = 6, 65
-    tells("'keep' [6, 65], outside the profile's [6, 6] to [64, 64]", lambda: launch() and sys.exit("it was launched"))
+    shows("'keep' [6, 65], outside the profile's [6, 6] to [64, 64]", lambda: launch() and sys.exit("it was launched"))
     keep[:] = 6, 6
     assert launch()
     stream.synchronize()
-    assert shim.shim_misuse().decode()[told:] == ""
+    assert shim.shim_misuse().decode()[seen:] == ""
     assert launch()
     keep[:] = 7, 6  # too early: it is not done
-    tells("was changed or freed", stream.synchronize)
+    shows("was changed or freed", stream.synchronize)
     assert launch()
     keep.base.free()
-    tells("was changed or freed", stream.synchronize)
+    shows("was changed or freed", stream.synchronize)
     execution = engine = None
     for buffer in memory.values():
         buffer.free()
@@ -805,47 +805,47 @@ def bench_over_dense():
 
 
 def misuse():
-    """Every mistake is told: what the other cases rely on."""
+    """Every mistake is reported: what the other cases rely on."""
     import pycuda.driver as driver
 
     shim.shim_misuse.restype = ctypes.c_char_p
-    told = 0
+    seen = 0
 
-    def tells(words, mistake, error=None):
-        nonlocal told
+    def shows(words, mistake, error=None):
+        nonlocal seen
         with contextlib.suppress(driver.Error):
             mistake()
         lines = shim.shim_misuse().decode()
-        assert words in lines[told:], (words, lines[told:])
-        told = len(lines)
+        assert words in lines[seen:], (words, lines[seen:])
+        seen = len(lines)
 
     driver.init()
     context = driver.Device(0).retain_primary_context()
-    tells("cuMemAlloc_v2 without a current context", lambda: shim.cuMemAlloc_v2(ctypes.byref(ctypes.c_size_t()), 8))
+    shows("cuMemAlloc_v2 without a current context", lambda: shim.cuMemAlloc_v2(ctypes.byref(ctypes.c_size_t()), 8))
     context.push()
     stream = driver.Stream()
     memory, host = driver.mem_alloc(64), driver.pagelocked_empty(16, np.float32)
-    tells("64 bytes beyond the end", lambda: driver.memcpy_htod_async(int(memory) + 4, host, stream))
-    tells("not page-locked memory", lambda: driver.memcpy_htod_async(memory, np.zeros(4, np.float32), stream))
-    tells("not device memory", lambda: driver.memcpy_dtoh_async(host, 4096, stream))
+    shows("64 bytes beyond the end", lambda: driver.memcpy_htod_async(int(memory) + 4, host, stream))
+    shows("not page-locked memory", lambda: driver.memcpy_htod_async(memory, np.zeros(4, np.float32), stream))
+    shows("not device memory", lambda: driver.memcpy_dtoh_async(host, 4096, stream))
     host[:] = 3
     driver.memcpy_htod_async(memory, host, stream)
     host[:] = 4  # too early: the copy has not happened
-    tells("that work in a stream still uses", lambda: shim.cuMemFree_v2(ctypes.c_size_t(int(memory))))
-    tells("freed device memory", memory.free)
-    tells("ran after its device memory was freed", stream.synchronize)
+    shows("that work in a stream still uses", lambda: shim.cuMemFree_v2(ctypes.c_size_t(int(memory))))
+    shows("freed device memory", memory.free)
+    shows("ran after its device memory was freed", stream.synchronize)
     memory = driver.mem_alloc(64)
     host[:] = 3
     driver.memcpy_htod_async(memory, host, stream)
     driver.memcpy_dtoh_async(host, memory, stream)
     assert (host != 3).all(), "read before it was waited for, and there already"
-    tells("work that nobody waited for", lambda: shim.cuStreamDestroy_v2(ctypes.c_void_p(stream.handle)))
+    shows("work that nobody waited for", lambda: shim.cuStreamDestroy_v2(ctypes.c_void_p(stream.handle)))
     stream = None
     driver.Context.pop()
     other = driver.Device(1).retain_primary_context()
     other.push()
-    tells("in another context", lambda: shim.cuMemFree_v2(ctypes.c_size_t(int(memory))))
-    tells("does not play", lambda: driver.memset_d8(memory, 0, 4))
+    shows("in another context", lambda: shim.cuMemFree_v2(ctypes.c_size_t(int(memory))))
+    shows("does not play", lambda: driver.memset_d8(memory, 0, 4))
     driver.Context.pop()
 
 

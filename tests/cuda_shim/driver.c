@@ -301,7 +301,7 @@ static int disturbs(int (*hit)(const Object *)) {
     if (disturbs(forbids_unsafe)) return leave(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED); \
   } while (0)
 
-/* ---- what tests use beside the driver's own calls ---- */
+/* ---- what tests use besides the driver's own calls ---- */
 
 /* The call named `name` (or "kernel": work in a stream, which loses the context) fails at its `countdown`th time. */
 void shim_fail(const char *name, int countdown, int code) {
@@ -313,7 +313,7 @@ void shim_fail(const char *name, int countdown, int code) {
 /* Every launch of a kernel or a graph takes the host so long. */
 void shim_slow_launches(double milliseconds) { launch_ms = milliseconds; }
 
-/* There is memory for so many executable graphs. */
+/* There is memory for that many executable graphs. */
 void shim_set_graphs(int count) { most_graphs = count; }
 
 void shim_set_memory(size_t bytes) { total_memory = bytes; }
@@ -339,7 +339,7 @@ const char *shim_misuse(void) { return misuse; }
 
 void shim_report(const char *line) { report("%s", line); }
 
-/* Where `bytes` bytes of device memory really are, for whoever plays a kernel; NULL where there are none. */
+/* Where `bytes` bytes of device memory really are, for the code that plays a kernel; NULL where there are none. */
 void *shim_translate(uintptr_t address, size_t bytes) {
   pthread_mutex_lock(&lock);
   Object *held = memory("a kernel's access", DEVICE_MEMORY, address, bytes);

@@ -2,7 +2,7 @@
 
 A plan is a JSON text that names an ONNX file and its profiles. An enqueue notes shapes and addresses and puts a
 function into the stream that computes them when the stream gets there, as a kernel would. Whatever real TensorRT
-forbids is refused here too, or told to the shim. `FakeTensorRt` is put into sys.modules under a flavour's name.
+forbids is refused here too, or reported to the shim. `FakeTensorRt` is put into sys.modules under a flavour's name.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ marks = itertools.cycle(range(256))  # what a kernel leaves in the memory that i
 kept: list[Any] = []  # functions that a stream or a graph may still call
 
 
-def tell(misuse: str) -> None:
+def report(misuse: str) -> None:
     cuda.shim_report(misuse.encode())
 
 
@@ -44,7 +44,7 @@ def needs_context(what: str) -> None:
     current = ctypes.c_void_p()
     cuda.cuCtxGetCurrent(ctypes.byref(current))
     if not current.value:
-        tell(f"{what} without a current context")
+        report(f"{what} without a current context")
 
 
 class CudaGraphStrategy(enum.Enum):
@@ -262,7 +262,7 @@ class ExecutionContext:
 
     def set_device_memory(self, memory: int, size: int) -> None:
         if size < self.engine.device_memory_size_v2 or memory % 256:
-            tell(f"set_device_memory of {size} bytes at {memory}")
+            report(f"set_device_memory of {size} bytes at {memory}")
         self.scratch = memory
         self.state += 1
 
@@ -273,7 +273,7 @@ class ExecutionContext:
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         if name == "keep" and cuda.shim_holds(DEVICE_MEMORY, address, 1):
-            tell("device memory is the address of the shape tensor 'keep', which is read on the host")
+            report("device memory is the address of the shape tensor 'keep', which is read on the host")
         self.addresses[name] = address
         self.state += 1
         return address % 256 == 0 and not Engine.refuses_addresses
@@ -324,11 +324,11 @@ class ExecutionContext:
     def _keep_fits(self) -> bool:
         values = self._kept()
         if values is None:
-            tell("a launch of a plan whose shape tensor 'keep' has no address")
+            report("a launch of a plan whose shape tensor 'keep' has no address")
             return False
         low, _, high = self.engine.keep[self.active_optimization_profile]
         if (values < low).any() or (values > high).any():
-            tell(f"a launch with 'keep' {values.tolist()}, outside the profile's {low} to {high}")
+            report(f"a launch with 'keep' {values.tolist()}, outside the profile's {low} to {high}")
             return False
         return True
 
@@ -355,7 +355,7 @@ class ExecutionContext:
     def _finish_kernels(self, config: RuntimeConfig, batch: int) -> None:
         cache = self.kernels if config.cache is None else config.cache()
         if cache is None:
-            tell("the runtime cache is gone, and a context uses it")
+            report("the runtime cache is gone, and a context uses it")
         elif batch not in cache.batches:
             if config.dynamic_shapes_kernel_specialization_strategy is DynamicShapesKernelSpecializationStrategy.LAZY:
                 Engine.fallbacks.append(batch)  # while the others are compiled
@@ -384,10 +384,10 @@ class ExecutionContext:
         def compute(_: object) -> None:
             context = now()
             if context is None or context.state != state:
-                tell("work was launched whose execution context is gone or has changed since")
+                report("work was launched whose execution context is gone or has changed since")
                 return
             if not context._unchanged(kept):
-                tell("the shape tensor 'keep' was changed or freed before the launch that it is of was done")
+                report("the shape tensor 'keep' was changed or freed before the launch that it is of was done")
                 return
             activations = on_device(scratch, (size,), np.uint8)
             if activations is None:
@@ -400,7 +400,7 @@ class ExecutionContext:
                 return
             values = session.run(None, context._feeds(images, kept))
             if (activations != mark).any():
-                tell("two execution contexts computed in the same memory at a time")
+                report("two execution contexts computed in the same memory at a time")
             for spec, value in zip(session.get_outputs(), values, strict=True):
                 target = on_device(addresses[spec.name], value.shape, DTYPES[spec.type])
                 if target is not None:
@@ -425,7 +425,7 @@ def on_device(address: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray | 
 
 
 def as_module(name: str, version: str) -> ModuleType:
-    """A module that stands for the TensorRT called `name`."""
+    """A module that replaces the TensorRT called `name`."""
     module = ModuleType(name)
     module.__dict__.update(
         __version__=version,

@@ -102,10 +102,10 @@ def test_a_training_does_what_a_plain_loop_does(backbone, pictures, tmp_path):
         ]
     result = load_checkpoint(tmp_path / "out.pth").module.parameters()
     start = load_checkpoint(backbone).module.parameters()
-    apart = sum(float((mean - parameter).abs().sum()) for mean, parameter in zip(average, result, strict=True))
+    difference = sum(float((mean - parameter).abs().sum()) for mean, parameter in zip(average, result, strict=True))
     moved = sum(float((mean - parameter).abs().sum()) for mean, parameter in zip(average, start, strict=True))
     assert (
-        apart < 0.01 * moved
+        difference < 0.01 * moved
     )  # gradients that are zero but for rounding, of the keys' biases, AdamW makes whole steps
 
 

@@ -59,6 +59,6 @@ def test_two_processes_train_as_one_does(classifier, pictures, tmp_path):
     assert (two["computed"], two["steps"]) == (one["computed"], one["steps"]) == (96, 12)
     before, first, second = (weights(path) for path in (classifier, tmp_path / "one.pth", tmp_path / "two.pth"))
     moved = sum(float((first[name] - tensor).abs().mean()) for name, tensor in before.items())
-    apart = sum(float((first[name] - tensor).abs().mean()) for name, tensor in second.items())
-    assert apart < 0.05 * moved  # AdamW makes whole steps of what sums in another order round differently
+    difference = sum(float((first[name] - tensor).abs().mean()) for name, tensor in second.items())
+    assert difference < 0.05 * moved  # AdamW makes whole steps of what sums in another order round differently
     assert [level["before"] for level in two["levels"]] == [level["before"] for level in one["levels"]]

@@ -138,13 +138,13 @@ def test_a_bench_is_at_what_it_states_and_at_all_tokens(kept, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("ratio", "told"), [(0.05, "stage 0 cannot keep 3 of its 64"), ((0.5,) * 3, "3 keep ratios given, expected one")]
+    ("ratio", "message"), [(0.05, "stage 0 cannot keep 3 of its 64"), ((0.5,) * 3, "3 keep ratios given, expected one")]
 )
-def test_a_keep_ratio_that_the_artefact_does_not_have_is_refused(kept, ratio, told):
+def test_a_keep_ratio_that_the_artefact_does_not_have_is_refused(kept, ratio, message):
     for opened in (evodeploy.load, evodeploy.open_engine):
-        with pytest.raises(BadFileError, match=rf"deploy\.toml states a keep ratio that elastic\.onnx .*{told}"):
+        with pytest.raises(BadFileError, match=rf"deploy\.toml states a keep ratio that elastic\.onnx .*{message}"):
             opened(kept(ratio))
-    with pytest.raises(EvodeployError, match=told):
+    with pytest.raises(EvodeployError, match=message):
         evodeploy.bench(kept(ratio), device="cpu")
 
 
@@ -202,7 +202,7 @@ def toml(**changes):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"\xff", "codec can't decode"),
         (b"schema", "Expected '='"),
@@ -234,12 +234,12 @@ def toml(**changes):
         (b"cuda_graph = 1979-05-27\n" + toml(), "cuda_graph is 1979-05-27"),
     ],
 )
-def test_a_hostile_file_is_refused(tmp_path, content, told):
+def test_a_hostile_file_is_refused(tmp_path, content, message):
     path = tmp_path / "deploy.toml"
     path.write_bytes(content)
     with pytest.raises(BadFileError, match="deploy.toml") as raised:
         evodeploy.open_engine(path)
-    assert told.lower() in str(raised.value).lower()
+    assert message.lower() in str(raised.value).lower()
 
 
 def test_false_and_zero_are_written_and_read(tmp_path):

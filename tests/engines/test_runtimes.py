@@ -66,8 +66,8 @@ with evodeploy.open_engine({str(small_onnx)!r}, {name!r}, EngineOptions(threads=
     watching.join()
 print(seen)
 """
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert told == f"{{{len(os.sched_getaffinity(0))}}}\n"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output == f"{{{len(os.sched_getaffinity(0))}}}\n"
 
 
 def test_results_are_the_callers_to_keep(engine, small_images):

@@ -160,7 +160,7 @@ def test_what_would_run_eagerly_fails():
 
 
 def recorded(skips=0):
-    """Stands in for torch.compile: its programs give the same buffer each time, as a CUDA graph does."""
+    """Replaces torch.compile: its programs give the same buffer each time, as a CUDA graph does."""
     from torch._dynamo.utils import counters
 
     def compiled(program, **how):

@@ -30,7 +30,7 @@ VERSION = "1.7.1.116"
 
 @dataclass(frozen=True)
 class Budget:
-    """At most so many; attentions exactly."""
+    """At most that many; attentions exactly."""
 
     nodes: int
     kernels: int

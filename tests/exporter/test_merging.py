@@ -41,8 +41,8 @@ def file(merging, tmp_path_factory):
 def test_the_export_computes_what_pytorch_does_and_says_where_tokens_went(merging, file):
     checks = list(verify_export(merging, file))
     assert all(check.passed for check in checks), checks
-    told = [f"{what}_{i}" for what in ("selected", "scores", "owner", "owner_margin") for i in (0, 1)]
-    assert [check.output for check in checks] == ["logits", *told] * 3
+    others = [f"{what}_{i}" for what in ("selected", "scores", "owner", "owner_margin") for i in (0, 1)]
+    assert [check.output for check in checks] == ["logits", *others] * 3
     assert info_of(read_onnx(file)).fast_path == "merge"
 
 

@@ -11,7 +11,7 @@ from test_schema import INFO, PLAN
 
 from evodeploy.engines.tensorrt.sidecar import read_sidecar, sidecar_path, write_sidecar
 from evodeploy.errors import BadFileError
-from evodeploy.models.hub_config import hints_beside
+from evodeploy.models.hub_config import hints_near
 from evodeploy.models.preprocessing import resolved
 from evodeploy.onnx_files import parse_info
 from evodeploy.spec_rules import PREPROCESSING
@@ -80,7 +80,7 @@ def test_configurations_of_hubs(tmp_path, seconds):
         for name, document in zip(("config.json", "preprocessor_config.json"), documents, strict=True):
             (tmp_path / name).write_text(json.dumps(document))
         try:
-            how = resolved(hints_beside(tmp_path / "model.safetensors").stated)
+            how = resolved(hints_near(tmp_path / "model.safetensors").stated)
             assert PREPROCESSING(json.loads(json.dumps(dataclasses.asdict(how)))) == how
         except BadFileError as error:
             assert clean(str(error), 1000)

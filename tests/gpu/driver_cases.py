@@ -32,7 +32,7 @@ def not_run(reason):
 
 
 def measured(**values):
-    """Say what was measured, for whoever started this case."""
+    """Say what was measured, for the process that started this case."""
     print("measured " + json.dumps(values))
 
 
@@ -250,7 +250,7 @@ def in_all_lanes(engine, images):
 
 
 def resident_clock():
-    """The time on the device of a kernel that lasts as long as it was told: no more is counted, and no less."""
+    """The time on the device of a kernel that lasts as long as it was asked to: no more is counted, and no less."""
     if is_shim():
         not_run("on the shim nothing takes a known time of the GPU")
     found = {}

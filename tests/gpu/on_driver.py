@@ -105,10 +105,10 @@ def play_on_driver() -> None:
             return not any(statuses) or self._fails(f"Error Code 1: Cuda Driver (a launch returned {statuses})")
 
     fake_tensorrt.ExecutionContext = Context
-    atexit.register(_tell_misuse, fake_tensorrt.cuda.misuse)
+    atexit.register(_report_misuse, fake_tensorrt.cuda.misuse)
 
 
-def _tell_misuse(misuse: list[str]) -> None:
+def _report_misuse(misuse: list[str]) -> None:
     for line in misuse:
         print(f"misuse: {line}", flush=True)
     if misuse:

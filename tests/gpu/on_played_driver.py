@@ -25,7 +25,7 @@ class PlayedDriver(on_driver.Driver):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self._names = [""]  # by the number that stands for a function
+        self._names = [""]  # by the number of a function
 
     def cuModuleLoadData(self, module: Any, text: bytes) -> int:  # noqa: N802
         """The driver's: the text must end as C's do."""

@@ -46,7 +46,7 @@ def test_a_fixed_batch_counts_for_one_image():
     assert flops_of_onnx(graph([node], [4, *shape[1:]], weights)) == expected
 
 
-def test_what_cannot_be_told_is_not_guessed():
+def test_what_cannot_be_computed_is_not_guessed():
     foreign = helper.make_node("FusedMatMul", ["x", "w"], ["y"], domain="com.microsoft")
     model = graph([foreign], ["n", 64], {"w": (64, 96)})
     model.opset_import.append(helper.make_opsetid("com.microsoft", 1))

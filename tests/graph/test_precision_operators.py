@@ -63,7 +63,7 @@ BODIES = {
 }
 
 # Two stages of merging as a network would have them: the fast tokens are added to the slow token most like them, and
-# the keys of the second attention are weighted by how many tokens each stands for.
+# the keys of the second attention are weighted by how many tokens each represents.
 MERGING = """
     q = MatMul(x, square) xt = Transpose<perm = [0, 2, 1]>(x) z = MatMul(q, xt) a = Softmax<axis = -1>(z)
     c = ReduceSum<keepdims = 0>(a, one)

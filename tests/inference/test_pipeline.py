@@ -68,7 +68,7 @@ def test_the_source_is_read_as_results_are_taken():
 
 
 def test_preparing_computing_and_taking_overlap():
-    """Each side waits for the other: the stream would stand still if they did not run at the same time."""
+    """Each side waits for the other: the stream would hang if they did not run at the same time."""
     prepared, computed = threading.Event(), threading.Event()
 
     def prepare(item):

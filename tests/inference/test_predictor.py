@@ -106,7 +106,7 @@ def with_tokens(images):
     }
 
 
-def test_kept_tokens_and_timing_are_told():
+def test_kept_tokens_and_timing_are_reported():
     with predictor(compute=with_tokens) as p:
         first, second = p.predict([plain(0), plain(200)])
     assert first.kept == ((0, 1), (0,))

@@ -38,7 +38,7 @@ def plan(tmp_path_factory):
     return request.output
 
 
-def test_a_plan_tells_its_kernels_and_targets(plan):
+def test_a_plan_shows_its_kernels_and_targets(plan):
     program = read_program(plan)
     assert program.targets == ("sm86", "sm89")
     assert program.kernels["gemm"] == 2
@@ -110,7 +110,7 @@ def test_inspect_shows_the_program(plan, small_onnx, tmp_path, cli):
 
 def test_inspect_of_a_plan_of_another_format_leaves_the_program_out(plan, tmp_path, cli):
     other = tmp_path / "other.engine"
-    other.write_bytes(b"a plan of a TensorRT that tells nothing")
+    other.write_bytes(b"a plan of a TensorRT that says nothing")
     other.with_name("other.engine.json").write_bytes(plan.with_name(plan.name + ".json").read_bytes())
     code, out, _ = cli("inspect", other, "--json")
     assert code == 0 and "kernels" not in json.loads(out)

@@ -164,7 +164,7 @@ class Odd(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_connections_that_end_without_a_word_are_told():
+def test_connections_that_end_without_a_word_are_reported():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Odd) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         test = evodeploy.load_test(f"http://127.0.0.1:{server.server_port}/", rates=(100,), seconds=0.2)

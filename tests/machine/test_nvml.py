@@ -126,7 +126,7 @@ def test_each_row_of_a_gpu_has_the_clocks_of_its_own_samples(library, monkeypatc
     assert hot.clocks.slowdowns == (("power_cap", 1.0), ("software_thermal_slowdown", 1.0))
 
 
-def test_a_gpu_that_slowed_down_is_told_with_the_reason():
+def test_a_gpu_that_slowed_down_is_reported_with_the_reason():
     states = [GpuState(1500, 2619, 60, ()), GpuState(1200, 2619, 84, ("power_cap",)), GpuState(None, None, None, ())]
     clocks = ClockLog([*states, GpuState(1400, 2619, 70, ("power_cap",))]).summary()
     assert clocks == Clocks(1400, 1200, 2619, 84, (("power_cap", 0.5),))
@@ -134,8 +134,8 @@ def test_a_gpu_that_slowed_down_is_told_with_the_reason():
     found = report([hot, row("tensorrt", 2)])
     assert found.to_dict()["results"][0]["gpu"]["slowdowns"] == {"power_cap": 0.5}
     assert found.to_dict()["results"][1]["gpu"] is None
-    (told,) = cautions(found)
-    assert told == (
+    (caution,) = cautions(found)
+    assert caution == (
         "the GPU slowed down in 1 of 2 rows (MHz marked !), in torch fp32 at batch 1 the most: power cap 50% of its "
         "samples, 1200 MHz at the lowest"
     )

@@ -60,7 +60,7 @@ def test_bare_nested_and_prefixed_states(tmp_path, small_state, same, prefix, ke
     torch.save(content, tmp_path / "c.pth")
     if key:
         same(tmp_path / "c.pth")
-    else:  # nothing tells the heads of a bare state of this width, so 64 channels each are assumed
+    else:  # nothing states the heads of a bare state of this width, so 64 channels each are assumed
         assert load_checkpoint(tmp_path / "c.pth").config.heads == 1
 
 
@@ -79,7 +79,7 @@ def test_safetensors(tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(name for name in ZOO if name.startswith("evo_deit")))
-def test_published_variants_are_told_from_their_tensors(tmp_path, name):
+def test_published_variants_are_inferred_from_their_tensors(tmp_path, name):
     torch.save(published(name), tmp_path / "c.pth")
     loaded = load_checkpoint(tmp_path / "c.pth")
     assert loaded.config == ZOO[name]

@@ -20,7 +20,7 @@ RATIOS = (0.25, 0.5, 0.9)
 
 @pytest.mark.parametrize("selection", ["stage", "layer"])
 @pytest.mark.parametrize("config", [SMALL, LEVIT], ids=["deit", "levit"])
-def test_a_network_told_what_to_keep_is_the_one_configured_to_keep_it(config, selection):
+def test_a_network_given_what_to_keep_is_the_one_configured_to_keep_it(config, selection):
     model = random_model(with_selection(config, (1.0,), selection), seed=3)  # dense, as a plain ViT is
     images = torch.randn(2, 3, config.image_size, config.image_size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

@@ -64,7 +64,7 @@ def test_any_keep_ratio_matches_the_plain_transcription(small, small_state, smal
 
 
 @pytest.mark.parametrize("selection", ["stage", "layer"])
-def test_scores_are_told_by_position_however_the_tokens_have_moved(small, small_images, selection):
+def test_scores_are_given_by_position_however_the_tokens_have_moved(small, small_images, selection):
     model = reconfigured(small, with_selection(SMALL, (0.3, 0.6), selection))
     evolved = model.module.evolve(torch.from_numpy(small_images))
     for positions, scores in zip(evolved.selected, evolved.scores, strict=True):

@@ -47,7 +47,7 @@ def test_origins_are_every_second_row_and_column():
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"keep_ratios": (0.5, 0.5)}, "2 keep ratios given, but small has 3"),
         ({"keep_ratios": (0.5, 0.0, 0.5)}, "keep ratio 0 "),
@@ -59,6 +59,6 @@ def test_origins_are_every_second_row_and_column():
         ({"depths": (3, 0, 2)}, "at least one block"),
     ],
 )
-def test_what_cannot_be_built_is_refused(changes, told):
-    with pytest.raises(UsageError, match=told):
+def test_what_cannot_be_built_is_refused(changes, message):
+    with pytest.raises(UsageError, match=message):
         dataclasses.replace(small(), **changes)

@@ -63,17 +63,17 @@ def test_a_published_network_at_another_image_size_and_class_count():
     assert found == dataclasses.replace(config, name="flowers")
 
 
-def test_a_custom_network_needs_its_heads_told():
+def test_a_custom_network_needs_its_number_of_heads():
     config = small()
-    told = LAYOUT.infer(LAYOUT.required(config), Hints(model="small", num_heads=config.heads))
-    assert told == config
+    message = LAYOUT.infer(LAYOUT.required(config), Hints(model="small", num_heads=config.heads))
+    assert message == config
     for heads in (None, 3, (2, 3), (2, 3, 4), (5, 3, 2)):
-        with pytest.raises(UsageError, match="cannot tell the attention heads"):
+        with pytest.raises(UsageError, match="cannot infer the heads"):
             LAYOUT.infer(LAYOUT.required(config), Hints(num_heads=heads))
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
         ({"poss": (1, 48, 32)}, "'poss' has 48 rows"),
         ({"poss": (48, 32)}, "'poss' is"),
@@ -81,9 +81,9 @@ def test_a_custom_network_needs_its_heads_told():
         ({"blocks.9.kv.c.weight": (1, 1)}, "at least one in each"),
     ],
 )
-def test_damaged_shapes_are_refused(changed, told):
+def test_damaged_shapes_are_refused(changed, message):
     shapes = LAYOUT.required(small()) | changed
-    with pytest.raises(BadFileError, match=told):
+    with pytest.raises(BadFileError, match=message):
         LAYOUT.infer({name: shape for name, shape in shapes.items() if shape}, Hints(num_heads=(2, 3, 2)))
 
 

@@ -6,21 +6,21 @@ import os
 import pytest
 
 from evodeploy.errors import BadFileError, UsageError
-from evodeploy.models.hub_config import hints_beside
+from evodeploy.models.hub_config import hints_near
 from evodeploy.models.preprocessing import resolved
 
 TIMM = {"architecture": "vit_tiny", "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
 
 
 @pytest.fixture
-def beside(tmp_path):
+def hints_of(tmp_path):
     """What a hub's files say of a checkpoint in their folder."""
 
     def read(config, processor=None):
         for name, content in (("config.json", config), ("preprocessor_config.json", processor or {})):
             text = content if isinstance(content, str) else json.dumps(content)
             (tmp_path / name).write_text(text)
-        return hints_beside(tmp_path / "model.safetensors")
+        return hints_near(tmp_path / "model.safetensors")
 
     return read
 
@@ -52,40 +52,40 @@ def beside(tmp_path):
         ({}, {"rescale_factor": "1/255"}, "rescale_factor is .*, expected a number"),
     ],
 )
-def test_what_a_hub_says_is_refused_with_file_field_got_and_expected(beside, config, processor, sentence):
+def test_what_a_hub_says_is_refused_with_file_field_got_and_expected(hints_of, config, processor, sentence):
     with pytest.raises(BadFileError, match=sentence) as raised:
-        beside(config, processor)
+        hints_of(config, processor)
     assert str(raised.value).isprintable()
 
 
-def test_what_is_right_is_read(beside):
-    hints = beside(
+def test_what_is_right_is_read(hints_of):
+    hints = hints_of(
         {"num_attention_heads": 3, "layer_norm_eps": 1e-6, "id2label": {"1": "bee", "0": "ant"}, "more": [[]]}
     )
     assert (hints.num_heads, hints.norm_eps, hints.class_names) == (3, 1e-6, ("ant", "bee"))
-    assert beside({"id2label": {"0": "ant", "7": "bee"}}).class_names == ()
-    hints = beside(TIMM | {"label_names": ["ant", "bee"]})
+    assert hints_of({"id2label": {"0": "ant", "7": "bee"}}).class_names == ()
+    hints = hints_of(TIMM | {"label_names": ["ant", "bee"]})
     assert (hints.model, hints.class_names) == ("vit_tiny", ("ant", "bee"))
 
 
-def test_whole_numbers_are_labels(beside):
-    assert beside({"id2label": {"0": 7, "1": 1}}).class_names == ("7", "1")
-    assert beside(TIMM | {"label_names": [0, "one"]}).class_names == ("0", "one")
+def test_whole_numbers_are_labels(hints_of):
+    assert hints_of({"id2label": {"0": 7, "1": 1}}).class_names == ("7", "1")
+    assert hints_of(TIMM | {"label_names": [0, "one"]}).class_names == ("0", "one")
 
 
 def test_a_pipe_in_place_of_a_configuration_is_refused_without_waiting_for_it(tmp_path):
     os.mkfifo(tmp_path / "config.json")
     with pytest.raises(UsageError, match=r"config\.json is a pipe"):
-        hints_beside(tmp_path / "model.safetensors")
+        hints_near(tmp_path / "model.safetensors")
 
 
-def test_a_size_that_cannot_be_honoured_is_shown_short_and_clean(beside):
-    hints = beside({}, {"image_mean": [0.5] * 3, "size": {"\x1b[2J" * 500: 3}})
+def test_a_size_that_cannot_be_honoured_is_shown_short_and_clean(hints_of):
+    hints = hints_of({}, {"image_mean": [0.5] * 3, "size": {"\x1b[2J" * 500: 3}})
     with pytest.raises(
         BadFileError, match=r"crop_mode is size \{'.*… in preprocessor_config.json, expected one of center"
     ) as raised:
         resolved(hints.stated)
     assert str(raised.value).isprintable() and len(str(raised.value)) < 500
-    hints = beside({}, {"image_mean": [0.5] * 3, "resample": "\x1b[2J"})
+    hints = hints_of({}, {"image_mean": [0.5] * 3, "resample": "\x1b[2J"})
     with pytest.raises(BadFileError, match=r"interpolation is \\x1b\[2J in"):
         resolved(hints.stated)

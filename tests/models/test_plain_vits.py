@@ -179,7 +179,7 @@ REFUSED = {
     "1 unexpected .decoder.weight": TIMM | {"decoder.weight": ONE},
     "1 unexpected .encoder.layer.0.extra.weight": FACE
     | {"dinov2.encoder.layer.0.extra.weight": ONE},
-    "class token beside the patches' mean": FACE | {"classifier.weight": torch.ones(CLASSES, 2 * WIDTH)},
+    "class token next to the patches' mean": FACE | {"classifier.weight": torch.ones(CLASSES, 2 * WIDTH)},
     "attention has weight for k, q, expected": {n: t for n, t in FACE.items() if ".2.attention.attention.v" not in n},
     "names block 99999": TIMM | {"blocks.99999.norm1.weight": ONE},
 }  # fmt: skip
@@ -192,7 +192,7 @@ def test_what_is_not_computed_is_refused_by_name(tmp_path, message):
     assert "\n" not in str(raised.value)
 
 
-def test_heads_that_cannot_be_told_are_asked_for(tmp_path):
+def test_heads_that_cannot_be_inferred_are_asked_for(tmp_path):
     state = dict(TimmViT(heads=4).state_dict())
     args = argparse.Namespace(num_heads=4)
     assert load_checkpoint(saved(tmp_path, {"model": state, "args": args})).config.heads == 4
@@ -208,7 +208,7 @@ def hub(tmp_path, files, source="Hugging Face ViT"):
     return saved(tmp_path, filled(SOURCES[source]()).state_dict(), "model.safetensors")
 
 
-def test_a_hugging_face_config_beside_the_file_tells_heads_epsilon_labels_and_preprocessing(tmp_path):
+def test_a_hugging_face_config_next_to_the_file_states_heads_epsilon_labels_and_preprocessing(tmp_path):
     config = {"num_attention_heads": 4, "layer_norm_eps": 1e-5, "hidden_act": "gelu"}
     config["id2label"] = {str(index): f"label {index}" for index in range(CLASSES)}
     prepared = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "resample": 2, "size": {"height": 48, "width": 48}}
@@ -222,7 +222,7 @@ def test_a_hugging_face_config_beside_the_file_tells_heads_epsilon_labels_and_pr
     assert load_checkpoint(other).config.heads == 2
 
 
-def test_a_config_beside_the_file_tells_what_the_settings_in_it_do_not(tmp_path):
+def test_a_config_next_to_the_file_states_what_the_settings_in_it_do_not(tmp_path):
     config = {"num_attention_heads": 4, "layer_norm_eps": 1e-5, "id2label": {str(i): f"l{i}" for i in range(CLASSES)}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     content = {"model": filled(SOURCES["Hugging Face ViT"]()).state_dict(), "args": {"lr": 0.1, "norm_eps": 1e-4}}
@@ -231,7 +231,7 @@ def test_a_config_beside_the_file_tells_what_the_settings_in_it_do_not(tmp_path)
     assert (model.config.heads, model.config.norm_eps, model.info.label(3)) == (4, 1e-4, "l3")
 
 
-def test_a_timm_config_beside_the_file_tells_its_name_and_preprocessing(tmp_path):
+def test_a_timm_config_next_to_the_file_states_its_name_and_preprocessing(tmp_path):
     source = {"mean": [0.5] * 3, "std": [0.5] * 3, "crop_pct": 0.9, "interpolation": "bicubic"}
     config = {"architecture": "vit_tiny_patch8_48", "pretrained_cfg": source}
     model = load_checkpoint(hub(tmp_path, {"config.json": config}, "timm ViT"))

@@ -165,7 +165,7 @@ def test_outputs_that_are_no_numbers_are_an_error(named, tmp_path, repository):
     assert caught.value.code == TritonError.INTERNAL
 
 
-def test_a_second_version_is_added_beside_the_first(named, tmp_path, repository):
+def test_a_second_version_is_added_to_the_first(named, tmp_path, repository):
     out = tmp_path / "out"
     other = tmp_path / "net.onnx"
     model = read_onnx(named)

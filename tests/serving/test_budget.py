@@ -46,7 +46,7 @@ def simulate(arrivals, noise=0.1, slower=1.0, only=None):
     """Single images at these times through a controller, or at the level `only` without one; runs vary by `noise`."""
     clock, varied = Clock(), np.random.default_rng(4)
     controller = Controller(BUDGET, TIMES, clock)
-    waiting, coming, told = [], list(arrivals), Simulated([], [], [])
+    waiting, coming, run = [], list(arrivals), Simulated([], [], [])
 
     def come(until):
         while coming and coming[0] <= until:
@@ -57,7 +57,7 @@ def simulate(arrivals, noise=0.1, slower=1.0, only=None):
             try:
                 waiting.append((clock.now, controller.enter(1, clock.now)))
             except BusyError:
-                told.refused.append(clock.now)
+                run.refused.append(clock.now)
 
     while coming or waiting:
         if not waiting:
@@ -72,9 +72,9 @@ def simulate(arrivals, noise=0.1, slower=1.0, only=None):
         come(began + took)
         clock.now = began + took
         controller.ran(len(batch), ratio, took)
-        told.seconds += [clock.now - arrived for arrived, _ in batch]
-        told.ratios += [ratio] * len(batch)
-    return told
+        run.seconds += [clock.now - arrived for arrived, _ in batch]
+        run.ratios += [ratio] * len(batch)
+    return run
 
 
 def poisson(rate, seconds, seed=1):
@@ -83,52 +83,52 @@ def poisson(rate, seconds, seed=1):
 
 
 def test_an_idle_server_keeps_all_tokens():
-    told = simulate(poisson(0.3 * DENSE, 60))
-    assert told.refused == []
-    assert set(told.ratios) == {1.0}
-    assert told.in_time == 1
+    run = simulate(poisson(0.3 * DENSE, 60))
+    assert run.refused == []
+    assert set(run.ratios) == {1.0}
+    assert run.in_time == 1
 
 
 def test_above_the_dense_capacity_it_spends_fewer_tokens_and_stays_in_time():
     arrivals = poisson(1.3 * DENSE, 60)
-    told = simulate(arrivals)
-    assert told.in_time >= 0.99
-    assert len(told.refused) < 0.01 * len(arrivals)
-    assert 0.3 < np.mean(told.ratios) < 0.9
+    run = simulate(arrivals)
+    assert run.in_time >= 0.99
+    assert len(run.refused) < 0.01 * len(arrivals)
+    assert 0.3 < np.mean(run.ratios) < 0.9
     dense = simulate(arrivals, only=4)
     assert dense.in_time < 0.1  # its queue grows without an end
 
 
 def test_a_burst_is_answered_in_time_at_fewer_tokens():
     burst = [10 + 0.001 * n for n in range(15)] + [10.1 + 0.001 * n for n in range(9)]
-    told = simulate(sorted(poisson(0.3 * DENSE, 20) + burst))
-    assert told.refused == []
-    assert told.in_time == 1
-    assert min(told.ratios) < 1
-    assert told.ratios[-1] == 1.0  # and afterwards all is as before
+    run = simulate(sorted(poisson(0.3 * DENSE, 20) + burst))
+    assert run.refused == []
+    assert run.in_time == 1
+    assert min(run.ratios) < 1
+    assert run.ratios[-1] == 1.0  # and afterwards all is as before
 
 
 def test_a_ramp_to_three_times_the_dense_capacity_is_refused_only_below_the_lowest_ratio():
     rates = [DENSE * (0.2 + 2.8 * second / 60) for second in range(60)]
     arrivals = [now for second, rate in enumerate(rates) for now in np.arange(second, second + 1, 1 / rate)]
-    told = simulate(arrivals)
-    assert told.in_time >= 0.99
+    run = simulate(arrivals)
+    assert run.in_time >= 0.99
     lowest = 16 / TIMES.of(16, 0)
     reached = next(second for second in range(60) if rates[second] > lowest)
-    assert told.refused
-    assert sum(now < reached - 1 for now in told.refused) < 0.01 * len(arrivals)
-    assert np.mean(told.ratios[-200:]) < 0.4
+    assert run.refused
+    assert sum(now < reached - 1 for now in run.refused) < 0.01 * len(arrivals)
+    assert np.mean(run.ratios[-200:]) < 0.4
 
 
 def test_runs_that_are_slower_than_measured_are_planned_for():
-    told = simulate(poisson(0.9 * DENSE, 60), slower=1.3)
-    assert told.in_time >= 0.99
-    assert np.mean(told.ratios) < 0.9
+    run = simulate(poisson(0.9 * DENSE, 60), slower=1.3)
+    assert run.in_time >= 0.99
+    assert np.mean(run.ratios) < 0.9
 
 
 def test_ratios_do_not_flap():
-    told = simulate(poisson(1.2 * DENSE, 60))
-    ratios = np.array(told.ratios)
+    run = simulate(poisson(1.2 * DENSE, 60))
+    ratios = np.array(run.ratios)
     raised = (np.diff(ratios) > 0).sum()
     assert raised < len(ratios) / plan.CALM / 4
     assert max(np.diff(ratios)) <= 0.176  # by one level

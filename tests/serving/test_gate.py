@@ -222,7 +222,7 @@ class Leaping(asyncio.SelectorEventLoop):
 
 
 class Phone(Client):
-    """A body of 5 MB that comes in parts, one in so many seconds, at first; then nothing does."""
+    """A body of 5 MB that comes in parts, at a fixed interval, at first; then nothing does."""
 
     def __init__(self, seconds, count):
         super().__init__(*[b"x" * 50_000] * 100, headers=[CHUNKED])

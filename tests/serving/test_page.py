@@ -1,4 +1,4 @@
-"""The web page in a real Chromium: by mouse, by keyboard, as a screen reader is told of it, and without a network."""
+"""The web page in a real Chromium: by mouse, by keyboard, with a screen reader's roles, and without a network."""
 
 from __future__ import annotations
 

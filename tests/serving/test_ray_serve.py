@@ -216,13 +216,13 @@ def test_an_update_and_a_killed_replica_lose_no_other_request(service, small_onn
         time.sleep(1)
         os.kill(running[0], signal.SIGKILL)
         time.sleep(5)
-    assert load.answers.keys() <= {200, 500, 503}, load.answers  # what the killed replica was at is told to have failed
+    assert load.answers.keys() <= {200, 500, 503}, load.answers  # what the killed replica was at is reported as failed
     assert load.answers[200] > 20
     assert sum(load.answers.values()) - load.answers[200] <= 8
 
-    told = httpx.get(f"http://127.0.0.1:{metrics}/metrics").text
-    assert "ray_evodeploy_batch_images_bucket" in told
-    assert "ray_serve_num_http_requests" in told or "ray_serve_http_request" in told
+    metrics_text = httpx.get(f"http://127.0.0.1:{metrics}/metrics").text
+    assert "ray_evodeploy_batch_images_bucket" in metrics_text
+    assert "ray_serve_num_http_requests" in metrics_text or "ray_serve_http_request" in metrics_text
 
 
 def test_a_signal_to_all_of_it_ends_it_in_order(service):

@@ -62,7 +62,7 @@ def test_a_sweep_from_a_checkpoint_to_a_choice(cli, here, small_checkpoint):
     assert "exporting keep-0.2.fp32.onnx" in err
     assert "exporting keep-0.5.fp32.onnx" not in err
     assert err.count("evaluating") == 3
-    assert "timing 3 candidates beside" in err
+    assert "timing 3 candidates against" in err
     assert "sitting 3 of 3" in err
     assert out.count("●") >= 1
     state = (here / "out" / "state.json").read_text()
@@ -95,7 +95,7 @@ def test_throughput_alone(cli, here, small_checkpoint):
     assert "needs labelled images" in err
 
 
-def test_a_spent_budget_tells_what_is_left(cli, here, small_checkpoint):
+def test_a_spent_budget_names_what_is_left(cli, here, small_checkpoint):
     code, _, err = cli("sweep", small_checkpoint, "-o", "out", *OPTIONS, "--keep", "1.0,0.5", "--budget", 0)
     assert code == 2
     assert "the budget is too small" in err

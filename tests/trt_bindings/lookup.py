@@ -14,7 +14,7 @@ from types import ModuleType
 
 
 def parameters(doc: str) -> list[tuple[list[str], int]]:
-    """The names of a method's parameters and how many have no default, for each overload that `doc` tells of."""
+    """The names of a method's parameters and how many have no default, for each overload that `doc` describes."""
     found = []
     for inner in re.findall(r"^(?:\d+\. )?\w+\((self: .*?)\)(?: ->|$)", doc, re.MULTILINE):
         parts = re.split(r", (?=\w+: |\*)", inner)[1:]

@@ -53,7 +53,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class RunTimes:
-    """Seconds that each run of one candidate took, in order; warm-up runs apart, and whether they became stable."""
+    """Seconds that each run of one candidate took, in order; without warm-up runs, and whether they became stable."""
 
     samples: tuple[float, ...]
     warmup: tuple[float, ...]

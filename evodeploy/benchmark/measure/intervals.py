@@ -25,7 +25,7 @@ class Interval:
 
     @property
     def width(self) -> float:
-        """How far the bounds are apart, relative to the estimate."""
+        """The width of the interval, relative to the estimate."""
         return (self.high - self.low) / self.value
 
     def inverted(self, numerator: float = 1.0) -> Interval:
@@ -75,7 +75,7 @@ def trend_probability(samples: Sequence[float]) -> float:
 
 
 def same_location_probability(first: Sequence[float], second: Sequence[float]) -> float:
-    """How probable it is that chance alone sets the ranks of two sets of samples so far apart.
+    """How probable it is that chance alone makes the ranks of two sets of samples differ that much.
 
     The Mann-Whitney rank-sum test, its normal approximation corrected for ties.
     """

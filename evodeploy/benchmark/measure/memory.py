@@ -14,7 +14,7 @@ class MemoryMeter:
 
     `host` is the growth of the resident set at its peak (Linux). Memory that an earlier candidate gave back to the
     allocator and not to the system is used again unseen, so it is a lower bound. `device` is what the only GPU holds
-    more of after than before, whoever took it.
+    more of after than before, whichever process took it.
     """
 
     def __init__(self) -> None:

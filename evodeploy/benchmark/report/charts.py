@@ -73,12 +73,12 @@ def dots(heading: str, unit: str, lanes: Sequence[Lane]) -> str:
     for number, lane in enumerate(lanes):
         y = TOP + LANE * (number + 0.5)
         median = quantile(lane.values, 0.5)
-        told = f"{lane.name}: median {median:.1f} {unit}, p99 {quantile(lane.values, 0.99):.1f} {unit}"
+        hint = f"{lane.name}: median {median:.1f} {unit}, p99 {quantile(lane.values, 0.99):.1f} {unit}"
         path = "".join(f"M{across(value):.1f} {y + _scatter(i):.1f}h0" for i, value in enumerate(_shown(lane.values)))
         parts.append(
             element(
                 "g",
-                title(f"{told}, {len(lane.values)} runs"),
+                title(f"{hint}, {len(lane.values)} runs"),
                 text(lane.name, names - 8, y + 4, class_="name", text_anchor="end"),
                 element("path", d=path, class_=f"dots {lane.colour}"),
                 line(across(median), y - 8, across(median), y + 8, class_="median"),
@@ -150,10 +150,10 @@ def _line(one: Series, across: Callable[[int], float], up: Axis, unit: str) -> s
     kind = f"{one.colour} twin" if one.twin else one.colour
     drawn = [element("path", d="M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places), class_=f"line {kind}")]
     for (batch, interval), (x, y) in zip(one.points, places, strict=True):
-        told = f"{one.name}, batch {batch}: {interval.value:.4g} {unit} ({interval.low:.4g} to {interval.high:.4g})"
+        hint = f"{one.name}, batch {batch}: {interval.value:.4g} {unit} ({interval.low:.4g} to {interval.high:.4g})"
         whisker = line(x, up(interval.low), x, up(interval.high), class_=f"whisker {kind}")
         point = element("circle", cx=x, cy=y, r=4, class_=f"point {kind}")
-        drawn.append(element("g", title(told), whisker, point, tabindex=0))
+        drawn.append(element("g", title(hint), whisker, point, tabindex=0))
     return "".join(drawn)
 
 
@@ -166,10 +166,10 @@ def _bar(lane: Lane, across: Axis, y: float, unit: str) -> str:
         kind = f"bar {colour}" + (" twin" if lane.twin else "")
         parts.append(element("rect", x=x, y=y + 4, width=max(width, 0.5), height=LANE - 8, rx=2, class_=kind))
         x += width
-    told = f"{lane.name}: {sum(lane.values):.4g} {unit}. {lane.note}"
+    hint = f"{lane.name}: {sum(lane.values):.4g} {unit}. {lane.note}"
     return element(
         "g",
-        title(told),
+        title(hint),
         text(lane.name, start - 8, y + LANE / 2 + 4, class_="name", text_anchor="end"),
         *parts,
         text(lane.note, x + 6, y + LANE / 2 + 4, class_="note"),

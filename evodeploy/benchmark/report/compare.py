@@ -1,4 +1,4 @@
-"""Two benches of one model on one machine: what changed, told from what is noise."""
+"""Two benches of one model on one machine: what changed, separated from noise."""
 
 from __future__ import annotations
 

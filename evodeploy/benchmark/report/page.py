@@ -67,7 +67,7 @@ def _lane_name(report: Report, row: Row) -> str:
 
 def _throughput(report: Report, timed: Sequence[Row], colours: dict[str, str]) -> str:
     series = _series(report, timed, colours, {row: row.images_per_second for row in timed})
-    table = [[_lane_name(report, r), str(r.batch), _told(r.images_per_second, 1)] for r in timed]
+    table = [[_lane_name(report, r), str(r.batch), _in_words(r.images_per_second, 1)] for r in timed]
     return _figure(
         "Throughput by batch",
         "Images per second at the median run, higher is better. Solid: the model; dashed: its dense twin.",
@@ -81,7 +81,7 @@ def _selection(report: Report, timed: Sequence[Row], colours: dict[str, str]) ->
     series = _series(report, timed, colours, ratios)
     if not series:
         return ""
-    table = [[report.name(row), str(row.batch), _told(ratio, 2)] for row, ratio in ratios.items() if ratio]
+    table = [[report.name(row), str(row.batch), _in_words(ratio, 2)] for row, ratio in ratios.items() if ratio]
     return _figure(
         "What selection is worth",
         "Throughput over that of the dense twin on the same engine, round by round. Above the line selection pays.",
@@ -244,7 +244,7 @@ def table_of(headings: Sequence[str], bodies: Iterable[Sequence[str]], classes: 
     return element("table", element("thead", head), element("tbody", *rows))
 
 
-def _told(interval: Interval | None, digits: int) -> str:
+def _in_words(interval: Interval | None, digits: int) -> str:
     if interval is None:
         return "–"
     return f"{interval.value:.{digits}f} ({interval.low:.{digits}f} to {interval.high:.{digits}f})"

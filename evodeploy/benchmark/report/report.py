@@ -144,20 +144,20 @@ def _over_pytorch(report: Report, row: Row) -> str:
 
 def cautions(report: Report) -> Iterator[str]:
     """What is wrong, unstable, halved or missing, each said once."""
-    told = []
+    lines = []
     for row in report.rows:
         where = f"{report.name(row)} ({row.spec.role})"
         at = f"batch {row.asked}: {where}"
         if row.reason:
-            told.append(f"{where}: {row.reason}")
+            lines.append(f"{where}: {row.reason}")
         if row.wrong and row.verdict is not None:
-            told.append(f"WRONG: {at}: {row.verdict}")
+            lines.append(f"WRONG: {at}: {row.verdict}")
         if row.exposed:
-            told.append(f"{at}: the GPU began before all was enqueued, so the host's time for that may be in its own")
+            lines.append(f"{at}: the GPU began before all was enqueued, so the host's time for that may be in its own")
         if row.batch < row.asked:
-            told.append(f"{at} ran out of memory and was run at batch {row.batch}")
-    told += [f"{stages.label}, from files to labels: {stages.reason}" for stages in report.end_to_end if stages.reason]
-    yield from dict.fromkeys(told)
+            lines.append(f"{at} ran out of memory and was run at batch {row.batch}")
+    lines += [f"{stages.label}, from files to labels: {stages.reason}" for stages in report.end_to_end if stages.reason]
+    yield from dict.fromkeys(lines)
     yield from _slowdowns(report)
     unstable = [(row, row.timing) for row in report.rows if row.timing and row.timing.warnings]
     if unstable:

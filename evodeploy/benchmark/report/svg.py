@@ -19,7 +19,7 @@ def element(tag: str, /, *content: str, **attributes: object) -> str:
 
 
 def title(words: str) -> str:
-    """What a pointer or a screen reader tells of the element around it; `words` are escaped."""
+    """The tooltip and screen reader text of the element around it; `words` are escaped."""
     return element("title", _text(words))
 
 

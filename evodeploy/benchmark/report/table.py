@@ -31,7 +31,7 @@ class Column:
 
 
 def as_table(report: Report, width: int) -> Table:
-    """One line a row, the batch sizes apart, at most `width` or 120 characters wide."""
+    """One line a row, a block for each batch size, at most `width` or 120 characters wide."""
     columns = _fitting(report, min(width, WIDEST))
     table = _empty()
     for column, _ in columns:

@@ -43,7 +43,7 @@ class Plan:
         return int(self._engine.device_memory_size_v2)
 
     def runtime_config(self) -> Any:
-        """How contexts are made, in the flavour that can be told; kept as `config` it holds for the next ones."""
+        """How contexts are made, in the flavour that has this option; kept as `config` it holds for the next ones."""
         return self._engine.create_runtime_config()
 
     def new_context(self, memory: int) -> Any:

@@ -38,7 +38,7 @@ class TensorRtEngine(Engine):
     deepest = LANES - 1  # the last lane is for calls between two batches of a stream
 
     def __init__(self, path: Path, options: EngineOptions | None = None) -> None:
-        """Open the plan `path`, which runs code in it, with its record beside it.
+        """Open the plan `path`, which runs code in it, with its record next to it.
 
         Raises BadFileError where they do not belong together, UnavailableError where the plan cannot run on this
         machine or with the TensorRT installed, OutOfMemoryError where it does not fit.

@@ -96,7 +96,7 @@ VERSIONS = [
         NO_BUILDER,
     ),
 ]
-# The classes of cuda_shim/fake_tensorrt.py and those that they stand for.
+# The classes of cuda_shim/fake_tensorrt.py and those that they replace.
 FAKES = {
     "Runtime": "Runtime", "Engine": "ICudaEngine", "ExecutionContext": "IExecutionContext", "Logger": "ILogger",
     "ExecutionContextAllocationStrategy": "ExecutionContextAllocationStrategy",
@@ -161,7 +161,7 @@ def test_every_use_is_possible_in(pytestconfig, wheel, module, files, known):
     assert set(answer["lacks"]) == known
 
 
-def test_lookup_tells_what_is_not_there():
+def test_lookup_names_what_is_missing():
     assert lacks(tensorrt_rtx, "", "Builder", 1, []) == ""
     assert lacks(tensorrt_rtx, "", "Bilder", 1, []) == "no Bilder"
     assert lacks(tensorrt_rtx, "Bilder", "x", None, []) == "no Bilder"

@@ -1,4 +1,4 @@
-"""What a process has one of, whoever comes first."""
+"""Objects that a process has one of, when several threads ask at once."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def on_shim(libraries, small_onnx, tmp_path):
 @pytest.mark.parametrize(
     "case", ["batches_in_turn", "two_gpus", "streamed", "several_threads", "shared", "resident", "graphs",
              "clock_of_graphs", "graphs_refused", "recorded_next_to_others", "recorded_next_to_making",
-             "disturbed_recording", "beside_torch", "staged_in_chunks", "no_room", "failing_enqueue",
+             "disturbed_recording", "next_to_torch", "staged_in_chunks", "no_room", "failing_enqueue",
              "context_lost", "left_open"],
 )  # fmt: skip
 def test_on_the_shim(on_shim, plan, case):
@@ -87,7 +87,7 @@ def test_the_tokens_of_a_run_are_its_own(on_shim, plan, tmp_path, case):
     assert on_shim(case, plan(onnx=path), path) == ([], "")
 
 
-def test_the_fake_tells_every_mistake_with_a_shape_tensor(on_shim, plan, tmp_path):
+def test_the_fake_reports_every_mistake_with_a_shape_tensor(on_shim, plan, tmp_path):
     path = write_elastic(tmp_path / "elastic.onnx")
     on_shim("elastic_misuse", plan(onnx=path), path)
 
@@ -101,7 +101,7 @@ def test_a_bench_has_the_ratio_of_an_engine_over_its_twin(on_shim, plan):
     assert on_shim("bench_over_dense", plan()) == ([], "")
 
 
-def test_the_shim_tells_every_mistake(on_shim, plan):
+def test_the_shim_reports_every_mistake(on_shim, plan):
     on_shim("misuse", plan())
 
 
