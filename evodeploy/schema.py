@@ -122,9 +122,9 @@ def sequence(rule: Rule[T], least: int, most: int) -> Rule[tuple[T, ...]]:
     return Rule(words, read)
 
 
-def mapping(rule: Rule[T], most: int, key: Rule[str] | None = None) -> Rule[dict[str, T]]:
-    """An object of at most `most` values that each fit `rule`, under names of at most 300 characters or as `key`."""
-    words, named = f"an object of at most {most}", key or text(300)
+def mapping(rule: Rule[T], most: int) -> Rule[dict[str, T]]:
+    """An object of at most `most` values that each fit `rule`, under names of at most 300 characters."""
+    words, named = f"an object of at most {most}", text(300)
 
     def read(value: Any, field: str) -> dict[str, T]:
         if not isinstance(value, dict) or len(value) > most:

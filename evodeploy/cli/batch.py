@@ -42,10 +42,7 @@ def batch(
     cache: options.Cache = None,
     tf32: options.Tf32 = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Discard another run's output in the folder.")] = False,
-    ray: Annotated[
-        str | None,
-        typer.Option(help="Join the Ray at this address, or `auto` for the one of this machine, and start none."),
-    ] = None,
+    ray: options.Ray = None,
     as_json: Json = False,
 ) -> None:
     """Predict any number of images into Parquet, on Ray; the same command resumes after a kill."""

@@ -12,7 +12,7 @@ import typer
 
 import evodeploy
 from evodeploy.cli import values
-from evodeploy.cli.console import Force, Json, note, result, result_json
+from evodeploy.cli.console import Force, Json, answer, note
 from evodeploy.cli.values import whole
 from evodeploy.errors import UsageError
 
@@ -101,15 +101,10 @@ def build_engine(
             progress=progress,
             force=force,
         )
-    if as_json:
-        result_json(built.to_dict())
-        return
-    result(str(built))
-    if strip_plan and not dry_run:
-        result(f"next: evodeploy refit {built.path} {onnx} -o FULL.engine")
-    elif not dry_run:
-        result(f"next: evodeploy bench {onnx} {built.path}")
-        result(f"      evodeploy inspect {built.path}")
+    following = [f"next: evodeploy bench {onnx} {built.path}", f"      evodeploy inspect {built.path}"]
+    if strip_plan:
+        following = [f"next: evodeploy refit {built.path} {onnx} -o FULL.engine"]
+    answer(built, as_json, *([] if dry_run else following))
 
 
 def refit(
@@ -121,10 +116,7 @@ def refit(
 ) -> None:
     """Give an engine the weights of another ONNX file, without building it again; needs the GPU it was built for."""
     done = evodeploy.refit(engine, onnx, output, force=force)
-    if as_json:
-        result_json(done.to_dict())
-        return
-    result(str(done))
+    answer(done, as_json)
 
 
 def _newest() -> Path:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
@@ -97,6 +97,21 @@ def result_json(document: Any) -> None:
     text = json_text(document)
     _state.answered = True
     _out(_NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text))
+
+
+class Record(Protocol):
+    """What public functions return: its text says it in short."""
+
+    def to_dict(self) -> Any:
+        """Return plain values for JSON."""
+
+
+def answer(record: Record, as_json: bool, *following: str) -> None:
+    """Print a `record` as a JSON document, or else as text with the lines `following` it."""
+    if as_json:
+        result_json(record.to_dict())
+    else:
+        result("\n".join([str(record), *following]))
 
 
 def error_json(code: int, message: str) -> None:

@@ -9,7 +9,7 @@ import typer
 
 import evodeploy
 from evodeploy.cli import options, values
-from evodeploy.cli.console import Force, Json, result, result_json
+from evodeploy.cli.console import Force, Json, answer
 from evodeploy.cli.values import real, whole
 
 
@@ -90,9 +90,6 @@ def distill(
     )
     if record.rank:  # of several processes one answers
         return
-    if as_json:
-        result_json(record.to_dict())
-        return
-    result(str(record))
     bounds = record.recipe.elastic
-    result(f"next: evodeploy export {output}{'' if bounds is None else ' --elastic {:g}:{:g}'.format(*bounds)}")
+    elastic_option = "" if bounds is None else " --elastic {:g}:{:g}".format(*bounds)
+    answer(record, as_json, f"next: evodeploy export {output}{elastic_option}")

@@ -9,7 +9,7 @@ import typer
 
 import evodeploy
 from evodeploy.cli import options, values
-from evodeploy.cli.console import Force, Json, progress, result, result_json
+from evodeploy.cli.console import Force, Json, answer, progress
 from evodeploy.cli.values import whole
 
 
@@ -53,7 +53,4 @@ def evaluate(
             force=force,
             progress=done,
         )
-    if as_json:
-        result_json(report.to_dict())
-    else:
-        result(str(report))
+    answer(report, as_json)

@@ -9,7 +9,7 @@ import typer
 
 import evodeploy
 from evodeploy.cli import options, values
-from evodeploy.cli.console import Force, Json, result, result_json
+from evodeploy.cli.console import Force, Json, answer
 from evodeploy.cli.values import real, whole
 from evodeploy.specs import CropMode, InputFormat, Interpolation, Selection
 
@@ -115,9 +115,9 @@ def export(
         class_names=class_names,
         force=force,
     )
-    if as_json:
-        result_json(done.to_dict())
-        return
-    result(str(done))
-    result(f"next: evodeploy build-engine {done.path}{' --fp16' if precision == 'fp32' else ''}")
-    result(f"      evodeploy bench {checkpoint} {done.path}")
+    answer(
+        done,
+        as_json,
+        f"next: evodeploy build-engine {done.path}{' --fp16' if precision == 'fp32' else ''}",
+        f"      evodeploy bench {checkpoint} {done.path}",
+    )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from evodeploy.cli import token, values
-from evodeploy.cli.console import Force, Json, note, result, result_json
+from evodeploy.cli.console import Force, Json, answer, note
 from evodeploy.cli.values import real, whole
 
 
@@ -57,7 +57,4 @@ def load_test(
     for path, _ in outputs:
         test.save(path, force=force)
         note(f"wrote {path}")
-    if as_json:
-        result_json(test.to_dict())
-    else:
-        result(str(test))
+    answer(test, as_json)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from evodeploy.cli import values
-from evodeploy.cli.console import Force, Json, result, result_json, show
+from evodeploy.cli.console import Force, Json, answer, result, result_json, show
 from evodeploy.cli.values import whole
 
 
@@ -43,8 +43,4 @@ def init(
     from evodeploy.models.published import random_checkpoint
 
     done = random_checkpoint(name, output, seed=seed, force=force)
-    if as_json:
-        result_json(done.to_dict())
-        return
-    result(str(done))
-    result(f"next: evodeploy export {done.path}")
+    answer(done, as_json, f"next: evodeploy export {done.path}")

@@ -36,6 +36,11 @@ Tf32 = Annotated[
     typer.Option("--tf32/--no-tf32", help="On a GPU, let FP32 products round to TF32 or not; the runtime's default."),
 ]
 
+Ray = Annotated[
+    str | None,
+    typer.Option("--ray", help="Join the Ray at this address, or `auto` for the one of this machine, and start none."),
+]
+
 Stages = Annotated[
     str | None,
     typer.Option("--stages", help="Blocks before which selecting stages begin, counted from 0: 4,8 for example."),

@@ -60,10 +60,7 @@ def serve(
     metrics_port: Annotated[
         int, whole("--metrics-port", 1, 65535, "With Ray, where Prometheus finds metrics; else at /metrics.")
     ] = 8099,
-    ray: Annotated[
-        str | None,
-        typer.Option(help="Join the Ray at this address, or `auto` for the one of this machine, and start none."),
-    ] = None,
+    ray: options.Ray = None,
     update: Annotated[
         bool,
         typer.Option("--update", help="Let the service on Ray that runs here take this artefact, losing no request."),

@@ -9,7 +9,7 @@ import typer
 
 import evodeploy
 from evodeploy.cli import options, values
-from evodeploy.cli.console import Force, Json, progress, result, result_json
+from evodeploy.cli.console import Force, Json, answer, progress
 
 
 def visualize(
@@ -44,7 +44,4 @@ def visualize(
             force=force,
             progress=done,
         )
-    if as_json:
-        result_json(drawn.to_dict())
-    else:
-        result(str(drawn))
+    answer(drawn, as_json)

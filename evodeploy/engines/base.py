@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
-from typing import TypeVar
 
 import numpy as np
 from typing_extensions import Self
@@ -18,8 +17,6 @@ from evodeploy.engines.usage import Usage
 from evodeploy.errors import EvodeployError, InputError, OutOfMemoryError, RuntimeFailedError
 from evodeploy.specs import KEEP, BatchRange, ModelInfo, TensorSpec
 from evodeploy.text import reason
-
-E = TypeVar("E", bound="Engine")
 
 
 class Resident(ABC):

@@ -38,9 +38,9 @@ def architecture(index: int = 0) -> str:
     return "sm" + "".join(parts)
 
 
-def gpu_name(index: int = 0) -> str:
-    """What GPU `index` is called, such as NVIDIA L4, where `driver_problem` finds none; empty for no such GPU."""
+def gpu_name() -> str:
+    """Return the first GPU's name, such as NVIDIA L4, where `driver_problem` finds none; empty without a GPU."""
     cuda, device, name = ctypes.CDLL(_LIBRARY), ctypes.c_int(), ctypes.create_string_buffer(256)
-    if cuda.cuDeviceGet(ctypes.byref(device), index) != 0:
+    if cuda.cuDeviceGet(ctypes.byref(device), 0) != 0:
         return ""
     return name.value.decode() if cuda.cuDeviceGetName(name, len(name), device) == 0 else ""

@@ -72,5 +72,6 @@ def fitted(layout: Layout[Any], config: ModelConfig, state: State, source: objec
     return module.eval().requires_grad_(False)
 
 
-def _some(names: list[str], limit: int = 8) -> str:
+def _some(names: list[str]) -> str:
+    limit = 8
     return brief(", ".join(names[:limit]), 600) + (f", and {len(names) - limit} more" if len(names) > limit else "")

@@ -17,7 +17,6 @@ from evodeploy.models.preprocessing import settings_of
 def save_checkpoint(
     model: LoadedModel,
     path: Path,
-    epoch: int = 0,
     *,
     elastic: tuple[float, float] | None = None,
     distillation: dict[str, Any] | None = None,
@@ -39,7 +38,7 @@ def save_checkpoint(
     )
     if elastic is not None:
         args.elastic = list(elastic)
-    content = {"model": layout_for(config).to_published(model.module.state_dict()), "epoch": epoch, "args": args}
+    content = {"model": layout_for(config).to_published(model.module.state_dict()), "epoch": 0, "args": args}
     if distillation is not None:
         content["distillation"] = distillation
     with replacing(path) as draft, draft.open("wb", buffering=0) as file:

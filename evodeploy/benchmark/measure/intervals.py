@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 Numbers = NDArray[np.float64]
 
 CONFIDENCE = 0.95
+DRAWS = 2000  # of a bootstrap
 FEWEST = 6  # samples of which the smallest and the largest hold the median with that confidence
 
 
@@ -89,19 +90,19 @@ def same_location_probability(first: Sequence[float], second: Sequence[float]) -
     return 1.0 if spread <= 0 else two_sided((statistic - n * m / 2) / math.sqrt(spread))
 
 
-def ratio_of_medians(numerator: Sequence[float], denominator: Sequence[float], draws: int = 2000) -> Interval:
+def ratio_of_medians(numerator: Sequence[float], denominator: Sequence[float]) -> Interval:
     """The ratio of two medians of unpaired samples, its bounds by bootstrap (percentiles, a fixed seed)."""
     generator = np.random.Generator(np.random.PCG64(0))
     over, under = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
-    ratios = _medians(generator, over, draws) / _medians(generator, under, draws)
+    ratios = _medians(generator, over) / _medians(generator, under)
     low, high = np.quantile(ratios, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Interval(float(np.median(over) / np.median(under)), float(low), float(high))
 
 
-def _medians(generator: np.random.Generator, samples: Numbers, draws: int) -> Numbers:
-    """The medians (draws,) of as many samples as there are, drawn with replacement, a million numbers at a time."""
+def _medians(generator: np.random.Generator, samples: Numbers) -> Numbers:
+    """The medians (DRAWS,) of as many samples as there are, drawn with replacement, a million numbers at a time."""
     block = max(1, 1_000_000 // len(samples))
-    sizes = [min(block, draws - start) for start in range(0, draws, block)]
+    sizes = [min(block, DRAWS - start) for start in range(0, DRAWS, block)]
     return np.concatenate([np.median(generator.choice(samples, (size, len(samples))), axis=1) for size in sizes])
 
 

@@ -44,9 +44,9 @@ class Lane:
     note: str = ""
 
 
-def lines(heading: str, unit: str, series: Sequence[Series], height: int = 300, mark: float | None = None) -> str:
+def lines(heading: str, unit: str, series: Sequence[Series], mark: float | None = None) -> str:
     """`series` over batch sizes, with their 95 % intervals; `mark` is a value drawn as a line across."""
-    batches = sorted({batch for one in series for batch, _ in one.points})
+    height, batches = 300, sorted({batch for one in series for batch, _ in one.points})
     highest = max(interval.high for one in series for _, interval in one.points)
     lowest = min([0.0] if mark is None else [mark, *(i.low for one in series for _, i in one.points)])
     spare = (highest - lowest) * 0.05
