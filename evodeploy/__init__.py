@@ -109,7 +109,7 @@ __all__ = ["__version__", *sorted(_HOME_OF)]
 
 
 def __dir__() -> list[str]:
-    """The public names too, which are not imported yet: for completion in a notebook."""
+    """Return the public names too, which are not imported yet: for completion in a notebook."""
     return sorted({*globals(), *__all__})
 
 

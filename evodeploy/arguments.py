@@ -58,7 +58,7 @@ class _Names(dict[str, Any]):
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations of `function`, by the argument's name."""
+    """Return the annotations of `function`, by the argument's name."""
     known = {**vars(builtins), **getattr(function, "__globals__", {})}
     names = _Names({name: value for name, value in known.items() if not isinstance(value, str)})
     return {name: eval(hint, {}, names) for name, hint in function.__annotations__.items()}

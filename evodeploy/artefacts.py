@@ -56,7 +56,7 @@ class Family:
 
 
 def newest_export(folder: Path) -> Path | None:
-    """The ONNX file in `folder` that was written last; None where there is no ONNX file.
+    """Return the ONNX file in `folder` that was written last; None where there is no ONNX file.
 
     Raises BadFileError where it cannot be read, UsageError where evodeploy did not make it, or where the folder holds
     exports of several checkpoints.

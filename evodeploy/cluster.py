@@ -133,7 +133,7 @@ def _is_claimed(home: Path) -> bool:
 
 
 def _root() -> Path:
-    """The folder of this user's Rays, which nobody else may enter."""
+    """Return the folder of this user's Rays, which nobody else may enter."""
     root = ROOT / f"evodeploy-{os.getuid()}"
     root.mkdir(mode=0o700, exist_ok=True)
     found = root.lstat()
@@ -201,7 +201,7 @@ def _reread_environment(alone: bool) -> None:
 
 @contextlib.contextmanager
 def _blocked(*signals: signal.Signals) -> Iterator[None]:
-    """Block `signals` in this thread, and so for ever in the processes that it starts."""
+    """Block `signals` in this thread, and so forever in the processes that it starts."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield

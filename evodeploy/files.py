@@ -113,7 +113,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def sha256(path: Path) -> str:
-    """The file's SHA-256 as hexadecimal text."""
+    """Return the file's SHA-256 as hexadecimal text."""
     digest = hashlib.sha256()
     with open_regular(path, "a file") as file:
         while chunk := file.read(1 << 20):

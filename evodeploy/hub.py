@@ -57,13 +57,13 @@ def local(source: str | os.PathLike[str]) -> Path:
 
 
 def origin(path: Path) -> str | None:
-    """The name and the commit of a file in the hub's cache, as `local` takes them; None for a file elsewhere."""
+    """Return the name and the commit of a file in the hub's cache, as `local` takes them; None for a file elsewhere."""
     place = _SNAPSHOT.fullmatch(os.fspath(path))
     return f"{SCHEME}{place[1]}/{place[2]}@{place[3]}" if place else None
 
 
 def _fetched(repository: str, revision: str | None, name: str) -> Path | None:
-    """The file `name` in the cache; None where the hub does not have it."""
+    """Return the file `name` in the cache; None where the hub does not have it."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,

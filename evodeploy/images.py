@@ -29,7 +29,7 @@ LARGEST_ASPECT = 10_000  # times that one side may be the other
 
 
 def image_paths(folder: Path) -> list[Path]:
-    """Every image below `folder`, sorted; raises UsageError where there is none or a folder is unreadable."""
+    """Return every image below `folder`, sorted; raises UsageError where there is none or a folder is unreadable."""
     paths = sorted(path for path in entries_below(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
         raise UsageError(f"{folder} holds no images: expected {', '.join(sorted(IMAGE_SUFFIXES))}")
@@ -69,7 +69,7 @@ def _each(images: Images) -> Iterator[ImageLike]:
 
 
 def open_image(source: ImageLike) -> Image.Image:
-    """A Pillow image from a path, the bytes of a file, a Pillow image, an array, or a tensor in host memory.
+    """Return a Pillow image from a path, the bytes of a file, a Pillow image, an array, or a tensor in host memory.
 
     Arrays and tensors are (H, W), (H, W, 3) or, with an alpha that is left out, (H, W, 4), or with the channels first,
     as torchvision has them, (3, H, W): uint8, or floats from 0 to 1, which are rounded to the 256 levels of a picture

@@ -26,12 +26,12 @@ ARTEFACTS: dict[str, ArtefactKind] = {
 
 
 def suffix_of(path: str | os.PathLike[str]) -> str:
-    """The suffix in lower case: it says what a file is, and some systems write it in capitals."""
+    """Return the suffix in lower case: it says what a file is, and some systems write it in capitals."""
     return Path(path).suffix.lower()
 
 
 def kind_of(path: str | os.PathLike[str]) -> ArtefactKind:
-    """What `path` is by its suffix, in any case; raises UsageError for one that no stage writes or reads."""
+    """Return what `path` is by its suffix, in any case; raises UsageError for one that no stage writes or reads."""
     kind = ARTEFACTS.get(suffix_of(path))
     if kind is None:
         raise UsageError(f"cannot infer what {path} is: expected a name that ends with {', '.join(ARTEFACTS)}")
@@ -39,7 +39,7 @@ def kind_of(path: str | os.PathLike[str]) -> ArtefactKind:
 
 
 def is_deploy_file(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` is one that names an artefact and how to run it, by its suffix."""
+    """Return whether `path` is one that names an artefact and how to run it, by its suffix."""
     return suffix_of(path) == ".toml"
 
 

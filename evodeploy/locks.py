@@ -96,7 +96,7 @@ def _hidden(path: Path, what: str) -> Path:
 
 
 def _acquired(path: Path, wait: bool) -> int:
-    """A descriptor of `path` with the lock on it."""
+    """Return a descriptor of `path` with the lock on it."""
     while True:
         descriptor = _opened(path)
         try:
@@ -163,7 +163,7 @@ def _clear(folder: Path) -> None:
 
 
 def _locked_folder(folder: Path, lock: Callable[[int, int], None]) -> int | None:
-    """A descriptor of the folder after `lock` of it, or None where another run holds or has removed it."""
+    """Return a descriptor of the folder after `lock` of it, or None where another run holds or has removed it."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:

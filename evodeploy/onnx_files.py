@@ -35,7 +35,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
 
 
 def external_data(path: Path) -> tuple[str, ...]:
-    """The names of the files below the folder of `path` in which it keeps weights, without the package onnx.
+    """Return the names of the files below the folder of `path` in which it keeps weights, without the package onnx.
 
     A tensor says so by an entry `location` (StringStringEntryProto of onnx.proto: field 1 the key, field 2 the value).
     """
@@ -65,7 +65,7 @@ def save_onnx(model: onnx.ModelProto, draft: Path) -> None:
 
 
 def info_of(model: onnx.ModelProto, source: object = "the ONNX file") -> ModelInfo | None:
-    """The model's facts from the metadata of the file `source`, or None where evodeploy did not make it."""
+    """Return the model's facts from the metadata of the file `source`, or None where evodeploy did not make it."""
     text = next((entry.value for entry in model.metadata_props if entry.key == METADATA_KEY), None)
     return parse_info(text, source)
 
@@ -78,7 +78,7 @@ def set_info(model: onnx.ModelProto, info: ModelInfo) -> None:
 
 
 def with_keep(model: onnx.ModelProto, keep: Sequence[int]) -> onnx.ModelProto:
-    """A static copy of an elastic `model`, whose stages keep `keep` tokens in every run; without metadata.
+    """Return a static copy of an elastic `model`, whose stages keep `keep` tokens in every run; without metadata.
 
     Any other model is copied as it is, but for its metadata.
     """
@@ -104,7 +104,7 @@ def parse_info(text: str | None, source: object) -> ModelInfo | None:
 
 
 def precision_of(model: onnx.ModelProto) -> Precision:
-    """What most of the weights are stored as."""
+    """Return what most of the weights are stored as."""
     from onnx import TensorProto
 
     kinds: dict[int, Precision] = {
@@ -122,7 +122,7 @@ def precision_of(model: onnx.ModelProto) -> Precision:
 
 
 def weight_elements(tensor: onnx.TensorProto) -> int:
-    """How many numbers an initializer holds."""
+    """Return how many numbers an initializer holds."""
     elements = 1
     for size in tensor.dims:
         elements *= size
@@ -130,12 +130,12 @@ def weight_elements(tensor: onnx.TensorProto) -> int:
 
 
 def input_spec(model: onnx.ModelProto) -> TensorSpec:
-    """The images; raises BadFileError where `input_specs` does."""
+    """Return the images; raises BadFileError where `input_specs` does."""
     return input_specs(model)[0]
 
 
 def input_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
-    """The inputs that are no weights: the images, and `keep` of an elastic model.
+    """Return the inputs that are no weights: the images, and `keep` of an elastic model.
 
     Raises BadFileError where there are others, or the type of one is unknown.
     """
@@ -148,7 +148,7 @@ def input_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
 
 
 def output_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
-    """All outputs, in the file's order."""
+    """Return all outputs, in the file's order."""
     return tuple(map(_spec, model.graph.output))
 
 

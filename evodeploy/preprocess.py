@@ -59,7 +59,7 @@ def prepare_upload(body: bytes, info: ModelInfo, pixels: int) -> Array:
 
 
 def cropped(image: Image.Image, size: int, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """What a model sees of `image`: upright RGB, resized with Pillow, the centre: (size, size, 3).
+    """Return what a model sees of `image`: upright RGB, resized with Pillow, the centre: (size, size, 3).
 
     Raises BadFileError for an image whose one side is too long for the other, or whose levels are not known.
     """
@@ -77,7 +77,7 @@ def cropped(image: Image.Image, size: int, preprocessing: Preprocessing) -> NDAr
 def _centre(
     image: Image.Image, scaled: tuple[int, int], corner: tuple[int, int], size: int, preprocessing: Preprocessing
 ) -> NDArray[np.uint8]:
-    """The square of `size` pixels at `corner` of `image` resized to `scaled`, computed without the rest."""
+    """Return the square of `size` pixels at `corner` of `image` resized to `scaled`, computed without the rest."""
     across, down = (
         taps(side, to, first, size, preprocessing.interpolation)
         for side, to, first in zip(image.size, scaled, corner, strict=True)
@@ -116,7 +116,7 @@ def _resized(sides: tuple[int, int], size: int, preprocessing: Preprocessing) ->
 
 
 def as_input(pictures: NDArray[np.uint8], info: ModelInfo) -> Array:
-    """What `cropped` gave of N images, (N, size, size, 3), as the model takes it.
+    """Return what `cropped` gave of N images, (N, size, size, 3), as the model takes it.
 
     That is float32 (N, 3, size, size), normalised, or the bytes where its graph does that.
     """
@@ -134,7 +134,7 @@ def normalised(pictures: NDArray[np.uint8], preprocessing: Preprocessing) -> NDA
 
 
 def in_words(info: ModelInfo) -> str:
-    """What happens to a picture before it is normalised."""
+    """Return what happens to a picture before it is normalised."""
     how, size = info.preprocessing, info.image_size
     side = how.resized(size)
     sides = "both sides" if how.crop_mode == "squash" else "the shorter side"
@@ -185,7 +185,7 @@ def _shown(value: object) -> str:
 
 
 def folder_pictures(folder: Path, info: ModelInfo) -> NDArray[np.uint8]:
-    """What a model sees of every image below `folder`, in the order of their paths: (N, size, size, 3).
+    """Return what a model sees of every image below `folder`, in the order of their paths: (N, size, size, 3).
 
     Raises UsageError where there is none, BadFileError for one that cannot be read.
     """
@@ -193,7 +193,7 @@ def folder_pictures(folder: Path, info: ModelInfo) -> NDArray[np.uint8]:
 
 
 def pictures(images: Iterable[ImageLike], info: ModelInfo) -> NDArray[np.uint8]:
-    """What a model sees of `images`, at least one: (N, size, size, 3); raises as `open_image` does."""
+    """Return what a model sees of `images`, at least one: (N, size, size, 3); raises as `open_image` does."""
     return np.stack([cropped(open_image(image), info.image_size, info.preprocessing) for image in images])
 
 

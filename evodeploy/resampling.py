@@ -38,7 +38,7 @@ def taps(side: int, resized: int, first: int, count: int, interpolation: Interpo
 
 
 def rows(pixels: NDArray[np.uint8], made: Taps) -> NDArray[np.uint8]:
-    """The rows that `made` describes, of the source's rows from `made.start` on: (count, width, channels)."""
+    """Return the rows that `made` describes, of the source's rows from `made.start` on: (count, width, channels)."""
     result = np.empty((len(made.weights), *pixels.shape[1:]), np.uint8)
     for row, (at, weights) in enumerate(made.weights):
         window = pixels[at - made.start : at - made.start + len(weights)].astype(np.int64)

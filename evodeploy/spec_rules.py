@@ -45,7 +45,7 @@ def read_model_info(line: str) -> ModelInfo:
 
 
 def _model_info(**values: Any) -> ModelInfo:
-    """The facts, where they agree with each other; raises SchemaError."""
+    """Return the facts, where they agree with each other; raises SchemaError."""
     info = ModelInfo(**values)
     if info.patch_size > info.image_size:
         raise SchemaError("patch_size", info.patch_size, f"at most the image size, {info.image_size}")
@@ -69,7 +69,7 @@ def _model_info(**values: Any) -> ModelInfo:
 
 
 def _upgraded(values: Any, field: str) -> Any:
-    """What an older version wrote as this one writes it, which keeps its meaning; raises SchemaError."""
+    """Return what an older version wrote as this one writes it, which keeps its meaning; raises SchemaError."""
     document({"image_size": _SIZE, "preprocessing": document({})})(values, field)
     preprocessing = dict(values["preprocessing"])
     if "resize_ratio" not in preprocessing:
@@ -80,7 +80,7 @@ def _upgraded(values: Any, field: str) -> Any:
 
 
 def _crop_pct(resize_ratio: float, image_size: int) -> float:
-    """The share that resizes `image_size` to int(ratio · size), as the first version did."""
+    """Return the share that resizes `image_size` to int(ratio · size), as the first version did."""
     shorter = int(resize_ratio * image_size)
     shares = (round(1 / resize_ratio, 6), 1 / resize_ratio)  # the first is what was stated: 1 / (1 / 0.9) is not 0.9
     found = next((share for share in shares if math.floor(image_size / share) == shorter), None)

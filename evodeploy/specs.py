@@ -185,7 +185,7 @@ class ModelInfo:
         return (self.input, TensorSpec(KEEP, "int64", (len(self.elastic),))) if self.elastic else (self.input,)
 
     def ratios_of(self, ratios: float | Sequence[float] | None = None) -> tuple[float, ...]:
-        """A keep ratio for each stage: `ratios`, one for all or one for each, or by default `keep_ratios`.
+        """Return a keep ratio for each stage: `ratios`, one for all or one for each, or by default `keep_ratios`.
 
         Raises InputError where the artefact is not elastic, and for ratios outside (0, 1] or of another number.
         """
@@ -218,16 +218,16 @@ class ModelInfo:
             )
 
     def label(self, index: int) -> str:
-        """The name of class `index`, or its number where no names are known."""
+        """Return the name of class `index`, or its number where no names are known."""
         return self.class_names[index] if index < len(self.class_names) else f"class {index}"
 
     def to_json(self) -> str:
-        """One line of JSON."""
+        """Return one line of JSON."""
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False, allow_nan=False)
 
 
 def output_name(num_classes: int) -> str:
-    """What the first output of a network of that many classes is called; 0 means that it has no classifier."""
+    """Return what the first output of a network of that many classes is called; 0 means that it has no classifier."""
     return "logits" if num_classes else "features"
 
 

@@ -37,7 +37,7 @@ def line(text: str) -> RenderableType:
 
 
 def plain(what: RenderableType, width: int = 120) -> str:
-    """What Rich shows of `what` as text without colours, tables at most `width` characters wide."""
+    """Return what Rich shows of `what` as text without colours, tables at most `width` characters wide."""
     from rich.console import Console
 
     console = Console(width=width, color_system=None, highlight=False, markup=False, emoji=False)

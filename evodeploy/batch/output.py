@@ -120,7 +120,7 @@ class OutputFolder:
             was = brief(str(found[name]))
             raise UsageError(
                 f"{self.path} belongs to another run (its {name}: {was}, now {manifest[name]}): "
-                "choose another --out, or pass --force to begin anew"
+                "choose another --out, or pass --force to start over"
             )
 
     def _manifest(self) -> dict[str, Any]:

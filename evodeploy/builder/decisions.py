@@ -121,14 +121,14 @@ def _conversion(request: BuildRequest, held: Precision) -> Reduced | None:
 
 
 def _profiles(asked: tuple[Batches, ...], model: onnx.ModelProto) -> tuple[Profile, ...]:
-    """The profiles `asked` for, or one of the default range, as the input allows them; raises UsageError."""
+    """Return the profiles `asked` for, or one of the default range, as the input allows them; raises UsageError."""
     spec = input_spec(model)
     output_specs(model)  # refused here where they do not fit the record
     return tuple(check_profile(_profile(batches, spec.shape[0]), spec) for batches in asked or ((None,) * 3,))
 
 
 def _profile(batches: Batches, fixed: int | None) -> Profile:
-    """What was asked for, the rest filled in so that it fits: a fixed batch is the default for all three."""
+    """Return what was asked for, the rest filled in so that it fits: a fixed batch is the default for all three."""
     low, best, high = batches
     low = low if low is not None else fixed or 1
     high = high if high is not None else fixed or max(MAX_BATCH, best or 0, low)
@@ -136,7 +136,7 @@ def _profile(batches: Batches, fixed: int | None) -> Profile:
 
 
 def _chosen(targets: tuple[str, ...], flavour: Flavour, precision: Precision) -> str:
-    """The sentence for targets that were not named."""
+    """Return the sentence for targets that were not named."""
     if driver_problem() is None:
         return f"building for the GPU here, {targets[0]}: name others with --target"
     left_out = flavour.refused_targets(precision)

@@ -65,7 +65,7 @@ def check_options(flavour: Flavour, options: BuilderOptions, profiles: int = 1) 
 
 
 def _refit_problem(flavour: Flavour, options: BuilderOptions, profiles: int) -> str:
-    """Why no engine that takes other weights can be built so; empty where one can. By NVIDIA's documentation."""
+    """Return why no engine that takes other weights can be built so; empty where one can. By NVIDIA's documentation."""
     if options.version_compatible:
         return "and --version-compatible exclude each other, for the lean runtime cannot refit: leave out one of them"
     if profiles > 1:

@@ -113,5 +113,5 @@ def build(
 
 
 def engine_files(path: Path) -> list[tuple[Path, Kind]]:
-    """The files of an engine: itself and its record."""
+    """Return the files of an engine: itself and its record."""
     return [(path, ENGINE), (sidecar_path(path), RECORD)]

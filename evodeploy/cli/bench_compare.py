@@ -48,6 +48,6 @@ def refuse_others(context: typer.Context, own: set[str], form: str) -> None:
 
 
 def _given(context: typer.Context) -> set[str]:
-    """The options that the command line names."""
+    """Return the options that the command line names."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}

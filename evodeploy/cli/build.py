@@ -120,7 +120,7 @@ def refit(
 
 
 def _newest() -> Path:
-    """The newest export of this folder."""
+    """Return the newest export of this folder."""
     from evodeploy.artefacts import newest_export
 
     onnx = newest_export(Path())

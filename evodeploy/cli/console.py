@@ -135,7 +135,7 @@ def _out(text: str, end: str = "\n") -> None:
 
 
 def columns() -> int:
-    """How many characters a line on stdout holds: the terminal's, or 200 where it is none."""
+    """Return how many characters a line on stdout holds: the terminal's, or 200 where it is none."""
     from rich.console import Console
 
     return Console().width if sys.stdout.isatty() else 200

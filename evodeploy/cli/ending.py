@@ -43,7 +43,7 @@ class Command(TyperCommand):
     """A command that takes --verbose and --quiet as the command line does, so that they may come after it too."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """The command's own parameters, --verbose, --quiet and --help."""
+        """Return the command's own parameters, --verbose, --quiet and --help."""
         *own, last = super().get_params(ctx)
         return [*own, *(each for each in ctx.find_root().command.params if each.name in ("verbose", "quiet")), last]
 
@@ -73,7 +73,7 @@ def be_quiet(asked: bool) -> None:
 
 
 def is_verbose(context: typer.Context) -> bool:
-    """Whether --verbose was given, before or after the command."""
+    """Return whether --verbose was given, before or after the command."""
     return bool(context.meta.get(_VERBOSE))
 
 
@@ -106,7 +106,7 @@ _command = functools.cache(typer.main.get_command)  # reading all the signatures
 
 
 def _ending(error: BaseException) -> tuple[int, str]:
-    """The exit code and the sentence for `error`; an empty one where all is said."""
+    """Return the exit code and the sentence for `error`; an empty one where all is said."""
     if isinstance(error, typer.Exit):
         return error.exit_code, ""
     if isinstance(error, SystemExit):
@@ -130,7 +130,7 @@ def _ending(error: BaseException) -> tuple[int, str]:
 
 
 def _parsing(error: Any) -> str:
-    """What Typer says of a command line it cannot read, with the command that shows its help."""
+    """Return what Typer says of a command line it cannot read, with the command that shows its help."""
     message = brief(error.format_message()).rstrip(".")
     return message if error.ctx is None else f"{message} (see {error.ctx.command_path} --help)"
 
@@ -162,7 +162,7 @@ def _written_out(name: str) -> Iterator[None]:
 
 
 def _options(arguments: Sequence[str]) -> Sequence[str]:
-    """The arguments before `--`."""
+    """Return the arguments before `--`."""
     return arguments[: arguments.index("--")] if "--" in arguments else arguments
 
 

@@ -63,7 +63,7 @@ def engine_options(
     device: str | None, precision: str | None, cuda_graph: bool, threads: int | None, cache: Path | None,
     tf32: bool | None,
 ) -> EngineOptions:  # fmt: skip
-    """The options as the library takes them; raises UsageError for values that no runtime takes."""
+    """Return the options as the library takes them; raises UsageError for values that no runtime takes."""
     return EngineOptions(
         threads=threads,
         device=device,

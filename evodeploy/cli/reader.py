@@ -38,7 +38,7 @@ def _gone(number: int, frame: FrameType | None) -> None:
 
 
 def _pipe() -> int | None:
-    """The descriptor of stdout where that is a pipe."""
+    """Return the descriptor of stdout where that is a pipe."""
     try:
         descriptor = sys.stdout.fileno()
         return descriptor if stat.S_ISFIFO(os.fstat(descriptor).st_mode) else None

@@ -18,7 +18,7 @@ File = Annotated[
 
 
 def read(file: Path | None) -> str | None:
-    """The token; None where there is none. Raises UsageError for one that no header can carry."""
+    """Return the token; None where there is none. Raises UsageError for one that no header can carry."""
     from evodeploy.errors import UsageError
     from evodeploy.files import open_regular
 

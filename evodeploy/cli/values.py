@@ -37,7 +37,7 @@ _LARGEST = 1 << 40  # bytes of a workspace
 
 
 def whole(name: str, low: int, high: int, about: str) -> Any:
-    """The option `name`, a whole number from `low` to `high`."""
+    """Return the option `name`, a whole number from `low` to `high`."""
 
     def number(text: str) -> int:
         return whole_number(name, low, high, text)
@@ -46,7 +46,7 @@ def whole(name: str, low: int, high: int, about: str) -> Any:
 
 
 def real(name: str, low: float, high: float, about: str) -> Any:
-    """The option `name`, a finite number from `low` to `high`, which may be infinite for no bound."""
+    """Return the option `name`, a finite number from `low` to `high`, which may be infinite for no bound."""
 
     def number(text: str) -> float:
         return real_number(name, low, high, text)
@@ -55,7 +55,7 @@ def real(name: str, low: float, high: float, about: str) -> Any:
 
 
 def artefact(about: str) -> Any:
-    """An argument that is a file, or a checkpoint of the hub by name, which is fetched."""
+    """Return an argument that is a file, or a checkpoint of the hub by name, which is fetched."""
 
     def file(text: str) -> Path:
         from evodeploy.hub import local
@@ -83,7 +83,7 @@ def real_number(name: str, low: float, high: float, value: str | float) -> float
 
 
 def listed(name: str, text: str, expected: str, entry: Callable[[str], T], *, again: bool = False) -> tuple[T, ...]:
-    """The entries of a list with commas, each as `entry` reads it or raises ValueError.
+    """Return the entries of a list with commas, each as `entry` reads it or raises ValueError.
 
     Raises UsageError for one that is empty or, without `again`, is there twice.
     """
@@ -119,7 +119,7 @@ def rates(text: str | None) -> tuple[float, ...] | None:
 
 
 def fixed_batch(text: str) -> int | None:
-    """A batch size, or None for `dynamic`; raises UsageError."""
+    """Return a batch size, or None for `dynamic`; raises UsageError."""
     if text == "dynamic":
         return None
     try:
@@ -201,7 +201,7 @@ def memory(text: str | None) -> int | None:
 
 
 def one_precision(**asked: bool) -> Precision | None:
-    """The one precision that is asked for, or None; raises UsageError for several."""
+    """Return the one precision that is asked for, or None; raises UsageError for several."""
     chosen = [name for name, wanted in asked.items() if wanted]
     if len(chosen) > 1:
         raise UsageError(f"{' and '.join(f'--{name}' for name in chosen)} exclude each other: choose one")

@@ -39,7 +39,7 @@ def state_of(part: Path, task: dict[str, object], resume: bool, force: bool) -> 
         return State(task)
     if not resume:
         raise UsageError(
-            f"{part} is an interrupted distillation: pass --resume to go on with it, or --force to begin anew"
+            f"{part} is an interrupted distillation: pass --resume to continue it, or --force to start over"
         )
     state = read_state(part, task)
     _log.info("resuming after step %d", state.progress.step)

@@ -60,12 +60,12 @@ def read_state(path: Path, task: dict[str, Any]) -> State:
         raise
     except Exception as error:  # a damaged file raises nearly anything
         raise BadFileError(
-            f"{path} is not the state of a distillation ({reason(error)}): remove it, or pass --force to begin anew"
+            f"{path} is not the state of a distillation ({reason(error)}): remove it, or pass --force to start over"
         ) from error
     changed = [name for name in task if known.task.get(name) != task[name]]
     if changed:
         raise UsageError(
             f"{path} is the beginning of another distillation ({', '.join(changed)} changed): pass the same options, "
-            "or --force to begin anew"
+            "or --force to start over"
         )
     return known

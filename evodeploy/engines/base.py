@@ -45,7 +45,7 @@ class Resident(ABC):
 
     @abstractmethod
     def outputs(self) -> dict[str, Array]:
-        """What the last run computed, fetched."""
+        """Return what the last run computed, fetched."""
 
     @abstractmethod
     def close(self) -> None:
@@ -128,7 +128,7 @@ class Engine(ABC):
     def _close(self) -> None: ...
 
     def _fed(self, images: Array, keep: tuple[int, ...]) -> dict[str, Array]:
-        """A run's inputs by name, as arrays."""
+        """Return a run's inputs by name, as arrays."""
         fed = {self.inputs[0].name: images}
         return fed | {KEEP: np.array(keep, np.int64)} if keep else fed
 

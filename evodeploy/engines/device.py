@@ -9,7 +9,7 @@ from evodeploy.machine.driver import driver_problem
 
 
 def cuda_index(device: str | None) -> int | None:
-    """The number of the GPU that `device` names, or None for the CPU; unnamed is the first GPU.
+    """Return the number of the GPU that `device` names, or None for the CPU; unnamed is the first GPU.
 
     Raises UsageError for what is no device's name.
     """

@@ -49,7 +49,7 @@ class FakeEngine(Engine):
         self._compute = compute or (lambda images: {"logits": brightness_logits(images, info.num_classes)})
 
     def resident(self, images: Array, in_flight: int = 1, keep: Sequence[int] | None = None) -> Resident | None:
-        """A batch that pretends to lie on the GPU, where this engine pretends to run on one."""
+        """Return a batch that pretends to lie on the GPU, where this engine pretends to run on one."""
         if self._device_seconds is None:
             return None
         return _FakeResident(self, images, keep, self._device_seconds / in_flight)

@@ -13,7 +13,7 @@ PROBLEM = "the model's output for this image is no number (NaN or infinite): `ev
 
 
 def not_finite(outputs: Mapping[str, Array]) -> NDArray[np.bool_]:
-    """Which images have a NaN or an infinity in one of their outputs: (N,) for outputs of N images."""
+    """Return which images have a NaN or an infinity in one of their outputs: (N,) for outputs of N images."""
     found = [
         ~np.isfinite(value).reshape(len(value), -1).all(axis=1)
         for value in outputs.values()

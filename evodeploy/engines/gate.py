@@ -29,7 +29,7 @@ class Timeline(Protocol):
         """Record the second event."""
 
     def started(self) -> bool:
-        """Whether the first event has happened."""
+        """Return whether the first event has happened."""
 
     def elapsed(self) -> float:
         """Wait for the second event; seconds between the two."""
@@ -62,7 +62,7 @@ class GatedClock:
                 return seconds
 
     def _try_harder(self) -> bool:
-        """Whether there is anything left to try."""
+        """Return whether there is anything left to try."""
         if self._held < LONGEST:
             self._held = min(2 * self._held, LONGEST)
             return True
@@ -94,7 +94,7 @@ def hold(stream: int, seconds: float) -> None:
 
     By a function of the host that sleeps, as trtexec does for --sleepTime. It is the C library's own, for the driver
     calls it in a thread that must not wait for Python. It ends whatever happens to this process's other threads, so a
-    stream that takes no more work makes them wait, never for ever.
+    stream that takes no more work makes them wait, never forever.
     """
     if sys.platform == "win32":
         driver, sleep, amount = ctypes.CDLL("nvcuda.dll"), ctypes.WinDLL("kernel32").Sleep, seconds * 1e3

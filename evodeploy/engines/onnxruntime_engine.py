@@ -98,7 +98,7 @@ class OnnxRuntimeEngine(Engine):
 
 
 def _profile_of(path: Path) -> dict[str, str]:
-    """The `elastic_profile` of the file `path`, which is opened on the CPU for it; raises BadFileError."""
+    """Return the `elastic_profile` of the file `path`, which is opened on the CPU for it; raises BadFileError."""
     import onnxruntime as ort
 
     session = ort.SessionOptions()

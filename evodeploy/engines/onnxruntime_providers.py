@@ -39,7 +39,7 @@ class Provider:
     def configured(
         self, options: EngineOptions, profile: Mapping[str, str] = MappingProxyType({})
     ) -> list[str | tuple[str, dict[str, str]]]:
-        """The chain with options, as a session takes it: what TensorRT leaves to CUDA runs on the same GPU.
+        """Return the chain with options, as a session takes it: what TensorRT leaves to CUDA runs on the same GPU.
 
         `profile` are further options of the first choice, see `elastic_profile`.
         """

@@ -143,12 +143,12 @@ def resolved(source: Source) -> Path | nn.Module:
 
 
 def several(sources: Source | Sequence[Source]) -> Sequence[Source]:
-    """One source or several as several."""
+    """Return one source or several as several."""
     return sources if isinstance(sources, Sequence) and not isinstance(sources, str) else (sources,)
 
 
 def several_names(names: str | Sequence[str]) -> Sequence[str]:
-    """One name or several as several."""
+    """Return one name or several as several."""
     return (names,) if isinstance(names, str) else names
 
 
@@ -158,7 +158,7 @@ def kind_of_source(source: Path | nn.Module) -> ArtefactKind:
 
 
 def title_of(source: Path | nn.Module) -> str:
-    """What `source` is called in messages: its path, or the module's class."""
+    """Return what `source` is called in messages: its path, or the module's class."""
     return str(source) if isinstance(source, Path) else type(source).__name__
 
 
@@ -218,7 +218,7 @@ def _check_stated(path: Path, stated: DeployFile, name: str | None, options: Eng
 
 
 def _first(fitting: dict[str, Runtime], options: EngineOptions) -> str:
-    """The first runtime for the device and the options that is installed, else the first for them."""
+    """Return the first runtime for the device and the options that is installed, else the first for them."""
     on_gpu = options.device is not None and cuda_index(options.device) is not None
     there = [key for key, runtime in fitting.items() if runtime.on_gpu == on_gpu] or list(fitting)
     able = [key for key in there if _asked(options) <= fitting[key].honours] or there
@@ -237,5 +237,5 @@ def check_honoured(name: str, honours: frozenset[str], options: EngineOptions) -
 
 
 def _asked(options: EngineOptions) -> set[str]:
-    """The names of the options that say something."""
+    """Return the names of the options that say something."""
     return {field.name for field in dataclasses.fields(options) if getattr(options, field.name) != field.default}

@@ -106,7 +106,7 @@ class _Requests:
         self.idle = [compiled.create_infer_request()]
 
     def taken(self) -> Any:
-        """The request that was used last, or a new one where all are in use."""
+        """Return the request that was used last, or a new one where all are in use."""
         return self.idle.pop() if self.idle else self.compiled.create_infer_request()
 
 
@@ -133,7 +133,7 @@ def _is_marked(tensor: Any) -> bool:
 
 
 def _end_of(tensor: Any) -> NDArray[np.uint8]:
-    """The last bytes of a tensor, as many as `_MARK` has, to read and to write."""
+    """Return the last bytes of a tensor, as many as `_MARK` has, to read and to write."""
     end: NDArray[np.uint8] = tensor.data.reshape(-1).view(np.uint8)[-len(_MARK) :]
     return end
 

@@ -24,6 +24,6 @@ def means_out_of_memory(error: Exception) -> bool:
 
 
 def says_out_of_memory(message: str) -> bool:
-    """Whether a runtime's `message` says that memory ran out."""
+    """Return whether a runtime's `message` says that memory ran out."""
     text = message.lower()
     return any(phrase in text for phrase in _PHRASES)

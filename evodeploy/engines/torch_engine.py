@@ -92,7 +92,7 @@ class TorchEngine(Engine):
             return TorchResident(self, images, kept)
 
     def forward(self, images: Tensor, keep: tuple[int, ...]) -> tuple[Tensor, ...]:
-        """What the module gives for `images`, which lie on its device, at `keep`, empty of a static artefact."""
+        """Return what the module gives for `images`, which lie on its device, at `keep`, empty of a static artefact."""
         import torch
 
         kind = torch.device(self.device).type
@@ -115,5 +115,5 @@ class TorchEngine(Engine):
 
 
 def _argument(keep: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """What a module takes after the images: only an elastic one takes something."""
+    """Return what a module takes after the images: only an elastic one takes something."""
     return (keep,) if keep else ()

@@ -80,7 +80,7 @@ class Journal:
                     return
                 if number == 0 and entry != self._task:
                     raise UsageError(
-                        f"{path} is the beginning of another evaluation: remove it, pass --force to begin anew, or "
+                        f"{path} is the beginning of another evaluation: remove it, pass --force to start over, or "
                         "name another output with -o"
                     )
                 if number:
@@ -96,7 +96,7 @@ class Journal:
                 if len(values) != artefacts:
                     raise SchemaError(name, values, f"a list of {artefacts}, one for each artefact")
         except SchemaError as error:
-            raise BadFileError(f"{place}: {error}: remove the file, or pass --force to begin anew") from error
+            raise BadFileError(f"{place}: {error}: remove the file, or pass --force to start over") from error
         return answer
 
 

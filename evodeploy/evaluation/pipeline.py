@@ -72,7 +72,7 @@ def evaluate(
 
     The report is written to the JSON file `output`. Answers are kept in `journal` while they come, by default
     OUTPUT.part, from which the same call resumes after an interruption; the journal of an `output` is removed at the
-    end. `force` replaces the output and begins anew. `progress` is called with the number of images done and of all
+    end. `force` replaces the output and starts over. `progress` is called with the number of images done and of all
     that are left, in the thread of the call.
 
     An image that cannot be read, or whose output is no number, does not count. Raises UsageError for artefacts that do
@@ -134,7 +134,7 @@ def _evaluated(
         if len(journal.answers) > len(data.images):
             raise BadFileError(
                 f"{journal.path} has answers to {len(journal.answers)} images, expected {len(data.images)} at most: "
-                "remove it, or pass --force to begin anew"
+                "remove it, or pass --force to start over"
             )
         if journal.answers:
             _log.info(f"{len(journal.answers)} of them are known from {journal.path}")

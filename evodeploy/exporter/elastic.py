@@ -28,13 +28,13 @@ class Slotted(nn.Module):
         self.deployed = deployed
 
     def forward(self, images: Tensor, *slots: Tensor) -> tuple[Tensor, ...]:
-        """What `Deployed` gives."""
+        """Return what `Deployed` gives."""
         outputs: tuple[Tensor, ...] = self.deployed(images, [each.shape[0] for each in slots])
         return outputs
 
 
 def slot_names(stages: tuple[ElasticStage, ...]) -> list[str]:
-    """What the further inputs are called while the network is traced."""
+    """Return what the further inputs are called while the network is traced."""
     return [f"slots_{index}" for index in range(len(stages))]
 
 
@@ -97,7 +97,7 @@ def _sizes(value: onnx.ValueInfoProto) -> list[str | int]:
 
 
 def _used(nodes: list[onnx.NodeProto], outputs: list[str]) -> list[onnx.NodeProto]:
-    """The `nodes`, in their order, that `outputs` come from."""
+    """Return the `nodes`, in their order, that `outputs` come from."""
     wanted, used = set(outputs), []
     for node in reversed(nodes):
         if wanted & set(node.output):

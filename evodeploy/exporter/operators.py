@@ -12,7 +12,7 @@ FUSED_ATTENTION_OPSET = 23
 
 
 def translations(opset: int) -> dict[Callable[..., Any], Callable[..., Any]]:
-    """The translation table for torch.onnx at `opset`: the standard Attention operator where it exists."""
+    """Return the translation table for torch.onnx at `opset`: the standard Attention operator where it exists."""
     attention = _fused_attention if opset >= FUSED_ATTENTION_OPSET else _plain_attention
     aten = torch.ops.aten.scaled_dot_product_attention.default
     return {torch.ops.evodeploy.top_k.default: _top_k, aten: attention}

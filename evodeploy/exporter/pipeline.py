@@ -165,13 +165,13 @@ def _default_output(checkpoint: Path | nn.Module, precision: Precision) -> Path:
 
 
 def _several(numbers: float | Sequence[float] | None) -> tuple[float, ...] | None:
-    """One number or several as a tuple."""
+    """Return one number or several as a tuple."""
     if numbers is None:
         return None
     return tuple(numbers) if isinstance(numbers, Sequence) else (numbers,)
 
 
 def _channels(numbers: float | Sequence[float] | None) -> tuple[float, ...] | None:
-    """One number for all three channels, or one for each."""
+    """Return one number for all three channels, or one for each."""
     given = _several(numbers)
     return given * 3 if given is not None and len(given) == 1 else given

@@ -108,7 +108,7 @@ def with_wide_keys(model: ModelProto) -> Changed:
 
 
 def _missing(attention: Attention, shapes: dict[str, list[int]]) -> int:
-    """How many channels queries and keys lack to be as wide as the values; 0 where a size is not known."""
+    """Return how many channels queries and keys lack to be as wide as the values; 0 where a size is not known."""
     query, key, value = (shapes.get(name, []) for name in (attention.query.name, attention.key.name, attention.value))
     if not len(query) == len(key) == len(value) == 4:
         return 0
@@ -117,7 +117,7 @@ def _missing(attention: Attention, shapes: dict[str, list[int]]) -> int:
 
 
 def _shapes(model: ModelProto) -> dict[str, list[int]]:
-    """The sizes of all values whose rank is known, 0 where a size is not."""
+    """Return the sizes of all values whose rank is known, 0 where a size is not."""
     graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     return {
         value.name: [size.dim_value for size in value.type.tensor_type.shape.dim]

@@ -120,7 +120,7 @@ class _Converter:
         self._infer_types(copy)
 
     def _slots(self, node: NodeProto) -> _Slots:
-        """Which inputs and outputs of `node` may be of the target precision."""
+        """Return which inputs and outputs of `node` may be of the target precision."""
         floats = [i for i, name in enumerate(node.output) if name in self.floats]
         if not floats and not self.floats.intersection(node.input):
             return _Slots(set(), set())
@@ -202,7 +202,7 @@ class _Slots:
 
 
 def _formal(parameters: Sequence[onnx.defs.OpSchema.FormalParameter], index: int) -> onnx.defs.OpSchema.FormalParameter:
-    """The schema's parameter for position `index`: the last one repeats where it is variadic."""
+    """Return the schema's parameter for position `index`: the last one repeats where it is variadic."""
     return parameters[min(index, len(parameters) - 1)]
 
 

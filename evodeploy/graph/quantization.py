@@ -111,7 +111,7 @@ class _Quantizer:
         return Changed(result, len(self.linear), kept)
 
     def _activation(self, name: str) -> str:
-        """The name of what the value `name` is after one round through 8 bits."""
+        """Return the name of what the value `name` is after one round through 8 bits."""
         key = (name, None)
         if key not in self.made:
             scale, zero = self._parameters(name, np.float32(self._scale(self.magnitudes[name].max())))
@@ -121,7 +121,7 @@ class _Quantizer:
         return self.made[key]
 
     def _weight(self, layer: Linear) -> str:
-        """The name of the layer's weight as 8 bits can hold it, with a scale for each output channel."""
+        """Return the name of the layer's weight as 8 bits can hold it, with a scale for each output channel."""
         name, axis = layer.weight.name, layer.axis
         key = (name, axis)
         if key not in self.made:
@@ -148,7 +148,7 @@ class _Quantizer:
         return output
 
     def _scale(self, magnitude: Any) -> Any:
-        """What 1 is worth where the largest magnitude is this; where all is zero any scale will do."""
+        """Return what 1 is worth where the largest magnitude is this; where all is zero any scale will do."""
         return np.where(magnitude > 0, magnitude, 1.0) / self.format.largest
 
 

@@ -70,7 +70,7 @@ def check_fp16_range(model: onnx.ModelProto, images: Array) -> LargestActivation
 
 
 def activation_ranges(model: onnx.ModelProto, images: Array) -> dict[str, float]:
-    """The largest magnitude of every float32 value that `model` computes on `images`, by the value's name."""
+    """Return the largest magnitude of every float32 value that `model` computes on `images`, by the value's name."""
     inferred = onnx.shape_inference.infer_shapes(model)
     floats = [
         value.name
@@ -89,7 +89,7 @@ def channel_ranges(model: onnx.ModelProto, images: Array, values: Collection[str
 
 
 def _measured(model: onnx.ModelProto, images: Array, names: list[str], *, by_channel: bool) -> dict[str, Array]:
-    """Each value's magnitude is reduced inside the graph, so that memory does not grow with their number."""
+    """Reduce each value's magnitude inside the graph, so that memory does not grow with their number."""
     info = info_of(model)
     # Without the facts, for its outputs are not those of the network that they describe. An elastic one keeps as many
     # tokens as it may, so that all pass through every layer.

@@ -34,7 +34,7 @@ def check_classes(info: ModelInfo, top: int) -> None:
 
 
 def classes_to_name(info: ModelInfo, top: int | None) -> int:
-    """How many classes an answer names: `top`, which is 5 by default, or all where the model has fewer.
+    """Return how many classes an answer names: `top`, which is 5 by default, or all where the model has fewer.
 
     Raises UsageError for more than there are.
     """
@@ -64,7 +64,7 @@ def prepared(image: ImageLike, info: ModelInfo) -> Prepared:
 def answered(
     engine: Engine, info: ModelInfo, images: list[Prepared], *, top: int, ratios: tuple[float, ...]
 ) -> list[Prediction | RuntimeFailedError]:
-    """The `top` classes of each of `images`, computed together at the keep ratios `ratios`."""
+    """Return the `top` classes of each of `images`, computed together at the keep ratios `ratios`."""
     began = time.perf_counter()
     keep = info.keep_of(ratios) if info.elastic else None
     outputs = run_all(engine, np.stack([each.image for each in images]), len(images), keep)
@@ -79,7 +79,7 @@ def answered(
 def predictions_of(
     outputs: dict[str, Array], info: ModelInfo, top: int, decode: list[float], inference: float
 ) -> list[Prediction | RuntimeFailedError]:
-    """A prediction for each image of a run that took `inference` seconds, after each image's own of `decode`.
+    """Return a prediction for each image of a run that took `inference` seconds, after each image's own of `decode`.
 
     An image whose outputs are no numbers has an error instead.
     """

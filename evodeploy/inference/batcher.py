@@ -20,8 +20,8 @@ K = TypeVar("K", bound=Hashable)
 class Batcher(Generic[T, P, R]):
     """Prepares what is submitted, each in a thread of a pool, and runs it in batches of up to `largest`.
 
-    An item waits for others no longer than `patience` seconds. Threads may submit at the same time. What preparing an
-    item raises it alone gets, and so an error among the results; what a run raises each of its items gets.
+    An item waits for others no longer than `patience` seconds. Threads may submit at the same time. An error
+    of preparation or among the results fails only that item; an error of a run fails all its items.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Batcher(Generic[T, P, R]):
         self._thread.start()
 
     def submit(self, item: T) -> Future[R]:
-        """The future result of `item`, which can be cancelled until its batch is run.
+        """Return the future result of `item`, which can be cancelled until its batch is run.
 
         Raises UsageError after `close`.
         """
@@ -80,7 +80,7 @@ class Batcher(Generic[T, P, R]):
                 self._run(batch)
 
     def _gathered(self) -> tuple[list[tuple[P, Future[R]]], bool]:
-        """The next batch, and whether it is the last."""
+        """Return the next batch, and whether it is the last."""
         first = self._waiting.get()
         if first is None:
             return [], True
@@ -115,7 +115,7 @@ class Batcher(Generic[T, P, R]):
 def run_alike(
     items: Sequence[P], kind: Callable[[P], K], run: Callable[[list[P], K], Sequence[R | EvodeployError]]
 ) -> list[R | EvodeployError]:
-    """The results of `items`, in their order; those of one `kind` are run together.
+    """Return the results of `items`, in their order; those of one `kind` are run together.
 
     An EvodeployError that a run raises is the result of each of its items, and of no others.
     """

@@ -164,7 +164,7 @@ class Predictor:
         return write_predictions(self, images_of(images), out, classes, batch, keep_ratio, force, progress)
 
     def submit(self, image: ImageLike, top: int = 5, *, keep_ratio: KeepRatio = None) -> Future[Prediction]:
-        """A future of one image's prediction, run together with what other callers submit at the same time.
+        """Return a future of one image's prediction, run together with what other callers submit at the same time.
 
         Of these, images of the same keep ratios are one run: `keep_ratio` is as in `predict`. Its result raises as
         `predict` does; a future that is cancelled in time is not run.

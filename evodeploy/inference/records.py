@@ -71,7 +71,7 @@ class Prediction:
         return f"<Prediction {named}{', …' if len(self.labels) > NAMED else ''}>"
 
     def to_dict(self) -> dict[str, Any]:
-        """The labels, the timing in seconds, what was kept and its share, as plain values that JSON takes."""
+        """Return the labels, the timing in seconds, what was kept and its share, as plain values that JSON takes."""
         return {
             "labels": [dataclasses.asdict(label) for label in self.labels],
             "timing": dataclasses.asdict(self.timing),
@@ -80,7 +80,7 @@ class Prediction:
         }
 
     def plot(self, image: ImageLike | None = None) -> Image:
-        """The image as the network saw it, the patches that each selection kept, and up to five classes.
+        """Return the image as the network saw it, the patches that each selection kept, and up to five classes.
 
         `image` is what was predicted; it may be left out where that was a path. Raises UsageError where it is needed,
         and as `images.open_image` does.
@@ -103,7 +103,7 @@ class Prediction:
         return card(picture, [(brief(label.name), label.probability) for label in self.labels], kept)
 
     def _repr_png_(self) -> bytes | None:
-        """What a notebook shows; None where the image cannot be had any more, and then it shows the repr."""
+        """Return what a notebook shows; None where the image cannot be had any more, and then it shows the repr."""
         if self.path is None or self.info is None:
             return None
         try:
@@ -150,7 +150,7 @@ class Failure:
     error: EvodeployError
 
     def to_dict(self) -> dict[str, str]:
-        """The reason, as plain values that JSON takes."""
+        """Return the reason, as plain values that JSON takes."""
         return {"error": str(self)}
 
     def __str__(self) -> str:

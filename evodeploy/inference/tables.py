@@ -68,7 +68,7 @@ def _into(path: Path, images: Sequence[ImageLike], top: int, force: bool) -> Ite
 
 
 def kind_of_table(path: Path) -> Kind:
-    """The format that the name of `path` asks for.
+    """Return the format that the name of `path` asks for.
 
     Raises UsageError for a name of none of the formats, MissingExtraError where the format's library is missing.
     """

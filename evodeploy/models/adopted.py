@@ -25,12 +25,12 @@ DIFFERENCE = 1e-6  # of float64 outputs, relative to their largest: rounding is 
 
 
 def name_of(module: nn.Module) -> str:
-    """How errors name `module`."""
+    """Return how errors name `module`."""
     return f"the {type(module).__name__}"
 
 
 def raw_from(module: nn.Module) -> RawCheckpoint:
-    """The tensors of `module`, copied to the CPU, and what it says of itself.
+    """Return the tensors of `module`, copied to the CPU, and what it says of itself.
 
     Raises BadFileError where that says what the network does not compute, UsageError for tensors that are quantized,
     sparse, or on the meta device.
@@ -45,7 +45,7 @@ def raw_from(module: nn.Module) -> RawCheckpoint:
 
 
 def raw_from_network(network: Network, published: Callable[[State], State]) -> RawCheckpoint:
-    """The same for a network of this package, whose tensors are `published` under other names."""
+    """Return the same for a network of this package, whose tensors are `published` under other names."""
     config = network.config
     hints = Hints(
         model=config.name,
@@ -92,7 +92,7 @@ def check_same(module: nn.Module, network: Network, size: int) -> None:
 
 
 def _computed(module: nn.Module, images: Tensor) -> Tensor:
-    """The logits or features (N, C) of a copy of `module` in float64."""
+    """Return the logits or features (N, C) of a copy of `module` in float64."""
     with torch.inference_mode():
         output: Any = copy.deepcopy(module).cpu().double().eval()(images)
     if hasattr(output, "logits"):

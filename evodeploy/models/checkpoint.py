@@ -114,7 +114,7 @@ def load_checkpoint_like(source: Path | nn.Module, info: ModelInfo, model: str |
 
 
 def _as_named(model: str, inferred: ModelConfig) -> ModelConfig:
-    """The published `model` with what only the file says: its classes, its pooling, its epsilon."""
+    """Return the published `model` with what only the file says: its classes, its pooling, its epsilon."""
     config = dataclasses.replace(named(model), num_classes=inferred.num_classes)
     config = with_selection(config, inferred.keep_ratios[:1] or None)
     found = {name: inferred.settings[name] for name in ("pooling", "norm_eps") if name in inferred.settings}

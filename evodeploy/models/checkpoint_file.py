@@ -81,7 +81,7 @@ def _hints(content: dict[Any, Any], path: Path) -> Hints:
 
 
 def _tensors(path: Path, state: dict[Any, Any], content: dict[Any, Any]) -> State:
-    """The tensors of `state` by their names without prefixes, floating ones in FP32; raises BadFileError."""
+    """Return the tensors of `state` by their names without prefixes, floating ones in FP32; raises BadFileError."""
     tensors: State = {}
     for key, value in state.items():
         name = brief(str(key), _SHOWN)

@@ -14,7 +14,7 @@ from evodeploy.specs import LARGEST_NAME
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """The names in `path`, in the order of the classes.
+    """Return the names in `path`, in the order of the classes.
 
     A JSON list of names; a JSON object of numbers to names, or to lists that end with one, as ImageNet's own index is
     published; any other file holds one name a line. Raises UsageError where it is missing, BadFileError where it holds

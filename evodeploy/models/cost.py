@@ -38,7 +38,7 @@ class _Sum:
 
 
 def cost_of(config: ModelConfig) -> Cost:
-    """What a network of `config` costs."""
+    """Return what a network of `config` costs."""
     total = _evo_levit(config) if isinstance(config, EvoLeViTConfig) else _evo_deit(config)
     return Cost(total.parameters, total.multiply_adds / 1e9)
 

@@ -161,7 +161,7 @@ class EvoDeiT(Network):
     def _run(
         self, run: Segment, x: Tensor, scores: Tensor | None, scored: frozenset[int], bias: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """The blocks of one segment on x (B, K + 1, C) and its scores (B, K), both moved on."""
+        """Return the blocks of one segment on x (B, K + 1, C) and its scores (B, K), both moved on."""
         logits, tradeoffs = [], []
         for block in run.blocks:
             x, seen = self.blocks[block](x, block in scored, bias)

@@ -96,7 +96,7 @@ def to_module(state: State) -> State:
 
 
 def to_published(state: State) -> State:
-    """The network's own names to the published ones."""
+    """Return the published names by the network's own."""
     published = {}
     for name, tensor in state.items():
         parts = name.split(".")

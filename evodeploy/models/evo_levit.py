@@ -122,7 +122,7 @@ class EvoLeViT(Network):
     def _run(
         self, run: Segment, x: Tensor, scores: Tensor | None, scored: frozenset[int]
     ) -> tuple[Tensor, Tensor | None]:
-        """The blocks of one segment on x (B, rows, C) and its scores (B, K), both moved on.
+        """Return the blocks of one segment on x (B, rows, C) and its scores (B, K), both moved on.
 
         A representative token, in the last row, takes part in the attention but has no score.
         """

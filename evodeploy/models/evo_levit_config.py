@@ -15,7 +15,7 @@ STEM_STRIDE = 16  # four convolutions of stride 2 make one token of 16×16 pixel
 
 
 def selecting_stages(depths: tuple[int, ...]) -> tuple[int, ...]:
-    """The stages, of `depths` blocks each, with blocks beyond those that always run on all tokens."""
+    """Return the stages, of `depths` blocks each, with blocks beyond those that always run on all tokens."""
     return tuple(stage for stage in range(len(depths)) if sum(depths[: stage + 1]) > ALWAYS_DENSE)
 
 
@@ -147,7 +147,7 @@ class EvoLeViTConfig:
         return self.selecting_of(None)
 
     def selecting_of(self, keep: Sequence[int] | None) -> tuple[int, ...]:
-        """The same where each stage keeps `keep` tokens: see `segments_of`."""
+        """Return the same where each stage keeps `keep` tokens: see `segments_of`."""
         return _selecting(self.segments_of(keep))
 
     @property
@@ -156,7 +156,7 @@ class EvoLeViTConfig:
         return self.scored_for(self.segments)
 
     def scored_for(self, segments: Sequence[Sequence[Segment]]) -> frozenset[int]:
-        """The same for the selections of `segments`.
+        """Return the same for the selections of `segments`.
 
         t is learnt and below 1, so the past is never replaced whole: those are all blocks before the last selection.
         """

@@ -38,7 +38,7 @@ class _Place:
 
 
 def _places(depths: tuple[int, ...]) -> list[_Place]:
-    """Every attention and MLP of a network with `depths` blocks in its stages, in order."""
+    """Return every attention and MLP of a network with `depths` blocks in its stages, in order."""
     places: list[_Place] = []
     listed = staged = done = 0  # entries of `blocks`, entries of `stage_blocks`, and blocks so far
     for stage, depth in enumerate(depths):
@@ -134,7 +134,7 @@ def _infer(shapes: Shapes, hints: Hints) -> EvoLeViTConfig:
 
 @functools.cache
 def _names(depths: tuple[int, ...]) -> dict[str, str]:
-    """The published name, under `blocks`, of every tensor of a network with `depths` blocks in its stages."""
+    """Return the published name, under `blocks`, of every tensor of a network with `depths` blocks in its stages."""
     stages, ratios = len(depths), (1.0,) * len(selecting_stages(depths))
     smallest = EvoLeViTConfig("names", (8,) * stages, (1,) * stages, depths, key_width=8, keep_ratios=ratios)
     starts = {place.own: place.block for place in _places(depths)}
@@ -150,7 +150,7 @@ def _names(depths: tuple[int, ...]) -> dict[str, str]:
 
 
 def _state(config: EvoLeViTConfig) -> State:
-    """The state dict of the network of `config`, training-only heads included, without memory behind it."""
+    """Return the state dict of the network of `config`, training-only heads included, without memory behind it."""
     with torch.device("meta"):
         return EvoLeViT(config, class_head=True).state_dict()
 
@@ -179,7 +179,7 @@ def to_module(state: State) -> State:
 
 
 def to_published(state: State) -> State:
-    """The network's own names to the published ones: both of them, for the tensors that have two."""
+    """Return the published names by the network's own: both of them, for the tensors that have two."""
     stages = [int(name.split(".")[1]) for name in state if name.endswith(".attn.qkv.linear.weight")]
     depths = tuple(stages.count(stage) for stage in sorted(set(stages)))
     names = _names(depths)

@@ -15,7 +15,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def folded(model: M) -> M:
-    """A frozen copy of `model` for inference.
+    """Return a frozen copy of `model` for inference.
 
     Its batch norms, and pairs of heads, are folded into single layers, the attentions' scales into their queries.
     """
@@ -51,7 +51,7 @@ def _scale_queries(module: evo_deit.Attention | levit_blocks.Attention | levit_b
 
 
 def _single(module: ConvBN | LinearBN | BNLinear | TwinHead) -> nn.Module:
-    """One layer that computes what `module` does."""
+    """Return one layer that computes what `module` does."""
     if isinstance(module, ConvBN):
         return fuse_conv_bn_eval(module.conv, module.bn)
     if isinstance(module, LinearBN):

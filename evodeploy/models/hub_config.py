@@ -57,7 +57,7 @@ _RULES = document(
 
 
 def hints_near(checkpoint: Path) -> Hints:
-    """What `config.json` and `preprocessor_config.json` in the folder of a hub's `checkpoint` say.
+    """Return what `config.json` and `preprocessor_config.json` in the folder of a hub's `checkpoint` say.
 
     Empty for a file of another name, whose neighbours may belong to another model. Raises BadFileError where the
     config names an activation that the network does not compute.
@@ -70,7 +70,7 @@ def hints_near(checkpoint: Path) -> Hints:
 
 
 def hints_of(config: dict[str, Any], source: str) -> Hints:
-    """The same of a `config` in memory, as its file would hold it; `source` is what it describes."""
+    """Return the same of a `config` in memory, as its file would hold it; `source` is what it describes."""
     try:
         return _hints(_RULES(config), {}, source)
     except SchemaError as error:
@@ -92,7 +92,7 @@ def _hints(config: dict[str, Any], processor: dict[str, Any], source: str) -> Hi
 
 
 def hub_files(checkpoint: Path) -> tuple[str, ...]:
-    """The names of the files next to `checkpoint` that `hints_near` reads, where they are there."""
+    """Return the names of the files next to `checkpoint` that `hints_near` reads, where they are there."""
     return _DESCRIPTIONS if checkpoint.name in CHECKPOINTS else ()
 
 

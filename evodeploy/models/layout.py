@@ -87,7 +87,7 @@ def grid_of(shapes: Shapes, name: str) -> int:
 
 
 def depth_of(shapes: Shapes, start: str) -> int:
-    """The number of blocks, from names that begin with `start` and a block's number; raises BadFileError."""
+    """Return the number of blocks, from names that begin with `start` and a block's number; raises BadFileError."""
     depth = 1 + max(int(match[1]) for name in shapes if (match := re.match(rf"{start}\.(\d+)\.", name)))
     if depth > len(shapes):
         raise BadFileError(f"the checkpoint names block {depth - 1} but holds only {len(shapes)} tensors")
@@ -98,7 +98,7 @@ C = TypeVar("C", bound=ModelConfig)
 
 
 def unchanged(state: State) -> State:
-    """A state dict whose every tensor has one name."""
+    """Return a state dict whose every tensor has one name."""
     return state
 
 

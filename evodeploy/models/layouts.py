@@ -22,7 +22,7 @@ LAYOUTS: tuple[Layout[Any], ...] = (
 
 
 def layout_of(state: State, source: object) -> Layout[Any]:
-    """The family that `state` belongs to; raises BadFileError where it is none."""
+    """Return the family that `state` belongs to; raises BadFileError where it is none."""
     shapes = shapes_of(state)
     for layout in LAYOUTS:
         if layout.recognises(shapes):
@@ -34,12 +34,12 @@ def layout_of(state: State, source: object) -> Layout[Any]:
 
 
 def layout_for(config: ModelConfig) -> Layout[Any]:
-    """The layout of the family that `config` belongs to."""
+    """Return the layout of the family that `config` belongs to."""
     return next(layout for layout in LAYOUTS if isinstance(config, layout.config))
 
 
 def shapes_of(state: State) -> Shapes:
-    """The shape of each tensor."""
+    """Return the shape of each tensor."""
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
@@ -52,7 +52,7 @@ def at_image_size(layout: Layout[Any], config: Any, state: State, image_size: in
 
 
 def fitted(layout: Layout[Any], config: ModelConfig, state: State, source: object) -> Network:
-    """The network of `config` with the weights in `state`; raises BadFileError where they do not fit."""
+    """Return the network of `config` with the weights in `state`; raises BadFileError where they do not fit."""
     required, optional, found = layout.required(config), layout.optional(config), shapes_of(state)
     problems = {
         "missing": [name for name in required if name not in found],

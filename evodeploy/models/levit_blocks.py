@@ -99,7 +99,7 @@ class Attention(nn.Module):
         return self.proj(F.hardswish(mixed)), logits
 
     def tradeoff(self) -> Tensor:
-        """How much of the global class attention this module's own replaces: t, in (0, 1)."""
+        """Return how much of the global class attention this module's own replaces: t, in (0, 1)."""
         return self.learn_tradeoff.sigmoid()
 
 
@@ -140,7 +140,7 @@ class SubsampleAttention(nn.Module):
         return self.proj(F.hardswish(mixed)), attention
 
     def tradeoff(self) -> Tensor:
-        """How much of the global class attention this module's own replaces: t, in (0, 1)."""
+        """Return how much of the global class attention this module's own replaces: t, in (0, 1)."""
         return self.learn_tradeoff.sigmoid()
 
 

@@ -42,7 +42,7 @@ def model_info(
     source: Path | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> ModelInfo:
-    """The facts of `config` that travel with every artefact made from it.
+    """Return the facts of `config` that travel with every artefact made from it.
 
     A published model's 1000 classes are ImageNet's where the checkpoint names none.
     """

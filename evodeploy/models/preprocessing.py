@@ -50,7 +50,7 @@ class Stated:
     error: type[EvodeployError] = BadFileError
 
     def __bool__(self) -> bool:
-        """Whether it says anything."""
+        """Return whether it says anything."""
         return any(getattr(self, name) is not None for name in OPTIONS)
 
 
@@ -85,12 +85,12 @@ def stated_by_options(
     crop_pct: float | None,
     crop_mode: str | None,
 ) -> Stated:
-    """What the arguments of `export` say."""
+    """Return what the arguments of `export` say."""
     return Stated("the arguments", mean, std, interpolation, crop_pct, crop_mode, error=UsageError)
 
 
 def stated_by_settings(settings: Mapping[str, Any]) -> Stated:
-    """What a training run's own settings say: those of timm's train.py, or of DeiT's and Evo-ViT's code.
+    """Return what a training run's own settings say: those of timm's train.py, or of DeiT's and Evo-ViT's code.
 
     timm writes None where the model's own defaults apply, which the file does not hold: there it is silent.
     """
@@ -109,7 +109,7 @@ def stated_by_settings(settings: Mapping[str, Any]) -> Stated:
 
 
 def stated_by_timm(config: Mapping[str, Any]) -> Stated:
-    """What timm's `pretrained_cfg` says; where it says anything, timm's own defaults fill the rest."""
+    """Return what timm's `pretrained_cfg` says; where it says anything, timm's own defaults fill the rest."""
     stated = Stated(
         "timm's config.json",
         mean=_channels(config.get("mean")),
@@ -126,7 +126,7 @@ def stated_by_timm(config: Mapping[str, Any]) -> Stated:
 
 
 def stated_by_hugging_face(config: Mapping[str, Any]) -> Stated:
-    """What a `preprocessor_config.json` says: as transformers' ViT, DeiT and BiT processors read it.
+    """Return what a `preprocessor_config.json` says: as transformers' ViT, DeiT and BiT processors read it.
 
     Scaling other than to [0, 1] is folded into mean and deviation: (f·x - m) / s is (x/255 - m/255f) / (s/255f).
     """
@@ -181,7 +181,7 @@ def _geometry(config: Mapping[str, Any]) -> tuple[str | None, float | None]:
 
 
 def _side(size: Mapping[str, Any], *names: str) -> int | None:
-    """The number of pixels that all `names` have in `size`."""
+    """Return the number of pixels that all `names` have in `size`."""
     found = {size.get(name) for name in names if not isinstance(size.get(name), (dict, list))}
     pixels = found.pop() if len(found) == 1 else None
     return pixels if isinstance(pixels, int) and pixels > 0 else None
@@ -205,7 +205,7 @@ def _of_deit(settings: Mapping[str, Any], source: str) -> Stated:
 
 
 def _checked(name: str, source: Stated) -> Any:
-    """The field, where it can be honoured."""
+    """Return the field, where it can be honoured."""
     value = getattr(source, name)
     if name in _CHOICES:
         fits, expected = value in _CHOICES[name], f"one of {', '.join(_CHOICES[name])}"
@@ -225,7 +225,7 @@ def _checked(name: str, source: Stated) -> Any:
 
 
 def _channels(value: Any) -> tuple[float, ...] | None:
-    """A mean or deviation: three numbers, or one for all channels."""
+    """Return a mean or deviation: three numbers, or one for all channels."""
     if not isinstance(value, (list, tuple)) or not value:
         return None
     numbers = tuple(number for number in map(_number, value) if number is not None)

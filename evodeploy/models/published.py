@@ -60,7 +60,7 @@ class RandomCheckpoint:
 
 
 def published_models() -> tuple[PublishedModel, ...]:
-    """All published models; needs no torch."""
+    """Return all published models; needs no torch."""
     found = []
     for config in ZOO.values():
         cost, dense = cost_of(config), cost_of(dense_twin(config))

@@ -42,7 +42,7 @@ torch.library.register_autograd("evodeploy::top_k", _spread, setup_context=_keep
 
 
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of `scores` (B, N): values and int64 positions (B, k), largest first.
+    """Return the k largest of `scores` (B, N): values and int64 positions (B, k), largest first.
 
     Of equal scores the one at the lower position wins, as ONNX TopK defines and torch.topk does not; exports become
     one TopK node. The values are differentiable.
@@ -68,7 +68,7 @@ def widened(x: Tensor) -> Tensor:
 
 
 def class_attention(logits: Tensor) -> Tensor:
-    """What the class token's `logits` (B, h, N + 1) give the patch tokens, summed over heads: (B, N)."""
+    """Return what the class token's `logits` (B, h, N + 1) give the patch tokens, summed over heads: (B, N)."""
     return widened(logits).softmax(dim=-1).sum(dim=1)[:, 1:]
 
 
@@ -115,12 +115,12 @@ def _is_number(share: Share, number: float) -> bool:
 
 
 def take_tokens(sequence: Tensor, positions: Tensor) -> Tensor:
-    """The patch tokens of `sequence` (B, N + 1, C) at `positions` (B, K): (B, K, C)."""
+    """Return the patch tokens of `sequence` (B, N + 1, C) at `positions` (B, K): (B, K, C)."""
     return take_rows(sequence, positions + 1)
 
 
 def split_tokens(sequence: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """The slow path of `sequence` (B, N + 1, C): the class token and the patch tokens at `positions` (B, K).
+    """Return the slow path of `sequence` (B, N + 1, C): the class token and the patch tokens at `positions` (B, K).
 
     Returns the (B, K + 1, C) slow tokens and the (B, K + 1) rows that they came from.
     """
@@ -134,12 +134,12 @@ def merge_tokens(sequence: Tensor, slow: Tensor, rows: Tensor) -> Tensor:
 
 
 def representative_token(fast: Tensor, scores: Tensor) -> Tensor:
-    """The average of the `fast` tokens (B, F, C), weighted by their `scores` (B, F), as one token: (B, 1, C)."""
+    """Return the average of the `fast` tokens (B, F, C), weighted by their `scores` (B, F), as one token: (B, 1, C)."""
     weights = scores / scores.sum(dim=1, keepdim=True)
     average = (weights.unsqueeze(-1) * fast).sum(dim=1, keepdim=True)
     return average if average.dtype == fast.dtype else average.to(fast.dtype)
 
 
 def take_rows(sequence: Tensor, rows: Tensor) -> Tensor:
-    """The `rows` (B, K) of `sequence` (B, N, C): (B, K, C)."""
+    """Return the `rows` (B, K) of `sequence` (B, N, C): (B, K, C)."""
     return sequence.gather(1, rows.unsqueeze(-1).expand(-1, -1, sequence.shape[-1]))

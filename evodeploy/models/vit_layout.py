@@ -91,7 +91,7 @@ def _recognises(shapes: Shapes) -> bool:
 
 
 def infer(shapes: Shapes, hints: Hints) -> EvoDeiTConfig:
-    """The configuration that tensors of these canonical shapes have; raises BadFileError."""
+    """Return the configuration that tensors of these canonical shapes have; raises BadFileError."""
     width, _, patch, _ = shape_of(shapes, "patch_embed.proj.weight", 4)
     grid = grid_of(shapes, "pos_embed")
     depth = depth_of(shapes, "blocks")
@@ -163,7 +163,7 @@ def required(config: EvoDeiTConfig) -> Shapes:
 
 
 def optional(config: EvoDeiTConfig) -> Shapes:
-    """What DINOv2's training alone uses."""
+    """Return what DINOv2's training alone uses."""
     return {"mask_token": (1, config.width)}
 
 

@@ -117,7 +117,7 @@ class EvoDeiTConfig:
         return tuple(runs)
 
     def tradeoff(self, block: int) -> float:
-        """How much of the global class attention the block's own replaces: t (paper, section 3.2)."""
+        """Return how much of the global class attention the block's own replaces: t (paper, section 3.2)."""
         return 1.0 if block < self.stages[0] else 0.5
 
     @property
@@ -126,7 +126,7 @@ class EvoDeiTConfig:
         return self.selecting_of(None)
 
     def selecting_of(self, keep: Sequence[int] | None) -> tuple[int, ...]:
-        """The same where each stage keeps `keep` tokens: see `segments_of`."""
+        """Return the same where each stage keeps `keep` tokens: see `segments_of`."""
         return tuple(run.blocks[0] for run in self.segments_of(keep) if run.selects)
 
     @property
@@ -174,7 +174,7 @@ ZOO = _zoo()
 
 
 def named(name: str) -> ModelConfig:
-    """The published model called `name`; raises UsageError with the nearest names."""
+    """Return the published model called `name`; raises UsageError with the nearest names."""
     if name in ZOO:
         return ZOO[name]
     near = difflib.get_close_matches(name, ZOO, n=1)
@@ -211,5 +211,5 @@ def with_selection(
 
 
 def dense_twin(config: ModelConfig) -> ModelConfig:
-    """The same network and weights with keep ratio 1.0: every token is computed in full in every block."""
+    """Return the same network and weights with keep ratio 1.0: every token is computed in full in every block."""
     return with_selection(config, (1.0,))

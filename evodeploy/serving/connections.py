@@ -1,6 +1,6 @@
 """What a connection may take before its request has begun, and after it was answered.
 
-uvicorn on httptools would wait for a header for ever, take one of any size, keep an answer for ever for a client that
+uvicorn on httptools would wait for a header forever, take one of any size, keep an answer for ever for a client that
 does not read it, and keep a connection for ever on which anything comes that is no further request: the rest of a body
 that was refused, or empty lines. In the process that takes connections: this one, or Ray's proxy.
 """

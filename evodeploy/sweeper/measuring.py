@@ -35,7 +35,7 @@ from evodeploy.sweeper.state import State
 _log = logging.getLogger(__name__)
 
 GROUP = 6  # candidates timed in turn with the reference: that many engines fit into memory
-# An engine opened anew may be a tenth faster or slower for as long as it lives, whatever its rounds say: so each is
+# An engine opened again may be a tenth faster or slower for as long as it lives, whatever its rounds say: so each is
 # opened and timed that many times, in other groups, and its interval spans them all.
 SITTINGS = 3
 

@@ -69,7 +69,7 @@ def sweep(
     labelled images in `data`, a folder of a class each or with `labels`, a CSV file; throughput at `batch` images, for
     `seconds` in all for each candidate. After `budget` seconds nothing new is begun.
 
-    All is written below the folder `output`, and an interrupted sweep is resumed from there; `force` begins it anew.
+    All is written below the folder `output`, and an interrupted sweep is resumed from there; `force` starts it over.
     With a `target_latency`, in seconds of a batch, the most accurate candidate that meets it is chosen; with
     `min_accuracy`, a share of the images, the fastest: `chosen.onnx`, and `deploy.toml`, which says how to run it.
 

@@ -15,7 +15,7 @@ from evodeploy.specs import TensorSpec
 
 
 def runtime_of(record: PlanRecord) -> Flavour:
-    """The TensorRT to run a plan with: the flavour that built it, or the lean runtime where that is enough.
+    """Return the TensorRT to run a plan with: the flavour that built it, or the lean runtime where that is enough.
 
     Raises MissingExtraError where neither is installed.
     """

@@ -93,7 +93,7 @@ class Device:
             thing.free()
 
     def lost(self) -> bool:
-        """Whether the context no longer works, found out after a failure, while it is current.
+        """Return whether the context no longer works, found out after a failure, while it is current.
 
         Any call says so. This one waits for nothing: to wait for the context would end a recording in another thread.
         """
@@ -103,7 +103,7 @@ class Device:
         return bool(self._lost)
 
     def stream(self) -> Any:
-        """A stream that does not wait for the default stream: work put there by others would end a recording."""
+        """Return a stream that does not wait for the default stream: work put there by others would end a recording."""
         return self.driver.Stream(_NON_BLOCKING)
 
     def memory(self, size: int) -> Any:
@@ -125,7 +125,7 @@ class Device:
         return array
 
     def out_of_memory(self, wanted: int) -> OutOfMemoryError:
-        """The error for `wanted` bytes that could not be had."""
+        """Return the error for `wanted` bytes that could not be had."""
         free, total = self.driver.mem_get_info()
         return OutOfMemoryError(
             f"{self} has no room for {wanted / 1e6:.1f} MB more: {free / 1e6:.1f} of {total / 1e6:.1f} MB are free; "
@@ -135,7 +135,7 @@ class Device:
 
 @once
 def device(index: int) -> Device:
-    """The GPU `index`, whose context this process keeps until it ends, as CUDA's own runtime does.
+    """Return the GPU `index`, whose context this process keeps until it ends, as CUDA's own runtime does.
 
     Raises UsageError where there is no such GPU, MissingExtraError without pycuda.
     """

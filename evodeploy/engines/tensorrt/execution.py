@@ -102,7 +102,7 @@ class Execution:
         self._shaped = batch, keep
 
     def _shape(self, name: str, batch: int) -> tuple[int, ...]:
-        """The shape that an output has now; refused where it is more than there is memory for."""
+        """Return the shape that an output has now; refused where it is more than there is memory for."""
         shape = tuple(map(int, self._context.get_tensor_shape(name)))
         if shape[:1] != (batch,) or not all(0 <= size <= self._tensors.longest for size in shape[1:]):
             raise RuntimeFailedError(

@@ -94,14 +94,14 @@ class Flavour:
         return tuple(name for name in self.targets if int(name.removeprefix("sm")) < least)
 
     def lacks(self, option: str) -> str:
-        """Why the builder option of that name cannot be honoured here; empty where it can."""
+        """Return why the builder option of that name cannot be honoured here; empty where it can."""
         if self.name != "tensorrt-rtx":
             return ""
         problem = driver_problem() if option in _RTX_NEEDS_GPU else None
         return f"it needs a GPU for that, and here {problem}" if problem else _RTX_LACKS.get(option, "")
 
     def strongly_typed_network(self, builder: Any) -> Any:
-        """An empty network whose types are those of the ONNX."""
+        """Return an empty network whose types are those of the ONNX."""
         flag = self.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED  # its bit differs between majors
         return builder.create_network(1 << int(flag))
 

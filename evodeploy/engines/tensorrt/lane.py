@@ -27,7 +27,7 @@ class Buffer:
     device: Any
 
     def of(self, shape: tuple[int, ...]) -> Array:
-        """The beginning of the host's memory as an array of `shape`, as densely as the GPU writes it."""
+        """Return the beginning of the host's memory as an array of `shape`, as densely as the GPU writes it."""
         count = math.prod(shape)
         return self.host.reshape(-1)[:count].reshape(shape)
 

@@ -44,7 +44,7 @@ class Relay:
 
 @once
 def shared_logger(flavour: Flavour) -> tuple[Any, Relay]:
-    """The process's one logger for `flavour`, and the relay that receives (severity, message).
+    """Return the process's one logger for `flavour`, and the relay that receives (severity, message).
 
     TensorRT calls it for every message: only its own logger, which prints, can be given a least severity. The 6,000
     verbose lines of a build take hundredths of a second.
@@ -80,11 +80,11 @@ class Errors:
         return self._taken(threading.get_ident())
 
     def first(self) -> str:
-        """The first error of all threads: those that follow are its consequences."""
+        """Return the first error of all threads: those that follow are its consequences."""
         return one_line("".join(message for _, message in list(self._logged)[:1]), _NO_REASON)
 
     def reason(self) -> str:
-        """The first error of this thread since it was last forgotten, and forget it.
+        """Return the first error of this thread since it was last forgotten, and forget it.
 
         Where it has none, the first of the threads that TensorRT started for itself.
         """
@@ -100,7 +100,7 @@ class Errors:
 
 @once
 def engine_errors(flavour: Flavour) -> Errors:
-    """The process's errors of `flavour` outside builds."""
+    """Return the process's errors of `flavour` outside builds."""
     errors = Errors()
     shared_logger(flavour)[1].usual = errors
     return errors

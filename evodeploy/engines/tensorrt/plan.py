@@ -47,7 +47,7 @@ class Plan:
         return self._engine.create_runtime_config()
 
     def new_context(self, memory: int) -> Any:
-        """An execution context that computes in `context_bytes` at the address `memory`.
+        """Return an execution context that computes in `context_bytes` at the address `memory`.
 
         Contexts may have that memory in common as long as they compute one after the other. Raises RuntimeFailedError,
         OutOfMemoryError with TensorRT's reason.
@@ -67,7 +67,7 @@ class Plan:
         self._errors.forget()
 
     def failure(self, what: str) -> RuntimeFailedError:
-        """The error for a call that TensorRT answered with nothing but failure, with the reason it logged."""
+        """Return the error for a call that TensorRT answered with nothing but failure, with the reason it logged."""
         reason = self._errors.reason()
         kind = OutOfMemoryError if says_out_of_memory(reason) else RuntimeFailedError
         return kind(f"{self.flavour} {what}: {reason}")

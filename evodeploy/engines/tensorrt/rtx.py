@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 def is_rtx(flavour: Flavour) -> bool:
-    """Whether this flavour finishes its kernels on the GPU."""
+    """Return whether this flavour finishes its kernels on the GPU."""
     return flavour.name == "tensorrt-rtx"
 
 

@@ -137,7 +137,7 @@ class TensorRtEngine(Engine):
 
 
 def _new_lane(gpu: Device, plan: Plan, record: PlanRecord, refused: set[Key] | None) -> Lane:
-    """A lane that records CUDA graphs, but of what is `refused`; None of it means that it records nothing."""
+    """Return a lane that records CUDA graphs, but of what is `refused`; None of it means that it records nothing."""
     longest = max((stage.tokens for stage in record.elastic), default=0)
     tensors = Tensors(record.inputs[0], record.keep, record.outputs, longest)
 

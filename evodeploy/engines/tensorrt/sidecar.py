@@ -64,7 +64,7 @@ def keep_profile(info: ModelInfo | None) -> KeepProfile | None:
 
 
 def profiles_for(batches: Iterable[int]) -> tuple[Profile, ...]:
-    """One for each of `batches`, fastest there, together without a gap."""
+    """Return one for each of `batches`, fastest there, together without a gap."""
     rising = sorted(set(batches))
     return tuple(Profile(low + 1, batch, batch) for low, batch in zip((0, *rising), rising, strict=False))
 
@@ -151,12 +151,12 @@ def write_sidecar(record: PlanRecord, plan: Path) -> Path:
 
 
 def _short(node: str, index: int) -> str:
-    """A node's name that fits; its index distinguishes names that begin alike."""
+    """Return a node's name that fits; its index distinguishes names that begin alike."""
     return node if len(node) <= LARGEST_NAME else f"{brief(node, LARGEST_NAME - 20)} #{index}"
 
 
 def read_sidecar(plan: Path) -> PlanRecord:
-    """The record next to `plan`; raises BadFileError where it is missing or not one."""
+    """Return the record next to `plan`; raises BadFileError where it is missing or not one."""
     check_input(plan, "a TensorRT engine")
     path = sidecar_path(plan)
     if not path.exists():
@@ -175,7 +175,7 @@ def check_intact(plan: Path, record: PlanRecord) -> None:
 
 
 def _plan_record(**values: Any) -> PlanRecord:
-    """The record, where its inputs are those that its model has; raises SchemaError."""
+    """Return the record, where its inputs are those that its model has; raises SchemaError."""
     plan = PlanRecord(**values)
     expected = plan.model.inputs[1:] if plan.model else ()
     if plan.inputs[1:] != expected:
