@@ -242,6 +242,7 @@ def test_every_command_is_listed_once():
 # Words that hide what is meant; each has plainer ones, such as: report, show, infer, next to, separately, resume, fix.
 UNUSED = "told|tells?|beside|apart|so many|goes on|stands|whoever|mend(s|ed)?"
 TEXTS = (".c", ".css", ".html", ".js", ".md", ".ptx", ".py")
+UNREAD = {Path(__file__).name, "commands.md"}  # this list, and the page that is made of what the commands' help says
 
 
 def test_words_that_are_not_used():
@@ -251,7 +252,7 @@ def test_words_that_are_not_used():
     files = [path for folder in ("evodeploy", "docs", "tests") for path in (root / folder).rglob("*")]
     found = []
     for path in [*files, root / "README.md"]:
-        if path.suffix in TEXTS and "_build" not in path.parts and path != Path(__file__):
+        if path.suffix in TEXTS and "_build" not in path.parts and path.name not in UNREAD:
             lines = path.read_text(encoding="utf-8").splitlines()
             found += [f"{path}:{number}: {line.strip()}" for number, line in enumerate(lines, 1) if words.search(line)]
     assert found == []

@@ -9,7 +9,7 @@ function element(name, words, ...children) {
   return made;
 }
 
-// Text in which `code` stands between backticks.
+// Text in which `code` is between backticks.
 function prose(name, words) {
   return element(name, "", ...words.split("`").map((part, index) => (index % 2 ? element("code", part) : part)));
 }
