@@ -79,19 +79,22 @@ def unlikeness(tokens: Tensor, grid: int) -> Tensor:
     return torch.where(anchors > 0, anchors.to(others.dtype), others)
 
 
-def merge(slow: Tensor, fast: Tensor) -> Merged:
+def merge(slow: Tensor, fast: Tensor, count: int) -> Merged:
     """Merge each of `fast` (B, F, C) into the one of `slow` (B, K, C) most like it; of equal ones, the first.
 
-    Sums are products with a matrix of ones and zeros: engines have no fast sum by index.
+    `count` is K + F, a number also where an export leaves K open. Sums are products with a matrix of zeros and one
+    constant: engines have no fast sum by index. The constant is a power of two, so that nothing is rounded, and so
+    small that no sum leaves the range of FP16, as 255 tokens of 300 would.
     """
     width, kept = slow.shape[-1], torch.arange(slow.shape[1], device=slow.device)
     alike = likeness(fast, slow)
     owner = alike.argmax(dim=-1)
     members = owner.unsqueeze(-1) == kept
     # Not a cast: OpenVINO computes what follows one from booleans in FP32, here half of a BF16 network.
-    counted = torch.where(members, 1.0, 0.0).to(slow.dtype)
-    size = 1 + counted.sum(dim=1)
-    tokens = (slow + counted.transpose(1, 2) @ fast) / size.unsqueeze(-1)
+    size = 1 + torch.where(members, 1.0, 0.0).to(slow.dtype).sum(dim=1)
+    most = 1 << (count - 1).bit_length()
+    shares = torch.where(members, 1 / most, 0.0).to(slow.dtype)
+    tokens = (slow / most + shares.transpose(1, 2) @ fast) * (most / size).unsqueeze(-1)
     own = kept + torch.zeros_like(size, dtype=torch.int64)
     margin = alike.amax(dim=-1) - alike.masked_fill(members, -width).amax(dim=-1)
     margins = torch.cat([torch.full_like(size, 2.0), margin / width], dim=1)
