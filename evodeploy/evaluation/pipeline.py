@@ -124,7 +124,14 @@ def _evaluated(
         infos = [_keeping(info, keep_ratio) for info in _infos(engines, sources)]
         data = labelled_images(folder, labels, infos[0]).limited(limit)
         contenders = [
-            Contender(source, opened.name, options.precision or stated_precision(source) or info.precision, info)
+            Contender(
+                source,
+                opened.name,
+                opened.device,
+                options.precision or stated_precision(source) or info.precision,
+                opened.tf32,
+                info,
+            )
             for source, opened, info in zip(sources, engines, infos, strict=True)
         ]
         _log.info(f"{len(data.images)} images; {data.mapping}")
@@ -205,7 +212,9 @@ def _task(contenders: Sequence[Contender], data: LabelledImages) -> dict[str, ob
             raise UsageError(f"{each.title} is a module, which no journal can identify: leave out output and journal")
     return {
         "artefacts": [
-            [sha256(each.source), each.engine, each.precision] for each in contenders if isinstance(each.source, Path)
+            [sha256(each.source), each.engine, each.device, each.precision, each.tf32]
+            for each in contenders
+            if isinstance(each.source, Path)
         ],
         "keep_ratios": [list(each.info.keep_ratios) for each in contenders],
         "images": data.checksum(),

@@ -111,11 +111,13 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Contender:
-    """What is evaluated: a file or a module, and what runs it."""
+    """What is evaluated: a file or a module, and what runs it, where, and how precisely."""
 
     source: Path | nn.Module
     engine: str
+    device: str
     precision: str
+    tf32: bool
     info: ModelInfo
 
     @property

@@ -11,8 +11,9 @@ from levit_cases import small as small_levit
 from vit_sources import TimmViT, filled
 
 import evodeploy
-from evodeploy.distillation import draws, job, loop
+from evodeploy.distillation import draws, job, loop, teaching
 from evodeploy.distillation.data import Pictures, held_out, listed
+from evodeploy.distillation.network import answers
 from evodeploy.distillation.recipe import Recipe
 from evodeploy.distillation.teaching import computed, tensor_of
 from evodeploy.errors import BadFileError, OutOfMemoryError, RuntimeFailedError, UsageError
@@ -210,6 +211,24 @@ def test_memory_that_runs_out_halves_what_is_computed_at_once(classifier, pictur
         "memory ran out: from now on 2 pictures are computed at once",
     ]
     assert [step.loss for step in halved] == pytest.approx([step.loss for step in whole], rel=1e-3)
+    most = 0
+    with pytest.raises(OutOfMemoryError, match="no memory for one picture"):
+        evodeploy.distill(classifier, pictures, tmp_path / "none.pth", **SHORT)
+
+
+def test_memory_that_runs_out_halves_what_is_evaluated_at_once(classifier, pictures, tmp_path, monkeypatch, logged):
+    def limited(network, images, *rest):
+        if len(images) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return answers(network, images, *rest)
+
+    most = 5
+    whole = evodeploy.distill(classifier, pictures, tmp_path / "a.pth", keep_ratio=0.5, **SHORT)
+    monkeypatch.setattr(teaching, "answers", limited)
+    halved = evodeploy.distill(classifier, pictures, tmp_path / "b.pth", keep_ratio=0.5, **SHORT)
+    found = [line for line in logged if "memory" in line]
+    assert found[:3] == [f"memory ran out: from now on {count} pictures are computed at once" for count in (16, 8, 4)]
+    assert halved.levels == whole.levels
     most = 0
     with pytest.raises(OutOfMemoryError, match="no memory for one picture"):
         evodeploy.distill(classifier, pictures, tmp_path / "none.pth", **SHORT)

@@ -19,6 +19,9 @@ from onnx import numpy_helper
 from PIL import Image
 
 import evodeploy
+from evodeploy.engines.opener import open_engine
+from evodeploy.errors import UsageError
+from evodeploy.evaluation import pipeline
 from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.graph.precision import reduced_from_onnx
 from evodeploy.models.checkpoint import load_checkpoint
@@ -158,6 +161,23 @@ def test_the_journal_of_another_evaluation_is_refused(cli, here):
     assert code == 2
     assert "r.json.part is the beginning of another evaluation" in err
     assert cli("eval", "a.onnx", "--data", "data", "-o", "r.json", "--force")[0] == 0
+
+
+@pytest.mark.parametrize(("what", "other"), [("device", "cuda:0"), ("tf32", True)])
+def test_answers_of_another_device_or_of_tf32_are_not_mixed_in(here, monkeypatch, what, other):
+    def elsewhere(*args):
+        engine = open_engine(*args)
+        setattr(engine, what, other)
+        return engine
+
+    def interrupt(done, count):
+        raise RuntimeError("interrupted")
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="interrupted"):
+        patched.setattr(pipeline, "open_engine", elsewhere)
+        evodeploy.evaluate("a.onnx", "data", batch=1, output="r.json", progress=interrupt)
+    with pytest.raises(UsageError, match="the beginning of another evaluation"):
+        evodeploy.evaluate("a.onnx", "data", batch=1, output="r.json")
 
 
 def test_a_name_that_is_not_utf8_does_not_cost_the_report(cli, here, tmp_path):

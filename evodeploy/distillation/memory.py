@@ -1,0 +1,35 @@
+"""As many pictures at once as fit into memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from evodeploy.engines.out_of_memory import means_out_of_memory
+from evodeploy.errors import OutOfMemoryError
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+def in_parts(compute: Callable[[int], T], count: int, device: torch.device) -> tuple[T, int]:
+    """What `compute` gives, and of how many pictures at once: `count`, where memory runs out half of it, and so on.
+
+    It begins anew after each try. Raises OutOfMemoryError where one picture does not fit.
+    """
+    while True:
+        try:
+            return compute(count), count
+        except Exception as error:
+            if not means_out_of_memory(error):
+                raise
+            if count == 1:
+                raise OutOfMemoryError(f"{device} has no memory for one picture at a time") from error
+        count //= 2
+        _log.warning("memory ran out: from now on %d pictures are computed at once", count)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
