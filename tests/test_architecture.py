@@ -59,7 +59,7 @@ ALLOWED = {
     "distillation": {"engines", "evaluation", "models", "preprocess"},
     "batch": {"cluster", "engines", "inference", "preprocess"},
     "evaluation": {"artefacts", "engines", "inference", "preprocess"},
-    "visualization": {"compare", "engines", "preprocess"},
+    "visualization": {"compare", "engines", "models", "preprocess"},
     "serving": {"artefacts", "cluster", "compare", "engines", "inference", "preprocess"},
     "load_testing": {"benchmark"},
     "sweeper": {"benchmark", "engines", "evaluation", "exporter", "graph", "models", "preprocess"},

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 Ratios = Sequence[float | Sequence[float]]  # of each row: one for all stages, or one for each
 Facts = Mapping[Path, ModelInfo | None]
 
-_FEWEST = 1e-6  # a share that is one token
-
 
 def as_elastic(model: LoadedModel | None, facts: Facts, ratios: Ratios | None) -> LoadedModel | None:
     """`model` elastic where a file is, or where `ratios` are asked for without any file: then from one token to all.
@@ -33,9 +31,9 @@ def as_elastic(model: LoadedModel | None, facts: Facts, ratios: Ratios | None) -
         return dataclasses.replace(model, info=dataclasses.replace(model.info, elastic=stages))
     if ratios is None or facts:
         return model
-    from evodeploy.models.loaded import with_elastic
+    from evodeploy.models.loaded import ANY_SHARE, with_elastic
 
-    return with_elastic(model, (_FEWEST, 1.0))
+    return with_elastic(model, ANY_SHARE)
 
 
 def kept_by(info: ModelInfo | None, facts: Facts, ratios: Ratios | None, stated: Ratios = ()) -> tuple[Kept, ...]:

@@ -26,7 +26,7 @@ from evodeploy.images import image_paths
 from evodeploy.machine.cores import usable_cores
 from evodeploy.machine.environment import environment
 from evodeploy.preprocess import pictures
-from evodeploy.specs import EngineOptions
+from evodeploy.specs import EngineOptions, FastPath, check_choice
 
 if TYPE_CHECKING:
     from evodeploy.benchmark.entrants import Pictures
@@ -56,6 +56,7 @@ def bench(
     device: str | None = None,
     threads: int | None = None,
     keeps: Ratios | None = None,
+    fast_path: FastPath | None = None,
 ) -> Report:
     """Measure engines against PyTorch, and the model against its dense twin, all in turn in this process.
 
@@ -74,7 +75,8 @@ def bench(
     An elastic artefact, or a checkpoint with `keeps`, has a row for each of these keep ratios, out of one file and one
     engine: each a share of tokens for all stages, or one for each stage. The row at 1.0 is the dense twin. By default
     an elastic artefact is run at its own ratios, or at those of its deploy file, and at 1.0, or, where its bounds end
-    below that, next to a static dense twin.
+    below that, next to a static dense twin. `fast_path` says what becomes of the tokens that a checkpoint, or the
+    published `model`, does not keep: see `export`. Files state theirs.
 
     Raises UsageError for what cannot be honoured, InputError for ratios that the artefact cannot keep, BadFileError
     for a file that cannot be read.
@@ -88,7 +90,9 @@ def bench(
     machine = environment(threads)
     sources, stated = without_deploy_files(sources_of(artefacts, model))
     device = device or next((each.device for each in stated if each.device), None)
-    subject = subject_of(sources, model, keeps, [each.keep_ratio for each in stated if each.keep_ratio is not None])
+    check_choice("fast_path", fast_path, FastPath)
+    stated_keeps = [each.keep_ratio for each in stated if each.keep_ratio is not None]
+    subject = subject_of(sources, model, keeps, stated_keeps, fast_path)
     if paths and subject.info is None:
         raise UsageError(f"{subject.name} does not say how images are prepared: leave out --images")
     for line in subject.notes:

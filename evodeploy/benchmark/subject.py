@@ -19,7 +19,7 @@ from evodeploy.errors import MissingExtraError, UsageError, needs
 from evodeploy.files import sha256
 from evodeploy.kinds import is_deploy_file, kind_of
 from evodeploy.onnx_files import info_of, read_onnx
-from evodeploy.specs import ModelInfo
+from evodeploy.specs import FastPath, ModelInfo
 
 if TYPE_CHECKING:
     from torch import nn
@@ -94,6 +94,7 @@ def subject_of(
     model_name: str | None = None,
     keeps: Ratios | None = None,
     stated_keeps: Ratios = (),
+    fast_path: FastPath | None = None,
 ) -> Subject:
     """The subject of a bench over `sources`: the checkpoint, ONNX files and engines of one model and its dense twin.
 
@@ -101,17 +102,20 @@ def subject_of(
     next to it; without a checkpoint, random weights of the same sizes, which are as fast. With no sources at all, the
     published model called `model_name` is taken so. A module is taken as a checkpoint is. Elastic artefacts are run at
     the ratios `keeps`, and so is a checkpoint without files; by default at those of deploy files, `stated_keeps`, or
-    their own, and at 1.0. Raises UsageError for the file of another model, and as
-    `benchmark.keep_ratios` says.
+    their own, and at 1.0. `fast_path` says what becomes of the tokens that a checkpoint or random weights do not keep.
+    Raises UsageError for the file of another model, for a `fast_path` with files, which state theirs, or where every
+    token is kept, and as `benchmark.keep_ratios` says.
     """
     paths = [source for source in sources if isinstance(source, Path) and kind_of(source) != "checkpoint"]
     checkpoints = [source for source in sources if source not in paths]
     if len(checkpoints) > 1:
         raise UsageError(f"{len(checkpoints)} checkpoints given, expected one: bench them one after another")
+    if fast_path is not None and paths:
+        raise UsageError(f"{paths[0]} states its own fast path, as it was exported: leave out --fast-path")
     facts = {path: _facts(path) for path in paths}
     describing = _of_the_model(facts)
     try:
-        model, note = _model(checkpoints, facts, describing, model_name)
+        model, note = _model(checkpoints, facts, describing, model_name, fast_path)
     except MissingExtraError as error:
         if not facts or checkpoints:
             raise
@@ -123,6 +127,10 @@ def subject_of(
             notes += [f"{path.name}, which was built from {source.name}, is taken too" for path in built]
             facts |= {path: _facts(path) for path in built}
     model = as_elastic(model, facts, keeps)
+    if fast_path is not None and model is not None and model.info.dense:
+        raise UsageError(
+            f"{model.config.name} keeps every token, so --fast-path changes nothing: add --keep, such as 0.7"
+        )
     stated = facts[describing] if describing else None
     info = model.info if model else stated
     compared = info if checkpoints else stated  # random weights may be of other classes
@@ -188,7 +196,11 @@ def _of_the_model(facts: dict[Path, ModelInfo | None]) -> Path | None:
 
 
 def _model(
-    checkpoints: list[Path | nn.Module], facts: dict[Path, ModelInfo | None], describing: Path | None, name: str | None
+    checkpoints: list[Path | nn.Module],
+    facts: dict[Path, ModelInfo | None],
+    describing: Path | None,
+    name: str | None,
+    fast_path: FastPath | None,
 ) -> tuple[LoadedModel | None, str]:
     with needs("export"):
         from evodeploy.models.checkpoint import load_checkpoint_like
@@ -198,7 +210,7 @@ def _model(
     if name is not None:
         named(name)  # refused even where the files say what they are
     if checkpoints:
-        return _of_checkpoint(checkpoints[0], facts, name)
+        return _of_checkpoint(checkpoints[0], facts, name, fast_path)
     info = facts[describing] if describing else None
     if info is not None:
         onnx = next((path for path in facts if kind_of(path) == "onnx"), None)
@@ -215,11 +227,12 @@ def _model(
         return model, "no checkpoint is given: the rows that need one run on random weights, which are as fast"
     if name is None and facts:
         return None, f"{next(iter(facts)).name} does not say what model it is: name it with --model"
-    return random_model(named(name or DEFAULT_MODEL)), f"{name or DEFAULT_MODEL} with random weights, which are as fast"
+    config = with_selection(named(name or DEFAULT_MODEL), fast_path=fast_path)
+    return random_model(config), f"{name or DEFAULT_MODEL} with random weights, which are as fast"
 
 
 def _of_checkpoint(
-    source: Path | nn.Module, facts: dict[Path, ModelInfo | None], name: str | None
+    source: Path | nn.Module, facts: dict[Path, ModelInfo | None], name: str | None, fast_path: FastPath | None
 ) -> tuple[LoadedModel, str]:
     """The checkpoint as the files made from it run it; those that keep every token say nothing of the selection."""
     from evodeploy.models.checkpoint import load_checkpoint, load_checkpoint_like
@@ -229,7 +242,7 @@ def _of_checkpoint(
     own = [info for info in facts.values() if info and info.source_sha256 == checksum]
     selecting = [info for info in own if not info.dense]
     if not selecting:
-        model = load_checkpoint(source, model=name)
+        model = load_checkpoint(source, model=name, fast_path=fast_path)
         if not (own and model.info.dense):
             return model, selection_note(model) or ""
     return load_checkpoint_like(source, (selecting or own)[0], name), ""

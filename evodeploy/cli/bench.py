@@ -9,7 +9,7 @@ import typer
 
 from evodeploy.cli import bench_compare, bench_trtexec, values
 from evodeploy.cli.console import Force, Json, note, result_json, show
-from evodeploy.cli.options import Device, Threads
+from evodeploy.cli.options import Device, FastPath, Threads
 from evodeploy.cli.values import real, whole
 from evodeploy.errors import UnavailableError
 
@@ -49,6 +49,7 @@ def bench(
             "Default: its own, and 1.0, which is the dense twin."
         ),
     ] = None,
+    fast_path: FastPath = None,
     images: Annotated[
         Path | None, typer.Option(help="A folder of pictures: run on them, and time files to labels too.")
     ] = None,
@@ -121,6 +122,7 @@ def bench(
         device=device,
         threads=threads,
         keeps=values.keeps(keep) if keep is not None else None,
+        fast_path=fast_path,
     )
     for path, _ in outputs:
         report.save(path, force=force)

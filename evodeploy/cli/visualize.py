@@ -19,9 +19,11 @@ def visualize(
     keep_ratio: Annotated[
         str | None,
         typer.Option(
-            help="Draw an elastic artefact at each of these shares of tokens: 0.2,0.5,0.8, or 0.7/0.5 by stage."
+            help="Draw an elastic artefact or a checkpoint at each of these shares of tokens: 0.2,0.5,0.8, or 0.7/0.5 "
+            "by stage."
         ),
     ] = None,
+    fast_path: options.FastPath = None,
     engine: options.EngineName = None,
     device: options.Device = None,
     precision: options.Precision = None,
@@ -32,13 +34,14 @@ def visualize(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Draw which patches of images each selection keeps, and the class attention that it chooses by."""
+    """Draw which patches of images each selection keeps, and the class attention or what else it chooses by."""
     with progress("drawing") as done:
         drawn = evodeploy.visualize(
             artefact,
             images,
             output,
             keep_ratios=None if keep_ratio is None else values.keeps(keep_ratio, "--keep-ratio"),
+            fast_path=fast_path,
             engine=engine,
             options=options.engine_options(device, precision, cuda_graph, threads, cache, tf32),
             force=force,

@@ -1,7 +1,8 @@
 """How clear an artefact's selections are: the margin between the last token kept and the first one dropped.
 
 A clear margin means that rounding will not change which tokens are kept. The share of class attention that the kept
-tokens hold says what the others could still have given: where it is near 1, a lower keep ratio is worth a try.
+tokens hold says what the others could still have given: where it is near 1, a lower keep ratio is worth a try. A
+network that merges tokens does not select by class attention, so there only the margins are measured.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_NO_ATTENTION = (
+    "tokens merge: kept are those least like any other, not those with most class attention, so no share of it says\n"
+    "which keep ratio is enough: measure it with `evodeploy eval`"
+)
 SHARES = (0.9, 0.95)  # of the class attention, for which the keep ratio is looked up
 
 
@@ -52,14 +57,14 @@ class SelectionMargins:
 
     `margin` is how far the K-th and the (K+1)-th score differ, relative to the mean of the two; `attention` the
     share of the class attention that the kept tokens hold; `keep_ratios` the share of tokens that would hold each of
-    `SHARES` of it.
+    `SHARES` of it. Where tokens merge there is no `attention` and no such ratio.
     """
 
     name: str
     kept: int
     tokens: int
     margin: Spread
-    attention: Spread
+    attention: Spread | None
     keep_ratios: dict[float, Spread]
 
 
@@ -68,7 +73,8 @@ class Margins:
     """Every selection that drops tokens, on `images` images; printed, it is what `evodeploy margins` shows.
 
     `recommended` are keep ratios by stage at which 95 % of images keep each of `SHARES` of the class attention, for an
-    elastic artefact within its bounds. It is empty for a static one, and where a stage keeps every token.
+    elastic artefact within its bounds. It is empty for a static one, where a stage keeps every token, and where tokens
+    merge.
     """
 
     images: int
@@ -81,11 +87,13 @@ class Margins:
         return {"images": self.images, "selections": selections, "recommended": self.recommended}
 
     def __str__(self) -> str:
+        merged = any(each.attention is None for each in self.selections)
+        attention = _NO_ATTENTION if merged else "attention: the share of the class attention that the kept tokens hold"
         return (
             f"{self.images} images: the median, and in brackets the value that 95 % of images reach\n\n"
             f"{plain(_table(self.selections), WIDE)}\n\n"
             "margin: between the last score kept and the first dropped, relative to them\n"
-            "attention: the share of the class attention that the kept tokens hold"
+            f"{attention}"
             + "".join(
                 f"\nfor {share:.0%} of it in 95 % of images: --keep-ratio {','.join(f'{ratio:g}' for ratio in ratios)}"
                 for share, ratios in self.recommended.items()
@@ -99,6 +107,7 @@ def margins(
 ) -> Margins:
     """Measure how clear each selection of `artefact` is on `images`, and which keep ratio holds most class attention.
 
+    Where tokens merge the selection is not by class attention, and only its clearness is measured.
     `artefact` is a checkpoint, or an ONNX file or engine exported with its selections as outputs. Raises UsageError
     where it keeps every token or does not output its selections and their scores.
     """
@@ -118,7 +127,7 @@ def margins_on(engine: Engine, seen: NDArray[np.uint8]) -> Margins:
 def _recommended(
     selections: tuple[SelectionMargins, ...], stages: tuple[ElasticStage, ...]
 ) -> dict[float, tuple[float, ...]]:
-    if len(selections) != len(stages):
+    if len(selections) != len(stages) or any(not each.keep_ratios for each in selections):
         return {}
     return {
         share: tuple(
@@ -140,12 +149,15 @@ def _margins(selection: SelectionOutput) -> SelectionMargins:
         raise UsageError("the artefact does not output the scores that it selects by: export it with --tokens again")
     ordered = -np.sort(-selection.scores.astype(np.float64), axis=1)
     kept, tokens = selection.positions.shape[1], selection.tokens
+    margin = _spread(relative_margins(selection.scores, kept), 5)
+    if selection.merged:
+        return SelectionMargins(selection.title, kept, tokens, margin, None, {})
     held = np.cumsum(ordered, axis=1) / ordered.sum(axis=1, keepdims=True)
     return SelectionMargins(
         selection.title,
         kept,
         tokens,
-        margin=_spread(relative_margins(selection.scores, kept), 5),
+        margin,
         attention=_spread(held[:, kept - 1], 5),
         keep_ratios={share: _spread(((held < share).sum(axis=1) + 1) / tokens, 95) for share in SHARES},
     )
@@ -159,14 +171,16 @@ def _table(selections: tuple[SelectionMargins, ...]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("selection", "keeps", "margin", "attention", *(f"{share:.0%} of it at" for share in SHARES)):
+    attention = ["attention", *(f"{share:.0%} of it at" for share in SHARES)]
+    shown = any(each.attention is not None for each in selections)
+    for heading in ("selection", "keeps", "margin", *(attention if shown else ())):
         table.add_column(heading, justify="left" if heading == "selection" else "right")
     for each in selections:
         table.add_row(
             each.name,
             f"{each.kept} of {each.tokens}",
             f"{each.margin:.2%}",
-            f"{each.attention:.1%}",
-            *(f"{each.keep_ratios[share]:.2f}" for share in SHARES),
+            *([f"{each.attention:.1%}"] if each.attention is not None else []),
+            *(f"{ratio:.2f}" for ratio in each.keep_ratios.values()),
         )
     return table

@@ -1,4 +1,4 @@
-"""Token selections read from model outputs: which tokens each selection keeps, and the class attention it keeps by."""
+"""Token selections read from model outputs: which tokens each selection keeps, and the scores it keeps by."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ from evodeploy.specs import NO_METADATA, ModelInfo
 class SelectionOutput:
     """One selection on N images: it keeps `positions` (N, K), counted row by row on the first grid, `grid` a side.
 
-    `scores` (N, tokens) is the global class attention of the tokens that it chooses from; None where the artefact does
-    not output it.
+    `scores` (N, tokens) are those of the tokens that it chooses from; None where the artefact does not output them.
+    They are the global class attention, or where the other tokens are `merged` how unlike a token is to the anchors:
+    see `models.merging.unlikeness`.
     """
 
     title: str
     grid: int
     positions: NDArray[np.int64]
     scores: NDArray[np.float32] | None
+    merged: bool = False
 
     @property
     def side(self) -> int:
@@ -93,5 +95,6 @@ def selections_from(outputs: dict[str, Array], info: ModelInfo) -> list[Selectio
         staged = info.selection == "stage" and index < len(info.stages)
         title = f"selection {index + 1}" + (f", before block {info.stages[index]}" if staged else "")
         grid = info.image_size // info.patch_size
-        found.append(SelectionOutput(title, grid, outputs[f"selected_{index}"], outputs.get(f"scores_{index}")))
+        kept, scores = outputs[f"selected_{index}"], outputs.get(f"scores_{index}")
+        found.append(SelectionOutput(title, grid, kept, scores, info.fast_path == "merge"))
     return found

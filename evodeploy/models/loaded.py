@@ -19,6 +19,7 @@ from evodeploy.text import brief
 
 LARGEST_TOP_K = 3840  # TensorRT's limit
 FEWEST_TOKENS = 4  # that an elastic stage selects from
+ANY_SHARE = (1e-6, 1.0)  # bounds of an elastic model, from one token to all
 
 
 @dataclass(frozen=True)

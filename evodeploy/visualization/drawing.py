@@ -1,4 +1,4 @@
-"""One image with the patches that were left out, or with the attention that its tokens got."""
+"""One image with the patches that were left out, or with the scores that its tokens got."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 Pixels = NDArray[np.uint8]
 
-# From little to much attention: evenly lighter and warmer, so that it also reads in grey and for the colour-blind.
+# From low to high scores: evenly lighter and warmer, so that it also reads in grey and for the colour-blind.
 _SCALE = np.array([(20, 14, 54), (84, 24, 110), (158, 46, 100), (226, 92, 62), (250, 166, 50), (252, 244, 160)], float)
 _PAPER = np.array((236, 238, 243), float)
 _LEFT_OUT = 0.8  # how far a patch that was left out fades into the paper
@@ -32,10 +32,11 @@ def with_kept(image: Image.Image, kept: NDArray[np.bool_]) -> Image.Image:
     return drawn
 
 
-def with_attention(image: Image.Image, scores: NDArray[np.float32]) -> Image.Image:
+def with_scores(image: Image.Image, scores: NDArray[np.float32]) -> Image.Image:
     """`image` in grey under the colours of `scores` (side, side), from dark for the least to light for the most.
 
-    The two highest in a hundred are drawn alike: often a few tokens get so much that all others would look the same.
+    The two highest in a hundred are drawn alike: often a few tokens get so much attention that all others would look
+    the same.
     """
     low, high = scores.min(), np.quantile(scores, _MOST)
     shares = np.clip((scores - low) / ((high - low) or 1), 0, 1)

@@ -1,4 +1,4 @@
-"""The tokens of single images: which of them each selection keeps, and by what class attention."""
+"""The tokens of single images: which of them each selection keeps, and by what scores."""
 
 from __future__ import annotations
 
@@ -13,17 +13,22 @@ from evodeploy.engines.base import Engine
 from evodeploy.images import ImageLike
 from evodeploy.preprocess import pictures
 
+ANCHOR = np.float32(3)  # what `models.merging.unlikeness` of an anchor is above, and of any other token at most
+
 
 @dataclass(frozen=True)
 class SelectionMap:
     """One selection of one image: `kept` (side, side) marks the tokens that stayed on the slow path.
 
-    `scores` (side, side) is the global class attention that it chose by; a `side` is that of the tokens' grid there.
+    `scores` (side, side) is what it chose by; a `side` is that of the tokens' grid there. That is the global class
+    attention, or where the other tokens are `merged` how unlike a token is to the anchors: from 1 to 3, and for these
+    `ANCHOR`.
     """
 
     title: str
     kept: NDArray[np.bool_]
     scores: NDArray[np.float32] | None
+    merged: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,4 +62,6 @@ def _selection(selection: SelectionOutput, row: int) -> SelectionMap:
     kept = np.zeros(side**2, bool)
     kept[selection.own_positions[row]] = True
     scores = None if selection.scores is None else selection.scores[row].reshape(side, side)
-    return SelectionMap(selection.title, kept.reshape(side, side), scores)
+    if scores is not None and selection.merged:
+        scores = np.minimum(scores, ANCHOR)  # which anchors come first is decided by where they are
+    return SelectionMap(selection.title, kept.reshape(side, side), scores, selection.merged)

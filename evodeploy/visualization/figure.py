@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from evodeploy.visualization.drawing import coloured, enlarged, with_attention, with_kept
+from evodeploy.visualization.drawing import coloured, enlarged, with_kept, with_scores
 from evodeploy.visualization.evolution import Evolution, SelectionMap
 
 TILE = 256  # pixels of a side, about
@@ -22,14 +22,14 @@ HEADING = 2 * TEXT + 14  # room above a tile
 
 
 def figure(evolution: Evolution, title: str) -> Image.Image:
-    """One image: as the network saw it, what each selection kept, and below that the class attention it chose by."""
+    """One image: as the network saw it, what each selection kept, and below that the scores it chose by."""
     whole = enlarged(evolution.picture, TILE)
     rows = [evolution.selections[i : i + COLUMNS] for i in range(0, len(evolution.selections), COLUMNS)]
-    attention = any(selection.scores is not None for selection in evolution.selections)
-    step, block = whole.width + GAP, HEADING + whole.height + (GAP + whole.height if attention else 0)
+    scored = any(selection.scores is not None for selection in evolution.selections)
+    step, block = whole.width + GAP, HEADING + whole.height + (GAP + whole.height if scored else 0)
     columns = 1 + min(COLUMNS, len(evolution.selections))
     top = MARGIN + TITLE + GAP
-    legend = TEXT + 3 * GAP if attention else GAP
+    legend = TEXT + 3 * GAP if scored else GAP
     sheet = Image.new("RGB", (2 * MARGIN + columns * step - GAP, top + len(rows) * (block + GAP) + legend), PAPER)
     pen = ImageDraw.Draw(sheet)
     pen.text((MARGIN, MARGIN), title, INK, ImageFont.load_default(TITLE))
@@ -45,9 +45,10 @@ def figure(evolution: Evolution, title: str) -> Image.Image:
             heading(pen, x, y, selection.title, _share(selection))
             sheet.paste(with_kept(whole, selection.kept), (x, y + HEADING))
             if selection.scores is not None:
-                sheet.paste(with_attention(whole, selection.scores), (x, y + HEADING + whole.height + GAP))
-    if attention:
-        _legend(sheet, pen, MARGIN + step, sheet.height - MARGIN - TEXT, whole.width)
+                sheet.paste(with_scores(whole, selection.scores), (x, y + HEADING + whole.height + GAP))
+    if scored:
+        words = scale_in_words(evolution.selections[0])
+        _legend(pen, sheet, (MARGIN + step, sheet.height - MARGIN - TEXT), whole.width, words)
     return sheet
 
 
@@ -95,9 +96,17 @@ def heading(pen: ImageDraw.ImageDraw, x: int, y: int, first: str, second: str) -
     pen.text((x, y + TEXT + 4), second, PALE, font)
 
 
-def _legend(sheet: Image.Image, pen: ImageDraw.ImageDraw, x: int, y: int, width: int) -> None:
-    font = ImageFont.load_default(TEXT)
-    words = "class attention: least", "most, 2 % beyond"
+def scale_in_words(selection: SelectionMap) -> tuple[str, str]:
+    """What the darkest and the lightest colour of its scores mean."""
+    if selection.merged:
+        return "unlike the anchors: least", "most, and the anchors"
+    return "class attention: least", "most, 2 % beyond"
+
+
+def _legend(
+    pen: ImageDraw.ImageDraw, sheet: Image.Image, place: tuple[int, int], width: int, words: tuple[str, str]
+) -> None:
+    font, (x, y) = ImageFont.load_default(TEXT), place
     pen.text((x, y), words[0], PALE, font)
     start = x + round(font.getlength(words[0])) + 10
     bar = coloured(np.tile(np.linspace(0, 1, width // 2, dtype=np.float32), (TEXT, 1)))

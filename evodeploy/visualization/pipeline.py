@@ -14,19 +14,22 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from evodeploy.arguments import checked
-from evodeploy.engines.opener import Source, open_engine, resolved
-from evodeploy.errors import UsageError
+from evodeploy.engines.opener import Source, kind_of_source, open_engine, resolved, title_of
+from evodeploy.errors import UsageError, needs
 from evodeploy.files import check_output, made_folder, replacing
 from evodeploy.images import images_of
 from evodeploy.kinds import PICTURE
 from evodeploy.locks import owned
+from evodeploy.specs import FastPath, check_choice
 from evodeploy.visualization.evolution import Evolution, evolutions
 from evodeploy.visualization.figure import figure, overview, save_png
 from evodeploy.visualization.strips import last_of_each, said, strips
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from evodeploy.images import ImageLike, Images
-    from evodeploy.specs import EngineOptions
+    from evodeploy.specs import EngineOptions, ModelInfo
 
 OVERVIEW = "overview.png"
 
@@ -47,7 +50,7 @@ class Visualization:
     pictures: tuple[Path, ...] = ()
 
     def figure(self, index: int = 0) -> Image.Image:
-        """The image at `index`: as the network sees it, what each selection keeps, and the class attention.
+        """The image at `index`: as the network sees it, what each selection keeps, and the scores it chooses by.
 
         At several keep ratios: what each selection keeps at each of them.
         """
@@ -90,22 +93,26 @@ def visualize(
     output: str | os.PathLike[str] | None = None,
     *,
     keep_ratios: Sequence[float | Sequence[float]] | None = None,
+    fast_path: FastPath | None = None,
     engine: str | None = None,
     options: EngineOptions | None = None,
     force: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Visualization:
-    """Draw which patches of `images` each selection of `artefact` keeps, and the class attention that it chooses by.
+    """Draw which patches of `images` each selection of `artefact` keeps, and the scores that it chooses by.
 
-    `artefact` is a checkpoint, or an ONNX file or engine exported with its selections as outputs; it runs in the
-    runtime `engine`, as `options` say, an elastic one at each of `keep_ratios`, by default its own. The folder `output`
+    These are the class attention, or where tokens merge how unlike a token is to the anchors. `artefact` is a
+    checkpoint, or an ONNX file or engine exported with its selections as outputs; it runs in the runtime `engine`, as
+    `options` say, an elastic one or a checkpoint at each of `keep_ratios`, by default its own. What becomes of the
+    tokens that a checkpoint does not keep, `fast_path` says, by default as `export` decides. The folder `output`
     gets a PNG file for each image, and one of them all where they are several; it is made where it is missing, and
     `force` replaces earlier pictures. Without it nothing is written. `progress` is called with the number of pictures
     drawn and of all.
 
-    Raises UsageError where the artefact keeps every token or does not output its selections, and where pictures cannot
-    be written or would have the same name; BadFileError for an image that cannot be read; InputError for keep ratios
-    that a static artefact does not take, or outside of the bounds of an elastic one.
+    Raises UsageError where the artefact keeps every token or does not output its selections, for a `fast_path` of what
+    is exported, which states its own, and where pictures cannot be written or would have the same name; BadFileError
+    for an image that cannot be read; InputError for keep ratios that a static artefact does not take, or outside of the
+    bounds of an elastic one.
     """
     source, seen = resolved(artefact), images_of(images)
     names = tuple(_name(image, number) for number, image in enumerate(seen, 1))
@@ -117,7 +124,8 @@ def visualize(
         inputs = [each for each in (source, *seen) if isinstance(each, Path)]
         for target in targets:
             check_output(target, force, *inputs, kind=PICTURE)
-        with open_engine(source, engine, options, tokens=True) as opened:
+        like = _run_as(source, keep_ratios, fast_path)
+        with open_engine(source, engine, options, tokens=True, like=like) as opened:
             at_ratios = [evolutions(opened, seen, ratio) for ratio in keep_ratios or (None,)]
             model = f"{opened.info.model}, {opened.info.precision.upper()}" if opened.info else ""
             _log.info(f"full colour marks the tokens that are kept; {opened.name} ran the model")
@@ -128,6 +136,24 @@ def visualize(
             if progress is not None:
                 progress(index + 1, len(targets))
     return drawn
+
+
+def _run_as(
+    source: Path | nn.Module, keep_ratios: Sequence[float | Sequence[float]] | None, fast_path: FastPath | None
+) -> ModelInfo | None:
+    """How the checkpoint `source` is run where that is asked for; of what is exported nothing can be asked."""
+    check_choice("fast_path", fast_path, FastPath)
+    if kind_of_source(source) != "checkpoint":
+        if fast_path is not None:
+            raise UsageError(f"{title_of(source)} states its own fast path, as it was exported: leave out --fast-path")
+        return None
+    if keep_ratios is None and fast_path is None:
+        return None
+    with needs("export"):
+        from evodeploy.models.checkpoint import load_checkpoint
+        from evodeploy.models.loaded import ANY_SHARE, with_elastic
+    model = load_checkpoint(source, fast_path=fast_path)
+    return (model if keep_ratios is None else with_elastic(model, ANY_SHARE)).info
 
 
 def _name(image: ImageLike, number: int) -> str:

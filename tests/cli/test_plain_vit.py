@@ -100,6 +100,9 @@ def test_bench_and_visualize_keep_every_token_too(cli, folder):
     assert "was not trained with selection" in subject.notes[0]
     with row_specs_of(subject, ["torch"], ["fp32"], threads=1) as rows:
         assert [row.role for row in rows] == ["evo"]  # it is its own dense twin
+    code, _, err = cli("bench", "vit.pth", "--fast-path", "rest")
+    assert (code, "keeps every token, so --fast-path changes nothing: add --keep, such as 0.7" in err) == (2, True)
+    assert subject_of([folder / "vit.pth"], keeps=[0.5]).info.fast_path == "merge"
     code, _, err = cli("visualize", "vit.pth", "image.png", "-o", "pictures")
     assert code == 2
     assert "keeps every token" in err

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from cases import SMALL
 from PIL import Image
 
 import evodeploy
@@ -12,7 +13,10 @@ from evodeploy.compare.margins import margins_on
 from evodeploy.engines.base import run_all
 from evodeploy.engines.fake import FakeEngine
 from evodeploy.engines.opener import open_engine
+from evodeploy.engines.torch_network import torch_engine
 from evodeploy.errors import RuntimeFailedError, UsageError
+from evodeploy.models.loaded import reconfigured, with_elastic
+from evodeploy.models.zoo import with_selection
 from evodeploy.preprocess import as_input, random_pictures
 from evodeploy.specs import ModelInfo, TensorSpec
 
@@ -113,6 +117,21 @@ def test_artefacts_without_selections_are_refused_with_the_command_that_helps(cl
     assert (code, "keeps every token" in err) == (2, True)
     assert cli("export", small_checkpoint, "-o", "one.onnx", "--keep-ratio", "1,0.5", "--tokens")[0] == 0
     assert cli("margins", "one.onnx", "--images", "images")[0] == 0
+
+
+def test_where_tokens_merge_nothing_is_said_of_class_attention(small):
+    """What they are kept by is no share of anything: ratios for 90 % of it would be noise."""
+    merging = with_elastic(reconfigured(small, with_selection(SMALL, fast_path="merge")), (0.1, 1.0))
+    with torch_engine(merging, tokens=True) as engine:
+        found = margins_on(engine, random_pictures(merging.info, 6))
+    for each in found.selections:
+        assert (each.attention, each.keep_ratios) == (None, {})
+        assert 0 < each.margin.median < 0.5
+    assert found.recommended == {}
+    assert json.loads(json.dumps(found.to_dict()))["selections"][0]["attention"] is None
+    assert "tokens merge: kept are those least like any other" in str(found)
+    assert "of it at" not in str(found)
+    assert "--keep-ratio" not in str(found)
 
 
 def test_ratios_are_recommended_for_an_elastic_artefact_within_its_bounds(small_elastic, small_onnx):

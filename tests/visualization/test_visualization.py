@@ -13,9 +13,9 @@ from evodeploy.engines.opener import open_engine
 from evodeploy.errors import UsageError
 from evodeploy.preprocess import as_input, pictures
 from evodeploy.specs import ModelInfo, TensorSpec
-from evodeploy.visualization.drawing import coloured, enlarged, with_attention, with_kept
+from evodeploy.visualization.drawing import coloured, enlarged, with_kept, with_scores
 from evodeploy.visualization.evolution import evolutions
-from evodeploy.visualization.figure import figure, overview
+from evodeploy.visualization.figure import figure, overview, scale_in_words
 
 GENERATOR = np.random.default_rng(4)
 PICTURE = GENERATOR.integers(0, 256, (64, 64, 3), np.uint8)
@@ -37,14 +37,14 @@ def test_kept_patches_stay_and_the_others_fade():
 
 def test_attention_goes_from_dark_to_light():
     scores = np.linspace(0, 1, 16, dtype=np.float32).reshape(4, 4)
-    drawn = np.asarray(with_attention(Image.new("RGB", (64, 64)), scores), float).mean(axis=2)
+    drawn = np.asarray(with_scores(Image.new("RGB", (64, 64)), scores), float).mean(axis=2)
     tiles = drawn.reshape(4, 16, 4, 16).mean(axis=(1, 3)).ravel()
     assert (np.diff(tiles) > 0).all()
     assert np.diff(coloured(np.linspace(0, 1, 50)).sum(axis=1)).min() > 0
 
 
 def test_equal_attention_is_drawn():
-    assert with_attention(Image.new("RGB", (8, 8)), np.full((2, 2), 0.5, np.float32)).size == (8, 8)
+    assert with_scores(Image.new("RGB", (8, 8)), np.full((2, 2), 0.5, np.float32)).size == (8, 8)
 
 
 def test_small_pictures_keep_their_pixels():
@@ -82,6 +82,38 @@ def test_artefacts_without_selections_are_refused():
         evolutions(FakeEngine(info), [PICTURE])
     with pytest.raises(UsageError, match="keeps every token"):
         evolutions(FakeEngine(ModelInfo("fake", 32, 4, 3, "stage", (1.0,))), [PICTURE])
+
+
+def test_where_tokens_merge_scores_are_no_attention(small):
+    """The network merges tokens by how unlike they are to the anchors, every second one of every second row."""
+    resting, merging = (evodeploy.visualize(small.module, [PICTURE], fast_path=each) for each in ("rest", "merge"))
+    anchors = np.zeros((8, 8), bool)
+    anchors[::2, ::2] = True
+    for each in merging.evolutions[0][0].selections:
+        assert each.merged
+        np.testing.assert_array_equal(each.scores == each.scores.max(), anchors)
+        assert each.kept[anchors].all()
+        assert scale_in_words(each) == ("unlike the anchors: least", "most, and the anchors")
+    first = resting.evolutions[0][0].selections[0]
+    assert scale_in_words(first)[0] == "class attention: least"
+    bottom = [np.asarray(each.figure(), float)[-40:] for each in (resting, merging)]
+    assert np.abs(bottom[0] - bottom[1]).max() > 100  # the legends
+
+
+def test_a_checkpoint_is_drawn_at_each_keep_ratio_and_what_is_exported_states_its_fast_path(
+    cli, small_checkpoint, small_onnx, tmp_path
+):
+    Image.fromarray(PICTURE).save(tmp_path / "a.png")
+    command = ("visualize", small_checkpoint, tmp_path / "a.png", "-o", tmp_path / "new")
+    assert cli(*command, "--fast-path", "merge", "--keep-ratio", "0.2,1.0")[0] == 0
+    drawn = evodeploy.visualize(small_checkpoint, [PICTURE], fast_path="merge", keep_ratios=[0.2, 1.0])
+    kept = [[int(each.kept.sum()) for each in evolution.selections] for evolution in drawn.evolutions[0]]
+    assert kept == [[12, 12], [64, 64]]
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "new" / "a.png")).shape[1], drawn.figure().width)
+    code, _, err = cli("visualize", small_onnx, tmp_path / "a.png", "-o", tmp_path / "x", "--fast-path", "merge")
+    assert (code, "states its own fast path, as it was exported: leave out --fast-path" in err) == (2, True)
+    with pytest.raises(UsageError, match="fast_path is 'sleep', expected one of rest, merge"):
+        evodeploy.visualize(small_checkpoint, [PICTURE], fast_path="sleep")
 
 
 def test_figures_show_every_selection(small_onnx):
