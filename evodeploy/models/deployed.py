@@ -18,9 +18,10 @@ class Deployed(nn.Module):
     First `logits` (B, classes), or `features` (B, C) of a network without a classifier; where `info.top_k` is K,
     `probabilities` float32 (B, K), largest first, and `classes` int64 (B, K) instead. With `tokens` follows what each
     selection did: `selected_0`, … int64 (B, K), the positions kept in the image's grid of patches, then `scores_0`, …
-    float32 (B, N), the global class attention they were chosen by, over the N tokens of the grid at that selection.
-    Where fast tokens are merged, `owner_0`, … int64 (B, N) and `owner_margin_0`, … float32 (B, N) say which kept token
-    each went to, and by how much it was more like it than any other: see `Evolved`.
+    float32 (B, N), what they were chosen by, over the N tokens of the grid at that selection: global class attention,
+    or where fast tokens are merged how unlike the anchors each is. There, `owner_0`, … int64 (B, N) and
+    `owner_margin_0`, … float32 (B, N) say which kept token each went to, and by how much it was more like it than any
+    other: see `Evolved`.
     Of an elastic artefact every stage selects.
     """
 
