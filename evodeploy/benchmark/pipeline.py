@@ -26,7 +26,7 @@ from evodeploy.images import image_paths
 from evodeploy.machine.cores import usable_cores
 from evodeploy.machine.environment import environment
 from evodeploy.preprocess import pictures
-from evodeploy.specs import EngineOptions, FastPath, check_choice
+from evodeploy.specs import EngineOptions, FastPath
 
 if TYPE_CHECKING:
     from evodeploy.benchmark.entrants import Pictures
@@ -90,7 +90,6 @@ def bench(
     machine = environment(threads)
     sources, stated = without_deploy_files(sources_of(artefacts, model))
     device = device or next((each.device for each in stated if each.device), None)
-    check_choice("fast_path", fast_path, FastPath)
     stated_keeps = [each.keep_ratio for each in stated if each.keep_ratio is not None]
     subject = subject_of(sources, model, keeps, stated_keeps, fast_path)
     if paths and subject.info is None:

@@ -20,7 +20,7 @@ from evodeploy.files import check_output, made_folder, replacing
 from evodeploy.images import images_of
 from evodeploy.kinds import PICTURE
 from evodeploy.locks import owned
-from evodeploy.specs import FastPath, check_choice
+from evodeploy.specs import FastPath
 from evodeploy.visualization.evolution import Evolution, evolutions
 from evodeploy.visualization.figure import figure, overview, save_png
 from evodeploy.visualization.strips import last_of_each, said, strips
@@ -142,7 +142,6 @@ def _run_as(
     source: Path | nn.Module, keep_ratios: Sequence[float | Sequence[float]] | None, fast_path: FastPath | None
 ) -> ModelInfo | None:
     """How the checkpoint `source` is run where that is asked for; of what is exported nothing can be asked."""
-    check_choice("fast_path", fast_path, FastPath)
     if kind_of_source(source) != "checkpoint":
         if fast_path is not None:
             raise UsageError(f"{title_of(source)} states its own fast path, as it was exported: leave out --fast-path")
