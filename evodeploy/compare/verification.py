@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from evodeploy.arguments import checked
 from evodeploy.compare.agreement import Agreement, agreement
 from evodeploy.compare.keeps import elastic_keeps
 from evodeploy.compare.parity import Expected, expect
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
+@checked
 def verify(
     reference: Source,
     candidate: Source,

@@ -16,6 +16,7 @@ from evodeploy.specs import NO_METADATA
 
 
 @checked
+@checked
 def package(
     artefact: str | os.PathLike[str],
     folder: str | os.PathLike[str],

@@ -18,6 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 @checked
+@checked
 def roofline(
     engine: str | os.PathLike[str],
     gpus: str | Sequence[str],
