@@ -52,7 +52,7 @@ def external_data(path: Path) -> tuple[str, ...]:
 
 
 def write_onnx(model: onnx.ModelProto, path: Path) -> None:
-    """Write `model` into one self-contained file, whole or not at all."""
+    """Write `model` into one self-contained file, atomically."""
     with replacing(path) as draft:
         save_onnx(model, draft)
 

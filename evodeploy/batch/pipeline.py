@@ -82,17 +82,17 @@ def cluster(work: Work, address: str | None) -> Iterator[None]:
 def without_line(words: bytes) -> Iterator[None]:
     """Leave the lines with these words out of what the body writes to stderr, C++ too; the others come at its end."""
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as heard, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryFile() as captured, contextlib.ExitStack() as stack:
         stderr = os.dup(2)
         stack.callback(os.close, stderr)
-        os.dup2(heard.fileno(), 2)
+        os.dup2(captured.fileno(), 2)
         try:
             yield
         finally:
             sys.stderr.flush()
             os.dup2(stderr, 2)
-            heard.seek(0)
-            for line in heard:
+            captured.seek(0)
+            for line in captured:
                 if words not in line:
                     os.write(2, line)
 

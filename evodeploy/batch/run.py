@@ -59,7 +59,7 @@ class Summary:
 
 
 def run_batch(request: BatchRequest, progress: Callable[[int, int], None]) -> Summary:
-    """Predict every image of the inputs that the output folder lacks; `progress` hears images done and images in all.
+    """Predict every image of the inputs that the output folder lacks; `progress` gets images done and all.
 
     Raises UsageError for inputs or a folder that do not fit, what opening the artefact raises, and RuntimeFailedError
     where the run stops: its finished shards stay, and the same request resumes from there.

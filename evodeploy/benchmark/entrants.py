@@ -32,7 +32,7 @@ DEPTHS = (2, 3)  # batches in flight, besides one
 
 @dataclass
 class Entrant:
-    """A row to be and the engine it was opened as, or the reason why there is none."""
+    """A planned row and the engine it was opened as, or the reason why there is none."""
 
     spec: RowSpec
     engine: Engine | None = None

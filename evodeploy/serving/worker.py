@@ -54,8 +54,8 @@ def named(settings: Settings, engine: Engine) -> Settings:
 class Worker:
     """A `backend.Backend`: one engine, which it owns, behind a queue that runs requests together.
 
-    With a budget it chooses the keep ratio of each batch. `ran` hears of each run, in the worker's own thread. Threads
-    may share a worker; close it once all is answered.
+    With a budget it chooses the keep ratio of each batch. `ran` gets each run, in the worker's own thread. Threads may
+    share a worker; close it once all is answered.
     """
 
     def __init__(self, engine: Engine, settings: Settings, ran: Ran) -> None:

@@ -1,4 +1,4 @@
-"""A GPU through pycuda: its context, its memory, and its failures in our words.
+"""A GPU through pycuda: its context, its memory, and its failures translated.
 
 PyTorch and TensorRT share a GPU's primary context, so that one is retained and none is created. It is current only
 around calls: pycuda keeps a stack of contexts for each thread, and a thread that ends with one on it ends the process.

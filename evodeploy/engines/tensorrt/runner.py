@@ -104,7 +104,7 @@ class TensorRtEngine(Engine):
                 yield self._finish(under_way.popleft())
         finally:
             for lane in under_way:
-                with contextlib.suppress(EvodeployError):  # of a caller who left early, or has heard of a failure
+                with contextlib.suppress(EvodeployError):  # of a caller who left early, or knows of a failure
                     self._finish(lane)
             self._ahead.release()
 
