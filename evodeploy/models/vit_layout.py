@@ -35,6 +35,7 @@ _REFUSED = {
     r"pre_logits\.": "a representation layer before its head",
     r"patch_embed\.backbone\.": "a convolutional network before its blocks",
     r"blocks\.\d+\.\d+\.": "blocks in chunks",
+    r"blocks\.\d+\.attns\.": "parallel attentions",
 }
 _SCALES = {
     re.compile(r"(blocks\.\d+)\.(?:ls1\.gamma|gamma_1)"): "attn.proj",
@@ -87,7 +88,7 @@ def _fold(state: State, layer: str, name: str, gamma: torch.Tensor) -> None:
 
 
 def _recognises(shapes: Shapes) -> bool:
-    return any(re.match(r"blocks\.\d+\.(\d+\.)?attn\.(qkv|q_proj)\.weight", name) for name in shapes)
+    return any(re.match(r"blocks\.\d+\.((attns\.)?\d+\.)?attn\.(qkv|q_proj)\.weight", name) for name in shapes)
 
 
 def infer(shapes: Shapes, hints: Hints) -> EvoDeiTConfig:

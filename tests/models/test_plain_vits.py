@@ -170,6 +170,7 @@ REFUSED = {
     "a BEiT bias": TIMM | {"blocks.0.attn.q_bias": ONE},
     "a norm before its blocks": TIMM | {"norm_pre.weight": ONE},
     "a norm before and after pooling": TIMM | {"fc_norm.weight": ONE},
+    "parallel attentions": {name.replace(".attn.", ".attns.0.attn."): tensor for name, tensor in TIMM.items()},
     "blocks in chunks": TIMM | {"blocks.0.5.attn.qkv.weight": ONE},
     "no class token": {name: tensor for name, tensor in TIMM.items() if name != "cls_token"},
     "no learnt positions": {name: tensor for name, tensor in TIMM.items() if name != "pos_embed"},
