@@ -30,13 +30,14 @@ _ADAPTIVE = (
     "milliseconds of --target-p99, which are to be chosen, as are the shares of tokens of --keep-ratio.",
     "Replace YOUR-REGISTRY by that of an image with evodeploy[serve,cpu], YOUR-HOST by the host that requests name.",
 )
+_IMAGE = "Replace YOUR-REGISTRY by that of an image of Triton whose Python has evodeploy, for the ensemble."
 _RELEASE = "Replace YY.MM by a Triton release; for an engine by the one with the TensorRT that built it."
 
 
 def manifests(model: ServedModel, serving: Serving) -> dict[str, str]:
     """The text of each manifest by its kind; raises MissingExtraError without PyYAML."""
     kubernetes = "Replace YOUR-CLAIM by a volume claim with the folder models on it."
-    own = ["Its Python needs evodeploy for the ensemble: replace the image by one with it."] if serving.top else []
+    own = [_IMAGE] if serving.top else []
     texts = {
         "kserve": _text([_BUCKET, _RELEASE, *own], [_inference_service(model, serving)]),
         "kubernetes": _text([kubernetes, _RELEASE, *own], [_deployment(model, serving), _service(serving)]),
@@ -61,6 +62,10 @@ def _resources(serving: Serving) -> Document:
     return {"requests": dict(_RESOURCES[serving.device]), "limits": dict(_RESOURCES[serving.device])}
 
 
+def _image(serving: Serving) -> str:
+    return f"{'YOUR-REGISTRY' if serving.top else 'nvcr.io/nvidia'}/tritonserver:{_TRITON}"
+
+
 def _inference_service(model: ServedModel, serving: Serving) -> Document:
     served = {
         "modelFormat": {"name": "triton"},
@@ -70,6 +75,8 @@ def _inference_service(model: ServedModel, serving: Serving) -> Document:
         "storageUri": f"s3://YOUR-BUCKET/{MODELS}",
         "resources": _resources(serving),
     }
+    if serving.top:
+        served["image"] = _image(serving)
     return {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
@@ -116,9 +123,9 @@ def _adaptive(model: ServedModel, serving: Serving) -> Document:
 
 def _deployment(model: ServedModel, serving: Serving) -> Document:
     ready = {"httpGet": {"path": "/v2/health/ready", "port": "http"}}
-    container = {
+    container: Document = {
         "name": "triton",
-        "image": f"nvcr.io/nvidia/tritonserver:{_TRITON}",
+        "image": _image(serving),
         "args": ["tritonserver", f"--model-repository={_VOLUME}/{MODELS}"],
         "ports": [{"name": name, "containerPort": port} for name, port in _PORTS.items()],
         "startupProbe": ready | {"periodSeconds": 5, "failureThreshold": 120},  # loading: ten minutes at most
@@ -127,7 +134,10 @@ def _deployment(model: ServedModel, serving: Serving) -> Document:
         "resources": _resources(serving),
         "volumeMounts": [{"name": "models", "mountPath": _VOLUME, "readOnly": True}],
     }
-    volume = {"name": "models", "persistentVolumeClaim": {"claimName": "YOUR-CLAIM"}}
+    volumes: list[Document] = [{"name": "models", "persistentVolumeClaim": {"claimName": "YOUR-CLAIM"}}]
+    if serving.top:  # models of Python get and give tensors there, and a container's own has 64 MiB
+        container["volumeMounts"].append({"name": "shared-memory", "mountPath": "/dev/shm"})
+        volumes.append({"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}})
     scraped = {"prometheus.io/scrape": "true", "prometheus.io/port": str(_PORTS["metrics"])}
     pods = {"metadata": {"labels": {"app": serving.name}, "annotations": scraped}}
     return {
@@ -137,7 +147,7 @@ def _deployment(model: ServedModel, serving: Serving) -> Document:
         "spec": {
             "replicas": 1,
             "selector": {"matchLabels": {"app": serving.name}},
-            "template": pods | {"spec": {"containers": [container], "volumes": [volume]}},
+            "template": pods | {"spec": {"containers": [container], "volumes": volumes}},
         },
     }
 

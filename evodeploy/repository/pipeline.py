@@ -14,6 +14,8 @@ from evodeploy.repository.package import model_name, write_package
 from evodeploy.repository.record import Packaged
 from evodeploy.specs import NO_METADATA
 
+LONGEST = 100  # seconds that a request may wait for others
+
 
 @checked
 @checked
@@ -51,9 +53,15 @@ def package(
     Raises UsageError for what Triton does not run as asked, and for files that exist; BadFileError for a damaged file;
     MissingExtraError without PyYAML.
     """
-    for what, value, least in (("instances", instances, 1), ("version", version, 1), ("max_wait", max_wait, 0)):
-        if not value >= least:
-            raise UsageError(f"{what} is {value}, expected {least} or more")
+    for what, value, most in (
+        ("instances", instances, 1024),
+        ("version", version, 10**9),
+        ("max_batch", max_batch, None),
+    ):
+        if value is not None and not 1 <= value <= (most or value):
+            raise UsageError(f"{what} is {value}, expected a number from 1 {f'to {most}' if most else 'up'}")
+    if not 0 <= max_wait <= LONGEST:
+        raise UsageError(f"max_wait is {max_wait}, expected 0 to {LONGEST} seconds")
     if top is not None and not ensemble:
         raise UsageError("--top says how many classes --ensemble names, which is missing")
     path = Path(artefact)

@@ -211,6 +211,20 @@ def test_the_command_prints_what_the_function_returns(named, tmp_path, cli):
     assert (code, "--ensemble names, which is missing" in err) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"version": 0}, "version is 0, expected a number from 1 to 1000000000"),
+        ({"instances": 2000}, "instances is 2000, expected a number from 1 to 1024"),
+        ({"max_batch": 0}, "max_batch is 0, expected a number from 1 up"),
+        ({"max_wait": float("inf")}, "max_wait is inf, expected 0 to 100 seconds"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(named, tmp_path, options, message):
+    with pytest.raises(UsageError, match=message):
+        evodeploy.package(named, tmp_path / "out", **options)
+
+
 def test_kserve_may_run_the_adaptive_server_on_an_elastic_file(small_elastic, tmp_path):
     written = evodeploy.package(small_elastic, tmp_path / "out", name="net")
     (path,) = (each for each in written.manifests if each.name == "net.kserve-adaptive.yaml")

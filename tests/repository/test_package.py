@@ -174,9 +174,16 @@ def test_an_accelerator_is_handed_to_onnx_runtime(cli, folder):
     assert [x.name for x in read.optimization.execution_accelerators.gpu_execution_accelerator] == ["tensorrt"]
 
 
-@pytest.mark.parametrize(("device", "limit"), [("cpu", None), ("gpu", "1")])
-def test_the_manifests_fit_kubernetes(cli, folder, device, limit):
-    cli("package", "Net_v2.onnx", "--triton", "out", "--device", device)
+@pytest.mark.parametrize(
+    ("options", "limit", "registry"),
+    [
+        (["--device", "cpu"], None, "nvcr.io/nvidia"),
+        (["--device", "gpu"], "1", "nvcr.io/nvidia"),
+        (["--ensemble"], None, "YOUR-REGISTRY"),
+    ],
+)
+def test_the_manifests_fit_kubernetes(cli, folder, options, limit, registry):
+    cli("package", "Net_v2.onnx", "--triton", "out", *options)
     deployment, service = yaml.safe_load_all((folder / "out" / "manifests" / "net-v2.kubernetes.yaml").read_text())
     for document in (deployment, service):
         kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
@@ -189,6 +196,10 @@ def test_the_manifests_fit_kubernetes(cli, folder, device, limit):
     model = served["spec"]["predictor"]["model"]
     assert (model["modelFormat"], model["storageUri"]) == ({"name": "triton"}, "s3://YOUR-BUCKET/models")
     assert model["resources"] == container["resources"]
+    assert container["image"] == f"{registry}/tritonserver:YY.MM-py3"
+    own = registry == "YOUR-REGISTRY"
+    assert model.get("image") == (container["image"] if own else None)
+    assert ("/dev/shm" in [each["mountPath"] for each in container["volumeMounts"]]) == own
 
 
 PACKAGED = ("1/model.onnx", "config.pbtxt", "labels.txt", "package.json")
