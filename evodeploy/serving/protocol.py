@@ -113,7 +113,7 @@ def _split(body: bytes, json_length: str | None) -> tuple[dict[str, Any], bytes]
     if json_length is not None:
         digits = json_length.isascii() and json_length.isdecimal() and len(json_length) < 20
         if not digits or int(json_length) > len(body):
-            raise InputError(f"{JSON_LENGTH} is '{json_length[:20]}', expected a number of bytes of the body")
+            raise InputError(f"{JSON_LENGTH} is '{brief(json_length, 20)}', expected a number of bytes of the body")
         length = int(json_length)
     try:
         header = json.loads(body[:length])
@@ -200,4 +200,4 @@ def _share(parameters: dict[str, Any], name: str) -> float | None:
 
 
 def _text(value: Any) -> str:
-    return value[:_SHOWN] if isinstance(value, str) else ""
+    return brief(value, _SHOWN) if isinstance(value, str) else ""
