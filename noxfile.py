@@ -15,7 +15,7 @@ nox.options.sessions = ["tests", "lowest", "extras"]
 
 PARALLEL = ["--numprocesses", "2", "--dist", "loadfile"]
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
-TESTED = "export,cpu,tensorrt-rtx,batch,serve,ray,hub,dev,docs"
+TESTED = "export,cpu,tensorrt-rtx,batch,serve,grpc,ray,hub,dev,docs"
 # Each must resolve for a user by itself, and each set that the documentation installs. pycuda is compiled where it is
 # installed, so nothing is installed here.
 RESOLVED = [
@@ -30,6 +30,7 @@ RESOLVED = [
     "tensorrt-rtx",
     "tensorrt-rtx-cu12",
     "serve",
+    "grpc",
     "ray",
     "batch",
     "hub",
@@ -41,6 +42,7 @@ RESOLVED = [
     "tensorrt-rtx,cuda",
     "batch,cpu",
     "serve,cpu",
+    "grpc,cpu",
     "ray,cpu",
 ]
 

@@ -27,11 +27,16 @@ _FIELDS = {
 }  # fmt: skip
 
 
+FIELDS = 10_000  # of a message and of those in it: one of two bytes takes a hundred once it is read
+
+
 def read(kind: str, body: bytes) -> Any:
-    """The message of this kind in `body`; raises InputError where there is none."""
+    """The message of this kind in `body`; raises InputError where there is none, or one of too many `FIELDS`."""
+    wanted = getattr(service_pb2, kind)
     try:
-        return getattr(service_pb2, kind).FromString(body)
-    except DecodeError as error:
+        _count(memoryview(body), wanted.DESCRIPTOR, FIELDS)
+        return wanted.FromString(body)
+    except (DecodeError, IndexError) as error:
         raise InputError(f"the bytes are no {kind}") from error
 
 
@@ -53,7 +58,7 @@ def request_of(message: Any, spec: TensorSpec, outputs: Sequence[str]) -> Infere
     given = {
         "name": tensor.name,
         "datatype": tensor.datatype,
-        "shape": list(tensor.shape),
+        "shape": list(tensor.shape[: len(spec.shape) + 1]),
         "parameters": {"binary_data_size": len(data)},
     }
     wanted = [
@@ -78,6 +83,45 @@ def response_of(model: str, version: str, request: InferenceRequest, outputs: Ma
         else:
             getattr(tensor.contents, _FIELDS[datatype]).extend(value.ravel().tolist())
     return bytes(message.SerializeToString())
+
+
+def _count(data: memoryview, kind: Any, left: int) -> int:
+    """How many fields may follow those in `data`, a message of this `kind` (a Descriptor) as it is encoded.
+
+    https://protobuf.dev/programming-guides/encoding/. Raises InputError for more than `left`, IndexError or DecodeError
+    for no message.
+    """
+    place = 0
+    while place < len(data):
+        if left == 0:
+            raise InputError(f"the message has more than {FIELDS} fields")
+        left -= 1
+        tag, place = _number(data, place)
+        if tag & 7 == 0:
+            _, place = _number(data, place)
+        elif tag & 7 == 2:
+            size, place = _number(data, place)
+            field = kind.fields_by_number.get(tag >> 3)
+            if field is not None and field.message_type is not None:
+                left = _count(data[place : place + size], field.message_type, left)
+            place += size
+        elif tag & 7 in (1, 5):
+            place += 8 if tag & 7 == 1 else 4
+        else:
+            raise DecodeError("a group, which this protocol has none of")
+    return left
+
+
+def _number(data: memoryview, place: int) -> tuple[int, int]:
+    """A number of seven bits a byte, of ten bytes at most, and the place after it."""
+    number = 0
+    for shift in range(0, 70, 7):
+        byte = data[place]
+        place += 1
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number, place
+    raise DecodeError("a number of more than ten bytes")
 
 
 def _packed(contents: Any, spec: TensorSpec) -> bytes:

@@ -53,7 +53,7 @@ def test_data_are_raw_or_typed():
     ("message", "words"),
     [
         (ModelInferRequest(), "has 0 inputs, expected one, 'images'"),
-        (ModelInferRequest(inputs=[{}] * 100_000), "has 100000 inputs, expected one"),
+        (ModelInferRequest(inputs=[{}] * 100), "has 100 inputs, expected one"),
         (asked(outputs=["logits"] * 3), "asks for 3 outputs: there are 2"),
         (asked(outputs=["none"]), "there is no output 'none'"),
         (asked(raw=[RAW] * 2), "the data of input 'images' are there more than once"),
@@ -94,6 +94,30 @@ def test_data_that_are_there_twice_or_have_no_field_or_range_are_refused():
         request_of(typed("UINT8", (1, 2, 2, 1), uint_contents=[0, 256, 3, 4]), SPECS["UINT8"], OUTPUTS)
     with pytest.raises(InputError, match="the bytes are no ModelReadyRequest"):
         read("ModelReadyRequest", b"\xff")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"\x2a\x00" * (8 << 20), "has more than 10000 fields"),  # inputs
+        (b"\x3a\x00" * (8 << 20), "has more than 10000 fields"),  # raw_input_contents
+        (b"\x2a\x80\x80\x80\x08" + b"\x22\x00" * (8 << 20), "has more than 10000 fields"),  # parameters of an input
+        (b"\x2a\x05\x2a\x03\x42\x00" + b"\x42", "no ModelInferRequest"),  # cut off
+        (b"\x2a" + b"\x80" * (16 << 20), "no ModelInferRequest"),  # a size without an end
+        (b"\x0b\x0c", "no ModelInferRequest"),  # a group
+        (b"\x0f", "no ModelInferRequest"),  # a type that there is not
+        (b"\x0a\x02\xff\xff", "no ModelInferRequest"),  # a name that is no text
+    ],
+)
+def test_small_messages_do_not_become_large_ones(body, words):
+    with pytest.raises(InputError, match=words):
+        read("ModelInferRequest", body)
+
+
+def test_fields_of_every_encoding_are_read():
+    message = asked(parameters={"keep_ratio": {"double_param": 0.5}, "x": {"int64_param": -1}}, id="a" * 200)
+    unknown = b"\xfd\x7f" + bytes(4) + b"\xf8\x7f\x96\x01"  # of a later version of the protocol
+    assert read("ModelInferRequest", message.SerializeToString() + unknown).inputs == message.inputs
 
 
 def test_parameters_without_a_value_count_as_none():
