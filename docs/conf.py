@@ -22,7 +22,7 @@ exclude_patterns = ["_build"]
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!evodeploy).*")]  # what other libraries document is not looked up
 myst_heading_anchors = 3
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["deflist", "dollarmath"]
 suppress_warnings = ["myst.xref_missing.external"]
 
 autodoc_member_order = "bysource"

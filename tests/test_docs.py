@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^ {4}\$ evodeploy (.*)$", (ROOT / "docs" / "tutorial.md").read_text(), re.MULTILINE)
 
 
@@ -76,26 +79,58 @@ def test_the_targets_listed_are_those_that_tensorrt_for_rtx_has():
     from evodeploy.engines.tensorrt.flavour import load_flavour
 
     *most, last = load_flavour("tensorrt-rtx").targets
-    pages = {"README.md": (ROOT / "README.md").read_text(), "gpu.md": (ROOT / "docs/howto/gpu.md").read_text()}
-    for name, text in pages.items():
+    for name in ("docs/reference/verified.md", "docs/howto/gpu.md"):
+        text = (ROOT / name).read_text()
         assert f"{', '.join(most)} and {last}" in " ".join(text.split()), name
     eight_bits = load_flavour("tensorrt-rtx").refused_targets("int8")
     *most, last = [name.upper() for name in [*most, last] if name not in eight_bits]
     assert f"for {', '.join(most)} and {last}, and not for {eight_bits[0].upper()}" in " ".join(
         (ROOT / "docs/explanation/precision.md").read_text().split()
     )
-    for path, text in {**written("docs"), ROOT / "README.md": pages["README.md"]}.items():
+    for path, text in {**written("docs"), ROOT / "README.md": README}.items():
         assert not re.search(r"sm\d+ to sm\d+", text, re.IGNORECASE), path  # a range hides what is not in it
 
 
 def test_the_engines_speed_is_one_figure():
-    """Of Evo-DeiT-S in OpenVINO, FP32, batch 8: other tables give shares of what they measured in the same run."""
-    bench = "| 8 | OpenVINO 2026.4 | 29.3 |"
-    texts = {**written("docs", "examples"), ROOT / "README.md": (ROOT / "README.md").read_text()}
-    assert [path.name for path, text in texts.items() if bench in text] == ["README.md"]
+    """Of Evo-DeiT-S, batch 8: other tables give shares of what they measured in the same run."""
+    table = re.findall(r"^\| 8 \| (.+?) \| ([\d.]+) \|.* ([\d.]+) \| ([\d.]+) \| \d+ % \|$", RESULTS, re.MULTILINE)
+    shown = re.findall(r"^\| (.+?) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| [\d.]+ \|$", README, re.MULTILINE)
+    assert len(shown) == 5
+    assert {(name, dense, evo, ratio) for name, evo, dense, ratio in table} >= set(shown)
+    texts = {**written("docs", "examples"), ROOT / "README.md": README}
     for path, text in texts.items():
         found = re.findall(r"(?:engine|computing) alone\W+(?:batch 8\W+)?(?:does )?\d+", text)
         assert not found, (path.name, found)
+
+
+def test_the_readme_is_short_and_its_links_lead_to_files():
+    assert len(README.splitlines()) <= 110
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", README)
+    assert len(links) > 25
+    for link in links:
+        assert link.startswith("https://") or (ROOT / link).exists(), link
+
+
+def test_messages_that_troubleshooting_explains_are_those_of_the_code():
+    page = (ROOT / "docs/howto/troubleshooting.md").read_text(encoding="utf-8")
+    code = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "evodeploy").rglob("*.py"))
+    code = re.sub(r'"\s+f?"', "", code)  # a message of several lines
+    quoted = re.findall(r'"([^"]+)"', page)
+    assert quoted
+    for message in quoted:
+        for part in message.split(" … "):
+            assert part in code, part
+
+
+def test_metadata_that_the_reference_lists_are_those_of_a_model():
+    from evodeploy.specs import ModelInfo
+
+    page = (ROOT / "docs/reference/files.md").read_text(encoding="utf-8")
+    section = page[page.index("## ONNX metadata") : page.index("## The record of an engine")]
+    listed = [
+        name for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
+    ]
+    assert sorted(listed) == sorted(field.name for field in dataclasses.fields(ModelInfo))
 
 
 @pytest.mark.slow

@@ -55,6 +55,12 @@ def test_the_table_of_extras_names_each_of_them():
         assert re.search(rf"^\| .*\| `{extra}-cu12` \| `{extra}-cu13` \|", table, re.MULTILINE), extra
 
 
+def test_the_page_of_installation_lists_every_extra():
+    page = (ROOT / "docs" / "howto" / "install.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE))
+    assert {extra for extra in EXTRAS if not extra.endswith(("-cu12", "-cu13"))} - {"test", "dev", "docs"} == listed
+
+
 def names(extras):
     """The distributions that extras bring, without versions, endings for a CUDA and markers."""
     found = (requirement for extra in extras.split(",") for requirement in flat(extra))
