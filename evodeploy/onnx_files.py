@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evodeploy.errors import BadFileError, needs
 from evodeploy.files import check_input, open_regular, replacing
 from evodeploy.spec_rules import read_model_info
-from evodeploy.specs import KEEP, LARGEST_NAME, METADATA_KEY, ModelInfo, Precision, TensorSpec
+from evodeploy.specs import LARGEST_NAME, METADATA_KEY, ModelInfo, Precision, TensorSpec
 from evodeploy.text import brief, reason
 
 if TYPE_CHECKING:
@@ -75,24 +74,6 @@ def set_info(model: onnx.ModelProto, info: ModelInfo) -> None:
     import onnx
 
     onnx.helper.set_model_props(model, {METADATA_KEY: info.to_json()})
-
-
-def with_keep(model: onnx.ModelProto, keep: Sequence[int]) -> onnx.ModelProto:
-    """Return a static copy of an elastic `model`, whose stages keep `keep` tokens in every run; without metadata.
-
-    Any other model is copied as it is, but for its metadata.
-    """
-    import onnx
-
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(model)
-    del fixed.metadata_props[:]
-    for index, value in enumerate(fixed.graph.input):
-        if value.name == KEEP:
-            del fixed.graph.input[index]
-            fixed.graph.initializer.append(onnx.helper.make_tensor(KEEP, onnx.TensorProto.INT64, [len(keep)], keep))
-            break
-    return fixed
 
 
 def parse_info(text: str | None, source: object) -> ModelInfo | None:

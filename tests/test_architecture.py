@@ -64,7 +64,7 @@ ALLOWED = {
     "load_testing": {"benchmark"},
     "sweeper": {"benchmark", "engines", "evaluation", "exporter", "graph", "models", "preprocess"},
     "repository": {"artefacts", "engines", "inference", "preprocess"},
-    "inspection": {"artefacts", "engines", "models"},
+    "inspection": {"artefacts", "engines", "graph", "models"},
 }
 
 

@@ -29,20 +29,30 @@ def inspect(
     batch: Annotated[
         str | None, typer.Option(help="With --gpu: batch sizes; of 1,8,64,256 those that the engine takes by default.")
     ] = None,
+    keep_ratio: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RATIO",
+            help="With --gpu: the share of tokens that an elastic engine keeps, one or one for each stage; by default "
+            "what it was exported with.",
+        ),
+    ] = None,
     kernels: Annotated[bool, typer.Option("--kernels", help="With --gpu: the ten heaviest kernels too.")] = False,
     as_json: Json = False,
 ) -> None:
     """Say what a checkpoint, an ONNX file or an engine is, or how fast an engine can be at most on a GPU."""
     if gpu is not None:
         sizes = values.batches(batch) if batch else None
-        bounds = evodeploy.roofline(file, values.names("--gpu", gpu), batches=sizes, kernels=kernels)
+        ratios = values.ratios(keep_ratio)
+        bounds = evodeploy.roofline(file, values.names("--gpu", gpu), batches=sizes, keep_ratio=ratios, kernels=kernels)
         if as_json:
             result_json(bounds.to_dict())
         else:
             result(str(bounds))
         return
-    if batch is not None or kernels:
-        raise UsageError(f"{'--kernels' if kernels else '--batch'} says more about --gpu, which is missing")
+    for name, given in (("--kernels", kernels), ("--batch", batch), ("--keep-ratio", keep_ratio)):
+        if given not in (None, False):
+            raise UsageError(f"{name} says more about --gpu, which is missing")
     from evodeploy.inspection.describe import describe
 
     facts = describe(file)

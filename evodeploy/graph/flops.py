@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from evodeploy.errors import needs
+from evodeploy.graph.fixed_keep import with_keep
 
 if TYPE_CHECKING:
     import onnx
@@ -17,16 +18,20 @@ LARGEST_KEPT = 1024  # elements of an initializer whose values shapes may follow
 OPAQUE = {"Einsum", "If", "Loop", "Scan"}  # their work cannot be computed from the shapes of their inputs and outputs
 
 
-def flops_of_onnx(model: onnx.ModelProto) -> float | None:
+def flops_of_onnx(model: onnx.ModelProto, keep: Sequence[int] = ()) -> float | None:
     """Operations of one image in matrix products, convolutions and attentions; a multiply-add counts as two.
 
-    These are what a peak rate of matrix products limits; the rest of a vision transformer is a per cent or two. None
-    where a shape cannot be inferred, or a node's work cannot be computed.
+    An elastic model's are those of stages that keep `keep` tokens. These are what a peak rate of matrix products
+    limits; the rest of a vision transformer is a per cent or two. None where a shape cannot be inferred, or a node's
+    work cannot be computed, as of an elastic model without `keep`.
     """
     with needs("onnx"):
         from onnx import shape_inference
 
-    graph = shape_inference.infer_shapes(_skeleton(model), data_prop=True).graph
+    skeleton = _skeleton(model)
+    if keep:
+        skeleton = with_keep(skeleton, keep)
+    graph = shape_inference.infer_shapes(skeleton, data_prop=True).graph
     shapes = {value.name: _shape(value) for value in (*graph.input, *graph.value_info, *graph.output)}
     shapes |= {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     total = 0
@@ -35,8 +40,8 @@ def flops_of_onnx(model: onnx.ModelProto) -> float | None:
             return None
         if node.op_type in _COUNTS:
             known = [shapes.get(name) for name in (node.output[0], *filter(None, node.input))]
-            output, *inputs = [shape for shape in known if shape is not None]
-            if len(inputs) + 1 < len(known):
+            output, *inputs = [shape or () for shape in known]
+            if None in known:
                 return None
             total += _COUNTS[node.op_type](node, inputs, output)
     return total / (_shape(graph.input[0]) or (1,))[0]

@@ -14,8 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 from evodeploy.engines.base import Array, batches
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.errors import UsageError, VerificationError
+from evodeploy.graph.fixed_keep import with_keep
 from evodeploy.locks import scratch
-from evodeploy.onnx_files import info_of, with_keep, write_onnx
+from evodeploy.onnx_files import info_of, write_onnx
 from evodeploy.preprocess import as_input, folder_pictures, random_pictures
 from evodeploy.specs import NO_METADATA, EngineOptions
 

@@ -10,6 +10,7 @@ from typing import Any
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, read_sidecar
 from evodeploy.errors import needs
 from evodeploy.files import sha256
+from evodeploy.inspection.operations import gflop_per_image
 from evodeploy.inspection.program import read_program
 from evodeploy.kinds import kind_of
 from evodeploy.onnx_files import info_of, precision_of, read_onnx
@@ -51,6 +52,7 @@ def _onnx(path: Path) -> dict[str, Any]:
         "outputs": [value.name for value in model.graph.output],
         "nodes": len(model.graph.node),
         "operators": dict(operators.most_common()),
+        "gflop_per_image": gflop_per_image(model, info) if info else None,
         "versions": info.versions if info else {},
     }
 

@@ -1,7 +1,8 @@
 """What each kernel of a plan's GPU program reads and writes, with the sizes that one batch gives.
 
 Sizes that depend on the batch have names. The plan computes them from the batch by a list of steps on whole numbers,
-and so does this module. What it cannot read is left out, and the kernels that needed it are marked.
+and so does this module. An elastic engine's depend on the numbers of kept tokens too. What this module cannot read is
+left out, and the kernels that needed it are marked.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from evodeploy.inspection.program import ProgramText, records_of
@@ -30,6 +31,7 @@ _STREAM = re.compile(r"(?<!\w)stream=(\d{1,9})(?!\d)")
 _LITERAL = re.compile(r'(?<!\w)src="(-?\d{1,18})i\d+"')
 _LARGEST = 2**63
 _RANK = 8  # axes of a tensor, at most
+PRODUCTS = {"gemm", "convolution", "attention"}  # kinds of kernels
 _BYTES = {
     "bool": 1, "int8": 1, "uint8": 1, "fp8_e4m3": 1, "half": 2, "bf16": 2, "float": 4, "int32": 4, "int64": 8,
 }  # fmt: skip
@@ -91,13 +93,16 @@ class Kernel:
     stream: int = 0
 
 
-def kernels_of(texts: Iterable[ProgramText], batch: int) -> list[Kernel]:
-    """The kernels of a profile's programs at `batch` images, in the order that they run in."""
-    return [kernel for text in texts for kernel in _kernels(text, batch)]
+def kernels_of(texts: Iterable[ProgramText], batch: int, keep: Sequence[int] = ()) -> list[Kernel]:
+    """The kernels of a profile's programs at `batch` images, in the order that they run in.
+
+    The stages of an elastic engine keep `keep` tokens.
+    """
+    return [kernel for text in texts for kernel in _kernels(text, batch, tuple(keep))]
 
 
-def _kernels(text: ProgramText, batch: int) -> Iterator[Kernel]:
-    tensors, host = _tensors(text, _sizes(text, batch))
+def _kernels(text: ProgramText, batch: int, keep: tuple[int, ...]) -> Iterator[Kernel]:
+    tensors, host = _tensors(text, _sizes(text, batch, keep))
     for kind, name, record in records_of(text.kernels):
         line = record.decode("latin-1")
         reads = [used for used in _names(_READ, line) if used not in host]
@@ -113,17 +118,44 @@ def _kernels(text: ProgramText, batch: int) -> Iterator[Kernel]:
         )
 
 
-def _sizes(text: ProgramText, batch: int) -> Mapping[str, int]:
-    """The named sizes at `batch`, which is the one size that the steps read and do not compute."""
+def _sizes(text: ProgramText, batch: int, keep: tuple[int, ...]) -> Mapping[str, int]:
+    """The named sizes at `batch` and `keep`, which are what the steps read and do not compute."""
     steps = [(step[1], step[2]) for step in _STEP.finditer(text.sizes.decode("latin-1"))]
     computed = {name for _, line in steps for name in _names(_WRITTEN, line)}
-    given = {name for _, line in steps for name in _names(_READ, line)} - computed
-    sizes = dict.fromkeys(given, batch) if len(given) == 1 else {}
+    given = list(dict.fromkeys(name for _, line in steps for name in _names(_READ, line) if name not in computed))
+    if keep:  # with more than these, what each is cannot be known
+        given = _in_order(text, steps, given) if len(given) <= 1 + len(keep) else []
+    numbers = keep if len(given) == len(keep) else (batch, *keep)
+    sizes = dict(zip(given, numbers, strict=True)) if len(given) == len(numbers) else {}
     for kind, line in steps:
         value = _step(kind, line, sizes)
         if value is not None and abs(value) < _LARGEST:
             sizes |= dict.fromkeys(_names(_WRITTEN, line), value)
     return sizes
+
+
+def _in_order(text: ProgramText, steps: list[tuple[str, str]], given: list[str]) -> list[str]:
+    """Put the sizes `given` in the order in which products first depend on them: the batch, then each stage.
+
+    A stage's products come after those of the stages before it, whose tokens they take. None where two are first met
+    in one product.
+    """
+    behind: dict[str, frozenset[str]] = {name: frozenset({name}) for name in given}
+    for _, line in steps:
+        sources = frozenset().union(*(behind.get(name, frozenset()) for name in _names(_READ, line)))
+        behind |= dict.fromkeys(_names(_WRITTEN, line), sources)
+    dims = {label: [dim[1] for dim in _DIM.finditer(sizes)] for label, sizes, _ in _entries(text)}
+    ordered: dict[str, None] = {}
+    for kind, _, record in records_of(text.kernels):
+        line = record.decode("latin-1")
+        if kind in PRODUCTS:
+            tensors = (*_names(_READ, line), *_names(_WRITTEN, line))
+            needed = [behind.get(dim, frozenset()) for tensor in tensors for dim in dims.get(tensor, ())]
+            new = frozenset().union(*needed) - set(ordered)
+            if len(new) > 1:
+                return []
+            ordered |= dict.fromkeys(new)
+    return list(ordered)
 
 
 def _step(kind: str, line: str, sizes: Mapping[str, int]) -> int | None:
@@ -140,19 +172,26 @@ def _tensors(text: ProgramText, sizes: Mapping[str, int]) -> tuple[dict[str, Ten
     """The tensors whose size is known, and the names of those that lie in the host's memory."""
     tensors: dict[str, Tensor] = {}
     host: set[str] = set()
-    for entry in _TENSOR.finditer(text.tensors.decode("latin-1")):
-        name, dims, dtype = (pattern.search(entry[1]) for pattern in (_NAME, _DIMS, _TYPE))
-        if name is None or dims is None or dtype is None:
+    for label, dims, entry in _entries(text):
+        dtype = _TYPE.search(entry)
+        if dtype is None:
             continue
-        label = name[1] or name[2]
-        if _HOST.search(entry[1]):
+        if _HOST.search(entry):
             host.add(label)
-        shape = [int(dim[2]) if dim[2] else sizes.get(dim[1], -1) for dim in _DIM.finditer(dims[1])]
+        shape = [int(dim[2]) if dim[2] else sizes.get(dim[1], -1) for dim in _DIM.finditer(dims)]
         if len(shape) <= _RANK and min(shape, default=0) >= 0 and dtype[1] in _BYTES:
-            view = _VIEW.search(entry[1])
+            view = _VIEW.search(entry)
             place = f"{view[1]} at {view[2]}" if view else f"{label} at 0"
-            tensors[label] = Tensor(place, tuple(shape), dtype[1], "const_payload_size=" in entry[1])
+            tensors[label] = Tensor(place, tuple(shape), dtype[1], "const_payload_size=" in entry)
     return tensors, host
+
+
+def _entries(text: ProgramText) -> Iterator[tuple[str, str, str]]:
+    """Yield name, sizes and whole text of each tensor."""
+    for entry in _TENSOR.finditer(text.tensors.decode("latin-1")):
+        name, dims = _NAME.search(entry[1]), _DIMS.search(entry[1])
+        if name is not None and dims is not None:
+            yield name[1] or name[2], dims[1], entry[1]
 
 
 def _names(pattern: re.Pattern[str], line: str) -> list[str]:

@@ -15,8 +15,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from evodeploy.inspection.listing import PRODUCTS
 from evodeploy.inspection.roofline.cards import Card
-from evodeploy.inspection.roofline.work import PRODUCTS, Work
+from evodeploy.inspection.roofline.work import Work
 
 # Seconds that the host takes to launch one kernel without CUDA graphs: 2.6 to 2.8 µs for an asynchronous launch on
 # Linux under WSL2, RTX 5070 Ti Laptop, CUDA 13.3 (github.com/ahrefs/ocannl/issues/488). An assumption, not a bound.

@@ -24,19 +24,21 @@ def roofline(
     gpus: str | Sequence[str],
     *,
     batches: Sequence[int] | None = None,
+    keep_ratio: float | Sequence[float] | None = None,
     kernels: bool = False,
 ) -> Roofline:
     """The least time of a batch that the engine file `engine` can have on each of `gpus`, such as "l4" or "h100".
 
-    No GPU is needed. `batches` are those of 1, 8, 64 and 256 that the engine takes, where nothing else is said;
-    `kernels` adds what each kernel takes at the last of them. Raises UsageError for a card that is not known or cannot
-    multiply what the engine needs, for a file that is no engine of TensorRT for RTX, and for a batch that it does not
-    take; BadFileError for an engine that was altered.
+    No GPU is needed. `batches` are those of 1, 8, 64 and 256 that the engine takes, where nothing else is said; an
+    elastic engine keeps tokens as `keep_ratio` says, by default as it was exported; `kernels` adds what each kernel
+    takes at the last batch. Raises UsageError for a card that is not known or cannot multiply what the engine needs,
+    for a file that is no engine of TensorRT for RTX, and for a batch that it does not take; InputError for keep ratios
+    that it does not take; BadFileError for an engine that was altered.
     """
     cards = [card_named(name) for name in ([gpus] if isinstance(gpus, str) else gpus)]
     if not cards:
         raise UsageError("there are no GPUs: expected one or more, such as l4")
-    work = plan_work(Path(engine), batches)
+    work = plan_work(Path(engine), batches, keep_ratio)
     record = work.record
     built_for = record.targets or (record.architecture,)
     for card in cards:
@@ -56,6 +58,7 @@ def roofline(
         networks=work.networks,
         not_counted=work.missing,
         cards=tuple(_on(card, work, kernels) for card in cards),
+        keep=work.keep,
     )
 
 

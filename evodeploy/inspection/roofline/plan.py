@@ -11,7 +11,7 @@ from pathlib import Path
 from evodeploy.engines.tensorrt.plan import choose_profile
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, check_intact, read_sidecar
 from evodeploy.errors import InputError, UsageError
-from evodeploy.inspection.listing import kernels_of
+from evodeploy.inspection.listing import PRODUCTS, kernels_of
 from evodeploy.inspection.program import read_texts
 from evodeploy.inspection.roofline.bound import Network
 from evodeploy.inspection.roofline.work import weights_of, work_of
@@ -26,12 +26,16 @@ _BYTES = {"bool": 1, "int8": 1, "uint8": 1, "float16": 2, "bfloat16": 2, "int16"
 
 @dataclass(frozen=True)
 class PlanWork:
-    """An engine's work: one network for each batch size, and the bytes of its weights, at most."""
+    """An engine's work: one network for each batch size, and the bytes of its weights, at most.
+
+    `keep` are the tokens that each stage of an elastic engine keeps; of another it is empty.
+    """
 
     path: Path
     record: PlanRecord
     weights: int
     networks: tuple[Network, ...]
+    keep: tuple[int, ...] = ()
 
     @property
     def rates(self) -> tuple[str, ...]:
@@ -47,27 +51,44 @@ class PlanWork:
         return {work.name: work.missing for network in self.networks for work in network.kernels if work.missing}
 
 
-def plan_work(path: Path, batches: Sequence[int] | None = None) -> PlanWork:
+def plan_work(
+    path: Path, batches: Sequence[int] | None = None, ratios: float | Sequence[float] | None = None
+) -> PlanWork:
     """The work of the engine `path` at `batches`, or at those of 1, 8, 64 and 256 that it takes.
 
-    Raises UsageError for a file that is no such engine, and for a batch that it does not take; BadFileError for an
-    engine that was altered.
+    An elastic engine keeps tokens as `ratios` say, by default as it does in a run that asks for none. Raises UsageError
+    for a file that is no such engine, and for a batch that it does not take; InputError for ratios that it does not;
+    BadFileError for an engine that was altered.
     """
     record = _record(path)
+    keep = _keep(record, ratios)
     programs = read_texts(path, len(record.profiles))
-    if not programs or not kernels_of(programs[0], 1):
+    if not programs or not kernels_of(programs[0], 1, keep):
         raise UsageError(
             f"{path} shows no kernels, though {record.runtime} {record.runtime_version} built it; expected a plan such "
             "as TensorRT for RTX 1.7 writes"
         )
     networks, weights = [], 0
     for batch in batches or _usual(record):
-        found = kernels_of(programs[_profile(record, batch)], batch)
+        found = kernels_of(programs[_profile(record, batch)], batch, keep)
+        if keep and not all(kernel.whole for kernel in found if kernel.kind in PRODUCTS):
+            raise UsageError(
+                f"{path} is elastic, and its plan does not show how the sizes of its products follow from the tokens "
+                "that each stage keeps: build an engine of a static export for this bound"
+            )
         own = weights_of(found)
         weights = max(weights, own)
-        outside = own + sum(_nbytes(spec, batch) for spec in (*record.inputs, *record.outputs))
+        outside = own + sum(_nbytes(spec, batch, keep) for spec in (*record.inputs, *record.outputs))
         networks.append(Network(batch, tuple(work_of(kernel) for kernel in found), outside))
-    return PlanWork(path, record, weights, tuple(networks))
+    return PlanWork(path, record, weights, tuple(networks), keep)
+
+
+def _keep(record: PlanRecord, ratios: float | Sequence[float] | None) -> tuple[int, ...]:
+    if record.model is not None:
+        return record.model.keep_of(ratios)
+    if ratios is not None:
+        raise InputError("the engine carries no evodeploy metadata, so it has no keep ratio to choose: leave it out")
+    return ()
 
 
 def _record(path: Path) -> PlanRecord:
@@ -104,5 +125,8 @@ def _profile(record: PlanRecord, batch: int) -> int:
         raise UsageError(f"--batch is {batch}, but the engine takes {takes}") from error
 
 
-def _nbytes(spec: TensorSpec, batch: int) -> int:
-    return math.prod(batch if size is None else size for size in spec.shape) * _BYTES.get(spec.dtype, 4)
+def _nbytes(spec: TensorSpec, batch: int, keep: tuple[int, ...]) -> int:
+    """The bytes of an input or output; the axis of kept tokens counts as the fewest, so that a bound is one."""
+    dynamic = (batch, *[min(keep, default=1)] * len(spec.shape))
+    sizes = (taken if size is None else size for size, taken in zip(spec.shape, dynamic, strict=False))
+    return math.prod(sizes) * _BYTES.get(spec.dtype, 4)

@@ -70,7 +70,8 @@ class Roofline:
     """What the engine `path` needs at least on `cards`; printed, it is what `evodeploy inspect --gpu` shows.
 
     `networks` is its work, one for each batch, `weights` the bytes of its weights at most, and `not_counted` names
-    kernels that are counted in part or not at all, with what of them is missing.
+    kernels that are counted in part or not at all, with what of them is missing. `keep` are the tokens that each stage
+    of an elastic engine keeps; of another it is empty.
     """
 
     path: Path
@@ -81,6 +82,7 @@ class Roofline:
     networks: tuple[Network, ...]
     not_counted: Mapping[str, str]
     cards: tuple[CardBounds, ...]
+    keep: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """All figures as plain values that JSON takes."""
@@ -88,6 +90,7 @@ class Roofline:
             "file": str(self.path),
             "model": self.model,
             "precision": self.precision,
+            "keep": list(self.keep),
             "built_for": list(self.built_for),
             "not_counted": dict(self.not_counted),
             "weights_bytes": self.weights,
@@ -96,7 +99,8 @@ class Roofline:
         }
 
     def __str__(self) -> str:
-        lines = [f"{self.path}: {self.precision}. Bounds from published peaks, not predictions."]
+        kept = f", {'/'.join(map(str, self.keep))} tokens kept" if self.keep else ""
+        lines = [f"{self.path}: {self.precision}{kept}. Bounds from published peaks, not predictions."]
         for each in self.cards:
             lines += ["", _heading(each), plain(_bounds(each.bounds, self.networks), WIDE)]
             if each.kernels is not None:

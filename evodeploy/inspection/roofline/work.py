@@ -6,10 +6,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from evodeploy.inspection.listing import Kernel, Tensor
+from evodeploy.inspection.listing import PRODUCTS, Kernel, Tensor
 
 RATES = {"half": "fp16", "bf16": "bf16", "float": "fp32", "int8": "int8", "fp8_e4m3": "fp8"}  # by a plan's types
-PRODUCTS = {"gemm", "convolution", "attention"}
 
 
 @dataclass(frozen=True)

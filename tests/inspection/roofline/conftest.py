@@ -12,3 +12,11 @@ def small_plan(small_onnx, tmp_path_factory):
     path = tmp_path_factory.mktemp("roofline") / "small.engine"
     build_engine(BuildRequest(small_onnx, path, "fp16", ((1, 4, 8),), "tensorrt-rtx", ("sm89",)))
     return path
+
+
+@pytest.fixture(scope="session")
+def elastic_plan(small_elastic, tmp_path_factory):
+    """The small elastic model likewise, in two profiles: batch 1, and 2 to 8."""
+    path = tmp_path_factory.mktemp("roofline") / "elastic.engine"
+    build_engine(BuildRequest(small_elastic, path, "fp16", ((1, 1, 1), (2, 4, 8)), "tensorrt-rtx", ("sm89",)))
+    return path

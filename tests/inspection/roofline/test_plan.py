@@ -7,10 +7,13 @@ import json
 
 import pytest
 from cases import SMALL
+from levit_cases import small as small_levit
 
 import evodeploy
+from evodeploy.builder.pipeline import build
 from evodeploy.engines.tensorrt.sidecar import read_sidecar, write_sidecar
 from evodeploy.errors import BadFileError, UsageError
+from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.files import sha256
 from evodeploy.graph.flops import flops_of_onnx
 from evodeploy.inspection.program import read_program
@@ -18,7 +21,10 @@ from evodeploy.inspection.roofline.bound import Network
 from evodeploy.inspection.roofline.plan import PlanWork, plan_work
 from evodeploy.inspection.roofline.work import Work
 from evodeploy.models.cost import cost_of
-from evodeploy.onnx_files import read_onnx
+from evodeploy.models.loaded import with_elastic
+from evodeploy.models.random_weights import random_model
+from evodeploy.models.zoo import with_selection
+from evodeploy.onnx_files import info_of, read_onnx, write_onnx
 
 FOURTH_CHANNEL = 2 * SMALL.tokens * SMALL.width * SMALL.patch_size**2  # of zeros, which TensorRT adds to the images
 
@@ -38,6 +44,65 @@ def test_operations_are_those_of_the_network(small_plan, small_onnx):
         assert counted - FOURTH_CHANNEL == pytest.approx(flops_of_onnx(read_onnx(small_onnx)), rel=1e-3)
         assert counted - FOURTH_CHANNEL == pytest.approx(2e9 * cost_of(SMALL).gflops, rel=1e-3)
         assert {kernel.rate for kernel in network.kernels if kernel.operations} == {"fp16"}
+
+
+@pytest.mark.parametrize("ratios", [None, 1.0, (0.3, 0.9)])
+def test_operations_of_an_elastic_engine_are_those_of_the_graph_at_that_ratio(elastic_plan, small_elastic, ratios):
+    """Stages of different ratios too: the order of the products says which size of the plan is whose."""
+    proto = read_onnx(small_elastic)
+    work = plan_work(elastic_plan, ratios=ratios)
+    keep = info_of(proto).keep_of(ratios)
+    assert work.keep == keep and work.missing == {}
+    assert [network.batch for network in work.networks] == [1, 8]
+    for network in work.networks:
+        counted = sum(kernel.operations for kernel in network.kernels) / network.batch
+        assert counted - FOURTH_CHANNEL == pytest.approx(flops_of_onnx(proto, keep), rel=1e-3)
+    selections = 64 * 4 + min(keep) * (8 + 8 + 4)  # positions in INT64 and scores in FP32
+    outside = work.networks[0].outside - work.weights
+    assert outside == 3 * 64 * 64 * 4 + 10 * 4 + len(keep) * 8 + selections
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "batch", "extra"),
+    [
+        (SMALL, 2, 1e-3),
+        (with_selection(SMALL, None, "layer"), None, 1e-3),
+        (small_levit(), None, 0.1),  # keys are padded to the width of values
+        (with_selection(small_levit(), None, "layer"), None, 0.1),
+    ],
+    ids=["one batch", "deit by layer", "levit", "levit by layer"],
+)
+def test_sizes_of_every_kind_of_elastic_engine_are_known_by_their_order(config, batch, extra, tmp_path):
+    """With a wrong one, sizes would not fit each other, and products would be missing."""
+    proto = onnx_from_model(with_elastic(random_model(config), (0.1, 1.0)), batch=batch)
+    write_onnx(proto, tmp_path / "elastic.onnx")
+    built = build(tmp_path / "elastic.onnx", runtime="tensorrt-rtx", targets="sm89", precision="fp16")
+    info = info_of(proto)
+    ratios = [0.6 - 0.3 * (index % 2) for index in range(len(info.elastic))]
+    work = plan_work(built.path, (2,), ratios)
+    counted = sum(kernel.operations for kernel in work.networks[0].kernels) / 2
+    assert work.missing == {}
+    assert counted == pytest.approx(flops_of_onnx(proto, info.keep_of(ratios)) + FOURTH_CHANNEL, rel=extra)
+
+
+def test_an_elastic_engine_whose_sizes_are_not_understood_is_refused(elastic_plan, tmp_path):
+    """Here the plan has one size more that is given."""
+    named = b'input={"node_slice_9_shapeInput.1" '
+    strange = elastic_plan.read_bytes().replace(named, named + b'"another" "yet another" ')
+    with pytest.raises(UsageError, match="other.engine is elastic, and its plan does not show how the sizes of its"):
+        plan_work(copied(elastic_plan, tmp_path, strange))
+
+
+def test_the_command_takes_a_keep_ratio_within_the_bounds(elastic_plan, small_plan, cli):
+    code, out, _ = cli("inspect", elastic_plan, "--gpu", "l4", "--keep-ratio", "0.3,0.9")
+    assert code == 0 and "elastic.engine: fp16, 19/57 tokens kept. Bounds" in out
+    code, out, _ = cli("inspect", elastic_plan, "--gpu", "l4", "--keep-ratio", "0.5", "--json")
+    assert json.loads(out)["keep"] == [32, 32]
+    code, _, err = cli("inspect", elastic_plan, "--gpu", "l4", "--keep-ratio", "0.05")
+    assert code == 2 and "stage 0 cannot keep 3 of its 64 tokens" in err
+    code, _, err = cli("inspect", small_plan, "--gpu", "l4", "--keep-ratio", "0.5")
+    assert code == 2 and "keeps a fixed share of tokens" in err
 
 
 def test_every_kernel_is_counted(small_plan):
@@ -202,7 +267,7 @@ def test_the_command_names_the_peaks_that_bound_the_products(small_plan, tmp_pat
     """FP32 products round to TF32 where they may, and INT8 ones are no floating point."""
     works = [Work("a", "gemm", 2, "int8", 1, 1), Work("b", "gemm", 1, "fp32", 1, 1), Work("c", "fused", 0, "", 1, 1)]
     found = PlanWork(small_plan, read_sidecar(small_plan), 0, (Network(1, works, 0),))
-    monkeypatch.setattr("evodeploy.inspection.roofline.pipeline.plan_work", lambda path, batches: found)
+    monkeypatch.setattr("evodeploy.inspection.roofline.pipeline.plan_work", lambda *_: found)
     code, out, _ = cli("inspect", small_plan, "--gpu", "l4,t4")
     assert code == 0
     assert "l4: NVIDIA L4, sm89, 300 GB/s, INT8 242 TOP/s, TF32 60 TFLOP/s, L2 48 MiB" in out
@@ -216,6 +281,7 @@ def test_the_command_names_the_peaks_that_bound_the_products(small_plan, tmp_pat
         (("--gpu", "l4,,a10"), "--gpu is 'l4,,a10'"),
         (("--gpu", "l4", "--batch", "1,x"), "--batch is '1,x'"),
         (("--batch", "1"), "--batch says more about --gpu, which is missing"),
+        (("--keep-ratio", "0.5"), "--keep-ratio says more about --gpu, which is missing"),
         (("--kernels",), "--kernels says more about --gpu, which is missing"),
     ],
 )
