@@ -76,7 +76,8 @@ class EngineOptions:
     `threads` bounds the CPU threads of one run. `device` is cpu, cuda or cuda:N. `precision` is what an FP32 file is
     computed in, where the runtime can compute it in another. `cuda_graph` replays a recorded launch for each batch
     size. `cache` is a folder for what the runtime compiles, so that the next start is faster. `tf32` lets FP32
-    products on a GPU round their factors to ten bits, which is faster there.
+    products on a GPU round their factors to ten bits, which is faster there. `fixed_keep` opens an elastic file as a
+    static one of these keep ratios, one for all stages or one for each: it takes no others then.
     """
 
     threads: int | None = None
@@ -85,6 +86,7 @@ class EngineOptions:
     cuda_graph: bool = False
     cache: Path | None = None
     tf32: bool | None = None
+    fixed_keep: float | Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         """Take `cache` as a path, and refuse what no runtime can honour: raises UsageError."""

@@ -41,6 +41,7 @@ def batch(
     threads: options.Threads = None,
     cache: options.Cache = None,
     tf32: options.Tf32 = None,
+    fixed_keep: options.FixedKeep = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Discard another run's output in the folder.")] = False,
     ray: options.Ray = None,
     as_json: Json = False,
@@ -49,7 +50,7 @@ def batch(
     values.for_ray(artefact, out, *inputs)
     with needs("batch"):
         from evodeploy.batch.run import BatchRequest, run_batch
-    how = options.engine_options(device, precision, cuda_graph, threads, cache, tf32)
+    how = options.engine_options(device, precision, cuda_graph, threads, cache, tf32, fixed_keep)
     request = BatchRequest(
         artefact, tuple(inputs), out, actors, batch, top, image_column, shard, engine, how, force, ray
     )

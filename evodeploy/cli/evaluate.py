@@ -35,6 +35,7 @@ def evaluate(
     threads: options.Threads = None,
     cache: options.Cache = None,
     tf32: options.Tf32 = None,
+    fixed_keep: options.FixedKeep = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -47,7 +48,7 @@ def evaluate(
             limit=limit,
             batch=batch,
             engine=engine,
-            options=options.engine_options(device, precision, cuda_graph, threads, cache, tf32),
+            options=options.engine_options(device, precision, cuda_graph, threads, cache, tf32, fixed_keep),
             keep_ratio=values.ratios(keep_ratio),
             output=output,
             force=force,

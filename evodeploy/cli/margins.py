@@ -22,6 +22,7 @@ def margins(
     threads: options.Threads = None,
     cache: options.Cache = None,
     tf32: options.Tf32 = None,
+    fixed_keep: options.FixedKeep = None,
     as_json: Json = False,
 ) -> None:
     """Measure how clear each selection is, and which keep ratio holds most of the class attention."""
@@ -29,7 +30,7 @@ def margins(
         artefact,
         images,
         engine=engine,
-        options=options.engine_options(device, precision, cuda_graph, threads, cache, tf32),
+        options=options.engine_options(device, precision, cuda_graph, threads, cache, tf32, fixed_keep),
     )
     if as_json:
         result_json(found.to_dict())

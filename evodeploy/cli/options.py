@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from evodeploy.cli.values import SIDE, whole
+from evodeploy.cli.values import SIDE, ratios, whole
 from evodeploy.machine.cores import most_threads
 from evodeploy.specs import EngineOptions
 from evodeploy.specs import FastPath as FastPathName
@@ -35,6 +35,14 @@ Tf32 = Annotated[
     bool | None,
     typer.Option("--tf32/--no-tf32", help="On a GPU, let FP32 products round to TF32 or not; the runtime's default."),
 ]
+FixedKeep = Annotated[
+    str | None,
+    typer.Option(
+        "--fixed-keep",
+        metavar="RATIO",
+        help="Open an elastic file for this share of tokens alone, one or one for each stage, where the runtime can.",
+    ),
+]
 
 Ray = Annotated[
     str | None,
@@ -61,7 +69,7 @@ ImageSize = Annotated[
 
 def engine_options(
     device: str | None, precision: str | None, cuda_graph: bool, threads: int | None, cache: Path | None,
-    tf32: bool | None,
+    tf32: bool | None, fixed_keep: str | None,
 ) -> EngineOptions:  # fmt: skip
     """Return the options as the library takes them; raises UsageError for values that no runtime takes."""
     return EngineOptions(
@@ -71,4 +79,5 @@ def engine_options(
         cuda_graph=cuda_graph,
         cache=cache,
         tf32=tf32,
+        fixed_keep=ratios(fixed_keep, "--fixed-keep"),
     )

@@ -37,6 +37,7 @@ def predict(
     threads: options.Threads = None,
     cache: options.Cache = None,
     tf32: options.Tf32 = None,
+    fixed_keep: options.FixedKeep = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -56,7 +57,7 @@ def predict(
 
     if out is None:
         context.with_resource(while_read())
-    how = dataclasses.asdict(options.engine_options(device, precision, cuda_graph, threads, cache, tf32))
+    how = dataclasses.asdict(options.engine_options(device, precision, cuda_graph, threads, cache, tf32, fixed_keep))
     with evodeploy.load(artefact, engine, **how) as predictor, progress("predicting", quiet=out is None) as done:
         written = predictor.write(
             images, out or shown, top=top, batch=batch, keep_ratio=ratios, force=force, progress=done

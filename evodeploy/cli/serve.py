@@ -29,6 +29,7 @@ def serve(
     threads: options.Threads = None,
     cache: options.Cache = None,
     tf32: options.Tf32 = None,
+    fixed_keep: options.FixedKeep = None,
     max_upload: Annotated[int, whole("--max-upload", 1, 4096, "Megabytes of a request, at most.")] = 16,
     max_pixels: Annotated[int, whole("--max-pixels", 1, 178, "Millions of pixels of an image, at most.")] = 50,
     max_ongoing: Annotated[
@@ -79,7 +80,7 @@ def serve(
         artefact,
         name=name,
         engine=engine,
-        options=options.engine_options(device, precision, cuda_graph, threads, cache, tf32),
+        options=options.engine_options(device, precision, cuda_graph, threads, cache, tf32, fixed_keep),
         replicas=replicas,
         max_replicas=max_replicas,
         max_batch=max_batch,

@@ -149,12 +149,12 @@ def blocks(text: str | None) -> tuple[int, ...] | None:
     return listed("--stages", text, expected, functools.partial(whole_number, "--stages", 0, 1000))
 
 
-def ratios(text: str | None) -> tuple[float, ...] | None:
+def ratios(text: str | None, name: str = "--keep-ratio") -> tuple[float, ...] | None:
     """`0.5` or `0.7,0.5` as shares of tokens; raises UsageError."""
     if text is None:
         return None
     expected = "a number above 0 and up to 1 such as 0.5, or one for each stage: 0.7,0.5"
-    return listed("--keep-ratio", text, expected, functools.partial(_ratio, "--keep-ratio"), again=True)
+    return listed(name, text, expected, functools.partial(_ratio, name), again=True)
 
 
 def ratio_range(name: str, text: str | None) -> tuple[float, float] | None:

@@ -37,6 +37,7 @@ def verify(
     threads: options.Threads = None,
     cache: options.Cache = None,
     tf32: options.Tf32 = None,
+    fixed_keep: options.FixedKeep = None,
     as_json: Json = False,
 ) -> None:
     """Compare two artefacts of a model: logits, top-1, and the tokens that each selection keeps.
@@ -53,7 +54,7 @@ def verify(
         atol=atol,
         score_tolerance=score_tol,
         engine=engine,
-        options=options.engine_options(device, precision, cuda_graph, threads, cache, tf32),
+        options=options.engine_options(device, precision, cuda_graph, threads, cache, tf32, fixed_keep),
     )
     if as_json:
         result_json(verdict.to_dict())

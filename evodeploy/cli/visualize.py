@@ -31,6 +31,7 @@ def visualize(
     threads: options.Threads = None,
     cache: options.Cache = None,
     tf32: options.Tf32 = None,
+    fixed_keep: options.FixedKeep = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -43,7 +44,7 @@ def visualize(
             keep_ratios=None if keep_ratio is None else values.keeps(keep_ratio, "--keep-ratio"),
             fast_path=fast_path,
             engine=engine,
-            options=options.engine_options(device, precision, cuda_graph, threads, cache, tf32),
+            options=options.engine_options(device, precision, cuda_graph, threads, cache, tf32, fixed_keep),
             force=force,
             progress=done,
         )

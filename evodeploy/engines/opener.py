@@ -114,7 +114,9 @@ _TORCH = Runtime("checkpoint", "torch", "export", _torch, frozenset({"threads", 
 RUNTIMES = {
     **dict.fromkeys(TORCH_MODES, _TORCH),
     "onnxruntime": Runtime("onnx", "onnxruntime", "cpu", _onnxruntime, frozenset({"threads", "device"})),
-    "openvino": Runtime("onnx", "openvino", "cpu", _openvino, frozenset({"threads", "device", "precision"})),
+    "openvino": Runtime(
+        "onnx", "openvino", "cpu", _openvino, frozenset({"threads", "device", "precision", "fixed_keep"})
+    ),
     "onnxruntime-cuda": Runtime(
         "onnx", "onnxruntime", "gpu", _onnxruntime_cuda, frozenset({"threads", "device", "cuda_graph", "tf32"}),
         on_gpu=True,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,17 +16,25 @@ from numpy.typing import NDArray
 from evodeploy.engines.base import Array, Engine
 from evodeploy.engines.interface import batch_range, check_interface
 from evodeploy.engines.out_of_memory import means_out_of_memory
-from evodeploy.errors import BadFileError, OutOfMemoryError, UnavailableError, UsageError, needs
+from evodeploy.errors import (
+    BadFileError,
+    EvodeployError,
+    InputError,
+    OutOfMemoryError,
+    UnavailableError,
+    UsageError,
+    needs,
+)
 from evodeploy.files import check_input
 from evodeploy.onnx_files import parse_info
-from evodeploy.specs import METADATA_KEY, EngineOptions, TensorSpec
+from evodeploy.specs import KEEP, METADATA_KEY, EngineOptions, ModelInfo, TensorSpec
 from evodeploy.text import reason
 
 _MARK = np.frombuffer(b"No answr", np.uint8)  # two floats above 1e17, or one whole number above 1e18
 
 
 class OpenVinoEngine(Engine):
-    """Runs an ONNX file on the CPU, in float32 unless the options name another precision.
+    """Runs an ONNX file on the CPU, in float32 unless the options name another precision, or at a `fixed_keep`.
 
     OpenVINO computes one batch at a time. Each thread that runs takes an infer request of its own from a pool, so that
     one thread computes while others read their outputs.
@@ -46,22 +57,21 @@ class OpenVinoEngine(Engine):
         if options.threads:
             properties["INFERENCE_NUM_THREADS"] = options.threads
             properties["ENABLE_CPU_PINNING"] = False  # or two processes with a thread each share the first core
-        try:
+        with _loading(path):
             model = ov.Core().read_model(path)
+        key = ["framework", METADATA_KEY]
+        self.info = parse_info(model.get_rt_info(key).value, path) if model.has_rt_info(key) else None
+        check_interface(path, *_interface(model), self.info)
+        with _loading(path):
+            if options.fixed_keep is not None:
+                self.info = _with_fixed_keep(model, self.info, options.fixed_keep)
             self._compile = partial(_compiled, model, properties)
             self._requests: _Requests | None = _Requests(self._compile())
-        except Exception as error:  # OpenVINO raises RuntimeError and its own subclasses for any reason
-            kind = OutOfMemoryError if means_out_of_memory(error) else BadFileError
-            raise kind(f"OpenVINO {ov.__version__} cannot load {path}: {reason(error, -1)}") from error
         actual = self._requests.compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         if actual != hint:
             raise UnavailableError(f"OpenVINO computes in {actual} on this processor where {hint} is asked for")
         self._one_at_a_time = threading.Lock()
-        self.inputs = tuple(_spec(port) for port in model.inputs)
-        self.outputs = tuple(_spec(port) for port in model.outputs)
-        key = ["framework", METADATA_KEY]
-        self.info = parse_info(model.get_rt_info(key).value, path) if model.has_rt_info(key) else None
-        check_interface(path, self.inputs, self.outputs, self.info)
+        self.inputs, self.outputs = _interface(model)
         self.batch = batch_range(self.inputs)
 
     def _run(self, images: Array, keep: tuple[int, ...]) -> dict[str, Array]:
@@ -110,6 +120,38 @@ class _Requests:
         return self.idle.pop() if self.idle else self.compiled.create_infer_request()
 
 
+@contextmanager
+def _loading(path: Path) -> Iterator[None]:
+    """Translate what OpenVINO raises while it loads `path`."""
+    import openvino as ov
+
+    try:
+        yield
+    except EvodeployError:
+        raise
+    except Exception as error:  # OpenVINO raises RuntimeError and its own subclasses for any reason
+        kind = OutOfMemoryError if means_out_of_memory(error) else BadFileError
+        raise kind(f"OpenVINO {ov.__version__} cannot load {path}: {reason(error, -1)}") from error
+
+
+def _with_fixed_keep(model: Any, info: ModelInfo | None, ratios: float | Sequence[float]) -> ModelInfo:
+    """Put the tokens that `ratios` keep in the place of the model's input `keep`; the facts of what it then is.
+
+    All its sizes but the batch are then known when it is compiled. Raises InputError where it is not elastic, or does
+    not take them.
+    """
+    from openvino import opset13
+
+    if info is None:
+        raise InputError("the file carries no evodeploy metadata, so it has no keep ratio to fix: leave it out")
+    keep = info.keep_of(ratios)
+    parameter = next(port.get_node() for port in model.inputs if port.any_name == KEEP)
+    parameter.output(0).replace(opset13.constant(np.array(keep, np.int64)).output(0))
+    model.remove_parameter(parameter)
+    model.validate_nodes_and_infer_types()
+    return dataclasses.replace(info, elastic=(), keep_ratios=info.ratios_of(ratios))
+
+
 def _compiled(model: Any, properties: dict[str, Any]) -> Any:
     """`model` compiled by a Core of its own: one whose model failed crashes the process when it compiles again."""
     import openvino as ov
@@ -136,6 +178,11 @@ def _end_of(tensor: Any) -> NDArray[np.uint8]:
     """Return the last bytes of a tensor, as many as `_MARK` has, to read and to write."""
     end: NDArray[np.uint8] = tensor.data.reshape(-1).view(np.uint8)[-len(_MARK) :]
     return end
+
+
+def _interface(model: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Return inputs and outputs."""
+    return tuple(map(_spec, model.inputs)), tuple(map(_spec, model.outputs))
 
 
 def _spec(port: Any) -> TensorSpec:

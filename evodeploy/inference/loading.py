@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,17 +30,20 @@ def load(
     cuda_graph: bool = False,
     cache: str | os.PathLike[str] | None = None,
     tf32: bool | None = None,
+    fixed_keep: float | Sequence[float] | None = None,
     max_batch: int = BATCH,
     max_wait: float = 0.002,
 ) -> Predictor:
     """Open a checkpoint, an ONNX file, an engine or a PyTorch module for prediction.
 
     `engine` names what runs it (torch, torch-compile; onnxruntime, openvino; tensorrt), by default the first installed
-    that can, which the predictor's `repr` and the log `evodeploy` show; up to `tf32` the rest are its `EngineOptions`.
-    `submit` runs up to `max_batch` images together, none of which waits longer than `max_wait` seconds for others.
+    that can, which the predictor's `repr` and the log `evodeploy` show; up to `fixed_keep` the rest are its
+    `EngineOptions`. `submit` runs up to `max_batch` images together, none of which waits longer than `max_wait` seconds
+    for others.
     """
     folder = None if cache is None else Path(cache)
-    opened = open_engine(source, engine, EngineOptions(threads, device, precision, cuda_graph, folder, tf32))
+    options = EngineOptions(threads, device, precision, cuda_graph, folder, tf32, fixed_keep)
+    opened = open_engine(source, engine, options)
     predictor = Predictor(opened, max_batch=max_batch, max_wait=max_wait)
     _log.info("%s: %r", os.fspath(source) if isinstance(source, (str, os.PathLike)) else title_of(source), predictor)
     return predictor

@@ -28,8 +28,9 @@ ASKED = {
     "threads": ("--threads", "1"),
     "cache": ("--cache", "kept"),
     "tf32": ("--no-tf32",),
+    "fixed_keep": ("--fixed-keep", "0.7,0.5"),
 }
-WANTED = EngineOptions(1, "cuda:1", "bf16", cuda_graph=True, cache=Path("kept"), tf32=False)
+WANTED = EngineOptions(1, "cuda:1", "bf16", cuda_graph=True, cache=Path("kept"), tf32=False, fixed_keep=(0.7, 0.5))
 
 
 @pytest.fixture

@@ -102,6 +102,53 @@ def test_threads_run_one_engine_at_ratios_of_their_own(small_elastic, runtime):
         same(engine.run(batches[0], keeps[0]), expected[keeps[0], 0])
 
 
+@pytest.mark.parametrize("ratios", [0.3, (1.0, 0.2)])
+def test_openvino_opens_an_elastic_file_at_one_keep_ratio(small_elastic, small_images, ratios):
+    """It is then a static artefact of that ratio: its sizes are known, and a run takes no other."""
+    with (
+        open_engine(small_elastic, "openvino") as elastic,
+        open_engine(small_elastic, "openvino", EngineOptions(fixed_keep=ratios)) as fixed,
+    ):
+        expected = elastic.run(small_images, elastic.info.keep_of(ratios))
+        got = fixed.run(small_images)
+        for name, value in expected.items():
+            if not name.startswith("selected"):
+                close(got[name], value)
+        assert fixed.info.keep_ratios == elastic.info.ratios_of(ratios) and fixed.info.elastic == ()
+        assert fixed.inputs == elastic.inputs[:1]
+        assert [spec.shape[1] for spec in fixed.outputs if spec.name.startswith("selected")] == list(
+            elastic.info.keep_of(ratios)
+        )
+        with pytest.raises(InputError, match="this artefact keeps a fixed share of tokens"):
+            fixed.run(small_images, (19, 19))
+    with evodeploy.load(small_elastic, "openvino", fixed_keep=ratios) as predictor:
+        assert predictor.info.keep_ratios == fixed.info.keep_ratios
+
+
+@pytest.mark.parametrize(
+    ("engine", "ratios", "error", "message"),
+    [
+        ("openvino", 0.05, InputError, "stage 0 cannot keep 3 of its 64 tokens"),
+        ("openvino", (0.3, 0.4, 0.5), InputError, "3 keep ratios given, expected one, or one for each of 2 stages"),
+        ("openvino", "0.3", InputError, "a keep ratio is '0.3', expected a number"),
+        ("onnxruntime", 0.3, UsageError, "the engine 'onnxruntime' has no option fixed_keep"),
+    ],
+)
+def test_a_keep_ratio_that_cannot_be_fixed_is_refused(small_elastic, engine, ratios, error, message):
+    with pytest.raises(error, match=message):
+        open_engine(small_elastic, engine, EngineOptions(fixed_keep=ratios))
+
+
+def test_a_static_file_has_no_keep_ratio_to_fix(small_onnx, tmp_path):
+    with pytest.raises(InputError, match="keeps a fixed share of tokens"):
+        open_engine(small_onnx, "openvino", EngineOptions(fixed_keep=0.3))
+    plain = read_onnx(small_onnx)
+    del plain.metadata_props[:]
+    write_onnx(plain, tmp_path / "plain.onnx")
+    with pytest.raises(InputError, match="carries no evodeploy metadata, so it has no keep ratio to fix"):
+        open_engine(tmp_path / "plain.onnx", "openvino", EngineOptions(fixed_keep=0.3))
+
+
 def test_onnx_runtime_refuses_cuda_graphs_of_an_elastic_file(small_elastic):
     with pytest.raises(
         UsageError, match="elastic.onnx is elastic, and a CUDA graph of the engine 'onnxruntime' has one"
