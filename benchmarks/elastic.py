@@ -1,19 +1,23 @@
-"""What it costs that one file holds every keep ratio: `python benchmarks/elastic.py [ROUNDS] [MODEL]`.
+"""What it costs that one file holds every keep ratio: `python benchmarks/elastic.py [--help]`.
 
-At batch 8, static files at four keep ratios against one elastic file run at each of them: in ONNX Runtime in FP32, and
-in OpenVINO in FP32 and BF16, all eight of a runtime in turn. Prints a Markdown table of images per second and of the
-elastic throughput over the static one, by rounds, with 95 % intervals: below 1 the static file is faster. The keep
-ratio 1.0 is the dense network. Weights are random. Run it on a quiet machine.
+Evo-DeiT-S and Evo-LeViT-128S at batch 8. Static files at four keep ratios against one elastic file run at each of them,
+in ONNX Runtime in FP32, and in OpenVINO in FP32 and BF16; in OpenVINO also against the elastic file opened at one keep
+ratio (`fixed_keep`). All of a runtime run in turn. Prints a Markdown table of images per second and of the throughput
+over the static file's, by rounds, with 95 % intervals: below 1 the static file is faster. The keep ratio 1.0 is the
+dense network. Weights are random. Writes a JSON document after each runtime. Run it on a quiet machine.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+import dataclasses
+import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,61 +26,115 @@ from evodeploy.benchmark.measure.intervals import median_interval
 from evodeploy.engines.base import Array, Engine
 from evodeploy.engines.opener import open_engine
 from evodeploy.exporter.to_onnx import onnx_from_model
+from evodeploy.files import replacing
 from evodeploy.machine.cores import usable_cores
+from evodeploy.machine.environment import environment
 from evodeploy.models.loaded import LoadedModel, with_elastic
 from evodeploy.models.random_weights import random_model
 from evodeploy.models.zoo import named, with_selection
 from evodeploy.onnx_files import write_onnx
-from evodeploy.specs import EngineOptions
+from evodeploy.specs import EngineOptions, Precision
 
+MODELS = ("evo_deit_small_patch16_224", "EvoLeViT_128S")
 RATIOS = (0.3, 0.5, 0.7, 1.0)
-RUNTIMES = (("onnxruntime", None), ("openvino", None), ("openvino", "bf16"))  # None is FP32
+RUNTIMES: tuple[tuple[str, Precision], ...] = (("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"))
 BATCH = 8
-ROUNDS = 40
+ROUNDS = 15  # at least
+RESULT = Path(__file__).parent / "results" / "elastic.json"
+Run = Callable[[Array], object]
 
 
 def main() -> None:
-    """Print the table."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
-    config = named(sys.argv[2] if len(sys.argv) > 2 else "evo_deit_small_patch16_224")
-    side = config.image_size
-    images = np.random.default_rng(0).standard_normal((BATCH, 3, side, side), dtype=np.float32)
-    print("| runtime | keep ratio | static img/s | elastic img/s | elastic / static, 95 % interval |")
-    print("|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as folder:
-        statics = [
-            _written(Path(folder, f"{ratio}.onnx"), random_model(with_selection(config, (ratio,)))) for ratio in RATIOS
-        ]
-        elastic = _written(Path(folder, "elastic.onnx"), with_elastic(random_model(config), (min(RATIOS), 1.0)))
-        for runtime, precision in RUNTIMES:
-            options = EngineOptions(usable_cores(), precision=precision)
-            with ExitStack() as stack:
-                opened = [stack.enter_context(open_engine(path, runtime, options)) for path in (*statics, elastic)]
-                runs = [
-                    run
-                    for ratio, static in zip(RATIOS, opened, strict=False)
-                    for run in _pair(ratio, static, opened[-1])
-                ]
-                timings = interleaved(runs, images, Budget(seconds=1, rounds=rounds, precision=1))
-            for index, ratio in enumerate(RATIOS):
-                _row(f"{runtime} {(precision or 'fp32').upper()}", ratio, *timings[2 * index : 2 * index + 2])
+    """Measure, write, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, default=RESULT, help="the JSON document")
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--minutes", type=float, default=8, help="of timing; exports and warm-ups take two more")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="at least, also where they take longer")
+    parser.add_argument("--threads", type=int, default=usable_cores())
+    args = parser.parse_args()
+    names = args.models.split(",")
+    seconds = 60 * args.minutes / len(names) / len(RUNTIMES)
+    document: dict[str, Any] = {
+        "settings": {"batch": BATCH, "ratios": RATIOS, "minutes": args.minutes, "rounds": args.rounds},
+        "environment": dataclasses.asdict(environment(args.threads)),
+        "rows": [],
+    }
+    print("| model | runtime | keep ratio | static img/s | elastic img/s | elastic / static | fixed / static |")
+    print("|---|---|---|---|---|---|---|")
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            files = _exported(name, Path(folder))
+            for runtime, precision in RUNTIMES:
+                options = EngineOptions(args.threads, precision=None if precision == "fp32" else precision)
+                rows = list(_rows(files, runtime, options, seconds, args.rounds))
+                document["rows"] += [{"model": name, "runtime": runtime, "precision": precision} | row for row in rows]
+                _write(args.output, document)
+                for row in rows:
+                    print(_line(name, f"{runtime} {precision.upper()}", row), flush=True)
 
 
-def _written(path: Path, model: LoadedModel) -> Path:
-    write_onnx(onnx_from_model(model), path)
-    return path
+def _exported(name: str, folder: Path) -> list[Path]:
+    """A static file at each keep ratio, and the elastic one."""
+    config = named(name)
+    statics = [random_model(with_selection(config, (ratio,))) for ratio in RATIOS]
+    models: list[LoadedModel] = [*statics, with_elastic(random_model(config), (0.1, 1.0))]
+    files = [folder / f"{index}.onnx" for index, _ in enumerate(models)]
+    for model, file in zip(models, files, strict=True):
+        write_onnx(onnx_from_model(model), file)
+    return files
 
 
-def _pair(ratio: float, static: Engine, elastic: Engine) -> tuple[Callable[[Array], object], ...]:
-    """The static engine, and the elastic one at `ratio`."""
-    assert elastic.info is not None
-    return static.run, partial(elastic.run, keep=elastic.info.keep_of(ratio))
+def _rows(
+    files: Sequence[Path], runtime: str, options: EngineOptions, seconds: float, rounds: int
+) -> Iterator[dict[str, Any]]:
+    """A row for each keep ratio, all timed in turn."""
+    with ExitStack() as stack:
+
+        def opened(path: Path, how: EngineOptions = options) -> Engine:
+            return stack.enter_context(open_engine(path, runtime, how))
+
+        elastic = opened(files[-1])
+        assert elastic.info is not None
+        runs: list[Run] = []
+        for ratio, path in zip(RATIOS, files, strict=False):
+            runs += [opened(path).run, partial(elastic.run, keep=elastic.info.keep_of(ratio))]
+            if runtime == "openvino":
+                runs.append(opened(files[-1], dataclasses.replace(options, fixed_keep=ratio)).run)
+        side = elastic.info.image_size
+        images = np.random.default_rng(0).standard_normal((BATCH, 3, side, side), dtype=np.float32)
+        each = seconds / len(runs)
+        timings = interleaved(runs, images, Budget(each, rounds, precision=0.01, min_seconds=min(1.0, each)))
+    ways = len(runs) // len(RATIOS)
+    for index, ratio in enumerate(RATIOS):
+        static, *others = timings[index * ways : (index + 1) * ways]
+        row: dict[str, Any] = {"keep_ratio": ratio, "rounds": len(static.samples), "static": _rate(static)}
+        for name, times in zip(("elastic", "fixed"), others, strict=False):
+            row |= {name: _rate(times), f"{name}_over_static": _over(static, times)}
+        yield row
 
 
-def _row(runtime: str, ratio: float, static: RunTimes, elastic: RunTimes) -> None:
-    gained = median_interval([alone / ours for alone, ours in zip(static.samples, elastic.samples, strict=True)])
-    rates = f"{BATCH / static.median:.1f} | {BATCH / elastic.median:.1f}"
-    print(f"| {runtime} | {ratio} | {rates} | {gained.value:.3f} ({gained.low:.3f} to {gained.high:.3f}) |", flush=True)
+def _rate(times: RunTimes) -> float:
+    return BATCH / times.median
+
+
+def _over(static: RunTimes, other: RunTimes) -> dict[str, float]:
+    """The throughput over the static file's, by rounds."""
+    gained = median_interval([alone / ours for alone, ours in zip(static.samples, other.samples, strict=True)])
+    return {"value": gained.value, "low": gained.low, "high": gained.high}
+
+
+def _line(model: str, runtime: str, row: dict[str, Any]) -> str:
+    ratios = [row.get(f"{name}_over_static") for name in ("elastic", "fixed")]
+    said = [f"{ratio['value']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})" if ratio else "–" for ratio in ratios]
+    cells = (model, runtime, row["keep_ratio"], f"{row['static']:.1f}", f"{row['elastic']:.1f}", *said)
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(document, allow_nan=False, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

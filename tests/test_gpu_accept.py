@@ -88,7 +88,7 @@ def test_all_of_it_on_the_shim(accept):
         "driver": "passed", **{name: "not run" if name in NEED_A_GPU else "passed" for name in {*SHARED, *OWN}}
     }  # fmt: skip
     assert parts["runner"]["checks"]["memory"]["measured"]["bytes_after_32"] > 0
-    for name in ("clock", "nvml", "lean", "rtx", "torch", "evo_over_dense"):
+    for name in ("clock", "nvml", "lean", "rtx", "torch", "elastic", "evo_over_dense"):
         assert parts[name]["outcome"] == "not all run", parts[name]
         assert "failed" not in {check["outcome"] for check in parts[name]["checks"].values()}
 
@@ -115,6 +115,19 @@ def test_the_step_of_pytorch_works_on_the_cpu_too(tmp_path):
     assert outcomes == dict.fromkeys(("export", "verify", "bench_runs_nothing_eagerly"), "passed")
     assert code == (PASSED if cuda == "passed" else NOT_ALL_RUN)
     assert {row["model"] for row in read_benches(path)[0]["results"]} == {"evo", "dense"}
+
+
+@pytest.mark.slow
+def test_the_step_of_elastic_engines_works_in_pytorch_on_the_cpu_too(tmp_path):
+    path = tmp_path / "results.json"
+    command = (sys.executable, str(ACCEPT.with_name("elastic_step.py")), "--anywhere", "--model", "EvoLeViT_128S")
+    run_steps([Step("elastic", command, 600)], path)
+    checks = json.loads(path.read_text())["parts"][0]["checks"]
+    found = checks["an_elastic_network_in_pytorch"]
+    assert found["outcome"] == "passed", found
+    assert list(found["measured"]) == ["0.1", "0.3", "0.5", "0.7", "1"]
+    assert all(row["largest_difference"] < 1e-4 for row in found["measured"].values())
+    assert {check["outcome"] for check in checks.values()} <= {"passed", "not run"}
 
 
 def test_without_a_driver_nothing_is_run(libraries, tmp_path):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import enum
 import gc
 import itertools
@@ -33,7 +34,9 @@ from evodeploy.errors import (
     UnavailableError,
     UsageError,
 )
+from evodeploy.graph.fixed_keep import with_keep
 from evodeploy.machine.driver import architecture
+from evodeploy.onnx_files import info_of, read_onnx, set_info, write_onnx
 from evodeploy.specs import EngineOptions
 
 shim = fake_tensorrt.cuda
@@ -471,6 +474,38 @@ def elastic():
         with refused(RuntimeFailedError, "could not start a batch of 2"):
             engine.run(IMAGES[:2], (8, 8))
         same(engine.run(IMAGES[:2], (8, 8)), IMAGES[:2], (8, 8))
+    assert on_the_device() == [0] * 6
+
+
+def elastic_over_static():
+    """The step `elastic` of the acceptance: equal outputs and times at each ratio, and a difference fails."""
+    from gpu import elastic_step
+
+    model = read_onnx(ONNX)
+    info = info_of(model)
+    with contextlib.ExitStack() as stack:
+        engines = [stack.enter_context(open_engine(PLAN, "tensorrt"))]
+        for ratio in elastic_step.BUILT:
+            keep = info.keep_of(ratio)
+            static = with_keep(model, keep)
+            static.graph.output[1].type.tensor_type.shape.dim[1].dim_value = keep[0]
+            set_info(static, dataclasses.replace(info, elastic=(), keep_ratios=(ratio, ratio)))
+            path = PLAN.with_name(f"{ratio}.onnx")
+            write_onnx(static, path)
+            plan = write_plan(path.with_suffix(".engine"), path)
+            engines.append(stack.enter_context(open_engine(plan, "tensorrt")))
+        elastic, *statics = engines
+        found = elastic_step.compared(elastic, dict(zip(elastic_step.BUILT, statics, strict=True)), IMAGES[:4])
+        assert list(found) == ["0.3", "1"] and [row["keep"] for row in found.values()] == [(19, 19), (64, 64)]
+        for row in found.values():
+            assert row["largest_difference"] == 0 and row["equal_images"] == 1
+            assert row["static_ms"] > 0 and row["elastic_ms"] > 0
+        try:
+            elastic_step.compared(elastic, {0.5: statics[0]}, IMAGES[:4])
+        except AssertionError as error:
+            assert "at (32, 32) tokens 100% of the images differ" in str(error)
+        else:
+            raise AssertionError("outputs of another ratio passed")
     assert on_the_device() == [0] * 6
 
 

@@ -26,7 +26,16 @@ from gpu.prepare import joined  # noqa: E402
 from gpu.steps import Step, results_path, run_steps  # noqa: E402
 
 GPU = Path(__file__).parent
-SECONDS = {"runner": 180, "clock": 40, "nvml": 40, "lean": 40, "rtx": 60, "torch": 200, "evo_over_dense": 360}
+SECONDS = {
+    "runner": 180,
+    "clock": 40,
+    "nvml": 40,
+    "lean": 40,
+    "rtx": 60,
+    "torch": 200,
+    "elastic": 60,
+    "evo_over_dense": 360,
+}
 RESERVE = 15  # seconds of the whole, for starting and writing
 
 
@@ -44,6 +53,7 @@ def steps_of(names: Sequence[str], given: argparse.Namespace, work: Path, end: f
         "lean": (sys.executable, str(GPU / "lean_step.py"), "--pycuda", str(built)),
         "rtx": (sys.executable, str(GPU / "rtx_step.py")),
         "torch": (sys.executable, str(GPU / "torch_step.py")),
+        "elastic": (sys.executable, str(GPU / "elastic_step.py")),
         "evo_over_dense": (sys.executable, str(GPU / "over_dense_step.py"), "--end", str(end)),
     }
     return [Step(name, commands[name], SECONDS[name]) for name in names]

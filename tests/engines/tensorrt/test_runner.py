@@ -81,7 +81,9 @@ def test_tensors_have_the_types_that_the_record_says(on_shim, plan, tmp_path):
     assert on_shim("half_precision", plan(onnx=path), path) == ([], "")
 
 
-@pytest.mark.parametrize("case", ["elastic", "elastic_built", "elastic_in_threads", "elastic_graphs"])
+@pytest.mark.parametrize(
+    "case", ["elastic", "elastic_built", "elastic_in_threads", "elastic_graphs", "elastic_over_static"]
+)
 def test_the_tokens_of_a_run_are_its_own(on_shim, plan, tmp_path, case):
     path = write_elastic(tmp_path / "elastic.onnx")
     assert on_shim(case, plan(onnx=path), path) == ([], "")
