@@ -42,6 +42,9 @@ def running(settings: Settings) -> Iterator[tuple[str, str | None, Settings]]:
     check_free(settings.host, settings.port, "--port")
     if settings.grpc_port is not None:
         check_free(settings.host, settings.grpc_port, "--grpc-port")
+        with needs("grpc"):
+            import grpc  # noqa: F401  # first: without it Triton's package raises no ImportError
+            import tritonclient.grpc  # noqa: F401
     with contextlib.ExitStack() as stack:
         engine = stack.enter_context(open_served(settings))
         settings = named(settings, engine)
@@ -54,16 +57,14 @@ def running(settings: Settings) -> Iterator[tuple[str, str | None, Settings]]:
         calls = None if settings.grpc_port is None else _calls(worker, settings, metrics, room)
         port = stack.enter_context(_listening(app, settings, context, calls))
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        grpc = None if calls is None else f"{host}:{calls.port}"
-        yield f"{'https' if context else 'http'}://{host}:{port}", grpc, settings
+        at = None if calls is None else f"{host}:{calls.port}"
+        yield f"{'https' if context else 'http'}://{host}:{port}", at, settings
 
 
 def _calls(worker: Worker, settings: Settings, metrics: Metrics, room: Room) -> GrpcServer:
-    with needs("grpc"):
-        import grpc  # noqa: F401  # before Triton's package, which has no ImportError for it
+    from evodeploy.serving.calls import METHODS, create_calls
+    from evodeploy.serving.grpc_server import GrpcServer
 
-        from evodeploy.serving.calls import METHODS, create_calls
-        from evodeploy.serving.grpc_server import GrpcServer
     assert settings.name is not None
     app = create_calls(lambda: worker, settings.name, settings.limits, settings.token, metrics, room)
     return GrpcServer(app, METHODS, settings)

@@ -21,6 +21,7 @@ from evodeploy.serving.settings import Limits, Settings
 
 _log = logging.getLogger(__name__)
 
+LARGEST = 2**31 - 1  # of what gRPC takes as a limit, and of a message
 AGE = 600  # seconds of a connection: an answer that is not read is held no longer
 
 _CODES = {
@@ -68,14 +69,14 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
     """What a connection may take, as `connections.py` and `gate.py` say it for HTTP."""
     return [
         ("grpc.so_reuseport", 0),  # a port for this process alone
-        ("grpc.max_receive_message_length", limits.body),
+        ("grpc.max_receive_message_length", min(limits.body, LARGEST)),
         ("grpc.max_metadata_size", HEADER_BYTES),
         ("grpc.absolute_max_metadata_size", HEADER_BYTES),
         ("grpc.max_concurrent_streams", BODIES),
         ("grpc.server_handshake_timeout_ms", int(SECONDS * 1000)),
         ("grpc.max_connection_idle_ms", KEEP_ALIVE * 1000),
         ("grpc.max_connection_age_ms", int(AGE * 1000)),
-        ("grpc.max_connection_age_grace_ms", int(2 * limits.seconds * 1000)),  # for a message, and for its answer
+        ("grpc.max_connection_age_grace_ms", min(int(2 * limits.seconds * 1000), LARGEST)),  # a message, its answer
         ("grpc.compression_enabled_algorithms_bitset", 1),  # none: a small message may be a huge one
     ]
 

@@ -321,6 +321,11 @@ def test_its_port_is_its_own_and_named_in_the_log(serve, logged):
             running(Settings(service.artefact, port=0, grpc_port=port)).__enter__()
 
 
+def test_the_largest_limits_are_taken(serve):
+    with serve(limits=Limits(body=4096 << 20, seconds=1e9)) as service, client_of(service) as client:
+        assert client.is_server_live()
+
+
 def test_an_answer_that_nobody_reads_is_not_held_for_ever(monkeypatch):
     """The client lets nothing come: in HTTP/2, by a window of no bytes."""
 
