@@ -1,7 +1,7 @@
 """Every error a caller can meet.
 
     EvodeployError              exit code
-    ├── VerificationError       1   two artefacts that should agree do not
+    ├── VerificationError       1   two artefacts that should agree do not, or nothing meets a target
     ├── UsageError              2   the request cannot be honoured as asked
     │   └── InputError          2   images that do not fit the engine (also a ValueError)
     ├── UnavailableError        3   something this needs is not on this machine
@@ -28,7 +28,7 @@ class EvodeployError(Exception):
 
 
 class VerificationError(EvodeployError):
-    """Two artefacts that should agree do not."""
+    """Two artefacts that should agree do not, or nothing meets a target."""
 
     exit_code = 1
 

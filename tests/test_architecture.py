@@ -62,7 +62,7 @@ ALLOWED = {
     "visualization": {"compare", "engines", "models", "preprocess"},
     "serving": {"artefacts", "cluster", "compare", "engines", "inference", "preprocess"},
     "load_testing": {"benchmark"},
-    "sweeper": {"benchmark", "engines", "evaluation", "exporter", "graph", "models", "preprocess"},
+    "sweeper": {"benchmark", "engines", "evaluation", "exporter", "models", "preprocess"},
     "repository": {"artefacts", "engines", "inference", "preprocess"},
     "inspection": {"artefacts", "engines", "graph", "models"},
 }

@@ -9,8 +9,9 @@ import typer
 
 from evodeploy.cli import values
 from evodeploy.cli.console import Force, Json, result_json, show
-from evodeploy.cli.options import Threads
+from evodeploy.cli.options import FastPath, Threads
 from evodeploy.cli.values import real, whole
+from evodeploy.errors import VerificationError
 
 
 def sweep(
@@ -51,11 +52,15 @@ def sweep(
     min_accuracy: Annotated[
         float | None, real("--min-accuracy", 0, 100, "Top-1 in per cent to be reached: choose the fastest.")
     ] = None,
+    fast_path: FastPath = None,
     threads: Threads = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Try keep ratios, precisions and engines, and find what is worth deploying: accuracy against throughput."""
+    """Try keep ratios, precisions and engines, and find what is worth deploying: accuracy against throughput.
+
+    Ends with 1 where no candidate meets the target; all that was measured is shown and written all the same.
+    """
     from evodeploy.sweeper.pipeline import sweep as swept
 
     found = swept(
@@ -74,6 +79,7 @@ def sweep(
         budget=None if budget is None else 60 * budget,
         target_latency=None if target_latency is None else target_latency / 1000,
         min_accuracy=None if min_accuracy is None else min_accuracy / 100,
+        fast_path=fast_path,
         threads=threads,
         force=force,
     )
@@ -81,3 +87,5 @@ def sweep(
         result_json(found.to_dict())
     else:
         show(found)
+    if found.unmet is not None:
+        raise VerificationError(found.unmet)

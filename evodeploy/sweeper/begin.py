@@ -82,6 +82,8 @@ def _task(request: SweepRequest) -> dict[str, Any]:
         "batch": request.batch,
         "threads": request.threads,
         "reference": str(request.candidates[0]),
+        "elastic": request.elastic,
+        "fast_path": request.fast_path,
     }
 
 

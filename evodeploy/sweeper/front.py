@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import mean
 
 from evodeploy.benchmark.measure.intervals import Interval
-from evodeploy.errors import UsageError
+from evodeploy.errors import VerificationError
 from evodeploy.evaluation.report import Accuracy
 from evodeploy.sweeper.space import Candidate
 
@@ -42,22 +42,22 @@ def chosen(points: Sequence[Point], latency: float | None, accuracy: float | Non
     """The point to deploy where a batch may take `latency` seconds or top-1 `accuracy` must be reached.
 
     Under a latency that is the most accurate one, of equals the fastest; where nothing is known of accuracy, the one
-    that keeps most tokens. Else it is the fastest that is accurate enough. Raises UsageError where none is, with how
-    near the nearest comes.
+    that keeps most tokens. Else it is the fastest that is accurate enough. Raises VerificationError where none is, with
+    how near the nearest comes.
     """
-    if accuracy is not None and any(point.accuracy is None for point in points):
-        raise UsageError("--min-accuracy needs labelled images: add --data DIR")
     able = [point for point in points if latency is None or point.seconds <= latency]
     if not able:
         nearest = min(points, key=lambda point: point.seconds)
-        raise UsageError(
+        raise VerificationError(
             f"none takes {1000 * (latency or 0):g} ms or less: the fastest, {nearest.candidate}, takes "
             f"{1000 * nearest.seconds:.1f} ms"
         )
     enough = [point for point in able if accuracy is None or _worth(point) >= accuracy]
     if not enough:
         nearest = max(able, key=_worth)
-        raise UsageError(f"none reaches {accuracy:.2%}: the nearest, {nearest.candidate}, has {nearest.accuracy}")
+        raise VerificationError(
+            f"none reaches {accuracy:.2%}: the nearest, {nearest.candidate}, has {nearest.accuracy}"
+        )
     if latency is not None:
         return max(enough, key=lambda point: (_worth(point), _kept(point), point.speed.value))
     return max(enough, key=lambda point: point.speed.value)

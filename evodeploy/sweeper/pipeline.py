@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from evodeploy.arguments import checked
 from evodeploy.engines.deploy_file import SCHEMA, DeployFile
 from evodeploy.engines.opener import several_names
-from evodeploy.errors import UsageError, needs
+from evodeploy.errors import UsageError, VerificationError, needs
 from evodeploy.files import sha256
 from evodeploy.hub import local
 from evodeploy.machine.cores import usable_cores
 from evodeploy.machine.cpu import processor_name
 from evodeploy.preprocess import assumption
-from evodeploy.specs import EngineOptions
+from evodeploy.specs import EVERY, EngineOptions, FastPath, check_choice
 from evodeploy.sweeper.begin import begun
 from evodeploy.sweeper.front import Point, chosen, front
 from evodeploy.sweeper.measuring import measured
@@ -57,6 +57,7 @@ def sweep(
     budget: float | None = None,
     target_latency: float | None = None,
     min_accuracy: float | None = None,
+    fast_path: FastPath | None = None,
     threads: int | None = None,
     force: bool = False,
 ) -> Sweep:
@@ -69,11 +70,15 @@ def sweep(
     labelled images in `data`, a folder of a class each or with `labels`, a CSV file; throughput at `batch` images, for
     `seconds` in all for each candidate. After `budget` seconds nothing new is begun.
 
+    Several keep ratios of a network that can be elastic are run out of one file for each precision that is stored; of
+    another, each has files of its own. `fast_path` says what becomes of tokens that are not kept, as for `export`.
+
     All is written below the folder `output`, and an interrupted sweep is resumed from there; `force` starts it over.
     With a `target_latency`, in seconds of a batch, the most accurate candidate that meets it is chosen; with
-    `min_accuracy`, a share of the images, the fastest: `chosen.onnx`, and `deploy.toml`, which says how to run it.
+    `min_accuracy`, a share of the images, the fastest: `chosen.onnx`, and `deploy.toml`, which says how to run it. The
+    `unmet` of what is returned says where none meets the target.
 
-    Raises UsageError for what cannot be honoured or met, BadFileError for a file that cannot be read.
+    Raises UsageError for what cannot be honoured, BadFileError for a file that cannot be read.
     """
     if batch < 1 or not seconds > 0 or (limit is not None and limit < 1):
         raise UsageError(
@@ -84,10 +89,13 @@ def sweep(
     source, folder = local(checkpoint), Path(output)
     with needs("export"):
         from evodeploy.models.checkpoint import load_checkpoint
-    model = load_checkpoint(source)
+    check_choice("fast_path", fast_path, FastPath)
+    model = load_checkpoint(source, fast_path=fast_path)
     if unstated := assumption(model.info):
         _log.warning(unstated)
     ratios = _keeps(model, keeps, by_stage)
+    if fast_path is not None and all(ratio == 1 for each in ratios for ratio in each):
+        raise UsageError("--fast-path changes nothing where every token is kept: add --keep, such as 1.0,0.7")
     searched = tuple(each[0] for each in ratios) if by_stage else ()
     first = [(max(searched),)] if by_stage else ratios
     wanted = usual_engines() if engines is None else several_names(engines)
@@ -98,13 +106,17 @@ def sweep(
         _log.info(f"left out: {what}: {reason}")
     request = SweepRequest(
         source, folder, tuple(tried), _path(data), _path(labels), limit, _path(images), batch,
-        cores, seconds, budget, searched, min_accuracy,
+        cores, seconds, budget, searched, min_accuracy, _elastic(model, ratios), fast_path,
     )  # fmt: skip
     with begun(request, force) as state:
         points, left_out = measured(request, state)
-        targeted = target_latency is not None or min_accuracy is not None
-        pick = chosen(points, target_latency, min_accuracy) if targeted else None
-        found = Sweep(tuple(points), tuple(front(points)), refused | left_out, pick, batch, request.threads)
+        pick, unmet = None, None
+        if target_latency is not None or min_accuracy is not None:
+            try:
+                pick = chosen(points, target_latency, min_accuracy)
+            except VerificationError as error:
+                unmet = str(error)
+        found = Sweep(tuple(points), tuple(front(points)), refused | left_out, pick, batch, request.threads, unmet)
         files = tuple(folder / name for name in _written(found, request, state))
     return dataclasses.replace(found, files=files)
 
@@ -129,6 +141,20 @@ def _keeps(model: LoadedModel, asked: Sequence[float | Sequence[float]] | None, 
             warning(model) if selecting else f"{model.config.name} was not trained with selection: trying 1.0 alone"
         )
     return ratios
+
+
+def _elastic(model: LoadedModel, ratios: Sequence[Keep]) -> bool:
+    """Whether one file is to hold all `ratios`: where there are several; a network that cannot be elastic is logged."""
+    from evodeploy.models.loaded import with_elastic
+
+    if len(set(ratios)) == 1:  # a static file has nothing to compute but that
+        return False
+    try:
+        with_elastic(model, EVERY)
+    except UsageError as error:
+        _log.info(f"{error}; so every keep ratio is a file of its own")
+        return False
+    return True
 
 
 def _path(given: PathLike | None) -> Path | None:
@@ -169,4 +195,5 @@ def _deploy_file(point: Point, checksum: str, request: SweepRequest) -> DeployFi
     if accuracy is not None:
         measured |= {"top1": accuracy.value, "top1_low": accuracy.low, "top1_high": accuracy.high}
     precision = each.options(1).precision
-    return DeployFile(SCHEMA, "chosen.onnx", checksum, each.engine, precision, measured=measured)
+    kept = (each.keep[0] if len(each.keep) == 1 else each.keep) if request.elastic else None
+    return DeployFile(SCHEMA, "chosen.onnx", checksum, each.engine, precision, keep_ratio=kept, measured=measured)

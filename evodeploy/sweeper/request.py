@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from evodeploy.specs import FastPath
 from evodeploy.sweeper.space import Candidate
 
 
@@ -16,7 +17,8 @@ class SweepRequest:
     that the search meets are tried in each; it stops above the accuracy `least`.
     `data` and `labels` are as for an evaluation, of `limit` images; `images` calibrate INT8, those of `data` without.
     `batch` images are timed at a time, each candidate for `seconds` in all. After `budget` seconds nothing new is
-    begun.
+    begun. Where it is `elastic` a file holds every keep ratio, and there is one for each stored precision; else each
+    ratio has files of its own. What tokens do that are not kept, `fast_path` says, or the checkpoint.
     """
 
     checkpoint: Path
@@ -32,3 +34,9 @@ class SweepRequest:
     budget: float | None = None
     by_stage: tuple[float, ...] = ()
     least: float | None = None
+    elastic: bool = False
+    fast_path: FastPath | None = None
+
+    def file_of(self, candidate: Candidate) -> str:
+        """The name of the ONNX file that `candidate` runs, below `folder`."""
+        return f"models/{'elastic' if self.elastic else f'keep-{candidate.dashed}'}.{candidate.stored}.onnx"

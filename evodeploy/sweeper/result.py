@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 class Sweep:
     """All points that were measured, the first the reference of their speeds, and why other candidates were not.
 
-    `front` are those worth having; `chosen` is the one that meets the targets, None where there was no target. `files`
-    were written. Points are of `batch` images on `threads` CPU threads.
+    `front` are those worth having; `chosen` is the one that meets the targets, None where there was no target, or none
+    meets it: then `unmet` says how near the nearest comes. `files` were written. Points are of `batch` images on
+    `threads` CPU threads.
     """
 
     points: tuple[Point, ...]
@@ -30,18 +31,24 @@ class Sweep:
     chosen: Point | None
     batch: int
     threads: int
+    unmet: str | None = None
     files: tuple[Path, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The sweep as plain JSON values, which sweep.json holds."""
         chosen = {} if self.chosen is None else {"chosen": str(self.chosen.candidate)}
-        return {
-            "schema": 1,
-            "batch": self.batch,
-            "threads": self.threads,
-            "points": [self._as_dict(point) for point in self.points],
-            "left_out": dict(self.left_out),
-        } | chosen
+        unmet = {} if self.unmet is None else {"unmet": self.unmet}
+        return (
+            {
+                "schema": 1,
+                "batch": self.batch,
+                "threads": self.threads,
+                "points": [self._as_dict(point) for point in self.points],
+                "left_out": dict(self.left_out),
+            }
+            | chosen
+            | unmet
+        )
 
     def __str__(self) -> str:
         return plain(self)
@@ -55,6 +62,8 @@ class Sweep:
         if self.chosen is not None:
             yield line(f"chosen: {self.chosen.candidate}")
             yield line(f'next: evodeploy.load("{self.files[-1]}")')
+        if self.unmet is not None:
+            yield line(f"nothing is chosen: {self.unmet}")
 
     def _as_dict(self, point: Point) -> dict[str, Any]:
         values = dataclasses.asdict(point)

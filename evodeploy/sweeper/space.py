@@ -28,14 +28,14 @@ class Candidate:
         return "/".join(f"{ratio:g}" for ratio in self.keep)
 
     @property
+    def dashed(self) -> str:
+        """The same for names of files."""
+        return self.kept.replace("/", "-")
+
+    @property
     def stored(self) -> Precision:
         """What the file holds: engines that compute in BF16 do so from FP32."""
         return "fp32" if self.precision == "bf16" else self.precision
-
-    @property
-    def file(self) -> str:
-        """The name of the ONNX file that it runs."""
-        return f"keep-{self.kept.replace('/', '-')}.{self.stored}.onnx"
 
     def options(self, threads: int) -> EngineOptions:
         """The engine's options."""

@@ -17,7 +17,8 @@ from evodeploy.schema import SchemaError, document, mapping, matching, number, r
 SCHEMA = 1
 MOST = 100_000  # candidates, and files
 FILES = (
-    r"sweep\.json|front\.svg|chosen\.onnx|deploy\.toml|models/keep-[0-9.e+-]{1,200}\.(fp32|bf16|fp16|int8|fp8)\.onnx"
+    r"sweep\.json|front\.svg|chosen\.onnx|deploy\.toml"
+    r"|models/(elastic|keep-[0-9.e+-]{1,200})\.(fp32|bf16|fp16|int8|fp8)\.onnx"
 )
 
 _NUMBERS = sequence(number(0, 1e12), 3, 3)

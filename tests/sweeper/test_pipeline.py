@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import evodeploy
+from evodeploy.benchmark.measure.interleaved import Measurement, RunTimes
+from evodeploy.engines.fake import FakeEngine
 from evodeploy.errors import UsageError
-from evodeploy.sweeper import measuring
+from evodeploy.onnx_files import info_of, read_onnx
+from evodeploy.sweeper import measuring, pipeline, timing
 from evodeploy.sweeper.request import SweepRequest
 from evodeploy.sweeper.space import Candidate
 from evodeploy.sweeper.state import State
@@ -49,48 +53,128 @@ def test_a_sweep_from_a_checkpoint_to_a_choice(cli, here, small_checkpoint):
     assert points["keep 0.5, onnxruntime FP32"]["speed"]["value"] == 1.0
     assert all(point["speed"]["low"] <= point["speed"]["value"] <= point["speed"]["high"] for point in points.values())
     assert any(point["on_front"] for point in points.values())
-    models = sorted(path.name for path in (here / "out" / "models").iterdir())
-    assert models == ["keep-0.5.fp32.onnx", "keep-1.fp32.onnx"]
+    assert err.count("exporting") == 1  # for two ratios, in two precisions that are stored alike
+    assert [path.name for path in (here / "out" / "models").iterdir()] == ["elastic.fp32.onnx"]
     assert points[facts["chosen"]]["accuracy"]["value"] >= 0.9
+    chosen = (here / "out" / "deploy.toml").read_text()
     with evodeploy.load(here / "out" / "deploy.toml") as predictor:
-        assert f"{predictor.info.keep_ratios[0]:g}, {predictor.engine.name} " in facts["chosen"]
-    assert f'candidate = "{facts["chosen"]}"' in (here / "out" / "deploy.toml").read_text()
+        ratio = predictor.info.keep_ratios[0]
+        assert f"keep {ratio:g}, {predictor.engine.name} " in facts["chosen"]
+        assert f"keep_ratio = {ratio}\n" in chosen
+    assert f'candidate = "{facts["chosen"]}"' in chosen
     assert (here / "out" / "front.svg").read_text().startswith("<svg")
 
     code, out, err = cli(*arguments, "--keep", "0.5,1.0,0.2")  # the known is not done again
     assert code == 0, err
-    assert "exporting keep-0.2.fp32.onnx" in err
-    assert "exporting keep-0.5.fp32.onnx" not in err
+    assert "exporting" not in err
     assert err.count("evaluating") == 3
     assert "timing 3 candidates against" in err
     assert "sitting 3 of 3" in err
     assert out.count("●") >= 1
     state = (here / "out" / "state.json").read_text()
-    assert cli(*arguments, "--keep", "1.0,0.5")[0] == 2  # another reference
+    for other in (("--keep", "1.0,0.5"), ("--keep", "0.5"), ("--keep", "0.5,1.0", "--fast-path", "merge")):
+        assert cli(*arguments, *other)[0] == 2  # another reference, no elastic file, other tokens
     assert cli("sweep", small_checkpoint, "-o", "out", *OPTIONS, "--keep", "0.5,1.0")[0] == 2  # other data
     assert (here / "out" / "state.json").read_text() == state
 
+    (here / "out" / "sweep.json").unlink()
+    code, out, err = cli(*arguments, "--keep", "0.5,1.0", "--target-latency", 1e-6, "--json")
+    assert (code, "Error: none takes 1e-06 ms or less: the fastest, keep " in err) == (1, True)
+    facts = json.loads(out)
+    assert facts["unmet"].startswith("none takes 1e-06 ms or less")
+    assert (len(facts["points"]), "chosen" in facts) == (6, False)
+    assert facts == json.loads((here / "out" / "sweep.json").read_text())
+    assert (here / "out" / "deploy.toml").read_text() == chosen
+
+
+def test_each_point_is_run_at_its_ratio_and_an_engine_is_opened_once_a_sitting(small_elastic, tmp_path, monkeypatch):
+    tried = tuple(Candidate(keep, "fp32", "onnxruntime") for keep in ((1.0,), (0.5,), (0.5, 0.25)))
+    opened = []
+
+    def open_engine(path, *others):
+        opened.append(FakeEngine(info_of(read_onnx(path))))
+        return opened[-1]
+
+    monkeypatch.setattr(timing, "open_engine", open_engine)
+    monkeypatch.setattr("evodeploy.benchmark.measure.interleaved.PATIENCE", 1)
+    (tmp_path / "models").mkdir()
+    shutil.copy(small_elastic, tmp_path / "models" / "elastic.fp32.onnx")
+    state = State(tmp_path / "state.json", {"checkpoint": "", "reference": ""})
+    request = SweepRequest(tmp_path / "a.pth", tmp_path, tried, batch=2, seconds=0.1, elastic=True)
+    timing.time_all(tried, request, state, lambda: True)
+    assert all(timing.timed(each, state) for each in tried)
+    assert len(opened) == timing.SITTINGS
+    assert all(set(engine.keeps) == {(64, 64), (32, 32), (32, 16)} for engine in opened)
+
+
+def test_no_more_engines_are_open_than_fit_into_memory(small_onnx, tmp_path, monkeypatch):
+    tried = tuple(Candidate((tenths / 10,), "fp32", "onnxruntime") for tenths in range(10, 0, -1))
+    opened, most = set(), []
+
+    def in_one_second(clocks, budget):
+        return Measurement((RunTimes((1.0,) * 9, ()),) * len(clocks), "time")
+
+    class Counted(FakeEngine):
+        def _close(self):
+            opened.discard(self)
+
+    def open_engine(path, *others):
+        engine = Counted(info_of(read_onnx(small_onnx)))
+        opened.add(engine)
+        most.append(len(opened))
+        return engine
+
+    monkeypatch.setattr(timing, "open_engine", open_engine)
+    monkeypatch.setattr(timing.interleaved, "measured", in_one_second)
+    state = State(tmp_path / "state.json", {"checkpoint": "", "reference": ""})
+    timing.time_all(tried, SweepRequest(tmp_path / "a.pth", tmp_path, tried), state, lambda: True)
+    assert (max(most), opened) == (timing.GROUP + 1, set())
+    assert all(timing.timed(each, state) for each in tried)
+
+
+@pytest.mark.parametrize(
+    ("keeps", "fewest", "elastic"), [([1.0, 0.5], 4, True), ([0.5], 4, False), ([1.0, 0.5], 65, False)]
+)
+def test_several_ratios_are_one_file_where_the_network_can_be_elastic(
+    here, small_checkpoint, monkeypatch, logged, keeps, fewest, elastic
+):
+    asked = []
+
+    def measured(request, state):
+        asked.append(request)
+        raise UsageError("that is all to be seen")
+
+    monkeypatch.setattr(pipeline, "measured", measured)
+    monkeypatch.setattr("evodeploy.models.loaded.FEWEST_TOKENS", fewest)
+    with pytest.raises(UsageError, match="that is all"):
+        evodeploy.sweep(small_checkpoint, "out", keeps=keeps, engines="onnxruntime", precisions="fp32")
+    assert asked[0].elastic == elastic
+    named = [line for line in logged if "evo_deit_test cannot be elastic" in line]
+    assert len(named) == (fewest > 64)
+    assert all(line.endswith("a stage has 64; so every keep ratio is a file of its own") for line in named)
+
+
+def test_a_fast_path_that_changes_nothing_is_refused(here, small_checkpoint):
+    with pytest.raises(UsageError, match="--fast-path changes nothing where every token is kept"):
+        evodeploy.sweep(small_checkpoint, "out", keeps=[1.0], fast_path="merge", engines="onnxruntime")
+    with pytest.raises(UsageError, match="fast_path is 'rset', expected one of rest, merge"):
+        evodeploy.sweep(small_checkpoint, "out", fast_path="rset", engines="onnxruntime")
+
 
 @pytest.mark.slow
-def test_throughput_alone(cli, here, small_checkpoint):
-    code, out, err = cli("sweep", small_checkpoint, "-o", "fast", *OPTIONS, "--keep", "1.0,0.5", "--precision", "fp32")
+def test_throughput_alone_of_one_ratio_is_of_a_static_file_whose_tokens_merge(cli, here, small_checkpoint):
+    arguments = ("sweep", small_checkpoint, "-o", "fast", *OPTIONS, "--keep", "0.5", "--precision", "fp32")
+    arguments += ("--fast-path", "merge", "--target-latency", 1e6)
+    code, out, err = cli(*arguments)
     assert code == 0, err
     assert "evaluating" not in err
     assert not (here / "fast" / "front.svg").exists()
     assert "keep" in out
-    code, _, err = cli(
-        "sweep",
-        small_checkpoint,
-        "-o",
-        "fast",
-        *OPTIONS,
-        "--keep",
-        "1.0,0.5",
-        "--precision",
-        "fp32",
-        "--min-accuracy",
-        5,
-    )
+    assert "keep_ratio" not in (here / "fast" / "deploy.toml").read_text()
+    with evodeploy.load(here / "fast" / "deploy.toml") as predictor:
+        assert (predictor.info.elastic, predictor.info.keep_ratios) == ((), (0.5, 0.5))
+        assert predictor.info.fast_path == "merge"
+    code, _, err = cli(*arguments, "--min-accuracy", 5)
     assert code == 2
     assert "needs labelled images" in err
 
@@ -105,11 +189,11 @@ def test_a_budget_that_ends_while_candidates_are_timed_is_said(tmp_path, monkeyp
     pair = tuple(Candidate((ratio,), "fp32", "onnxruntime") for ratio in (1.0, 0.5))
     (tmp_path / "models").mkdir()
     for each in pair:
-        (tmp_path / "models" / each.file).touch()
+        (tmp_path / "models" / f"keep-{each.dashed}.fp32.onnx").touch()
     clock = iter([0.0] * 3)  # the beginning and both exports; the first group of a sitting is always timed
     monkeypatch.setattr(measuring.time, "monotonic", lambda: next(clock, 99.0))
-    monkeypatch.setattr(measuring, "_judge", lambda *_: None)
-    monkeypatch.setattr(measuring, "_timed_in_turn", lambda group, *_: [np.ones(9)] * len(group))
+    monkeypatch.setattr(measuring.Judge, "judge", lambda *_: None)
+    monkeypatch.setattr(timing, "_timed_in_turn", lambda group, *_: [np.ones(9)] * len(group))
     state = State(tmp_path / "state.json", {"checkpoint": "", "reference": ""})
     request = SweepRequest(tmp_path / "a.pth", tmp_path, pair, budget=1)
     with pytest.raises(UsageError, match="the budget was spent before any candidate was timed"):

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import dataclasses
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 
 from evodeploy.benchmark.measure.intervals import Interval
-from evodeploy.errors import UsageError
+from evodeploy.errors import UsageError, VerificationError
 from evodeploy.evaluation.report import Accuracy
 from evodeploy.sweeper.front import Point, chosen, front
 from evodeploy.sweeper.picture import as_svg
+from evodeploy.sweeper.request import SweepRequest
 from evodeploy.sweeper.space import Candidate, candidates
 
 
@@ -35,9 +37,11 @@ def test_what_an_engine_cannot_compute_is_left_out_with_its_reason():
         "keep 0.5, openvino BF16", "keep 1, openvino BF16",
     ]  # fmt: skip
     assert left_out == {"onnxruntime BF16": "onnxruntime computes an FP32 file in FP32 only"}
-    assert found[4].file == found[2].file == "keep-0.5.fp32.onnx"
     assert found[4].options(2).precision == "bf16"
-    assert Candidate((0.7, 0.5), "int8", "openvino").file == "keep-0.7-0.5.int8.onnx"
+    static, elastic = (SweepRequest(Path("a.pth"), Path(), tuple(found), elastic=elastic) for elastic in (False, True))
+    assert static.file_of(found[4]) == static.file_of(found[2]) == "models/keep-0.5.fp32.onnx"
+    assert static.file_of(Candidate((0.7, 0.5), "int8", "openvino")) == "models/keep-0.7-0.5.int8.onnx"
+    assert {elastic.file_of(each) for each in found} == {"models/elastic.fp32.onnx"}
 
 
 @pytest.mark.parametrize("precisions, engines", [(["fp8"], ["openvino"]), (["fp32"], ["tensorrt"])])
@@ -66,12 +70,10 @@ def test_a_target_chooses():
 
 
 def test_a_target_out_of_reach_says_how_near_the_nearest_is():
-    with pytest.raises(UsageError, match=r"none takes 100 ms or less: the fastest, keep 0.5, .* takes 400.0 ms"):
+    with pytest.raises(VerificationError, match=r"none takes 100 ms or less: the fastest, keep 0.5, .* takes 400.0 ms"):
         chosen(POINTS, 0.1, None)
-    with pytest.raises(UsageError, match=r"none reaches 99.00%: the nearest, keep 1, .* has 95.00%"):
+    with pytest.raises(VerificationError, match=r"none reaches 99.00%: the nearest, keep 1, .* has 95.00%"):
         chosen(POINTS, None, 0.99)
-    with pytest.raises(UsageError, match="needs labelled images"):
-        chosen([point(1.0, 1.0, None)], None, 0.5)
 
 
 def test_the_picture_can_be_written_whatever_its_heading_is():

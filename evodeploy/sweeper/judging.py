@@ -1,0 +1,114 @@
+"""The files of a sweep's candidates exported, and their accuracies measured: each once, whatever interrupts it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from evodeploy.errors import EvodeployError, UsageError
+from evodeploy.evaluation.pipeline import evaluate
+from evodeploy.exporter.pipeline import export
+from evodeploy.files import sha256
+from evodeploy.onnx_files import info_of, read_onnx
+from evodeploy.specs import EVERY, ModelInfo
+from evodeploy.sweeper.request import SweepRequest
+from evodeploy.sweeper.space import Candidate
+from evodeploy.sweeper.state import State
+
+_log = logging.getLogger(__name__)
+
+
+class Judge:
+    """Gives candidates their file and their accuracy, unless both are known from `state`, which remembers them."""
+
+    def __init__(self, request: SweepRequest, state: State) -> None:
+        self._request, self._state = request, state
+        self._files: dict[str, ModelInfo | EvodeployError] = {}  # by name: the facts of each, or why there is none
+
+    def knows(self, candidate: Candidate) -> bool:
+        """Whether nothing is left to do for the candidate."""
+        there = (self._request.folder / self._request.file_of(candidate)).exists()
+        return there and (self._request.data is None or str(candidate) in self._state.accuracies)
+
+    def judge(self, candidate: Candidate) -> None:
+        """Export the candidate's file and measure its accuracy; raises what prevents that."""
+        info = self._info(candidate)
+        if self._request.elastic:
+            info.keep_of(candidate.keep)
+        if self._request.data is not None and str(candidate) not in self._state.accuracies:
+            _log.info(f"evaluating {candidate}")
+            self._state.accuracies[str(candidate)] = self._accuracy(candidate, self._request.data)
+        self._state.write()
+
+    def _info(self, candidate: Candidate) -> ModelInfo:
+        """What the candidate's file says, written where it is missing; one that could not be is not tried again."""
+        name = self._request.file_of(candidate)
+        if name not in self._files:
+            try:
+                self._files[name] = self._exported(candidate, self._request.folder / name)
+            except EvodeployError as error:
+                self._files[name] = error
+        found = self._files[name]
+        if isinstance(found, EvodeployError):
+            raise found
+        return found
+
+    def _exported(self, candidate: Candidate, path: Path) -> ModelInfo:
+        request, name = self._request, self._request.file_of(candidate)
+        if path.exists():
+            info = info_of(read_onnx(path))
+            if info is not None and info.source_sha256 == sha256(request.checkpoint):
+                return info
+            if name not in self._state.files:
+                raise UsageError(f"{path} is not from this sweep: remove it, or name another folder with -o")
+        self._state.add_file(name)
+        _log.info(f"exporting {path.name}")
+        with _unlogged():
+            return export(
+                request.checkpoint,
+                path,
+                keep_ratio=None if request.elastic else candidate.keep,
+                elastic=EVERY if request.elastic else None,
+                fast_path=request.fast_path,
+                precision=candidate.stored,
+                images=(request.images or request.data) if candidate.stored == "int8" else None,
+                force=True,
+            ).info
+
+    def _accuracy(self, candidate: Candidate, data: Path) -> list[float]:
+        request = self._request
+        path = request.folder / request.file_of(candidate)
+        journal = path.with_name(f"{path.name}.{candidate.dashed}.{candidate.engine}.{candidate.precision}.part")
+        with _unlogged():
+            report = evaluate(
+                path,
+                data,
+                labels=request.labels,
+                limit=request.limit,
+                engine=candidate.engine,
+                options=candidate.options(request.threads),
+                keep_ratio=candidate.keep if request.elastic else None,
+                journal=journal,
+            )
+        journal.unlink()
+        top1 = report.scores[0].top1
+        return [top1.value, top1.low, top1.high]
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keep the steps of a candidate's stages out of the log, which has a line for each candidate.
+
+    For the whole process: threads that run these stages meanwhile do not log either.
+    """
+    loggers = [logging.getLogger(f"evodeploy.{part}") for part in ("exporter", "evaluation")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

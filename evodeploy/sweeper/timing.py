@@ -1,0 +1,103 @@
+"""Every candidate of a sweep timed in turn with a common reference, in groups and several times."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evodeploy.benchmark.measure import interleaved
+from evodeploy.benchmark.measure.intervals import median_interval
+from evodeploy.engines.base import Engine
+from evodeploy.engines.opener import open_engine
+from evodeploy.preprocess import as_input, random_pictures
+from evodeploy.sweeper.request import SweepRequest
+from evodeploy.sweeper.space import Candidate
+from evodeploy.sweeper.state import State
+
+_log = logging.getLogger(__name__)
+
+GROUP = 6  # candidates timed in turn with the reference: that many engines fit into memory
+# An engine opened again may be a tenth faster or slower for as long as it lives, whatever its rounds say: so each is
+# opened and timed that many times, in other groups, and its interval spans them all.
+SITTINGS = 3
+
+
+def timed(candidate: Candidate, state: State) -> bool:
+    """Whether all of the candidate's sittings are done."""
+    return len(state.speeds.get(str(candidate), ())) == SITTINGS
+
+
+def time_all(candidates: Sequence[Candidate], request: SweepRequest, state: State, in_time: Callable[[], bool]) -> None:
+    """Learn the speeds of `candidates` relative to the first, as far as `in_time` allows.
+
+    In every group the first is run in turn with the others, so that a machine that slows down between groups changes
+    nothing.
+    """
+    reference = candidates[0]
+    for sitting in range(SITTINGS):
+        waiting = [each for each in candidates[1:] if len(state.speeds.get(str(each), ())) == sitting]
+        random.Random(sitting).shuffle(waiting)
+        alone = not state.reference and not waiting
+        with _Engines(request) as engines:
+            for start in range(0, 1 if alone else len(waiting), GROUP):
+                if not in_time() and state.reference:
+                    return
+                group = waiting[start : start + GROUP]
+                _log.info(f"timing {len(group)} candidates against {reference}, sitting {sitting + 1} of {SITTINGS}")
+                first, *others = _timed_in_turn((reference, *group), engines, request)
+                state.reference.append(float(np.median(first)))
+                for each, samples in zip(group, others, strict=True):
+                    ratio = median_interval((first / samples).tolist())  # round by round
+                    state.speeds.setdefault(str(each), []).append([ratio.value, ratio.low, ratio.high])
+                state.write()
+    state.speeds[str(reference)] = [[1.0, 1.0, 1.0]] * SITTINGS
+
+
+class _Engines:
+    """The engines of a sitting, no more than fit into memory; the keep ratios of an elastic file share one."""
+
+    def __init__(self, request: SweepRequest) -> None:
+        self._request = request
+        self._open: dict[tuple[str, str, str], Engine] = {}
+
+    def of(self, candidates: Sequence[Candidate]) -> list[Engine]:
+        """An engine for each of `candidates`; others are closed where there is no room for both."""
+        keys = [(self._request.file_of(each), each.engine, each.precision) for each in candidates]
+        for key in set(self._open) - set(keys):
+            if len({*self._open, *keys}) > GROUP + 1:
+                self._open.pop(key).close()
+        for key, each in zip(keys, candidates, strict=True):
+            if key not in self._open:
+                path = self._request.folder / self._request.file_of(each)
+                self._open[key] = open_engine(path, each.engine, each.options(self._request.threads))
+        return [self._open[key] for key in keys]
+
+    def __enter__(self) -> _Engines:  # noqa: PYI034 - Self is in typing only from Python 3.11
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for engine in self._open.values():
+            engine.close()
+
+
+def _timed_in_turn(
+    candidates: Sequence[Candidate], engines: _Engines, request: SweepRequest
+) -> list[NDArray[np.float64]]:
+    """Seconds of each candidate's runs, round by round."""
+    clocks = []
+    for each, engine in zip(candidates, engines.of(candidates), strict=True):
+        assert engine.info is not None  # exported by this sweep
+        images = as_input(random_pictures(engine.info, request.batch), engine.info)
+        keep = engine.info.keep_of(each.keep) if request.elastic else None
+        clocks.append(interleaved.wall_clock(partial(engine.run, keep=keep), images))
+    seconds = request.seconds / SITTINGS
+    timings = interleaved.measured(clocks, interleaved.Budget(seconds, min_seconds=min(1.0, seconds))).timings
+    return [np.array(timing.samples) for timing in timings]
