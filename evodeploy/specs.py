@@ -238,7 +238,5 @@ METADATA_KEY = "evodeploy"  # the ONNX metadata property that holds ModelInfo as
 
 KEEP = "keep"  # the input that says how many tokens each stage keeps
 
-EVERY = (1e-6, 1.0)  # elastic bounds, as shares: from one token to all
-
 LARGEST_IMAGE_SIZE = 4096  # pixels of a side
 LARGEST_NAME = 300  # characters of a class, a model or a source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from evodeploy.evaluation.pipeline import evaluate
 from evodeploy.exporter.pipeline import export
 from evodeploy.files import sha256
 from evodeploy.onnx_files import info_of, read_onnx
-from evodeploy.specs import EVERY, ModelInfo
+from evodeploy.specs import ModelInfo
 from evodeploy.sweeper.request import SweepRequest
 from evodeploy.sweeper.space import Candidate
 from evodeploy.sweeper.state import State
@@ -56,6 +57,8 @@ class Judge:
         return found
 
     def _exported(self, candidate: Candidate, path: Path) -> ModelInfo:
+        from evodeploy.models.loaded import ANY_SHARE
+
         request, name = self._request, self._request.file_of(candidate)
         if path.exists():
             info = info_of(read_onnx(path))
@@ -70,12 +73,18 @@ class Judge:
                 request.checkpoint,
                 path,
                 keep_ratio=None if request.elastic else candidate.keep,
-                elastic=EVERY if request.elastic else None,
+                elastic=ANY_SHARE if request.elastic else None,
                 fast_path=request.fast_path,
                 precision=candidate.stored,
+                verify=candidate.stored != "int8" or not self._compared(candidate),
                 images=(request.images or request.data) if candidate.stored == "int8" else None,
                 force=True,
             ).info
+
+    def _compared(self, candidate: Candidate) -> bool:
+        """Whether the FP32 file of the candidate's keep ratios, which its own is made from, agreed with PyTorch."""
+        twin = self._request.file_of(dataclasses.replace(candidate, precision="fp32"))
+        return isinstance(self._files.get(twin), ModelInfo)
 
     def _accuracy(self, candidate: Candidate, data: Path) -> list[float]:
         request = self._request

@@ -19,7 +19,7 @@ from evodeploy.hub import local
 from evodeploy.machine.cores import usable_cores
 from evodeploy.machine.cpu import processor_name
 from evodeploy.preprocess import assumption
-from evodeploy.specs import EVERY, EngineOptions, FastPath, check_choice
+from evodeploy.specs import EngineOptions, FastPath
 from evodeploy.sweeper.begin import begun
 from evodeploy.sweeper.front import Point, chosen, front
 from evodeploy.sweeper.measuring import measured
@@ -89,7 +89,6 @@ def sweep(
     source, folder = local(checkpoint), Path(output)
     with needs("export"):
         from evodeploy.models.checkpoint import load_checkpoint
-    check_choice("fast_path", fast_path, FastPath)
     model = load_checkpoint(source, fast_path=fast_path)
     if unstated := assumption(model.info):
         _log.warning(unstated)
@@ -145,12 +144,12 @@ def _keeps(model: LoadedModel, asked: Sequence[float | Sequence[float]] | None, 
 
 def _elastic(model: LoadedModel, ratios: Sequence[Keep]) -> bool:
     """Whether one file is to hold all `ratios`: where there are several; a network that cannot be elastic is logged."""
-    from evodeploy.models.loaded import with_elastic
+    from evodeploy.models.loaded import ANY_SHARE, with_elastic
 
     if len(set(ratios)) == 1:  # a static file has nothing to compute but that
         return False
     try:
-        with_elastic(model, EVERY)
+        with_elastic(model, ANY_SHARE)
     except UsageError as error:
         _log.info(f"{error}; so every keep ratio is a file of its own")
         return False

@@ -37,18 +37,14 @@ class Sweep:
     def to_dict(self) -> dict[str, Any]:
         """The sweep as plain JSON values, which sweep.json holds."""
         chosen = {} if self.chosen is None else {"chosen": str(self.chosen.candidate)}
-        unmet = {} if self.unmet is None else {"unmet": self.unmet}
-        return (
-            {
-                "schema": 1,
-                "batch": self.batch,
-                "threads": self.threads,
-                "points": [self._as_dict(point) for point in self.points],
-                "left_out": dict(self.left_out),
-            }
-            | chosen
-            | unmet
-        )
+        verdict = chosen if self.unmet is None else {"unmet": self.unmet}
+        return {
+            "schema": 1,
+            "batch": self.batch,
+            "threads": self.threads,
+            "points": [self._as_dict(point) for point in self.points],
+            "left_out": dict(self.left_out),
+        } | verdict
 
     def __str__(self) -> str:
         return plain(self)

@@ -8,14 +8,18 @@ import shutil
 
 import numpy as np
 import pytest
+from benchmark.fakes import INFO
 from PIL import Image
 
 import evodeploy
 from evodeploy.benchmark.measure.interleaved import Measurement, RunTimes
 from evodeploy.engines.fake import FakeEngine
-from evodeploy.errors import UsageError
+from evodeploy.errors import InputError, UsageError
+from evodeploy.exporter.record import Export
+from evodeploy.models.loaded import ANY_SHARE
 from evodeploy.onnx_files import info_of, read_onnx
-from evodeploy.sweeper import measuring, pipeline, timing
+from evodeploy.specs import ElasticStage
+from evodeploy.sweeper import judging, measuring, pipeline, timing
 from evodeploy.sweeper.request import SweepRequest
 from evodeploy.sweeper.space import Candidate
 from evodeploy.sweeper.state import State
@@ -159,6 +163,37 @@ def test_a_fast_path_that_changes_nothing_is_refused(here, small_checkpoint):
         evodeploy.sweep(small_checkpoint, "out", keeps=[1.0], fast_path="merge", engines="onnxruntime")
     with pytest.raises(UsageError, match="fast_path is 'rset', expected one of rest, merge"):
         evodeploy.sweep(small_checkpoint, "out", fast_path="rset", engines="onnxruntime")
+
+
+def test_what_int8_is_made_from_is_compared_with_pytorch_once(tmp_path, monkeypatch):
+    exported = []
+
+    def export(checkpoint, path, *, verify, precision, **options):
+        exported.append((path.name, verify, options["elastic"], options["keep_ratio"]))
+        if precision == "fp16":
+            raise UsageError("it holds more than FP16 can")
+        return Export(path, 0, 0.0, 0, dataclasses.replace(INFO, elastic=(ElasticStage(64, 1, 64),) * 2), ())
+
+    monkeypatch.setattr(judging, "export", export)
+    for precisions, elastic in ((("fp32", "int8"), True), (("int8",), True), (("fp32", "int8"), False)):
+        tried = [Candidate((ratio,), precision, "openvino") for precision in precisions for ratio in (1.0, 0.5)]
+        state = State(tmp_path / "state.json", {})
+        judge = judging.Judge(SweepRequest(tmp_path / "a.pth", tmp_path, tuple(tried), elastic=elastic), state)
+        for each in tried:
+            judge.judge(each)
+    assert exported == [
+        ("elastic.fp32.onnx", True, ANY_SHARE, None), ("elastic.int8.onnx", False, ANY_SHARE, None),
+        ("elastic.int8.onnx", True, ANY_SHARE, None),
+        ("keep-1.fp32.onnx", True, None, (1.0,)), ("keep-0.5.fp32.onnx", True, None, (0.5,)),
+        ("keep-1.int8.onnx", False, None, (1.0,)), ("keep-0.5.int8.onnx", False, None, (0.5,)),
+    ]  # fmt: skip
+    judge = judging.Judge(SweepRequest(tmp_path / "a.pth", tmp_path, (), elastic=True), state)
+    for ratio in (1.0, 0.5):  # a file that cannot be is not tried again
+        with pytest.raises(UsageError, match="holds more than FP16 can"):
+            judge.judge(Candidate((ratio,), "fp16", "openvino"))
+    assert len(exported) == 8
+    with pytest.raises(InputError, match="stage 0 cannot keep 0 of its 64 tokens"):
+        judge.judge(Candidate((0.01,), "fp32", "openvino"))
 
 
 @pytest.mark.slow
