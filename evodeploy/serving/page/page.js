@@ -134,6 +134,7 @@ async function ask(entry) {
     if (turn !== entry.turn) return "";
     entry.failed = false;
     show(entry, answer, bitmap, milliseconds);
+    bitmap?.close(); // as large as the picture
     const [best] = answer.labels;
     return `${entry.picture.name}: ${best.name}, ${percent(best.probability, 1)}, ${entry.card.querySelector(".facts").textContent}`;
   } catch (error) {
