@@ -144,7 +144,7 @@ def test_a_resumed_training_ends_where_an_uninterrupted_one_does(
         evodeploy.distill(classifier, pictures, output, progress=kill, **options)
     assert not output.exists()
     shutil.copy(tmp_path / "third", state)
-    with pytest.raises(UsageError, match="--resume to go on"):
+    with pytest.raises(UsageError, match="--resume to continue it"):
         evodeploy.distill(classifier, pictures, output, **options)
     with pytest.raises(UsageError, match=r"another distillation \(rate changed\)"):
         evodeploy.distill(classifier, pictures, output, resume=True, **options | {"rate": 1e-4})
