@@ -15,7 +15,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RESULTS = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^ {4}\$ evodeploy (.*)$", (ROOT / "docs" / "tutorial.md").read_text(), re.MULTILINE)
+TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(
+    r"^ {4}\$ evodeploy (.*)\n((?: {4}(?!\$).*\n)*)", TUTORIAL, re.MULTILINE
+)  # each with what it prints
 
 
 @pytest.fixture(scope="module")
@@ -141,9 +144,13 @@ def test_the_tutorial_from_its_first_command_to_its_last(tmp_path, monkeypatch, 
     shutil.copytree(ROOT / "sample" / "images", tmp_path / "sample" / "images")
     monkeypatch.chdir(work)
     assert len(COMMANDS) > 5
-    for command in COMMANDS:
+    for command, shown in COMMANDS:
         words = command.split()
         found = [sorted(Path(word).parent.glob(Path(word).name)) if "*" in word else [word] for word in words]
         arguments = [name for names in found for name in names]
-        code, _, err = cli(*arguments)
+        code, out, err = cli(*arguments)
         assert code == 0, f"{command}: {err}"
+        lines = iter(out.splitlines())
+        for expected in shown.splitlines():
+            pattern = re.escape(expected.strip()).replace("…", ".*")
+            assert any(re.fullmatch(pattern, line.strip()) for line in lines), f"{command} lacks {expected!r}:\n{out}"
