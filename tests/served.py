@@ -23,6 +23,7 @@ class Direct:
     def __init__(self, engine):
         self._engine = engine
         self.info, self.inputs, self.outputs, self.engine = engine.info, engine.inputs, engine.outputs, engine.name
+        self.budget = None
         self.arrived = 0
         self.gate = threading.Event()
         self.gate.set()

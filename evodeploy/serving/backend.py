@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from evodeploy.engines.base import Array
+from evodeploy.serving.budget import Budget
 from evodeploy.specs import ModelInfo, TensorSpec
 
 KEEP_HEADER = "evodeploy-keep-ratio"
@@ -37,12 +38,13 @@ class Answer:
 
 
 class Backend(Protocol):
-    """An engine's facts, and batches of whole requests."""
+    """An engine's facts, and batches of whole requests. With a `budget` it chooses the keep ratio of each."""
 
     info: ModelInfo
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     engine: str
+    budget: Budget | None
 
     def check(self, images: int, asked: Asked) -> None:
         """Raise InputError where the artefact cannot do what is asked, BusyError where it cannot be done in time."""

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from evodeploy.preprocess import in_words
 from evodeploy.serving import openapi, protocol
 from evodeploy.serving.backend import KEEP_HEADER, Answer, Asked, Backend, run_within
+from evodeploy.serving.budget import Budget
 from evodeploy.serving.protocol import InferenceRequest
 from evodeploy.serving.refusals import NoModelError
 from evodeploy.serving.settings import Limits
@@ -55,7 +56,7 @@ def metadata_of(here: Backend, name: str) -> dict[str, Any]:
         "platform": f"evodeploy_{here.engine}",
         "inputs": [protocol.tensor_metadata(spec) for spec in here.inputs[:1]],
         "outputs": [protocol.tensor_metadata(spec) for spec in here.outputs],
-        "parameters": _facts(here.info),
+        "parameters": _facts(here.info) | {"target": _target(here.budget)},
     }
 
 
@@ -104,6 +105,13 @@ def _model_routes(backend: Callable[[], Backend], name: str, limits: Limits) -> 
         return Response(body, media_type="application/octet-stream", headers=headers)
 
     return models
+
+
+def _target(budget: Budget | None) -> dict[str, Any] | None:
+    """The latency that is aimed at, and between which keep ratios the server chooses for it."""
+    if budget is None:
+        return None
+    return {"milliseconds": round(budget.target * 1000, 3), "keep_ratios": [budget.low, budget.high]}
 
 
 def _facts(info: ModelInfo) -> dict[str, Any]:

@@ -63,6 +63,7 @@ class Worker:
         self._engine, self._ran, self._largest = engine, ran, settings.max_batch
         self.info: ModelInfo = engine.info
         self.inputs, self.outputs, self.engine = engine.inputs, engine.outputs, engine.name
+        self.budget = settings.budget
         self._controller: Controller | None = None
         if settings.budget is not None:
             self._controller = Controller(settings.budget, measured(engine, settings.budget, settings.max_batch))

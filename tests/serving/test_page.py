@@ -18,7 +18,9 @@ from served import Direct
 from evodeploy.engines.opener import open_engine
 from evodeploy.preprocess import cropped
 from evodeploy.serving.app import create_app
-from evodeploy.serving.settings import Limits
+from evodeploy.serving.budget import Budget
+from evodeploy.serving.service import running
+from evodeploy.serving.settings import Limits, Settings
 from evodeploy.specs import Preprocessing
 
 pytestmark = pytest.mark.slow
@@ -195,6 +197,7 @@ def test_an_elastic_model_has_a_slider_and_answers_their_command_on_a_phone(brow
         page.goto(f"http://{address}/")
         page.wait_for_selector("#budget:visible")
         assert page.get_by_label("Tokens to keep").count() == 1
+        assert page.get_by_label("Automatic").is_hidden()  # no target is set, for which the server would choose
         assert (page.get_attribute("#ratio", "min"), page.input_value("#ratio")) == ("0.1", "0.5")
         page.set_input_files("#file", [IMAGES / "digit-7-0.png", IMAGES / "digit-3-0.png"])
         page.wait_for_selector("#status:has-text('2 pictures in ')")
@@ -210,6 +213,28 @@ def test_an_elastic_model_has_a_slider_and_answers_their_command_on_a_phone(brow
         assert page.evaluate("document.documentElement.scrollWidth") <= 380
         for selector in ("h1", "#model", ".small", "#status", "#sample", "#curl", ".facts", ".labels li", "footer a"):
             assert contrast(page, selector) >= 4.5, selector
+        page.close()
+
+
+def test_with_a_target_the_server_chooses_the_ratio_unless_one_is_asked_for(browser, small_elastic):
+    settings = Settings(small_elastic, port=0, max_batch=2, budget=Budget(30, 0.3, 0.75))
+    with running(settings) as service:
+        page = browser.new_page()
+        page.goto(service.address)
+        page.wait_for_selector("#budget:visible")
+        assert "keeps 30\xa0% to 75\xa0% of the tokens, to answer within 30000 ms" in page.inner_text("#model")
+        assert page.get_by_label("Automatic").is_checked() and page.get_by_label("Tokens to keep").is_disabled()
+        page.set_input_files("#file", IMAGES / "digit-7-0.png")
+        page.wait_for_selector("#status:has-text('digit-7-0.png: ')")
+        assert facts(page) == ["in N ms, keeping 75 % of the tokens"]
+        assert page.inner_text("#curl") == f"curl --data-binary '@digit-7-0.png' '{service.address}/v1/predict'"
+        page.get_by_label("Automatic").uncheck()
+        page.wait_for_selector(".facts:has-text('keeping 50')")
+        page.keyboard.press("Enter")  # which sends the form
+        page.wait_for_selector("#status:empty")
+        assert page.get_by_label("Tokens to keep").is_enabled()
+        page.get_by_label("Automatic").check()
+        page.wait_for_selector(".facts:has-text('keeping 75')")
         page.close()
 
 

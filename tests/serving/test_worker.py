@@ -20,6 +20,7 @@ from evodeploy.serving.backend import Asked
 from evodeploy.serving.budget import Budget, budget_of
 from evodeploy.serving.metrics import Metrics
 from evodeploy.serving.settings import Limits, Settings
+from evodeploy.serving.tensors import metadata_of
 from evodeploy.serving.worker import Worker, named
 from evodeploy.specs import ModelInfo
 
@@ -70,10 +71,13 @@ def test_without_a_budget_the_artefacts_ratio_is_what_nobody_asked_against(start
 
 
 def test_with_a_budget_an_idle_worker_keeps_all(start, engine):
-    (answer,) = together(start(), Asked())
+    worker = start()
+    (answer,) = together(worker, Asked())
     assert answer.keep_ratios == (1.0, 1.0)
     assert answer.shown == "1"
     assert engine.keeps == [(64, 64)]
+    target = metadata_of(worker, "small")["parameters"]["target"]
+    assert target == {"milliseconds": BUDGET.target * 1000, "keep_ratios": [BUDGET.low, BUDGET.high]}
 
 
 def test_a_busy_worker_keeps_fewer_but_no_fewer_than_asked(start, engine, monkeypatch):
@@ -112,7 +116,8 @@ def test_answers_name_their_ratio_and_requests_may_ask_for_one(start):
         for wrong in ("keep_ratio=0.1", "keep_ratio=nan", "least_keep_ratio=0", "least_keep_ratio=inf"):
             refused = client.post(f"/v1/predict?{wrong}", content=picture())
             assert (refused.status_code, list(refused.json())) == (400, ["error"])
-        assert client.get("/v2/models/small").json()["parameters"]["elastic"] == [[0.1875, 1.0]] * 2
+        described = client.get("/v2/models/small").json()["parameters"]
+        assert (described["elastic"], described["target"]) == ([[0.1875, 1.0]] * 2, None)
         assert 'evodeploy_keep_ratio_bucket{le="0.25"} 2.0' in client.get("/metrics").text
         assert "evodeploy_keep_ratio_count 4.0" in client.get("/metrics").text
 

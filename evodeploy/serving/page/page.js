@@ -6,7 +6,7 @@ const PIXELS = 240; // of a drawn picture's side
 
 const at = (id) => document.getElementById(id);
 const [form, file, drop, status, token, list] = ["form", "file", "drop", "status", "token", "list"].map(at);
-const [ratio, chosen, copy, sample, clear] = ["ratio", "chosen", "copy", "sample", "clear"].map(at);
+const [ratio, chosen, automatic, copy, sample, clear] = ["ratio", "chosen", "automatic", "copy", "sample", "clear"].map(at);
 let facts = null;
 let entries = []; // { picture, card, turn, failed, sample }, the newest first
 let latest = 0; // the newest round of requests: only its summary is said
@@ -34,14 +34,18 @@ async function asked(path, options = {}) {
 async function introduce() {
   const title = (await (await fetch("openapi.json")).json()).info.title.replace("evodeploy: ", "");
   facts = (await asked(`v2/models/${encodeURIComponent(title)}`)).parameters;
-  if (facts.elastic.length) {
+  if (facts.elastic.length && at("budget").hidden) { // once: else a choice is lost when the form is sent
     ratio.min = Math.max(...facts.elastic.map(([low]) => Math.ceil(low * 100) / 100));
     ratio.max = Math.min(...facts.elastic.map(([, high]) => high));
     ratio.value = facts.keep_ratios[0];
+    automatic.checked = facts.target !== null;
+    at("choice").hidden = facts.target === null;
     at("budget").hidden = false;
     showRatio();
   }
-  const kept = facts.keep_ratios.length ? `; keeps ${shares(facts.keep_ratios)} of the tokens` : "";
+  const ratios = facts.target ? facts.target.keep_ratios.map((each) => percent(each)).join(" to ") : shares(facts.keep_ratios);
+  const within = facts.target ? `, to answer within ${facts.target.milliseconds} ms` : "";
+  const kept = facts.keep_ratios.length ? `; keeps ${ratios} of the tokens${within}` : "";
   at("model").textContent = `${facts.model}, ${facts.image_size} pixels, ${facts.precision.toUpperCase()}${kept}`;
   say("");
 }
@@ -177,11 +181,12 @@ function add(pictures, isSample = false) {
 }
 
 function showRatio() {
-  chosen.textContent = percent(ratio.value);
+  ratio.disabled = automatic.checked;
+  chosen.textContent = automatic.checked ? "" : percent(ratio.value);
 }
 
 function endpoint() {
-  return at("budget").hidden ? "v1/predict" : `v1/predict?keep_ratio=${ratio.value}`;
+  return at("budget").hidden || automatic.checked ? "v1/predict" : `v1/predict?keep_ratio=${ratio.value}`;
 }
 
 // Words as one, as a shell reads them.
@@ -211,6 +216,10 @@ sample.addEventListener("click", async () => {
 });
 ratio.addEventListener("input", showRatio);
 ratio.addEventListener("change", () => askAll(entries));
+automatic.addEventListener("change", () => {
+  showRatio();
+  askAll(entries);
+});
 copy.addEventListener("click", () => {
   getSelection().selectAllChildren(at("curl"));
   const copied = navigator.clipboard?.writeText(at("curl").textContent) ?? Promise.reject(); // none without HTTPS
