@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import os
 import socket
 import ssl
 from collections.abc import Iterator
@@ -42,6 +43,7 @@ def running(settings: Settings) -> Iterator[tuple[str, str | None, Settings]]:
     check_free(settings.host, settings.port, "--port")
     if settings.grpc_port is not None:
         check_free(settings.host, settings.grpc_port, "--grpc-port")
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read at the import: else any client fills the log
         with needs("grpc"):
             import grpc  # noqa: F401  # first: without it Triton's package raises no ImportError
             import tritonclient.grpc  # noqa: F401

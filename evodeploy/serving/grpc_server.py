@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -44,7 +43,6 @@ class GrpcServer:
 
     async def start(self) -> None:
         """Listen, on `port`. Raises RuntimeFailedError where that fails."""
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # else any client that sends nonsense fills the log
         settings = self._settings
         self._server = grpc.aio.server(options=_options(settings.limits))
         self._server.add_generic_rpc_handlers((self._handler,))

@@ -17,7 +17,9 @@ import warnings
 import httpx
 import numpy as np
 import pytest
+import tritonclient.grpc
 import tritonclient.http
+import tritonclient.utils
 from processes import is_alive, listening, processes_below
 from served import PICTURE, value, wait_until
 
@@ -169,6 +171,8 @@ def test_signals_end_the_command_in_order(small_onnx, to):
     try:
         *_, grpc, address = process.stdout.readline().split()
         addresses = [address, grpc.rstrip(",")] if to == "group" else [address]
+        if to == "group":
+            refused_for_compression(addresses[1])  # which the log says nothing of: else any client fills it
         below = processes_below(process.pid)
         ports = {int(each.rpartition(":")[2]) for each in addresses}
         assert {port for _, _, port in listening(process.pid)} == ports
@@ -185,6 +189,14 @@ def test_signals_end_the_command_in_order(small_onnx, to):
     assert answers[200] > 4
     assert answers.keys() <= {200, "ConnectError", "RemoteProtocolError", "ReadError", "WriteError"}, answers
     assert [pid for pid in below if is_alive(pid)] == []
+
+
+def refused_for_compression(address):
+    with tritonclient.grpc.InferenceServerClient(address) as client:
+        given = tritonclient.grpc.InferInput("images", (1, 3, 64, 64), "FP32")
+        given.set_data_from_numpy(np.zeros((1, 3, 64, 64), np.float32))
+        with pytest.raises(tritonclient.utils.InferenceServerException, match="'gzip' is disabled"):
+            client.infer("small", [given], compression_algorithm="gzip")
 
 
 def load(address, then):
