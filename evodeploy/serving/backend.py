@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from evodeploy.engines.base import Array
+from evodeploy.errors import InputError
 from evodeploy.serving.budget import Budget
 from evodeploy.specs import ModelInfo, TensorSpec
 
@@ -21,6 +22,11 @@ class Asked:
     keep_ratio: float | None = None
     least_keep_ratio: float | None = None
     arrived: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        """Refuse both at once, which may contradict each other: raises InputError."""
+        if self.keep_ratio is not None and self.least_keep_ratio is not None:
+            raise InputError("keep_ratio and least_keep_ratio exclude each other: ask for one of them")
 
 
 @dataclass(frozen=True)

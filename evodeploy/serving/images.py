@@ -39,7 +39,7 @@ def routes(backend: Callable[[], Backend], limits: Limits) -> APIRouter:
         """The most probable classes of an image file, the body or a form's one file; and which tokens were kept.
 
         `top` is how many classes, by default 5, or all where there are fewer. Of an elastic model `keep_ratio` is the
-        share of tokens to keep, `least_keep_ratio` the least that will do.
+        share of tokens to keep, `least_keep_ratio` the least that will do: one of them.
         """
         here, asked = backend(), Asked(keep_ratio, least_keep_ratio)
         here.check(1, asked)

@@ -12,7 +12,7 @@ import numpy as np
 
 from evodeploy.engines.base import Array, Engine, run_all
 from evodeploy.engines.opener import open_engine
-from evodeploy.errors import BadFileError, EvodeployError
+from evodeploy.errors import BadFileError, EvodeployError, InputError
 from evodeploy.inference.batcher import Batcher, run_alike
 from evodeploy.preprocess import as_input, random_pictures
 from evodeploy.serving.backend import Answer, Asked
@@ -46,6 +46,11 @@ def named(settings: Settings, engine: Engine) -> Settings:
     """
     assert engine.info is not None
     if settings.budget is not None:
+        if not engine.info.elastic:
+            raise InputError(
+                f"a target needs an elastic artefact, and {settings.artefact} keeps the same share of tokens in every "
+                "run: leave --target-p99 out, or export the checkpoint with --elastic"
+            )
         engine.info.keep_of(settings.budget.low)
         engine.info.keep_of(settings.budget.high)
     return dataclasses.replace(settings, name=settings.name or engine.info.model, engine=engine.name)

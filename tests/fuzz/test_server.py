@@ -34,7 +34,7 @@ ASKED = [("POST", path) for path in POSTS * 2] + [("GET", "/metrics")]
 STRANGE = st.text(CHARACTERS, max_size=12).map(lambda text: f"/{text}")
 ANSWERS = {200, 400, 401, 404, 405, 413, 422, 431}
 TENSOR = {"name": "images", "datatype": "FP32", "shape": [1, 3, 8, 8], "data": [0] * 192}
-INFER = {"inputs": [TENSOR], "outputs": [{"name": "logits"}], "parameters": {"keep_ratio": 0.5, "least_keep_ratio": 1}}
+INFER = {"inputs": [TENSOR], "outputs": [{"name": "logits"}], "parameters": {"keep_ratio": 0.5}}
 
 
 def picture():

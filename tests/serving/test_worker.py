@@ -113,7 +113,10 @@ def test_answers_name_their_ratio_and_requests_may_ask_for_one(start):
         for wrong in (0, 1.5, True, "0.5", [0.5]):
             refused = client.post("/v2/models/small/infer", json=tensor(keep_ratio=wrong))
             assert (refused.status_code, "'keep_ratio' is" in refused.json()["error"]) == (400, True)
-        for wrong in ("keep_ratio=0.1", "keep_ratio=nan", "least_keep_ratio=0", "least_keep_ratio=inf"):
+        refused = client.post("/v2/models/small/infer", json=tensor(keep_ratio=0.5, least_keep_ratio=0.75))
+        assert (refused.status_code, "exclude each other" in refused.json()["error"]) == (400, True)
+        both = "keep_ratio=0.5&least_keep_ratio=0.75"
+        for wrong in ("keep_ratio=0.1", "keep_ratio=nan", "least_keep_ratio=0", "least_keep_ratio=inf", both):
             refused = client.post(f"/v1/predict?{wrong}", content=picture())
             assert (refused.status_code, list(refused.json())) == (400, ["error"])
         described = client.get("/v2/models/small").json()["parameters"]
@@ -150,7 +153,7 @@ def test_who_leaves_before_it_is_run_waits_no_more(start):
 
 
 def test_a_static_artefact_has_no_budget_and_takes_no_ratio(start, monkeypatch):
-    with pytest.raises(InputError, match="export the checkpoint with --elastic"):
+    with pytest.raises(InputError, match="leave --target-p99 out, or export the checkpoint with --elastic"):
         named(Settings(Path("a.onnx"), budget=BUDGET), FakeEngine(STATIC))
     with pytest.raises(InputError, match=r"keeps 12 to 64, ratios 0.19 to 1.00"):
         start(Budget(10.0, 0.1))
