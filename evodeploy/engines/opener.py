@@ -194,7 +194,7 @@ def open_engine(
             engine = open_engine(artefact, name or stated.engine, stated.under(options), tokens=tokens, like=like)
         except UsageError as error:
             raise UsageError(f"{opened}: {error}") from error
-        return at_stated_ratio(engine, opened, stated)
+        return engine if options.fixed_keep is not None else at_stated_ratio(engine, opened, stated)
     kind = kind_of_source(opened)
     fitting = {key: runtime for key, runtime in RUNTIMES.items() if runtime.runs == kind}
     if name is None:

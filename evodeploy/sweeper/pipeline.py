@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -84,6 +85,9 @@ def sweep(
         raise UsageError(
             f"batch is {batch}, seconds {seconds} and limit {limit}, expected 1 or more, above 0, 1 or more"
         )
+    for what, target, most in (("target_latency", target_latency, math.inf), ("min_accuracy", min_accuracy, 1)):
+        if target is not None and not 0 <= target <= most:
+            raise UsageError(f"{what} is {target}, expected {'seconds' if most > 1 else 'a share from 0 to 1'}")
     cores = usable_cores() if threads is None else threads
     EngineOptions(cores)  # raises for a number that no engine takes
     source, folder = local(checkpoint), Path(output)
@@ -123,6 +127,7 @@ def sweep(
 def _keeps(model: LoadedModel, asked: Sequence[float | Sequence[float]] | None, by_stage: bool) -> Sequence[Keep]:
     """The keep ratios to try, each by stage or one for all; raises UsageError for those that cannot be."""
     from evodeploy.models.untrained import warning
+    from evodeploy.models.zoo import with_selection
 
     if asked is not None and not asked:
         raise UsageError("no keep ratio is given, expected some such as 1.0, 0.7")
@@ -132,6 +137,9 @@ def _keeps(model: LoadedModel, asked: Sequence[float | Sequence[float]] | None, 
     wrong = [ratio for each in ratios for ratio in each or (0,) if not 0 < ratio <= 1]
     if wrong:
         raise UsageError(f"a keep ratio is {wrong[0]}, expected numbers above 0 and up to 1")
+    for each in ratios:
+        if len(each) > 1:
+            with_selection(model.config, each)  # raises where the network has another number of stages
     if by_stage and any(len(each) > 1 for each in ratios):
         raise UsageError("--by-stage finds the stages' ratios itself: give --keep ratios without strokes")
     if not model.trained_to_select:

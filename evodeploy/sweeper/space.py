@@ -58,7 +58,7 @@ def candidates(
         if precision == "bf16" and "precision" not in RUNTIMES[engine].honours:
             left_out[f"{engine} BF16"] = f"{engine} computes an FP32 file in FP32 only"
         else:
-            found += [Candidate(keep, precision, engine) for keep in keeps]
+            found += [Candidate(keep, precision, engine) for keep in dict.fromkeys(keeps)]
     return found, left_out
 
 

@@ -68,8 +68,8 @@ def kept(small_elastic, tmp_path):
     """A function that writes a deploy file next to an elastic artefact, at a keep ratio."""
     shutil.copy(small_elastic, tmp_path / "elastic.onnx")
 
-    def write(ratio, name="deploy.toml"):
-        stated = DeployFile(1, "elastic.onnx", sha256(tmp_path / "elastic.onnx"), "onnxruntime", keep_ratio=ratio)
+    def write(ratio, name="deploy.toml", engine="onnxruntime"):
+        stated = DeployFile(1, "elastic.onnx", sha256(tmp_path / "elastic.onnx"), engine, keep_ratio=ratio)
         (tmp_path / name).write_text(stated.to_toml(), encoding="utf-8")
         assert read_deploy_file(tmp_path / name) == stated
         return tmp_path / name
@@ -96,6 +96,16 @@ def test_a_run_keeps_what_it_states_and_what_it_is_asked_for(cli, kept, small_el
         code, out, err = cli("predict", path, path.parent / "a.png", "--json", *asked)
         assert (code, err.count("Error")) == (0, 0), err
         assert json.loads(out)[0]["keep_ratios"] == answered
+
+
+def test_a_fixed_keep_ratio_comes_before_the_one_it_states(kept, small_elastic, small_images):
+    options = EngineOptions(fixed_keep=(0.5, 0.4))
+    with (
+        evodeploy.open_engine(kept(0.3, engine="openvino"), options=options) as engine,
+        evodeploy.open_engine(small_elastic, "openvino", options) as expected,
+    ):
+        assert (engine.info.keep_ratios, engine.info.elastic) == ((0.5, 0.4), ())
+        assert np.array_equal(engine.run(small_images)["logits"], expected.run(small_images)["logits"])
 
 
 def test_a_service_keeps_what_it_states(kept):

@@ -246,6 +246,11 @@ def test_a_budget_that_ends_while_candidates_are_timed_is_said(tmp_path, monkeyp
         ({"batch": 0}, "batch is 0"),
         ({"seconds": float("nan")}, "seconds nan"),
         ({"engines": "abacus"}, "no engine is called 'abacus'"),
+        ({"keeps": [1.0, (0.5,) * 3]}, "3 keep ratios given, but evo_deit_test has 2 selecting stages"),
+        ({"data": "data", "min_accuracy": 79}, "min_accuracy is 79, expected a share from 0 to 1"),
+        ({"data": "data", "min_accuracy": float("nan")}, "min_accuracy is nan"),
+        ({"target_latency": -0.1}, "target_latency is -0.1, expected seconds"),
+        ({"target_latency": float("nan")}, "target_latency is nan"),
     ],
 )
 def test_options_that_would_be_ignored_are_refused(here, small_checkpoint, options, message):

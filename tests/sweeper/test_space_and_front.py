@@ -69,6 +69,11 @@ def test_a_target_chooses():
     assert chosen(equals, 9.0, None) in front(equals)
 
 
+def test_a_keep_ratio_given_twice_is_tried_once():
+    tried, _ = candidates([(0.5,), (1.0,), (0.5,)], ["fp32"], ["onnxruntime"])
+    assert [each.keep for each in tried] == [(0.5,), (1.0,)]
+
+
 def test_a_target_out_of_reach_says_how_near_the_nearest_is():
     with pytest.raises(VerificationError, match=r"none takes 100 ms or less: the fastest, keep 0.5, .* takes 400.0 ms"):
         chosen(POINTS, 0.1, None)
