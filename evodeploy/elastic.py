@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,6 +40,12 @@ def stage_ratios(ratios: float | Sequence[float], stages: int) -> tuple[float, .
     return tuple(map(float, given))
 
 
+def shortest_ratio(kept: int, tokens: int) -> float:
+    """Return the shortest keep ratio that keeps `kept` of `tokens`."""
+    rounded = (math.ceil(kept / tokens * 10**digits) / 10**digits for digits in range(1, 6))
+    return next((ratio for ratio in rounded if int(ratio * tokens) == kept), kept / tokens)
+
+
 def checked_keep(keep: Sequence[int], stages: Sequence[ElasticStage]) -> tuple[int, ...]:
     """Return `keep`, the tokens that each of `stages` keeps; raises InputError outside of their bounds."""
     if len(keep) != len(stages):
@@ -47,8 +54,9 @@ def checked_keep(keep: Sequence[int], stages: Sequence[ElasticStage]) -> tuple[i
         if not isinstance(kept, numbers.Integral) or isinstance(kept, bool):
             raise InputError(f"keep holds {brief(repr(kept))}, expected whole numbers of tokens")
         if not stage.low <= kept <= stage.high:
+            low, high = (shortest_ratio(end, stage.tokens) for end in (stage.low, stage.high))
             raise InputError(
                 f"stage {number} cannot keep {kept} of its {stage.tokens} tokens: this artefact keeps {stage.low} "
-                f"to {stage.high}, ratios {stage.low / stage.tokens:.2f} to {stage.high / stage.tokens:.2f}"
+                f"to {stage.high}, ratios {low:g} to {high:g}"
             )
     return tuple(map(int, keep))

@@ -80,7 +80,11 @@ def doctor(as_json: Json = False) -> None:
 
 def _said(value: Any) -> str:
     if isinstance(value, dict):
-        return brief(", ".join(f"{key} {item}" for key, item in value.items()), SHOWN)
+        return brief(", ".join(f"{key}: {item}" for key, item in value.items()), SHOWN)
     if isinstance(value, list):
-        return brief(", ".join(map(str, value)), SHOWN) or "–"
+        return brief(", ".join(map(_item, value)), SHOWN) or "–"
     return "–" if value in (None, "") else brief(str(value), SHOWN)
+
+
+def _item(value: Any) -> str:
+    return " ".join(f"{key} {each}" for key, each in value.items()) if isinstance(value, dict) else str(value)

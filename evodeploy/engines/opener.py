@@ -235,7 +235,10 @@ def check_honoured(name: str, honours: frozenset[str], options: EngineOptions) -
             f"--{options.precision} --images DIR"
         )
     for option in sorted(_asked(options) - honours):
-        raise UsageError(f"the engine '{name}' has no option {option} (got {getattr(options, option)}): leave it out")
+        others = "" if option != "fixed_keep" else ", or choose the engine 'openvino', which has it"
+        raise UsageError(
+            f"the engine '{name}' has no option {option} (got {getattr(options, option)}): leave it out{others}"
+        )
 
 
 def _asked(options: EngineOptions) -> set[str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from evodeploy.elastic import shortest_ratio
 from evodeploy.errors import InputError
 from evodeploy.graph.flops import flops_of_onnx
 from evodeploy.specs import ModelInfo
@@ -38,15 +38,12 @@ def _choices(info: ModelInfo) -> Iterable[tuple[tuple[float, ...], tuple[int, ..
     if not info.elastic:
         return
     for ends in ([stage.low for stage in info.elastic], [stage.high for stage in info.elastic]):
-        yield tuple(_ratio(kept, stage.tokens) for kept, stage in zip(ends, info.elastic, strict=True)), tuple(ends)
+        yield (
+            tuple(shortest_ratio(kept, stage.tokens) for kept, stage in zip(ends, info.elastic, strict=True)),
+            tuple(ends),
+        )
     for ratio in BETWEEN:
         try:
             yield (ratio,) * len(info.elastic), info.keep_of(ratio)
         except InputError:  # out of bounds
             continue
-
-
-def _ratio(kept: int, tokens: int) -> float:
-    """Return the shortest keep ratio that keeps `kept` of `tokens`."""
-    rounded = (math.ceil(kept / tokens * 10**digits) / 10**digits for digits in range(1, 6))
-    return next((ratio for ratio in rounded if int(ratio * tokens) == kept), kept / tokens)

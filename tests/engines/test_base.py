@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from evodeploy.elastic import ElasticStage
+from evodeploy.elastic import ElasticStage, checked_keep
 from evodeploy.engines.base import run_all
 from evodeploy.engines.fake import FakeEngine, brightness_logits
 from evodeploy.errors import InputError, RuntimeFailedError, UsageError
@@ -90,8 +90,8 @@ def test_an_elastic_engine_runs_with_the_tokens_that_a_call_asks_for_and_by_defa
 @pytest.mark.parametrize(
     ("keep", "message"),
     [
-        ((3, 3), r"stage 0 cannot keep 3 of its 40 tokens: this artefact keeps 4 to 40, ratios 0.10 to 1.00"),
-        ((4, 10), r"stage 1 cannot keep 10 of its 10 tokens: this artefact keeps 2 to 9, ratios 0.20 to 0.90"),
+        ((3, 3), r"stage 0 cannot keep 3 of its 40 tokens: this artefact keeps 4 to 40, ratios 0.1 to 1"),
+        ((4, 10), r"stage 1 cannot keep 10 of its 10 tokens: this artefact keeps 2 to 9, ratios 0.2 to 0.9"),
         ((4,), "keep has 1 numbers of tokens, expected 2: one for each stage"),
         ((), "keep has 0 numbers of tokens, expected 2: one for each stage"),
         ((4.0, 4.0), "keep holds 4.0, expected whole numbers of tokens"),
@@ -103,6 +103,13 @@ def test_tokens_outside_of_an_elastic_artefact_s_bounds_are_refused(keep, messag
     with FakeEngine(ELASTIC) as engine, pytest.raises(InputError, match=message):
         engine.run(GOOD, keep=keep)
     assert engine.calls == 0
+
+
+def test_the_ratios_that_a_refusal_names_are_taken():
+    stages = [ElasticStage(64, 6, 55)]
+    with pytest.raises(InputError, match=r"keeps 6 to 55, ratios 0.1 to 0.86$"):
+        checked_keep([5], stages)
+    assert [int(ratio * 64) for ratio in (0.1, 0.86)] == [6, 55]
 
 
 def test_a_static_engine_refuses_a_number_of_tokens(engine):

@@ -274,7 +274,7 @@ def test_a_call_chooses_the_keep_ratio_and_the_prediction_says_which():
         assert [each.keep_ratios for each in p.predict([plain(0)] * 2, keep_ratio=(1.0, 0.9))] == [(1.0, 0.9)] * 2
         assert [each.keep_ratios for each in p.stream([plain(0)] * 3, batch=2, keep_ratio=0.5)] == [(0.5, 0.5)] * 3
         assert p.submit(plain(0), keep_ratio=0.8).result().to_dict()["keep_ratios"] == [0.8, 0.8]
-        refused = "stage 1 cannot keep 10 of its 10 tokens: this artefact keeps 2 to 9, ratios 0.20 to 0.90"
+        refused = "stage 1 cannot keep 10 of its 10 tokens: this artefact keeps 2 to 9, ratios 0.2 to 0.9"
         for call in (p.predict, p.submit, lambda image, keep_ratio: p.stream([image], keep_ratio=keep_ratio)):
             with pytest.raises(InputError, match=refused):
                 call(plain(0), keep_ratio=1.0)

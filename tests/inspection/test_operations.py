@@ -32,7 +32,8 @@ def test_inspect_shows_the_operations_of_a_static_and_of_an_elastic_file(small_o
     assert elastic["0.5"] == static["0.5"]
     code, out, _ = cli("inspect", small_elastic)
     shown = next(line for line in out.splitlines() if line.startswith("gflop per image"))
-    assert code == 0 and shown.endswith(", ".join(f"{ratio} {gflop}" for ratio, gflop in elastic.items()))
+    assert code == 0 and shown.endswith(", ".join(f"{ratio}: {gflop}" for ratio, gflop in elastic.items()))
+    assert "tokens 64 low 6 high 64, tokens 64 low 6 high 64" in out
 
 
 @pytest.mark.parametrize(

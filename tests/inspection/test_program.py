@@ -99,7 +99,7 @@ def test_every_kind_of_record_is_counted_once():
 def test_inspect_shows_the_program(plan, small_onnx, tmp_path, cli):
     code, out, _ = cli("inspect", plan)
     assert code == 0
-    assert "gemm 2" in out and "attention fused  0" in out
+    assert "gemm: 2" in out and "attention fused  0" in out
     small = tmp_path / "small.engine"
     build_engine(BuildRequest(small_onnx, small, "fp16", ((1, 4, 8),), "tensorrt-rtx", ("sm89",)))
     code, out, _ = cli("inspect", small, "--json")
