@@ -118,7 +118,7 @@ def test_inspect_shows_preprocessing_and_what_of_it_is_assumed(cli, assumed, sta
         assert f"assumed          {EVERY}\n" in out
     _, out, _ = cli("inspect", stated[0])
     assert "assumed          –\n" in out
-    assert "preprocessing    mean [0.5, 0.5, 0.5], std [0.25, 0.25, 0.2], interpolation bilinear" in out
+    assert "preprocessing    mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.2], interpolation: bilinear" in out
     _, out, _ = cli("inspect", stated[0], "--json")
     assert json.loads(out)["preprocessing"]["crop_mode"] == "squash"
 
