@@ -20,7 +20,7 @@ from PIL import Image
 from evodeploy.cli import app
 from evodeploy.errors import UsageError
 from evodeploy.files import replacing
-from evodeploy.inference import predictor
+from evodeploy.inference import loading
 from evodeploy.inspection import describe
 from evodeploy.specs import EngineOptions
 
@@ -339,7 +339,7 @@ def test_predictions_end_once_their_reader_has_gone(monkeypatch, tmp_path, optio
             threading.Event().wait(60)
             raise AssertionError("computed to the end")
 
-    monkeypatch.setattr(predictor, "load", lambda *given, **named: contextlib.nullcontext(Fake()))
+    monkeypatch.setattr(loading, "load", lambda *given, **named: contextlib.nullcontext(Fake()))
     assert code_with(monkeypatch, "stdout", writer, ["predict", "x.onnx", str(tmp_path / "a.png"), *options]) == 141
     assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN
 

@@ -43,7 +43,7 @@ RECEIVERS = {
         "result": "ICudaEngine", "parser.get_error(index)": "ParserError",
     },
     "flavour.py": {
-        "self.trt": "", "flavour.trt": "", "builder": "Builder",
+        "self.trt": "", "builder": "Builder",
         "self.trt.NetworkDefinitionCreationFlag": "NetworkDefinitionCreationFlag",
     },
     "plan.py": {
