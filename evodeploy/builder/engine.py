@@ -8,8 +8,8 @@ import logging
 from collections.abc import Iterator
 
 from evodeploy import __version__
+from evodeploy.builder.build_log import BuildLog
 from evodeploy.builder.decisions import Decided, decide
-from evodeploy.builder.log import BuildLog
 from evodeploy.builder.onnx_to_plan import Progress, plan_from_onnx
 from evodeploy.builder.request import BuildRequest
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, write_sidecar

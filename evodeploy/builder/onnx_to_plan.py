@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from evodeploy.builder.log import BuildLog
+from evodeploy.builder.build_log import BuildLog
 from evodeploy.builder.options import BuilderOptions, apply_options
 from evodeploy.builder.timing_cache import shared_timings
 from evodeploy.engines.tensorrt.compatibility import check_lengths

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from evodeploy.arguments import checked
+from evodeploy.builder.build_log import BuildLog
 from evodeploy.builder.decisions import decide
-from evodeploy.builder.log import BuildLog
 from evodeploy.builder.pipeline import engine_files
 from evodeploy.builder.record import Refit
 from evodeploy.builder.request import BuildRequest

@@ -12,8 +12,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from evodeploy.builder import onnx_to_plan as builder
+from evodeploy.builder.build_log import BuildLog
 from evodeploy.builder.engine import build_engine
-from evodeploy.builder.log import BuildLog
 from evodeploy.builder.onnx_to_plan import check_profile
 from evodeploy.builder.options import BuilderOptions
 from evodeploy.builder.request import BuildRequest
@@ -273,7 +273,7 @@ def test_a_network_that_is_fp32_after_all_is_a_failure(small_onnx, precision):
 
 def test_an_fp16_plan_may_be_larger_than_its_weights(small_onnx, tmp_path, monkeypatch):
     """TensorRT that says nothing of memory, and two profiles, each with kernels of its own."""
-    monkeypatch.setattr("evodeploy.builder.log._MEMORY", re.compile("(?!)()()"))
+    monkeypatch.setattr("evodeploy.builder.build_log._MEMORY", re.compile("(?!)()()"))
     plan = tmp_path / "x.engine"
     record = build_engine(request(small_onnx, plan, precision="fp16", profiles=((1, 1, 1), (2, 4, 8))))
     weights = sum(weight_elements(tensor) for tensor in read_onnx(small_onnx).graph.initializer)

@@ -21,7 +21,8 @@ from evodeploy.locks import locked
 
 LOOKUP = Path(__file__).parents[2] / "trt_bindings" / "lookup.py"
 PACKAGE = Path(evodeploy.__file__).parent
-SOURCES = {path.name: path for part in ("engines/tensorrt", "builder") for path in (PACKAGE / part).glob("*.py")}
+FOUND = [path for part in ("engines/tensorrt", "builder") for path in (PACKAGE / part).glob("[!_]*.py")]
+SOURCES = {path.name: path for path in FOUND}
 
 # What the code calls TensorRT's objects, by file, and their classes; "" is the module.
 RECEIVERS = {
@@ -46,6 +47,7 @@ RECEIVERS = {
         "self.trt": "", "builder": "Builder",
         "self.trt.NetworkDefinitionCreationFlag": "NetworkDefinitionCreationFlag",
     },
+    "log.py": {"flavour.trt": ""},
     "plan.py": {
         "flavour.trt": "", "self.flavour.trt": "", "self._runtime": "Runtime", "self._engine": "ICudaEngine",
         "self.flavour.trt.ExecutionContextAllocationStrategy": "ExecutionContextAllocationStrategy",
@@ -92,7 +94,7 @@ VERSIONS = [
     (
         "tensorrt_lean_cu13_bindings==11.4.0.106",
         "tensorrt_lean_bindings",
-        ["plan.py", "execution.py", "flavour.py"],
+        ["plan.py", "execution.py", "flavour.py", "log.py"],
         NO_BUILDER,
     ),
 ]
@@ -127,6 +129,7 @@ def uses(files):
 
 def test_the_tables_leave_nothing_out():
     """Whatever looks like a use of TensorRT is one, or a name that others have too; each receiver is met."""
+    assert len(SOURCES) == len(FOUND)  # names are unique
     members = set(dir(tensorrt_rtx)).union(*map(dir, filter(inspect.isclass, vars(tensorrt_rtx).values())))
     met = set()
     for path in SOURCES.values():

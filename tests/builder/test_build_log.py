@@ -4,7 +4,7 @@ import io
 import logging
 from pathlib import Path
 
-from evodeploy.builder.log import BuildLog
+from evodeploy.builder.build_log import BuildLog
 
 
 def test_warnings_are_logged_once_errors_kept_and_noise_dropped(logged):
