@@ -33,7 +33,7 @@ def nothing_starts(monkeypatch):
         (("--name", "a/b"), "the name is 'a/b', expected letters"),
         (("--name", ".."), "the name is '..', expected letters"),
         (("--port", "8099", "--replicas", "2"), "requests and metrics would share port 8099"),
-        (("--target-p99", "50"), "leave the keep ratio out, or export the checkpoint with --elastic"),
+        (("--target-p99", "50"), "leave --target-p99 out, or export the checkpoint with --elastic"),
         (("--target-p99", "50", "--replicas", "2"), "or export the checkpoint with --elastic"),
         (("--keep-ratio", "0.3:1"), "a range of keep ratios is for a target: give --target-p99 too"),
         (("--target-p99", "50", "--keep-ratio", "1:0.3"), "the keep ratios are 1:0.3, expected LOW:HIGH"),
