@@ -9,7 +9,7 @@ import typer
 
 import evodeploy
 from evodeploy.cli import values
-from evodeploy.cli.console import Json, result, result_json
+from evodeploy.cli.console import Json, answer, result, result_json
 from evodeploy.errors import UsageError
 from evodeploy.text import brief
 
@@ -45,10 +45,7 @@ def inspect(
         sizes = values.batches(batch) if batch else None
         ratios = values.ratios(keep_ratio)
         bounds = evodeploy.roofline(file, values.names("--gpu", gpu), batches=sizes, keep_ratio=ratios, kernels=kernels)
-        if as_json:
-            result_json(bounds.to_dict())
-        else:
-            result(str(bounds))
+        answer(bounds, as_json)
         return
     for name, given in (("--kernels", kernels), ("--batch", batch), ("--keep-ratio", keep_ratio)):
         if given not in (None, False):

@@ -9,7 +9,7 @@ import typer
 
 import evodeploy
 from evodeploy.cli import values
-from evodeploy.cli.console import Force, Json, result, result_json
+from evodeploy.cli.console import Force, Json, answer
 from evodeploy.cli.values import whole
 
 
@@ -63,7 +63,4 @@ def package(
         top=top,
         force=force,
     )
-    if as_json:
-        result_json(written.to_dict())
-    else:
-        result(str(written))
+    answer(written, as_json)

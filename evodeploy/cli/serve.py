@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from evodeploy.cli import options, token, values
-from evodeploy.cli.console import Json, note, result, result_json
+from evodeploy.cli.console import Json, answer, note, result, result_json
 from evodeploy.cli.values import real, whole
 
 
@@ -106,9 +106,6 @@ def serve(
             result(f"{updated.name} is served from {artefact} now")
         return
     with service.running(settings, ray) as running:
-        if as_json:
-            result_json(running.to_dict())
-        else:
-            result(str(running))
+        answer(running, as_json)
         service.until_stopped()
         note("answering what was begun, then stopping")

@@ -18,7 +18,6 @@ LONGEST = 100  # seconds that a request may wait for others
 
 
 @checked
-@checked
 def package(
     artefact: str | os.PathLike[str],
     folder: str | os.PathLike[str],

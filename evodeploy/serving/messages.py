@@ -19,6 +19,8 @@ from evodeploy.serving import protocol
 from evodeploy.serving.protocol import DATATYPES, InferenceRequest
 from evodeploy.specs import TensorSpec
 
+MOST_FIELDS = 10_000  # of a message and of those in it: one of two bytes takes a hundred once it is read
+
 # The field that has a tensor's numbers, by datatype: FP16 has none.
 _FIELDS = {
     "FP32": "fp32_contents", "FP64": "fp64_contents", "BOOL": "bool_contents", "INT64": "int64_contents",
@@ -27,14 +29,11 @@ _FIELDS = {
 }  # fmt: skip
 
 
-FIELDS = 10_000  # of a message and of those in it: one of two bytes takes a hundred once it is read
-
-
 def read(kind: str, body: bytes) -> Any:
-    """The message of this kind in `body`; raises InputError where there is none, or one of too many `FIELDS`."""
+    """The message of this kind in `body`; raises InputError where there is none, or one of too many `MOST_FIELDS`."""
     wanted = getattr(service_pb2, kind)
     try:
-        _count(memoryview(body), wanted.DESCRIPTOR, FIELDS)
+        _count(memoryview(body), wanted.DESCRIPTOR, MOST_FIELDS)
         return wanted.FromString(body)
     except (DecodeError, IndexError) as error:
         raise InputError(f"the bytes are no {kind}") from error
@@ -94,7 +93,7 @@ def _count(data: memoryview, kind: Any, left: int) -> int:
     place = 0
     while place < len(data):
         if left == 0:
-            raise InputError(f"the message has more than {FIELDS} fields")
+            raise InputError(f"the message has more than {MOST_FIELDS} fields")
         left -= 1
         tag, place = _number(data, place)
         if tag & 7 == 0:

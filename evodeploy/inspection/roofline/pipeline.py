@@ -18,7 +18,6 @@ _log = logging.getLogger(__name__)
 
 
 @checked
-@checked
 def roofline(
     engine: str | os.PathLike[str],
     gpus: str | Sequence[str],
