@@ -13,6 +13,7 @@ from evodeploy.serving import images, openapi, pages, tensors
 from evodeploy.serving import metrics as counts
 from evodeploy.serving.backend import Backend
 from evodeploy.serving.gate import Gate, Room
+from evodeploy.serving.heads import Heads
 from evodeploy.serving.hosts import HostGate
 from evodeploy.serving.metrics import Metrics
 from evodeploy.serving.refusals import answer_errors
@@ -48,6 +49,7 @@ def create_app(
     if metrics is not None:
         app.add_middleware(counts.Measured, metrics=metrics)
         app.include_router(counts.routes(metrics))
+    app.add_middleware(Heads)
     answer_errors(app, limits.seconds)
 
     @app.get("/v2/health/live", tags=["health"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http import auto
@@ -23,114 +24,116 @@ MOST = 4 * HEADER_BYTES  # bytes of a header that does not end; the gate refuses
 _WORDS = {408: "Request Timeout", 431: "Request Header Fields Too Large"}
 
 
+class Watch:
+    """A timer with a count of what was `seen`: `SECONDS` after it began it calls `ends` with that, unless it ended."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, ends: Callable[[int], object]) -> None:
+        self._loop, self._ends = loop, ends
+        self._timer: asyncio.TimerHandle | None = None
+        self.seen = 0
+
+    @property
+    def is_on(self) -> bool:
+        """Whether it will call."""
+        return self._timer is not None
+
+    def begin(self, seen: int = 0) -> None:
+        """Watch from now on, anew, with `seen` of what it counts."""
+        self.end()
+        self.seen = seen
+        self._timer = self._loop.call_later(SECONDS, self._expire)
+
+    def end(self) -> None:
+        """Watch no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire(self) -> None:
+        self._timer = None
+        self._ends(self.seen)
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """A connection that is closed where a header does not end in time or in size, or nobody reads an answer.
 
     What comes after an answer and is no further request is dropped, and must come as fast as `RATE`.
     """
 
-    _bytes = 0
-    _timer: asyncio.TimerHandle | None = None
-    _unread = 0
-    _reader_timer: asyncio.TimerHandle | None = None
-    _dropped = 0
-    _drop_timer: asyncio.TimerHandle | None = None
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self._header = Watch(self.loop, self._end_header)  # counts its bytes
+        self._unread = Watch(self.loop, self._end_unread)  # holds the bytes of the answer that were not read at first
+        self._dropped = Watch(self.loop, self._end_dropped)  # counts the bytes that were dropped
 
     def connection_made(self, transport: Any) -> None:
         """Wait for the first header."""
         super().connection_made(transport)
-        self._wait()
+        self._header.begin()
 
     def on_message_begin(self) -> None:
         """Wait for the header of a request, the first or a further one."""
         super().on_message_begin()
-        self._end_drop()
-        if self._timer is None:
-            self._wait()
+        self._dropped.end()
+        if not self._header.is_on:
+            self._header.begin()
 
     def on_headers_complete(self) -> None:
         """Wait no more: the gate bounds what follows."""
-        self._end_wait()
+        self._header.end()
         super().on_headers_complete()
         if self.parser.should_upgrade():
             self.cycle.keep_alive = False  # the parser takes nothing after the offer of another protocol
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
-        self._end_wait()
-        self._end_watch()
-        self._end_drop()
+        for watch in (self._header, self._unread, self._dropped):
+            watch.end()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         """Watch whether the client reads what it is sent."""
         super().pause_writing()
-        self._watch()
+        self._unread.begin(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         """The client has read nearly all."""
-        self._end_watch()
+        self._unread.end()
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Parse, and count what is of a header that has not ended."""
-        waited = self._timer is not None
+        waited = self._header.is_on
         super().data_received(data)
-        if waited and self._timer is not None:
-            self._bytes += len(data)
-            if self._bytes > MOST:
+        if waited and self._header.is_on:
+            self._header.seen += len(data)
+            if self._header.seen > MOST:
                 self._close(431, f"the headers are larger than {MOST} bytes")
-        elif self._timer is None and self.cycle is not None and self.cycle.response_complete:
-            self._dropped += len(data)
-            if self._drop_timer is None:
-                self._drop()
+        elif not self._header.is_on and self.cycle is not None and self.cycle.response_complete:
+            if not self._dropped.is_on:
+                self._dropped.begin()
+            self._dropped.seen += len(data)
 
-    def _wait(self) -> None:
-        self._bytes = 0
-        self._timer = self.loop.call_later(SECONDS, self._expire)
-
-    def _end_wait(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _expire(self) -> None:
+    def _end_header(self, _: int) -> None:
         self._close(408, f"the headers did not arrive within {SECONDS:g} s")
 
-    def _watch(self) -> None:
-        self._unread = self.transport.get_write_buffer_size()
-        self._reader_timer = self.loop.call_later(SECONDS, self._look)
-
-    def _end_watch(self) -> None:
-        if self._reader_timer is not None:
-            self._reader_timer.cancel()
-            self._reader_timer = None
-
-    def _look(self) -> None:
-        if self.transport.get_write_buffer_size() < self._unread:
-            self._watch()
+    def _end_unread(self, before: int) -> None:
+        left = self.transport.get_write_buffer_size()
+        if left < before:
+            self._unread.begin(left)
         else:
             self.transport.abort()
 
-    def _drop(self) -> None:
-        self._dropped = 0
-        self._drop_timer = self.loop.call_later(SECONDS, self._end_or_drop)
-
-    def _end_drop(self) -> None:
-        if self._drop_timer is not None:
-            self._drop_timer.cancel()
-            self._drop_timer = None
-
-    def _end_or_drop(self) -> None:
-        if self._dropped < RATE * SECONDS:
+    def _end_dropped(self, size: int) -> None:
+        if size < RATE * SECONDS:
             self.transport.close()
         else:
-            self._drop()
+            self._dropped.begin()
 
     def _close(self, status: int, reason: str) -> None:
         """Close, with an answer where a request has begun and none before it is still being answered."""
-        self._end_wait()
-        if self._bytes and (self.cycle is None or self.cycle.response_complete):
+        self._header.end()
+        if self._header.seen and (self.cycle is None or self.cycle.response_complete):
             body = json.dumps({"error": reason})
             head = f"HTTP/1.1 {status} {_WORDS[status]}\r\ncontent-type: application/json\r\nconnection: close\r\n"
             self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n{body}".encode())

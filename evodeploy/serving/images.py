@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from starlette.datastructures import UploadFile
 
 from evodeploy.compare.selections import selections_from
@@ -16,13 +16,14 @@ from evodeploy.inference.answers import classes_to_name, predictions_of
 from evodeploy.preprocess import prepare_upload
 from evodeploy.serving import openapi
 from evodeploy.serving.backend import KEEP_HEADER, Asked, Backend, run_within
+from evodeploy.serving.refusals import check_query
 from evodeploy.serving.settings import Limits
 from evodeploy.specs import ModelInfo
 
 
 def routes(backend: Callable[[], Backend], limits: Limits) -> APIRouter:
     """The endpoint for image files."""
-    router = APIRouter(tags=["images"], responses=openapi.REFUSALS)
+    router = APIRouter(tags=["images"], responses=openapi.REFUSALS, dependencies=[Depends(check_query)])
 
     @router.post(
         "/v1/predict",

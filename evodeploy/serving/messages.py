@@ -58,7 +58,7 @@ def request_of(message: Any, spec: TensorSpec, outputs: Sequence[str]) -> Infere
         "name": tensor.name,
         "datatype": tensor.datatype,
         "shape": list(tensor.shape[: len(spec.shape) + 1]),
-        "parameters": {"binary_data_size": len(data)},
+        "parameters": _parameters(tensor) | {protocol.SIZE: len(data)},
     }
     wanted = [
         {"name": output.name, "parameters": _parameters(output) | {"binary_data": raw}} for output in message.outputs

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from evodeploy.errors import InputError, RuntimeFailedError
 from evodeploy.specs import TensorSpec
 from evodeploy.text import brief
 
+SIZE = "binary_data_size"
 JSON_LENGTH = "inference-header-content-length"
 _SHOWN = 200  # characters of a request's words that an answer holds
 
@@ -49,6 +50,14 @@ def tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "datatype": DATATYPES[spec.dtype], "shape": shape}
 
 
+def check_known(what: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Raise InputError where one of the names that are `given` is not `known`; `what` they are, in words."""
+    for name in given:
+        if name not in known:
+            expected = f"expected {', '.join(known)}" if known else "there is none here"
+            raise InputError(f"the {what} '{brief(name, 60)}' is not known: {expected}")
+
+
 def parse_request(body: bytes, json_length: str | None, spec: TensorSpec, outputs: Sequence[str]) -> InferenceRequest:
     """Read a request for an engine that takes `spec` and gives `outputs`; raises InputError with what is wrong."""
     return request_of(*_split(body, json_length), spec, outputs)
@@ -61,7 +70,7 @@ def request_of(header: dict[str, Any], rest: bytes, spec: TensorSpec, outputs: S
         raise InputError(f"'inputs' must be a list of one tensor, '{spec.name}'")
     images = _tensor(given[0], rest, spec)
     wanted: dict[str, bool] = {}
-    parameters = _parameters(header)
+    parameters = _parameters(header, "a request", ("keep_ratio", "least_keep_ratio", "binary_data_output"))
     binary = _choice(parameters, "binary_data_output", False)
     ratios = _share(parameters, "keep_ratio"), _share(parameters, "least_keep_ratio")
     asked = header.get("outputs")
@@ -71,7 +80,7 @@ def request_of(header: dict[str, Any], rest: bytes, spec: TensorSpec, outputs: S
         name = _text(output.get("name")) if isinstance(output, dict) else ""
         if name not in outputs:
             raise InputError(f"there is no output '{name}': expected some of {', '.join(outputs)}")
-        of_output = _parameters(output)
+        of_output = _parameters(output, "an output", ("binary_data", "classification"))
         if "classification" in of_output:
             raise InputError("the classification extension is not offered: ask for the logits, or POST /v1/predict")
         wanted[name] = _choice(of_output, "binary_data", binary)
@@ -94,7 +103,7 @@ def make_response(
         entry: dict[str, Any] = {"name": name, "datatype": DATATYPES[value.dtype.name], "shape": list(value.shape)}
         if binary:
             data = np.ascontiguousarray(value, value.dtype.newbyteorder("<")).tobytes()
-            entry["parameters"] = {"binary_data_size": len(data)}
+            entry["parameters"] = {SIZE: len(data)}
             tail.append(data)
         else:
             if value.dtype.kind == "f" and not np.isfinite(value).all():
@@ -141,7 +150,7 @@ def _tensor(tensor: dict[str, Any], rest: bytes, spec: TensorSpec) -> Array:
     if not fits:
         raise InputError(f"input '{spec.name}' has the shape {str(shape)[:60]}, expected {expected['shape']}")
     assert isinstance(shape, list)
-    count, size = math.prod(shape), _parameters(tensor).get("binary_data_size")
+    count, size = math.prod(shape), _parameters(tensor, "an input", (SIZE,)).get(SIZE)
     if size is None:
         return _finite(_from_list(tensor.get("data"), count, spec), spec).reshape(shape)
     if size != len(rest) or size != count * np.dtype(spec.dtype).itemsize:
@@ -178,10 +187,11 @@ def _finite(values: Array, spec: TensorSpec) -> Array:
     return values
 
 
-def _parameters(holder: dict[str, Any]) -> dict[str, Any]:
+def _parameters(holder: dict[str, Any], what: str, known: Sequence[str]) -> dict[str, Any]:
     parameters = holder.get("parameters", {})
     if not isinstance(parameters, dict):
         raise InputError("'parameters' must be an object")
+    check_known(f"parameter of {what}", parameters, known)
     return parameters
 
 

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from evodeploy.errors import BadFileError, EvodeployError, UnavailableError, UsageError
 from evodeploy.serving.controller import BusyError
+from evodeploy.serving.protocol import check_known
 from evodeploy.text import printable
 
 
@@ -20,6 +21,12 @@ class NoModelError(UsageError):
 
 class NotReadyError(UnavailableError):
     """The model cannot be served now."""
+
+
+async def check_query(request: Request) -> None:
+    """Raise InputError where a request has a query parameter that its endpoint does not have."""
+    known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
+    check_known("query parameter", request.query_params, known)
 
 
 def answer_errors(app: FastAPI, seconds: float) -> None:

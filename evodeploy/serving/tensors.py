@@ -15,7 +15,7 @@ from evodeploy.serving import openapi, protocol
 from evodeploy.serving.backend import KEEP_HEADER, Answer, Asked, Backend, run_within
 from evodeploy.serving.budget import Budget
 from evodeploy.serving.protocol import InferenceRequest
-from evodeploy.serving.refusals import NoModelError
+from evodeploy.serving.refusals import NoModelError, check_query
 from evodeploy.serving.settings import Limits
 from evodeploy.specs import ModelInfo, TensorSpec
 from evodeploy.text import brief
@@ -72,7 +72,7 @@ async def inferred(
 
 
 def _model_routes(backend: Callable[[], Backend], name: str, limits: Limits) -> APIRouter:
-    models = APIRouter(tags=[PROTOCOL], responses=openapi.REFUSALS)
+    models = APIRouter(tags=[PROTOCOL], responses=openapi.REFUSALS, dependencies=[Depends(check_query)])
 
     @models.get("", responses=openapi.answer("The model", {"application/json": openapi.METADATA}))
     async def metadata() -> dict[str, Any]:

@@ -76,6 +76,35 @@ def test_what_is_wrong_with_a_request_is_said(client, path, content, message):
 
 
 @pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (("POST", "/v1/predict?keep_ration=0.5"), "expected top, keep_ratio, least_keep_ratio"),
+        (("POST", "/v2/models/small/infer?keep_ratio=0.5"), "there is none here"),
+        (("GET", "/v2/models/small?x"), "there is none here"),
+    ],
+)
+def test_a_query_parameter_that_is_not_known_is_refused(client, asked, message):
+    answer = client.request(*asked, content=picture() if asked[0] == "POST" else b"")
+    name = asked[1].partition("?")[2].partition("=")[0]
+    assert answer.status_code == 400
+    assert answer.json() == {"error": f"the query parameter '{name}' is not known: {message}"}
+
+
+@pytest.mark.parametrize(
+    "path", [*sorted(pages.PATHS), "/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/small", "/openapi.json"]
+)
+def test_head_has_the_headers_of_get_and_no_body(client, path):
+    got, head = client.get(path), client.head(path)
+    assert (head.status_code, head.content, dict(head.headers)) == (200, b"", dict(got.headers))
+    assert int(head.headers["content-length"]) == len(got.content)
+
+
+def test_head_of_what_takes_a_body_is_refused(client):
+    answer = client.head("/v1/predict")
+    assert (answer.status_code, answer.content, answer.headers["allow"]) == (405, b"", "POST")
+
+
+@pytest.mark.parametrize(
     "changes", [{"name": "\ud800"}, {"datatype": "\ud800"}, {"parameters": {"binary_data_size": "\ud800"}}]
 )
 def test_half_of_a_character_in_a_request_is_said_as_an_escape(client, changes):

@@ -35,6 +35,12 @@ def typed(datatype="FP32", shape=(2, 1, 2, 2), **contents):
     return message
 
 
+def with_parameter(of):
+    message = asked(outputs=["logits"])
+    getattr(message, of)[0].parameters["shared_memory_offset"].int64_param = 3
+    return message
+
+
 def test_data_are_raw_or_typed():
     request = request_of(read("ModelInferRequest", asked(id="seven").SerializeToString()), SPECS["FP32"], OUTPUTS)
     np.testing.assert_array_equal(request.images, IMAGES)
@@ -76,6 +82,9 @@ def test_data_are_raw_or_typed():
         (asked(parameters={"keep_ratio": {"double_param": 1.5}}), "'keep_ratio' is 1.5, expected a number above 0"),
         (asked(parameters={"keep_ratio": {"bool_param": True}}), "'keep_ratio' is true, expected a number above 0"),
         (asked(parameters={"least_keep_ratio": {"string_param": "1"}}), "'least_keep_ratio' is \"1\", expected"),
+        (asked(parameters={"keep_ration": {"double_param": 0.5}}), "parameter of a request 'keep_ration' is not known"),
+        (with_parameter("inputs"), "parameter of an input 'shared_memory_offset' is not known"),
+        (with_parameter("outputs"), "parameter of an output 'shared_memory_offset' is not known"),
     ],
 )
 def test_what_is_no_request_is_refused_in_a_sentence(message, words):

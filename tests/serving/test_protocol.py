@@ -90,6 +90,18 @@ def test_tensors_in_binary():
         (body(tensor(parameters={"binary_data_size": 1.5})), "brings 0 bytes and says 1.5"),
         (body(tensor(), outputs=["logits"]), "there is no output ''"),
         (body(tensor(), outputs=[{"name": "logits", "parameters": {"classification": 3}}]), "classification"),
+        (
+            body(tensor(), parameters={"keep_ration": 0.5}),
+            "parameter of a request 'keep_ration' is not known: expected keep_ratio, least_keep_ratio, binary_data_out",
+        ),
+        (
+            body(tensor(parameters={"content_type": "np"})),
+            "parameter of an input 'content_type' is not known: expected bin",
+        ),
+        (
+            body(tensor(), outputs=[{"name": "logits", "parameters": {"shared_memory_region": "x"}}]),
+            "parameter of an output 'shared_memory_region' is not known: expected binary_data, classification",
+        ),
     ],
 )
 def test_what_is_no_request_is_refused_in_a_sentence(given, message):
