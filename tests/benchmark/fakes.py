@@ -6,10 +6,13 @@ import dataclasses
 
 import numpy as np
 
+from evodeploy.benchmark.judge import Verdict
+from evodeploy.benchmark.measure.clocks import Clocks
 from evodeploy.benchmark.measure.interleaved import Budget, RunTimes
 from evodeploy.benchmark.report.report import Report
 from evodeploy.benchmark.row import Row
 from evodeploy.benchmark.row_spec import Kept, RowSpec
+from evodeploy.benchmark.stages import EndToEnd
 from evodeploy.benchmark.subject import Subject
 from evodeploy.benchmark.timed_rows import timed_rows
 from evodeploy.engines.fake import FakeEngine
@@ -17,6 +20,7 @@ from evodeploy.engines.tensorrt.sidecar import PlanRecord, Profile, write_sideca
 from evodeploy.errors import UnavailableError
 from evodeploy.files import sha256
 from evodeploy.machine.environment import environment
+from evodeploy.machine.nvml import Gpu
 from evodeploy.onnx_files import info_of, read_onnx, set_info, write_onnx
 from evodeploy.specs import ModelInfo, TensorSpec
 
@@ -61,6 +65,16 @@ def refuse_to_open():
 
 def report(rows, peaks=None):
     return Report(SUBJECT, environment(1), QUICK, tuple(rows), peaks or {})
+
+
+def rare_report():
+    """A GPU and its clocks, pictures timed from their files, a row that was compared and one without an engine."""
+    clocks = Clocks(1.0, 1, 1.0, 1, (("power_cap", 1.0),))
+    timed = dataclasses.replace(row("torch", 4), clocks=clocks, verdict=Verdict(1, 0.0, 0.0, 0.1, 0.0, 1.0))
+    absent = Row(missing("tensorrt"), 1, 1, "fp16", "cpu", reason="no GPU here")
+    gpus = (Gpu("H200", "1", 1, 1, 1, 1.0),)
+    machine = dataclasses.replace(environment(1), gpus=gpus)
+    return dataclasses.replace(report([timed, absent]), environment=machine, end_to_end=(EndToEnd("torch", 1, {}),))
 
 
 def written(onnx, path, **changes):

@@ -6,6 +6,8 @@ import json
 from functools import partial
 
 import pytest
+from benchmark.fakes import rare_report
+from reference_pages import check_fields
 
 import evodeploy
 from evodeploy.benchmark import row_specs, usual
@@ -40,6 +42,7 @@ def test_a_module_is_benched_and_its_report_prints_and_is_saved(small, tmp_path,
         report.save(tmp_path / name)
         assert (tmp_path / name).read_text().startswith(begins)
     assert json.loads((tmp_path / "b.json").read_text()) == json.loads(json.dumps(report.to_dict()))
+    check_fields("Bench", report.to_dict(), rare_report().to_dict())
     with pytest.raises(UsageError, match=r"b\.json already exists"):
         report.save(tmp_path / "b.json")
     report.save(str(tmp_path / "b.json"), force=True)

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from reference_pages import check_fields
 
 import evodeploy
 from evodeploy.compare import verification
@@ -31,6 +32,7 @@ def test_the_command_prints_the_record(cli, small_checkpoint, small_onnx):
     arguments = ("verify", small_checkpoint, small_onnx, "--random", "2", "--seed", "7", "--rtol", "1e-30")
     code, out, _ = cli(*arguments, "--json")
     assert (code, json.loads(out)) == (1, json.loads(json.dumps(verdict.to_dict())))
+    check_fields("Verification", verdict.to_dict())
     code, out, _ = cli(*arguments)
     assert (code, out) == (1, f"{small_onnx} against {small_checkpoint}, {verdict}\n")
 

@@ -17,6 +17,7 @@ from cases import SMALL
 from not_finite import nan_where_dark
 from onnx import numpy_helper
 from PIL import Image
+from reference_pages import check_fields
 
 import evodeploy
 from evodeploy.engines.opener import open_engine
@@ -83,6 +84,7 @@ def test_all_artefacts_on_the_same_images(cli, here):
     code, out, err = cli("eval", "a.onnx", "half.onnx", "bytes.onnx", "other.onnx", "--data", "data", "--json")
     assert code == 0, err
     report = json.loads(out)
+    check_fields("Evaluation", report)
     assert report["images"] == COUNT
     assert [name for name, reason in report["broken"]] == ["c0/broken.png"]
     first, half, ranked, other = report["scores"]

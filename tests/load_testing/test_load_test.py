@@ -9,6 +9,7 @@ import time
 
 import pytest
 from PIL import Image
+from reference_pages import check_fields
 
 import evodeploy
 from evodeploy.errors import RuntimeFailedError, UsageError
@@ -55,6 +56,7 @@ def test_the_command_writes_all_forms(cli, address, tmp_path):
     )
     assert code == 0, err
     document = json.loads(out)
+    check_fields("Load test", document)
     assert document == json.loads((tmp_path / "l.json").read_text())
     assert document["what"] == f"1 pictures of {tmp_path}"
     assert document["loads"][0]["answers"].keys() == {"200"}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from benchmark.fakes import INFO
 from PIL import Image
+from reference_pages import check_fields
 
 import evodeploy
 from evodeploy.benchmark.measure.interleaved import Measurement, RunTimes
@@ -84,7 +85,8 @@ def test_a_sweep_from_a_checkpoint_to_a_choice(cli, here, small_checkpoint):
     (here / "out" / "sweep.json").unlink()
     code, out, err = cli(*arguments, "--keep", "0.5,1.0", "--target-latency", 1e-6, "--json")
     assert (code, "Error: none takes 1e-06 ms or less: the fastest, keep " in err) == (1, True)
-    facts = json.loads(out)
+    met, facts = facts, json.loads(out)
+    check_fields("Sweep", met, facts)
     assert facts["unmet"].startswith("none takes 1e-06 ms or less")
     assert (len(facts["points"]), "chosen" in facts) == (6, False)
     assert facts == json.loads((here / "out" / "sweep.json").read_text())

@@ -1,4 +1,4 @@
-"""A bench as plain values and as CSV; docs/bench.md describes the fields."""
+"""A bench as plain values and as CSV; docs/reference/results-file.md describes the fields."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Report:
         return None if achieved is None or peak is None else achieved / peak
 
     def to_dict(self) -> dict[str, Any]:
-        """The bench as plain JSON values, as docs/bench.md describes them."""
+        """The bench as plain JSON values, as docs/reference/results-file.md lists them."""
         from evodeploy.benchmark.report.document import as_dict
 
         return as_dict(self)
