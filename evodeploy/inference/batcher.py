@@ -20,8 +20,9 @@ K = TypeVar("K", bound=Hashable)
 class Batcher(Generic[T, P, R]):
     """Prepares what is submitted, each in a thread of a pool, and runs it in batches of up to `largest`.
 
-    An item waits for others no longer than `patience` seconds. Threads may submit at the same time. An error
-    of preparation or among the results fails only that item; an error of a run fails all its items.
+    `largest` may be set at any time. An item waits for others no longer than `patience` seconds. Threads may submit at
+    the same time. An error of preparation or among the results fails only that item; an error of a run fails all its
+    items.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class Batcher(Generic[T, P, R]):
         largest: int,
         patience: float,
     ) -> None:
-        self._prepare, self._compute, self._largest, self._patience = prepare, compute, largest, patience
+        self._prepare, self._compute, self.largest, self._patience = prepare, compute, largest, patience
         self._pool = ThreadPoolExecutor(preparers, "evodeploy-prepare")
         self._waiting: queue.SimpleQueue[tuple[P, Future[R]] | None] = queue.SimpleQueue()  # None is the end
         self._lock = threading.Lock()
@@ -85,7 +86,7 @@ class Batcher(Generic[T, P, R]):
         if first is None:
             return [], True
         batch, deadline = [first], time.monotonic() + self._patience
-        while len(batch) < self._largest:
+        while len(batch) < self.largest:
             try:
                 entry = self._waiting.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:

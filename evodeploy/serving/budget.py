@@ -6,7 +6,9 @@ A level is a place in the list of keep ratios: the higher, the more tokens, the 
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,11 +16,11 @@ from evodeploy.errors import UsageError
 from evodeploy.text import brief
 
 MARGIN = 0.8  # of the target is planned with: the rest is for decoding, HTTP, and runs that take longer than measured
+CLEARED = 0.6  # of the planned time in which several that wait are to be answered: where several wait, more may come
 LOW = 0.3  # the least keep ratio, where none is said
 LEVELS = 5  # ratios that are measured and chosen among
 CALM = 4  # batches in a row that must allow a higher level before it is taken
-SLOWNESS = 0.1  # weight of the last run in how much slower runs are than measured
-FASTEST, SLOWEST = 0.5, 4.0  # bounds of that: one odd run decides nothing
+RECENT = 9  # runs whose median says how much slower runs are than measured: a few odd ones decide nothing
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def budget_of(milliseconds: float | None, keep_ratios: str | None) -> Budget | N
 
 @dataclass(frozen=True)
 class Times:
-    """Measured seconds of a run: `seconds[i][j]` of `batches[i]` images at `ratios[j]`; both ascend."""
+    """Seconds of a run: `seconds[i][j]` of `batches[i]` images at `ratios[j]`; all of them ascend."""
 
     batches: tuple[int, ...]
     ratios: tuple[float, ...]
@@ -87,32 +89,56 @@ class Times:
             seconds += before + (after - before) * (rest - below) / (above - below)
         return seconds
 
+    def slowed(self, factor: float) -> Times:
+        """The same where each run takes `factor` times as long."""
+        return dataclasses.replace(self, seconds=tuple(tuple(factor * each for each in row) for row in self.seconds))
+
+
+def times_of(batches: Sequence[int], ratios: Sequence[float], seconds: Sequence[Sequence[float]]) -> Times:
+    """Times as measured: no run counts as longer than one that has more to do, which shows what held it up."""
+    table = [list(row) for row in seconds]
+    for i in reversed(range(len(batches))):
+        for j in reversed(range(len(ratios))):
+            more = [table[i + 1][j]] if i + 1 < len(batches) else []
+            more += [table[i][j + 1]] if j + 1 < len(ratios) else []
+            table[i][j] = min([table[i][j], *more])
+    return Times(tuple(batches), tuple(ratios), tuple(map(tuple, table)))
+
 
 @dataclass(frozen=True)
 class State:
-    """The level of the last batch, for how many batches a higher one was possible, and how much slower runs are."""
+    """The level of the last batch, for how many batches a higher one was possible, and how much slower runs were.
+
+    `recent` has of each of the last runs how many times as long as measured it took.
+    """
 
     level: int
     calm: int = 0
-    slower: float = 1.0
+    recent: tuple[float, ...] = (1.0,) * RECENT
+
+    @property
+    def slower(self) -> float:
+        """How many times as long as measured runs take now."""
+        return statistics.median(self.recent)
+
+
+def check_target(times: Times, budget: Budget) -> None:
+    """Raise UsageError where not even single images are in time."""
+    least = 2 * times.of(times.batches[0], 0)
+    if least > budget.planned:
+        raise UsageError(
+            f"one image at keep ratio {times.ratios[0]:g} takes {least * 500:.1f} ms, so a target of "
+            f"{budget.target * 1000:g} ms cannot be held: give {least / MARGIN * 1000:.0f} or more, or a lower ratio"
+        )
 
 
 def largest_batch(times: Times, budget: Budget) -> int:
-    """The most images to run at once: who comes as a run begins waits for it, and is run then, both at `low`.
-
-    Raises UsageError where not even single images are in time.
-    """
-    fitting = [size for size in times.batches if 2 * times.of(size, 0) <= budget.planned]
-    if not fitting:
-        least = 2 * times.of(times.batches[0], 0) / MARGIN
-        raise UsageError(
-            f"one image at keep ratio {times.ratios[0]:g} takes {times.of(times.batches[0], 0) * 1000:.1f} ms, so a "
-            f"target of {budget.target * 1000:g} ms cannot be held: give {least * 1000:.0f} or more, or a lower ratio"
-        )
-    return fitting[-1]
+    """The most images to run at once: who comes as a run begins waits for it, and is run then, both at `low`."""
+    sizes = range(times.batches[-1], times.batches[0], -1)
+    return next((size for size in sizes if 2 * times.of(size, 0) <= budget.planned), times.batches[0])
 
 
-def latest(times: Times, level: int, ages: Sequence[float], largest: int, slower: float = 1.0) -> float:
+def latest(times: Times, level: int, ages: Sequence[float], largest: int) -> float:
     """The longest seconds from arrival to answer, if all that wait are run now, in batches of `largest`, at a level.
 
     `ages` has the seconds since the arrival of each image, the oldest first.
@@ -120,18 +146,19 @@ def latest(times: Times, level: int, ages: Sequence[float], largest: int, slower
     ended = worst = 0.0
     for start in range(0, len(ages), largest):
         batch = ages[start : start + largest]
-        ended += slower * times.of(len(batch), level)
+        ended += times.of(len(batch), level)
         worst = max(worst, batch[0] + ended)
     return worst
 
 
-def possible(times: Times, budget: Budget, ages: Sequence[float], largest: int, slower: float = 1.0) -> int:
+def possible(times: Times, budget: Budget, ages: Sequence[float]) -> int:
     """The highest level at which all that wait are in time, and so is who comes as this batch begins; 0 where none."""
-    size = min(len(ages), largest)
-    reserve = slower * times.of(largest, 0)
+    largest = largest_batch(times, budget)
+    size, reserve = min(len(ages), largest), times.of(largest, 0)
+    within = budget.planned * (CLEARED if len(ages) > 1 else 1)
     for level in range(len(times.ratios) - 1, 0, -1):
-        run = slower * times.of(size, level)
-        if run + reserve <= budget.planned and latest(times, level, ages, largest, slower) <= budget.planned:
+        run = times.of(size, level)
+        if run + reserve <= budget.planned and latest(times, level, ages, largest) <= within:
             return level
     return 0
 
@@ -139,24 +166,21 @@ def possible(times: Times, budget: Budget, ages: Sequence[float], largest: int, 
 def settled(state: State, level: int) -> State:
     """The state after a batch that allows `level`: lower at once, higher by one step after `CALM` batches."""
     if level <= state.level:
-        return State(level, 0, state.slower)
+        return dataclasses.replace(state, level=level, calm=0)
     if state.calm + 1 < CALM:
-        return State(state.level, state.calm + 1, state.slower)
-    return State(state.level + 1, 0, state.slower)
+        return dataclasses.replace(state, calm=state.calm + 1)
+    return dataclasses.replace(state, level=state.level + 1, calm=0)
 
 
 def corrected(state: State, predicted: float, actual: float) -> State:
     """The state after a run that was `predicted` to take that many seconds, as measured, and took `actual`."""
-    last = min(max(actual / predicted, FASTEST), SLOWEST)
-    return State(state.level, state.calm, (1 - SLOWNESS) * state.slower + SLOWNESS * last)
+    return dataclasses.replace(state, recent=(*state.recent[1:], actual / predicted))
 
 
-def admits(
-    times: Times, budget: Budget, waiting: int, images: int, remaining: float, largest: int, slower: float = 1.0
-) -> bool:
-    """Whether `images` more are in time at the lowest level, behind `waiting` ones and `remaining` seconds of a run.
+def admits(times: Times, budget: Budget, ages: Sequence[float], images: int, remaining: float) -> bool:
+    """Whether, with `images` more, all that wait are in time at the lowest level, after `remaining` seconds of a run.
 
-    Batches count as full ones: those that come later fill them up.
+    Where none wait the images are always taken: none is sooner answered by asking again.
     """
-    ends = remaining + slower * times.of(largest, 0) * math.ceil((waiting + images) / largest)
-    return ends <= budget.planned or (waiting == 0 and remaining <= 0)
+    whole = [*ages, *[0.0] * images]
+    return not ages or remaining + latest(times, 0, whole, largest_batch(times, budget)) <= budget.planned

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -33,12 +32,18 @@ class Controller:
     """Holds a budget for one worker. Threads may share it."""
 
     def __init__(self, budget: Budget, times: Times, clock: Callable[[], float] = time.monotonic) -> None:
-        self.largest = plan.largest_batch(times, budget)
+        plan.check_target(times, budget)
         self._budget, self._times, self._clock = budget, times, clock
         self._state = State(len(times.ratios) - 1)
         self._lock = threading.Lock()
         self._waiting: set[Waiting] = set()
         self._ends = 0.0  # when the run that is on will be over
+
+    @property
+    def largest(self) -> int:
+        """The most images to run at once now."""
+        with self._lock:
+            return plan.largest_batch(self._slowed, self._budget)
 
     def check_room(self, images: int) -> None:
         """Raise BusyError where `images` more could not be answered in time, even at the lowest ratio."""
@@ -61,10 +66,8 @@ class Controller:
     def begin(self) -> float:
         """The keep ratio of the batch that begins now, whose images wait still."""
         with self._lock:
-            now, state = self._clock(), self._state
-            ages = sorted((now - each.arrived for each in self._waiting for _ in range(each.images)), reverse=True)
-            level = plan.possible(self._times, self._budget, ages, self.largest, state.slower)
-            self._state = plan.settled(state, level)
+            level = plan.possible(self._slowed, self._budget, self._ages)
+            self._state = plan.settled(self._state, level)
             return self._times.ratios[self._state.level]
 
     def running(self, images: int, ratio: float, entries: Sequence[Waiting]) -> None:
@@ -83,23 +86,32 @@ class Controller:
         """The lowest ratio of the budget that is not below `floor`, else its highest."""
         return next((ratio for ratio in self._times.ratios if ratio >= floor), self._times.ratios[-1])
 
+    @property
+    def _slowed(self) -> Times:
+        return self._times.slowed(self._state.slower)
+
+    @property
+    def _ages(self) -> list[float]:
+        now = self._clock()
+        return sorted((now - each.arrived for each in self._waiting for _ in range(each.images)), reverse=True)
+
     def _predicted(self, images: int, ratio: float) -> float:
         level = next((i for i, each in enumerate(self._times.ratios) if each >= ratio), len(self._times.ratios) - 1)
         return self._times.of(images, level)
 
     def _check_room(self, images: int) -> None:
-        waiting = sum(each.images for each in self._waiting)
-        remaining = max(0.0, self._ends - self._clock())
-        slower = self._state.slower
-        if not plan.admits(self._times, self._budget, waiting, images, remaining, self.largest, slower):
+        ages, remaining = self._ages, max(0.0, self._ends - self._clock())
+        if not plan.admits(self._slowed, self._budget, ages, images, remaining):
             target = self._budget.target * 1000
             raise BusyError(
-                f"{waiting} images wait, and this one would not be answered within {target:g} ms: try again"
+                f"{len(ages)} images wait, and with this one not all would be answered within {target:g} ms: try again"
             )
 
 
 def measured(engine: Engine, budget: Budget, largest: int) -> Times:
-    """Seconds of runs of 1, 2, 4, … `largest` images at the ratios of `budget`, the median of `RUNS`.
+    """Seconds of runs of 1, 2, 4, … `largest` images at the ratios of `budget`, the least of `RUNS`.
+
+    The machine may have other work at the start: how much slower runs are than that is seen once they serve.
 
     Raises UsageError where the artefact is not elastic, or not to these ratios.
     """
@@ -121,6 +133,6 @@ def measured(engine: Engine, budget: Budget, largest: int) -> Times:
                 began = time.perf_counter()
                 engine.run(images, keep)
                 seconds.append(time.perf_counter() - began)
-            row.append(statistics.median(seconds))
-        table.append(tuple(row))
-    return Times(tuple(sizes), budget.ratios, tuple(table))
+            row.append(min(seconds))
+        table.append(row)
+    return plan.times_of(sizes, budget.ratios, table)

@@ -72,12 +72,12 @@ class Worker:
         self._controller: Controller | None = None
         if settings.budget is not None:
             self._controller = Controller(settings.budget, measured(engine, settings.budget, settings.max_batch))
-            self._largest = self._controller.largest
         for size in range(1, self._largest + 1):  # what a runtime sets up for a batch size, before requests wait
             if size in engine.batch:
                 engine.run(as_input(random_pictures(self.info, size), self.info))
+        largest = self._largest if self._controller is None else self._controller.largest
         self._batcher: Batcher[_Request, _Request, Answer] = Batcher(
-            lambda request: request, self._compute, preparers=1, largest=self._largest, patience=settings.max_wait
+            lambda request: request, self._compute, preparers=1, largest=largest, patience=settings.max_wait
         )
 
     def check(self, images: int, asked: Asked) -> None:
@@ -129,6 +129,7 @@ class Worker:
         seconds, ratios = time.perf_counter() - began, self.info.ratios_of(ratio)
         if self._controller is not None and ratio is not None:
             self._controller.ran(len(images), ratio, seconds)
+            self._batcher.largest = self._controller.largest
         self._ran(len(images), seconds, ratios)
         ends = np.cumsum([len(request.images) for request in requests])[:-1]
         parts = {name: np.split(value, ends) for name, value in outputs.items()}
