@@ -15,6 +15,7 @@ import torch
 from evodeploy import __version__
 from evodeploy.errors import RuntimeFailedError, UsageError
 from evodeploy.exporter.elastic import Slotted, hold_keep, slot_names, slots_for
+from evodeploy.exporter.node_names import name_nodes
 from evodeploy.exporter.operators import translations
 from evodeploy.models.deployed import Deployed
 from evodeploy.models.folding import folded
@@ -100,6 +101,7 @@ def _quiet() -> Iterator[None]:
 
 def _finished(proto: onnx.ModelProto, model: LoadedModel, opset: int) -> onnx.ModelProto:
     """The exporter's graph without traces of this machine, with TensorRT's needs met and the model's facts added."""
+    name_nodes(proto.graph)
     for node in proto.graph.node:
         node.ClearField("metadata_props")
         node.ClearField("doc_string")

@@ -1,0 +1,41 @@
+"""Names of an exported graph's nodes: the module of the network that each belongs to, and its operator.
+
+`blocks.3.attn.qkv/MatMul` is what reports of layers, of time and of error, group by.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+
+import onnx
+
+_SCOPES = "pkg.torch.onnx.name_scopes"  # where the exporter writes the modules from the outermost in
+_OUTER = "network."
+
+
+def name_nodes(graph: onnx.GraphProto) -> None:
+    """Name the nodes of `graph`, as torch.onnx made it, by module and operator; equal ones get a number.
+
+    A node that an optimisation added has the module of what it reads. Nodes of no inner module, as those of a
+    selection, are named by their operator alone.
+    """
+    modules: dict[str, str] = {}  # of each value
+    uses: Counter[str] = Counter()
+    for node in graph.node:
+        module = _module(node)
+        if module is None:
+            module = next((modules[name] for name in node.input if name in modules), "")
+        modules.update(dict.fromkeys(node.output, module))
+        name = f"{module}/{node.op_type}" if module else node.op_type
+        uses[name] += 1
+        node.name = name if uses[name] == 1 else f"{name}_{uses[name]}"
+
+
+def _module(node: onnx.NodeProto) -> str | None:
+    """The innermost module of the node, "" for the network itself, None where the exporter names none."""
+    scopes = next((each.value for each in node.metadata_props if each.key == _SCOPES), None)
+    if scopes is None:
+        return None
+    path: str = ast.literal_eval(scopes)[-2]  # the last is the call
+    return path[path.index(_OUTER) + len(_OUTER) :] if _OUTER in path else ""
