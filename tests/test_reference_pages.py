@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from benchmark.fakes import INFO
@@ -18,6 +20,7 @@ from served import Direct
 from evodeploy.benchmark.measure.intervals import Interval
 from evodeploy.benchmark.report.compare import Change, Comparison
 from evodeploy.engines.fake import FakeEngine
+from evodeploy.engines.tensorrt.flavour import load_flavour
 from evodeploy.machine import environment
 from evodeploy.serving import (
     arrivals,
@@ -35,6 +38,12 @@ from evodeploy.serving.backend import KEEP_HEADER
 from evodeploy.serving.metrics import Metrics
 from evodeploy.serving.protocol import JSON_LENGTH
 from evodeploy.serving.settings import Limits
+from evodeploy.specs import Precision
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 PACKAGE = Path(__file__).parents[1] / "evodeploy"
 
@@ -189,6 +198,41 @@ def test_environment_variables():
     shown = listed("environment.md", "Read") | listed("environment.md", "Set")
     check_listed("environment.md", "Read' or 'Set", shown, known - recorded)
     check_listed("environment.md", "Recorded", listed("environment.md", "Recorded"), recorded)
+
+
+def test_extras_for_cuda_are_those_of_the_project():
+    extras = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    known = {name for name in extras if name.startswith(("cuda", "gpu", "tensorrt"))}
+    check_listed("compatibility.md", "TensorRT and CUDA", listed("compatibility.md", "TensorRT and CUDA"), known)
+    for cell, brings, *_ in tables("compatibility.md", "TensorRT and CUDA")[0]:
+        (extra,) = names_in(cell)
+        for requirement in names_in(brings):
+            assert requirement in extras[extra], f"compatibility.md: {extra} brings {', '.join(extras[extra])}"
+
+
+def test_bindings_are_those_that_the_conformance_test_reads():
+    tested = (Path(__file__).parent / "engines" / "tensorrt" / "test_conformance.py").read_text()
+    checked = set(re.findall(r'"tensorrt_(?:lean_)?cu1[23]_bindings==(\d+\.\d+)', tested))
+    text = section("compatibility.md", "TensorRT and CUDA")
+    shown = {version for marks in re.findall(r"bindings \(([^)]*)\)", text) for version in marks.split(", ")}
+    check_listed("compatibility.md", "TensorRT and CUDA", shown, checked)
+
+
+def test_targets_and_precisions_are_those_of_tensorrt_for_rtx():
+    flavour = load_flavour("tensorrt-rtx")
+    known = {
+        f"{name} {', '.join(each.upper() for each in get_args(Precision) if name not in flavour.refused_targets(each))}"
+        for name in flavour.targets
+    }
+    rows = [row for row in tables("compatibility.md", "GPUs")[0] if names_in(row[1])]
+    assert {row[4] for row in rows} == {"built"}
+    check_listed("compatibility.md", "GPUs", {f"{names_in(row[1])[0]} {row[5]}" for row in rows}, known)
+
+
+def test_pythons_are_those_that_the_project_names():
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    *most, last = re.findall(r"Python :: (3\.\d+)", " ".join(project["classifiers"]))
+    assert f"evodeploy supports Python {', '.join(most)} and {last}." in section("compatibility.md", "Python")
 
 
 def test_fields_of_a_comparison():
