@@ -14,11 +14,12 @@ from pathlib import Path
 
 from evodeploy.compare.agreement import agreement
 from evodeploy.compare.tolerance import TOLERANCES
+from evodeploy.datasets.sources import images_of
 from evodeploy.engines.base import run_all
 from evodeploy.engines.opener import open_engine
 from evodeploy.exporter.pipeline import export
 from evodeploy.models.checkpoint import load_checkpoint
-from evodeploy.preprocess import as_input, folder_pictures
+from evodeploy.preprocess import as_input, pictures
 from evodeploy.specs import Reduced
 
 SAMPLE = Path(__file__).parents[1] / "sample"
@@ -30,7 +31,7 @@ def main() -> None:
     if len(sys.argv) > 1:
         checkpoint, size = Path(sys.argv[1]), 224
         info = load_checkpoint(checkpoint, image_size=size).info
-        images = as_input(folder_pictures(Path(sys.argv[2]), info), info)
+        images = as_input(pictures(images_of(sys.argv[2]), info), info)
     else:
         sys.path.insert(0, str(SAMPLE))
         from digits import split

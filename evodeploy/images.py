@@ -1,10 +1,11 @@
-"""What callers have of an image, as Pillow's: paths, bytes of a file, arrays, tensors."""
+"""What callers have of an image, as Pillow's: paths, bytes of a file, places in larger files, arrays, tensors."""
 
 from __future__ import annotations
 
+import abc
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,11 +15,8 @@ from PIL import Image, UnidentifiedImageError
 
 from evodeploy.arrays import Array, DLPack, as_array
 from evodeploy.errors import BadFileError, InputError, UsageError
-from evodeploy.files import entries_below, open_regular
-from evodeploy.text import brief, reason
-
-ImageLike: TypeAlias = "Image.Image | os.PathLike[str] | str | bytes | Array | DLPack"
-Images: TypeAlias = "ImageLike | Iterable[ImageLike]"
+from evodeploy.files import open_regular
+from evodeploy.text import reason
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 # What Pillow decodes by itself: for EPS, say, it would start Ghostscript.
@@ -28,48 +26,32 @@ UPLOADED_BYTES, UPLOADED_PIXELS = 16 << 20, 50_000_000  # of an image that a ser
 LARGEST_ASPECT = 10_000  # times that one side may be the other
 
 
-def image_paths(folder: Path) -> list[Path]:
-    """Return every image below `folder`, sorted; raises UsageError where there is none or a folder is unreadable."""
-    paths = sorted(path for path in entries_below(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        raise UsageError(f"{folder} holds no images: expected {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return paths
+class StoredImage(abc.ABC):
+    """An image inside a file of many; as text, where it lies. Threads may share it."""
+
+    __slots__ = ()
+
+    @property
+    @abc.abstractmethod
+    def size(self) -> int:
+        """Its bytes where they are known by themselves, else those of the file that it is in."""
+
+    @property
+    @abc.abstractmethod
+    def place(self) -> tuple[str, int]:
+        """The file that it is in, and where: the same for the same image."""
+
+    @abc.abstractmethod
+    def read(self) -> bytes:
+        """The bytes of an image file; raises BadFileError where they cannot be read."""
 
 
-def images_of(images: Images) -> list[ImageLike]:
-    """`images` one by one: of a folder every image below it, of an array or a tensor (N, …) with four axes its N.
-
-    Raises UsageError where there is none, for a path that does not exist, and as `image_paths` does; InputError for
-    what is not an image.
-    """
-    found = list(_each(images))
-    if not found:
-        raise UsageError("there are no images: expected one or more")
-    return found
-
-
-def _each(images: Images) -> Iterator[ImageLike]:
-    if isinstance(images, (str, os.PathLike)):
-        path = Path(images)
-        if not path.exists():
-            raise UsageError(f"{brief(str(path))} does not exist (expected an image, or a folder of images)")
-        yield from image_paths(path) if path.is_dir() else [path]
-    elif isinstance(images, (Image.Image, bytes)):
-        yield images
-    elif isinstance(images, (np.ndarray, DLPack)):
-        array = as_array(images)
-        yield from array if array.ndim == 4 else [array]
-    elif isinstance(images, Iterable):
-        for each in images:
-            yield from _each(each)
-    else:
-        raise InputError(
-            f"images are a {type(images).__name__}, expected a path, bytes, a Pillow image, an array, or several"
-        )
+ImageLike: TypeAlias = "Image.Image | os.PathLike[str] | str | bytes | StoredImage | Array | DLPack"
+Images: TypeAlias = "ImageLike | Iterable[ImageLike]"
 
 
 def open_image(source: ImageLike) -> Image.Image:
-    """Return a Pillow image from a path, the bytes of a file, a Pillow image, an array, or a tensor in host memory.
+    """Return a Pillow image from a path, bytes, a place in a larger file, a Pillow image, an array or a CPU tensor.
 
     Arrays and tensors are (H, W), (H, W, 3) or, with an alpha that is left out, (H, W, 4), or with the channels first,
     as torchvision has them, (3, H, W): uint8, or floats from 0 to 1, which are rounded to the 256 levels of a picture
@@ -81,6 +63,9 @@ def open_image(source: ImageLike) -> Image.Image:
         return source
     if isinstance(source, os.PathLike):
         source = Path(source)
+    name = "the image" if isinstance(source, bytes) else source
+    if isinstance(source, StoredImage):
+        source = source.read()
     if not isinstance(source, (str, bytes, Path)):
         array = as_array(source)
         if not isinstance(array, np.ndarray):
@@ -88,7 +73,6 @@ def open_image(source: ImageLike) -> Image.Image:
                 f"an image is a {type(source).__name__}, expected a path, bytes, a Pillow image or an array"
             )
         return Image.fromarray(_bytes_of(array))
-    name = "the image" if isinstance(source, bytes) else source
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else open_regular(source, "an image")
         with file, Image.open(file, formats=FORMATS) as image:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from evodeploy.errors import BadFileError, EvodeployError
-from evodeploy.images import UPLOADED, ImageLike, check_sides, image_paths, open_image
+from evodeploy.images import UPLOADED, ImageLike, check_sides, open_image
 from evodeploy.resampling import rows, taps
 from evodeploy.specs import Interpolation, ModelInfo, Preprocessing
 
@@ -182,14 +181,6 @@ def _offsets(preprocessing: Preprocessing, size: int) -> list[int]:
 
 def _shown(value: object) -> str:
     return f"({', '.join(f'{number:g}' for number in value)})" if isinstance(value, tuple) else f"{value}"
-
-
-def folder_pictures(folder: Path, info: ModelInfo) -> NDArray[np.uint8]:
-    """Return what a model sees of every image below `folder`, in the order of their paths: (N, size, size, 3).
-
-    Raises UsageError where there is none, BadFileError for one that cannot be read.
-    """
-    return pictures(image_paths(folder), info)
 
 
 def pictures(images: Iterable[ImageLike], info: ModelInfo) -> NDArray[np.uint8]:

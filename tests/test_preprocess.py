@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from evodeploy.errors import BadFileError, InputError, UsageError
-from evodeploy.images import image_paths, open_image
+from evodeploy.images import open_image
 from evodeploy.models.preprocessing import resolved, stated_by_hugging_face, stated_by_timm
 from evodeploy.preprocess import as_input, cropped, difference, normalised, prepare
 from evodeploy.specs import ModelInfo, Preprocessing
@@ -363,21 +363,3 @@ def test_shares_and_rounding_differ_where_pixels_do(first, second, unlike):
     at_224 = dataclasses.replace(INFO, image_size=224)
     ours, theirs = (dataclasses.replace(at_224, preprocessing=Preprocessing(**how)) for how in (first, second))
     assert difference(ours, theirs) == unlike
-
-
-def test_the_images_below_a_folder_are_sorted_and_links_to_folders_are_not_followed(tmp_path):
-    for name in ("b.png", "a/z.JPG", ".c/d.gif", "a/notes.txt"):
-        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "photos" / name).touch()
-    (tmp_path / "photos" / "linked").symlink_to("a")
-    (tmp_path / "photos" / "linked.png").symlink_to("b.png")
-    found = [str(path.relative_to(tmp_path / "photos")) for path in image_paths(tmp_path / "photos")]
-    assert found == [".c/d.gif", "a/z.JPG", "b.png", "linked.png"]
-
-
-def test_a_folder_that_cannot_be_read_is_not_left_out_of_the_images(tmp_path, unreadable):
-    (tmp_path / "closed").mkdir()
-    (tmp_path / "a.png").touch()
-    unreadable(tmp_path / "closed")
-    with pytest.raises(UsageError, match=r"^cannot read the folder .*/closed: Permission denied$"):
-        image_paths(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 from collections.abc import Iterator
@@ -10,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
-from evodeploy.batch.inputs import Rows, Shard
-from evodeploy.images import FORMATS
+from evodeploy.batch.inputs import Files, Members, Shard
+from evodeploy.datasets.parquet import Reader, image_in
+from evodeploy.images import FORMATS, StoredImage
 from evodeploy.preprocess import prepare
 from evodeploy.specs import ModelInfo
 
@@ -52,47 +53,28 @@ def prepared_batches(number: int, shard: Shard, home: Path, info: ModelInfo, bat
         yield pa.table([pa.array(value, kind.type) for value, kind in zip(values, PREPARED, strict=True)], PREPARED)
 
 
-def _images(shard: Shard, home: Path) -> Iterator[tuple[str, int | None, Path | bytes | None]]:
+def _images(shard: Shard, home: Path) -> Iterator[tuple[str, int | None, Path | StoredImage | bytes | None]]:
     """Each image's path as listed, its row of a Parquet file, and where or what it is."""
-    if not isinstance(shard, Rows):
+    if isinstance(shard, Files):
         yield from ((path, None, home / path) for path in shard.paths)
-        return
-    table = home / shard.parquet
-    with pq.ParquetFile(table) as file:
-        for row, value in _values(file, shard):
-            if isinstance(value, dict):  # as Hugging Face's datasets store an image
-                value = value["bytes"]
-            yield shard.parquet, row, table.parent / value if isinstance(value, str) else value
+    elif isinstance(shard, Members):
+        yield from ((str(each), None, dataclasses.replace(each, tar=home / each.tar)) for each in shard.members)
+    else:
+        table = home / shard.parquet
+        reader = Reader(table, shard.column)
+        yield from ((shard.parquet, row, image_in(reader.value(row), table)) for row in range(shard.start, shard.stop))
 
 
-def _values(file: pq.ParquetFile, shard: Rows) -> Iterator[tuple[int, Any]]:
-    """The shard's rows of its column, read from the row groups that hold them and a few at a time."""
-    end, groups, skipped = 0, [], 0
-    for group in range(file.num_row_groups):
-        begin, end = end, end + file.metadata.row_group(group).num_rows
-        if end <= shard.start:
-            skipped = end
-        elif begin < shard.stop:
-            groups.append(group)
-    tables = file.iter_batches(batch_size=32, row_groups=groups, columns=[shard.column])
-    row = skipped
-    for table in tables:
-        for value in table.column(0):
-            if shard.start <= row < shard.stop:
-                yield row, value.as_py()
-            row += 1
-        if row >= shard.stop:
-            return
-
-
-def _prepared(image: Path | bytes | None, info: ModelInfo) -> tuple[np.ndarray[Any, Any] | None, str | None]:
+def _prepared(
+    image: Path | StoredImage | bytes | None, info: ModelInfo
+) -> tuple[np.ndarray[Any, Any] | None, str | None]:
     """The tensor, or why there is none."""
     try:
         if image is None:
             return None, "the row holds no image"
         if isinstance(image, Path) and image.exists() and not image.is_file():
             return None, "not a file"  # to read a pipe would wait for ever
-        data = image.read_bytes() if isinstance(image, Path) else image
+        data = image.read_bytes() if isinstance(image, Path) else image if isinstance(image, bytes) else image.read()
         return prepare(Image.open(io.BytesIO(data), formats=FORMATS), info), None
     except UnidentifiedImageError:
         return None, "not an image, or one of an unknown format"

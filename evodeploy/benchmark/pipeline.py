@@ -20,9 +20,10 @@ from evodeploy.benchmark.stages import end_to_end
 from evodeploy.benchmark.subject import Subject, sources_of, subject_of, without_deploy_files
 from evodeploy.benchmark.timed_rows import timed_rows
 from evodeploy.benchmark.usual import usual_engines, usual_precisions
+from evodeploy.datasets.sources import images_of
 from evodeploy.engines.opener import Source, several_names
 from evodeploy.errors import RuntimeFailedError, UsageError
-from evodeploy.images import image_paths
+from evodeploy.images import ImageLike
 from evodeploy.machine.cores import usable_cores
 from evodeploy.machine.environment import environment
 from evodeploy.preprocess import pictures
@@ -85,7 +86,7 @@ def bench(
         raise UsageError(f"batches are {batches}, expected whole numbers from 1 to {LARGEST_BATCH} such as (1, 8, 32)")
     least = min(1.0, seconds) if min_seconds is None else min_seconds
     budget = Budget(seconds, rounds, precision_target, least)
-    paths = image_paths(Path(images)) if images is not None else []
+    paths = images_of(images) if images is not None else []
     threads = EngineOptions(threads).threads or usable_cores()
     machine = environment(threads)
     sources, stated = without_deploy_files(sources_of(artefacts, model))
@@ -110,7 +111,7 @@ def bench(
     return Report(subject, machine, budget, tuple(rows), best, tuple(stages))
 
 
-def _sample(paths: Sequence[Path], subject: Subject, batches: Sequence[int]) -> Pictures | None:
+def _sample(paths: Sequence[ImageLike], subject: Subject, batches: Sequence[int]) -> Pictures | None:
     """The pictures that rows are run on, as many as the largest batch; None for noise."""
     return pictures(paths[: max(SAMPLE, *batches)], subject.info) if paths and subject.info else None
 

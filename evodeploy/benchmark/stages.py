@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy as np
 from evodeploy.benchmark.row_spec import RowSpec
 from evodeploy.engines.base import Engine
 from evodeploy.errors import BadFileError, EvodeployError
-from evodeploy.images import open_image
+from evodeploy.images import ImageLike, open_image
 from evodeploy.inference.answers import ranked
 from evodeploy.preprocess import prepare
 from evodeploy.specs import ModelInfo
@@ -51,7 +50,7 @@ class EndToEnd:
 
 def end_to_end(
     specs: Iterable[tuple[str, RowSpec]],
-    paths: Sequence[Path],
+    paths: Sequence[ImageLike],
     batch: int,
     seconds: float,
 ) -> list[EndToEnd]:
@@ -62,7 +61,7 @@ def end_to_end(
     return [_of_one(label, spec, paths, batch, seconds) for label, spec in specs]
 
 
-def _of_one(label: str, spec: RowSpec, paths: Sequence[Path], batch: int, seconds: float) -> EndToEnd:
+def _of_one(label: str, spec: RowSpec, paths: Sequence[ImageLike], batch: int, seconds: float) -> EndToEnd:
     _log.info(f"from files to labels with {label}, batch {batch}")
     try:
         with spec.open() as engine:
@@ -74,7 +73,12 @@ def _of_one(label: str, spec: RowSpec, paths: Sequence[Path], batch: int, second
 
 
 def _medians(
-    engine: Engine, info: ModelInfo, keep: tuple[int, ...] | None, paths: Sequence[Path], batch: int, seconds: float
+    engine: Engine,
+    info: ModelInfo,
+    keep: tuple[int, ...] | None,
+    paths: Sequence[ImageLike],
+    batch: int,
+    seconds: float,
 ) -> dict[str, float]:
     taken: list[list[float]] = []
     start, position = time.perf_counter(), 0
@@ -85,7 +89,7 @@ def _medians(
     return {stage: median(times) / batch for stage, times in zip(STAGES, zip(*taken[1:], strict=True), strict=True)}
 
 
-def _stages(engine: Engine, info: ModelInfo, keep: tuple[int, ...] | None, chunk: Sequence[Path]) -> list[float]:
+def _stages(engine: Engine, info: ModelInfo, keep: tuple[int, ...] | None, chunk: Sequence[ImageLike]) -> list[float]:
     moments = [time.perf_counter()]
     pictures = [open_image(path) for path in chunk]
     moments.append(time.perf_counter())

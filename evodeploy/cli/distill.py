@@ -15,7 +15,7 @@ from evodeploy.cli.values import real, whole
 
 def distill(
     checkpoint: Annotated[Path, values.artefact("A .pth, .pt or .safetensors file, or hf://OWNER/NAME@REVISION.")],
-    images: Annotated[Path, typer.Option(help="A folder of pictures to train on; labels are not needed.")],
+    images: Annotated[Path, typer.Option(help=f"Pictures to train on, labels are not needed: {options.DATA}.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write.")],
     keep_ratio: Annotated[
         str | None,
@@ -35,8 +35,9 @@ def distill(
         Path | None, typer.Option(help="Pictures to evaluate on; by default every fifth of --images, not trained on.")
     ] = None,
     labels: Annotated[
-        bool, typer.Option("--labels", help="Folders of --images are classes: learn from them, and measure accuracy.")
+        bool, typer.Option("--labels", help="Learn from the classes of --images too, and measure accuracy.")
     ] = False,
+    class_map: options.ClassMap = None,
     teacher: Annotated[
         Path | None, typer.Option(help="Another checkpoint to learn from; by default the network itself, dense.")
     ] = None,
@@ -76,6 +77,7 @@ def distill(
         minutes=minutes,
         val=val,
         labels=labels,
+        class_map=class_map,
         teacher=teacher,
         device=device,
         precision=precision,

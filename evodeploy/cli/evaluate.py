@@ -15,10 +15,13 @@ from evodeploy.cli.values import whole
 
 def evaluate(
     artefacts: Annotated[list[Path], values.artefact("Checkpoints, ONNX files or engines, the first the reference.")],
-    data: Annotated[Path, typer.Option(help="A folder with a folder of images for each class.")],
-    labels: Annotated[
-        Path | None, typer.Option(help="A CSV file with the columns path,label, in place of class folders.")
+    data: Annotated[Path, typer.Option(help=f"Labelled images: {options.DATA}.")],
+    labels: options.Labels = None,
+    class_map: options.ClassMap = None,
+    real_labels: Annotated[
+        Path | None, typer.Option(help="ReaL labels of ImageNet's validation images, real.json.", metavar="FILE")
     ] = None,
+    split: Annotated[str | None, typer.Option(help="Which split of a data set that `datasets` saved.")] = None,
     batch: Annotated[int, whole("--batch", 1, values.BATCH, "Images run at a time.")] = 32,
     limit: Annotated[int | None, whole("--limit", 1, values.IMAGES, "Use this many, evenly spread over all.")] = None,
     keep_ratio: Annotated[
@@ -45,6 +48,9 @@ def evaluate(
             artefacts,
             data,
             labels=labels,
+            class_map=class_map,
+            real_labels=real_labels,
+            split=split,
             limit=limit,
             batch=batch,
             engine=engine,

@@ -19,7 +19,9 @@ def load_test(
     connections: Annotated[
         int | None, whole("--connections", 1, 4096, "Instead, N clients that each wait for their answer.")
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="A folder of pictures to send; one of noise by default.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Pictures to send, as for `evodeploy eval`; one of noise by default.")
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="Send tensors for this model instead, to any Open Inference Protocol server.")
     ] = None,

@@ -14,7 +14,7 @@ from evodeploy.cli.console import Json, result, result_json
 
 def margins(
     artefact: Annotated[Path, values.artefact("A checkpoint, or an ONNX file or engine exported with --tokens.")],
-    images: Annotated[Path, typer.Option(help="A folder of images, such as the artefact will see.")],
+    images: Annotated[Path, typer.Option(help=f"Images such as the artefact will see: {options.DATA}.")],
     engine: options.EngineName = None,
     device: options.Device = None,
     precision: options.Precision = None,

@@ -44,6 +44,22 @@ FixedKeep = Annotated[
     ),
 ]
 
+DATA = "a folder, webdataset tars (data-{000..009}.tar), Parquet files, or what `datasets` saved"
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels",
+        metavar="FILE",
+        help="Labels in place of the data's own: a CSV file path,label, or ImageNet's validation labels in any form.",
+    ),
+]
+ClassMap = Annotated[
+    Path | None,
+    typer.Option(
+        "--class-map", metavar="FILE", help="Which class of the model each of the data's is: CSV name,class, or JSON."
+    ),
+]
+
 Ray = Annotated[
     str | None,
     typer.Option("--ray", help="Join the Ray at this address, or `auto` for the one of this machine, and start none."),

@@ -21,7 +21,7 @@ SHOWN = 10_000  # characters of a line, at most
 def predict(
     context: typer.Context,
     artefact: Annotated[Path, values.artefact("A checkpoint, an ONNX file or an engine.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files, and folders of them with all below.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, folders of them, tars, Parquet files.")],
     top: Annotated[int | None, whole("--top", 1, values.CLASSES, "How many classes to name, 5 by default.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Write the predictions here: a .jsonl, .csv or .parquet file.")

@@ -9,7 +9,7 @@ import typer
 
 from evodeploy.cli import values
 from evodeploy.cli.console import Force, Json, result_json, show
-from evodeploy.cli.options import FastPath, Threads
+from evodeploy.cli.options import ClassMap, FastPath, Labels, Threads
 from evodeploy.cli.values import real, whole
 from evodeploy.errors import VerificationError
 
@@ -22,7 +22,8 @@ def sweep(
     data: Annotated[
         Path | None, typer.Option(help="Labelled images, as for `evodeploy eval`. Without: throughput alone.")
     ] = None,
-    labels: Annotated[Path | None, typer.Option(help="A CSV file with the columns path,label.")] = None,
+    labels: Labels = None,
+    class_map: ClassMap = None,
     limit: Annotated[int | None, whole("--limit", 1, values.IMAGES, "Use this many images, evenly spread.")] = None,
     keep: Annotated[
         str | None,
@@ -72,6 +73,7 @@ def sweep(
         engines=values.names("--engines", engines) if engines else None,
         data=data,
         labels=labels,
+        class_map=class_map,
         limit=limit,
         images=images,
         batch=batch,

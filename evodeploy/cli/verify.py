@@ -18,7 +18,7 @@ from evodeploy.errors import VerificationError
 def verify(
     reference: Annotated[Path, values.artefact("What is right: a checkpoint, an ONNX file or an engine.")],
     candidate: Annotated[Path, values.artefact("What is judged.")],
-    images: Annotated[Path | None, typer.Option(help="A folder of images; without it, random noise.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Images, as for `evodeploy eval`; without, random noise.")] = None,
     random: Annotated[int, whole("--random", 1, values.RANDOM, "How many random images.")] = 32,
     seed: Annotated[int, whole("--seed", 0, values.SEED, "Seed of the random images.")] = 0,
     rtol: Annotated[

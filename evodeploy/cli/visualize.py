@@ -14,7 +14,7 @@ from evodeploy.cli.console import Force, Json, answer, progress
 
 def visualize(
     artefact: Annotated[Path, values.artefact("A checkpoint, or an ONNX file or engine exported with --tokens.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files, and folders of them with all below.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, folders of them, tars, Parquet files.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder for the pictures; made if missing.")],
     keep_ratio: Annotated[
         str | None,

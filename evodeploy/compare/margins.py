@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from evodeploy.arguments import checked
 from evodeploy.compare.relative import relative_margins
 from evodeploy.compare.selections import SelectionOutput, run_selections, selecting
+from evodeploy.datasets.sources import images_of
 from evodeploy.elastic import ElasticStage
 from evodeploy.engines.base import Engine
 from evodeploy.engines.opener import Source, open_engine
 from evodeploy.errors import UsageError
-from evodeploy.images import Images, images_of
+from evodeploy.images import Images
 from evodeploy.preprocess import pictures
 from evodeploy.specs import EngineOptions
 from evodeploy.text import WIDE, plain

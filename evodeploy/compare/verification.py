@@ -16,13 +16,14 @@ from evodeploy.compare.agreement import Agreement, agreement
 from evodeploy.compare.keeps import elastic_keeps
 from evodeploy.compare.parity import Expected, expect
 from evodeploy.compare.tolerance import TOLERANCES, Tolerance, tolerance_of
+from evodeploy.datasets.sources import images_of
 from evodeploy.engines.base import Array, Engine, run_all
 from evodeploy.engines.deploy_file import stated_precision
 from evodeploy.engines.finite import not_finite
 from evodeploy.engines.opener import Source, kind_of_source, open_engine, resolved, title_of
 from evodeploy.engines.torch_engine import TorchEngine
 from evodeploy.errors import UsageError, VerificationError
-from evodeploy.images import Images, images_of
+from evodeploy.images import Images
 from evodeploy.preprocess import as_input, assumption, difference, pictures, random_pictures
 from evodeploy.specs import NO_METADATA, EngineOptions, ModelInfo, Precision
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from evodeploy.datasets.examples import Example, Label, spread
+from evodeploy.datasets.labelled import matching_of
+from evodeploy.datasets.sources import dataset_of
 from evodeploy.errors import BadFileError, EvodeployError, UsageError
-from evodeploy.evaluation.data import labelled_images
-from evodeploy.images import image_paths, open_image
+from evodeploy.images import open_image
 from evodeploy.machine.cores import usable_cores
 from evodeploy.preprocess import cropped
 from evodeploy.specs import ModelInfo
@@ -32,68 +34,64 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Listing:
-    """Picture files in a fixed order, and their labels: numbers of classes, or None without labels."""
+    """Pictures of the data source `title` in a fixed order, and their labels: numbers of classes, or None without."""
 
-    folder: Path
-    paths: tuple[Path, ...]
+    title: str
+    examples: tuple[Example, ...]
     labels: tuple[int, ...] | None = None
+    classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.examples)
 
     def chosen(self, indices: Iterable[int]) -> Listing:
         """Those at `indices`."""
         kept = list(indices)
         labels = None if self.labels is None else tuple(self.labels[i] for i in kept)
-        return Listing(self.folder, tuple(self.paths[i] for i in kept), labels)
+        return Listing(self.title, tuple(self.examples[i] for i in kept), labels, self.classes)
 
     def limited(self, count: int) -> Listing:
         """`count` of them at most, evenly spread."""
-        total = len(self)
-        return self if total <= count else self.chosen(i * total // count for i in range(count))
+        return self.chosen(spread(range(len(self)), count))
 
     def checksum(self) -> str:
         """SHA-256 of names, sizes and labels: the same for the same pictures, wherever their folder lies."""
-        names = [[str(path.relative_to(self.folder)), path.stat().st_size] for path in self.paths]
+        names = [[example.name, example.size] for example in self.examples]
         return hashlib.sha256(json.dumps([names, self.labels]).encode()).hexdigest()
 
 
-def listed(folder: Path, info: ModelInfo, labels: bool, classes: tuple[str, ...] = ()) -> Listing:
-    """The pictures below `folder`; with `labels` a folder of the first level is a class.
+def listed(
+    source: Path, info: ModelInfo, labels: bool, classes: tuple[str, ...] = (), class_map: Path | None = None
+) -> Listing:
+    """The pictures of a data source; with `labels` also their classes.
 
     A classifier's classes are matched as `evodeploy eval` does it. Of a network without one they are `classes`, or the
-    folders in sorted order. Raises UsageError where there are no pictures, or no such classes.
+    data's own. Raises UsageError where there are no pictures, or no such classes.
     """
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder: expected one of pictures")
+    dataset = dataset_of(source)
     if not labels:
-        return Listing(folder, tuple(image_paths(folder)))
-    listing = _labelled(folder, info, classes)
-    if left := len(image_paths(folder)) - len(listing):
-        _log.warning("%d pictures below %s lie in no class folder, and are left out", left, folder)
-    return listing
-
-
-def _labelled(folder: Path, info: ModelInfo, classes: tuple[str, ...]) -> Listing:
+        return Listing(dataset.title, dataset.examples)
+    numbers: Mapping[Label, int]
     if info.num_classes:
-        labelled = labelled_images(folder, None, info).images
-        return Listing(folder, tuple(image.path for image in labelled), tuple(image.label for image in labelled))
-    known = {name: number for number, name in enumerate(classes or class_folders(folder))}
-    paths = [path for path in image_paths(folder) if path.relative_to(folder).parts[0] in known]
-    if len(known) < 2 or not paths:
-        raise UsageError(f"{folder} has no pictures in folders of two classes or more: leave out labels")
-    return Listing(folder, tuple(paths), tuple(known[path.relative_to(folder).parts[0]] for path in paths))
-
-
-def class_folders(folder: Path) -> tuple[str, ...]:
-    """The folders of the first level, sorted."""
-    return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir()))
+        numbers = matching_of(dataset, info, class_map).numbers
+    else:
+        numbers = {name: number for number, name in enumerate(classes or dataset.classes)}
+        if len(numbers) < 2 or not any(example.label in numbers for example in dataset.examples):
+            raise UsageError(f"{dataset.title} has no pictures in folders of two classes or more: leave out labels")
+    kept = tuple(each for each in dataset.examples if each.label is not None and each.label in numbers)
+    if not kept:
+        raise UsageError(f"{dataset.title} has no picture with a label: leave out labels")
+    if left := len(dataset.examples) - len(kept):
+        _log.warning("%d pictures of %s are in no class, and are left out", left, dataset.title)
+    return Listing(
+        dataset.title, kept, tuple(numbers[each.label] for each in kept if each.label is not None), dataset.classes
+    )
 
 
 def held_out(listing: Listing) -> tuple[Listing, Listing]:
     """The pictures to train on, and every fifth, which is not trained on. Raises UsageError for too few."""
     if len(listing) < LEAST * 2:
-        raise UsageError(f"{listing.folder} has {len(listing)} pictures, expected {LEAST * 2} or more: add pictures")
+        raise UsageError(f"{listing.title} has {len(listing)} pictures, expected {LEAST * 2} or more: add pictures")
     held = range(0, len(listing), HELD_OUT)
     return listing.chosen(i for i in range(len(listing)) if i % HELD_OUT), listing.chosen(held)
 
@@ -141,11 +139,11 @@ class Pictures:
         known = None if self._kept is None else self._kept.get(index)
         if known is not None:
             return known
-        path = self.listing.paths[index]
+        image = self.listing.examples[index].image
         try:
-            picture = cropped(open_image(path), self._info.image_size, self._info.preprocessing)
+            picture = cropped(open_image(image), self._info.image_size, self._info.preprocessing)
         except EvodeployError as error:
-            raise BadFileError(f"{path} cannot be trained on: {error}: remove it") from error
+            raise BadFileError(f"{image} cannot be trained on: {error}: remove it") from error
         if self._kept is not None:
             self._kept[index] = picture
         return picture

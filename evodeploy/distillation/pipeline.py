@@ -39,6 +39,7 @@ def distill(
     minutes: float | None = None,
     val: str | os.PathLike[str] | None = None,
     labels: bool = False,
+    class_map: str | os.PathLike[str] | None = None,
     teacher: Source | None = None,
     device: str | None = None,
     precision: str | None = None,
@@ -52,13 +53,14 @@ def distill(
     force: bool = False,
     progress: Callable[[Step], None] | None = None,
 ) -> Distilled:
-    """Train `source` to give its dense twin's answers with fewer tokens, on the pictures below `images`.
+    """Train `source` to give its dense twin's answers with fewer tokens, on the pictures of `images`.
 
     The result is the checkpoint `output`, for one `keep_ratio` (for all stages, or one each), or with `elastic`
-    (lowest, highest) for all between. With `labels` a folder of the first level is a class: a classifier learns from
-    them too, and accuracies are measured; a network without one is read by a linear probe. The table at the end is of
-    the pictures below `val`, else of every fifth below `images`, which is then not trained on. `teacher` is another
-    network with the same outputs.
+    (lowest, highest) for all between. `images` and `val` are folders, webdataset tars, Parquet files or saved data
+    sets, as for `evaluate`. With `labels` the data's classes count: a classifier learns from them too, and accuracies
+    are measured; a network without one is read by a linear probe. The file `class_map` says which of the model's
+    classes they are. The table at the end is of the pictures of `val`, else of every fifth of `images`, which is then
+    not trained on. `teacher` is another network with the same outputs.
 
     An interrupted training resumes from `output`.part with `resume`, to the same result. The same seed gives the same
     weights on one machine, but with `minutes`, which end by the clock. `progress` is called after each step.
@@ -89,7 +91,8 @@ def distill(
     for ratios in recipe.tried():
         with_selection(student.config, ratios)  # raises UsageError for ratios that keep no token
     taught = setup.teacher_of(teacher, student)
-    train, held = setup.sides(Path(images), None if val is None else Path(val), student, labels)
+    mapping = None if class_map is None else Path(class_map)
+    train, held = setup.sides(Path(images), None if val is None else Path(val), student, labels, mapping)
     with contextlib.ExitStack() as stack:
         processes = stack.enter_context(joined(place))
         stack.enter_context(setup.threads(threads))

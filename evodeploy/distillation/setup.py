@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from evodeploy.distillation.augmentation import reason_not_to
-from evodeploy.distillation.data import LEAST, MOST_EVALUATED, Listing, Pictures, class_folders, held_out, listed
+from evodeploy.distillation.data import LEAST, MOST_EVALUATED, Listing, Pictures, held_out, listed
 from evodeploy.distillation.recipe import Recipe, TrainingPrecision, kept_to_resume
 from evodeploy.errors import UsageError
 from evodeploy.hub import local
@@ -80,20 +80,24 @@ def teacher_of(source: Source | None, student: LoadedModel) -> LoadedModel:
     return teacher
 
 
-def sides(folder: Path, val: Path | None, student: LoadedModel, labels: bool) -> tuple[Listing, Listing]:
+def sides(
+    source: Path, val: Path | None, student: LoadedModel, labels: bool, class_map: Path | None
+) -> tuple[Listing, Listing]:
     """The pictures to train on, and those to evaluate on, which are others."""
+    if class_map is not None and not (labels and student.info.num_classes):
+        raise UsageError("--class-map matches labels with a classifier's classes: add --labels, or leave it out")
+    train = listed(source, student.info, labels, class_map=class_map)
     if val is None:
-        train, held = held_out(listed(folder, student.info, labels))
+        train, held = held_out(train)
     else:
-        train = listed(folder, student.info, labels)
         if len(train) < LEAST:
-            raise UsageError(f"{folder} has {len(train)} pictures, expected {LEAST} or more: add pictures")
-        classes = {*class_folders(folder), *student.info.class_names} if labels else set()
-        if labels and (strange := sorted({*class_folders(val)} - classes)):
-            raise UsageError(f"{val} has class folders that {folder} lacks, such as {brief(strange[0])}: rename them")
-        held = listed(val, student.info, labels, class_folders(folder) if labels else ())
-        if {path.resolve() for path in train.paths} & {path.resolve() for path in held.paths}:
-            raise UsageError(f"{val} and {folder} share pictures: what is trained on measures nothing")
+            raise UsageError(f"{source} has {len(train)} pictures, expected {LEAST} or more: add pictures")
+        held = listed(val, student.info, labels, train.classes, class_map)
+        known = {*train.classes, *student.info.class_names}
+        if labels and class_map is None and (strange := sorted({*held.classes} - known)):
+            raise UsageError(f"{val} has classes that {source} lacks, such as {brief(strange[0])}: rename them")
+        if {example.place for example in train.examples} & {example.place for example in held.examples}:
+            raise UsageError(f"{val} and {source} share pictures: what is trained on measures nothing")
     limited = held.limited(MOST_EVALUATED)
     _log.info(
         "%d pictures to train on, %d to evaluate on (%s)%s",

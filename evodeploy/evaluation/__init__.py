@@ -1,6 +1,5 @@
 """How often artefacts are right on labelled images.
 
-data.py        folders of classes, or a file of labels, to a list of images with their class
 pipeline.py    every image once through every artefact, resumed where an interrupted run stopped
 journal.py     what is known so far, on disk
 statistics.py  intervals, and whether two accuracies differ

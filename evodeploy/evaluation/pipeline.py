@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evodeploy.arguments import checked
+from evodeploy.datasets.labelled import Labelled, LabelledImages, labelled_images
 from evodeploy.engines.base import Engine, run_all
 from evodeploy.engines.deploy_file import stated_precision
 from evodeploy.engines.finite import PROBLEM, not_finite
 from evodeploy.engines.opener import Source, kind_of_source, open_engine, resolved, several, title_of
 from evodeploy.errors import BadFileError, EvodeployError, RuntimeFailedError, UsageError
-from evodeploy.evaluation.data import Labelled, LabelledImages, labelled_images
 from evodeploy.evaluation.journal import Answer, Journal
 from evodeploy.evaluation.report import Contender, Evaluation, evaluation
 from evodeploy.files import check_output, claimed, replacing, sha256
@@ -52,6 +52,9 @@ def evaluate(
     data: str | os.PathLike[str],
     *,
     labels: str | os.PathLike[str] | None = None,
+    class_map: str | os.PathLike[str] | None = None,
+    real_labels: str | os.PathLike[str] | None = None,
+    split: str | None = None,
     limit: int | None = None,
     batch: int = 32,
     engine: str | None = None,
@@ -64,11 +67,16 @@ def evaluate(
 ) -> Evaluation:
     """Measure top-1 and top-5 accuracy of artefacts on labelled images, and whether they differ significantly.
 
-    `artefacts` are one or several checkpoints, ONNX files, engines, names of the hub or modules. `data` is a folder
-    with a folder of images for each class; or `labels` is a CSV file with the columns path,label, paths relative to
-    `data`. `limit` images are taken, evenly spread over all. `batch` images run at a time, in the runtime `engine`,
-    as `options` say. Elastic artefacts keep the share `keep_ratio` of their tokens, one for all stages or one for each,
-    by default their own; InputError says where one cannot.
+    `artefacts` are one or several checkpoints, ONNX files, engines, names of the hub or modules. `data` is a folder of
+    images, a glob or braces of webdataset tars or Parquet files, or what Hugging Face's `datasets` saved, of which
+    `split` is one part. Classes are its folders or what else the data says, or those in the file `labels`: a CSV table
+    path,label, or ImageNet's validation labels. They become the model's by name, by WordNet id, by the file
+    `class_map`, or in their order. With `real_labels`, a JSON file of a list for each validation image of ImageNet, an
+    image is right with any of its classes.
+
+    `limit` images are taken, evenly spread over all. `batch` images run at a time, in the runtime `engine`, as
+    `options` say. Elastic artefacts keep the share `keep_ratio` of their tokens, one for all stages or one for each, by
+    default their own; InputError says where one cannot.
 
     The report is written to the JSON file `output`. Answers are kept in `journal` while they come, by default
     OUTPUT.part, from which the same call resumes after an interruption; the journal of an `output` is removed at the
@@ -83,8 +91,15 @@ def evaluate(
     sources = [resolved(each) for each in several(artefacts)]
     if not sources:
         raise UsageError("there are no artefacts: expected one or more")
-    table = None if labels is None else Path(labels)
-    inputs = [*(source for source in sources if isinstance(source, Path)), *filter(None, [table])]
+    tables = {
+        name: None if given is None else Path(given)
+        for name, given in (("labels", labels), ("class_map", class_map), ("real_labels", real_labels))
+    }
+    inputs = [*(source for source in sources if isinstance(source, Path)), *filter(None, tables.values())]
+
+    def listed(info: ModelInfo) -> LabelledImages:
+        return labelled_images(Path(data), info, split=split, **tables).limited(limit)
+
     kept = None if journal is None else Path(journal)
     with ExitStack() as stack:
         if output is not None:
@@ -93,9 +108,7 @@ def evaluate(
             kept = kept or output.with_name(f"{output.name}.part")
         if kept is not None:
             check_output(kept, True, *inputs, kind=JOURNAL)
-        report = _evaluated(
-            sources, Path(data), table, limit, batch, engine, options, keep_ratio, kept, force, progress
-        )
+        report = _evaluated(sources, listed, batch, engine, options, keep_ratio, kept, force, progress)
         if output is not None and kept is not None:
             with replacing(output) as draft:
                 draft.write_text(json_text(report.to_dict()) + "\n", encoding="utf-8")
@@ -106,9 +119,7 @@ def evaluate(
 
 def _evaluated(
     sources: Sequence[Path | nn.Module],
-    folder: Path,
-    labels: Path | None,
-    limit: int | None,
+    listed: Callable[[ModelInfo], LabelledImages],
     batch: int,
     engine: str | None,
     options: EngineOptions | None,
@@ -117,12 +128,15 @@ def _evaluated(
     fresh: bool,
     progress: Progress | None,
 ) -> Evaluation:
-    """Run all `sources` over the images; with a `path` the answers are kept there, and resumed unless `fresh`."""
+    """Run all `sources` over the images `listed` for a model.
+
+    With a `path` the answers are kept there, and resumed unless `fresh`.
+    """
     options = options or EngineOptions()
     with ExitStack() as stack:
         engines = [stack.enter_context(open_engine(source, engine, options)) for source in sources]
         infos = [_keeping(info, keep_ratio) for info in _infos(engines, sources)]
-        data = labelled_images(folder, labels, infos[0]).limited(limit)
+        data = listed(infos[0])
         contenders = [
             Contender(
                 source,
@@ -152,7 +166,7 @@ def _evaluated(
             journal.append(answer)
             if progress is not None:
                 progress(done, len(left))
-    report = evaluation(data.images, journal.answers, contenders)
+    report = evaluation(data, journal.answers, contenders)
     if not report.images:
         raise BadFileError(f"none of {len(data.images)} images can be evaluated; the first: {report.broken[0][1]}")
     for name, reason in report.broken[:SHOWN_BROKEN]:
@@ -232,7 +246,7 @@ def _answers(
     kinds = {(info.image_size, info.preprocessing) for info in infos}
 
     def prepare(image: Labelled) -> _Pictures:
-        opened = open_image(image.path)
+        opened = open_image(image.image)
         return {kind: cropped(opened, *kind) for kind in kinds}
 
     def compute(pictures: list[_Pictures]) -> list[Answer | RuntimeFailedError]:

@@ -10,8 +10,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evodeploy.datasets.labelled import LabelledImages
 from evodeploy.engines.opener import title_of
-from evodeploy.evaluation.data import Labelled
 from evodeploy.evaluation.journal import Answer
 from evodeploy.evaluation.statistics import mcnemar, wilson
 from evodeploy.specs import ModelInfo
@@ -86,13 +86,15 @@ class Difference:
 class Evaluation:
     """All artefacts on the same `images`; printed, it is what `evodeploy eval` shows.
 
-    `broken` are images without an answer and the reason; they do not count.
+    `broken` are images without an answer and the reason; they do not count. `note` says what labels mean, where that is
+    not one class of an image.
     """
 
     images: int
     broken: tuple[tuple[str, str], ...]
     scores: tuple[Score, ...]
     differences: tuple[Difference, ...]
+    note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """All figures as plain values that JSON takes."""
@@ -100,6 +102,8 @@ class Evaluation:
 
     def __str__(self) -> str:
         parts = [f"{self.images} images, with 95 % intervals; img/s of the engine alone", plain(_scores(self), WIDE)]
+        if self.note:
+            parts.insert(1, self.note)
         if self.differences:
             parts.append(plain(_differences(self), WIDE))
         for score in self.scores:
@@ -126,14 +130,14 @@ class Contender:
         return title_of(self.source)
 
 
-def evaluation(images: Sequence[Labelled], answers: Sequence[Answer], contenders: Sequence[Contender]) -> Evaluation:
+def evaluation(data: LabelledImages, answers: Sequence[Answer], contenders: Sequence[Contender]) -> Evaluation:
     """The report of what all `contenders` answered to each image."""
-    pairs = list(zip(images, answers, strict=True))
+    pairs = list(zip(data.images, answers, strict=True))
     broken = tuple((image.name, answer.error) for image, answer in pairs if answer.error)
-    judged = [(image.label, answer) for image, answer in pairs if not answer.error]
-    right = [[answer.ranked[i][0] == label for label, answer in judged] for i in range(len(contenders))]
+    judged = [(image.classes, answer) for image, answer in pairs if not answer.error]
+    right = [[answer.ranked[i][0] in classes for classes, answer in judged] for i in range(len(contenders))]
     scores = tuple(
-        _score(contender, [(label, answer.ranked[i]) for label, answer in judged], sum(a.seconds[i] for _, a in judged))
+        _score(contender, [(shown, answer.ranked[i]) for shown, answer in judged], sum(a.seconds[i] for _, a in judged))
         for i, contender in enumerate(contenders)
     )
     differences = []
@@ -141,13 +145,13 @@ def evaluation(images: Sequence[Labelled], answers: Sequence[Answer], contenders
         ours = sum(a and not b for a, b in zip(right[i], right[j], strict=True))
         theirs = sum(b and not a for a, b in zip(right[i], right[j], strict=True))
         differences.append(Difference(first.title, second.title, ours, theirs, mcnemar(ours, theirs)))
-    return Evaluation(len(judged), broken, scores, tuple(differences))
+    return Evaluation(len(judged), broken, scores, tuple(differences), data.note)
 
 
-def _score(contender: Contender, judged: Sequence[tuple[int, Sequence[int]]], seconds: float) -> Score:
+def _score(contender: Contender, judged: Sequence[tuple[Sequence[int], Sequence[int]]], seconds: float) -> Score:
     info = contender.info
-    wrong = Counter((label, ranked[0]) for label, ranked in judged if ranked[0] != label)
-    top5 = Accuracy.of(sum(label in ranked for label, ranked in judged), len(judged))
+    wrong = Counter((classes[0], ranked[0]) for classes, ranked in judged if ranked[0] not in classes)
+    top5 = Accuracy.of(sum(not {*classes}.isdisjoint(ranked) for classes, ranked in judged), len(judged))
     return Score(
         artefact=contender.title,
         engine=contender.engine,
@@ -157,7 +161,7 @@ def _score(contender: Contender, judged: Sequence[tuple[int, Sequence[int]]], se
         images_per_second=len(judged) / seconds if seconds else 0.0,
         confusions=tuple(
             Confusion(info.label(label), info.label(answer), count)
-            for (label, answer), count in wrong.most_common(CONFUSIONS)
+            for (label, answer), count in sorted(wrong.items(), key=lambda each: (-each[1], each[0]))[:CONFUSIONS]
         ),
     )
 

@@ -6,9 +6,10 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evodeploy.datasets.examples import spread
+from evodeploy.datasets.sources import images_of
 from evodeploy.engines.device import onnxruntime_extra
 from evodeploy.errors import VerificationError, needs
-from evodeploy.images import image_paths
 from evodeploy.onnx_files import save_onnx
 from evodeploy.preprocess import as_input, assumption, in_words, pictures
 from evodeploy.specs import Precision, Quantized
@@ -111,13 +112,10 @@ def _quantized(model: LoadedModel, proto: onnx.ModelProto, precision: Quantized,
     with needs(onnxruntime_extra()):
         from evodeploy.graph.quantization import quantized_from_onnx
 
-    paths = image_paths(folder)
-    # Spread over the folder, which may be sorted by class.
-    count = min(CALIBRATION, len(paths))
-    chosen = [paths[i * len(paths) // count] for i in range(count)]
+    chosen = spread(images_of(folder), CALIBRATION)
     quantized = quantized_from_onnx(proto, as_input(pictures(chosen, model.info), model.info), precision)
     _log.info(
-        f"{quantized.count} linear layers quantized to {precision.upper()}, calibrated on {count} images; "
+        f"{quantized.count} linear layers quantized to {precision.upper()}, calibrated on {len(chosen)} images; "
         f"{len(quantized.kept)} other products kept in FP32"
     )
     return quantized

@@ -11,13 +11,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from evodeploy.datasets.sources import images_of
 from evodeploy.engines.base import Array, batches
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.errors import UsageError, VerificationError
 from evodeploy.graph.fixed_keep import with_keep
 from evodeploy.locks import scratch
 from evodeploy.onnx_files import info_of, write_onnx
-from evodeploy.preprocess import as_input, folder_pictures, random_pictures
+from evodeploy.preprocess import as_input, pictures, random_pictures
 from evodeploy.specs import NO_METADATA, EngineOptions
 
 _log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class LargestActivation:
 
 
 def largest_activation(model: onnx.ModelProto, folder: Path | None) -> LargestActivation:
-    """Return and log what becomes largest in the FP32 `model` on the images below `folder`, or on random ones.
+    """Return and log what becomes largest in the FP32 `model` on the images of `folder`, or on random ones.
 
     Random ones have full contrast, which gives the largest activations. Raises UsageError where the model does not say
     how images are prepared, and as `check_fp16_range` does.
@@ -49,7 +50,7 @@ def largest_activation(model: onnx.ModelProto, folder: Path | None) -> LargestAc
     info = info_of(model)
     if info is None:
         raise UsageError(f"the ONNX {NO_METADATA}")
-    images = random_pictures(info, 2) if folder is None else folder_pictures(folder, info)
+    images = random_pictures(info, 2) if folder is None else pictures(images_of(folder), info)
     largest = check_fp16_range(model, as_input(images, info))
     _log.info(f"largest activation: {largest}; FP16 holds {FP16_LARGEST:.0f}")
     return largest

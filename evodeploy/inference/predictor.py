@@ -19,10 +19,11 @@ from PIL import Image
 
 from evodeploy.arguments import check_type
 from evodeploy.arrays import DLPack, as_array
+from evodeploy.datasets.sources import images_of
 from evodeploy.engines.base import Array, Engine, run_all
 from evodeploy.engines.finite import PROBLEM, not_finite
 from evodeploy.errors import BadFileError, EvodeployError, InputError, RuntimeFailedError, UsageError
-from evodeploy.images import ImageLike, Images, images_of
+from evodeploy.images import ImageLike, Images, StoredImage
 from evodeploy.inference.answers import Prepared, answered, check_classes, classes_to_name, prepared
 from evodeploy.inference.batcher import Batcher, run_alike
 from evodeploy.inference.pipeline import pipelined
@@ -93,7 +94,7 @@ class Predictor:
         if isinstance(images, DLPack):
             array = as_array(images)
             images = array if array.ndim < 4 else list(array)
-        if isinstance(images, (str, bytes, os.PathLike, Image.Image, np.ndarray)):
+        if isinstance(images, (str, bytes, os.PathLike, StoredImage, Image.Image, np.ndarray)):
             return self.predict([images], top, keep_ratio=keep_ratio)[0]
         predictions: list[Prediction] = []
         with closing(self.stream(images, top, keep_ratio=keep_ratio)) as results:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from evodeploy.errors import BadFileError, UsageError, needs
 from evodeploy.files import claimed, replacing
-from evodeploy.images import ImageLike
+from evodeploy.images import ImageLike, StoredImage
 from evodeploy.inference.records import Failure, Prediction, Written
 from evodeploy.kinds import PREDICTIONS, Kind
 
@@ -89,7 +89,7 @@ def writing(path: Path, top: int) -> Iterator[Write]:
 
 def row(image: ImageLike, answer: Prediction | Failure) -> dict[str, Any]:
     """One image's row, the same in every format but for how lists are written; `error` is null for a prediction."""
-    name = _utf8(str(image)) if isinstance(image, (str, Path)) else None
+    name = _utf8(str(image)) if isinstance(image, (str, Path, StoredImage)) else None
     if isinstance(answer, Failure):
         return {"image": name, "labels": None, "indices": None, "probabilities": None, "error": _utf8(str(answer))}
     return {

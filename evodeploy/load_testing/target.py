@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from evodeploy.datasets.sources import dataset_of
 from evodeploy.errors import RuntimeFailedError, UsageError
 from evodeploy.files import open_regular
-from evodeploy.images import image_paths
+from evodeploy.images import StoredImage
 from evodeploy.load_testing.arrivals import Asking
 from evodeploy.text import brief, reason
 
@@ -74,7 +75,11 @@ def connected(url: str) -> http.client.HTTPConnection:
 
 def pictures_of(url: str, folder: Path | None, token: str | None, keep_ratio: float | None) -> Target:
     """The pictures of `folder`, or one of noise, for `/v1/predict`."""
-    bodies = (noise(),) if folder is None else tuple(map(_contents, image_paths(folder)[:PICTURES]))
+    bodies = (
+        (noise(),)
+        if folder is None
+        else tuple(_contents(each.image) for each in dataset_of(folder).examples[:PICTURES])
+    )
     what = f"a JPEG of {SIZE[0]} by {SIZE[1]} pixels" if folder is None else f"{len(bodies)} pictures of {folder}"
     query = "" if keep_ratio is None else f"?keep_ratio={keep_ratio:g}"
     return Target(url, f"/v1/predict{query}", bodies, _headers(token), what)
@@ -144,8 +149,10 @@ def _ratio(text: str | None) -> float | None:
     return sum(ratios) / len(ratios)
 
 
-def _contents(path: Path) -> bytes:
-    with open_regular(path, "an image", LARGEST) as file:
+def _contents(image: Path | StoredImage) -> bytes:
+    if isinstance(image, StoredImage):
+        return image.read()
+    with open_regular(image, "an image", LARGEST) as file:
         return file.read()
 
 

@@ -60,5 +60,15 @@ def fitting(names: tuple[str, ...], num_classes: int, source: object) -> tuple[s
 @functools.cache
 def imagenet_names() -> tuple[str, ...]:
     """ImageNet's 1000 classes in their usual order, each by the first of its WordNet lemmas."""
-    text = importlib.resources.files("evodeploy.models").joinpath("imagenet.txt").read_text(encoding="utf-8")
+    return _lines("imagenet.txt")
+
+
+@functools.cache
+def imagenet_wnids() -> tuple[str, ...]:
+    """The WordNet ids of ImageNet's 1000 classes (n01440764, …): their usual order is the sorted one."""
+    return _lines("imagenet_wnids.txt")
+
+
+def _lines(name: str) -> tuple[str, ...]:
+    text = importlib.resources.files("evodeploy.models").joinpath(name).read_text(encoding="utf-8")
     return tuple(text.splitlines())

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from evodeploy.datasets.labelled import labelled_images
+from evodeploy.datasets.sources import dataset_of
 from evodeploy.errors import UsageError, needs
-from evodeploy.evaluation.data import labelled_images
 from evodeploy.files import check_input, check_output, made_folder, sha256
-from evodeploy.images import image_paths
 from evodeploy.kinds import DEPLOY, DRAWING, JOURNAL, ONNX, REPORT
 from evodeploy.locks import owned
 from evodeploy.sweeper.request import SweepRequest
@@ -30,7 +30,7 @@ def begun(request: SweepRequest, force: bool = False) -> Iterator[State]:
     _check(request)
     state = State(request.folder / "state.json", _task(request))
     with made_folder(request.folder), owned(state.path):
-        sources = [path for path in (request.checkpoint, request.labels) if path is not None]
+        sources = [path for path in (request.checkpoint, request.labels, request.class_map) if path]
         check_output(state.path, True, *sources, kind=REPORT)
         known = read_state(state.path) if state.path.exists() else None
         if known is not None and not force and known.task != state.task:
@@ -52,8 +52,8 @@ def _check(request: SweepRequest) -> None:
         raise UsageError("INT8 is calibrated on images like those it will see: add --images DIR, or leave out int8")
     if request.images and not any(candidate.precision == "int8" for candidate in request.candidates):
         raise UsageError("--images calibrates INT8, which is not tried: add int8 to --precision, or leave it out")
-    if request.data is None and (request.labels is not None or request.limit is not None):
-        raise UsageError("--labels and --limit are of the labelled images: add --data DIR, or leave them out")
+    if request.data is None and any((request.labels, request.class_map, request.limit)):
+        raise UsageError("--labels, --class-map and --limit are of the labelled images: add --data, or leave them out")
     if request.by_stage and request.data is None:
         raise UsageError("a search by stage weighs accuracy against work: add --data DIR with labelled images")
     if request.least is not None and request.data is None:
@@ -63,12 +63,12 @@ def _check(request: SweepRequest) -> None:
     if classes in (request.folder.resolve(), request.folder.resolve().parent):
         raise UsageError(f"the output {request.folder} would be a class of {request.data}: choose another with -o")
     if request.images is not None:
-        image_paths(request.images)
+        dataset_of(request.images)
     with needs("export"):
         from evodeploy.models.checkpoint import load_checkpoint
     info = load_checkpoint(request.checkpoint).info
     if request.data is not None:
-        labelled_images(request.data, request.labels, info)
+        labelled_images(request.data, info, labels=request.labels, class_map=request.class_map)
 
 
 def _task(request: SweepRequest) -> dict[str, Any]:
@@ -77,6 +77,7 @@ def _task(request: SweepRequest) -> dict[str, Any]:
         "checkpoint": sha256(request.checkpoint),
         "data": str(request.data.resolve()) if request.data else None,
         "labels": sha256(request.labels) if request.labels else None,
+        "class_map": sha256(request.class_map) if request.class_map else None,
         "limit": request.limit,
         "images": str(request.images.resolve()) if request.images else None,
         "batch": request.batch,

@@ -95,6 +95,7 @@ class Judge:
                 path,
                 data,
                 labels=request.labels,
+                class_map=request.class_map,
                 limit=request.limit,
                 engine=candidate.engine,
                 options=candidate.options(request.threads),

@@ -51,6 +51,7 @@ def sweep(
     engines: str | Sequence[str] | None = None,
     data: PathLike | None = None,
     labels: PathLike | None = None,
+    class_map: PathLike | None = None,
     limit: int | None = None,
     images: PathLike | None = None,
     batch: int = 8,
@@ -68,7 +69,7 @@ def sweep(
     0.3, or 1.0 alone for a network that was not trained with selection. With `by_stage` they are searched stage by
     stage. `precisions` are some of fp32, bf16, fp16 and int8, the latter calibrated on `images`, or on `data` without;
     `engines` those that run ONNX files, by default the installed ones for a CPU. Accuracy is measured on `limit` of the
-    labelled images in `data`, a folder of a class each or with `labels`, a CSV file; throughput at `batch` images, for
+    labelled images in `data`, with `labels` and `class_map` as for `evaluate`; throughput at `batch` images, for
     `seconds` in all for each candidate. After `budget` seconds nothing new is begun.
 
     Several keep ratios of a network that can be elastic are run out of one file for each precision that is stored; of
@@ -108,7 +109,7 @@ def sweep(
     for what, reason in refused.items():
         _log.info(f"left out: {what}: {reason}")
     request = SweepRequest(
-        source, folder, tuple(tried), _path(data), _path(labels), limit, _path(images), batch,
+        source, folder, tuple(tried), _path(data), _path(labels), _path(class_map), limit, _path(images), batch,
         cores, seconds, budget, searched, min_accuracy, _elastic(model, ratios), fast_path,
     )  # fmt: skip
     with begun(request, force) as state:

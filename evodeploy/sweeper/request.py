@@ -15,7 +15,8 @@ class SweepRequest:
 
     With ratios to search `by_stage` the candidates are the largest ratio in each precision and engine, and all ratios
     that the search meets are tried in each; it stops above the accuracy `least`.
-    `data` and `labels` are as for an evaluation, of `limit` images; `images` calibrate INT8, those of `data` without.
+    `data`, `labels` and `class_map` are as for an evaluation, of `limit` images; `images` calibrate INT8, those of
+    `data` without.
     `batch` images are timed at a time, each candidate for `seconds` in all. After `budget` seconds nothing new is
     begun. Where it is `elastic` a file holds every keep ratio, and there is one for each stored precision; else each
     ratio has files of its own. What tokens do that are not kept, `fast_path` says, or the checkpoint.
@@ -26,6 +27,7 @@ class SweepRequest:
     candidates: tuple[Candidate, ...]
     data: Path | None = None
     labels: Path | None = None
+    class_map: Path | None = None
     limit: int | None = None
     images: Path | None = None
     batch: int = 8

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from evodeploy.arguments import checked
+from evodeploy.datasets.sources import images_of
 from evodeploy.engines.opener import Source, kind_of_source, open_engine, resolved, title_of
 from evodeploy.errors import UsageError, needs
 from evodeploy.files import check_output, made_folder, replacing
-from evodeploy.images import images_of
+from evodeploy.images import StoredImage
 from evodeploy.kinds import PICTURE
 from evodeploy.locks import owned
 from evodeploy.specs import FastPath
@@ -156,7 +157,7 @@ def _run_as(
 
 
 def _name(image: ImageLike, number: int) -> str:
-    return Path(image).name if isinstance(image, (str, Path)) else f"image {number}"
+    return Path(str(image)).name if isinstance(image, (str, Path, StoredImage)) else f"image {number}"
 
 
 def _targets(folder: Path, names: Sequence[str]) -> list[Path]:

@@ -175,7 +175,7 @@ def test_pictures_to_evaluate_on_of_other_classes_are_refused(kind, pictures, tm
     """Taken in sorted order, the folders of a classifier without names would be other classes than in training."""
     shutil.copytree(pictures, tmp_path / "val")
     (tmp_path / "val" / "bird").rename(tmp_path / "val" / "goat")
-    with pytest.raises(UsageError, match="class folders that .* lacks, such as goat"):
+    with pytest.raises(UsageError, match="classes that .* lacks, such as goat"):
         evodeploy.distill(
             request.getfixturevalue(kind), pictures, tmp_path / "out.pth", val=tmp_path / "val", labels=True, **SHORT
         )

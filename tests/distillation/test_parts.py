@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from evodeploy.datasets.examples import Example
 from evodeploy.distillation import draws
 from evodeploy.distillation.augmentation import FEW, NUMBERS, augmented, reason_not_to
 from evodeploy.distillation.data import Listing, Pictures, held_out, listed
@@ -126,7 +127,7 @@ def test_augmented_pictures_are_others_within_their_range():
 
 
 def test_every_fifth_picture_is_held_out_and_too_few_are_refused(tmp_path):
-    listing = Listing(tmp_path, tuple(tmp_path / str(i) for i in range(23)), tuple(range(23)))
+    listing = Listing("data", tuple(Example(str(i), tmp_path / str(i)) for i in range(23)), tuple(range(23)))
     train, held = held_out(listing)
     assert held.labels == (0, 5, 10, 15, 20)
     assert sorted(train.labels + held.labels) == list(range(23))
@@ -149,7 +150,7 @@ def test_pictures_in_no_class_folder_are_left_out_aloud(pictures, tmp_path, logg
     for classes in (0, 4):
         info = model_info(dataclasses.replace(config, num_classes=classes))
         assert len(listed(tmp_path, info, True)) == 40
-        assert logged[-1] == f"1 pictures below {tmp_path} lie in no class folder, and are left out"
+        assert logged[-1] == f"1 pictures of {tmp_path} are in no class, and are left out"
 
 
 @pytest.mark.parametrize("pooling", ["class", "mean"])
@@ -166,7 +167,7 @@ def test_a_picture_that_cannot_be_read_is_named(pictures, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     config = EvoDeiTConfig("tiny", 32, 2, depth=3, image_size=32, patch_size=8, stages=(1, 2))
-    reader = Pictures(Listing(tmp_path, (broken,)), model_info(config))
+    reader = Pictures(Listing("data", (Example("broken.png", broken),)), model_info(config))
     with pytest.raises(BadFileError, match=r"broken\.png cannot be trained on.*remove it"):
         next(reader.in_turn([[0]]))
     reader.close()

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
+from evodeploy.datasets.labelled import labelled_images
 from evodeploy.errors import BadFileError, UsageError
-from evodeploy.evaluation.data import labelled_images
 from evodeploy.specs import ModelInfo
 
 INFO = ModelInfo("fake", 8, 4, 3, "stage", (0.5,), class_names=("cat", "ant", "bee"))
@@ -21,45 +21,45 @@ def tree(folder, *names):
 
 
 def labels(images):
-    return {image.name: image.label for image in images.images}
+    return {image.name: image.classes[0] for image in images.images}
 
 
 def test_class_folders_go_by_the_models_names(tmp_path):
-    data = labelled_images(tree(tmp_path, "ant/1.png", "bee/deep/2.jpg", "bee/notes.txt", "loose.png"), None, INFO)
+    data = labelled_images(tree(tmp_path, "ant/1.png", "bee/deep/2.jpg", "bee/notes.txt", "loose.png"), INFO)
     assert labels(data) == {"ant/1.png": 1, "bee/deep/2.jpg": 2}
-    assert data.images[0].path == tmp_path / "ant/1.png"
+    assert data.images[0].image == tmp_path / "ant/1.png"
     assert "by the model's class names" in data.mapping
 
 
 @pytest.mark.parametrize("info", [INFO, NAMELESS])
 def test_as_many_folders_as_classes_go_by_their_order(tmp_path, info):
-    data = labelled_images(tree(tmp_path, "n02/a.png", "n01/b.png", "n10/c.png"), None, info)
+    data = labelled_images(tree(tmp_path, "n02/a.png", "n01/b.png", "n10/c.png"), info)
     assert labels(data) == {"n01/b.png": 0, "n02/a.png": 1, "n10/c.png": 2}
     assert f"n01 is {info.label(0)}" in data.mapping
 
 
 def test_folders_that_fit_neither_way_are_refused(tmp_path):
     with pytest.raises(UsageError, match=r"has 2 class folders \(ant, dog\), which are neither all class names"):
-        labelled_images(tree(tmp_path, "ant/1.png", "dog/1.png"), None, INFO)
-    with pytest.raises(UsageError, match="is not a folder"):
-        labelled_images(tmp_path / "none", None, INFO)
+        labelled_images(tree(tmp_path, "ant/1.png", "dog/1.png"), INFO)
+    with pytest.raises(UsageError, match="none does not exist"):
+        labelled_images(tmp_path / "none", INFO)
 
 
 def test_classes_without_images_are_refused(tmp_path):
     (tmp_path / "ant").mkdir()
     with pytest.raises(UsageError, match="holds no images"):
-        labelled_images(tmp_path, None, INFO)
+        labelled_images(tmp_path, INFO)
     tree(tmp_path, "loose.png")
-    with pytest.raises(UsageError, match="class folders without images"):
-        labelled_images(tmp_path, None, INFO)
+    with pytest.raises(UsageError, match="has 1 images, none with a label"):
+        labelled_images(tmp_path, INFO)
 
 
 def test_a_table_names_classes_or_numbers_them(tmp_path):
-    table = tmp_path / "labels.csv"
+    table = tree(tmp_path, "2.png") / "labels.csv"
     table.write_text("label,path\nbee,x/1.png\n0,2.png\n")
-    assert labels(labelled_images(tmp_path, table, INFO)) == {"x/1.png": 2, "2.png": 0}
+    assert labels(labelled_images(tmp_path, INFO, labels=table)) == {"x/1.png": 2, "2.png": 0}
     table.write_bytes(b"\xef\xbb\xbf" + b"path,label\n1.png,ant\n")  # as Excel writes UTF-8
-    assert labels(labelled_images(tmp_path, table, INFO)) == {"1.png": 1}
+    assert labels(labelled_images(tmp_path, INFO, labels=table)) == {"1.png": 1}
 
 
 @pytest.mark.parametrize(
@@ -68,31 +68,29 @@ def test_a_table_names_classes_or_numbers_them(tmp_path):
         ("path,label\n1.png,dog\n", "line 2: '1.png' has the label 'dog', expected a class name"),
         ("path,label\n1.png,ant\n2.png,3\n", "line 3: '2.png' has the label '3', .* from 0 to 2"),
         ("path,label\n1.png\n", "line 2: '1.png' has the label ''"),
-        ("file,class\n1.png,ant\n", "lacks the columns path,label"),
-        ("", "lacks the columns path,label"),
+        ("file,class\n1.png,ant\n", "is not a file of labels: expected a CSV table with the columns path,label"),
+        ("", "is not a file of labels: expected a CSV table with the columns path,label"),
         ("path,label\n1.png," + "9" * 5000 + "\n", "line 2: '1.png' has the label '9{59}…', expected a class name"),
         ("path,label\n1.png,٣\n", "line 2: '1.png' has the label '٣', expected a class name"),
     ],
 )
 def test_tables_that_are_none_are_refused(tmp_path, text, message):
-    (tmp_path / "labels.csv").write_text(text)
+    (tree(tmp_path, "1.png") / "labels.csv").write_text(text)
     with pytest.raises(BadFileError, match=message):
-        labelled_images(tmp_path, tmp_path / "labels.csv", INFO)
+        labelled_images(tmp_path, INFO, labels=tmp_path / "labels.csv")
 
 
 def test_a_pipe_in_place_of_a_table_is_refused_without_waiting_for_it(tmp_path):
     os.mkfifo(tmp_path / "labels.csv")
     with pytest.raises(UsageError, match=r"labels\.csv is a pipe"):
-        labelled_images(tmp_path, tmp_path / "labels.csv", INFO)
+        labelled_images(tmp_path, INFO, labels=tmp_path / "labels.csv")
 
 
 def test_a_limit_takes_every_class(tmp_path):
-    data = labelled_images(
-        tree(tmp_path, *(f"{c}/{i:02}.png" for c in ("ant", "bee", "cat") for i in range(20))), None, INFO
-    )
+    data = labelled_images(tree(tmp_path, *(f"{c}/{i:02}.png" for c in ("ant", "bee", "cat") for i in range(20))), INFO)
     few = data.limited(6)
     assert [image.name for image in few.images] == [
         "ant/00.png", "ant/10.png", "bee/00.png", "bee/10.png", "cat/00.png", "cat/10.png",
     ]  # fmt: skip
-    assert data.limited(60) is data
+    assert data.limited(60) == data
     assert few.checksum() != data.checksum()

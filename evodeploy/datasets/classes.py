@@ -1,0 +1,164 @@
+"""From the data's classes to the model's: by name, by WordNet id, by their order, or by a file that says it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from evodeploy.datasets.examples import Label
+from evodeploy.errors import BadFileError, UsageError
+from evodeploy.files import open_regular
+from evodeploy.models.class_names import imagenet_names, imagenet_wnids
+from evodeploy.schema import BYTES, read_json
+from evodeploy.specs import ModelInfo
+from evodeploy.text import brief
+
+WNID = re.compile(r"n[0-9]{8}")
+_NUMBER = re.compile(r"[0-9]{1,9}")
+_EXPECTED = 'CSV with the columns name,class, or a JSON object {"name": class}'
+
+_log = logging.getLogger(__name__)
+
+
+class Classes:
+    """The classes of a model, by what data may call them."""
+
+    def __init__(self, info: ModelInfo) -> None:
+        self.info = info
+        self._names = {name: number for number, name in enumerate(info.class_names)}
+        self._wnids = (
+            {wnid: number for number, wnid in enumerate(imagenet_wnids())} if has_imagenet_classes(info) else {}
+        )
+
+    def number(self, label: Label) -> int | None:
+        """The class that `label` is: one of its names, its number, also as text, or its WordNet id."""
+        if isinstance(label, str):
+            if (found := self._names.get(label, self._wnids.get(label))) is not None:
+                return found
+            if not _NUMBER.fullmatch(label):
+                return None
+        return int(label) if 0 <= int(label) < self.info.num_classes else None
+
+    def all_names(self, labels: Collection[str]) -> bool:
+        """Whether all `labels` are names of classes."""
+        return self._names.keys() >= {*labels}
+
+    def all_wnids(self, labels: Collection[str]) -> bool:
+        """Whether all `labels` are WordNet ids of classes."""
+        return self._wnids.keys() >= {*labels}
+
+    @property
+    def expected(self) -> str:
+        """What a label may be, in words."""
+        wnid = ", a WordNet id such as n01440764" if self._wnids else ""
+        return f"a class name of the model{wnid} or a number from 0 to {self.info.num_classes - 1}"
+
+
+@dataclass(frozen=True)
+class Matching:
+    """The model's class of each of the data's labels, and in words how they were matched."""
+
+    numbers: Mapping[Label, int]
+    words: str
+
+
+def matched(
+    title: str,
+    labels: Collection[Label],
+    names: tuple[str, ...],
+    info: ModelInfo,
+    class_map: Path | None = None,
+    folders: bool = False,
+) -> Matching:
+    """The model's class of each of `labels`, where the data's classes are `names` in its own order, if it has names.
+
+    Whole numbers are the model's own. Names are taken by the file `class_map` where there is one; by the model's class
+    names where they all are ones; by WordNet id where the model has ImageNet's classes; in the data's order where there
+    are as many as the model has classes. `folders` says what the data's classes are, for the words. Raises UsageError
+    where none of this fits, BadFileError for a number that is no class.
+    """
+    classes, what = Classes(info), "class folders" if folders else "classes"
+    used = names if folders else tuple(name for name in names if name in labels) or names
+    if class_map is not None:
+        return Matching(_mapped(class_map, labels, classes), f"{what} taken by {class_map}")
+    numbers: dict[Label, int] = {label: label for label in labels if isinstance(label, int)}
+    for number in numbers.values():
+        if not 0 <= number < info.num_classes:
+            raise BadFileError(
+                f"{title} has the label {number}, expected a number from 0 to {info.num_classes - 1}: the model has "
+                f"{info.num_classes} classes"
+            )
+    if numbers and len(numbers) == len(labels):
+        return Matching(numbers, "labels are the model's numbers of classes")
+    if numbers:
+        raise UsageError(f"{title} has labels that are numbers and labels that are names: give one kind")
+    if used and classes.all_names(used):
+        found, words = dict(zip(used, map(classes.number, used), strict=True)), "the model's class names"
+    elif used and classes.all_wnids(used):
+        found, words = dict(zip(used, map(classes.number, used), strict=True)), "WordNet id, as ImageNet's classes"
+    elif len(names) == info.num_classes:
+        order = "sorted order" if names == tuple(sorted(names)) else "their order"
+        return Matching(
+            dict(zip(names, range(len(names)), strict=True)), f"{what} taken in {order}: {names[0]} is {info.label(0)}"
+        )
+    else:
+        raise UsageError(_unmatched(title, used, what, info))
+    return Matching({name: number for name, number in found.items() if number is not None}, f"{what} taken by {words}")
+
+
+def _unmatched(title: str, names: tuple[str, ...], what: str, info: ModelInfo) -> str:
+    known = f"class names of the model ({', '.join(info.class_names[:3])}, …)" if info.class_names else "known by name"
+    first = f" ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})" if names else ""
+    return (
+        f"{title} has {len(names)} {what}{brief(first)}, which are neither all {known} nor as many as its "
+        f"{info.num_classes} classes: give --class-map FILE ({_EXPECTED}),"
+        " or --labels FILE.csv with the columns path,label"
+    )
+
+
+def has_imagenet_classes(info: ModelInfo) -> bool:
+    """Whether the model's classes are ImageNet's 1000 in their usual order, as far as its class names say.
+
+    Lists of ImageNet's names differ in some classes, so that half of them is taken as enough.
+    """
+    pairs = zip(info.class_names, imagenet_names(), strict=False)
+    alike = sum(name.split(",")[0].casefold() == ours.split(" (")[0].casefold() for name, ours in pairs)
+    return info.num_classes == len(imagenet_wnids()) and (
+        not info.class_names or alike >= info.num_classes // 2 or (info.class_names == imagenet_wnids())
+    )
+
+
+def _mapped(path: Path, labels: Collection[Label], classes: Classes) -> dict[Label, int]:
+    table = _read_map(path)
+    numbers: dict[Label, int] = {}
+    for label in labels:
+        name = str(label)
+        number = classes.number(table[name]) if name in table else None
+        if number is None:
+            given = f"says '{brief(str(table[name]), 60)}' of" if name in table else "lacks"
+            raise BadFileError(f"{path} {given} the data's class '{brief(name, 60)}', expected {classes.expected}")
+        numbers[label] = number
+    return numbers
+
+
+def _read_map(path: Path) -> dict[str, Label]:
+    with open_regular(path, f"a mapping of classes: {_EXPECTED}", BYTES) as file:
+        data = file.read()
+    try:
+        text = data.decode("utf-8-sig")
+        if text.lstrip().startswith("{"):
+            table = read_json(text)
+            if all(isinstance(each, str) or type(each) is int for each in table.values()):
+                return dict(table)
+        else:
+            rows = list(csv.DictReader(io.StringIO(text, newline="")))
+            if rows and {"name", "class"} <= rows[0].keys():
+                return {row["name"]: row["class"] or "" for row in rows}
+    except (ValueError, csv.Error) as error:
+        raise BadFileError(f"{path} is no mapping of classes: {error}: expected {_EXPECTED}") from error
+    raise BadFileError(f"{path} is no mapping of classes: expected {_EXPECTED}")

@@ -1,0 +1,136 @@
+"""Data sets that Hugging Face's `datasets` saved, by `save_to_disk` or in its cache. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evodeploy.datasets.examples import Dataset, Example
+from evodeploy.datasets.parquet import LABEL, bytes_of, image_in, named, row_name
+from evodeploy.errors import BadFileError, UsageError, needs
+from evodeploy.images import StoredImage
+from evodeploy.text import brief, reason
+
+_INFO = "dataset_info.json"
+_CACHED = re.compile(r".+?-(?P<split>[\w.]+?)(-[0-9]{5}-of-[0-9]{5})?\.arrow")
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A table in memory-mapped files. Threads may share it: one of them reads at a time."""
+
+    folder: Path
+    rows: Any  # with the columns `.bytes` and `.path` of the image
+    column: str
+    size: int
+    lock: threading.Lock
+
+    def value(self, row: int) -> dict[str, Any]:
+        """The bytes of the image in `row`, and its path."""
+        try:
+            with self.lock:
+                found: Mapping[str, Any] = self.rows[row]
+        except Exception as error:  # whatever comes to the library of a damaged file
+            raise BadFileError(f"{self.folder}, row {row} cannot be read: {reason(error)}") from error
+        return {part: found.get(f"{self.column}.{part}") for part in ("bytes", "path")}
+
+
+@dataclass(frozen=True, slots=True)
+class SavedRow(StoredImage):
+    """An image in a row of a saved table; threads may share it, as they do the table."""
+
+    table: Table
+    row: int
+
+    @property
+    def size(self) -> int:
+        """The bytes of all of the table's files."""
+        return self.table.size
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """The table's folder, and the row."""
+        return str(self.table.folder.resolve()), self.row
+
+    def read(self) -> bytes:
+        """The bytes of the image's file; raises BadFileError where the row holds none."""
+        return bytes_of(image_in(self.table.value(self.row), self.table.folder / _INFO), str(self))
+
+    def __str__(self) -> str:
+        return f"{self.table.folder}, row {self.row}"
+
+
+def is_saved(path: Path) -> bool:
+    """Whether `path` is a folder of `save_to_disk`, or one of the cache with prepared tables."""
+    if (path / "dataset_dict.json").is_file():
+        return True
+    return (path / _INFO).is_file() and any(path.glob("*.arrow"))
+
+
+def saved_dataset(path: Path, split: str | None) -> Dataset:
+    """The images of a saved data set, of one `split` where there are several.
+
+    The column of images is the one of that kind, and so is the one of labels; else they are called `image` and `label`.
+    Raises MissingExtraError without the library, UsageError where no split is named or there are no images,
+    BadFileError for what the library cannot read.
+    """
+    with needs("data"):
+        import datasets
+        from datasets import load_from_disk  # noqa: F401 - a folder of that name is importable, and empty
+    try:
+        tables = _tables(path, datasets)
+    except Exception as error:  # the library raises whatever comes to it
+        raise BadFileError(f"{path} is not a data set that `datasets` can read: {reason(error)}") from error
+    table, title = _chosen(tables, path, split), brief(str(path))
+    kinds = {name: type(feature).__name__ for name, feature in table.features.items()}
+    column = next((name for name, kind in kinds.items() if kind == "Image"), None)
+    if column is None:
+        raise UsageError(f"{title} has no column of images ({', '.join(kinds)}): cast one to datasets.Image")
+    label = next((name for name, kind in kinds.items() if kind == "ClassLabel"), LABEL if LABEL in kinds else None)
+    classes = tuple(getattr(table.features[label], "names", None) or ()) if label else ()
+    try:
+        columns = [column, *([label] if label else [])]
+        flat = table.select_columns(columns).cast_column(column, datasets.Image(decode=False)).flatten()
+        paths = list(flat.select_columns([f"{column}.path"])[f"{column}.path"])
+        labels = list(flat.select_columns([label])[label]) if label else [None] * len(paths)
+    except Exception as error:
+        raise BadFileError(f"{path} is not a data set that `datasets` can read: {reason(error)}") from error
+    odd = next((each for each in labels if each is not None and type(each) not in (int, str)), None)
+    if odd is not None:
+        raise UsageError(f"the column '{label}' of {title} holds {type(odd).__name__}, expected whole numbers or text")
+    size = sum(file.stat().st_size for file in path.rglob("*.arrow"))
+    saved = Table(path, flat.select_columns([f"{column}.bytes", f"{column}.path"]), column, size, threading.Lock())
+    examples = [
+        Example(row_name(str(row), name), SavedRow(saved, row), named(each, classes))
+        for row, (name, each) in enumerate(zip(paths, labels, strict=True))
+    ]
+    return Dataset(title, tuple(examples), classes)
+
+
+def _tables(path: Path, datasets: Any) -> dict[str, Any]:
+    """The tables of `path` by the names of their splits; one that has no split is called ''."""
+    if (path / "dataset_dict.json").is_file():
+        return dict(datasets.load_from_disk(str(path)))
+    if (path / "state.json").is_file():
+        return {"": datasets.load_from_disk(str(path))}
+    parts: dict[str, list[Any]] = {}
+    for file in sorted(path.glob("*.arrow")):
+        match = _CACHED.fullmatch(file.name)
+        if match is not None and not file.name.startswith("cache-"):  # results of the library's own maps
+            parts.setdefault(match["split"], []).append(datasets.Dataset.from_file(str(file)))
+    return {split: datasets.concatenate_datasets(tables) for split, tables in parts.items()}
+
+
+def _chosen(tables: Mapping[str, Any], path: Path, split: str | None) -> Any:
+    if split is None and len(tables) == 1:
+        return next(iter(tables.values()))
+    names = ", ".join(filter(None, tables)) or "one table without a name"
+    if split is None:
+        raise UsageError(f"{path} has the splits {names}: name one by --split, or the folder of one")
+    if split not in tables:
+        raise UsageError(f"{path} has no split '{brief(split, 60)}': expected {names}")
+    return tables[split]

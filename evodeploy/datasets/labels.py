@@ -1,0 +1,161 @@
+"""Files of labels: a CSV table, ImageNet's validation labels in their four forms, and ReaL labels."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from evodeploy.datasets.classes import WNID
+from evodeploy.errors import BadFileError, UsageError, needs
+from evodeploy.files import open_regular
+from evodeploy.models.class_names import imagenet_wnids
+from evodeploy.schema import SchemaError, read_json_file, sequence, whole
+from evodeploy.text import brief, reason
+
+LARGEST = 64 << 20  # bytes of a file of labels
+META = 1 << 20  # bytes of the devkit's
+NUMBERED = re.compile(r"ILSVRC2012_val_([0-9]{8})")  # a validation image, from 1
+SYNSETS = ("meta.mat", "map_clsloc.txt")  # which say the WordNet id of each number of the devkit
+
+_EXPECTED = (
+    "a CSV table with the columns path,label or ImageId,PredictionString, lines of a name and a label, or for each "
+    "validation image of ImageNet a line with its WordNet id or with the devkit's number"
+)
+_REAL = sequence(sequence(whole(0, 999), 0, 1000), 1, 10_000_000)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A label, and where the file of labels says it."""
+
+    label: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels in a file, by the key that `key_of` makes of an image's name, or None of one that has none.
+
+    Keys are paths where the file names them, relative to the data's folder.
+    """
+
+    file: Path
+    by_key: dict[str, Entry]
+    key_of: Callable[[str], str | None]
+    paths: bool = False
+
+
+def read_labels(path: Path) -> Labels:
+    """Recognise what `path` is by what it holds, and read it.
+
+    Raises BadFileError for what is none of the forms, UsageError for the devkit's numbers where nothing says their
+    order.
+    """
+    with open_regular(path, "a file of labels", LARGEST) as file:
+        data = file.read()
+    try:
+        text = data.decode("utf-8-sig")
+        rows = list(csv.DictReader(io.StringIO(text, newline=""))) if "," in text.split("\n", 1)[0] else []
+    except (ValueError, csv.Error) as error:
+        raise BadFileError(f"{path} is not a file of labels: {error}: expected {_EXPECTED}") from error
+    columns = {*rows[0]} if rows else set()
+    if {"path", "label"} <= columns:
+        return _table(path, [(row["path"], row["label"]) for row in rows], 2, lambda name: name, True)
+    if {"ImageId", "PredictionString"} <= columns:
+        pairs = [(row["ImageId"], (row["PredictionString"] or "").partition(" ")[0]) for row in rows]
+        return _table(path, pairs, 2, lambda name: PurePosixPath(name).stem)
+    lines = text.split()
+    if lines and len(lines) == len(text.splitlines()):
+        if all(map(WNID.fullmatch, lines)):
+            return _by_number(path, lines)
+        if all(line.isascii() and line.isdigit() and len(line) < 5 for line in lines):
+            return _by_number(path, _from_devkit(path, lines))
+    entries = [line.rsplit(maxsplit=1) for line in text.splitlines()]
+    if entries and not columns and all(len(entry) == 2 for entry in entries):
+        return _table(path, [(name, label) for name, label in entries], 1, lambda name: name, True)
+    raise BadFileError(f"{path} is not a file of labels: expected {_EXPECTED}")
+
+
+def _table(
+    path: Path, pairs: Sequence[tuple[str, str | None]], first: int, key_of: Callable[[str], str], paths: bool = False
+) -> Labels:
+    by_key: dict[str, Entry] = {}
+    for line, (name, label) in enumerate(pairs, first):
+        if not name or "\0" in name:
+            raise BadFileError(f"{path}, line {line} names no image")
+        if name in by_key:
+            raise BadFileError(
+                f"{path}, line {line}: '{brief(name, 60)}' has a label already, in line {by_key[name].line}"
+            )
+        by_key[name] = Entry(label or "", line)
+    return Labels(path, by_key, key_of, paths)
+
+
+def _by_number(path: Path, labels: Sequence[str]) -> Labels:
+    return Labels(path, {str(line): Entry(label, line) for line, label in enumerate(labels, 1)}, number_of)
+
+
+def number_of(name: str) -> str | None:
+    """The number of an image of ImageNet's validation set in its name, or None."""
+    found = NUMBERED.search(name)
+    return str(int(found[1])) if found else None
+
+
+def _from_devkit(path: Path, numbers: Sequence[str]) -> list[str]:
+    """The WordNet ids of the devkit's numbers of classes, whose order is not that of models.
+
+    The devkit's meta.mat or map_clsloc.txt, in the same folder, says it; no order is guessed.
+    """
+    companion = next((path.with_name(name) for name in SYNSETS if path.with_name(name).is_file()), None)
+    if companion is None:
+        raise UsageError(
+            f"{path} holds the devkit's numbers of classes, which are not the model's: put {' or '.join(SYNSETS)} of "
+            "the devkit next to it, which say what they are"
+        )
+    table = _meta(companion) if companion.suffix == ".mat" else _map_clsloc(companion)
+    if sorted(table.values()) != list(imagenet_wnids()):
+        raise BadFileError(
+            f"{companion} does not name ImageNet's 1000 classes once each: take the devkit's of ILSVRC2012"
+        )
+    unknown = next(((line, number) for line, number in enumerate(numbers, 1) if int(number) not in table), None)
+    if unknown is not None:
+        raise BadFileError(f"{path}, line {unknown[0]}: {companion} knows no class {unknown[1]}, expected 1 to 1000")
+    return [table[int(number)] for number in numbers]
+
+
+def _meta(path: Path) -> dict[int, str]:
+    with needs("data"):
+        import scipy.io
+    with open_regular(path, "the devkit's meta.mat", META) as file:
+        try:
+            synsets: Any = scipy.io.loadmat(file, squeeze_me=True, variable_names=["synsets"])["synsets"]
+            rows = zip(synsets["ILSVRC2012_ID"], synsets["WNID"], synsets["num_children"], strict=True)
+            return {int(number): str(wnid) for number, wnid, children in rows if children == 0}  # others are no classes
+        except Exception as error:  # whatever comes to the reader of a damaged file
+            raise BadFileError(f"{path} is not the devkit's meta.mat: {reason(error)}") from error
+
+
+def _map_clsloc(path: Path) -> dict[int, str]:
+    """Lines of a WordNet id, its number and its name."""
+    with open_regular(path, "the devkit's map_clsloc.txt", META) as file:
+        text = file.read().decode("utf-8", "replace")
+    rows = [line.split() for line in text.splitlines()]
+    if not all(len(row) >= 2 and row[1].isdecimal() and len(row[1]) < 5 for row in rows):
+        raise BadFileError(f"{path} is not the devkit's map_clsloc.txt: expected lines such as n02119789 1 kit_fox")
+    return {int(row[1]): row[0] for row in rows}
+
+
+def read_real_labels(path: Path) -> tuple[tuple[int, ...], ...]:
+    """ReaL labels: for each validation image of ImageNet, by its number, the classes that it shows, or none.
+
+    Raises BadFileError for a file that is no such list.
+    """
+    try:
+        return _REAL(read_json_file(path, "ReaL labels", LARGEST), "a list")
+    except SchemaError as error:
+        raise BadFileError(f"{path} holds no ReaL labels: {error}") from error

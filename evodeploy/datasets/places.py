@@ -1,0 +1,117 @@
+"""What a path names: a folder, a glob, braces, a list of paths or a file, as the files that hold images."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from evodeploy.errors import BadFileError, UsageError
+from evodeploy.files import check_folder, check_input, entries_below
+from evodeploy.images import IMAGE_SUFFIXES
+from evodeploy.kinds import suffix_of
+from evodeploy.text import brief
+
+CONTAINERS = (".tar", ".parquet")  # files of many images
+EXPANDED = 100_000  # names that braces may stand for
+EXPECTED = "expected a folder, a glob, an image, a .parquet file, a webdataset .tar or a .txt list of paths"
+
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"([0-9]{1,9})\.\.([0-9]{1,9})")
+_COMPRESSED = re.compile(r".*\.(tgz|tar\.(gz|bz2|xz|zst))", re.IGNORECASE)
+
+
+def files_of(given: str) -> Iterator[str]:
+    """Every image file, tar and Parquet file that `given` names, in no order.
+
+    A list of paths (.txt, one a line) is read as relative to its folder; what it names need not exist. Raises
+    UsageError for what does not exist, holds none of these or is none of them, and for a folder that cannot be read.
+    """
+    if not given:
+        raise UsageError(f"the name of an input is empty: {EXPECTED}")
+    path, shown = Path(given), brief(given)
+    if path.is_dir():
+        found = [str(file) for file in entries_below(path) if suffix_of(file) in {*IMAGE_SUFFIXES, *CONTAINERS}]
+        if not found:
+            kinds = ", ".join(sorted(IMAGE_SUFFIXES))
+            raise UsageError(f"{shown} holds no images: expected {kinds}, .parquet or .tar")
+        yield from found
+    elif not os.path.lexists(path) and (expanded := _expanded(given)) != [given]:
+        for each in expanded:
+            yield from files_of(each)
+    elif not os.path.lexists(path) and glob.has_magic(given):
+        matched = [match for match in _matches(given) if not Path(match).is_dir()]
+        if not matched:
+            raise UsageError(f"nothing matches {shown}: expected a pattern of image, .parquet or .tar files")
+        for match in matched:
+            yield from files_of(match)
+    elif suffix_of(path) == ".txt":
+        yield from _listed(path)
+    elif suffix_of(path) in {*IMAGE_SUFFIXES, *CONTAINERS}:
+        check_input(path, "an image, a Parquet file or a tar")
+        yield given
+    elif not path.exists():
+        raise UsageError(f"{shown} does not exist ({EXPECTED})")
+    elif _COMPRESSED.fullmatch(path.name):
+        raise UsageError(f"{shown} is compressed, so its images have no place of their own: unpack it to a .tar")
+    else:
+        raise UsageError(f"cannot recognise {shown}: {EXPECTED}")
+
+
+def common_folder(files: list[Path]) -> Path:
+    """The folder that all `files` lie below."""
+    return Path(os.path.commonpath([file.parent for file in files]))
+
+
+def _listed(path: Path) -> Iterator[str]:
+    check_input(path, "a list of images, one path a line")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeError as error:
+        raise BadFileError(f"{path} is no list of paths in UTF-8: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if "\0" in line:
+            raise BadFileError(f"{path} is no list of paths: line {number} holds a NUL, which no name has")
+    yield from (str(path.parent / line) for line in lines if line.strip())
+
+
+def _expanded(pattern: str) -> list[str]:
+    """`pattern` with each `{000..003}` and `{a,b}` written out, as a shell does; raises UsageError for too many."""
+    choices: list[list[str]] = []
+    total, end = 1, 0
+    for found in _BRACES.finditer(pattern):
+        numbers = _RANGE.fullmatch(found[1])
+        if numbers:
+            first, last = int(numbers[1]), int(numbers[2])
+            count = abs(last - first) + 1
+        else:
+            count = found[1].count(",") + 1
+        total *= count
+        if total > EXPANDED:
+            raise UsageError(f"the braces of {brief(pattern)} stand for more than {EXPANDED} names: name fewer")
+        step = 1 if not numbers or first <= last else -1
+        written = [f"{n:0{len(numbers[1])}}" for n in range(first, last + step, step)] if numbers else None
+        choices += [[pattern[end : found.start()]], written or (found[1].split(",") if count > 1 else [found[0]])]
+        end = found.end()
+    return ["".join(parts) for parts in itertools.product(*choices, [pattern[end:]])]
+
+
+def _matches(pattern: str) -> list[str]:
+    """What `pattern` matches; raises UsageError for a folder that it leads through and that cannot be read.
+
+    `glob` itself passes over such a folder: its images would be left out without a word.
+    """
+    parts = Path(pattern).parts
+    for index, part in enumerate(parts):
+        for ahead in range(index, index + 1 + (part == "**")) if glob.has_magic(part) else ():
+            start = os.path.join(*parts[:ahead], "") if ahead else "."  # noqa: PTH118 - its end says that it is a folder
+            for folder in _glob(start):
+                check_folder(folder)
+    return _glob(pattern)
+
+
+def _glob(pattern: str) -> list[str]:
+    return glob.glob(pattern, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern

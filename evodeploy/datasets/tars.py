@@ -1,0 +1,146 @@
+"""Webdataset tars: samples of files with one key, read by their place in the tar and never unpacked."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from evodeploy.datasets.examples import Example, Label
+from evodeploy.errors import BadFileError
+from evodeploy.files import open_regular
+from evodeploy.images import StoredImage
+from evodeploy.schema import read_json
+from evodeploy.text import brief, reason
+
+IMAGES = ("jpg", "jpeg", "png", "webp")
+LABELS = ("cls", "json", "txt")
+LARGEST_IMAGE = 1 << 28  # bytes
+LARGEST_LABEL = 1 << 20
+_HEADER = 1 << 20  # bytes of a long name or of a pax header
+_BLOCK = 512
+_WHAT = "a webdataset tar"
+
+
+@dataclass(frozen=True, slots=True)
+class Member(StoredImage):
+    """An image of `size` bytes at `offset` of a tar. Each reading opens the tar, so that threads may share it."""
+
+    tar: Path
+    name: str
+    offset: int
+    length: int
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return self.length
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """The tar, and its offset there."""
+        return str(self.tar.resolve()), self.offset
+
+    def read(self) -> bytes:
+        """Its bytes; raises BadFileError where the tar has become shorter."""
+        with open_regular(self.tar, _WHAT) as file:
+            data = os.pread(file.fileno(), self.length, self.offset)
+        if len(data) < self.length:
+            raise BadFileError(f"{self} is cut short: the tar has changed since it was listed")
+        return data
+
+    def __str__(self) -> str:
+        return f"{self.tar}/{self.name}"
+
+
+def tar_examples(path: Path, root: Path) -> list[Example]:
+    """The images and labels that `members_of` finds; their names begin with the tar's below `root`."""
+    prefix = path.relative_to(root).as_posix()
+    return [Example(f"{prefix}/{image.name}", image, label) for image, label in members_of(path)]
+
+
+def members_of(path: Path) -> list[tuple[Member, Label | None]]:
+    """The images of a tar in its order, each with the label of its sample.
+
+    A sample's files have one name up to the first dot: an image (jpg, jpeg, png or webp) and its label, in `cls` or
+    `txt`, or in `json` as "label" (or "cls"). What looks like a whole number is one. Raises BadFileError for a tar that
+    is damaged or cut short, for links, devices and sparse files, for images and labels of an absurd size, and for two
+    images or two labels of one key.
+    """
+    images: dict[str, Member] = {}
+    labels: dict[str, Label] = {}
+    for name, offset, size in _members(path):
+        folder, _, base = name.rpartition("/")
+        stem, _, extension = base.partition(".")
+        key, extension = f"{folder}/{stem}", extension.lower()
+        if base.startswith(".") or extension not in (*IMAGES, *LABELS):
+            continue
+        member, limit = Member(path, name, offset, size), LARGEST_IMAGE if extension in IMAGES else LARGEST_LABEL
+        where = brief(str(member))
+        if size > limit:
+            raise BadFileError(f"{where} has {size} bytes, expected at most {limit}")
+        if extension in IMAGES:
+            if key in images:
+                raise BadFileError(f"{where} is a second image of its key, next to {brief(images[key].name)}")
+            images[key] = member
+        else:
+            label = _label(member, extension)
+            if label is not None and labels.setdefault(key, label) != label:
+                raise BadFileError(f"{where} says {brief(str(label), 60)}, and another file of its key does not")
+    if not images:
+        raise BadFileError(f"{path} holds no images: expected names that end with {', '.join(IMAGES)}")
+    return [(image, labels.get(key)) for key, image in images.items()]
+
+
+class _Bounded(io.BufferedReader):
+    """A file that is read in small parts alone: what a tar says of the length of its headers is not trusted."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= _HEADER:
+            raise tarfile.ReadError(f"a header claims {size} bytes")
+        return super().read(size)
+
+
+def _members(path: Path) -> Iterator[tuple[str, int, int]]:
+    """Name, offset and size of each regular file."""
+    raw = cast("io.BufferedReader", open_regular(path, _WHAT)).detach()
+    with _Bounded(cast("io.FileIO", raw)) as file:
+        end = os.fstat(file.fileno()).st_size
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as archive:
+                while (member := archive.next()) is not None:
+                    archive.members = []  # type: ignore[attr-defined]  # each would be kept
+                    if member.isdir():
+                        continue
+                    where = brief(f"{path}/{member.name}")
+                    if not member.isreg() or member.issparse():
+                        kind = "sparse" if member.issparse() else "a link, a device or a pipe"
+                        raise BadFileError(f"{where} is {kind}, expected regular files alone: pack them anew")
+                    if member.size < 0 or member.offset_data + member.size > end:
+                        raise BadFileError(f"{where} claims {member.size} bytes, more than {path} has: it is cut short")
+                    yield member.name, member.offset_data, member.size
+                place = archive.offset
+        except (tarfile.TarError, ValueError, OverflowError, OSError, RecursionError) as error:
+            raise BadFileError(f"{path} is not a readable tar: {reason(error)}") from error
+        file.seek(min(place, end))
+        if file.read(_BLOCK) != bytes(_BLOCK):  # tarfile ends at a damaged header as at the end
+            raise BadFileError(f"{path} is damaged or cut short at byte {place}: make it anew")
+
+
+def _label(member: Member, extension: str) -> Label | None:
+    data = member.read()
+    try:
+        if extension != "json":
+            text = data.decode("utf-8").strip()
+            return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else text or None
+        values = read_json(data.decode("utf-8"))
+    except ValueError as error:
+        raise BadFileError(f"{brief(str(member))} is no label: {reason(error)}") from error
+    label = values.get("label", values.get("cls")) if isinstance(values, dict) else values
+    if label is None or isinstance(label, str) or type(label) is int:
+        return label
+    raise BadFileError(f'{brief(str(member))} has a label that is neither a whole number nor text: expected "label": 3')

@@ -1,0 +1,193 @@
+"""Any data source to images, and a set of each kind to the very same report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from data_kinds import KINDS, write_tar
+from PIL import Image
+
+import evodeploy
+from evodeploy.datasets.places import _expanded
+from evodeploy.datasets.sources import dataset_of, images_of
+from evodeploy.errors import BadFileError, InputError, MissingExtraError, UsageError
+from evodeploy.specs import EngineOptions
+
+PICTURE = np.zeros((4, 5, 3), np.uint8)
+
+
+def test_images_are_taken_one_by_one(tmp_path):
+    for name in ("b.png", "a.png", "deep/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(PICTURE).save(tmp_path / name)
+    paths = [tmp_path / name for name in ("a.png", "b.png", "deep/c.png")]
+    assert images_of(str(tmp_path)) == paths
+    assert images_of([tmp_path / "b.png", tmp_path / "deep"]) == [paths[1], paths[2]]
+    (image,) = images_of(PICTURE)
+    assert image is PICTURE
+    batch = torch.zeros(2, 3, 4, 5)
+    assert [each.shape for each in images_of([batch, PICTURE])] == [(3, 4, 5), (3, 4, 5), (4, 5, 3)]
+
+
+@pytest.mark.parametrize(("images", "error"), [([], UsageError), (3, InputError), ([None], InputError)])
+def test_what_holds_no_image_is_refused(images, error):
+    with pytest.raises(error, match="expected"):
+        images_of(images)
+
+
+def test_the_images_below_a_folder_are_sorted_and_links_to_folders_are_not_followed(tmp_path):
+    for name in ("b.png", "a/z.JPG", ".c/d.gif", "a/notes.txt"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).touch()
+    (tmp_path / "photos" / "linked").symlink_to("a")
+    (tmp_path / "photos" / "linked.png").symlink_to("b.png")
+    found = [str(path.relative_to(tmp_path / "photos")) for path in images_of(tmp_path / "photos")]
+    assert found == [".c/d.gif", "a/z.JPG", "b.png", "linked.png"]
+
+
+def test_a_folder_that_cannot_be_read_is_not_left_out_of_the_images(tmp_path, unreadable):
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.png").touch()
+    unreadable(tmp_path / "closed")
+    with pytest.raises(UsageError, match=r"^cannot read the folder .*/closed: Permission denied$"):
+        images_of(tmp_path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_images_as_any_kind_of_data_get_the_same_report(sources, hugging_face, kind, small_checkpoint):
+    """Of a network of ten classes without names: folders go by their order, and numbers are its own."""
+    expected = reported(small_checkpoint, *sources("folders"))
+    assert expected["images"] == 10 and expected["scores"][0]["confusions"]
+    shutil.rmtree("data")
+    assert reported(small_checkpoint, *sources(kind)) == expected
+
+
+def reported(artefact, data, options):
+    report = evodeploy.evaluate(artefact, data, options=EngineOptions(threads=1), **options)
+    scores = tuple(dataclasses.replace(score, images_per_second=0.0) for score in report.scores)
+    return dataclasses.replace(report, scores=scores).to_dict()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_threads_share_a_data_source(sources, hugging_face, kind, digits):
+    """Sixteen threads read every image many times, forwards, backwards and in no order."""
+    data, options = sources(kind)
+    examples = dataset_of(data, options.get("split")).examples
+    orders = [[*range(10)] * 5, [*range(9, -1, -1)] * 5, [7 * i % 10 for i in range(50)]]
+    start = threading.Barrier(16)
+
+    def read(number):
+        start.wait()
+        return [(i, examples[i].image) for i in orders[number % 3] if content(examples[i].image) != digits[i]]
+
+    with ThreadPoolExecutor(16) as pool:
+        assert [wrong for wrong in pool.map(read, range(16)) if wrong] == []
+
+
+def content(image):
+    return image.read_bytes() if isinstance(image, Path) else image.read()
+
+
+def test_an_image_is_itself_wherever_its_data_lies(sources, hugging_face):
+    """What a journal and a resumed training go by: names and sizes; what they must not share: places."""
+    for kind in ("folders", "tars", "parquet", "saved"):
+        data, _ = sources(kind)
+        before = [(each.name, each.size) for each in dataset_of(data).examples]
+        Path("moved").mkdir()
+        for path in Path().iterdir():
+            if path.name != "moved":
+                path.rename(Path("moved") / path.name)
+        after = dataset_of(f"moved/{data}").examples
+        assert [(each.name, each.size) for each in after] == before
+        assert len({each.place for each in after}) == 10
+        shutil.rmtree("moved")
+
+
+def test_predictions_name_where_each_image_lies(sources, small_checkpoint, cli):
+    sources("tars")
+    code, out, _ = cli("predict", small_checkpoint, "d-000.tar", "--json")
+    assert (code, [each["image"] for each in json.loads(out)]) == (0, [f"d-000.tar/n/{i:03}.png" for i in range(4)])
+
+
+def test_an_evaluation_resumes_within_tars(sources, small_checkpoint):
+    """A limit takes every class there too."""
+    data, _ = sources("tars")
+
+    def stop(done, left):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evodeploy.evaluate(small_checkpoint, data, limit=5, batch=1, journal="j.part", progress=stop)
+    seen = []
+    report = evodeploy.evaluate(
+        small_checkpoint, data, limit=5, journal="j.part", progress=lambda *done: seen.append(done)
+    )
+    assert (report.images, seen) == (5, [(1, 2), (2, 2)])
+
+
+def test_images_come_before_tars_and_tars_before_parquet(sources, digits):
+    sources("parquet")
+    assert len(images_of("data")) == 10
+    write_tar(Path("data/a.tar"), {"a.jpg": digits[0]})
+    assert [str(image) for image in images_of("data")] == ["data/a.tar/a.jpg"]
+    Path("data/x.png").write_bytes(digits[0])
+    assert images_of("data") == [Path("data/x.png")]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("a-{08..10}.{tar,png}", ["a-08.tar", "a-08.png", "a-09.tar", "a-09.png", "a-10.tar", "a-10.png"]),
+        ("{2..0}.tar", ["2.tar", "1.tar", "0.tar"]),
+        ("a{b}c.tar", ["a{b}c.tar"]),
+    ],
+)
+def test_braces_are_written_out_as_a_shell_does(pattern, expected):
+    assert _expanded(pattern) == expected
+
+
+def test_braces_that_stand_for_too_many_names_are_refused():
+    with pytest.raises(UsageError, match="stand for more than 100000 names"):
+        dataset_of("{0..999999999}{0..9}.tar")
+
+
+@pytest.mark.parametrize(
+    ("source", "split", "sentence"),
+    [
+        ("d-{000..003}.tar", None, r"d-003\.tar does not exist"),
+        ("d-*.png", None, r"nothing matches d-\*\.png"),
+        ("d.tar.gz", None, r"d\.tar\.gz is compressed, .*: unpack it"),
+        ("d-000.tar", "test", r"d-000\.tar has no splits, .*'data/test-\*\.parquet'"),
+        ("both", None, "both has the splits train, test: name one by --split"),
+        ("both", "val", "both has no split 'val': expected train, test"),
+    ],
+)
+def test_what_names_no_data_is_refused(sources, hugging_face, source, split, sentence):
+    sources("tars"), sources("splits")
+    Path("d.tar.gz").touch()
+    with pytest.raises(UsageError, match=sentence):
+        dataset_of(source, split)
+
+
+def test_the_extra_is_named_where_its_library_is_missing(sources, monkeypatch):
+    data, _ = sources("saved")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingExtraError, match=r'datasets, .*pip install "evodeploy\[data\]"'):
+        dataset_of(data)
+
+
+def test_a_damaged_data_set_is_one_sentence(sources, hugging_face):
+    data, _ = sources("saved")
+    Path("saved/data-00000-of-00001.arrow").write_bytes(b"no table")
+    with pytest.raises(BadFileError, match="saved is not a data set that `datasets` can read: "):
+        dataset_of(data)
