@@ -236,6 +236,8 @@ def output_name(num_classes: int) -> str:
 NO_METADATA = "carries no evodeploy metadata: export its checkpoint with `evodeploy export`"
 METADATA_KEY = "evodeploy"  # the ONNX metadata property that holds ModelInfo as JSON
 
+ASKED = "asked for"  # why a node stayed in FP32 that `keep_fp32` names
+
 KEEP = "keep"  # the input that says how many tokens each stage keeps
 
 LARGEST_IMAGE_SIZE = 4096  # pixels of a side

@@ -73,6 +73,7 @@ def key_of(request: BuildRequest, flavour: Flavour, gpu: str) -> str:
     facts = {
         "onnx": sha256(request.onnx),
         "precision": request.precision,
+        "keep_fp32": request.keep_fp32,
         "profiles": request.profiles,
         "targets": request.targets,
         "options": {name: str(value) for name, value in request.options.chosen.items()},

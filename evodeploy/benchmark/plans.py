@@ -17,7 +17,7 @@ from evodeploy.engines.tensorrt.sidecar import PlanRecord, profiles_for, read_si
 from evodeploy.errors import EvodeployError, MissingExtraError
 from evodeploy.machine.driver import driver_problem
 from evodeploy.onnx_files import input_spec, read_onnx
-from evodeploy.specs import Precision, Quantized
+from evodeploy.specs import ASKED, Precision, Quantized
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,10 @@ def _built(role: Role, source: Path, wanted: Wanted, builds: Builds, folder: Pat
         else:
             profiles, options = like.profiles, _options(like)
         asked = tuple((profile.min, profile.opt, profile.max) for profile in profiles)
-        request = BuildRequest(source, output, wanted.precision, asked, wanted.runtime, options=options)
+        kept = [] if like is None else [name for name, why in like.kept_fp32.items() if why == ASKED]
+        request = BuildRequest(
+            source, output, wanted.precision, asked, wanted.runtime, options=options, keep_fp32=tuple(kept)
+        )
         cached_build(request, builds.cache or usual_folder())
     except EvodeployError as error:
         return dataclasses.replace(plan, path=None, reason=str(error))

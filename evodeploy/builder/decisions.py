@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,17 +76,21 @@ def decide(request: BuildRequest) -> Decided:
     profiles = _profiles(request.profiles, model)
     flavour = load_flavour(request.runtime)
     check_options(flavour, request.options, len(profiles))
-    targets = flavour.resolve_targets(request.targets, precision)
-    if not request.targets and targets:
-        _log.info(_chosen(targets, flavour, precision))
     with needs("onnx"):
         from evodeploy.graph.attention import attentions, with_wide_keys
+        from evodeploy.graph.keeping import has_fp32_products
         from evodeploy.graph.precision import reduced_from_onnx
     wide = with_wide_keys(model)
     if wide.count:
         _log.info(f"widening the keys of {wide.count} attentions to their values' width: engines fuse no others")
-    largest = _largest_activation(model, request.images) if conversion == "fp16" and request.images else ""
-    converted = wide if conversion is None else reduced_from_onnx(wide.model, conversion)
+    converted = wide if conversion is None else reduced_from_onnx(wide.model, conversion, request.keep_fp32)
+    highest = "fp32" if precision == "fp16" and has_fp32_products(converted.model) else precision
+    targets = flavour.resolve_targets(request.targets, highest)
+    if not request.targets and targets:
+        _log.info(_chosen(targets, flavour, highest))
+    largest = ""
+    if conversion == "fp16" and request.images:
+        largest = _largest_activation(model, request.images, converted.kept)
     return Decided(
         model,
         converted.model,
@@ -112,6 +117,11 @@ def _conversion(request: BuildRequest, held: Precision) -> Reduced | None:
     if wanted == held:
         if request.images is not None:
             raise UsageError("--images serves the check of FP16's range: add --fp16 for an FP32 ONNX, or leave it out")
+        if request.keep_fp32:
+            raise UsageError(
+                "--keep-fp32 serves --fp16 and --bf16: add one for an FP32 ONNX, or leave it out; what an ONNX that is "
+                "converted already keeps in FP32 stays so"
+            )
         return None
     if wanted == "fp32":
         raise UsageError(f"{request.onnx} holds {held.upper()} weights: leave out --fp32, or export it again")
@@ -145,8 +155,8 @@ def _chosen(targets: tuple[str, ...], flavour: Flavour, precision: Precision) ->
     return every + (lacking if left_out else "")
 
 
-def _largest_activation(model: onnx.ModelProto, folder: Path) -> str:
+def _largest_activation(model: onnx.ModelProto, folder: Path, kept: Collection[str]) -> str:
     with needs(onnxruntime_extra()):
         from evodeploy.graph.ranges import largest_activation
 
-    return str(largest_activation(model, folder))
+    return str(largest_activation(model, folder, kept))

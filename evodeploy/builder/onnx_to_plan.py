@@ -104,8 +104,7 @@ def plan_from_onnx(
             )
         check_lengths(path, outputs, elastic=keep is not None)
         _check_products(trt, network, precision)
-        if precision in ("fp32", "int8", "fp8"):  # quantized or not, attention is FP32 then
-            _let_attention_decompose(trt, network)
+        _let_attention_decompose(trt, network)
         config = builder.create_builder_config()
         apply_options(flavour, config, options)
         for profile in profiles:
@@ -162,7 +161,7 @@ def _let_attention_decompose(trt: Any, network: Any) -> None:
     kind = getattr(trt.LayerType, "ATTENTION_INPUT", None)
     for index in range(network.num_layers if kind is not None else 0):
         layer = network.get_layer(index)
-        if layer.type == kind:
+        if layer.type == kind and layer.get_input(0).dtype.name == "FLOAT":
             layer.__class__ = trt.IAttentionInputLayer
             layer.attention.decomposable = True
 

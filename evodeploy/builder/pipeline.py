@@ -27,6 +27,7 @@ def build(
     output: str | os.PathLike[str] | None = None,
     *,
     precision: Precision | None = None,
+    keep_fp32: Sequence[str] = (),
     min_batch: int | None = None,
     opt_batch: int | None = None,
     max_batch: int | None = None,
@@ -53,6 +54,8 @@ def build(
         onnx: The ONNX file.
         output: The engine to write, with its record next to it. Default: next to the ONNX.
         precision: What floats are converted to; as in the ONNX by default. Of a quantized ONNX, the other operators'.
+        keep_fp32: Nodes that stay in FP32 when the others are converted: patterns of names and operator types, such as
+            `blocks.11.*` and `Softmax`.
         min_batch: The smallest batch, 1 by default; an ONNX with a fixed batch has it for all three.
         opt_batch: The batch to be fastest at, 32 by default.
         max_batch: The largest batch, 128 by default.
@@ -100,6 +103,7 @@ def build(
         ),
         images=None if images is None else Path(images),
         log=None if log is None else Path(log),
+        keep_fp32=tuple(keep_fp32),
     )
     outputs = [*engine_files(request.output), *([(request.log, LOG)] if request.log else [])]
     if cache is not None:

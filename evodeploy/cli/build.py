@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 import evodeploy
-from evodeploy.cli import values
+from evodeploy.cli import options, values
 from evodeploy.cli.console import Force, Json, answer, note
 from evodeploy.cli.values import whole
 from evodeploy.errors import UsageError
@@ -29,6 +29,7 @@ def build_engine(
     fp16: Annotated[bool, typer.Option("--fp16", help="Weights and activations in FP16.")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Weights and activations in BF16.")] = False,
     fp32: Annotated[bool, typer.Option("--fp32", help="All in FP32. Without any: as in the ONNX.")] = False,
+    keep_fp32: options.KeepFp32 = None,
     min_batch: Annotated[int | None, whole("--min-batch", 1, values.BATCH, "Smallest batch, 1 by default.")] = None,
     opt_batch: Annotated[
         int | None, whole("--opt-batch", 1, values.BATCH, "Batch to be fastest at, 32 by default.")
@@ -81,6 +82,7 @@ def build_engine(
             onnx,
             output,
             precision=values.one_precision(fp16=fp16, bf16=bf16, fp32=fp32),
+            keep_fp32=keep_fp32 or (),
             min_batch=min_batch,
             opt_batch=opt_batch,
             max_batch=max_batch,

@@ -60,6 +60,7 @@ def export(
     fp8: Annotated[
         bool, typer.Option("--fp8", help="The same to FP8 (E4M3), which TensorRT has for Ada and later.")
     ] = False,
+    keep_fp32: options.KeepFp32 = None,
     images: Annotated[
         Path | None,
         typer.Option(help="Images to measure activations on: for 8 bits, and the range check of --fp16."),
@@ -102,6 +103,7 @@ def export(
         tokens=tokens,
         ema=ema,
         precision=precision,
+        keep_fp32=keep_fp32 or (),
         verify=verify,
         image_size=image_size,
         images=images,

@@ -44,6 +44,16 @@ FixedKeep = Annotated[
     ),
 ]
 
+KeepFp32 = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--keep-fp32",
+        metavar="PATTERN",
+        help="Keep nodes in FP32 whose name or operator type this is, again for others: 'blocks.11.*', Softmax. "
+        "`evodeploy debug` proposes some.",
+    ),
+]
+
 DATA = "a folder, webdataset tars (data-{000..009}.tar), Parquet files, or what `datasets` saved"
 Labels = Annotated[
     Path | None,

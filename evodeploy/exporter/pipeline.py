@@ -41,6 +41,7 @@ def export(
     tokens: bool = False,
     ema: bool = False,
     precision: Precision = "fp32",
+    keep_fp32: Sequence[str] = (),
     verify: bool = True,
     image_size: int | None = None,
     images: str | os.PathLike[str] | None = None,
@@ -73,6 +74,8 @@ def export(
         tokens: Add outputs with the positions that were kept.
         ema: Take the checkpoint's averaged weights.
         precision: What weights and activations are stored and computed in. INT8 and FP8 quantize the linear layers.
+        keep_fp32: Nodes that stay in FP32 when the others are converted: patterns of names and operator types, such as
+            `blocks.11.*` and `Softmax`.
         verify: Compare ONNX Runtime with PyTorch, and check that FP16 holds every activation.
         image_size: Pixels of a side, where not as trained: position embeddings are interpolated.
         images: A folder of images to measure activations on: for INT8 and FP8, and the range check of FP16.
@@ -96,6 +99,8 @@ def export(
     """
     begun = time.perf_counter()
     _check_images(precision, images is not None, verify=verify)
+    if keep_fp32 and precision == "fp32":
+        raise UsageError("--keep-fp32 is for --fp16, --bf16, --int8 and --fp8: FP32 keeps every node, leave it out")
     folder = None if images is None else Path(images)
     names = None if class_names is None else Path(class_names)
     checkpoint = resolved(source)
@@ -137,10 +142,10 @@ def export(
             loaded = with_elastic(loaded, BOUNDS if elastic is True else elastic)
         log_model(loaded, checkpoint)
         with replacing(path) as draft:
-            proto, checks = write(loaded, draft, opset, batch, tokens, precision, folder, verify)
+            proto, checks, kept = write(loaded, draft, opset, batch, tokens, precision, keep_fp32, folder, verify)
     info = info_of(proto)
     assert info is not None  # every export has it
-    return Export(path, path.stat().st_size, time.perf_counter() - begun, len(proto.graph.node), info, checks)
+    return Export(path, path.stat().st_size, time.perf_counter() - begun, len(proto.graph.node), info, checks, kept)
 
 
 def _check_images(precision: Precision, images: bool, *, verify: bool) -> None:

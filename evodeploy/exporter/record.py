@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,8 @@ class Export:
     """An ONNX file that was written, and the checks against PyTorch that it passed before it was kept.
 
     `info` is what the file says of its model, `nodes` the number of its operators, `size` its bytes, `seconds` how long
-    the export took. `checks` is empty where `verify` was off.
+    the export took. `checks` is empty where `verify` was off. `kept_fp32` names the nodes that a conversion left in
+    FP32, with reasons.
     """
 
     path: Path
@@ -28,6 +30,7 @@ class Export:
     nodes: int
     info: ModelInfo = field(repr=False)
     checks: tuple[Check, ...] = field(repr=False)
+    kept_fp32: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def verified(self) -> bool:
@@ -53,6 +56,7 @@ class Export:
             "top_k": self.info.top_k,
             "preprocessing": dataclasses.asdict(self.info.preprocessing),
             "nodes": self.nodes,
+            "kept_fp32": dict(self.kept_fp32),
             "verified": self.verified,
             "checks": [
                 {"output": check.output, "batch": check.batch, "error": check.error, "limit": check.limit}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,10 +62,11 @@ def write(
     batch: int | None,
     tokens: bool,
     precision: Precision,
+    keep_fp32: Sequence[str],
     images: Path | None,
     verify: bool,
-) -> tuple[onnx.ModelProto, tuple[Check, ...]]:
-    """Write `model` to `draft` in FP32, verified, and then in `precision`."""
+) -> tuple[onnx.ModelProto, tuple[Check, ...], Mapping[str, str]]:
+    """Write `model` to `draft` in FP32, verified, and then in `precision`; returned last are the nodes left in FP32."""
     from evodeploy.exporter.to_onnx import onnx_from_model
     from evodeploy.graph.precision import reduced_from_onnx
 
@@ -73,20 +75,20 @@ def write(
     save_onnx(proto, draft)
     checks = _verified(model, draft) if verify else ()
     if precision == "fp32":
-        return proto, checks
+        return proto, checks, {}
     if precision == "int8" or precision == "fp8":
         assert images is not None  # refused before
-        converted = _quantized(model, proto, precision, images)
+        converted = _quantized(model, proto, precision, keep_fp32, images)
     else:
+        converted = reduced_from_onnx(proto, precision, keep_fp32)
         if precision == "fp16" and verify:
             with needs(onnxruntime_extra()):
                 from evodeploy.graph.ranges import largest_activation
 
-            largest_activation(proto, images)
-        converted = reduced_from_onnx(proto, precision)
+            largest_activation(proto, images, converted.kept)
         _log.info(f"converted to {precision.upper()}, {len(converted.kept)} nodes kept in FP32")
     save_onnx(converted.model, draft)
-    return converted.model, checks
+    return converted.model, checks, converted.kept
 
 
 def _verified(model: LoadedModel, path: Path) -> tuple[Check, ...]:
@@ -108,12 +110,14 @@ def _verified(model: LoadedModel, path: Path) -> tuple[Check, ...]:
     return tuple(checks)
 
 
-def _quantized(model: LoadedModel, proto: onnx.ModelProto, precision: Quantized, folder: Path) -> Changed:
+def _quantized(
+    model: LoadedModel, proto: onnx.ModelProto, precision: Quantized, keep_fp32: Sequence[str], folder: Path
+) -> Changed:
     with needs(onnxruntime_extra()):
         from evodeploy.graph.quantization import quantized_from_onnx
 
     chosen = spread(images_of(folder), CALIBRATION)
-    quantized = quantized_from_onnx(proto, as_input(pictures(chosen, model.info), model.info), precision)
+    quantized = quantized_from_onnx(proto, as_input(pictures(chosen, model.info), model.info), precision, keep_fp32)
     _log.info(
         f"{quantized.count} linear layers quantized to {precision.upper()}, calibrated on {len(chosen)} images; "
         f"{len(quantized.kept)} other products kept in FP32"

@@ -2,7 +2,7 @@
 
 Weights and activations are converted; inputs and outputs of the graph keep their types. What decides the selection,
 from the class attention's softmax to TopK, stays FP32, as do the normalising of bytes and every operator whose
-definition in the ONNX standard admits no such type.
+definition in the ONNX standard admits no such type, and the nodes that are asked for.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_he
 from evodeploy.errors import UsageError
 from evodeploy.graph.changed import Changed
 from evodeploy.graph.islands import normalising_nodes, scoring_nodes
+from evodeploy.graph.keeping import joined, kept_nodes, node_name
 from evodeploy.onnx_files import info_of, precision_of, set_info
-from evodeploy.specs import Reduced
+from evodeploy.specs import ASKED, Reduced
 
 _FP16_SMALLEST = np.float32(2**-24)
 
@@ -46,23 +47,24 @@ def _format(name: Reduced) -> _Format:
     return _Format(name, TensorProto.BFLOAT16, "tensor(bfloat16)", bfloat16, 3.3895314e38)
 
 
-def reduced_from_onnx(model: ModelProto, precision: Reduced) -> Changed:
+def reduced_from_onnx(model: ModelProto, precision: Reduced, keep_fp32: Sequence[str] = ()) -> Changed:
     """Convert `model`, or of a quantized one all that is not quantized; counts nodes that compute in `precision`.
 
-    Raises UsageError where its floats are not FP32 or a weight is out of range (65504 for FP16).
+    Nodes whose name or operator type matches one of the patterns `keep_fp32` stay as they are. Raises UsageError where
+    the floats are not FP32, a weight is out of range (65504 for FP16), or no node matches a pattern.
     """
     held = precision_of(model)
     if held in ("fp16", "bf16") or TensorProto.FLOAT not in {each.data_type for each in model.graph.initializer}:
         raise UsageError(f"the ONNX holds {held.upper()} weights already: leave out --{precision}")
     if any(attribute.g.node for node in model.graph.node for attribute in node.attribute):
         raise UsageError("the ONNX has subgraphs (If, Loop, Scan), which the conversion of precision does not take")
-    return _Converter(model, _format(precision)).convert()
+    return _Converter(model, _format(precision), keep_fp32).convert()
 
 
 class _Converter:
     """Rebuilds the graph node by node, in order, so that every cast comes before its use."""
 
-    def __init__(self, model: ModelProto, target: _Format) -> None:
+    def __init__(self, model: ModelProto, target: _Format, keep_fp32: Sequence[str]) -> None:
         graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
         self.model = model
         self.target = target
@@ -79,6 +81,8 @@ class _Converter:
             model.graph, {name for name in self.types if self._element(name) in (TensorProto.FLOAT, TensorProto.BOOL)}
         )
         self.normalising = normalising_nodes(model.graph)
+        self.asked = kept_nodes(model.graph, keep_fp32)
+        self.between = joined(model.graph, self.asked, self.floats - set(self.weights)) if self.asked else set()
         self.made: dict[tuple[str, int], str] = {}  # (value, type wanted) to the cast or converted weight
         self.nodes: list[NodeProto] = []
         self.converted: list[TensorProto] = []
@@ -112,7 +116,7 @@ class _Converter:
         for i, name in enumerate(node.input):
             if name in self.floats:
                 wanted = self.target.onnx_type if i in slots.inputs else TensorProto.FLOAT
-                copy.input[i] = self._as_type(name, wanted)
+                copy.input[i] = self._as_type(name, wanted, node_name(node))
         if slots.outputs:
             self._retype_attributes(copy)
             self.count += 1
@@ -124,11 +128,17 @@ class _Converter:
         floats = [i for i, name in enumerate(node.output) if name in self.floats]
         if not floats and not self.floats.intersection(node.input):
             return _Slots(set(), set())
+        if node.output[0] in self.asked:
+            self.kept[node_name(node)] = ASKED
+            return _Slots(set(), set())
+        if node.output[0] in self.between:
+            self.kept[node_name(node)] = f"{node.op_type} moves numbers between nodes that are kept"
+            return _Slots(set(), set())
         if node.output[0] in self.scoring:
-            self.kept[_name(node)] = f"{node.op_type} decides a selection"
+            self.kept[node_name(node)] = f"{node.op_type} decides a selection"
             return _Slots(set(), set())
         if node.output[0] in self.normalising:
-            self.kept[_name(node)] = f"{node.op_type} normalises the images"
+            self.kept[node_name(node)] = f"{node.op_type} normalises the images"
             return _Slots(set(), set())
         schema = self._schema(node)
         takes = {c.type_param_str for c in schema.type_constraints if self.target.schema_type in c.allowed_type_strs}
@@ -137,7 +147,7 @@ class _Converter:
             {i for i in floats if _formal(schema.outputs, i).type_str in takes},
         )
         if len(slots.outputs) < len(floats):
-            self.kept[_name(node)] = f"{node.op_type} has no {self.target.name.upper()} form at opset {self.opset}"
+            self.kept[node_name(node)] = f"{node.op_type} has no {self.target.name.upper()} form at opset {self.opset}"
             return _Slots(set(), set())
         return slots
 
@@ -156,14 +166,15 @@ class _Converter:
         for name, kind in found.items():
             self.types[name].tensor_type.elem_type = kind.tensor_type.elem_type
 
-    def _as_type(self, name: str, wanted: int) -> str:
+    def _as_type(self, name: str, wanted: int, reader: str) -> str:
         if self._element(name) == wanted:
             return name
         key = (name, wanted)
         if key not in self.made:
             self.made[key] = f"{name}_{'fp32' if wanted == TensorProto.FLOAT else self.target.name}"
             if name in self.weights:
-                self.converted.append(_converted(self.weights[name], self.made[key], self.target, name in self.scales))
+                tensor = _converted(self.weights[name], self.made[key], self.target, reader, name in self.scales)
+                self.converted.append(tensor)
             else:
                 self.nodes.append(
                     helper.make_node("Cast", [name], [self.made[key]], f"cast_{self.made[key]}", to=wanted)
@@ -189,10 +200,11 @@ class _Converter:
             if attribute.name in ("to", "dtype") and attribute.i == TensorProto.FLOAT:
                 attribute.i = self.target.onnx_type
             elif attribute.name == "value" and attribute.t.data_type == TensorProto.FLOAT:
-                attribute.t.CopyFrom(_converted(attribute.t, attribute.t.name, self.target))
+                attribute.t.CopyFrom(_converted(attribute.t, attribute.t.name, self.target, node_name(node)))
             elif attribute.name in ("value_float", "value_floats"):
                 values = numpy_helper.from_array(np.array(helper.get_attribute_value(attribute), np.float32))
-                attribute.CopyFrom(helper.make_attribute("value", _converted(values, node.output[0], self.target)))
+                reduced = _converted(values, node.output[0], self.target, node_name(node))
+                attribute.CopyFrom(helper.make_attribute("value", reduced))
 
 
 @dataclass(frozen=True)
@@ -206,11 +218,7 @@ def _formal(parameters: Sequence[onnx.defs.OpSchema.FormalParameter], index: int
     return parameters[min(index, len(parameters) - 1)]
 
 
-def _name(node: NodeProto) -> str:
-    return node.name or node.output[0]
-
-
-def _converted(tensor: TensorProto, name: str, target: _Format, scale: bool = False) -> TensorProto:
+def _converted(tensor: TensorProto, name: str, target: _Format, reader: str, scale: bool = False) -> TensorProto:
     values: _Values = numpy_helper.to_array(tensor)
     if scale:  # of a channel that is next to nothing; no runtime takes 0
         values = np.maximum(values, _FP16_SMALLEST)
@@ -219,7 +227,7 @@ def _converted(tensor: TensorProto, name: str, target: _Format, scale: bool = Fa
     largest = float(np.abs(values, where=np.isfinite(values), out=np.zeros_like(values)).max(initial=0.0))
     if largest > target.largest:
         raise UsageError(
-            f"weight {tensor.name} reaches {largest:.3g}, beyond {target.name.upper()}'s {target.largest:.5g}: "
-            "build with --bf16 or --fp32"
+            f"weight {tensor.name} reaches {largest:.3g}, beyond {target.name.upper()}'s {target.largest:.5g}: keep "
+            f"its node in FP32 with --keep-fp32 '{reader}', or build with --bf16 or --fp32"
         )
     return numpy_helper.from_array(values.astype(target.dtype), name)

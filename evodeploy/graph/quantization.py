@@ -12,7 +12,7 @@ residuals, which have no norm between, would be rounded too, and each selection 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +25,12 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from evodeploy.engines.base import Array
 from evodeploy.errors import UsageError
 from evodeploy.graph.changed import Changed
+from evodeploy.graph.keeping import kept_nodes, node_name
 from evodeploy.graph.linear import Linear, linear_layers
 from evodeploy.graph.ranges import channel_ranges
 from evodeploy.graph.smoothing import smoothed
 from evodeploy.onnx_files import info_of, precision_of, set_info
-from evodeploy.specs import Quantized
+from evodeploy.specs import ASKED, Quantized
 
 _Values = NDArray[Any]
 _PRODUCTS = {"MatMul", "Gemm", "Conv", "Attention"}
@@ -53,33 +54,42 @@ _FORMATS: dict[Quantized, _Format] = {
 }
 
 
-def quantized_from_onnx(model: ModelProto, images: Array, precision: Quantized = "int8") -> Changed:
+def quantized_from_onnx(
+    model: ModelProto, images: Array, precision: Quantized = "int8", keep_fp32: Sequence[str] = ()
+) -> Changed:
     """Quantize the linear layers of the FP32 `model`, whose inputs are as large as they become on `images`.
 
-    Counts linear layers; `kept` has the other products.
+    Counts linear layers; `kept` has the other products, and the layers whose name or operator type matches one of the
+    patterns `keep_fp32`.
 
     `images` are as `model` takes them, (N, …); the same ones give the same file. Raises UsageError where the model is
-    not plain FP32, or where an input is not finite or the model has no linear layer.
+    not plain FP32, where an input is not finite, where no linear layer is left, or where no node matches a pattern.
     """
     held = precision_of(model)
     if held != "fp32":
         raise UsageError(f"the ONNX holds {held.upper()} weights already: {precision.upper()} is made from FP32")
+    asked = kept_nodes(model.graph, keep_fp32)
     inputs = {layer.input for layer in linear_layers(model.graph)}
     if not inputs:
         raise UsageError("the ONNX has no linear layer with a weight of its own, so there is nothing to quantize")
+    if all(layer.node.output[0] in asked for layer in linear_layers(model.graph)):
+        raise UsageError("--keep-fp32 names every linear layer, so there is nothing to quantize: name fewer")
     magnitudes = channel_ranges(model, images, inputs)
     _check_finite(magnitudes, len(images))
     smooth = smoothed(model, magnitudes)
-    return _Quantizer(smooth.model, smooth.magnitudes, precision).convert()
+    return _Quantizer(smooth.model, smooth.magnitudes, precision, asked).convert()
 
 
 class _Quantizer:
     """Rebuilds the graph node by node, in order, so that every quantized value comes before its use."""
 
-    def __init__(self, model: ModelProto, magnitudes: Mapping[str, Array], precision: Quantized) -> None:
+    def __init__(
+        self, model: ModelProto, magnitudes: Mapping[str, Array], precision: Quantized, asked: set[str]
+    ) -> None:
         self.model = model
-        self.precision, self.format = precision, _FORMATS[precision]
-        self.linear = {layer.node.output[0]: layer for layer in linear_layers(model.graph)}
+        self.precision, self.format, self.asked = precision, _FORMATS[precision], asked
+        layers = {layer.node.output[0]: layer for layer in linear_layers(model.graph)}
+        self.linear = {output: layer for output, layer in layers.items() if output not in asked}
         self.magnitudes = magnitudes
         self.made: dict[tuple[str, int | None], str] = {}  # (value, axis of its scales) to its replacement
         self.nodes: list[NodeProto] = []
@@ -95,7 +105,7 @@ class _Quantizer:
                 copy.input[0] = self._activation(layer.input)
                 copy.input[1] = self._weight(layer)
             elif node.op_type in _PRODUCTS:
-                kept[node.name or node.output[0]] = _reason(node)
+                kept[node_name(node)] = ASKED if node.output[0] in self.asked else _reason(node)
             self.nodes.append(copy)
         result = ModelProto()
         result.CopyFrom(self.model)

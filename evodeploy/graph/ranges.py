@@ -16,6 +16,7 @@ from evodeploy.engines.base import Array, batches
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.errors import UsageError, VerificationError
 from evodeploy.graph.fixed_keep import with_keep
+from evodeploy.graph.keeping import node_name
 from evodeploy.locks import scratch
 from evodeploy.onnx_files import info_of, write_onnx
 from evodeploy.preprocess import as_input, pictures, random_pictures
@@ -41,24 +42,30 @@ class LargestActivation:
         return f"'{self.name}' reaches {self.magnitude:.3g} on {self.images} images"
 
 
-def largest_activation(model: onnx.ModelProto, folder: Path | None) -> LargestActivation:
+def largest_activation(model: onnx.ModelProto, folder: Path | None, kept: Collection[str] = ()) -> LargestActivation:
     """Return and log what becomes largest in the FP32 `model` on the images of `folder`, or on random ones.
 
-    Random ones have full contrast, which gives the largest activations. Raises UsageError where the model does not say
+    Random ones have full contrast, which gives the largest activations. Values that only the nodes called `kept` make
+    and read stay FP32 and are left out. Raises UsageError where the model does not say
     how images are prepared, and as `check_fp16_range` does.
     """
     info = info_of(model)
     if info is None:
         raise UsageError(f"the ONNX {NO_METADATA}")
     images = random_pictures(info, 2) if folder is None else pictures(images_of(folder), info)
-    largest = check_fp16_range(model, as_input(images, info))
+    largest = check_fp16_range(model, as_input(images, info), kept)
     _log.info(f"largest activation: {largest}; FP16 holds {FP16_LARGEST:.0f}")
     return largest
 
 
-def check_fp16_range(model: onnx.ModelProto, images: Array) -> LargestActivation:
-    """What becomes largest in the FP32 `model` on `images`; raises VerificationError where FP16 cannot hold it."""
-    ranges = activation_ranges(model, images)
+def check_fp16_range(model: onnx.ModelProto, images: Array, kept: Collection[str] = ()) -> LargestActivation:
+    """What becomes largest in the FP32 `model` on `images`; raises VerificationError where FP16 cannot hold it.
+
+    Values that only the nodes called `kept` make and read are left out.
+    """
+    nodes = [node for node in model.graph.node if node_name(node) not in kept]
+    reduced = {name for node in nodes for name in (*node.input, *node.output)}
+    ranges = {name: magnitude for name, magnitude in activation_ranges(model, images).items() if name in reduced}
     beyond = {name: magnitude for name, magnitude in ranges.items() if not magnitude <= FP16_LARGEST}
     name, magnitude = max((beyond or ranges).items(), key=lambda item: item[1])
     largest = LargestActivation(name, magnitude, len(images))

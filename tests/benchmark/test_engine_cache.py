@@ -91,6 +91,7 @@ def test_everything_that_shapes_an_engine_is_in_its_key(request_of, tmp_path, mo
         (request_of(profiles=((1, 1, 1),)), ten, "sm89 L4"),
         (request_of(profiles=((1, 1, 1), (2, 8, 8))), ten, "sm89 L4"),
         (request_of(targets=("sm89",)), ten, "sm89 L4"),
+        (request_of(keep_fp32=("Softmax",)), ten, "sm89 L4"),
         (request_of(options=BuilderOptions(tf32=False)), ten, "sm89 L4"),
         (request_of(options=BuilderOptions(workspace=1 << 30)), ten, "sm89 L4"),
         (request_of(), tensorrt("10.13.0.36"), "sm89 L4"),

@@ -313,12 +313,21 @@ def test_a_plan_without_its_record_is_refused(plan, tmp_path):
         open_engine(lonely)
 
 
-def test_attention_of_an_fp32_engine_may_decompose(tmp_path, small):
+def test_attention_in_fp32_may_decompose_also_where_the_rest_is_fp16(tmp_path, small):
     from evodeploy.exporter.to_onnx import onnx_from_model
 
-    write_onnx(onnx_from_model(small, opset=23), tmp_path / "m.onnx")
+    proto = onnx_from_model(small, opset=23)
+    write_onnx(proto, tmp_path / "m.onnx")
     record = build_engine(request(tmp_path / "m.onnx", tmp_path / "m.engine", precision="fp32"))
     assert record.precision == "fp32"
+    kept = (next(node.name for node in proto.graph.node if node.op_type == "Attention"),)
+    half = build_engine(
+        request(tmp_path / "m.onnx", tmp_path / "half.engine", precision="fp16", targets=(), keep_fp32=kept)
+    )
+    assert half.kept_fp32[kept[0]] == "asked for"
+    assert half.targets == ("sm80", "sm86", "sm89", "sm120", "sm121")  # kernels of SM75 multiply FP16 alone
+    with pytest.raises(UsageError, match="--keep-fp32 serves --fp16 and --bf16"):
+        build_engine(request(tmp_path / "m.onnx", tmp_path / "x.engine", keep_fp32=kept))
 
 
 def test_without_tensorrt_the_install_line_is_named(monkeypatch):

@@ -49,7 +49,7 @@ def test_what_fp16_cannot_hold_is_an_error_by_name(beyond):
 
 def test_without_images_the_range_is_that_of_random_ones_in_full_contrast(monkeypatch, tmp_path, small_checkpoint):
     seen = []
-    monkeypatch.setattr("evodeploy.graph.ranges.check_fp16_range", lambda _, images: seen.append(images))
+    monkeypatch.setattr("evodeploy.graph.ranges.check_fp16_range", lambda _, images, kept: seen.append(images))
     looseness = Expected.looseness  # as if none was clear, and those of less contrast were clearer
     monkeypatch.setattr(Expected, "looseness", lambda found: 1e9 - np.arange(len(looseness(found))))
     monkeypatch.setattr("evodeploy.exporter.writing._verified", lambda *_: ())

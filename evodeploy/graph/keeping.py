@@ -1,0 +1,88 @@
+"""Which nodes stay in FP32 because somebody asks for it: patterns of their names or operator types."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Sequence
+from fnmatch import fnmatchcase
+
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+
+from evodeploy.errors import UsageError
+from evodeploy.text import brief
+
+# What moves numbers and computes none.
+_MOVING = {
+    "Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape", "Slice", "Split",
+    "Squeeze", "Transpose", "Unsqueeze",
+}  # fmt: skip
+
+
+def node_name(node: NodeProto) -> str:
+    """Return the name of `node`, or of its first output where it has none."""
+    return str(node.name or node.output[0])
+
+
+def moves(node: NodeProto) -> bool:
+    """Whether `node` moves numbers and computes none: a Reshape, a Gather."""
+    return node.op_type in _MOVING
+
+
+def kept_nodes(graph: GraphProto, patterns: Sequence[str]) -> set[str]:
+    """First outputs of the nodes whose name or operator type is one of `patterns`, as fnmatch reads them.
+
+    A name in full is a pattern too, whatever characters it has. Raises UsageError for one that no node matches.
+    """
+    kept: set[str] = set()
+    for pattern in patterns:
+        found = {node.output[0] for node in graph.node if _matches(node, pattern)}
+        if not found:
+            raise UsageError(_no_match(graph, pattern))
+        kept |= found
+    return kept
+
+
+def joined(graph: GraphProto, kept: Collection[str], floats: Collection[str]) -> set[str]:
+    """First outputs of the nodes that only move numbers between `kept` nodes, first outputs likewise.
+
+    In FP32 as well, they need no casts, and what FP16 cannot hold passes through. `floats` are the names of the values
+    that could be reduced. Inputs and outputs of the graph are FP32 and count as kept.
+    """
+    makers = {name: node for node in graph.node for name in node.output}
+    exact = set(kept)
+    for node in graph.node:  # downwards: whose numbers all come from FP32
+        sources = [makers[name] for name in node.input if name in floats and name in makers]
+        if moves(node) and all(maker.output[0] in exact for maker in sources):
+            exact.add(node.output[0])
+    read = {value.name for value in graph.output}
+    wanted: set[str] = set()
+    for node in reversed(graph.node):  # upwards: that lead to FP32
+        if node.output[0] in kept:
+            read.update(node.input)
+        elif node.output[0] in exact and read.intersection(node.output):
+            wanted.add(node.output[0])
+            read.update(node.input)
+    return wanted
+
+
+def has_fp32_products(model: ModelProto) -> bool:
+    """Whether `model` multiplies matrices in FP32, which some GPUs' kernels cannot."""
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in (*inferred.value_info, *inferred.output)}
+    products = (node for node in model.graph.node if node.op_type in ("Attention", "Conv", "Gemm", "MatMul"))
+    return any(types.get(node.output[0]) == TensorProto.FLOAT for node in products)
+
+
+def _matches(node: NodeProto, pattern: str) -> bool:
+    name = node_name(node)
+    return name == pattern or fnmatchcase(name, pattern) or fnmatchcase(node.op_type, pattern)
+
+
+def _no_match(graph: GraphProto, pattern: str) -> str:
+    known = sorted({node_name(node) for node in graph.node} | {node.op_type for node in graph.node})
+    close = difflib.get_close_matches(pattern, known, 3, 0.4) or known[:3]
+    return (
+        f"no node of the ONNX is called '{brief(pattern, 60)}', nor is of such an operator type: --keep-fp32 takes "
+        f"names or patterns of them, such as {', '.join(brief(name, 60) for name in close)}"
+    )
