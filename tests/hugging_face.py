@@ -13,8 +13,7 @@ import pyarrow as pa
 
 
 class Image:
-    def __init__(self, decode=True):
-        self.decode = decode
+    pass
 
 
 class ClassLabel:
@@ -22,14 +21,9 @@ class ClassLabel:
         self.names = names
 
 
-class Value:
-    pass
-
-
 def _features(schema):
     stated = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
-    kinds = {"Image": lambda each: Image(), "ClassLabel": lambda each: ClassLabel(each["names"])}
-    return {name: kinds.get(each["_type"], lambda each: Value())(each) for name, each in stated.items()}
+    return {name: ClassLabel(each["names"]) if "names" in each else Image() for name, each in stated.items()}
 
 
 class Dataset:
@@ -42,20 +36,18 @@ class Dataset:
             table = pa.ipc.open_stream(file).read_all()
         return cls(table, _features(table.schema))
 
-    def select_columns(self, names):
-        return Dataset(self.table.select(names), {name: self.features.get(name) for name in names})
-
-    def cast_column(self, name, feature):
-        assert not feature.decode
+    def with_format(self, name):
+        assert name == "arrow"
         return self
 
-    def flatten(self):
-        return Dataset(self.table.flatten(), {})
+    def select_columns(self, names):
+        return Dataset(self.table.select(names), {name: self.features[name] for name in names})
+
+    def __len__(self):
+        return self.table.num_rows
 
     def __getitem__(self, key):
-        if isinstance(key, str):
-            return self.table.column(key).to_pylist()
-        return {name: values[0] for name, values in self.table.slice(key, 1).to_pydict().items()}
+        return self.table[key] if isinstance(key, slice) else self.table.slice(key, 1)
 
 
 def load_from_disk(folder):
@@ -71,6 +63,4 @@ def concatenate_datasets(parts):
     return Dataset(pa.concat_tables([part.table for part in parts]), parts[0].features)
 
 
-MODULE = SimpleNamespace(
-    Image=Image, Dataset=Dataset, load_from_disk=load_from_disk, concatenate_datasets=concatenate_datasets
-)
+MODULE = SimpleNamespace(Dataset=Dataset, load_from_disk=load_from_disk, concatenate_datasets=concatenate_datasets)

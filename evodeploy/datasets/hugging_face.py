@@ -16,6 +16,7 @@ from evodeploy.images import StoredImage
 from evodeploy.text import brief, reason
 
 _INFO = "dataset_info.json"
+_ROWS = 256  # whose paths are read at a time
 _CACHED = re.compile(r".+?-(?P<split>[\w.]+?)(-[0-9]{5}-of-[0-9]{5})?\.arrow")
 
 
@@ -24,19 +25,17 @@ class Table:
     """A table in memory-mapped files. Threads may share it: one of them reads at a time."""
 
     folder: Path
-    rows: Any  # with the columns `.bytes` and `.path` of the image
-    column: str
+    rows: Any  # the column of images alone, in Arrow's format: as stored, not decoded
     size: int
     lock: threading.Lock
 
-    def value(self, row: int) -> dict[str, Any]:
+    def value(self, row: int) -> Any:
         """The bytes of the image in `row`, and its path."""
         try:
             with self.lock:
-                found: Mapping[str, Any] = self.rows[row]
+                return self.rows[row].column(0)[0].as_py()
         except Exception as error:  # whatever comes to the library of a damaged file
             raise BadFileError(f"{self.folder}, row {row} cannot be read: {reason(error)}") from error
-        return {part: found.get(f"{self.column}.{part}") for part in ("bytes", "path")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +92,18 @@ def saved_dataset(path: Path, split: str | None) -> Dataset:
     label = next((name for name, kind in kinds.items() if kind == "ClassLabel"), LABEL if LABEL in kinds else None)
     classes = tuple(getattr(table.features[label], "names", None) or ()) if label else ()
     try:
-        columns = [column, *([label] if label else [])]
-        flat = table.select_columns(columns).cast_column(column, datasets.Image(decode=False)).flatten()
-        paths = list(flat.select_columns([f"{column}.path"])[f"{column}.path"])
-        labels = list(flat.select_columns([label])[label]) if label else [None] * len(paths)
+        stored = table.with_format("arrow")
+        images = stored.select_columns([column])
+        parts = (images[first : first + _ROWS].column(0) for first in range(0, len(table), _ROWS))
+        paths = [value.as_py() for part in parts for chunk in part.chunks for value in chunk.field("path")]
+        labels = stored.select_columns([label])[:].column(0).to_pylist() if label else [None] * len(paths)
     except Exception as error:
         raise BadFileError(f"{path} is not a data set that `datasets` can read: {reason(error)}") from error
     odd = next((each for each in labels if each is not None and type(each) not in (int, str)), None)
     if odd is not None:
         raise UsageError(f"the column '{label}' of {title} holds {type(odd).__name__}, expected whole numbers or text")
     size = sum(file.stat().st_size for file in path.rglob("*.arrow"))
-    saved = Table(path, flat.select_columns([f"{column}.bytes", f"{column}.path"]), column, size, threading.Lock())
+    saved = Table(path, images, size, threading.Lock())
     examples = [
         Example(row_name(str(row), name), SavedRow(saved, row), named(each, classes))
         for row, (name, each) in enumerate(zip(paths, labels, strict=True))

@@ -82,16 +82,19 @@ def labelled_images(
         for example in dataset.examples
         if example.label is not None
     ]
-    if not images:
-        raise UsageError(f"{dataset.title} has {len(dataset.examples)} images, none with a label: add --labels FILE")
     if left := len(dataset.examples) - len(images):
         _log.warning(f"{left} images of {dataset.title} have no label, and are left out")
     return LabelledImages(tuple(images), found.words)
 
 
 def matching_of(dataset: Dataset, info: ModelInfo, class_map: Path | None = None) -> Matching:
-    """The model's class of each label in `dataset`; raises as `matched` does."""
+    """The model's class of each label in `dataset`; raises as `matched` does, and UsageError without any."""
     given = {example.label for example in dataset.examples if example.label is not None}
+    if not given:
+        raise UsageError(
+            f"{dataset.title} has {len(dataset.examples)} images, none with a label: expected a folder for each class, "
+            "or labels"
+        )
     folders = all(isinstance(example.image, Path) for example in dataset.examples[:1])
     return matched(dataset.title, given, dataset.classes, info, class_map, folders)
 

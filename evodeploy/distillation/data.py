@@ -79,8 +79,6 @@ def listed(
         if len(numbers) < 2 or not any(example.label in numbers for example in dataset.examples):
             raise UsageError(f"{dataset.title} has no pictures in folders of two classes or more: leave out labels")
     kept = tuple(each for each in dataset.examples if each.label is not None and each.label in numbers)
-    if not kept:
-        raise UsageError(f"{dataset.title} has no picture with a label: leave out labels")
     if left := len(dataset.examples) - len(kept):
         _log.warning("%d pictures of %s are in no class, and are left out", left, dataset.title)
     return Listing(

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import dataclasses
 import os
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from data_kinds import write_tar
 from PIL import Image
 
 from evodeploy.batch.decode import prepared_batches
-from evodeploy.batch.inputs import Files, Rows
+from evodeploy.batch.inputs import Files, Members, Rows, list_inputs
 from evodeploy.preprocess import prepare
 from evodeploy.specs import ModelInfo
 
@@ -71,6 +74,15 @@ def test_rows_of_a_table_whatever_its_row_groups(folder, form, start, stop):
     np.testing.assert_array_equal(row["images"], expected(folder, *range(start, stop)))
     assert row["rows"] == list(range(start, stop))
     assert set(row["paths"]) == {"t.parquet"}
+
+
+def test_images_of_a_tar_as_files(folder):
+    write_tar(folder / "a.tar", {f"{i}.png": (folder / f"{i}.png").read_bytes() for i in range(5)} | {"0.cls": b"3"})
+    first, second = list_inputs([str(folder / "a.tar")], "image", 3).shards
+    shard = Members("a.tar", tuple(dataclasses.replace(each, tar=Path("a.tar")) for each in second.members))
+    (row,) = decoded(shard, folder, 9)
+    np.testing.assert_array_equal(row["images"], expected(folder, 3, 4))
+    assert (len(first), row["paths"], row["rows"]) == (3, ["a.tar/3.png", "a.tar/4.png"], [None, None])
 
 
 def test_an_empty_row_is_an_error(folder):

@@ -106,6 +106,21 @@ BAD = [
     (2, "predict ckpt.onnx empty", "empty holds no images"),
     (2, "eval ckpt.onnx --data empty", "empty holds no images"),
     (2, "margins ckpt.onnx --images empty", "empty holds no images"),
+    # Data sets
+    (2, "eval ckpt.onnx --data d-{0..1}.tar", "d-0.tar does not exist (expected an image, a Parquet file or a tar)"),
+    (2, "eval ckpt.onnx --data few.tgz", "few.tgz is compressed, so its images have no place of their own"),
+    (2, "eval ckpt.onnx --data i.png --split val", "i.png has no splits"),
+    (2, "eval ckpt.onnx --data i.png", "i.png has 1 images, none with a label"),
+    (4, "eval ckpt.onnx --data bad.tar", "bad.tar is not a readable tar"),
+    (4, "verify ckpt.pth ckpt.onnx --images bad.tar", "bad.tar is not a readable tar"),
+    (4, "margins ckpt.onnx --images bad.parquet", "bad.parquet is not a readable Parquet file"),
+    (4, "eval ckpt.onnx --data i.png --labels few.txt", "few.txt is not a file of labels"),
+    (2, "eval ckpt.onnx --data i.png --labels ones.txt", "ones.txt holds the devkit's numbers of classes"),
+    (4, "eval ckpt.onnx --data classes --class-map deep.json", "deep.json is no mapping of classes"),
+    (2, "eval ckpt.onnx --data i.png --real-labels deep.json", "of ImageNet's 1000 classes, and evo_deit_test has"),
+    (2, "eval ckpt.onnx --data i.png --real-labels a --labels b", "--real-labels are labels themselves"),
+    (2, "sweep ckpt.pth -o out --class-map deep.json", "--class-map and --limit are of the labelled images"),
+    (2, "distill ckpt.pth --images empty -o x.pth --class-map m", "--class-map matches labels with a classifier's"),
     (2, "verify ckpt.pth ckpt.onnx --images empty", "empty holds no images"),
     (2, "export ckpt.pth -o x.engine", "expected a name that ends with .onnx"),
     (2, "export ckpt.pth -o x.onnx --class-names few.txt", "few.txt lists 2 class names"),
@@ -157,6 +172,9 @@ def place(tmp_path, monkeypatch, small_checkpoint, small_onnx):
         "nul.txt": b"i.png\na\0b.png\n",
         "bad.parquet": b"PAR1 and no more",
         "deep.json": b"[" * 100_000,
+        "bad.tar": b"garbage" * 99,
+        "few.tgz": b"garbage",
+        "ones.txt": b"1\n2\n",
         "p.engine": b"a plan",
         "q.engine": b"a plan",
         "q.engine.json": b'{"runtime": 3}',
@@ -167,6 +185,8 @@ def place(tmp_path, monkeypatch, small_checkpoint, small_onnx):
     (tmp_path / "loop.onnx").symlink_to("loop.onnx")
     (tmp_path / "folder.onnx").mkdir()
     (tmp_path / "empty").mkdir()
+    (tmp_path / "classes" / "ant").mkdir(parents=True)
+    Image.new("RGB", (64, 64)).save(tmp_path / "classes" / "ant" / "i.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from evodeploy.datasets.labelled import labelled_images
 from evodeploy.errors import BadFileError, UsageError
+from evodeploy.models.class_names import imagenet_names, imagenet_wnids
 from evodeploy.specs import ModelInfo
 
 INFO = ModelInfo("fake", 8, 4, 3, "stage", (0.5,), class_names=("cat", "ant", "bee"))
@@ -94,3 +99,83 @@ def test_a_limit_takes_every_class(tmp_path):
     ]  # fmt: skip
     assert data.limited(60) == data
     assert few.checksum() != data.checksum()
+
+
+IMAGENET = ModelInfo("fake", 8, 4, 1000, "stage", (0.5,), class_names=imagenet_names())
+
+
+@pytest.mark.parametrize(
+    "names", [(), imagenet_names(), tuple(f"{name}, other" for name in imagenet_names()), imagenet_wnids()]
+)
+def test_some_of_imagenets_folders_are_classes_among_the_thousand(tmp_path, names):
+    """Imagenette's, as an example, however the model calls its classes."""
+    data = tree(tmp_path, "n03888257/a.png", "n01440764/b.png", "n02979186/c.png")
+    found = labelled_images(data, dataclasses.replace(IMAGENET, class_names=names))
+    assert labels(found) == {"n01440764/b.png": 0, "n02979186/c.png": 482, "n03888257/a.png": 701}
+
+
+def test_folders_of_wordnet_ids_are_not_guessed_of_a_model_with_other_classes(tmp_path):
+    other = dataclasses.replace(IMAGENET, class_names=tuple(f"kind {i}" for i in range(1000)))
+    with pytest.raises(UsageError, match=r"has 1 class folders \(n01440764\), which are neither"):
+        labelled_images(tree(tmp_path, "n01440764/a.png"), other)
+
+
+@pytest.mark.parametrize(
+    "text", ["name,class\nkatze,cat\nbiene,2\n", '{"katze": "cat", "biene": 2}', '{"katze": 0, "biene": "bee", "x": 1}']
+)
+def test_a_file_maps_classes_by_name_or_number(tmp_path, text):
+    data = tree(tmp_path / "data", "katze/1.png", "biene/2.png", "loose.png")
+    (tmp_path / "map").write_text(text)
+    assert labels(labelled_images(data, INFO, class_map=tmp_path / "map")) == {"katze/1.png": 0, "biene/2.png": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("name,class\nkatze,cat\n", "lacks the data's class 'biene', expected a class name of the model or a number"),
+        ('{"katze": 3, "biene": 2}', "says '3' of the data's class 'katze', expected a class name of the model or a"),
+        ("biene,bee\n", "is no mapping of classes: expected CSV with the columns name,class, or a JSON object"),
+        ('{"katze": [1]}', "is no mapping of classes: expected CSV"),
+        ('{"katze": ', "is no mapping of classes: .*: expected CSV"),
+        ("[" * 10**5, "is no mapping of classes"),
+    ],
+)
+def test_a_file_that_does_not_map_the_classes_is_refused(tmp_path, text, sentence):
+    data = tree(tmp_path / "data", "katze/1.png", "biene/2.png")
+    (tmp_path / "map").write_text(text)
+    with pytest.raises(BadFileError, match=sentence):
+        labelled_images(data, INFO, class_map=tmp_path / "map")
+
+
+def parquet(path, labels, **metadata):
+    table = pa.table({"image": [b"x"] * len(labels), "label": labels})
+    stated = {key: json.dumps(value) for key, value in metadata.items()}
+    pq.write_table(table.replace_schema_metadata(stated), path)
+    return path
+
+
+def test_a_table_states_its_classes_as_hugging_faces_library_writes_them(tmp_path):
+    names = {"info": {"features": {"label": {"names": ["bee", "ant", "cat"], "_type": "ClassLabel"}}}}
+    path = parquet(tmp_path / "a.parquet", [0, 1, 2, -1], huggingface=names)
+    assert list(labels(labelled_images(path, INFO)).values()) == [2, 1, 0]
+    found = labelled_images(path, NAMELESS)
+    assert (list(labels(found).values()), found.mapping) == ([0, 1, 2], "classes taken in their order: bee is class 0")
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "sentence"),
+    [
+        ([0, 3], BadFileError, "has the label 3, expected a number from 0 to 2: the model has 3 classes"),
+        (["ant", "dog"], UsageError, r"has 2 classes \(ant, dog\), which are neither all class names of the model"),
+        ([None, None], UsageError, "has 2 images, none with a label: expected a folder for each class"),
+        ([0.5, 1.0], UsageError, "the column 'label' of .* is double, expected whole numbers or text"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(tmp_path, given, error, sentence):
+    with pytest.raises(error, match=sentence):
+        labelled_images(parquet(tmp_path / "a.parquet", given), INFO)
+
+
+def test_images_without_a_label_are_left_out_aloud(tmp_path, logged):
+    found = labelled_images(tree(tmp_path, "ant/1.png", "loose.png"), INFO)
+    assert (len(found.images), logged[-1]) == (1, f"1 images of {tmp_path} have no label, and are left out")

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from data_kinds import write_tar
 
 from evodeploy.datasets.examples import Example
 from evodeploy.distillation import draws
@@ -151,6 +152,21 @@ def test_pictures_in_no_class_folder_are_left_out_aloud(pictures, tmp_path, logg
         info = model_info(dataclasses.replace(config, num_classes=classes))
         assert len(listed(tmp_path, info, True)) == 40
         assert logged[-1] == f"1 pictures of {tmp_path} are in no class, and are left out"
+
+
+def test_pictures_of_a_tar_are_those_of_the_folder_that_it_was_made_of(pictures, tmp_path):
+    files = sorted(pictures.rglob("*.png"))
+    samples = {f"{file.parent.name}-{file.name}": file.read_bytes() for file in files}
+    labels = {f"{file.parent.name}-{file.stem}.txt": file.parent.name.encode() for file in files}
+    path = write_tar(tmp_path / "a.tar", samples | labels)
+    info = model_info(EvoDeiTConfig("tiny", 32, 2, depth=3, image_size=32, patch_size=8, num_classes=4, stages=(1, 2)))
+    ours, theirs = listed(path, info, True), listed(pictures, info, True)
+    assert ours.labels == theirs.labels
+    orders = [[3, 39, 0, 17], [38, 2]]
+    first, second = Pictures(ours, info), Pictures(theirs, info)
+    for one, other in zip(first.in_turn(orders), second.in_turn(orders), strict=True):
+        np.testing.assert_array_equal(one, other)
+    first.close(), second.close()
 
 
 @pytest.mark.parametrize("pooling", ["class", "mean"])
