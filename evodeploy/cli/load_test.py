@@ -14,7 +14,7 @@ from evodeploy.cli.values import real, whole
 
 def load_test(
     context: typer.Context,
-    url: Annotated[str, typer.Argument(help="The server, such as http://127.0.0.1:8000.")],
+    url: Annotated[str, typer.Argument(help="The server: http://127.0.0.1:8000, or grpc://127.0.0.1:8001.")],
     rate: Annotated[str | None, typer.Option(help="Requests a second, one load after the other: 10,20,40.")] = None,
     connections: Annotated[
         int | None, whole("--connections", 1, 4096, "Instead, N clients that each wait for their answer.")
@@ -22,6 +22,9 @@ def load_test(
     images: Annotated[
         Path | None, typer.Option(help="Pictures to send, as for `evodeploy eval`; one of noise by default.")
     ] = None,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Compare answers with the pictures' folders, which name their classes.")
+    ] = False,
     model: Annotated[
         str | None, typer.Option(help="Send tensors for this model instead, to any Open Inference Protocol server.")
     ] = None,
@@ -50,6 +53,7 @@ def load_test(
         rates=values.rates(rate),
         connections=connections,
         images=images,
+        labels=labels,
         model=model,
         seconds=seconds,
         target=None if target is None else target / 1000,

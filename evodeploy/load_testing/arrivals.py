@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from evodeploy.load_testing.records import Outcome
+from evodeploy.load_testing.records import Outcome, Reply
 
-Asking = Callable[[], "tuple[str, float | None]"]  # one request: its status, and the keep ratio that its answer names
+Asking = Callable[[], Reply]  # one request
 
 
 def poisson(rate: float, seconds: float, seed: int) -> list[float]:
@@ -35,8 +35,8 @@ def open_loop(make: Callable[[], Asking], times: Sequence[float], most: int) -> 
     def ask(intended: float) -> None:
         if not hasattr(local, "asking"):
             local.asking = make()
-        status, ratio = local.asking()
-        outcomes.append(Outcome(time.perf_counter() - intended, status, ratio))
+        reply = local.asking()
+        outcomes.append(Outcome(time.perf_counter() - intended, *reply))
 
     with ThreadPoolExecutor(min(most, max(1, len(times))), "evodeploy-load") as pool:
         for moment in times:
@@ -53,8 +53,8 @@ def closed_loop(make: Callable[[], Asking], connections: int, seconds: float) ->
     def ask() -> None:
         asking = make()
         while (sent := time.perf_counter()) < end:
-            status, ratio = asking()
-            found.put(Outcome(time.perf_counter() - sent, status, ratio))
+            reply = asking()
+            found.put(Outcome(time.perf_counter() - sent, *reply))
 
     threads = [threading.Thread(target=ask, name="evodeploy-load") for _ in range(connections)]
     for thread in threads:

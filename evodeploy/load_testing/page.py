@@ -34,8 +34,8 @@ def as_html(test: LoadTest) -> str:
         element(
             "p",
             "Requests are sent at times that do not depend on answers, and latencies count from these times; with "
-            "connections, each asks again once it is answered. Quantiles are of answers with status 200; refused are "
-            "429 and 503; in time are those within the target, of all requests.",
+            "connections, each asks again once it is answered. Quantiles are of answers with status 200, or OK; "
+            "refused are 429 and 503, or RESOURCE_EXHAUSTED; in time are those within the target, of all requests.",
         ),
     ]
     return document(f"{test.url}: load test", body)

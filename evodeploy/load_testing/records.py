@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from evodeploy.errors import UsageError
 from evodeploy.files import claimed, replacing
@@ -17,19 +17,30 @@ from evodeploy.kinds import PAGE, REPORT, suffix_of
 
 SCHEMA = 1
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
-HEADINGS = ("load", "offered/s", "answered/s", *QUANTILES, "refused", "failed", "in time", "keep ratio")
+HEADINGS = ("load", "offered/s", "answered/s", *QUANTILES, "refused", "failed", "in time", "keep ratio", "accuracy")
+ANSWERED = ("200", "OK")  # by HTTP and by gRPC
+REFUSED = ("429", "503", "RESOURCE_EXHAUSTED")  # gRPC's UNAVAILABLE is also a connection that was lost
+
+
+class Reply(NamedTuple):
+    """What came of a request: its status, the keep ratio that it names, and whether its class is the picture's.
+
+    The status of a request without an answer is the name of the error. `right` is None where no class is known.
+    """
+
+    status: str
+    keep_ratio: float | None = None
+    right: bool | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One request: the seconds from when it was to be sent to its answer, its status, and the keep ratio that it names.
-
-    The status of a request without an answer is the name of the error.
-    """
+    """One request: the seconds from when it was to be sent to its answer, and the fields of a `Reply`."""
 
     seconds: float
     status: str
     keep_ratio: float | None = None
+    right: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -52,8 +63,8 @@ class Load:
 
     @property
     def answered(self) -> list[Outcome]:
-        """Those with status 200."""
-        return [each for each in self.outcomes if each.status == "200"]
+        """Those with status 200, or OK."""
+        return [each for each in self.outcomes if each.status in ANSWERED]
 
     @property
     def answers(self) -> dict[str, int]:
@@ -62,12 +73,12 @@ class Load:
 
     @property
     def refused(self) -> int:
-        """How many got 429 or 503."""
-        return sum(each.status in ("429", "503") for each in self.outcomes)
+        """How many got 429 or 503, or RESOURCE_EXHAUSTED."""
+        return sum(each.status in REFUSED for each in self.outcomes)
 
     @property
     def failed(self) -> int:
-        """How many got anything else than 200, 429 or 503."""
+        """How many were neither answered nor refused."""
         return len(self.outcomes) - len(self.answered) - self.refused
 
     @property
@@ -82,6 +93,12 @@ class Load:
         """The mean keep ratio of the answers that name theirs."""
         ratios = [each.keep_ratio for each in self.answered if each.keep_ratio is not None]
         return sum(ratios) / len(ratios) if ratios else None
+
+    @property
+    def accuracy(self) -> float | None:
+        """The share of the answers whose class is the picture's; None where no classes are known."""
+        known = [each.right for each in self.answered if each.right is not None]
+        return sum(known) / len(known) if known else None
 
     def quantile(self, share: float) -> float | None:
         """The seconds within which this share of the answers came: the smallest that was measured; None without any."""
@@ -100,6 +117,7 @@ class Load:
             str(self.failed),
             "–" if self.in_time is None else f"{self.in_time:.1%}",
             "–" if self.keep_ratio is None else f"{self.keep_ratio:.2f}",
+            "–" if self.accuracy is None else f"{self.accuracy:.1%}",
         )
 
 
@@ -149,6 +167,7 @@ def _document(load: Load) -> dict[str, Any]:
         "failed": load.failed,
         "in_time": load.in_time,
         "keep_ratio": load.keep_ratio,
+        "accuracy": load.accuracy,
         "latency": {name: load.quantile(share) for name, share in QUANTILES.items()},
         "latencies": _rounded(each.seconds for each in load.answered),
     }

@@ -11,8 +11,9 @@ from pathlib import Path
 from evodeploy.arguments import checked
 from evodeploy.errors import UsageError
 from evodeploy.load_testing.arrivals import closed_loop, open_loop, poisson
+from evodeploy.load_testing.calls import SCHEMES, Calls, calls_of
 from evodeploy.load_testing.records import Load, LoadTest
-from evodeploy.load_testing.target import asked, pictures_of, tensors_of
+from evodeploy.load_testing.target import Bodies, asked, pictures_of, tensors_of
 
 RATES = (10.0, 20.0, 40.0)
 MOST = 256  # requests on their way at once
@@ -27,6 +28,7 @@ def load_test(
     rates: Sequence[float] | None = None,
     connections: int | None = None,
     images: str | os.PathLike[str] | None = None,
+    labels: bool = False,
     model: str | None = None,
     seconds: float = 10.0,
     target: float | None = None,
@@ -38,11 +40,18 @@ def load_test(
 
     Requests come at random times that do not depend on answers, and latencies count from these times. With
     `connections`, each of that number of clients asks again once it is answered. `evodeploy serve` gets the pictures of
-    the folder `images`, or one of noise; with `model`, any server of the Open Inference Protocol gets a random tensor.
-    An answer is in time within `target` seconds. `keep_ratio` is asked for in every request.
+    the folder `images`, or one of noise; with `labels` each lies in a folder that is named as its class, and answers
+    have an accuracy. With `model`, any server of the Open Inference Protocol gets a random tensor, by gRPC where the
+    address is `grpc://HOST:PORT`, or `grpcs://` for TLS. An answer is in time within `target` seconds. `keep_ratio` is
+    asked for in every request.
 
     Raises UsageError for what cannot be asked, RuntimeFailedError where the server does not answer at all.
     """
+    by_grpc = url.partition("://")[0] in SCHEMES
+    if by_grpc and model is None:
+        raise UsageError("gRPC takes tensors: name the model that they are for")
+    if labels and images is None:
+        raise UsageError("labels are those of images: give a folder of them")
     if (rates is not None and connections is not None) or (images is not None and model is not None):
         what = "rates and connections" if connections is not None and rates is not None else "images and a model"
         raise UsageError(f"{what} exclude each other: choose one")
@@ -51,11 +60,15 @@ def load_test(
         if not all(0 < value < float("inf") for value in values):
             raise UsageError(f"{name} are {values}, expected numbers above 0")
     url = url.rstrip("/")
-    asked(url, "/v2", token)
-    if model is None:
-        wanted = pictures_of(url, None if images is None else Path(images), token, keep_ratio)
+    wanted: Bodies | Calls
+    if by_grpc and model is not None:
+        wanted = calls_of(url, model, token, keep_ratio)
     else:
-        wanted = tensors_of(url, model, token, keep_ratio)
+        asked(url, "/v2", token)
+        if model is None:
+            wanted = pictures_of(url, None if images is None else Path(images), labels, token, keep_ratio)
+        else:
+            wanted = tensors_of(url, model, token, keep_ratio)
     wanted.asking()()  # what is set up at the first request is not measured
     loads = []
     for rate in (None,) if connections is not None else rates or RATES:

@@ -7,54 +7,61 @@ import io
 import itertools
 import json
 import math
+import random
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from evodeploy.datasets.examples import Example, Label
 from evodeploy.datasets.sources import dataset_of
 from evodeploy.errors import RuntimeFailedError, UsageError
 from evodeploy.files import open_regular
 from evodeploy.images import StoredImage
 from evodeploy.load_testing.arrivals import Asking
+from evodeploy.load_testing.records import Reply
 from evodeploy.text import brief, reason
 
 SECONDS = 60.0  # that an answer may take
-PICTURES = 64  # that are sent in turn, at most
+PICTURES, LABELLED = 64, 4096  # that are sent in turn, at most
 SIZE = (500, 375)  # pixels of the picture that is sent where none are given
 LARGEST = 64 << 20  # bytes of a picture
 _TYPES = {"FP32": "<f4", "FP16": "<f2", "FP64": "<f8", "UINT8": "u1", "INT8": "i1", "INT32": "<i4", "INT64": "<i8"}
 
 
 @dataclass(frozen=True)
-class Target:
-    """A server, and the bodies that are posted to `path` in turn."""
+class Bodies:
+    """A server, and the bodies that are posted to `path` in turn; `classes` are what each shows, if that is known."""
 
     url: str
     path: str
     bodies: tuple[bytes, ...]
     headers: dict[str, str] = field(repr=False)
     what: str
+    classes: tuple[Label, ...] = ()
+    turns: Iterator[int] = field(default_factory=itertools.count, repr=False)  # of all threads
 
     def asking(self) -> Asking:
         """A function that asks over a connection of its own, which one thread may use."""
-        connection, bodies = connected(self.url), itertools.cycle(self.bodies)
+        connection = connected(self.url)
 
-        def ask() -> tuple[str, float | None]:
-            body = next(bodies)
+        def ask() -> Reply:
+            turn = next(self.turns) % len(self.bodies)
             for fresh in (connection.sock is None, True):
                 try:
-                    connection.request("POST", self.path, body, self.headers)
+                    connection.request("POST", self.path, self.bodies[turn], self.headers)
                     response = connection.getresponse()
-                    response.read()
-                    return str(response.status), _ratio(response.headers.get("evodeploy-keep-ratio"))
+                    body = response.read()
                 except (OSError, http.client.HTTPException) as error:
                     connection.close()
                     if fresh or not isinstance(error, (ConnectionError, http.client.RemoteDisconnected)):
-                        return type(error).__name__, None
+                        return Reply(type(error).__name__)
+                else:
+                    right = self.classes[turn] in _best(body) if self.classes and response.status == 200 else None
+                    return Reply(str(response.status), ratio_of(response.headers.get("evodeploy-keep-ratio")), right)
             raise AssertionError
 
         return ask
@@ -73,29 +80,66 @@ def connected(url: str) -> http.client.HTTPConnection:
     return kind(host, port, timeout=SECONDS)
 
 
-def pictures_of(url: str, folder: Path | None, token: str | None, keep_ratio: float | None) -> Target:
-    """The pictures of `folder`, or one of noise, for `/v1/predict`."""
-    bodies = (
-        (noise(),)
-        if folder is None
-        else tuple(_contents(each.image) for each in dataset_of(folder).examples[:PICTURES])
-    )
-    what = f"a JPEG of {SIZE[0]} by {SIZE[1]} pixels" if folder is None else f"{len(bodies)} pictures of {folder}"
+def pictures_of(url: str, images: Path | None, labels: bool, token: str | None, keep_ratio: float | None) -> Bodies:
+    """The pictures of the data source `images`, or one of noise, for `/v1/predict`.
+
+    With `labels` answers are compared with those of the pictures. Raises UsageError for a picture that has none.
+    """
+    what, bodies, classes = f"a JPEG of {SIZE[0]} by {SIZE[1]} pixels", [noise()], []
+    if images is not None:
+        examples = list(dataset_of(images).examples)
+        if labels:
+            random.Random(0).shuffle(examples)  # else classes come one after the other
+        examples = examples[: LABELLED if labels else PICTURES]
+        bodies = [_contents(each.image) for each in examples]
+        classes = [_label_of(each) for each in examples if labels]
+        what = f"{len(bodies)} pictures of {images}"
     query = "" if keep_ratio is None else f"?keep_ratio={keep_ratio:g}"
-    return Target(url, f"/v1/predict{query}", bodies, _headers(token), what)
+    return Bodies(url, f"/v1/predict{query}", tuple(bodies), _headers(token), what, tuple(classes))
 
 
-def tensors_of(url: str, model: str, token: str | None, keep_ratio: float | None) -> Target:
+def _label_of(example: Example) -> Label:
+    if example.label is None:
+        raise UsageError(
+            f"{brief(example.name)} has no label: put pictures into folders that are named as the model's classes"
+        )
+    return example.label
+
+
+def _best(body: bytes) -> tuple[Any, ...]:
+    """The name and the number of the class that an answer says first."""
+    try:
+        label = json.loads(body)["labels"][0]
+        return label["name"], label["index"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return ()
+
+
+def tensors_of(url: str, model: str, token: str | None, keep_ratio: float | None) -> Bodies:
     """One random tensor of the shape that the server says of `model`, in the protocol's binary form.
 
     Raises UsageError for a model whose one input is not known, RuntimeFailedError where the server does not answer.
     """
     place = f"/v2/models/{urllib.parse.quote(model, safe='')}"
-    document = asked(url, place, token)
+    name, datatype, shape, data = tensor_for(asked(url, place, token), model)
+    tensor = {"name": name, "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": len(data)}}
+    parameters: dict[str, Any] = {"binary_data_output": True}
+    if keep_ratio is not None:
+        parameters["keep_ratio"] = keep_ratio
+    head = json.dumps({"inputs": [tensor], "parameters": parameters}).encode()
+    headers = _headers(token) | {"Inference-Header-Content-Length": str(len(head))}
+    return Bodies(url, f"{place}/infer", (head + data,), headers, f"one {datatype} tensor of {shape} for '{model}'")
+
+
+def tensor_for(document: dict[str, Any], model: str) -> tuple[str, str, list[int], bytes]:
+    """Name, datatype, shape and random data of the one input that a `document` of the protocol describes.
+
+    Raises UsageError where it has no such input.
+    """
     try:
         (given,) = document["inputs"]
         name, datatype = str(given["name"]), str(given["datatype"])
-        shape = [1 if size < 1 else size for size in given["shape"]]
+        shape = [1 if int(size) < 1 else int(size) for size in given["shape"]]
         dtype = np.dtype(_TYPES[datatype])
         if math.prod(shape) * dtype.itemsize > LARGEST:
             raise ValueError(f"the shape {shape} is large")
@@ -103,16 +147,9 @@ def tensors_of(url: str, model: str, token: str | None, keep_ratio: float | None
         raise UsageError(
             f"the model '{brief(model, 60)}' has no one input that can be sent ({reason(error)})"
         ) from error
-    random = np.random.default_rng(1)
-    array = random.integers(0, 100, shape) if dtype.kind in "iu" else random.standard_normal(shape)
-    data = array.astype(dtype).tobytes()
-    tensor = {"name": name, "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": len(data)}}
-    parameters: dict[str, Any] = {"binary_data_output": True}
-    if keep_ratio is not None:
-        parameters["keep_ratio"] = keep_ratio
-    head = json.dumps({"inputs": [tensor], "parameters": parameters}).encode()
-    headers = _headers(token) | {"Inference-Header-Content-Length": str(len(head))}
-    return Target(url, f"{place}/infer", (head + data,), headers, f"one {datatype} tensor of {shape} for '{model}'")
+    drawn = np.random.default_rng(1)
+    array = drawn.integers(0, 100, shape) if dtype.kind in "iu" else drawn.standard_normal(shape)
+    return name, datatype, shape, array.astype(dtype).tobytes()
 
 
 def asked(url: str, path: str, token: str | None) -> dict[str, Any]:
@@ -140,7 +177,7 @@ def _headers(token: str | None) -> dict[str, str]:
     return {} if token is None else {"Authorization": f"Bearer {token}"}
 
 
-def _ratio(text: str | None) -> float | None:
+def ratio_of(text: str | None) -> float | None:
     """The mean of the ratios in a header."""
     try:
         ratios: Sequence[float] = [float(part) for part in (text or "").split(",")]

@@ -21,9 +21,14 @@ from evodeploy.serving.settings import Settings
 
 
 @pytest.fixture(scope="module")
-def address(small_onnx):
-    with running(Settings(small_onnx, port=0, max_batch=2)) as service:
-        yield service.address
+def service(small_onnx):
+    with running(Settings(small_onnx, port=0, grpc_port=0, max_batch=2)) as started:
+        yield started
+
+
+@pytest.fixture
+def address(service):
+    return service.address
 
 
 def test_the_service_is_asked_at_each_rate(address):
@@ -46,6 +51,44 @@ def test_any_server_of_the_protocol_is_asked_by_tensors(address):
     assert "one FP32 tensor of [1, 3, 64, 64] for 'evo_deit_test'" in str(test)
     with pytest.raises(RuntimeFailedError, match="answers 404 there is no model 'other' here"):
         evodeploy.load_test(address, model="other")
+
+
+def test_any_server_of_the_protocol_is_asked_by_grpc(service):
+    url = f"grpc://{service.grpc}"
+    test = evodeploy.load_test(url, rates=(30,), model="evo_deit_test", seconds=0.5, target=30.0)
+    (load,) = test.loads
+    assert load.answers == {"OK": len(poisson(30, 0.5, 0))}
+    assert (load.in_time, load.keep_ratio, load.failed) == (1, 0.5, 0)
+    assert "one FP32 tensor of [1, 3, 64, 64] for 'evo_deit_test', by gRPC" in str(test)
+    with pytest.raises(RuntimeFailedError, match="answers NOT_FOUND there is no model 'other' here"):
+        evodeploy.load_test(url, model="other")
+    with pytest.raises(RuntimeFailedError, match="grpc://127.0.0.1:9 answers UNAVAILABLE"):
+        evodeploy.load_test("grpc://127.0.0.1:9", model="other")
+
+
+def test_what_is_refused_and_lost_by_grpc_is_counted():
+    outcomes = (Outcome(0.1, "OK"), Outcome(0.1, "RESOURCE_EXHAUSTED"), Outcome(0.1, "UNAVAILABLE"))
+    load = Load(3.0, None, 1.0, 1.0, outcomes)
+    assert (len(load.answered), load.refused, load.failed) == (1, 1, 1)
+
+
+def test_answers_are_compared_with_the_folders_of_pictures(address, small_onnx, tmp_path):
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (70, 70)).save(picture)
+    with evodeploy.load(small_onnx) as predictor:
+        best = predictor.predict(picture).label.name
+    for name, accuracy in ((best, 1.0), ("other", 0.0)):
+        folder = tmp_path / "pictures" / name
+        folder.mkdir(parents=True)
+        picture.rename(folder / "a.png")
+        picture = folder / "a.png"
+        (load,) = evodeploy.load_test(
+            address, connections=1, images=tmp_path / "pictures", labels=True, seconds=0.2
+        ).loads
+        assert load.accuracy == accuracy
+        assert load.cells()[-1] == f"{accuracy:.1%}"
+    with pytest.raises(UsageError, match="a.png has no label: put pictures into folders"):
+        evodeploy.load_test(address, images=folder, labels=True)
 
 
 def test_the_command_writes_all_forms(cli, address, tmp_path):
@@ -97,7 +140,7 @@ def test_what_was_not_answered_is_counted():
     assert load.in_time == 50 / 104  # of all, refused ones included
     assert [load.quantile(share) for share in (0, 0.5, 0.9, 0.99, 0.999)] == [0.01, 0.5, 0.9, 0.99, 1.0]
     nothing = Load(None, 3, 1.0, None, (Outcome(1.0, "ConnectionRefusedError"),))
-    assert nothing.cells() == ("3 connections", "1.0", "0.0", "–", "–", "–", "–", "0", "1", "–", "–")
+    assert nothing.cells() == ("3 connections", "1.0", "0.0", "–", "–", "–", "–", "0", "1", "–", "–", "–")
     test = LoadTest("http://x<b>", "a picture", (load, nothing))
     assert "&lt;b&gt;" in as_html(test)
     assert "<b>" not in as_html(test)
@@ -111,11 +154,25 @@ def test_a_record_is_saved_under_a_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "url", ["", "127.0.0.1:8000", "ftp://x", "http://", "http://x:99999", "http://x/path", "http://[x", "http://x?a=b"]
+    "url",
+    [
+        "",
+        "grpc://",
+        "grpc://127.0.0.1",
+        "grpc://[x",
+        "grpc://x:8001/a",
+        "127.0.0.1:8000",
+        "ftp://x",
+        "http://",
+        "http://x:99999",
+        "http://x/path",
+        "http://[x",
+        "http://x?a=b",
+    ],
 )
 def test_what_is_no_address_is_refused(url):
     with pytest.raises(UsageError, match="is no address of a server"):
-        evodeploy.load_test(url)
+        evodeploy.load_test(url, model="m")
 
 
 @pytest.mark.parametrize(
@@ -124,6 +181,7 @@ def test_what_is_no_address_is_refused(url):
         {"rates": (1,), "connections": 1},
         {"images": ".", "model": "a"},
         {"rates": (0,)},
+        {"labels": True},
         {"connections": 0},
         {"seconds": 0},
     ],
@@ -131,6 +189,11 @@ def test_what_is_no_address_is_refused(url):
 def test_what_cannot_be_asked_is_refused(options):
     with pytest.raises(UsageError):
         evodeploy.load_test("http://127.0.0.1:9", **options)
+
+
+def test_grpc_without_a_model_is_refused():
+    with pytest.raises(UsageError, match="gRPC takes tensors: name the model"):
+        evodeploy.load_test("grpc://127.0.0.1:9")
 
 
 def test_a_server_that_is_none_is_said():

@@ -1,0 +1,91 @@
+"""The same of gRPC: tensors, by the Open Inference Protocol."""
+
+from __future__ import annotations
+
+import urllib.parse
+from dataclasses import dataclass, field
+from typing import Any
+
+from evodeploy.errors import RuntimeFailedError, UsageError, needs
+from evodeploy.load_testing.arrivals import Asking
+from evodeploy.load_testing.records import Reply
+from evodeploy.load_testing.target import SECONDS, ratio_of, tensor_for
+from evodeploy.text import brief
+
+SCHEMES = ("grpc", "grpcs")  # the latter by TLS
+_SERVICE = "/inference.GRPCInferenceService"
+
+
+@dataclass(frozen=True)
+class Calls:
+    """A server, and the message that its model is asked with."""
+
+    url: str
+    message: bytes
+    metadata: tuple[tuple[str, str], ...] = field(repr=False)
+    what: str
+
+    def asking(self) -> Asking:
+        """A function that asks over a connection of its own, which one thread may use."""
+        import grpc
+        from tritonclient.grpc.service_pb2 import ModelInferResponse
+
+        call = _channel(self.url).unary_unary(
+            f"{_SERVICE}/ModelInfer", response_deserializer=ModelInferResponse.FromString
+        )
+
+        def ask() -> Reply:
+            try:
+                answer = call(self.message, timeout=SECONDS, metadata=self.metadata)
+            except grpc.RpcError as error:
+                return Reply(error.code().name)
+            return Reply("OK", ratio_of(answer.parameters["keep_ratio"].string_param))
+
+        return ask
+
+
+def calls_of(url: str, model: str, token: str | None, keep_ratio: float | None) -> Calls:
+    """One random tensor of the shape that the server says of `model`.
+
+    Raises UsageError for what is no address and for a model whose one input is not known, RuntimeFailedError where the
+    server does not answer.
+    """
+    with needs("grpc"):
+        import grpc
+        from google.protobuf.json_format import MessageToDict
+        from tritonclient.grpc import service_pb2
+    metadata = () if token is None else (("authorization", f"Bearer {token}"),)
+    asked = service_pb2.ModelMetadataRequest(name=model).SerializeToString()
+    with _channel(url) as channel:
+        try:
+            found = channel.unary_unary(f"{_SERVICE}/ModelMetadata")(asked, timeout=SECONDS, metadata=metadata)
+        except grpc.RpcError as error:
+            raise RuntimeFailedError(
+                f"{url} answers {error.code().name} {brief(error.details() or '', 200)}".rstrip()
+            ) from error
+    described = MessageToDict(service_pb2.ModelMetadataResponse.FromString(found))
+    name, datatype, shape, data = tensor_for(described, model)
+    message = service_pb2.ModelInferRequest(model_name=model, raw_input_contents=[data])
+    message.inputs.add(name=name, datatype=datatype, shape=shape)
+    if keep_ratio is not None:
+        message.parameters["keep_ratio"].double_param = keep_ratio
+    what = f"one {datatype} tensor of {shape} for '{model}', by gRPC"
+    return Calls(url, message.SerializeToString(), metadata, what)
+
+
+def _channel(url: str) -> Any:
+    """A connection of its own; raises UsageError for what is no address of a server."""
+    import grpc
+
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise UsageError(f"'{brief(url, 60)}' is no address of a server ({error})") from error
+    if not host or port is None or parts.path not in ("", "/") or parts.query:
+        raise UsageError(f"'{brief(url, 60)}' is no address of a server, expected such as grpc://127.0.0.1:8001")
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
+    if parts.scheme == "grpcs":
+        return grpc.secure_channel(place, grpc.ssl_channel_credentials(), options)
+    return grpc.insecure_channel(place, options)
