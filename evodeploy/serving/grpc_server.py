@@ -5,6 +5,7 @@ A call reaches the application with its header; the application takes its messag
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Iterable, Mapping
@@ -21,6 +22,7 @@ from evodeploy.serving.settings import Limits, Settings
 _log = logging.getLogger(__name__)
 
 LARGEST = 2**31 - 1  # of what gRPC takes as a limit, and of a message
+QUIET = 10  # tenths of a second, at most, in which a service that stops waits for one in which no call comes
 AGE = 600  # seconds of a connection: an answer that is not read is held no longer
 
 _CODES = {
@@ -59,8 +61,13 @@ class GrpcServer:
         await self._server.start()
 
     async def stop(self) -> None:
-        """Take no further call, and end once those begun are answered, within the limit of seconds."""
-        await self._server.stop(self._settings.limits.seconds)
+        """Refuse every further call, and end once those begun are answered, within the limit of seconds.
+
+        A call that meets gRPC's own end is CANCELLED, which says nothing to a client: so that comes last, when no call
+        has come for a while.
+        """
+        ended = await self._handler.drained(self._settings.limits.seconds)
+        await self._server.stop(self._settings.limits.seconds if ended else 0)
 
 
 def _options(limits: Limits) -> list[tuple[str, int]]:
@@ -82,6 +89,19 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
 class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
     def __init__(self, app: Any, methods: Mapping[str, str]) -> None:
         self._app, self._methods = app, methods
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._ends, self._refused = False, 0
+
+    async def drained(self, seconds: float) -> bool:
+        """Refuse calls from now on, until none comes any more; False where those begun did not end in these seconds."""
+        self._ends = True
+        late = (await asyncio.wait(self._calls, timeout=seconds))[1] if self._calls else None
+        for _ in range(QUIET):
+            refused = self._refused
+            await asyncio.sleep(0.1)
+            if refused == self._refused:
+                break
+        return not late
 
     def service(self, details: Any) -> Any:
         """What answers a call, None for no such method: as one of a stream, which may answer before it reads."""
@@ -90,6 +110,13 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
             return None
 
         async def answer(_: Any, context: Any) -> None:
+            if self._ends:
+                self._refused += 1
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "the service stops: ask another, or again")
+            call = asyncio.current_task()
+            assert call is not None
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
             status, body = await self._ask(path, context)
             if status != 200:
                 await context.abort(_CODES.get(status, grpc.StatusCode.UNKNOWN), json.loads(body)["error"])
