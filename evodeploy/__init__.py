@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from evodeploy.inspection.roofline.report import Roofline as Roofline
     from evodeploy.load_testing.records import LoadTest as LoadTest
     from evodeploy.load_testing.run import load_test as load_test
+    from evodeploy.profiling.pipeline import profile as profile
+    from evodeploy.profiling.record import Profile as Profile
     from evodeploy.repository.pipeline import package as package
     from evodeploy.repository.record import Packaged as Packaged
     from evodeploy.specs import EngineOptions as EngineOptions
@@ -96,6 +98,8 @@ _HOMES = {
     "evodeploy.inspection.roofline.report": ("Roofline",),
     "evodeploy.load_testing.records": ("LoadTest",),
     "evodeploy.load_testing.run": ("load_test",),
+    "evodeploy.profiling.pipeline": ("profile",),
+    "evodeploy.profiling.record": ("Profile",),
     "evodeploy.repository.pipeline": ("package",),
     "evodeploy.repository.record": ("Packaged",),
     "evodeploy.specs": ("EngineOptions", "ModelInfo"),

@@ -95,7 +95,7 @@ TRAINING = _kind("an interrupted distillation", ".part", rb"PK\x03\x04")
 JOURNAL = _kind("an interrupted evaluation", ".part", rb'\{"artefacts": ')
 MEASUREMENTS = _kind("a table of measurements", ".csv", rb"engine,model,precision,")
 PAGE = _kind("a report page", ".html .htm", rb'<!doctype html>.{0,99}<meta name="generator" content="evodeploy">')
-DRAWING = _kind("a drawing of a sweep", ".svg", rb'<svg [^>]*data-made-by="evodeploy"')
+DRAWING = _kind("a drawing", ".svg", rb'<svg [^>]*data-made-by="evodeploy"')
 DEPLOY = _kind("a deploy file", ".toml", rb"# Written by evodeploy sweep")
 PICTURE = _kind("a picture of kept tokens", ".png", rb"\x89PNG\r\n.{0,99}tEXtSoftware\x00evodeploy")
 TIMINGS = _kind("a timing cache", "", b"")  # whose content TensorRT itself judges

@@ -64,6 +64,7 @@ ALLOWED = {
     "visualization": {"compare", "datasets", "engines", "models", "preprocess"},
     "serving": {"artefacts", "cluster", "compare", "engines", "inference", "preprocess"},
     "load_testing": {"benchmark", "datasets"},
+    "profiling": {"benchmark", "datasets", "engines", "graph", "preprocess"},
     "sweeper": {"benchmark", "datasets", "engines", "evaluation", "exporter", "models", "preprocess"},
     "repository": {"artefacts", "engines", "inference", "preprocess"},
     "inspection": {"artefacts", "engines", "graph", "models"},
@@ -155,12 +156,12 @@ def test_running_an_onnx_file_needs_neither_torch_nor_onnx(small_onnx):
 
 FUNCTIONS = (
     "bench", "build", "distill", "evaluate", "export", "load", "load_test", "margins", "open_engine", "package",
-    "refit", "roofline", "sweep", "verify", "visualize",
+    "profile", "refit", "roofline", "sweep", "verify", "visualize",
 )  # fmt: skip
 RECORDS = (
     "Agreement", "Build", "Distilled", "EngineOptions", "Evaluation", "Export", "Failure", "Label", "LoadTest",
-    "Margins", "ModelInfo", "Packaged", "Prediction", "Refit", "Report", "Roofline", "Sweep", "Timing", "Visualization",
-    "Written",
+    "Margins", "ModelInfo", "Packaged", "Prediction", "Profile", "Refit", "Report", "Roofline", "Sweep", "Timing",
+    "Visualization", "Written",
 )  # fmt: skip
 OTHERS = (
     "BadFileError", "Engine", "EvodeployError", "InputError", "MissingExtraError", "OutOfMemoryError", "Predictor",
@@ -202,6 +203,7 @@ COMMANDS = {
     "models": {"models.published.published_models", "models.published.random_checkpoint"},
     "package": set(),
     "predict": set(),
+    "profile": set(),
     "serve": {
         "serving.budget.budget_of",
         "serving.service",

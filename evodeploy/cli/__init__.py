@@ -24,6 +24,7 @@ from evodeploy.cli import (
     models,
     package,
     predict,
+    profile,
     serve,
     sweep,
     verify,
@@ -98,6 +99,7 @@ app.command("eval", cls=ending.Command)(evaluate.evaluate)
 app.command("visualize", cls=ending.Command)(visualize.visualize)
 app.command("margins", cls=ending.Command)(margins.margins)
 app.command("bench", cls=ending.Command)(bench.bench)
+app.command("profile", cls=ending.Command)(profile.profile)
 app.command("sweep", cls=ending.Command)(sweep.sweep)
 app.command("predict", cls=ending.Command)(predict.predict)
 app.command("serve", cls=ending.Command)(serve.serve)

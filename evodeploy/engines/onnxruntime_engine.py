@@ -23,6 +23,8 @@ from evodeploy.text import reason
 
 SESSIONS = 8  # batch sizes with a session each, where a session holds a single CUDA graph
 
+OPTIMIZED = "optimized.onnx"  # the graph that ONNX Runtime computes, in the folder of a trace
+
 _DTYPES = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
@@ -32,9 +34,19 @@ _DTYPES = {
 
 
 class OnnxRuntimeEngine(Engine):
-    """Runs an ONNX file with one execution provider; with `cuda_graph`, on tensors that stay on the GPU."""
+    """Runs an ONNX file with one execution provider; with `cuda_graph`, on tensors that stay on the GPU.
 
-    def __init__(self, path: Path, options: EngineOptions | None = None, provider: Provider = ON_CPU) -> None:
+    With a folder `trace` ONNX Runtime writes into it what it makes of the graph, and when `end_trace` is called a trace
+    of all runs.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        options: EngineOptions | None = None,
+        provider: Provider = ON_CPU,
+        trace: Path | None = None,
+    ) -> None:
         super().__init__()
         options = options or EngineOptions()
         self.name = provider.name
@@ -56,7 +68,7 @@ class OnnxRuntimeEngine(Engine):
             with contextlib.redirect_stdout(sys.stderr):  # where it prints what it does not find
                 ort.preload_dlls()  # CUDA and cuDNN that came with pip, which nothing else looks for
         profile = _profile_of(path) if provider.profiled else {}
-        self._new_session = partial(_new_session, path, provider, options, profile)
+        self._new_session = partial(_new_session, path, provider, options, profile, trace)
         self._session = self._new_session()
         self.tf32 = provider.tf32 if options.tf32 is None else options.tf32
         self.device = "cpu" if self._index is None else f"cuda:{self._index}"
@@ -72,6 +84,10 @@ class OnnxRuntimeEngine(Engine):
         self._bound: dict[int, BoundBatch] | None = {} if options.cuda_graph else None
         self._one_graph = provider.one_graph
         self._one_at_a_time = threading.Lock()
+
+    def end_trace(self) -> Path:
+        """Return the trace of the runs until now: Chrome's format, a JSON list of events; later runs are not in it."""
+        return Path(self._session.end_profiling())
 
     def _run(self, images: Array, keep: tuple[int, ...]) -> dict[str, Array]:
         if self._bound is not None:
@@ -109,7 +125,9 @@ def _profile_of(path: Path) -> dict[str, str]:
     return elastic_profile([_spec(value) for value in opened.get_inputs()], info)
 
 
-def _new_session(path: Path, provider: Provider, options: EngineOptions, profile: dict[str, str]) -> Any:
+def _new_session(
+    path: Path, provider: Provider, options: EngineOptions, profile: dict[str, str], trace: Path | None
+) -> Any:
     """`path` opened by `provider`, which computes all of it; raises as the engine does."""
     import onnxruntime as ort
 
@@ -118,6 +136,11 @@ def _new_session(path: Path, provider: Provider, options: EngineOptions, profile
     # GPU, where they name the libraries that are missing.
     session.log_severity_level = 3 if provider.on_gpu else 4
     session.add_session_config_entry("session.force_spinning_stop", "1")  # idle workers leave the cores to others
+    if trace is not None:
+        session.enable_profiling = True
+        session.profile_file_prefix = str(trace / "trace")
+        session.optimized_model_filepath = str(trace / OPTIMIZED)
+        session.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
     if options.threads:
         session.intra_op_num_threads = options.threads
     chosen = provider.chain[0]

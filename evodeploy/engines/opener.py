@@ -195,16 +195,25 @@ def open_engine(
         except UsageError as error:
             raise UsageError(f"{opened}: {error}") from error
         return engine if options.fixed_keep is not None else at_stated_ratio(engine, opened, stated)
-    kind = kind_of_source(opened)
+    name = runtime_for(opened, name, options)
+    return RUNTIMES[name].open(Opening(opened, name, options, tokens, like))
+
+
+def runtime_for(source: Path | nn.Module, name: str | None, options: EngineOptions) -> str:
+    """Return the name of the runtime that opens `source`: `name`, or by default as `open_engine` says.
+
+    Raises UsageError where that runtime does not run it, or has no option that is asked for.
+    """
+    kind = kind_of_source(source)
     fitting = {key: runtime for key, runtime in RUNTIMES.items() if runtime.runs == kind}
     if name is None:
         name = _first(fitting, options)
     if name not in fitting:
-        what = opened if isinstance(opened, Path) else "a module"
+        what = source if isinstance(source, Path) else "a module"
         export = ", or an export" if name in RUNTIMES and RUNTIMES[name].runs == "onnx" else ""
         raise UsageError(f"the engine '{name}' does not run {what}: expected {' or '.join(fitting)}{export}")
     check_honoured(name, fitting[name].honours, options)
-    return fitting[name].open(Opening(opened, name, options, tokens, like))
+    return name
 
 
 def _check_stated(path: Path, stated: DeployFile, name: str | None, options: EngineOptions) -> None:

@@ -30,6 +30,7 @@ from evodeploy.onnx_files import parse_info
 from evodeploy.specs import KEEP, METADATA_KEY, EngineOptions, ModelInfo, TensorSpec
 from evodeploy.text import reason
 
+_NO_NODES = {"Constant", "Parameter", "Result"}  # types of what computes nothing
 _MARK = np.frombuffer(b"No answr", np.uint8)  # two floats above 1e17, or one whole number above 1e18
 
 
@@ -37,12 +38,12 @@ class OpenVinoEngine(Engine):
     """Runs an ONNX file on the CPU, in float32 unless the options name another precision, or at a `fixed_keep`.
 
     OpenVINO computes one batch at a time. Each thread that runs takes an infer request of its own from a pool, so that
-    one thread computes while others read their outputs.
+    one thread computes while others read their outputs. With `counting` each run is timed node by node, see `times`.
     """
 
     name = "openvino"
 
-    def __init__(self, path: Path, options: EngineOptions | None = None) -> None:
+    def __init__(self, path: Path, options: EngineOptions | None = None, *, counting: bool = False) -> None:
         super().__init__()
         options = options or EngineOptions()
         if options.device not in (None, "cpu"):
@@ -54,6 +55,8 @@ class OpenVinoEngine(Engine):
         # OpenVINO would choose bfloat16 by itself where the processor has it.
         hint = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}[options.precision or "fp32"]
         properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+        if counting:
+            properties["PERF_COUNT"] = True
         if options.threads:
             properties["INFERENCE_NUM_THREADS"] = options.threads
             properties["ENABLE_CPU_PINNING"] = False  # or two processes with a thread each share the first core
@@ -90,6 +93,22 @@ class OpenVinoEngine(Engine):
         }
         requests.idle.append(request)
         return outputs
+
+    def times(self) -> list[tuple[str, str, float]]:
+        """Name, type and seconds of each node that the last run of this thread computed, in order.
+
+        For an engine opened with `counting`, which no other thread uses. OpenVINO calls not run what took less than a
+        microsecond, and gives no implementation to what it fused into others.
+        """
+        assert self._requests is not None  # a run was made
+        found = self._requests.idle[-1].get_profiling_info()
+        ran = (each for each in found if each.exec_type != "undef" and each.node_type not in _NO_NODES)
+        return [(each.node_name, each.node_type, each.real_time.total_seconds()) for each in ran]
+
+    def compiled_graph(self) -> Any:
+        """Return the graph that OpenVINO computes, as a model of its own."""
+        assert self._requests is not None
+        return self._requests.compiled.get_runtime_model()
 
     def _infer(self, request: Any, images: Array, keep: tuple[int, ...]) -> None:
         """Compute the outputs of `request`; raises OutOfMemoryError where OpenVINO did not and says nothing.

@@ -753,6 +753,23 @@ def refit():
     assert on_the_device() == [0] * 6
 
 
+def profiled():
+    """The layers of a plan with their times, next to runs of another engine; no graph is recorded."""
+    from evodeploy import profile
+
+    found = profile(PLAN, engine="tensorrt", batch=2, runs=3)
+    with open_engine(PLAN, "tensorrt", EngineOptions(cuda_graph=True)) as engine:
+        same(engine.run(IMAGES[:3]), IMAGES[:3])
+    nodes = [node.name for node in read_onnx(ONNX).graph.node]
+    assert (found.engine, found.device, found.batch, found.runs) == ("tensorrt", "cuda:0", 2, 3)
+    assert [name for node in found.nodes for name in sorted(node.made_of, key=nodes.index)] == nodes
+    assert [round(node.seconds * 1e3, 6) for node in found.nodes] == [0.5 + 2 * i for i in range(len(found.nodes))]
+    assert {node.calls for node in found.nodes} == {1}
+    with refused(UsageError, "leave out cuda_graph"):
+        profile(PLAN, engine="tensorrt", options=EngineOptions(cuda_graph=True))
+    assert on_the_device() == [0] * 6
+
+
 def bad_plan():
     with refused(RuntimeFailedError, "tensorrt 10.13.0.35 cannot load the plan: Serialization assertion failed."):
         open_engine(PLAN, "tensorrt")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from evodeploy.engines.out_of_memory import says_out_of_memory
@@ -25,6 +25,7 @@ class Plan:
         self._errors = engine_errors(flavour)
         self.config: Any = None
         self.kernels: Any = None  # the cache that `config` uses
+        self._profiler: Any = None
         with device.quiet:
             self._runtime = flavour.trt.Runtime(shared_logger(flavour)[0])
             if host_code:
@@ -42,6 +43,22 @@ class Plan:
         """The GPU memory that an execution context computes in, with the profile that needs the most."""
         return int(self._engine.device_memory_size_v2)
 
+    def watch(self, report: Callable[[str, float], None]) -> None:
+        """Let `report` be called with the name and the milliseconds of each layer that the next contexts compute.
+
+        A launch then waits for its end, and cannot be recorded.
+        """
+        base: Any = self.flavour.trt.IProfiler
+
+        class Profiler(base):  # type: ignore[misc]
+            def __init__(self) -> None:
+                base.__init__(self)
+
+            def report_layer_time(self, layer_name: str, ms: float) -> None:
+                report(layer_name, ms)
+
+        self._profiler = Profiler()
+
     def runtime_config(self) -> Any:
         """How contexts are made, in the flavour that has this option; kept as `config` it holds for the next ones."""
         return self._engine.create_runtime_config()
@@ -58,6 +75,8 @@ class Plan:
             context = self._engine.create_execution_context(how)
         if context is None:
             raise self.failure("makes no execution context")
+        if self._profiler is not None:
+            context.profiler = self._profiler
         if memory:
             context.set_device_memory(memory, self.context_bytes)
         return context

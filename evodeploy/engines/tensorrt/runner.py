@@ -6,7 +6,7 @@ import contextlib
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -37,9 +37,16 @@ class TensorRtEngine(Engine):
     name = "tensorrt"
     deepest = LANES - 1  # the last lane is for calls between two batches of a stream
 
-    def __init__(self, path: Path, options: EngineOptions | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        options: EngineOptions | None = None,
+        *,
+        watch: Callable[[str, float], None] | None = None,
+    ) -> None:
         """Open the plan `path`, which runs code in it, with its record next to it.
 
+        `watch` is called with each layer that is computed, see `Plan.watch`, in place of recording CUDA graphs.
         Raises BadFileError where they do not belong together, UnavailableError where the plan cannot run on this
         machine or with the TensorRT installed, OutOfMemoryError where it does not fit.
         """
@@ -72,6 +79,8 @@ class TensorRtEngine(Engine):
         with gpu.active(), contextlib.ExitStack() as stack:
             plan = Plan(gpu, data, flavour, record.inputs[0].name, host_code=record.version_compatible)
             stack.callback(plan.close)
+            if watch is not None:
+                plan.watch(watch)
             if rtx.is_rtx(flavour):
                 stack.callback(rtx.configure(plan, record.plan_sha256, architecture(index), options))
             self._profiles = plan.profiles

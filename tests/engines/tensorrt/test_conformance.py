@@ -72,6 +72,7 @@ BY_NAME = {
         ("HardwareCompatibilityLevel", "AMPERE_PLUS"), ("HardwareCompatibilityLevel", "SAME_COMPUTE_CAPABILITY"),
     ],
     "onnx_to_plan.py": [("IAttentionInputLayer", "attention")],
+    "plan.py": [("IProfiler", "report_layer_time")],
 }  # fmt: skip
 SHARED_FILES = [file for file in RECEIVERS if file != "rtx.py"]
 NO_TARGETS = {"no IBuilderConfig.num_compute_capabilities", "no IBuilderConfig.set_compute_capability"}
@@ -104,6 +105,7 @@ FAKES = {
     "ExecutionContextAllocationStrategy": "ExecutionContextAllocationStrategy",
     "DynamicShapesKernelSpecializationStrategy": "DynamicShapesKernelSpecializationStrategy",
     "RuntimeConfig": "IRuntimeConfig", "RuntimeCache": "IRuntimeCache", "CudaGraphStrategy": "CudaGraphStrategy",
+    "IProfiler": "IProfiler",
     "Refitter": "Refitter", "OnnxParserRefitter": "OnnxParserRefitter", "SerializationConfig": "ISerializationConfig",
     "SerializationFlag": "SerializationFlag",
 }  # fmt: skip

@@ -1,0 +1,62 @@
+"""`evodeploy profile`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import evodeploy
+from evodeploy.cli import options, values
+from evodeploy.cli.console import Force, Json, answer, note
+from evodeploy.cli.values import whole
+from evodeploy.files import claimed
+from evodeploy.kinds import DRAWING, PAGE, REPORT, suffix_of
+
+
+def profile(
+    context: typer.Context,
+    file: Annotated[Path, values.artefact("An ONNX file, or a TensorRT engine on a machine with its GPU.")],
+    batch: Annotated[int, whole("--batch", 1, values.BATCH, "Images of a run.")] = 1,
+    keep_ratio: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RATIO",
+            help="The share of tokens that an elastic artefact keeps, one or one for each stage; by default what it "
+            "was exported with.",
+        ),
+    ] = None,
+    runs: Annotated[int, whole("--runs", 1, 100_000, "Runs with the profiler, and as many without, in turn.")] = 20,
+    images: Annotated[Path | None, typer.Option(help="Images to run on; without it, random noise.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write all figures to this JSON file.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw blocks, modules and nodes by their time: a name in .svg or .html.")
+    ] = None,
+    engine: options.EngineName = None,
+    device: options.Device = None,
+    precision: options.Precision = None,
+    threads: options.Threads = None,
+    cache: options.Cache = None,
+    tf32: options.Tf32 = None,
+    fixed_keep: options.FixedKeep = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Say where the time of a run goes, by block, by kind of work and by node, as the runtime's profiler says."""
+    drawn = PAGE if picture is not None and suffix_of(picture) in PAGE.suffixes else DRAWING
+    outputs = [(path, kind) for path, kind in ((output, REPORT), (picture, drawn)) if path is not None]
+    context.with_resource(claimed(outputs, force, file))
+    found = evodeploy.profile(
+        file,
+        engine=engine,
+        options=options.engine_options(device, precision, False, threads, cache, tf32, fixed_keep),
+        batch=batch,
+        keep_ratio=values.ratios(keep_ratio),
+        runs=runs,
+        images=images,
+    )
+    for path, _ in outputs:
+        found.save(path, force=force)
+        note(f"wrote {path}")
+    answer(found, as_json)

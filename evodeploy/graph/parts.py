@@ -1,0 +1,173 @@
+"""What each node of a graph belongs to: its module, its block, and the kind of work, found by names and operators.
+
+`blocks.3.attn.qkv/MatMul`, as `exporter.node_names` writes it, and the names of other exporters, such as
+`/encoder/layer.3/attention/self/query/MatMul`, hold the module. Nodes without one belong to what they lie between.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    import onnx
+
+Kind = Literal[
+    "attention", "MLP", "merging", "selection", "embedding", "head", "normalisation", "other", "data movement"
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)  # a fused node is of the first of these that it holds
+
+_BLOCK = re.compile(
+    r".*?(?:^|\.)(?:blocks?|layers?|resblocks|stages?|encoder_layer|h)\d*[._]\d+(?=\.|$)(?:\.(?:sub|down)sample)?"
+)
+_ATTENTION = re.compile(r"att(e)?n", re.IGNORECASE)
+_MLP = re.compile(r"mlp|ffn|feed_?forward|intermediate|^output$|^fc\d$", re.IGNORECASE)
+_NORM = re.compile(r"norm|^(?:ln|bn)(?:_?\d+)?(?:_\w+)?$", re.IGNORECASE)
+_EMBEDDING = re.compile(r"embed|^stem|^conv_proj$", re.IGNORECASE)
+_HEAD = re.compile(r"^heads?$|^head_dist$|classifier|^pooler$|^fc$", re.IGNORECASE)
+_NORMS = re.compile(r"(?:Layer|Group|Batch|Instance|RMS)Norm|^MVN$", re.IGNORECASE)
+_ATTENTIONS = re.compile(r"Attention|^Softmax$", re.IGNORECASE)
+_NUMBER = re.compile(r"_\d+$")
+_CONVERTING = {"Cast", "DequantizeLinear", "Identity", "QuantizeLinear"}  # belong to what they are made for
+_MOVING = _CONVERTING | {
+    "Concat", "Convert", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Pad", "Reorder", "ReorderInput",
+    "ReorderOutput", "Reshape", "ScatterElements", "ScatterND", "Shape", "Slice", "Split", "Squeeze", "StridedSlice",
+    "Tile", "Transpose", "Unsqueeze", "VariadicSplit",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a node is part of. `module` and `block`, the first of its names, are empty where its name holds none."""
+
+    module: str
+    block: str
+    kind: Kind
+
+
+def part_of(name: str, operator: str = "") -> Part:
+    """Return what the node `name` is part of by its name and `operator` alone; by default that in the name."""
+    module, last = _split(name)
+    operator = operator or _NUMBER.sub("", last)
+    block = _block(module)
+    return Part(module, block, _kind(module, block, operator))
+
+
+def parts_of(graph: onnx.GraphProto) -> dict[str, Part]:
+    """Return what each node of `graph` is part of, by its name, which no other may have.
+
+    A node without a module, where the graph has blocks: before the first of them it belongs to the embedding, after the
+    last to the head, and in between, where the graph selects tokens, to the selection. Where tokens are merged, the
+    selection is only what serves the TopK alone. What depends on no image decides how many tokens are kept.
+    """
+    nodes = list(graph.node)
+    users = _users(nodes)
+    parts: dict[str, Part] = {}
+    for node in nodes:
+        parts[node.name] = part_of(node.name, node.op_type)
+    inside = [index for index, node in enumerate(nodes) if parts[node.name].block]
+    if not inside:
+        return parts
+    first, last = inside[0], inside[-1]
+    selecting = any(node.op_type == "TopK" and not parts[node.name].module for node in nodes[first:last])
+    merging = any(node.op_type == "ArgMax" and not parts[node.name].module for node in nodes[first:last])
+    serving = _serving(nodes, users) if merging else set()
+    seen = {value.name for value in list(graph.input)[:1]}
+    for index, node in enumerate(nodes):
+        from_images = not seen.isdisjoint(node.input)
+        seen.update(node.output if from_images else ())
+        if parts[node.name].module:
+            continue
+        if node.op_type in _CONVERTING:
+            parts[node.name] = _converting(node, nodes, users, parts)
+        elif selecting and not from_images:
+            parts[node.name] = Part("", "", "selection")
+        elif index < first or index > last:
+            parts[node.name] = Part("", "", "embedding" if index < first else "head")
+        elif selecting:
+            parts[node.name] = Part("", "", "merging" if merging and node.name not in serving else "selection")
+    return parts
+
+
+def main_part(parts: Iterable[Part]) -> Part | None:
+    """Return what a node fused of several `parts` counts as: the first in the order of `KINDS`; None without any."""
+    return min(parts, key=lambda part: KINDS.index(part.kind), default=None)
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return module and rest of a node's name: `/blocks/blocks.0/attn/MatMul` is of `blocks.0.attn`."""
+    *scopes, last = name.strip("/").split("/")
+    path: list[str] = []
+    for scope in scopes:
+        if path and scope.startswith(f"{path[-1]}."):
+            path.pop()
+        path.append(scope)
+    return ".".join(path), last
+
+
+def _block(module: str) -> str:
+    """Return the block that `module` is in, with the blocks around it; empty where it is in none."""
+    end = 0
+    for match in _BLOCK.finditer(module):
+        if any(word.search(match[0]) for word in (_ATTENTION, _MLP)):  # layers of a module inside the block
+            break
+        end = match.end()
+    return module[:end]
+
+
+def _kind(module: str, block: str, operator: str) -> Kind:
+    words = module.split(".") if module else []
+    if _NORMS.search(operator) or any(_NORM.search(word) for word in words[-1:]):
+        return "normalisation"
+    if operator in _MOVING and (block or not words):
+        return "data movement"
+    if any(_ATTENTION.search(word) for word in words) or (not words and _ATTENTIONS.search(operator)):
+        return "attention"
+    if any(_EMBEDDING.search(word) for word in words):
+        return "embedding"
+    if not block and any(_HEAD.search(word) for word in words):
+        return "head"
+    if any(_MLP.search(word) for word in words):
+        return "MLP"
+    if operator == "TopK":
+        return "selection"
+    return "data movement" if operator in _MOVING else "other"
+
+
+def _users(nodes: Sequence[onnx.NodeProto]) -> dict[str, list[onnx.NodeProto]]:
+    """Return the nodes that read each value."""
+    users: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for node in nodes:
+        for name in node.input:
+            users[name].append(node)
+    return users
+
+
+def _serving(nodes: Sequence[onnx.NodeProto], users: dict[str, list[onnx.NodeProto]]) -> set[str]:
+    """Return the names of every TopK and of the nodes whose values only they use, directly or not."""
+    found: set[str] = set()
+    for node in reversed(nodes):
+        using = [user for name in node.output for user in users.get(name, ())]
+        if node.op_type == "TopK" or (using and all(user.name in found for user in using)):
+            found.add(node.name)
+    return found
+
+
+def _converting(
+    node: onnx.NodeProto,
+    nodes: Sequence[onnx.NodeProto],
+    users: dict[str, list[onnx.NodeProto]],
+    parts: dict[str, Part],
+) -> Part:
+    """Return the part of a conversion: the module of what uses it, else of what it reads, and always data movement."""
+
+    def near() -> Iterator[onnx.NodeProto]:
+        for name in node.output:
+            yield from users.get(name, ())
+        yield from (other for other in nodes if not set(other.output).isdisjoint(node.input))
+
+    found = next((parts[other.name] for other in near() if parts[other.name].module), Part("", "", "other"))
+    return Part(found.module, found.block, "data movement")

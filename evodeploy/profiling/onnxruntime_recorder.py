@@ -1,0 +1,83 @@
+"""ONNX Runtime's profiler: a trace of events, and the graph that it made of the file."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evodeploy.engines.base import Array
+from evodeploy.engines.onnxruntime_engine import OPTIMIZED, OnnxRuntimeEngine
+from evodeploy.profiling.recording import Origins, Recorder, Step, serving
+from evodeploy.specs import EngineOptions
+
+if TYPE_CHECKING:
+    import onnx
+
+_ENDING = "_kernel_time"
+
+
+class OnnxRuntimeRecorder(Recorder):
+    """Runs the file `path`, whose graph is `graph`, on the CPU; `scratch` is a folder for the trace."""
+
+    def __init__(self, path: Path, options: EngineOptions, scratch: Path, graph: onnx.GraphProto) -> None:
+        self._scratch, self._graph = scratch, graph
+        self.engine: OnnxRuntimeEngine = OnnxRuntimeEngine(path, options, trace=scratch)
+
+    def run(self, images: Array, keep: Sequence[int] | None) -> None:
+        """See Recorder."""
+        self.engine.run(images, keep)
+
+    def finish(self) -> tuple[list[list[Step]], Origins]:
+        """See Recorder."""
+        import onnx
+
+        events = json.loads(self.engine.end_trace().read_text(encoding="utf-8"))
+        computed = onnx.load(self._scratch / OPTIMIZED, load_external_data=False).graph
+        return runs_of(events), origins_of(self._graph, computed)
+
+
+def runs_of(events: Sequence[Mapping[str, Any]]) -> list[list[Step]]:
+    """Return the steps of each run in a trace: the kernels' events between a run's beginning and its end."""
+    kernels = [each for each in events if each["cat"] == "Node" and each["name"].endswith(_ENDING)]
+    kernels.sort(key=lambda each: int(each["ts"]))
+    runs = sorted((each for each in events if each["name"] == "model_run"), key=lambda each: int(each["ts"]))
+    return [
+        [
+            Step(each["name"].removesuffix(_ENDING), each["args"]["op_name"], each["dur"] / 1e6)
+            for each in kernels
+            if run["ts"] <= each["ts"] <= run["ts"] + run["dur"]
+        ]
+        for run in runs
+    ]
+
+
+def origins_of(graph: onnx.GraphProto, computed: onnx.GraphProto) -> Origins:
+    """Return what the nodes of `computed`, which ONNX Runtime made of `graph`, come from.
+
+    A fused node computes the nodes from what it reads to the values that it gives, which keep their names.
+    """
+    kept = {node.name for node in computed.node}
+    giving = {name: node for node in graph.node for name in node.output}
+    made_of: dict[str, tuple[str, ...]] = {}
+    for node in computed.node:
+        found: dict[str, None] = {}
+        waiting = [name for name in node.output if name in giving]
+        while waiting:
+            source = giving.get(waiting.pop())
+            if source is None or source.name in found or (source.name in kept and source.name != node.name):
+                continue
+            found[source.name] = None
+            waiting += [value for value in source.input if value not in node.input]
+        if not found and any(node.name == other.name for other in graph.node):
+            found[node.name] = None
+        if found:
+            made_of[node.name] = tuple(each.name for each in graph.node if each.name in found)
+    readers: dict[str, list[str]] = defaultdict(list)
+    for node in computed.node:
+        for name in node.input:
+            readers[name].append(node.name)
+    users = {node.name: [user for name in node.output for user in readers[name]] for node in computed.node}
+    return Origins(made_of, serving(users, made_of))

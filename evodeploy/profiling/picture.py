@@ -1,0 +1,126 @@
+"""A profile as a picture: a line for each block, as wide as its time, divided into its modules and their nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+
+from evodeploy.benchmark.report.svg import element, text, title
+from evodeploy.graph.parts import KINDS
+from evodeploy.profiling.record import NodeTime, Profile, modules_of
+from evodeploy.profiling.table import heading, overhead
+from evodeploy.text import brief, printable
+
+WIDTH = 400  # units, which are pixels on a phone
+LEFT, RIGHT = 100, 52
+TOP, LINE = 44, 30
+MODULES, NODES = 15, 7  # heights
+COLUMN, ENTRY = 190, 17  # of the legend
+LETTER = 5.8  # units of width, of a label
+COLOURS: dict[str, str] = dict(
+    zip(
+        KINDS,
+        ("#1f5fa8", "#b3470f", "#8a6500", "#7a3fa0", "#00737c", "#b02a5b", "#2b7a43", "#5a6472", "#8793a5"),
+        strict=True,
+    )
+)
+STYLE = (
+    "text{font:11px system-ui,sans-serif;fill:#1a1e28}.pale{fill:#596275}.in{fill:#fff;pointer-events:none}"
+    ".heading{font-size:13px;font-weight:600}rect{shape-rendering:crispEdges}.cut{stroke:#fff;stroke-width:.5}"
+)
+
+
+def as_svg(profile: Profile) -> str:
+    """The picture: of each block its modules, and below them their nodes, coloured by kind."""
+    groups = profile.blocks
+    kinds = profile.kinds
+    longest = max((group.seconds for group in groups), default=0.0) or 1.0
+    scale = (WIDTH - LEFT - RIGHT) / longest
+    legend = TOP + LINE * len(groups) + 8
+    height = legend + ENTRY * ((len(kinds) + 1) // 2) + 6
+    parts = [
+        element("style", STYLE),
+        element("rect", width=WIDTH, height=height, fill="#ffffff"),
+        text(brief(f"{profile.path.name}, {profile.engine}, batch {profile.batch}", 54), 8, 18, class_="heading"),
+        text(f"{profile.total * 1e3:.2f} ms in nodes; above modules, below nodes", 8, 34, class_="pale"),
+    ]
+    for index, group in enumerate(groups):
+        y = TOP + LINE * index
+        nodes = tuple(node for node in profile.nodes if node.group == group.name)
+        parts.append(text(_short(group.name, 16), LEFT - 6, y + 12, text_anchor="end"))
+        parts += _line(nodes, y, scale)
+        end = LEFT + group.seconds * scale
+        parts.append(text(f"{group.seconds * 1e3:.2f} ms", end + 5, y + 12, class_="pale"))
+    for index, kind in enumerate(kinds):
+        x, y = 8 + COLUMN * (index % 2), legend + ENTRY * (index // 2)
+        parts.append(element("rect", x=x, y=y, width=10, height=10, fill=COLOURS[kind.name]))
+        parts.append(text(f"{kind.name} {kind.share:.1%}", x + 15, y + 9))
+    size = {
+        "viewBox": f"0 0 {WIDTH} {height}",
+        "width": "100%",
+        "style": "max-width:760px",
+        "role": "img",
+        "data_made_by": "evodeploy",
+    }
+    return element("svg", title(heading(profile)), *parts, xmlns="http://www.w3.org/2000/svg", **size)
+
+
+def as_html(profile: Profile) -> str:
+    """A page with the picture and the tables."""
+    head = element("title", "Profile") + element(
+        "style",
+        "body{font:15px system-ui,sans-serif;margin:16px auto;max-width:760px;padding:0 10px;color:#1a1e28}"
+        "table{border-collapse:collapse;margin:16px 0;font-size:13px}td,th{padding:2px 12px 2px 0;text-align:right}"
+        "td:first-child,th:first-child{text-align:left;overflow-wrap:anywhere}",
+    )
+    slowest = [
+        (node.name, f"{node.seconds * 1e3:.3f}", f"{profile.share(node.seconds):.1%}", node.kind)
+        for node in profile.slowest
+    ]
+    body = [
+        element("p", _escaped(heading(profile))),
+        element("p", _escaped(" ".join(overhead(profile)))),
+        as_svg(profile),
+        _table(("node", "ms", "share", "kind"), slowest),
+    ]
+    start = '<!doctype html><html lang="en"><head><meta name="generator" content="evodeploy"><meta charset="utf-8">'
+    view = '<meta name="viewport" content="width=device-width,initial-scale=1">'
+    return f"{start}{view}{head}</head><body>{''.join(body)}</body></html>\n"
+
+
+def _line(nodes: Sequence[NodeTime], y: float, scale: float) -> Iterator[str]:
+    """Yield the rectangles of one block: its modules, in the order in which they begin, and under each its nodes."""
+    x = float(LEFT)
+    for name, own in modules_of(nodes):
+        seconds = sum(node.seconds for node in own)
+        width = seconds * scale
+        by_kind = {kind: sum(node.seconds for node in own if node.kind == kind) for kind in KINDS}
+        most = max(by_kind, key=lambda kind: by_kind[kind])
+        hint = title(f"{name}: {seconds * 1e3:.3f} ms")
+        yield _box(x, y, width, MODULES, most, hint)
+        if len(name) * LETTER + 4 <= width:
+            yield text(name, x + 3, y + MODULES - 4, class_="in")
+        for node in own:
+            part = node.seconds * scale
+            hint = title(f"{node.name}, {node.kind}: {node.seconds * 1e3:.3f} ms")
+            yield _box(x, y + MODULES, part, NODES, node.kind, hint)
+            x += part
+
+
+def _box(x: float, y: float, width: float, height: float, kind: str, hint: str) -> str:
+    across = f"{x:.2f}", f"{width:.2f}"  # nodes may be thinner than a tenth of a unit
+    return element("rect", hint, x=across[0], y=y, width=across[1], height=height, fill=COLOURS[kind], class_="cut")
+
+
+def _short(name: str, length: int) -> str:
+    """The end of a long name, in which blocks of one network differ."""
+    return name if len(name) <= length else "…" + name[1 - length :]
+
+
+def _escaped(words: str) -> str:
+    return escape(printable(words))
+
+
+def _table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    first = element("tr", *(element("th", _escaped(each)) for each in headings))
+    return element("table", first, *(element("tr", *(element("td", _escaped(each)) for each in row)) for row in rows))

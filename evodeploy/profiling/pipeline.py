@@ -1,0 +1,209 @@
+"""From an artefact to the time of its nodes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evodeploy.arguments import checked
+from evodeploy.benchmark.measure.interleaved import SETTLE
+from evodeploy.datasets.sources import images_of
+from evodeploy.engines.base import Array, Engine
+from evodeploy.engines.opener import open_engine, resolved, runtime_for
+from evodeploy.errors import UsageError
+from evodeploy.graph.parts import KINDS, Part, main_part, part_of, parts_of
+from evodeploy.images import Images
+from evodeploy.onnx_files import read_onnx, save_onnx
+from evodeploy.preprocess import as_input, pictures, random_pictures
+from evodeploy.profiling.record import NodeTime, Profile
+from evodeploy.profiling.recording import Origins, Recorder, Step
+from evodeploy.specs import NO_METADATA, EngineOptions
+
+if TYPE_CHECKING:
+    import onnx
+
+_log = logging.getLogger(__name__)
+
+RUNS = 20
+WARM_UPS = 3  # runs of each engine that are not counted
+
+
+@checked
+def profile(
+    artefact: str | os.PathLike[str],
+    *,
+    engine: str | None = None,
+    options: EngineOptions | None = None,
+    batch: int = 1,
+    keep_ratio: float | Sequence[float] | None = None,
+    runs: int = RUNS,
+    images: Images | None = None,
+) -> Profile:
+    """Measure how long each node of `artefact` takes in a run, by the profiler of its runtime.
+
+    `artefact` is an ONNX file or a TensorRT engine. The runtime is `engine`, by default the first that fits: ONNX
+    Runtime on the CPU, OpenVINO or TensorRT. It runs `batch` of `images`, by default random ones, `runs` times with the
+    profiler and as often without, in turn, in sessions of its own. An elastic artefact keeps tokens as `keep_ratio`
+    says.
+
+    Raises UsageError for a runtime whose profiler is not read, and for options that it does not have; InputError for
+    a batch or keep ratios that the artefact does not take; and as `open_engine` does.
+    """
+    options = options or EngineOptions()
+    if runs < 1:
+        raise UsageError(f"runs is {runs}, expected 1 or more")
+    path = resolved(artefact)
+    assert isinstance(path, Path)  # what is no module
+    name = runtime_for(path, engine, options)
+    if name not in ("onnxruntime", "openvino", "tensorrt"):
+        raise UsageError(
+            f"the profiler of the engine '{name}' is not read: expected onnxruntime or openvino with an ONNX file, or "
+            "tensorrt with an engine file"
+        )
+    if options.cuda_graph:
+        raise UsageError("a CUDA graph is one launch, whose layers have no times of their own: leave out cuda_graph")
+    with tempfile.TemporaryDirectory(prefix="evodeploy-profile-") as folder:
+        scratch = Path(folder)
+        parts: dict[str, Part] | None = None
+        opened: Path = path
+        recorder: Recorder
+        if name == "tensorrt":
+            from evodeploy.profiling.tensorrt_recorder import TensorRtRecorder
+
+            recorder = TensorRtRecorder(path, options)
+        else:
+            opened, graph = named(path, scratch)
+            parts = parts_of(graph)
+            recorder = _of_onnx(name, opened, options, scratch, graph)
+        with recorder.engine, open_engine(opened, name, options) as plain:
+            array = _input(plain, batch, images)
+            info = plain.info
+            if keep_ratio is not None and info is None:
+                raise UsageError(f"{path} {NO_METADATA}; leave the keep ratio out")
+            keep = info.keep_of(keep_ratio) if info is not None and keep_ratio is not None else None
+            ratios = info.ratios_of(keep_ratio) if info is not None and info.elastic else ()
+            _log.info("profiling %s in %s, %d runs", path, name, runs)
+            whole, traced = _run(plain, recorder, array, keep, runs)
+            recorded, origins = recorder.finish()
+    nodes = tuple(node_times(recorded[WARM_UPS:], origins, parts))
+    said = {each for node in nodes for each in node.made_of}
+    return Profile(
+        path=path,
+        engine=name,
+        device=plain.device,
+        batch=batch,
+        keep_ratios=ratios,
+        runs=runs,
+        whole=whole,
+        traced=traced,
+        nodes=nodes,
+        unnamed=tuple(each for each in parts or () if each not in said),
+    )
+
+
+def named(path: Path, scratch: Path) -> tuple[Path, onnx.GraphProto]:
+    """Return the ONNX file `path` and its graph, or where nodes of it have no name of their own, a copy where they do.
+
+    Raises BadFileError as `read_onnx` does.
+    """
+    model = read_onnx(path)
+    seen: set[str] = set()
+    changed = False
+    for index, node in enumerate(model.graph.node):
+        if not node.name or node.name in seen:
+            node.name = f"{node.name or node.op_type}_{index}"
+            while node.name in seen:
+                node.name += "_"
+            changed = True
+        seen.add(node.name)
+    if not changed:
+        return path, model.graph
+    copy = scratch / "named.onnx"
+    save_onnx(model, copy)
+    return copy, model.graph
+
+
+def _of_onnx(name: str, path: Path, options: EngineOptions, scratch: Path, graph: onnx.GraphProto) -> Recorder:
+    if name == "openvino":
+        from evodeploy.profiling.openvino_recorder import OpenVinoRecorder
+
+        return OpenVinoRecorder(path, options, scratch, graph)
+    from evodeploy.profiling.onnxruntime_recorder import OnnxRuntimeRecorder
+
+    return OnnxRuntimeRecorder(path, options, scratch, graph)
+
+
+def _input(engine: Engine, batch: int, images: Images | None) -> Array:
+    """Return `batch` images as the engine takes them; fewer are repeated, and random ones are the default."""
+    spec = engine.inputs[0]
+    if engine.info is not None:
+        info = engine.info
+        if images is None:
+            return as_input(random_pictures(info, batch), info)
+        given = pictures(images_of(images)[:batch], info)
+        return as_input(given[np.arange(batch) % len(given)], info)
+    if images is not None:
+        raise UsageError(f"the artefact {NO_METADATA}; leave the images out, and it runs on random numbers")
+    shape = (batch, *(size or 1 for size in spec.shape[1:]))
+    return np.random.default_rng(0).random(shape, np.float32).astype(spec.dtype)
+
+
+def _run(
+    plain: Engine, recorder: Recorder, images: Array, keep: Sequence[int] | None, runs: int
+) -> tuple[float, float]:
+    """Run both engines in turn; the median seconds of a run without and with the profiler, warm-ups left out."""
+    seconds: dict[Callable[..., object], list[float]] = {plain.run: [], recorder.run: []}
+    for _ in range(WARM_UPS + runs):
+        for run, taken in seconds.items():
+            time.sleep(SETTLE)
+            start = time.perf_counter()
+            run(images, keep)
+            taken.append(time.perf_counter() - start)
+    whole, traced = (statistics.median(taken[WARM_UPS:]) for taken in seconds.values())
+    return whole, traced
+
+
+def node_times(runs: Sequence[Sequence[Step]], origins: Origins, parts: Mapping[str, Part] | None) -> list[NodeTime]:
+    """Return the median time of each step over `runs`; calls of one name in a run count together.
+
+    `parts` are those of the graph's nodes; without them names alone say what a node belongs to.
+    """
+
+    def of(node: str) -> Part:
+        return part_of(node) if parts is None else parts[node]
+
+    operators = {step.name: step.operator for run in runs for step in run}
+    seconds = {name: [0.0] * len(runs) for name in operators}
+    calls = {name: [0] * len(runs) for name in operators}
+    for index, run in enumerate(runs):
+        for step in run:
+            seconds[step.name][index] += step.seconds
+            calls[step.name][index] += 1
+    found = []
+    for name, operator in operators.items():
+        part = _part(name, operator, origins, of)
+        made_of = tuple(sorted(origins.made_of.get(name, ()), key=lambda each: KINDS.index(of(each).kind)))
+        median = statistics.median(seconds[name])
+        found.append(NodeTime(name, operator, part.module, part.block, part.kind, made_of, median, max(calls[name])))
+    return found
+
+
+def _part(name: str, operator: str, origins: Origins, of: Callable[[str], Part]) -> Part:
+    """Return what a step is part of: what it is made of, or else what it serves, in its own kind where it has one."""
+    found = main_part(map(of, origins.made_of.get(name, ())))
+    if found is not None:
+        return found
+    own = part_of(name.replace("/", "."), operator)  # a name of the runtime's, whose module is that of what it serves
+    served = main_part(map(of, origins.made_of.get(origins.serves.get(name, ""), ())))
+    if served is None:
+        return Part("", "", own.kind)
+    kind = own.kind if served.block and own.kind != "other" else served.kind
+    return Part(served.module, served.block, kind)

@@ -1,0 +1,94 @@
+"""A profile as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from evodeploy.profiling.record import Group, NodeTime, Profile
+from evodeploy.text import WIDE, brief, plain, ratios_in_words
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SLOWEST = 10  # nodes printed
+NAME = 60  # characters of a node's name, at most
+
+
+def as_text(profile: Profile) -> str:
+    """What `evodeploy profile` shows."""
+    slowest = profile.slowest[:SLOWEST]
+    return "\n".join(
+        [
+            heading(profile),
+            *overhead(profile),
+            "",
+            plain(_groups("kind", profile.kinds), WIDE),
+            "",
+            plain(_groups("block", profile.blocks), WIDE),
+            "",
+            plain(_nodes(profile, slowest), WIDE),
+            *_remarks(profile),
+        ]
+    )
+
+
+def heading(profile: Profile) -> str:
+    """What was measured, on one line."""
+    kept = f", keep ratio {ratios_in_words(profile.keep_ratios)}" if profile.keep_ratios else ""
+    return f"{profile.path} in {profile.engine} on {profile.device}, batch {profile.batch}{kept}, {profile.runs} runs"
+
+
+def overhead(profile: Profile) -> list[str]:
+    """How the sum of the nodes compares with whole runs, with the profiler and without it."""
+    added = profile.traced / profile.whole - 1 if profile.whole else 0.0
+    return [
+        f"a run takes {profile.whole * 1e3:.2f} ms without the profiler and {profile.traced * 1e3:.2f} ms with it "
+        f"({added:+.0%});",
+        f"the medians of its nodes add up to {profile.total * 1e3:.2f} ms, and shares are of this sum",
+    ]
+
+
+def _remarks(profile: Profile) -> list[str]:
+    if not profile.unnamed:
+        return []
+    count = len(profile.unnamed)
+    return [
+        "",
+        f"{count} nodes of the graph have no time of their own: the runtime computed them when it opened the file, or",
+        "fused them into others that do not name them",
+    ]
+
+
+def _groups(what: str, groups: Sequence[Group]) -> Table:
+    table = _table(what, "ms", "share", "calls")
+    for group in groups:
+        table.add_row(brief(group.name, NAME), f"{group.seconds * 1e3:.3f}", f"{group.share:.1%}", str(group.calls))
+    return table
+
+
+def _nodes(profile: Profile, nodes: Sequence[NodeTime]) -> Table:
+    table = _table("slowest nodes", "kind", "operator", "ms", "share")
+    for node in nodes:
+        share = f"{profile.share(node.seconds):.1%}"
+        operator = brief(node.operator, 24) or "–"
+        table.add_row(_shown(node), node.kind, operator, f"{node.seconds * 1e3:.3f}", share)
+    return table
+
+
+def _shown(node: NodeTime) -> str:
+    """The name of a node: the runtime's, or what it is made of where that is something else."""
+    if not node.made_of or node.name in node.made_of:
+        return brief(node.name, NAME)
+    more = f" + {len(node.made_of) - 1} more" if node.made_of[1:] else ""
+    return brief(node.made_of[0], NAME - len(more)) + more
+
+
+def _table(first: str, *others: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(first)
+    for heading in others:
+        table.add_column(heading, justify="left" if heading in ("operator", "kind") else "right")
+    return table

@@ -1,0 +1,106 @@
+"""What nodes belong to, by their names and by what they lie between."""
+
+from __future__ import annotations
+
+import pytest
+from cases import SMALL
+from onnx import TensorProto, helper
+
+from evodeploy.exporter.to_onnx import onnx_from_model
+from evodeploy.graph.parts import KINDS, Part, main_part, part_of, parts_of
+from evodeploy.models.random_weights import random_model
+from evodeploy.models.zoo import with_selection
+from evodeploy.onnx_files import read_onnx
+
+
+@pytest.mark.parametrize(
+    "name, module, block, kind",
+    [
+        ("blocks.3.attn.qkv/MatMul", "blocks.3.attn.qkv", "blocks.3", "attention"),
+        ("blocks.3.attn/Softmax", "blocks.3.attn", "blocks.3", "attention"),
+        ("blocks.3.attn/Transpose_2", "blocks.3.attn", "blocks.3", "data movement"),
+        ("blocks.3.mlp.fc1/MatMul", "blocks.3.mlp.fc1", "blocks.3", "MLP"),
+        ("blocks.3.norm1/LayerNormalization", "blocks.3.norm1", "blocks.3", "normalisation"),
+        ("blocks.3/Add_2", "blocks.3", "blocks.3", "other"),
+        ("patch_embed/Conv", "patch_embed", "", "embedding"),
+        ("patch_embed.0/Conv", "patch_embed.0", "", "embedding"),
+        ("head/Gemm", "head", "", "head"),
+        ("norm/LayerNormalization", "norm", "", "normalisation"),
+        ("TopK", "", "", "selection"),
+        ("stages.1.subsample.attn.kv/MatMul", "stages.1.subsample.attn.kv", "stages.1.subsample", "attention"),
+        ("stages.1.blocks.0.mlp.fc2/Add", "stages.1.blocks.0.mlp.fc2", "stages.1.blocks.0", "MLP"),
+        ("/blocks/blocks.11/attn/qkv/MatMul", "blocks.11.attn.qkv", "blocks.11", "attention"),
+        ("/encoder/layer.3/attention/self/query/MatMul", "encoder.layer.3.attention.self.query", "encoder.layer.3",
+         "attention"),
+        ("/encoder/layer.3/attention/output/dense/MatMul", "encoder.layer.3.attention.output.dense", "encoder.layer.3",
+         "attention"),
+        ("/encoder/layer.3/output/dense/MatMul", "encoder.layer.3.output.dense", "encoder.layer.3", "MLP"),
+        ("/encoder/layer.3/layernorm_before/LayerNormalization", "encoder.layer.3.layernorm_before", "encoder.layer.3",
+         "normalisation"),
+        ("/layers/3/mlp/layers.0/MatMul", "layers.3.mlp.layers.0", "layers.3", "MLP"),
+        ("encoder.layers.encoder_layer_5.ln_1/Mul", "encoder.layers.encoder_layer_5.ln_1",
+         "encoder.layers.encoder_layer_5", "normalisation"),
+        ("node_MatMul_9", "", "", "other"),
+    ],
+)  # fmt: skip
+def test_a_name_says_module_block_and_kind(name, module, block, kind):
+    assert part_of(name) == Part(module, block, kind)
+
+
+def kinds_of(graph, *names):
+    parts = parts_of(graph)
+    assert parts.keys() == {node.name for node in graph.node}
+    assert {part.kind for part in parts.values()} <= set(KINDS)
+    return [parts[name].kind for name in names]
+
+
+def operators(graph, kind):
+    parts = parts_of(graph)
+    return {node.op_type for node in graph.node if parts[node.name].kind == kind}
+
+
+def test_nodes_without_a_module_belong_to_what_they_lie_between(small_onnx, small_elastic):
+    graph = read_onnx(small_onnx).graph
+    assert kinds_of(graph, "Reshape", "Pad", "GatherElements", "TopK_2") == ["embedding"] * 2 + ["selection"] * 2
+    assert "ReduceMean" in operators(graph, "head")
+    assert operators(graph, "merging") == set()
+    elastic = read_onnx(small_elastic).graph
+    of_keep = [node.name for node in elastic.node if "keep" in node.input]
+    assert set(kinds_of(elastic, *of_keep)) == {"selection"}
+
+
+def test_what_serves_the_choice_alone_is_the_selection_where_tokens_merge():
+    graph = onnx_from_model(random_model(with_selection(SMALL, fast_path="merge"))).graph
+    assert operators(graph, "selection") >= {"TopK", "ReduceMax"}
+    assert operators(graph, "merging") >= {"ArgMax", "GatherElements", "ScatterElements"}
+    assert not operators(graph, "selection") & {"ArgMax", "GatherElements"}
+
+
+def graph_of(*nodes):
+    made = [helper.make_node(operator, [source], [target], name) for name, operator, source, target in nodes]
+    return helper.make_graph(made, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])], [])
+
+
+def test_a_conversion_belongs_to_what_uses_it():
+    parts = parts_of(
+        graph_of(
+            ("blocks.0.mlp.fc1/MatMul", "MatMul", "x", "a"), ("c", "Cast", "a", "b"),
+            ("blocks.1.attn.qkv/MatMul", "MatMul", "b", "d"), ("e", "Cast", "d", "f"),
+        )
+    )  # fmt: skip
+    assert parts["c"] == Part("blocks.1.attn.qkv", "blocks.1", "data movement")
+    assert parts["e"] == Part("blocks.1.attn.qkv", "blocks.1", "data movement")
+
+
+def test_a_graph_without_blocks_has_kinds_by_operator_and_selects_nothing_without_a_topk():
+    assert kinds_of(graph_of(("a", "Softmax", "x", "y"), ("b", "Abs", "y", "z")), "a", "b") == ["attention", "other"]
+    between = graph_of(
+        ("blocks.0/Abs", "Abs", "x", "a"), ("between", "Abs", "a", "b"), ("blocks.1/Abs", "Abs", "b", "c")
+    )
+    assert kinds_of(between, "between") == ["other"]
+
+
+def test_a_fused_node_is_of_its_main_part():
+    parts = [part_of(name) for name in ("blocks.0.attn/Transpose", "blocks.0/Add", "blocks.0.attn.proj/MatMul")]
+    assert main_part(parts) == parts[2]
+    assert main_part([]) is None
