@@ -28,7 +28,8 @@ def _features(schema):
 
 class Dataset:
     def __init__(self, table, features):
-        self.table, self.features = table, features
+        self.table = self.data = table
+        self.features = features
 
     @classmethod
     def from_file(cls, path):

@@ -92,6 +92,8 @@ def saved_dataset(path: Path, split: str | None) -> Dataset:
     label = next((name for name, kind in kinds.items() if kind == "ClassLabel"), LABEL if LABEL in kinds else None)
     classes = tuple(getattr(table.features[label], "names", None) or ()) if label else ()
     try:
+        for name in filter(None, (column, label)):
+            table.data.column(name).validate(full=True)  # Arrow trusts offsets, and ends the process at a damaged one
         stored = table.with_format("arrow")
         images = stored.select_columns([column])
         parts = (images[first : first + _ROWS].column(0) for first in range(0, len(table), _ROWS))

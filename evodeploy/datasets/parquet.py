@@ -47,11 +47,11 @@ class Reader:
 
     def value(self, row: int) -> Any:
         """The value of `row`, as plain Python."""
-        for start, values in self._held:
-            if start <= row < start + len(values):
-                return values[row - start].as_py()
         group = max(i for i, start in enumerate(self._starts) if start <= row)
         with translated(self._path):
+            for start, values in self._held:
+                if start <= row < start + len(values):
+                    return values[row - start].as_py()
             if row < self._next or self._starts[group] > self._next:
                 groups = range(group, len(self._starts))
                 self._batches = self._file.iter_batches(_ROWS, row_groups=groups, columns=[self._column])
@@ -133,7 +133,7 @@ def translated(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError, StopIteration) as error:
+    except (pa.ArrowException, OSError, StopIteration, ValueError) as error:  # also of text that is not UTF-8
         raise BadFileError(f"{path} is not a readable Parquet file: {reason(error)}") from error
 
 
@@ -185,6 +185,7 @@ def parquet_examples(path: Path, root: Path, tables: Tables) -> tuple[list[Examp
         stated = getattr(kind, "get_field_index", lambda name: -1)("path") >= 0
         paths = file.read([f"{IMAGE}.path"]).column(0).to_pylist() if stated else [None] * rows
         labels = file.read([LABEL]).column(0).to_pylist() if LABEL in schema.names else [None] * rows
+        pairs = list(zip(paths, labels, strict=True))
     odd = next((each for each in labels if each is not None and type(each) not in (int, str)), None)
     if odd is not None:
         raise UsageError(
@@ -196,13 +197,13 @@ def parquet_examples(path: Path, root: Path, tables: Tables) -> tuple[list[Examp
         Example(
             row_name(f"{prefix}/{row}", each["path"] if each else None), Row(tables, path, row), named(label, classes)
         )
-        for row, (each, label) in enumerate(zip(paths, labels, strict=True))
+        for row, (each, label) in enumerate(pairs)
     ], classes
 
 
-def row_name(row: str, path: str | None) -> str:
+def row_name(row: str, path: object) -> str:
     """The name of a row, with that of the file which it was made of where the data has it."""
-    return f"{row}/{Path(path).name}" if path else row
+    return f"{row}/{Path(path).name}" if isinstance(path, str) and path else row
 
 
 def named(label: Label | None, classes: tuple[str, ...]) -> Label | None:

@@ -39,7 +39,7 @@ class Listing:
     title: str
     examples: tuple[Example, ...]
     labels: tuple[int, ...] | None = None
-    classes: tuple[str, ...] = ()
+    classes: tuple[Label, ...] = ()
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -61,7 +61,7 @@ class Listing:
 
 
 def listed(
-    source: Path, info: ModelInfo, labels: bool, classes: tuple[str, ...] = (), class_map: Path | None = None
+    source: Path, info: ModelInfo, labels: bool, classes: tuple[Label, ...] = (), class_map: Path | None = None
 ) -> Listing:
     """The pictures of a data source; with `labels` also their classes.
 
@@ -72,18 +72,20 @@ def listed(
     if not labels:
         return Listing(dataset.title, dataset.examples)
     numbers: Mapping[Label, int]
+    known: tuple[Label, ...] = dataset.classes
     if info.num_classes:
         numbers = matching_of(dataset, info, class_map).numbers
     else:
-        numbers = {name: number for number, name in enumerate(classes or dataset.classes)}
+        known = (
+            classes or known or tuple(sorted({each.label for each in dataset.examples if isinstance(each.label, int)}))
+        )
+        numbers = {name: number for number, name in enumerate(known)}
         if len(numbers) < 2 or not any(example.label in numbers for example in dataset.examples):
-            raise UsageError(f"{dataset.title} has no pictures in folders of two classes or more: leave out labels")
+            raise UsageError(f"{dataset.title} has no pictures of two classes or more: leave out labels")
     kept = tuple(each for each in dataset.examples if each.label is not None and each.label in numbers)
     if left := len(dataset.examples) - len(kept):
         _log.warning("%d pictures of %s are in no class, and are left out", left, dataset.title)
-    return Listing(
-        dataset.title, kept, tuple(numbers[each.label] for each in kept if each.label is not None), dataset.classes
-    )
+    return Listing(dataset.title, kept, tuple(numbers[each.label] for each in kept if each.label is not None), known)
 
 
 def held_out(listing: Listing) -> tuple[Listing, Listing]:

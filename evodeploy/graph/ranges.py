@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from evodeploy.datasets.examples import spread
 from evodeploy.datasets.sources import images_of
 from evodeploy.engines.base import Array, batches
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
@@ -26,6 +27,7 @@ _log = logging.getLogger(__name__)
 
 FP16_LARGEST = 65504.0
 CHUNK = 8  # images at a time
+MEASURED = 256  # images of a data source, at most, evenly spread
 
 _ROWS = "evodeploy_rows"  # the axis to reduce over, where each channel is a column
 
@@ -52,7 +54,7 @@ def largest_activation(model: onnx.ModelProto, folder: Path | None, kept: Collec
     info = info_of(model)
     if info is None:
         raise UsageError(f"the ONNX {NO_METADATA}")
-    images = random_pictures(info, 2) if folder is None else pictures(images_of(folder), info)
+    images = random_pictures(info, 2) if folder is None else pictures(spread(images_of(folder), MEASURED), info)
     largest = check_fp16_range(model, as_input(images, info), kept)
     _log.info(f"largest activation: {largest}; FP16 holds {FP16_LARGEST:.0f}")
     return largest

@@ -62,8 +62,9 @@ def write_predictions(
 
 @contextlib.contextmanager
 def _into(path: Path, images: Sequence[ImageLike], top: int, force: bool) -> Iterator[Write]:
+    files = {Path(image.place[0]) for image in images if isinstance(image, StoredImage)}
     paths = (image for image in images if isinstance(image, Path))
-    with claimed([(path, kind_of_table(path))], force, *paths), writing(path, top) as write:
+    with claimed([(path, kind_of_table(path))], force, *paths, *files), writing(path, top) as write:
         yield write
 
 

@@ -118,6 +118,15 @@ def test_predictions_name_where_each_image_lies(sources, small_checkpoint, cli):
     assert (code, [each["image"] for each in json.loads(out)]) == (0, [f"d-000.tar/n/{i:03}.png" for i in range(4)])
 
 
+def test_predictions_do_not_replace_the_table_that_they_are_of(sources, small_checkpoint, cli):
+    sources("parquet")
+    before = Path("data/train-0.parquet").read_bytes()
+    line = ("predict", small_checkpoint, "data", "--out", "data/train-0.parquet", "--force")
+    code, _, err = cli(*line)
+    assert (code, "the output data/train-0.parquet is the input itself" in err) == (2, True)
+    assert Path("data/train-0.parquet").read_bytes() == before
+
+
 def test_an_evaluation_resumes_within_tars(sources, small_checkpoint):
     """A limit takes every class there too."""
     data, _ = sources("tars")
@@ -186,8 +195,14 @@ def test_the_extra_is_named_where_its_library_is_missing(sources, monkeypatch):
         dataset_of(data)
 
 
-def test_a_damaged_data_set_is_one_sentence(sources, hugging_face):
+def test_a_damaged_data_set_is_one_sentence(sources, hugging_face, digits):
     data, _ = sources("saved")
-    Path("saved/data-00000-of-00001.arrow").write_bytes(b"no table")
-    with pytest.raises(BadFileError, match="saved is not a data set that `datasets` can read: "):
-        dataset_of(data)
+    file = Path("saved/data-00000-of-00001.arrow")
+    offsets = np.cumsum([0, *map(len, digits)], dtype=np.int32)
+    damaged = file.read_bytes().replace(offsets.tobytes(), (-offsets).tobytes())
+    for data_of_file in (b"no table", damaged):  # Arrow reads the second, and ends the process where it is used
+        assert data_of_file != file.read_bytes()
+        file.unlink()  # which the library may have mapped
+        file.write_bytes(data_of_file)
+        with pytest.raises(BadFileError, match="saved is not a data set that `datasets` can read: "):
+            dataset_of(data)

@@ -140,7 +140,7 @@ def test_class_folders_are_labels_also_of_a_network_without_classes(pictures):
     config = EvoDeiTConfig("backbone", 32, 2, depth=3, image_size=32, patch_size=8, num_classes=0, stages=(1, 2))
     listing = listed(pictures, model_info(config), True)
     assert [listing.labels.count(label) for label in range(4)] == [10] * 4
-    with pytest.raises(UsageError, match="two classes or more"):
+    with pytest.raises(UsageError, match="no pictures of two classes or more"):
         listed(pictures / "cat", model_info(config), True)
 
 
@@ -167,6 +167,10 @@ def test_pictures_of_a_tar_are_those_of_the_folder_that_it_was_made_of(pictures,
     for one, other in zip(first.in_turn(orders), second.in_turn(orders), strict=True):
         np.testing.assert_array_equal(one, other)
     first.close(), second.close()
+    numbered = {name: str(["bird", "cat", "dog", "fox"].index(data.decode())).encode() for name, data in labels.items()}
+    write_tar(path, samples | numbered)
+    for classes in (4, 0):  # numbers are classes of a network without a classifier, too
+        assert listed(path, dataclasses.replace(info, num_classes=classes), True).labels == theirs.labels
 
 
 @pytest.mark.parametrize("pooling", ["class", "mean"])
