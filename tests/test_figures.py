@@ -1,0 +1,118 @@
+"""benchmarks/figures.py: every figure of the pages has a command, and a figure that differs is named."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from figures import compared, differs, main, measured  # noqa: E402
+from figures_list import ENTRIES  # noqa: E402
+from figures_places import Entry, Table, Text, tables  # noqa: E402
+
+# Tables of numbers that no command of ours measures, each with what its numbers are.
+OTHERS = {
+    "docs/explanation/alternatives.md": "benchmarks/accuracy.py, which needs a checkout of ToMe; the page says how",
+    "docs/explanation/gpu-evidence.md": "what others publish, each row with its source",
+    "docs/howto/coming-from.md": "options",
+    "docs/howto/export.md": "options",
+    "docs/howto/gpu.md": "versions",
+}
+LIMITS = "what | pictures at a time | at most"  # of docs/howto/python.md: computed from the table before it
+
+
+def pages():
+    yield ROOT / "README.md"
+    yield from (path for path in (ROOT / "docs").rglob("*.md") if path.name != "commands.md")
+
+
+def test_every_table_of_numbers_has_its_command():
+    known = [place for entry in ENTRIES.values() for place in entry.places if isinstance(place, Table)]
+    for path in pages():
+        name = path.relative_to(ROOT).as_posix()
+        if name in OTHERS or (name.startswith("docs/reference/") and not name.endswith("models.md")):
+            continue
+        text = path.read_text(encoding="utf-8")
+        for heading, rows in re.findall(r"^\| ?(.*) \|\n\|[-| ]+\|\n((?:\|.*\n)+)", text, re.MULTILINE):
+            if len(re.findall(r"\d+\.\d+|\d+ ?%|\d{3,}", rows)) < 3 or heading == LIMITS:
+                continue
+            assert any(place.page == name and heading.startswith(place.heading) for place in known), (
+                f"{name}: no command of benchmarks/figures_list.py measures the table '{heading}': add one"
+            )
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_places_are_on_their_pages_and_scripts_exist(name):
+    entry = ENTRIES[name]
+    for place in entry.places:
+        text = (ROOT / place.page).read_text(encoding="utf-8")
+        if isinstance(place, Table):
+            rows = [row for row in tables(text, place.heading, place.nth) if re.search(place.only, " | ".join(row))]
+            assert rows, f"{place.page} has no table '{place.heading}'"
+        else:
+            assert re.search(place.said, " ".join(text.split())), f"{place.page} does not say '{place.said}'"
+    for script in re.findall(r"\$ROOT/(\S+\.py)", entry.command):
+        assert (ROOT / script).is_file()
+    assert subprocess.run(["bash", "-nc", entry.command], check=False).returncode == 0
+
+
+def test_the_table_of_models_is_what_the_code_counts():
+    found = measured("models", ENTRIES["models"])
+    assert found["differences"] == []
+    assert found["compared"] > 80
+
+
+def test_a_figure_that_differs_is_named_with_its_page():
+    table = Table("docs/reference/models.md", "model | input")
+    page = (ROOT / table.page).read_text(encoding="utf-8")
+    count, lines = compared(table, page.replace("22.1 M", "22.5 M"), 0.0)
+    assert count > 80
+    assert lines == [
+        "docs/reference/models.md: evo_deit_small_patch16_224, column 3: the page says '22.1 M', measured '22.5 M'"
+    ]
+    assert compared(table, "| other |\n|---|\n| 1 |\n", 0.0)[1] == [
+        "docs/reference/models.md: nothing like 'model | input' was printed, or is on the page"
+    ]
+    text = Text("README.md", r"network is (\d+) kernels", r"(\d+) of them")
+    assert compared(text, "110 of them", 0.0)[1] == [
+        "README.md: network is 109 kernels: the page says '109', measured '110'"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "now", "noise", "differ"),
+    [
+        ("19,819 / 3,505", "19,819 / 3,505", 0.0, False),
+        ("19,819 / 3,505", "19,819 / 3,506", 0.0, True),
+        ("25.5", "26.0", 0.05, False),
+        ("25.5", "27.0", 0.05, True),
+        ("1.99 (1.94–2.06)", "2.10 (2.05–2.20)", 0.01, False),  # the intervals meet
+        ("1.99 (1.94–2.06)", "2.20 (2.10–2.30)", 0.5, True),
+        ("53 %", "", 0.05, True),
+        ("", "", 0.05, False),
+    ],
+)
+def test_numbers_differ_beyond_their_noise_and_intervals_where_they_do_not_meet(said, now, noise, differ):
+    assert differs(said, now, noise) == differ
+
+
+def test_a_command_that_fails_is_a_difference():
+    found = measured("x", Entry("echo begun; echo no disk >&2; exit 3", 1, ()))
+    assert found["differences"] == ["the command ended with 3: no disk"]
+
+
+def test_names_are_listed_and_unknown_ones_refused(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["figures.py", "--list"])
+    main()
+    out = capsys.readouterr().out
+    assert all(name in out for name in ENTRIES)
+    monkeypatch.setattr(sys, "argv", ["figures.py", "--only", "nothing"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "no figure is called nothing" in capsys.readouterr().err
