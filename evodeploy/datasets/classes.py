@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import logging
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -21,8 +20,6 @@ from evodeploy.text import brief
 WNID = re.compile(r"n[0-9]{8}")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _EXPECTED = 'CSV with the columns name,class, or a JSON object {"name": class}'
-
-_log = logging.getLogger(__name__)
 
 
 class Classes:
@@ -98,17 +95,16 @@ def matched(
     if numbers:
         raise UsageError(f"{title} has labels that are numbers and labels that are names: give one kind")
     if used and classes.all_names(used):
-        found, words = dict(zip(used, map(classes.number, used), strict=True)), "the model's class names"
+        words = f"{what} taken by the model's class names"
     elif used and classes.all_wnids(used):
-        found, words = dict(zip(used, map(classes.number, used), strict=True)), "WordNet id, as ImageNet's classes"
+        words = f"{what} taken by WordNet id, as ImageNet's classes"
     elif len(names) == info.num_classes:
         order = "sorted order" if names == tuple(sorted(names)) else "their order"
-        return Matching(
-            dict(zip(names, range(len(names)), strict=True)), f"{what} taken in {order}: {names[0]} is {info.label(0)}"
-        )
+        numbers = {name: number for number, name in enumerate(names)}
+        return Matching(numbers, f"{what} taken in {order}: {names[0]} is {info.label(0)}")
     else:
         raise UsageError(_unmatched(title, used, what, info))
-    return Matching({name: number for name, number in found.items() if number is not None}, f"{what} taken by {words}")
+    return Matching({name: found for name in used if (found := classes.number(name)) is not None}, words)
 
 
 def _unmatched(title: str, names: tuple[str, ...], what: str, info: ModelInfo) -> str:

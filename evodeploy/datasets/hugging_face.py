@@ -16,6 +16,7 @@ from evodeploy.images import StoredImage
 from evodeploy.text import brief, reason
 
 _INFO = "dataset_info.json"
+_OF_MAPS = "cache-"  # how the library's results of `map` are called
 _ROWS = 256  # whose paths are read at a time
 _CACHED = re.compile(r".+?-(?P<split>[\w.]+?)(-[0-9]{5}-of-[0-9]{5})?\.arrow")
 
@@ -73,7 +74,7 @@ def is_saved(path: Path) -> bool:
 def saved_dataset(path: Path, split: str | None) -> Dataset:
     """The images of a saved data set, of one `split` where there are several.
 
-    The column of images is the one of that kind, and so is the one of labels; else they are called `image` and `label`.
+    The column of images is the first of that kind, and so is the one of labels, or else the column `label`.
     Raises MissingExtraError without the library, UsageError where no split is named or there are no images,
     BadFileError for what the library cannot read.
     """
@@ -104,7 +105,7 @@ def saved_dataset(path: Path, split: str | None) -> Dataset:
     odd = next((each for each in labels if each is not None and type(each) not in (int, str)), None)
     if odd is not None:
         raise UsageError(f"the column '{label}' of {title} holds {type(odd).__name__}, expected whole numbers or text")
-    size = sum(file.stat().st_size for file in path.rglob("*.arrow"))
+    size = sum(file.stat().st_size for file in path.rglob("*.arrow") if not file.name.startswith(_OF_MAPS))
     saved = Table(path, images, size, threading.Lock())
     examples = [
         Example(row_name(str(row), name), SavedRow(saved, row), named(each, classes))
@@ -122,7 +123,7 @@ def _tables(path: Path, datasets: Any) -> dict[str, Any]:
     parts: dict[str, list[Any]] = {}
     for file in sorted(path.glob("*.arrow")):
         match = _CACHED.fullmatch(file.name)
-        if match is not None and not file.name.startswith("cache-"):  # results of the library's own maps
+        if match is not None and not file.name.startswith(_OF_MAPS):
             parts.setdefault(match["split"], []).append(datasets.Dataset.from_file(str(file)))
     return {split: datasets.concatenate_datasets(tables) for split, tables in parts.items()}
 

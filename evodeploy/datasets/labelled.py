@@ -102,9 +102,7 @@ def matching_of(dataset: Dataset, info: ModelInfo, class_map: Path | None = None
 def _with_labels(
     dataset: Dataset, labels: Labels, info: ModelInfo, class_map: Path | None, folder: Path
 ) -> LabelledImages:
-    if (
-        labels.paths and folder.is_dir() and isinstance(dataset.examples[0].image, Path)
-    ):  # one that is missing is broken
+    if labels.paths and folder.is_dir() and isinstance(dataset.examples[0].image, Path):  # a missing one is broken
         pairs = [(Example(name, folder / name), entry) for name, entry in labels.by_key.items()]
     else:
         keyed = [(example, labels.by_key.get(labels.key_of(example.name) or "")) for example in dataset.examples]

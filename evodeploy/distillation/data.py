@@ -72,20 +72,18 @@ def listed(
     if not labels:
         return Listing(dataset.title, dataset.examples)
     numbers: Mapping[Label, int]
-    known: tuple[Label, ...] = dataset.classes
+    stated = {each.label for each in dataset.examples if isinstance(each.label, int)}
+    own: tuple[Label, ...] = dataset.classes or tuple(sorted(stated))
     if info.num_classes:
         numbers = matching_of(dataset, info, class_map).numbers
     else:
-        known = (
-            classes or known or tuple(sorted({each.label for each in dataset.examples if isinstance(each.label, int)}))
-        )
-        numbers = {name: number for number, name in enumerate(known)}
+        numbers = {name: number for number, name in enumerate(classes or own)}
         if len(numbers) < 2 or not any(example.label in numbers for example in dataset.examples):
             raise UsageError(f"{dataset.title} has no pictures of two classes or more: leave out labels")
     kept = tuple(each for each in dataset.examples if each.label is not None and each.label in numbers)
     if left := len(dataset.examples) - len(kept):
         _log.warning("%d pictures of %s are in no class, and are left out", left, dataset.title)
-    return Listing(dataset.title, kept, tuple(numbers[each.label] for each in kept if each.label is not None), known)
+    return Listing(dataset.title, kept, tuple(numbers[each.label] for each in kept if each.label is not None), own)
 
 
 def held_out(listing: Listing) -> tuple[Listing, Listing]:

@@ -94,7 +94,7 @@ def sides(
             raise UsageError(f"{source} has {len(train)} pictures, expected {LEAST} or more: add pictures")
         held = listed(val, student.info, labels, train.classes, class_map)
         known = {*train.classes, *student.info.class_names}
-        if labels and class_map is None and (strange := sorted(map(str, {*held.classes} - known))):
+        if labels and train.classes and class_map is None and (strange := sorted(map(str, {*held.classes} - known))):
             raise UsageError(f"{val} has classes that {source} lacks, such as {brief(strange[0])}: rename them")
         if {example.place for example in train.examples} & {example.place for example in held.examples}:
             raise UsageError(f"{val} and {source} share pictures: what is trained on measures nothing")
