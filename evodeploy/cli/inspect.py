@@ -17,7 +17,7 @@ SHOWN = 10_000  # characters of a fact, at most
 
 
 def inspect(
-    file: Annotated[Path, values.artefact("A checkpoint, an ONNX file or an engine.")],
+    file: Annotated[Path, values.artefact("A checkpoint, an ONNX file, an engine or a deploy file.")],
     gpu: Annotated[
         str | None,
         typer.Option(
@@ -40,7 +40,7 @@ def inspect(
     kernels: Annotated[bool, typer.Option("--kernels", help="With --gpu: the ten heaviest kernels too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Say what a checkpoint, an ONNX file or an engine is, or how fast an engine can be at most on a GPU."""
+    """Say what a file of the pipeline is, or how fast an engine can be at most on a GPU."""
     if gpu is not None:
         sizes = values.batches(batch) if batch else None
         ratios = values.ratios(keep_ratio)
@@ -59,7 +59,10 @@ def inspect(
     for name, value in facts.items():
         result(f"{name.replace('_', ' '):16} {_said(value)}")
     if facts.get("intact") is False:
-        result("the engine differs from its record: it was altered or copied incompletely; build it again")
+        if facts["kind"] == "engine":
+            result("the engine differs from its record: it was altered or copied incompletely; build it again")
+        else:
+            result("the artefact is not the one that the deploy file was written for: copy both from one sweep")
 
 
 def doctor(as_json: Json = False) -> None:

@@ -1,6 +1,7 @@
 """The attentions of an ONNX graph, and their keys made as wide as their values: TensorRT fuses no others.
 
-An attention is an Attention node, or MatMul, Softmax and MatMul, which TensorRT fuses just as well in FP16.
+An attention is an Attention node, or MatMul, Softmax and MatMul, which TensorRT fuses just as well in FP16, also with a
+bias before Softmax.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ def attentions(graph: GraphProto) -> Iterator[Attention]:
             yield Attention(Operand(node, 0, 3), Operand(node, 1, 3), node.input[2])
         elif node.op_type == "Softmax":
             logits, after = makers.get(node.input[0]), users[node.output[0]]
+            if logits is not None and logits.op_type == "Add":  # of a bias: tokens that others were merged into
+                logits = makers.get(logits.input[0])
             if logits is not None and logits.op_type == "MatMul" and [user.op_type for user in after] == ["MatMul"]:
                 query, key = upstream(Operand(logits, 0, 3)), upstream(Operand(logits, 1, 2))
                 yield Attention(query, key, after[0].input[1])

@@ -7,21 +7,32 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from evodeploy.engines.deploy_file import read_deploy_file
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, read_sidecar
 from evodeploy.errors import needs
 from evodeploy.files import sha256
 from evodeploy.inspection.operations import gflop_per_image
 from evodeploy.inspection.program import read_program
-from evodeploy.kinds import kind_of
+from evodeploy.kinds import is_deploy_file, kind_of
 from evodeploy.onnx_files import info_of, precision_of, read_onnx
 from evodeploy.specs import ModelInfo, Preprocessing
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Describe a checkpoint, an ONNX file or an engine; raises as reading it does."""
+    """Describe a checkpoint, an ONNX file, an engine or a deploy file; raises as reading it does."""
+    if is_deploy_file(path):
+        return {"file": str(path), "kind": "deploy file", **_deploy_file(path)}
     kind = kind_of(path)
     facts = {"checkpoint": _checkpoint, "onnx": _onnx, "engine": _engine}[kind](path)
     return {"file": str(path), "kind": kind, "bytes": path.stat().st_size, **facts}
+
+
+def _deploy_file(path: Path) -> dict[str, Any]:
+    """What `path` states of how its artefact is run, and whether the artefact is the one that it was written for."""
+    stated = dataclasses.asdict(read_deploy_file(path))
+    artefact = path.parent / stated["artefact"]
+    del stated["schema"]
+    return {"bytes": path.stat().st_size, **stated, "intact": sha256(artefact) == stated["sha256"]}
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:

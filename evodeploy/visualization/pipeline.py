@@ -115,6 +115,8 @@ def visualize(
     for an image that cannot be read; InputError for keep ratios that a static artefact does not take, or outside of the
     bounds of an elastic one.
     """
+    if keep_ratios is not None and not keep_ratios:
+        raise UsageError("keep_ratios are empty: expected one or more, or None for the artefact's own")
     source, seen = resolved(artefact), images_of(images)
     names = tuple(_name(image, number) for number, image in enumerate(seen, 1))
     with ExitStack() as stack:

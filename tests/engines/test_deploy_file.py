@@ -257,3 +257,11 @@ def test_false_and_zero_are_written_and_read(tmp_path):
     path = tmp_path / "deploy.toml"
     path.write_text(stated.to_toml(), encoding="utf-8")
     assert read_deploy_file(path) == stated
+
+
+def test_inspect_says_how_a_deploy_file_runs_its_artefact(deployed, cli):
+    code, out, _ = cli("inspect", deployed)
+    assert code == 0 and "engine           openvino" in out and "intact           True" in out
+    (deployed.parent / read_deploy_file(deployed).artefact).write_bytes(b"another")
+    code, out, _ = cli("inspect", deployed)
+    assert code == 0 and "is not the one that the deploy file was written for" in out

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from cases import SMALL
 from levit_cases import small as small_levit
 
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
@@ -10,6 +11,7 @@ from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.graph.attention import attentions, with_wide_keys
 from evodeploy.graph.changed import Changed
 from evodeploy.models.random_weights import random_model
+from evodeploy.models.zoo import with_selection
 from evodeploy.onnx_files import read_onnx, write_onnx
 
 
@@ -56,3 +58,9 @@ def test_an_old_opset_is_left_alone(small_onnx):
     model = read_onnx(small_onnx)
     model.opset_import[0].version = 10
     assert with_wide_keys(model) == Changed(model, 0)
+
+
+def test_a_bias_before_softmax_hides_no_attention():
+    """Where tokens merge, a token counts as often as it has members."""
+    merged = onnx_from_model(random_model(with_selection(SMALL, fast_path="merge")))
+    assert sum(1 for _ in attentions(merged.graph)) == SMALL.depth

@@ -305,6 +305,6 @@ def test_ratios_are_searched_by_stage(cli, here, small_checkpoint):
     assert code == 0, err
     assert "evaluating" not in err
     code, _, err = cli(*arguments[:-1], "1.0,0.7/0.5")
-    assert (code, "give ratios without strokes" in err) == (2, True)
+    assert (code, "give --keep ratios without strokes" in err) == (2, True)
     code, _, err = cli("sweep", small_checkpoint, "-o", "other", "--by-stage")
     assert (code, "add --data DIR" in err) == (2, True)

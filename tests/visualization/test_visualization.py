@@ -139,6 +139,11 @@ def test_without_a_folder_nothing_is_written(small, tmp_path, monkeypatch, capsy
     assert (list(tmp_path.iterdir()), capsys.readouterr()) == ([], ("", ""))
 
 
+def test_an_empty_list_of_keep_ratios_is_refused(small_elastic):
+    with pytest.raises(UsageError, match="keep_ratios are empty: expected one or more"):
+        evodeploy.visualize(small_elastic, [PICTURE], keep_ratios=[])
+
+
 def test_an_elastic_artefact_is_drawn_at_each_keep_ratio(cli, small_elastic, small_onnx, tmp_path):
     drawn = evodeploy.visualize(small_elastic, [PICTURE, PICTURE[::-1]], keep_ratios=[0.2, (0.5, 0.25), 1.0])
     kept = [[int(each.kept.sum()) for each in evolution.selections] for evolution in drawn.evolutions[0]]
