@@ -68,6 +68,17 @@ ALLOWED = {
     "sweeper": {"benchmark", "datasets", "engines", "evaluation", "exporter", "models", "preprocess"},
     "repository": {"artefacts", "engines", "inference", "preprocess"},
     "inspection": {"artefacts", "engines", "graph", "models"},
+    "debugging": {
+        "benchmark",
+        "builder",
+        "compare",
+        "datasets",
+        "engines",
+        "exporter",
+        "graph",
+        "models",
+        "preprocess",
+    },
 }
 
 
@@ -155,13 +166,13 @@ def test_running_an_onnx_file_needs_neither_torch_nor_onnx(small_onnx):
 
 
 FUNCTIONS = (
-    "bench", "build", "distill", "evaluate", "export", "load", "load_test", "margins", "open_engine", "package",
-    "profile", "refit", "roofline", "sweep", "verify", "visualize",
+    "bench", "build", "debug", "distill", "evaluate", "export", "load", "load_test", "margins", "open_engine",
+    "package", "profile", "refit", "roofline", "sweep", "verify", "visualize",
 )  # fmt: skip
 RECORDS = (
-    "Agreement", "Build", "Distilled", "EngineOptions", "Evaluation", "Export", "Failure", "Label", "LoadTest",
-    "Margins", "ModelInfo", "Packaged", "Prediction", "Profile", "Refit", "Report", "Roofline", "Sweep", "Timing",
-    "Visualization", "Written",
+    "Agreement", "Build", "DebugReport", "Distilled", "EngineOptions", "Evaluation", "Export", "Failure", "Label",
+    "LoadTest", "Margins", "ModelInfo", "Packaged", "Prediction", "Profile", "Refit", "Report", "Roofline", "Sweep",
+    "Timing", "Visualization", "Written",
 )  # fmt: skip
 OTHERS = (
     "BadFileError", "Engine", "EvodeployError", "InputError", "MissingExtraError", "OutOfMemoryError", "Predictor",
@@ -194,6 +205,7 @@ COMMANDS = {
         "builder.onnx_to_plan.Progress",
         "builder.options.HardwareCompatibility",
     },
+    "debug": set(),
     "distill": set(),
     "evaluate": set(),
     "export": set(),

@@ -14,6 +14,7 @@ from evodeploy.cli import (
     batch,
     bench,
     build,
+    debug,
     distill,
     ending,
     evaluate,
@@ -95,6 +96,7 @@ app.command("export", cls=ending.Export)(export.export)
 app.command("build-engine", cls=ending.Command)(build.build_engine)
 app.command("refit", cls=ending.Command)(build.refit)
 app.command("verify", cls=ending.Command)(verify.verify)
+app.command("debug", cls=ending.Command)(debug.debug)
 app.command("eval", cls=ending.Command)(evaluate.evaluate)
 app.command("visualize", cls=ending.Command)(visualize.visualize)
 app.command("margins", cls=ending.Command)(margins.margins)

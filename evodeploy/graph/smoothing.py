@@ -60,7 +60,11 @@ def smoothed(model: ModelProto, magnitudes: Mapping[str, Array]) -> Smoothed:
             _set(tensors[name], numpy_helper.to_array(tensors[name]) / factor)
         for layer, weight in zip(behind, weights, strict=True):
             _set(layer.weight, np.moveaxis(weight * factor[:, None], 1, layer.axis))
-        even[node.output[0]] = magnitudes[node.output[0]] / factor
+        smooth = f"{node.output[0]}_smooth"  # another name, for it is another value
+        even[smooth] = magnitudes[node.output[0]] / factor
+        for layer in behind:
+            layer.node.input[0] = smooth
+        node.output[0] = smooth
         count += 1
     return Smoothed(result if count else model, count, magnitudes=even)
 

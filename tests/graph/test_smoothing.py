@@ -51,9 +51,9 @@ def test_the_function_stays_and_the_channels_become_even(layer, tmp_path):
     before = channel_ranges(model, IMAGES, {"n"})
     smooth = smoothed(model, before)
     result = smooth.model
-    after = channel_ranges(result, IMAGES, {"n"})["n"]
+    after = channel_ranges(result, IMAGES, {"n_smooth"})["n_smooth"]
     assert smooth.count == 1
-    np.testing.assert_allclose(smooth.magnitudes["n"], after, rtol=1e-5)
+    np.testing.assert_allclose(smooth.magnitudes["n_smooth"], after, rtol=1e-5)
     assert before["n"].max() / before["n"].min() > 20
     assert after.max() / after.min() < 8
     np.testing.assert_allclose(run(result, tmp_path / "b.onnx"), run(model, tmp_path / "a.onnx"), rtol=1e-4, atol=1e-4)
@@ -81,6 +81,6 @@ def test_channels_without_signal_or_weight_keep_theirs(tmp_path):
     scale = numpy_helper.to_array(result.graph.initializer[0])
     assert scale[0] == SCALE[0]
     assert scale[2] == SCALE[2]
-    assert np.isfinite(smooth.magnitudes["n"]).all()
+    assert np.isfinite(smooth.magnitudes["n_smooth"]).all()
     onnx.checker.check_model(result, full_check=True)
     np.testing.assert_allclose(run(result, tmp_path / "b.onnx"), run(model, tmp_path / "a.onnx"), rtol=1e-4, atol=1e-4)

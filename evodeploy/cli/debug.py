@@ -1,0 +1,64 @@
+"""`evodeploy debug`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+import evodeploy
+from evodeploy.cli import options, values
+from evodeploy.cli.console import Force, Json, answer
+from evodeploy.cli.values import real, whole
+from evodeploy.errors import VerificationError
+
+
+def debug(
+    reference: Annotated[Path, values.artefact("What is right: a checkpoint, or any ONNX file.")],
+    other: Annotated[Path | None, typer.Argument(help="The ONNX file that is compared, or --precision.")] = None,
+    precision: Annotated[
+        Literal["fp16", "bf16"] | None,
+        typer.Option(help="Compare the reference with its conversion to this, in memory."),
+    ] = None,
+    keep_fp32: options.KeepFp32 = None,
+    images: Annotated[Path | None, typer.Option(help="A folder of images; without it, random noise.")] = None,
+    random: Annotated[int, whole("--random", 1, values.RANDOM, "How many random images.")] = 8,
+    seed: Annotated[int, whole("--seed", 0, values.SEED, "Seed of the random images.")] = 0,
+    tolerance: Annotated[
+        float | None,
+        real("--tolerance", 0, math.inf, "Largest error of an output, as a share of its largest; by precision else."),
+    ] = None,
+    keep_ratio: Annotated[
+        str | None, typer.Option(help="Compare elastic files at this share of tokens, one or one for each stage.")
+    ] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair/--no-repair", help="Look for the fewest nodes to keep in FP32 for the tolerance.")
+    ] = True,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the report here, as JSON.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw the error along the network here.", metavar="FILE.svg")
+    ] = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Compare two networks node by node: where the error begins, how it grows, and which nodes to keep in FP32."""
+    report = evodeploy.debug(
+        reference,
+        other,
+        precision=precision,
+        keep_fp32=keep_fp32 or (),
+        images=images,
+        count=random,
+        seed=seed,
+        tolerance=tolerance,
+        keep_ratio=values.ratios(keep_ratio),
+        repair=repair,
+        output=output,
+        picture=picture,
+        force=force,
+    )
+    answer(report, as_json)
+    if not report.passed:
+        raise VerificationError(f"{report.other} is beyond the tolerance")

@@ -1,0 +1,116 @@
+"""Where a conversion of a network goes wrong, node by node, and how to repair it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from evodeploy.arguments import checked
+from evodeploy.compare.tolerance import TOLERANCES
+from evodeploy.debugging.report import DebugReport
+from evodeploy.engines.device import onnxruntime_extra
+from evodeploy.engines.opener import Source, resolved, title_of
+from evodeploy.errors import UsageError, needs
+from evodeploy.files import claimed, replacing
+from evodeploy.images import Images
+from evodeploy.kinds import DRAWING, REPORT
+from evodeploy.onnx_files import precision_of
+from evodeploy.specs import Precision
+from evodeploy.text import json_text
+
+BUDGET = 256 << 20
+
+
+@checked
+def debug(
+    reference: Source,
+    other: str | os.PathLike[str] | None = None,
+    *,
+    precision: Literal["fp16", "bf16"] | None = None,
+    keep_fp32: Sequence[str] = (),
+    images: Images | None = None,
+    count: int = 8,
+    seed: int = 0,
+    tolerance: float | None = None,
+    keep_ratio: float | Sequence[float] | None = None,
+    repair: bool = True,
+    output: str | os.PathLike[str] | None = None,
+    picture: str | os.PathLike[str] | None = None,
+    budget: int = BUDGET,
+    force: bool = False,
+) -> DebugReport:
+    """Compare two ONNX networks node by node, and propose the fewest nodes to keep in FP32.
+
+    All values that both compute are compared, by name, in ONNX Runtime on the CPU, each rounded to the type that its
+    file gives it: see `debugging.emulation`. The other network selects what the reference selects, and selections that
+    it would make differently are counted.
+
+    Args:
+        reference: What is right: a checkpoint or a module, which is exported in memory, or an ONNX file, any.
+        other: The ONNX file that is compared.
+        precision: In its place, what the reference is converted to in memory.
+        keep_fp32: Nodes that this conversion keeps in FP32: patterns of names and operator types.
+        images: Images, or a folder of them; random ones by default.
+        count: How many random images.
+        seed: Of the random images.
+        tolerance: The largest error of the outputs that passes, relative to their largest magnitude; by default that of
+            the precision.
+        keep_ratio: The keep ratio at which elastic files are compared; their own by default.
+        repair: Propose the nodes to keep in FP32 where the tolerance is not met.
+        output: Write the report here, as JSON.
+        picture: Write a drawing of the error along the network here, as SVG.
+        budget: The bytes of the values that are in memory at a time, about.
+        force: Replace the outputs where they exist.
+
+    Raises:
+        UsageError: The two have no node in common, or the arguments contradict each other.
+        BadFileError: A file is no ONNX model, or ONNX Runtime does not take it.
+    """
+    if (other is None) == (precision is None):
+        raise UsageError("what is compared is an ONNX file, or --precision for a conversion: give one of the two")
+    if keep_fp32 and precision is None:
+        raise UsageError("--keep-fp32 is for the conversion with --precision: leave it out for a file")
+    if count < 1 or seed < 0 or budget < 1:
+        raise UsageError(f"count is {count}, seed {seed} and budget {budget}, expected 1, 0 and 1 or more")
+    if tolerance is not None and not tolerance >= 0:
+        raise UsageError(f"the tolerance is {tolerance}, expected 0 or more")
+    source = resolved(reference)
+    path = None if other is None else Path(other)
+    sources = [each for each in (source, path) if isinstance(each, Path)]
+    outputs = [(Path(name), kind) for name, kind in ((output, REPORT), (picture, DRAWING)) if name is not None]
+    with needs("onnx"), needs(onnxruntime_extra()):
+        from evodeploy.debugging.comparison import Question, compare, converter, repaired
+        from evodeploy.debugging.sources import beyond_range, exported, inputs_of, read_other, static
+    with claimed(outputs, force, *sources):
+        read = None if path is None else read_other(path)
+        first = exported(source, read, precision)
+        right, given, info = static(first, read, keep_ratio)
+        target: Precision = precision or precision_of(given or right)
+        always = beyond_range(right, target)
+        feeds, seen = inputs_of(right, info, images, count, seed)
+        if given is None:
+            given = converter(right, target, feeds)([*keep_fp32, *always]).model
+        limit = TOLERANCES[target].logits if tolerance is None else tolerance
+        asked = Question(right, given, feeds, seen, info.output if info else None, limit, budget)
+        name = f"its conversion to {target.upper()}" if path is None else title_of(path)
+        report = compare(asked, (title_of(source), name), random=images is None)
+        if repair and not report.passed and target != "fp32" and precision_of(right) == "fp32":
+            proposal = repaired(asked, report, target, [*keep_fp32, *always])
+            report = dataclasses.replace(report, proposal=proposal)
+        for place, kind in outputs:
+            with replacing(place) as draft:
+                draft.write_text(_document(report) if kind is REPORT else _drawing(report), encoding="utf-8")
+    return report
+
+
+def _document(report: DebugReport) -> str:
+    return json_text(report.to_dict()) + "\n"
+
+
+def _drawing(report: DebugReport) -> str:
+    from evodeploy.debugging.picture import as_svg
+
+    return as_svg(report)

@@ -1,0 +1,86 @@
+"""The fewest nodes to keep in FP32 so that a conversion meets a tolerance: every step is converted and measured."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from evodeploy.debugging.report import Proposal, Trial, shown
+
+_log = logging.getLogger(__name__)
+
+TRIALS = 80  # conversions measured, at most
+
+Measure = Callable[[Sequence[str]], float]  # the error of a conversion that keeps these nodes in FP32
+
+
+class _Search:
+    """The trials so far, each set of nodes measured once."""
+
+    def __init__(self, measure: Measure, tolerance: float, always: Sequence[str]) -> None:
+        self._measure, self._tolerance, self._always = measure, tolerance, tuple(always)
+        self._errors: dict[frozenset[str], float] = {}
+        self.trials: list[Trial] = []
+
+    @property
+    def over(self) -> bool:
+        return len(self.trials) >= TRIALS
+
+    def error(self, kept: Sequence[str]) -> float:
+        key = frozenset(kept)
+        if key not in self._errors:
+            names = list(dict.fromkeys((*self._always, *kept)))
+            self._errors[key] = self._measure(names)
+            self.trials.append(Trial(len(names), self._errors[key]))
+            _log.info(f"  {len(names)} nodes kept in FP32: error {shown(self._errors[key])}")
+        return self._errors[key]
+
+    def meets(self, kept: Sequence[str]) -> bool:
+        return self.error(kept) <= self._tolerance
+
+
+def proposed(
+    precision: str, measure: Measure, tolerance: float, suspects: Sequence[str], always: Sequence[str] = ()
+) -> Proposal | None:
+    """Return the nodes to keep, `always` among them; None where keeping all of `suspects` does not meet the tolerance.
+
+    As many of the `suspects` as are needed are taken from the front, the likeliest; then those are left out again that
+    can be.
+    """
+    search = _Search(measure, tolerance, always)
+    before = search.error(())
+    count = 0
+    while not search.meets(suspects[:count]):
+        if count >= len(suspects):
+            return None
+        count = max(1, 2 * count)
+    kept = _pruned(search, list(suspects[: _fewest(search, suspects, count)]))
+    names = list(dict.fromkeys((*always, *kept)))
+    minimal = not search.over
+    return Proposal(precision, tuple(names), before, search.error(kept), minimal, tuple(search.trials))
+
+
+def _fewest(search: _Search, suspects: Sequence[str], enough: int) -> int:
+    """The fewest from the front that meet the tolerance, where half of `enough` does not."""
+    low, high = enough // 2, min(enough, len(suspects))
+    while high - low > 1 and not search.over:
+        middle = (low + high) // 2
+        if search.meets(suspects[:middle]):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def _pruned(search: _Search, kept: list[str]) -> list[str]:
+    """`kept` without what can be left out: the less suspect first, in halves, quarters and so on to single nodes."""
+    size = max(1, len(kept) // 2)
+    while size:
+        end = len(kept)
+        while end > 0 and not search.over:
+            without = kept[: max(0, end - size)] + kept[end:]
+            if search.meets(without):
+                kept = without
+            end -= size
+        size //= 2
+    return kept

@@ -1,0 +1,230 @@
+"""What debugging finds: records that print as a table by block, and as plain values."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from evodeploy.debugging.probing import Flips
+from evodeploy.text import WIDE, plain
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+NO_MODULE = "no module"  # the block of nodes whose names say none
+SHOWN = 8  # nodes that the text lists
+
+
+@dataclass(frozen=True)
+class NodeError:
+    """One node on all images; errors are shares of the largest magnitude in its output.
+
+    `error` is that of its output, `inherited` the largest of its inputs, `own` its error where its inputs are the
+    reference's, rounded as the other model rounds them. `rms` is the root of the mean square error over that of the
+    output. `largest` is the output's largest magnitude in the reference; `beyond` the share of it that exceeds FP16's
+    65504, `flushed` the share that is too small for FP16 and becomes 0.
+    """
+
+    name: str
+    operator: str
+    block: str
+    error: float
+    inherited: float
+    own: float
+    rms: float
+    largest: float
+    beyond: float
+    flushed: float
+
+
+@dataclass(frozen=True)
+class OutputError:
+    """An output of the network: the largest error of each image, as a share of the output's largest magnitude."""
+
+    name: str
+    images: tuple[float, ...]
+
+    @property
+    def error(self) -> float:
+        """That of the worst image."""
+        return max(self.images)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A conversion that keeps so many nodes in FP32, and the error of its outputs."""
+
+    kept: int
+    error: float
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The nodes to keep in FP32 when the reference is converted to `precision`, and the `error` that is left.
+
+    `before` is the error with none kept. `minimal` says that none of them can be left out.
+    """
+
+    precision: str
+    keep_fp32: tuple[str, ...]
+    before: float
+    error: float
+    minimal: bool
+    trials: tuple[Trial, ...]
+
+    @property
+    def options(self) -> str:
+        """The options of `export` and `build-engine`, ready for a shell."""
+        return " ".join(f"--keep-fp32 {shlex.quote(name)}" for name in self.keep_fp32)
+
+    def __str__(self) -> str:
+        what = f"convert the reference to {self.precision.upper()}"
+        if not self.keep_fp32:
+            return f"repair: {what} again: its error is {shown(self.error)} with no node kept in FP32"
+        least = "none of them can be left out" if self.minimal else "fewer may do, but the search was cut short"
+        return (
+            f"repair: {what} with {len(self.keep_fp32)} nodes kept in FP32, {least}: the error falls from "
+            f"{shown(self.before)} to {shown(self.error)} ({len(self.trials)} conversions tried)\n"
+            f"  --{self.precision} {self.options}"
+        )
+
+
+@dataclass(frozen=True)
+class DebugReport:
+    """Where `other` begins to differ from `reference` on `images` images, which are `random` noise or not.
+
+    `nodes` are those of the reference whose values both compute, in its order. `begins` names the first of them whose
+    own error exceeds the tolerance and what it inherits; None where no node's does. `selections` say which positions
+    the other selects and the reference does not. `proposal` is None where no conversion would help or none was asked
+    for.
+    """
+
+    reference: str
+    other: str
+    images: int
+    random: bool
+    tolerance: float
+    outputs: tuple[OutputError, ...]
+    nodes: tuple[NodeError, ...]
+    begins: str | None
+    selections: tuple[Flips, ...]
+    only_in_reference: int
+    proposal: Proposal | None = None
+
+    @property
+    def error(self) -> float:
+        """The largest error of an output."""
+        return max(output.error for output in self.outputs)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the outputs are within the tolerance."""
+        return self.error <= self.tolerance
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values that JSON takes: null for an error that is infinite."""
+        document = {"schema": 1, **dataclasses.asdict(self), "error": self.error, "passed": self.passed}
+        if self.proposal is not None:
+            document["proposal"]["options"] = self.proposal.options
+        finite: dict[str, Any] = _finite(document)
+        return finite
+
+    def __str__(self) -> str:
+        noise = " random" if self.random else ""
+        verdict = "within" if self.passed else "beyond"
+        lines = [
+            f"{self.other} against {self.reference}, {self.images}{noise} images: the error of "
+            f"{', '.join(output.name for output in self.outputs)} is {shown(self.error)}, {verdict} the tolerance of "
+            f"{self.tolerance:.2g}",
+            *(row.rstrip() for row in plain(_by_block(self.nodes), WIDE).splitlines()),
+        ]
+        if self.only_in_reference:
+            lines.append(f"{self.only_in_reference} nodes of the reference have no counterpart by name")
+        lines += _culprits(self)
+        lines += [_flips(each) for each in self.selections]
+        if self.proposal is not None:
+            lines.append(str(self.proposal))
+        return "\n".join(lines)
+
+
+def shown(error: float) -> str:
+    """An error in short; infinite where a value is no number."""
+    return f"{error:.2g}" if math.isfinite(error) else "infinite"
+
+
+def block_of(name: str) -> str:
+    """Return the block that a node's name says: `blocks.3` of `blocks.3.attn.qkv/MatMul`; else its module."""
+    numbered = re.search(r"[A-Za-z_]\w*\.\d+", name)
+    if numbered:
+        return numbered[0]
+    return name.rpartition("/")[0].strip("/").partition("/")[0] or NO_MODULE
+
+
+def first_cause(nodes: Sequence[NodeError], tolerance: float) -> str | None:
+    """The name of the first of `nodes` whose own error exceeds the tolerance, and what its inputs have."""
+    return next((node.name for node in nodes if node.own > max(tolerance, node.inherited)), None)
+
+
+def _by_block(nodes: Sequence[NodeError]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("block")
+    for heading in ("nodes", "error", "rms", "largest own error", "largest value", "beyond FP16", "flushed"):
+        table.add_column(heading, justify="right")
+    table.add_column("node of the largest own error")
+    blocks: dict[str, list[NodeError]] = {}
+    for node in nodes:
+        blocks.setdefault(node.block, []).append(node)
+    for block, inside in blocks.items():
+        worst = max(inside, key=lambda node: node.own)
+        shares = (max(node.beyond for node in inside), max(node.flushed for node in inside))
+        table.add_row(
+            block,
+            str(len(inside)),
+            shown(inside[-1].error),
+            shown(inside[-1].rms),
+            shown(worst.own),
+            f"{max(node.largest for node in inside):.3g}",
+            *(f"{share:.2%}" if share else "0" for share in shares),
+            worst.name,
+        )
+    return table
+
+
+def _culprits(report: DebugReport) -> list[str]:
+    found = [node for node in report.nodes if node.own > report.tolerance]
+    if report.begins is None:
+        worst = max(report.nodes, key=lambda node: node.own)
+        return [f"no node adds more than the tolerance; most adds {worst.name} ({shown(worst.own)})"]
+    lines = [f"it begins at {report.begins}; nodes whose own error exceeds the tolerance, in order:"]
+    lines += [
+        f"  {node.name}: own error {shown(node.own)}, inherited {shown(node.inherited)}, value up to {node.largest:.3g}"
+        for node in found[:SHOWN]
+    ]
+    more = len(found) - SHOWN
+    return [*lines, *([f"  and {more} more"] if more > 0 else [])]
+
+
+def _flips(selection: Flips) -> str:
+    images = [str(index) for index, count in enumerate(selection.flipped) if count]
+    if not images:
+        return f"selection {selection.node}: the same {selection.kept} on every image"
+    which = ", ".join(images[:SHOWN]) + (", …" if len(images) > SHOWN else "")
+    return (
+        f"selection {selection.node}: {sum(selection.flipped)} of {selection.kept * len(selection.flipped)} differ, on "
+        f"{len(images)} of {len(selection.flipped)} images ({which})"
+    )
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

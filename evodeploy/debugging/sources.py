@@ -1,0 +1,127 @@
+"""The two models that are compared, and the inputs they are compared on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from onnx import ModelProto, ValueInfoProto, helper, numpy_helper
+
+from evodeploy.arrays import Array
+from evodeploy.datasets.sources import images_of
+from evodeploy.engines.opener import kind_of_source
+from evodeploy.errors import UsageError, needs
+from evodeploy.graph.fixed_keep import with_keep
+from evodeploy.graph.keeping import node_name
+from evodeploy.images import Images
+from evodeploy.onnx_files import info_of, read_onnx
+from evodeploy.preprocess import as_input, pictures, random_pictures
+from evodeploy.specs import NO_METADATA, ModelInfo, Precision
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CHUNK = 8  # images at a time, where the batch is dynamic
+_LARGEST = {"fp16": 65504.0}
+
+
+def read_other(path: Path) -> ModelProto:
+    """The ONNX file that is compared; raises UsageError for another kind of file, BadFileError as `read_onnx` does."""
+    if kind_of_source(path) != "onnx":
+        raise UsageError(f"{path} is not an ONNX file: what is compared node by node is an ONNX file, or --precision")
+    return read_onnx(path)
+
+
+def exported(source: Path | nn.Module, like: ModelProto | None, precision: Precision | None) -> ModelProto:
+    """`source` as an FP32 ONNX model: read where it is one; else traced, selecting as `like` does."""
+    if isinstance(source, Path) and kind_of_source(source) == "onnx":
+        return read_onnx(source)
+    if kind_of_source(source) != "checkpoint":
+        raise UsageError(f"{source} is not a checkpoint or an ONNX file: the nodes of an engine cannot be compared")
+    with needs("export"):
+        from evodeploy.exporter.to_onnx import onnx_from_model, opset_for
+        from evodeploy.models.checkpoint import load_checkpoint, load_checkpoint_like
+    info = None if like is None else info_of(like)
+    if like is None:
+        return onnx_from_model(load_checkpoint(source), opset=opset_for(precision or "fp32", None))
+    if info is None:
+        raise UsageError(f"the ONNX {NO_METADATA}: compare it with another ONNX file")
+    opset = next(each.version for each in like.opset_import if each.domain in ("", "ai.onnx"))
+    tokens = any(value.name.startswith("selected_") for value in like.graph.output)
+    first = like.graph.input[0].type.tensor_type.shape.dim[0]
+    return onnx_from_model(
+        load_checkpoint_like(source, info), opset=opset, batch=first.dim_value or None, tokens=tokens
+    )
+
+
+def static(
+    reference: ModelProto, other: ModelProto | None, keep_ratio: float | Sequence[float] | None
+) -> tuple[ModelProto, ModelProto | None, ModelInfo | None]:
+    """Both as static models, elastic ones at `keep_ratio`, and what the reference says of itself.
+
+    Raises UsageError where neither is elastic and a ratio is given, InputError for a ratio that does not fit.
+    """
+    infos = [info_of(model) for model in (reference, other) if model is not None]
+    elastic = next((info for info in infos if info is not None and info.elastic), None)
+    if elastic is None and keep_ratio is not None:
+        raise UsageError("neither model is elastic, so --keep-ratio changes nothing: leave it out")
+    fixed = next((info.keep_ratios for info in infos if info is not None and not info.elastic), None)
+    keep = elastic.keep_of(fixed if keep_ratio is None else keep_ratio) if elastic else ()
+    return with_keep(reference, keep), None if other is None else with_keep(other, keep), infos[0]
+
+
+def inputs_of(
+    model: ModelProto, info: ModelInfo | None, images: Images | None, count: int, seed: int
+) -> tuple[list[dict[str, Array]], int]:
+    """The inputs of `model`, batch by batch, and how many images they are: `images` or else random ones.
+
+    Of a model without `info` they are normal floats, and zeros and ones where they are whole numbers. Raises UsageError
+    for images where the model does not say how to prepare them.
+    """
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    batch = _sides(inputs[0])[0] if _sides(inputs[0]) else None
+    if info is None:
+        if images is not None:
+            raise UsageError(f"the ONNX {NO_METADATA}, which says how images are prepared: leave --images out")
+        generator = np.random.Generator(np.random.PCG64(seed))
+        size = batch or count
+        return [{value.name: _random(value, size, generator) for value in inputs}], size
+    seen = random_pictures(info, count, seed) if images is None else pictures(images_of(images), info)
+    prepared = as_input(seen, info)
+    size = batch or min(CHUNK, len(prepared))
+    rows = math.ceil(len(prepared) / size) * size if batch else len(prepared)
+    filled = prepared[np.arange(rows) % len(prepared)]  # a fixed batch is filled up with the first images
+    return [{inputs[0].name: filled[start : start + size]} for start in range(0, rows, size)], rows
+
+
+def beyond_range(model: ModelProto, precision: Precision) -> list[str]:
+    """The names of the nodes with a weight that `precision` cannot hold."""
+    largest = _LARGEST.get(precision, math.inf)
+    wide = {
+        tensor.name
+        for tensor in model.graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT and _magnitude(numpy_helper.to_array(tensor)) > largest
+    }
+    return [node_name(node) for node in model.graph.node if wide.intersection(node.input)]
+
+
+def _magnitude(values: Array) -> float:
+    return float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
+
+
+def _random(value: ValueInfoProto, batch: int, generator: np.random.Generator) -> Array:
+    shape = tuple(side or (batch if axis == 0 else 1) for axis, side in enumerate(_sides(value)))
+    dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+    if np.issubdtype(dtype, np.integer) or dtype == np.dtype(bool):
+        high = 256 if dtype == np.dtype(np.uint8) else 2
+        return generator.integers(0, high, shape).astype(dtype)
+    return generator.standard_normal(shape).astype(np.float32)
+
+
+def _sides(value: ValueInfoProto) -> list[int | None]:
+    return [side.dim_value or None for side in value.type.tensor_type.shape.dim]

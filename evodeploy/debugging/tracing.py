@@ -1,0 +1,72 @@
+"""From measured values to nodes: what each adds, and what it inherits."""
+
+from __future__ import annotations
+
+from onnx import TensorProto
+
+from evodeploy.debugging.cutting import Graph
+from evodeploy.debugging.probing import Probed
+from evodeploy.debugging.report import NodeError, block_of
+from evodeploy.graph.keeping import node_name
+
+
+def node_errors(reference: Graph, found: Probed) -> tuple[NodeError, ...]:
+    """Return the nodes of `reference` that compute floats which were measured, in its order."""
+    errors: dict[str, float] = {}
+    nodes = []
+    for node in reference.nodes:
+        inherited = max((errors.get(name, 0.0) for name in node.input), default=0.0)
+        measured = [found.values[name] for name in node.output if name in found.values]
+        seen = [value for value in measured if value.elements]
+        errors.update(dict.fromkeys(node.output, inherited))  # of what was not measured
+        for name in node.output:
+            if name in found.values and found.values[name].elements:
+                errors[name] = found.values[name].relative(found.values[name].difference)
+        if not seen:
+            continue
+        elements = sum(value.elements for value in seen)
+        squares = sum(value.squares for value in seen)
+        nodes.append(
+            NodeError(
+                name=node_name(node),
+                operator=node.op_type,
+                block=block_of(node_name(node)),
+                error=max(value.relative(value.difference) for value in seen),
+                inherited=inherited,
+                own=max(value.relative(value.own) for value in seen),
+                rms=(sum(value.square_errors for value in seen) / (squares or 1.0)) ** 0.5,
+                largest=max(value.largest for value in seen),
+                beyond=sum(value.beyond for value in seen) / elements,
+                flushed=sum(value.flushed for value in seen) / elements,
+            )
+        )
+    return tuple(nodes)
+
+
+def unshared(reference: Graph, found: Probed) -> int:
+    """How many nodes of `reference` compute floats of which none was measured."""
+    floats = [
+        [name for name in node.output if reference.types.get(name) == TensorProto.FLOAT] for node in reference.nodes
+    ]
+    return sum(
+        bool(names) and not any(name in found.values and found.values[name].elements for name in names)
+        for names in floats
+    )
+
+
+def suspects(reference: Graph, nodes: tuple[NodeError, ...]) -> list[str]:
+    """The names of `nodes`, the likeliest causes first.
+
+    A node is as suspect as its own error is large, and half as suspect as a node that reads its output: what one is
+    sensitive to, another may have to make in FP32.
+    """
+    own = {node.name: min(node.own, 1e6) for node in nodes}
+    reading: dict[str, float] = {}  # of each value, the most suspect node that reads it
+    weight: dict[str, float] = {}
+    for node in reversed(reference.nodes):
+        name = node_name(node)
+        behind = max((reading.get(output, 0.0) for output in node.output), default=0.0)
+        weight[name] = max(own.get(name, 0.0), behind / 2)
+        for value in node.input:
+            reading[value] = max(reading.get(value, 0.0), weight[name])
+    return sorted(own, key=lambda name: -weight[name])

@@ -1,0 +1,218 @@
+"""Faults that FP16 makes large are found at the node they begin at, and repaired; every figure is measured here."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import numpy as np
+import onnx
+import pytest
+from broken_networks import network, with_weight
+from onnx import TensorProto, helper, numpy_helper
+
+import evodeploy
+from evodeploy.debugging.report import block_of
+from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
+from evodeploy.errors import InputError, UsageError
+from evodeploy.graph.precision import reduced_from_onnx
+from evodeploy.graph.quantization import quantized_from_onnx
+from evodeploy.onnx_files import info_of, read_onnx, write_onnx
+from evodeploy.preprocess import as_input, random_pictures
+
+# Each fault, the node it begins at, how large that node's own error is at least, and the nodes to keep.
+FAULTS = {
+    "outliers": (
+        "blocks.1.mlp.fc1/MatMul", np.inf, {"blocks.1.mlp.fc1/MatMul", "blocks.1.mlp/Relu", "blocks.1.mlp.fc2/MatMul"},
+    ),
+    "epsilon": ("blocks.1.norm/LayerNormalization", 0.5, {"blocks.1.norm/LayerNormalization", "blocks.1/Add"}),
+    "softmax": ("blocks.1.attn/Softmax", 0.2, {"blocks.1.attn/Softmax", "blocks.1.attn/Add"}),
+}  # fmt: skip
+
+
+def written(model, path):
+    write_onnx(model, path)
+    return path
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_found_and_repaired(fault, tmp_path):
+    begins, own, kept = FAULTS[fault]
+    full = written(network(fault), tmp_path / "full.onnx")
+    report = evodeploy.debug(full, precision="fp16")
+    assert not report.passed
+    assert report.begins == begins
+    nodes = {node.name: node for node in report.nodes}
+    assert nodes[begins].own >= own
+    assert all(node.own < 1e-3 for node in report.nodes if node.block == "blocks.0")
+    assert set(report.proposal.keep_fp32) == kept
+    assert report.proposal.minimal
+    assert report.proposal.before == report.error
+    half = reduced_from_onnx(read_onnx(full), "fp16", report.proposal.keep_fp32).model
+    again = evodeploy.debug(full, written(half, tmp_path / "half.onnx"))
+    assert again.passed
+    assert again.error == report.proposal.error < report.tolerance
+    assert again.begins is again.proposal is None
+
+
+def test_a_sound_network_passes_and_nothing_is_proposed(tmp_path):
+    report = evodeploy.debug(written(network(), tmp_path / "full.onnx"), precision="fp16")
+    assert report.passed
+    assert report.begins is report.proposal is None
+    assert report.only_in_reference == 0
+    assert "no node adds more than the tolerance; most adds blocks." in str(report)
+    assert [node.block for node in report.nodes] == ["blocks.0"] * 12 + ["blocks.1"] * 12 + ["head"]
+
+
+def test_one_broken_weight_is_found_in_either_precision(tmp_path):
+    full = written(network(), tmp_path / "full.onnx")
+    broken = written(with_weight(network(), "blocks.1.fc1", 50), tmp_path / "broken.onnx")
+    report = evodeploy.debug(full, broken)
+    assert (report.begins, report.proposal) == ("blocks.1.mlp.fc1/MatMul", None)
+    assert [node.name for node in report.nodes if node.own > 1e-6] == ["blocks.1.mlp.fc1/MatMul"]
+    half = with_weight(reduced_from_onnx(network(), "fp16").model, "blocks.1.fc1_fp16", 50)
+    report = evodeploy.debug(full, written(half, tmp_path / "half.onnx"))
+    assert report.begins == "blocks.1.mlp.fc1/MatMul"
+    assert report.proposal.keep_fp32 == ()  # the reference converts well: the file is what is wrong
+    assert report.proposal.error < 0.002 < 0.2 < report.error
+    assert "convert the reference to FP16 again: its error is 0.001" in str(report)
+
+
+def test_a_weight_beyond_fp16_is_kept_with_its_node(tmp_path):
+    full = network()
+    for name, factor in (("blocks.1.fc1", 1e5), ("blocks.1.fc2", 1e-5)):
+        tensor = next(each for each in full.graph.initializer if each.name == name)
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(factor), name))
+    report = evodeploy.debug(written(full, tmp_path / "full.onnx"), precision="fp16")
+    assert report.proposal.keep_fp32[0] == "blocks.1.mlp.fc1/MatMul"
+    assert report.proposal.error < report.tolerance
+
+
+def test_onnx_runtime_hides_an_overflow_that_the_emulation_shows(tmp_path):
+    """Otherwise FP16 could be compared as ONNX Runtime computes it."""
+    nodes = [helper.make_node("MatMul", ["x", "a"], ["y"]), helper.make_node("MatMul", ["y", "b"], ["z"])]
+    weights = {"a": np.float32([[300]]), "b": np.float32([[0.01]])}
+    graph = helper.make_graph(
+        nodes,
+        "two",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("batch", 1))],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, ("batch", 1))],
+        [numpy_helper.from_array(values, name) for name, values in weights.items()],
+    )
+    full = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    half = written(reduced_from_onnx(full, "fp16").model, tmp_path / "half.onnx")
+    with OnnxRuntimeEngine(half) as engine:
+        assert engine.run(np.float32([[300]]))["z"] == pytest.approx(900, rel=1e-3)  # through 90000
+    full.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.float32([[60000]]), "a"))
+    report = evodeploy.debug(written(full, tmp_path / "full.onnx"), precision="fp16", repair=False)
+    assert report.begins == "y"
+    assert report.error == np.inf
+
+
+def test_a_selection_that_rounding_changes_is_counted_and_hides_nothing(tmp_path):
+    """Two scores lie nearer to each other than FP16 resolves; what follows is compared with the same tokens."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["s"], "scores/MatMul"),
+        helper.make_node("TopK", ["s", "k"], ["best", "chosen"], "TopK"),
+        helper.make_node("GatherElements", ["x", "chosen"], ["kept"], "gather", axis=1),
+        helper.make_node("Mul", ["kept", "two"], ["logits"], "last"),
+    ]
+    weight = np.eye(3, dtype=np.float32) + np.float32([[0, 0, 0], [0, 1e-4, 0], [0, 0, 0]])
+    weights = {"w": weight, "k": np.array([1]), "two": np.float32([2])}
+    graph = helper.make_graph(
+        nodes,
+        "selecting",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("batch", 3))],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ("batch", 1))],
+        [numpy_helper.from_array(values, name) for name, values in weights.items()],
+    )
+    full = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    swapped = onnx.ModelProto()
+    swapped.CopyFrom(full)
+    swapped.graph.initializer[0].CopyFrom(numpy_helper.from_array(-weight, "w"))
+    report = evodeploy.debug(written(full, tmp_path / "a.onnx"), written(swapped, tmp_path / "b.onnx"), count=5)
+    (flips,) = report.selections
+    assert (flips.node, flips.kept, flips.flipped) == ("TopK", 1, (1, 1, 1, 1, 1))
+    assert report.error == 0
+    assert "selection TopK: 5 of 5 differ, on 5 of 5 images (0, 1, 2, 3, 4)" in str(report)
+
+
+def test_parts_of_any_size_give_the_same_report(tmp_path):
+    full = written(network("epsilon"), tmp_path / "full.onnx")
+    whole, single = (evodeploy.debug(full, precision="bf16", budget=size, repair=False) for size in (1 << 30, 1))
+    assert whole == single
+
+
+def test_a_checkpoint_is_compared_with_what_was_exported_of_it(small_checkpoint, small_onnx, tmp_path, logged):
+    half = written(reduced_from_onnx(read_onnx(small_onnx), "fp16").model, tmp_path / "half.onnx")
+    report = evodeploy.debug(small_checkpoint, half, count=3, picture=tmp_path / "errors.svg")
+    assert report.passed
+    assert report.only_in_reference == 0
+    assert [output.name for output in report.outputs] == ["logits"]
+    assert {f"blocks.{index}" for index in range(6)} < {node.block for node in report.nodes}
+    assert [(selection.node, selection.kept) for selection in report.selections] == [("TopK", 32), ("TopK_2", 32)]
+    assert (tmp_path / "errors.svg").read_text().count("<circle") == len(report.nodes) + 2
+
+
+def test_eight_bits_are_compared_across_what_was_smoothed(small_onnx, tmp_path):
+    full = read_onnx(small_onnx)
+    images = as_input(random_pictures(info_of(full), 8), info_of(full))
+    eighths = written(quantized_from_onnx(full, images).model, tmp_path / "int8.onnx")
+    report = evodeploy.debug(small_onnx, eighths, repair=False)
+    assert report.passed
+    assert report.only_in_reference == 13  # the norms, whose outliers are in the weights behind them
+    assert max(node.own for node in report.nodes) < 0.1
+
+
+def test_the_command_prints_options_that_repair(tmp_path, cli):
+    full = written(network("outliers"), tmp_path / "full.onnx")
+    report = tmp_path / "report.json"
+    code, out, err = cli("debug", full, "--precision", "fp16", "-o", report, "--picture", tmp_path / "errors.svg")
+    assert (code, "is beyond the tolerance" in err) == (1, True)
+    assert "it begins at blocks.1.mlp.fc1/MatMul" in out
+    document = json.loads(report.read_text())
+    assert document["error"] is None  # infinite
+    assert document["proposal"]["error"] < 0.01
+    options = shlex.split(out.splitlines()[-1])
+    assert options == ["--fp16", *shlex.split(document["proposal"]["options"])]
+    code, out, _ = cli("debug", full, "--precision", "fp16", *options[1:])
+    assert (code, "within the tolerance" in out) == (0, True)
+    code, _, err = cli("debug", full, "--precision", "fp16", "-o", report)
+    assert (code, "already exists" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "what is compared is an ONNX file, or --precision"),
+        ({"other": "b.onnx", "precision": "fp16"}, "give one of the two"),
+        ({"other": "b.onnx", "keep_fp32": ["Softmax"]}, "--keep-fp32 is for the conversion"),
+        ({"precision": "fp16", "images": "pictures"}, "metadata: .*, which says how images are prepared"),
+        ({"precision": "fp16", "keep_ratio": 0.5}, "neither model is elastic"),
+        ({"precision": "fp16", "keep_fp32": ["Conv"]}, "no node of the ONNX is called 'Conv'"),
+        ({"other": "c.onnx"}, "the reference takes x and the other images"),
+        ({"other": "full.engine"}, "is not an ONNX file"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(arguments, message, tmp_path, monkeypatch, small_onnx):
+    monkeypatch.chdir(tmp_path)
+    write_onnx(network(), tmp_path / "full.onnx")
+    if arguments.get("other") == "c.onnx":
+        write_onnx(read_onnx(small_onnx), tmp_path / "c.onnx")
+    with pytest.raises(UsageError, match=message):
+        evodeploy.debug("full.onnx", **arguments)
+
+
+def test_an_elastic_file_is_compared_at_a_ratio(small_elastic):
+    report = evodeploy.debug(small_elastic, precision="fp16", keep_ratio=0.25, count=2)
+    assert report.passed
+    assert report.selections[0].kept == 16
+    with pytest.raises(InputError):
+        evodeploy.debug(small_elastic, precision="fp16", keep_ratio=0.01)
+
+
+def test_names_say_the_block():
+    assert block_of("blocks.3.attn.qkv/MatMul") == "blocks.3"
+    assert block_of("/stages/stages.1/blocks.0/Add") == "stages.1"
+    assert block_of("norm/LayerNormalization") == "norm"
+    assert block_of("TopK") == "no module"
