@@ -95,7 +95,7 @@ def debug(
             given = converter(right, target, feeds)([*keep_fp32, *always]).model
         limit = TOLERANCES[target].logits if tolerance is None else tolerance
         asked = Question(right, given, feeds, seen, info.output if info else None, limit, budget)
-        name = f"its conversion to {target.upper()}" if path is None else title_of(path)
+        name = f"{title_of(source)} in {target.upper()}" if path is None else title_of(path)
         report = compare(asked, (title_of(source), name), random=images is None)
         if repair and not report.passed and target != "fp32" and precision_of(right) == "fp32":
             proposal = repaired(asked, report, target, [*keep_fp32, *always])

@@ -19,6 +19,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from evodeploy.arrays import Array
 from evodeploy.compare.relative import relative_errors
 from evodeploy.debugging.cutting import Graph, Part
+from evodeploy.debugging.report import Flips
 
 BUDGET = 256 << 20  # bytes of the values of one part, in one of the runs
 FP16_LARGEST = 65504.0
@@ -57,15 +58,6 @@ class Measured:
     def relative(self, difference: float) -> float:
         """`difference` as a share of the value's largest magnitude; as it is where that is 0."""
         return difference / (self.largest or 1.0)
-
-
-@dataclass(frozen=True)
-class Flips:
-    """A selection: how many positions of each image the other model selects and the reference does not."""
-
-    node: str
-    kept: int
-    flipped: tuple[int, ...]
 
 
 @dataclass(frozen=True)

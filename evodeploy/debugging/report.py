@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from evodeploy.debugging.probing import Flips
 from evodeploy.text import WIDE, plain
 
 if TYPE_CHECKING:
@@ -53,6 +52,15 @@ class OutputError:
     def error(self) -> float:
         """That of the worst image."""
         return max(self.images)
+
+
+@dataclass(frozen=True)
+class Flips:
+    """A selection: how many positions of each image the other model selects and the reference does not."""
+
+    node: str
+    kept: int
+    flipped: tuple[int, ...]
 
 
 @dataclass(frozen=True)
