@@ -2,7 +2,7 @@
 
 The values that two models share, by name, are compared in three runs: the reference; the other; and the other with each
 node given what the reference computes, which shows the node's own error without what it inherits. Selections of
-the other are held: it goes on with the tokens that the reference keeps, so that one that flips hides nothing behind it.
+the other are held: it keeps the tokens that the reference keeps, so that one that flips hides nothing behind it.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from evodeploy.text import WIDE, plain
 if TYPE_CHECKING:
     from rich.table import Table
 
-NO_MODULE = "no module"  # the block of nodes whose names say none
 SHOWN = 8  # nodes that the text lists
 
 
@@ -23,8 +21,9 @@ SHOWN = 8  # nodes that the text lists
 class NodeError:
     """One node on all images; errors are shares of the largest magnitude in its output.
 
-    `error` is that of its output, `inherited` the largest of its inputs, `own` its error where its inputs are the
-    reference's, rounded as the other model rounds them. `rms` is the root of the mean square error over that of the
+    `block` is where it belongs, or its kind of work where it is in no block. `error` is that of its output, `inherited`
+    the largest of its inputs, `own` its error where its inputs are the reference's, rounded as the other model rounds
+    them. `rms` is the root of the mean square error over that of the
     output. `largest` is the output's largest magnitude in the reference; `beyond` the share of it that exceeds FP16's
     65504, `flushed` the share that is too small for FP16 and becomes 0.
     """
@@ -65,7 +64,7 @@ class Flips:
 
 @dataclass(frozen=True)
 class Trial:
-    """A conversion that keeps so many nodes in FP32, and the error of its outputs."""
+    """How many nodes a conversion keeps in FP32, and the error of its outputs."""
 
     kept: int
     error: float
@@ -163,14 +162,6 @@ class DebugReport:
 def shown(error: float) -> str:
     """An error in short; infinite where a value is no number."""
     return f"{error:.2g}" if math.isfinite(error) else "infinite"
-
-
-def block_of(name: str) -> str:
-    """Return the block that a node's name says: `blocks.3` of `blocks.3.attn.qkv/MatMul`; else its module."""
-    numbered = re.search(r"[A-Za-z_]\w*\.\d+", name)
-    if numbered:
-        return numbered[0]
-    return name.rpartition("/")[0].strip("/").partition("/")[0] or NO_MODULE
 
 
 def first_cause(nodes: Sequence[NodeError], tolerance: float) -> str | None:

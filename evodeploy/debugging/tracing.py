@@ -6,13 +6,15 @@ from onnx import TensorProto
 
 from evodeploy.debugging.cutting import Graph
 from evodeploy.debugging.probing import Probed
-from evodeploy.debugging.report import NodeError, block_of
+from evodeploy.debugging.report import NodeError
 from evodeploy.graph.keeping import node_name
+from evodeploy.graph.parts import parts_of
 
 
 def node_errors(reference: Graph, found: Probed) -> tuple[NodeError, ...]:
     """Return the nodes of `reference` that compute floats which were measured, in its order."""
     errors: dict[str, float] = {}
+    parts = parts_of(reference.model.graph)
     nodes = []
     for node in reference.nodes:
         inherited = max((errors.get(name, 0.0) for name in node.input), default=0.0)
@@ -30,7 +32,7 @@ def node_errors(reference: Graph, found: Probed) -> tuple[NodeError, ...]:
             NodeError(
                 name=node_name(node),
                 operator=node.op_type,
-                block=block_of(node_name(node)),
+                block=parts[node.name].block or parts[node.name].kind,
                 error=max(value.relative(value.difference) for value in seen),
                 inherited=inherited,
                 own=max(value.relative(value.own) for value in seen),

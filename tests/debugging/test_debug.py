@@ -14,7 +14,6 @@ from broken_networks import network, with_weight
 from onnx import TensorProto, helper, numpy_helper
 
 import evodeploy
-from evodeploy.debugging.report import block_of
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.errors import InputError, UsageError
 from evodeploy.graph.precision import reduced_from_onnx
@@ -223,10 +222,3 @@ def test_an_elastic_file_is_compared_at_a_ratio(small_elastic):
     assert report.selections[0].kept == 16
     with pytest.raises(InputError):
         evodeploy.debug(small_elastic, precision="fp16", keep_ratio=0.01)
-
-
-def test_names_say_the_block():
-    assert block_of("blocks.3.attn.qkv/MatMul") == "blocks.3"
-    assert block_of("/stages/stages.1/blocks.0/Add") == "stages.1"
-    assert block_of("norm/LayerNormalization") == "norm"
-    assert block_of("TopK") == "no module"
