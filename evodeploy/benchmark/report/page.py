@@ -191,7 +191,7 @@ def _rows(report: Report) -> str:
     bodies = [[cells[number] for _, cells in filled] for number in range(len(report.rows))]
     classes = ["wrong" if row.wrong else "" if row.timing else "missing" for row in report.rows]
     return element(
-        "div", table_of([column.heading for column, _ in filled], bodies, classes), class_="scroll", tabindex=0
+        "div", table_of([column.heading for column, _ in filled], bodies, classes), class_="scroll rows", tabindex=0
     )
 
 

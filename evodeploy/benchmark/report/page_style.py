@@ -49,7 +49,7 @@ details{margin-top:8px;font-size:13px}summary{cursor:pointer;color:var(--soft)}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}
 th,td{padding:3px 12px 3px 0;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
-th{font-weight:600}.scroll td:nth-child(2),.scroll td:nth-child(3),.scroll th:nth-child(2),.scroll th:nth-child(3),
+th{font-weight:600}.rows td:nth-child(2),.rows td:nth-child(3),.rows th:nth-child(2),.rows th:nth-child(3),
 details td:first-child,details th:first-child{text-align:left}
 details table{display:block;overflow-x:auto}
 tr.wrong td{color:var(--bad);font-weight:600}tr.missing td{color:var(--soft)}
@@ -58,7 +58,8 @@ dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 18px;font-size:13p
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 .switch{border:0;margin:0;padding:0;min-width:0}.switch legend{color:var(--soft);font-size:13px;padding:0}
 .switch label{display:inline-block;margin:4px 14px 10px 4px}.switch .panel{display:none}
-@media(max-width:520px){dl{grid-template-columns:1fr}dt{margin-top:6px}}
+@media(max-width:520px){dl{grid-template-columns:1fr}dt{margin-top:6px}
+figure{overflow-x:auto}figure svg{width:450px}figcaption,figure h3,figure details{position:sticky;left:0}}
 @media print{.switch .panel{display:block!important}}
 """
 )
