@@ -9,14 +9,14 @@ from evodeploy.benchmark.report.svg import element, text, title
 from evodeploy.graph.parts import KINDS
 from evodeploy.profiling.record import NodeTime, Profile, modules_of
 from evodeploy.profiling.table import heading, overhead
-from evodeploy.text import brief, printable
+from evodeploy.text import brief, printable, ratios_in_words
 
 WIDTH = 400  # units, which are pixels on a phone
 LEFT, RIGHT = 100, 52
 TOP, LINE = 44, 30
 MODULES, NODES = 15, 7  # heights
 COLUMN, ENTRY = 190, 17  # of the legend
-LETTER = 5.8  # units of width, of a label
+LETTER = 6.3  # units of width, of a label
 COLOURS: dict[str, str] = dict(
     zip(
         KINDS,
@@ -34,6 +34,7 @@ def as_svg(profile: Profile) -> str:
     """The picture: of each block its modules, and below them their nodes, coloured by kind."""
     groups = profile.blocks
     kinds = profile.kinds
+    kept = f", keep ratio {ratios_in_words(profile.keep_ratios)}" if profile.keep_ratios else ""
     longest = max((group.seconds for group in groups), default=0.0) or 1.0
     scale = (WIDTH - LEFT - RIGHT) / longest
     legend = TOP + LINE * len(groups) + 8
@@ -42,7 +43,7 @@ def as_svg(profile: Profile) -> str:
         element("style", STYLE),
         element("rect", width=WIDTH, height=height, fill="#ffffff"),
         text(brief(f"{profile.path.name}, {profile.engine}, batch {profile.batch}", 54), 8, 18, class_="heading"),
-        text(f"{profile.total * 1e3:.2f} ms in nodes; above modules, below nodes", 8, 34, class_="pale"),
+        text(f"{profile.total * 1e3:.2f} ms in nodes{kept}; above modules, below nodes", 8, 34, class_="pale"),
     ]
     for index, group in enumerate(groups):
         y = TOP + LINE * index

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SLOWEST = 10  # nodes printed
+LITTLE = 0.8  # of a run in its nodes: where they are less, the text says where the rest may be
 NAME = 60  # characters of a node's name, at most
 
 
@@ -42,11 +43,14 @@ def heading(profile: Profile) -> str:
 def overhead(profile: Profile) -> list[str]:
     """How the sum of the nodes compares with whole runs, with the profiler and without it."""
     added = profile.traced / profile.whole - 1 if profile.whole else 0.0
-    return [
+    lines = [
         f"a run takes {profile.whole * 1e3:.2f} ms without the profiler and {profile.traced * 1e3:.2f} ms with it "
         f"({added:+.0%});",
         f"the medians of its nodes add up to {profile.total * 1e3:.2f} ms, and shares are of this sum",
     ]
+    if profile.total < LITTLE * profile.traced:
+        lines.append("the rest of a run is between nodes, or in nodes that had to wait: the machine may be busy")
+    return lines
 
 
 def _remarks(profile: Profile) -> list[str]:
