@@ -106,6 +106,5 @@ def serve(
             result(f"{updated.name} is served from {artefact} now")
         return
     with service.running(settings, ray) as running:
-        answer(running, as_json)
-        service.until_stopped()
+        service.until_stopped(lambda: answer(running, as_json))
         note("answering what was begun, then stopping")

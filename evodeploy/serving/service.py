@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,11 +92,12 @@ def update(settings: Settings, cluster: str | None = None) -> Service:
     return _service(settings, f"http://{settings.host}:{settings.port}", metrics)
 
 
-def until_stopped() -> None:
-    """Return at Ctrl-C or SIGTERM."""
+def until_stopped(announce: Callable[[], None]) -> None:
+    """Call `announce` and return at Ctrl-C or SIGTERM, also at one that comes while it is called."""
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
+    announce()
     # Python handles a signal in the main thread, which one that another thread receives does not wake: so it looks.
     while not stopped.wait(LOOK_EVERY):
         pass

@@ -40,7 +40,7 @@ def here(tmp_path, monkeypatch, small_onnx):
     (tmp_path / "labels.csv").write_text("path,label\na.png,3\n")
     (tmp_path / "a.onnx").write_bytes(small_onnx.read_bytes())
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("evodeploy.serving.service.until_stopped", lambda: None)
+    monkeypatch.setattr("evodeploy.serving.service.until_stopped", lambda announce: announce())
 
 
 @pytest.mark.parametrize("command", COMMANDS)

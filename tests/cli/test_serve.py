@@ -18,7 +18,7 @@ IMPORT_RAY = ray_serve._import_ray
 
 @pytest.fixture(autouse=True)
 def nothing_starts(monkeypatch):
-    monkeypatch.setattr(service, "until_stopped", lambda: pytest.fail("it serves"))
+    monkeypatch.setattr(service, "until_stopped", lambda announce: pytest.fail("it serves"))
     monkeypatch.setattr(ray_serve, "_import_ray", lambda: pytest.fail("Ray was imported"))
     monkeypatch.delenv("EVODEPLOY_TOKEN", raising=False)
 

@@ -34,5 +34,10 @@ def test_a_signal_that_another_thread_receives_ends_the_wait(handlers, number):
 
     thread = threading.Thread(target=kill)
     thread.start()
-    until_stopped()
+    until_stopped(lambda: None)
     thread.join()
+
+
+@pytest.mark.timeout(60)
+def test_a_signal_while_it_is_announced_ends_the_wait(handlers):
+    until_stopped(lambda: signal.raise_signal(signal.SIGTERM))
