@@ -27,7 +27,10 @@ def profile(
             "was exported with.",
         ),
     ] = None,
-    runs: Annotated[int, whole("--runs", 1, 100_000, "Runs with the profiler, and as many without, in turn.")] = 20,
+    other_ratio: Annotated[
+        str | None, typer.Option(metavar="RATIO", help="Profile it at this share of tokens too, and compare.")
+    ] = None,
+    runs: Annotated[int, whole("--runs", 1, 1000, "Runs with the profiler, and as many without, in turn.")] = 20,
     images: Annotated[Path | None, typer.Option(help="Images to run on; without it, random noise.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write all figures to this JSON file.")] = None,
     picture: Annotated[
@@ -53,6 +56,7 @@ def profile(
         options=options.engine_options(device, precision, False, threads, cache, tf32, fixed_keep),
         batch=batch,
         keep_ratio=values.ratios(keep_ratio),
+        other_ratio=values.ratios(other_ratio, "--other-ratio"),
         runs=runs,
         images=images,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import statistics
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 RUNS = 20
+MOST_RUNS = 1000  # ONNX Runtime's trace ends after a million events
 WARM_UPS = 3  # runs of each engine that are not counted
 
 
@@ -44,6 +46,7 @@ def profile(
     options: EngineOptions | None = None,
     batch: int = 1,
     keep_ratio: float | Sequence[float] | None = None,
+    other_ratio: float | Sequence[float] | None = None,
     runs: int = RUNS,
     images: Images | None = None,
 ) -> Profile:
@@ -52,14 +55,14 @@ def profile(
     `artefact` is an ONNX file or a TensorRT engine. The runtime is `engine`, by default the first that fits: ONNX
     Runtime on the CPU, OpenVINO or TensorRT. It runs `batch` of `images`, by default random ones, `runs` times with the
     profiler and as often without, in turn, in sessions of its own. An elastic artefact keeps tokens as `keep_ratio`
-    says.
+    says, and with `other_ratio` it is profiled at that too, afterwards: see `Profile.other`.
 
     Raises UsageError for a runtime whose profiler is not read, and for options that it does not have; InputError for
     a batch or keep ratios that the artefact does not take; and as `open_engine` does.
     """
     options = options or EngineOptions()
-    if runs < 1:
-        raise UsageError(f"runs is {runs}, expected 1 or more")
+    if not 1 <= runs <= MOST_RUNS:
+        raise UsageError(f"runs is {runs}, expected 1 to {MOST_RUNS}")
     path = resolved(artefact)
     assert isinstance(path, Path)  # what is no module
     name = runtime_for(path, engine, options)
@@ -70,6 +73,21 @@ def profile(
         )
     if options.cuda_graph:
         raise UsageError("a CUDA graph is one launch, whose layers have no times of their own: leave out cuda_graph")
+    found = _profiled(path, name, options, batch, keep_ratio, runs, images)
+    if other_ratio is None:
+        return found
+    return dataclasses.replace(found, other=_profiled(path, name, options, batch, other_ratio, runs, images))
+
+
+def _profiled(
+    path: Path,
+    name: str,
+    options: EngineOptions,
+    batch: int,
+    keep_ratio: float | Sequence[float] | None,
+    runs: int,
+    images: Images | None,
+) -> Profile:
     with tempfile.TemporaryDirectory(prefix="evodeploy-profile-") as folder:
         scratch = Path(folder)
         parts: dict[str, Part] | None = None

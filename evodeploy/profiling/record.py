@@ -60,7 +60,7 @@ class Profile:
     `nodes` are in the order in which they run. `whole` is what a run takes without the profiler, and `traced` what it
     takes with it, in seconds: medians of `runs` runs of each, in turn. `unnamed` are the nodes of the graph that no
     step names: computed when the file was opened, or fused without a word. `keep_ratios` are those of an elastic
-    artefact's runs, and of any other empty.
+    artefact's runs, and of any other empty. `other` is the profile at another keep ratio, where that was asked for.
     """
 
     path: Path
@@ -73,6 +73,7 @@ class Profile:
     traced: float
     nodes: tuple[NodeTime, ...]
     unnamed: tuple[str, ...] = ()
+    other: Profile | None = None
 
     @property
     def total(self) -> float:
@@ -120,7 +121,7 @@ class Profile:
             "blocks": [group.to_dict() for group in self.blocks],
             "nodes": [self._node(node) for node in self.nodes],
             "unnamed": list(self.unnamed),
-        }
+        } | ({} if self.other is None else {"other": self.other.to_dict()})
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write the profile to `path`: all figures as .json, a picture as .svg, or a page of both as .html.

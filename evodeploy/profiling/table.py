@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from evodeploy.profiling.record import Group, NodeTime, Profile
@@ -23,10 +23,11 @@ def as_text(profile: Profile) -> str:
         [
             heading(profile),
             *overhead(profile),
+            *([] if profile.other is None else ["", heading(profile.other), *overhead(profile.other)]),
             "",
-            plain(_groups("kind", profile.kinds), WIDE),
+            plain(_groups("kind", profile, lambda each: each.kinds), WIDE),
             "",
-            plain(_groups("block", profile.blocks), WIDE),
+            plain(_groups("block", profile, lambda each: each.blocks), WIDE),
             "",
             plain(_nodes(profile, slowest), WIDE),
             *_remarks(profile),
@@ -64,10 +65,18 @@ def _remarks(profile: Profile) -> list[str]:
     ]
 
 
-def _groups(what: str, groups: Sequence[Group]) -> Table:
-    table = _table(what, "ms", "share", "calls")
-    for group in groups:
-        table.add_row(brief(group.name, NAME), f"{group.seconds * 1e3:.3f}", f"{group.share:.1%}", str(group.calls))
+def _groups(what: str, profile: Profile, of: Callable[[Profile], Sequence[Group]]) -> Table:
+    """A line for each group; with another profile, its milliseconds too, and how much of them this one takes."""
+    other = {} if profile.other is None else {group.name: group.seconds for group in of(profile.other)}
+    at = "" if profile.other is None else f"ms at {ratios_in_words(profile.other.keep_ratios)}"
+    table = _table(what, "ms", "share", "calls", *([at, "ratio"] if at else []))
+    for group in of(profile):
+        against = other.get(group.name)
+        times = (
+            [] if against is None else [f"{against * 1e3:.3f}", f"{group.seconds / against:.2f}" if against else "–"]
+        )
+        name, share = brief(group.name, NAME), f"{group.share:.1%}"
+        table.add_row(name, f"{group.seconds * 1e3:.3f}", share, str(group.calls), *times)
     return table
 
 

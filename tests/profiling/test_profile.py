@@ -83,9 +83,13 @@ def test_the_picture_is_as_wide_as_a_phone_and_has_a_box_for_each_node(found, tm
 
 
 def test_an_elastic_file_is_profiled_at_the_ratio_that_is_asked_for(small_elastic, small_onnx):
-    low = evodeploy.profile(small_elastic, options=ONE_THREAD, keep_ratio=(0.25, 0.5), runs=1)
+    low = evodeploy.profile(small_elastic, options=ONE_THREAD, keep_ratio=(0.25, 0.5), other_ratio=1.0, runs=1)
     assert (low.keep_ratios, low.engine) == ((0.25, 0.5), "onnxruntime")
+    assert low.other is not None
+    assert (low.other.keep_ratios, low.other.other) == ((1.0, 1.0), None)
     assert "keep ratio 0.25/0.5" in str(low)
+    assert re.search(r"^kind +ms +share +calls +ms at 1 +ratio$", str(low), re.MULTILINE)
+    assert low.to_dict()["other"] == low.other.to_dict()
     with pytest.raises(InputError, match="keep"):
         evodeploy.profile(small_elastic, keep_ratio=0.01, runs=1)
     with pytest.raises(InputError, match="fixed share"):
@@ -134,7 +138,7 @@ def test_what_has_no_profiler_here_is_refused(small_onnx, small_checkpoint):
         evodeploy.profile(small_onnx, engine="onnxruntime-cuda")
     with pytest.raises(UsageError, match="no option precision"):
         evodeploy.profile(small_onnx, engine="onnxruntime", options=EngineOptions(precision="fp16"))
-    with pytest.raises(UsageError, match="runs is 0, expected 1 or more"):
+    with pytest.raises(UsageError, match="runs is 0, expected 1 to 1000"):
         evodeploy.profile(small_onnx, runs=0)
 
 
