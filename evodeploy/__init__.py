@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from evodeploy.compare.margins import Margins as Margins
     from evodeploy.compare.margins import margins as margins
     from evodeploy.compare.verification import verify as verify
+    from evodeploy.debugging.bisection import Bisection as Bisection
+    from evodeploy.debugging.bisection import bisect as bisect
     from evodeploy.debugging.pipeline import debug as debug
     from evodeploy.debugging.report import DebugReport as DebugReport
     from evodeploy.distillation.pipeline import distill as distill
@@ -74,6 +76,7 @@ _HOMES = {
     "evodeploy.compare.agreement": ("Agreement",),
     "evodeploy.compare.margins": ("Margins", "margins"),
     "evodeploy.compare.verification": ("verify",),
+    "evodeploy.debugging.bisection": ("Bisection", "bisect"),
     "evodeploy.debugging.pipeline": ("debug",),
     "evodeploy.debugging.report": ("DebugReport",),
     "evodeploy.distillation.report": ("Distilled",),

@@ -166,13 +166,13 @@ def test_running_an_onnx_file_needs_neither_torch_nor_onnx(small_onnx):
 
 
 FUNCTIONS = (
-    "bench", "build", "debug", "distill", "evaluate", "export", "load", "load_test", "margins", "open_engine",
-    "package", "profile", "refit", "roofline", "sweep", "verify", "visualize",
+    "bench", "bisect", "build", "debug", "distill", "evaluate", "export", "load", "load_test", "margins",
+    "open_engine", "package", "profile", "refit", "roofline", "sweep", "verify", "visualize",
 )  # fmt: skip
 RECORDS = (
-    "Agreement", "Build", "DebugReport", "Distilled", "EngineOptions", "Evaluation", "Export", "Failure", "Label",
-    "LoadTest", "Margins", "ModelInfo", "Packaged", "Prediction", "Profile", "Refit", "Report", "Roofline", "Sweep",
-    "Timing", "Visualization", "Written",
+    "Agreement", "Bisection", "Build", "DebugReport", "Distilled", "EngineOptions", "Evaluation", "Export", "Failure",
+    "Label", "LoadTest", "Margins", "ModelInfo", "Packaged", "Prediction", "Profile", "Refit", "Report", "Roofline",
+    "Sweep", "Timing", "Visualization", "Written",
 )  # fmt: skip
 OTHERS = (
     "BadFileError", "Engine", "EvodeployError", "InputError", "MissingExtraError", "OutOfMemoryError", "Predictor",
@@ -200,6 +200,7 @@ COMMANDS = {
     "bench": set(),
     "bench_compare": {"benchmark.report.compare.compare_benches"},
     "bench_trtexec": {"benchmark.trtexec.trtexec_lines"},
+    "bisect": set(),
     "build": {
         "artefacts.newest_export",
         "builder.onnx_to_plan.Progress",

@@ -104,7 +104,7 @@ def plan_from_onnx(
             )
         check_lengths(path, outputs, elastic=keep is not None)
         _check_products(trt, network, precision)
-        _let_attention_decompose(trt, network)
+        let_attention_decompose(trt, network)
         config = builder.create_builder_config()
         apply_options(flavour, config, options)
         for profile in profiles:
@@ -156,7 +156,7 @@ def _add_profile(
         raise UsageError(f"TensorRT refused the batch range {profile.min} to {profile.max}")
 
 
-def _let_attention_decompose(trt: Any, network: Any) -> None:
+def let_attention_decompose(trt: Any, network: Any) -> None:
     """Fused attention exists in reduced precision only; in FP32 an Attention operator must be allowed to decompose."""
     kind = getattr(trt.LayerType, "ATTENTION_INPUT", None)
     for index in range(network.num_layers if kind is not None else 0):

@@ -13,6 +13,7 @@ from evodeploy import __version__
 from evodeploy.cli import (
     batch,
     bench,
+    bisect,
     build,
     debug,
     distill,
@@ -97,6 +98,7 @@ app.command("build-engine", cls=ending.Command)(build.build_engine)
 app.command("refit", cls=ending.Command)(build.refit)
 app.command("verify", cls=ending.Command)(verify.verify)
 app.command("debug", cls=ending.Command)(debug.debug)
+app.command("bisect", cls=ending.Command)(bisect.bisect)
 app.command("eval", cls=ending.Command)(evaluate.evaluate)
 app.command("visualize", cls=ending.Command)(visualize.visualize)
 app.command("margins", cls=ending.Command)(margins.margins)

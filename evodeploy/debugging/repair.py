@@ -32,7 +32,7 @@ class _Search:
             names = list(dict.fromkeys((*self._always, *kept)))
             self._errors[key] = self._measure(names)
             self.trials.append(Trial(len(names), self._errors[key]))
-            _log.info(f"  {len(names)} nodes kept in FP32: error {shown(self._errors[key])}")
+            _log.info(f"  nodes kept in FP32: {len(names)}, error {shown(self._errors[key])}")
         return self._errors[key]
 
     def meets(self, kept: Sequence[str]) -> bool:

@@ -95,7 +95,7 @@ class Proposal:
             return f"repair: {what} again: its error is {shown(self.error)} with no node kept in FP32"
         least = "none of them can be left out" if self.minimal else "fewer may do, but the search was cut short"
         return (
-            f"repair: {what} with {len(self.keep_fp32)} nodes kept in FP32, {least}: the error falls from "
+            f"repair: {what} with nodes kept in FP32 ({len(self.keep_fp32)}, {least}): the error falls from "
             f"{shown(self.before)} to {shown(self.error)} ({len(self.trials)} conversions tried)\n"
             f"  --{self.precision} {self.options}"
         )
@@ -151,7 +151,7 @@ class DebugReport:
             *(row.rstrip() for row in plain(_by_block(self.nodes), WIDE).splitlines()),
         ]
         if self.only_in_reference:
-            lines.append(f"{self.only_in_reference} nodes of the reference have no counterpart by name")
+            lines.append(f"nodes of the reference without a counterpart by name: {self.only_in_reference}")
         lines += _culprits(self)
         lines += [_flips(each) for each in self.selections]
         if self.proposal is not None:
