@@ -88,6 +88,15 @@ def test_a_busy_worker_keeps_fewer_but_no_fewer_than_asked(start, engine, monkey
     assert engine.keeps == [(16, 16), (40, 40), (64, 64)]
 
 
+def test_batches_are_no_larger_than_the_target_allows_now(start, monkeypatch):
+    runs = []
+    worker = start(ran=lambda images, *_: runs.append(images))
+    monkeypatch.setattr(plan, "largest_batch", lambda *_: 1)
+    together(worker, Asked())
+    together(worker, Asked(), Asked(), Asked())
+    assert runs == [len(IMAGES)] * 4
+
+
 def picture():
     file = io.BytesIO()
     Image.new("RGB", (64, 64)).save(file, "PNG")
