@@ -136,6 +136,28 @@ def test_metadata_that_the_reference_lists_are_those_of_a_model():
     assert sorted(listed) == sorted(field.name for field in dataclasses.fields(ModelInfo))
 
 
+def test_commands_on_the_pages_have_options_that_exist():
+    from typer.main import get_command
+
+    from evodeploy.cli import app
+
+    known = {
+        name: {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        for name, command in get_command(app).commands.items()
+    }
+    lines = 0
+    for path, text in {**written("docs"), ROOT / "README.md": README}.items():
+        if path.name == "commands.md":
+            continue
+        for line in re.findall(r"^ +(?:\$ )?evodeploy (\S.*)$", text.replace("\\\n", " "), re.MULTILINE):
+            command, *words = line.split("#")[0].split()
+            if command in known:
+                lines += 1
+                used = {word.split("=")[0] for word in words if word.startswith("--")}
+                assert used <= known[command], f"{path.name}: evodeploy {line}"
+    assert lines > 100
+
+
 @pytest.mark.slow
 def test_the_tutorial_from_its_first_command_to_its_last(tmp_path, monkeypatch, cli):
     work = tmp_path / "work"
