@@ -78,7 +78,7 @@ def export(
             `blocks.11.*` and `Softmax`.
         verify: Compare ONNX Runtime with PyTorch, and check that FP16 holds every activation.
         image_size: Pixels of a side, where not as trained: position embeddings are interpolated.
-        images: A folder of images to measure activations on: for INT8 and FP8, and the range check of FP16.
+        images: Images to measure activations on, see `evaluate`: for INT8 and FP8, and the range check of FP16.
         input_format: What the graph takes: normalised floats, or bytes that it normalises itself.
         top_k: Give the K best classes and their probabilities in place of all logits.
         mean: Of the channels in [0, 1], as trained: one number or three. It and the four that follow come before what

@@ -241,8 +241,8 @@ def test_a_budget_that_ends_while_candidates_are_timed_is_said(tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"labels": "labels.csv"}, "--labels and --limit are of the labelled images: add --data"),
-        ({"limit": 5}, "--labels and --limit are of the labelled images: add --data"),
+        ({"labels": "labels.csv"}, "--labels, --class-map and --limit are of the labelled images: add --data"),
+        ({"limit": 5}, "--labels, --class-map and --limit are of the labelled images: add --data"),
         ({"images": "data"}, "--images calibrates INT8, which is not tried"),
         ({"threads": 0}, "threads is 0"),
         ({"batch": 0}, "batch is 0"),
