@@ -162,12 +162,12 @@ def _converting(
     users: dict[str, list[onnx.NodeProto]],
     parts: dict[str, Part],
 ) -> Part:
-    """Return the part of a conversion: the module of what uses it, else of what it reads, and always data movement."""
+    """Return the part of a conversion: that of what uses it, else of what it reads, and in a block data movement."""
 
     def near() -> Iterator[onnx.NodeProto]:
         for name in node.output:
             yield from users.get(name, ())
         yield from (other for other in nodes if not set(other.output).isdisjoint(node.input))
 
-    found = next((parts[other.name] for other in near() if parts[other.name].module), Part("", "", "other"))
-    return Part(found.module, found.block, "data movement")
+    found = next((parts[other.name] for other in near() if parts[other.name].module), Part("", "", "data movement"))
+    return Part(found.module, found.block, "data movement" if found.block else found.kind)

@@ -57,8 +57,11 @@ def runs_of(events: Sequence[Mapping[str, Any]]) -> list[list[Step]]:
 def origins_of(graph: onnx.GraphProto, computed: onnx.GraphProto) -> Origins:
     """Return what the nodes of `computed`, which ONNX Runtime made of `graph`, come from.
 
-    A fused node computes the nodes from what it reads to the values that it gives, which keep their names.
+    A fused node computes the nodes from what it reads to the values that it gives, which keep their names. Nodes of
+    `computed` without a name get one: events name them by a number that the graph does not hold.
     """
+    for index, node in enumerate(computed.node):
+        node.name = node.name or f"nameless {index}"
     kept = {node.name for node in computed.node}
     giving = {name: node for node in graph.node for name in node.output}
     made_of: dict[str, tuple[str, ...]] = {}

@@ -86,8 +86,10 @@ def test_a_conversion_belongs_to_what_uses_it():
         graph_of(
             ("blocks.0.mlp.fc1/MatMul", "MatMul", "x", "a"), ("c", "Cast", "a", "b"),
             ("blocks.1.attn.qkv/MatMul", "MatMul", "b", "d"), ("e", "Cast", "d", "f"),
+            ("head/Gemm", "Gemm", "d", "g"), ("h", "Cast", "g", "i"),
         )
     )  # fmt: skip
+    assert parts["h"] == Part("head", "", "head")
     assert parts["c"] == Part("blocks.1.attn.qkv", "blocks.1", "data movement")
     assert parts["e"] == Part("blocks.1.attn.qkv", "blocks.1", "data movement")
 
