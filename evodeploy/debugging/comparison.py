@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Sequence
@@ -66,7 +67,7 @@ def compare(asked: Question, names: tuple[str, str], *, random: bool) -> DebugRe
         outputs=_output_errors(asked, reference, other),
         nodes=nodes,
         begins=first_cause(nodes, asked.tolerance),
-        selections=found.flips,
+        selections=tuple(dataclasses.replace(one, flipped=one.flipped[: asked.images]) for one in found.flips),
         only_in_reference=unshared(reference, found),
     )
 
@@ -110,4 +111,5 @@ def _output_errors(asked: Question, reference: Graph, other: Graph) -> tuple[Out
     chosen = selected(reference, selections(reference, reference.shared_with(other)), asked.feeds)
     expected = outputs_of(reference, names, asked.feeds, chosen)
     got = outputs_of(other, names, asked.feeds, chosen)
-    return tuple(OutputError(name, tuple(map(float, image_errors(expected[name], got[name])))) for name in names)
+    errors = {name: image_errors(expected[name], got[name])[: asked.images] for name in names}
+    return tuple(OutputError(name, tuple(map(float, each))) for name, each in errors.items())

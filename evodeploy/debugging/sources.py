@@ -95,8 +95,8 @@ def inputs_of(
     prepared = as_input(seen, info)
     size = batch or min(CHUNK, len(prepared))
     rows = math.ceil(len(prepared) / size) * size if batch else len(prepared)
-    filled = prepared[np.arange(rows) % len(prepared)]  # a fixed batch is filled up with the first images
-    return [{inputs[0].name: filled[start : start + size]} for start in range(0, rows, size)], rows
+    filled = prepared[np.arange(rows) % len(prepared)]  # a fixed batch is filled up with the first, which do not count
+    return [{inputs[0].name: filled[start : start + size]} for start in range(0, rows, size)], len(prepared)
 
 
 def beyond_range(model: ModelProto, precision: Precision) -> list[str]:

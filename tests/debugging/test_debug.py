@@ -216,6 +216,14 @@ def test_what_cannot_be_compared_is_refused(arguments, message, tmp_path, monkey
         evodeploy.debug("full.onnx", **arguments)
 
 
+def test_what_fills_up_a_fixed_batch_does_not_count(small_onnx, tmp_path):
+    fixed = read_onnx(small_onnx)
+    fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    report = evodeploy.debug(written(fixed, tmp_path / "fixed.onnx"), precision="fp16", count=6)
+    assert (report.images, len(report.outputs[0].images)) == (6, 6)
+    assert [len(selection.flipped) for selection in report.selections] == [6, 6]
+
+
 def test_an_elastic_file_is_compared_at_a_ratio(small_elastic):
     report = evodeploy.debug(small_elastic, precision="fp16", keep_ratio=0.25, count=2)
     assert report.passed
