@@ -83,8 +83,11 @@ def measured(name: str, entry: Entry) -> dict[str, Any]:
             last = (run.stderr.strip().splitlines() or [""])[-1]
             results = [(0, [f"the command ended with {run.returncode}: {last}"])]
         else:
-            printed = entry.layout(Path(folder), printed)
-            results = [compared(place, printed, entry.noise) for place in entry.places]
+            try:
+                printed = entry.layout(Path(folder), printed)
+                results = [compared(place, printed, entry.noise) for place in entry.places]
+            except (LookupError, TypeError, ValueError, OSError) as error:  # one that fails keeps no other from running
+                results = [(0, [f"what it printed or wrote is not as expected: {type(error).__name__}: {error}"])]
     return {
         "name": name,
         "command": entry.command,

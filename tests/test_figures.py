@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import figures_layout  # noqa: E402
 from figures import compared, differs, main, measured  # noqa: E402
 from figures_list import ENTRIES  # noqa: E402
 from figures_places import Entry, Table, Text, tables  # noqa: E402
@@ -107,6 +110,31 @@ def test_numbers_differ_beyond_their_noise_and_intervals_where_they_do_not_meet(
 def test_a_command_that_fails_is_a_difference():
     found = measured("x", Entry("echo begun; echo no disk >&2; exit 3", 1, ()))
     assert found["differences"] == ["the command ended with 3: no disk"]
+
+
+def test_what_is_not_as_expected_is_a_difference():
+    found = measured("x", Entry("true", 1, (), layout=figures_layout.bench))
+    assert len(found["differences"]) == 1
+    assert "bench.json" in found["differences"][0]
+
+
+def test_the_table_of_elastic_files_is_that_of_its_stored_results(tmp_path):
+    shutil.copy(ROOT / "benchmarks" / "results" / "elastic.json", tmp_path)
+    (place,) = ENTRIES["elastic"].places
+    assert compared(place, figures_layout.elastic(tmp_path, ""), 0.0) == (30, [])
+
+
+def test_a_bench_becomes_the_tables_of_the_pages(tmp_path):
+    def row(model, engine, precision, batch):
+        one = {"value": 1.0}
+        ratios = {"over_eager": one, "over_torch": one, "over_dense": one, "share_of_peak": 0.5}
+        names = {"model": model, "engine": engine, "precision": precision, "batch": batch}
+        return {**names, **ratios, "images_per_second": {"value": 20.0}}
+
+    rows = [row(model, *way, batch) for model in ("evo", "dense") for way in figures_layout.BENCHED for batch in (1, 8)]
+    (tmp_path / "bench.json").write_text(json.dumps({"results": rows}))
+    printed = figures_layout.bench(tmp_path, "")
+    assert [compared(place, printed, 0.05)[0] for place in ENTRIES["engines"].places] == [14 * 6, 5 * 4]
 
 
 def test_names_are_listed_and_unknown_ones_refused(monkeypatch, capsys):
