@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import tarfile
 from collections.abc import Iterator
@@ -13,9 +14,11 @@ from typing import cast
 from evodeploy.datasets.examples import Example, Label
 from evodeploy.errors import BadFileError
 from evodeploy.files import open_regular
-from evodeploy.images import StoredImage
+from evodeploy.images import IMAGE_SUFFIXES, StoredImage
 from evodeploy.schema import read_json
 from evodeploy.text import brief, reason
+
+_log = logging.getLogger(__name__)
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 LABELS = ("cls", "json", "txt")
@@ -23,6 +26,9 @@ LARGEST_IMAGE = 1 << 28  # bytes
 LARGEST_LABEL = 1 << 20
 _HEADER = 1 << 20  # bytes of a long name or of a pax header
 _BLOCK = 512
+_PICTURES = tuple(IMAGE_SUFFIXES)
+_AFTER = 1 << 18  # bytes after the end of a tar, none of which may be of another
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # how gzip, bzip2, xz and zstd begin
 _WHAT = "a webdataset tar"
 
 
@@ -67,32 +73,43 @@ def members_of(path: Path) -> list[tuple[Member, Label | None]]:
     """The images of a tar in its order, each with the label of its sample.
 
     A sample's files have one name up to the first dot: an image (jpg, jpeg, png or webp) and its label, in `cls` or
-    `txt`, or in `json` as "label" (or "cls"). What looks like a whole number is one. Raises BadFileError for a tar that
-    is damaged or cut short, for links, devices and sparse files, for images and labels of an absurd size, and for two
-    images or two labels of one key.
+    `txt`, or in `json` as "label" (or "cls"). What looks like a whole number is one. A warning says how many samples
+    are left out, for they have no image. Raises BadFileError for a tar that is damaged or cut short, for links, devices
+    and sparse files, for images and labels of an absurd size, and for two images or two labels of one key.
     """
     images: dict[str, Member] = {}
     labels: dict[str, Label] = {}
-    for name, offset, size in _members(path):
-        folder, _, base = name.rpartition("/")
-        stem, _, extension = base.partition(".")
-        key, extension = f"{folder}/{stem}", extension.lower()
-        if base.startswith(".") or extension not in (*IMAGES, *LABELS):
-            continue
-        member, limit = Member(path, name, offset, size), LARGEST_IMAGE if extension in IMAGES else LARGEST_LABEL
-        where = brief(str(member))
-        if size > limit:
-            raise BadFileError(f"{where} has {size} bytes, expected at most {limit}")
-        if extension in IMAGES:
-            if key in images:
-                raise BadFileError(f"{where} is a second image of its key, next to {brief(images[key].name)}")
-            images[key] = member
-        else:
-            label = _label(member, extension)
-            if label is not None and labels.setdefault(key, label) != label:
-                raise BadFileError(f"{where} says {brief(str(label), 60)}, and another file of its key does not")
+    others: set[str] = set()  # keys of pictures that are no sample's image, such as x.mask.png or x.bmp
+    with _opened(path) as file:
+        for name, offset, size in _members(path, file):
+            folder, _, base = name.rpartition("/")
+            stem, _, extension = base.partition(".")
+            key, extension = f"{folder}/{stem}", extension.lower()
+            if base.startswith("."):
+                continue
+            if extension not in (*IMAGES, *LABELS):
+                if f".{extension}".endswith(_PICTURES):
+                    others.add(key)
+                continue
+            member, limit = Member(path, name, offset, size), LARGEST_IMAGE if extension in IMAGES else LARGEST_LABEL
+            where = brief(str(member))
+            if size > limit:
+                raise BadFileError(f"{where} has {size} bytes, expected at most {limit}")
+            if extension in IMAGES:
+                if key in images:
+                    raise BadFileError(f"{where} is a second image of its key, next to {brief(images[key].name)}")
+                images[key] = member
+            else:
+                label = _label(member, os.pread(file.fileno(), size, offset), extension)
+                if label is not None and labels.setdefault(key, label) != label:
+                    raise BadFileError(f"{where} says {brief(str(label), 60)}, and another file of its key does not")
     if not images:
         raise BadFileError(f"{path} holds no images: expected names that end with {', '.join(IMAGES)}")
+    if left := {key for keys in (others, labels) for key in keys if key not in images}:
+        _log.warning(
+            f"{len(left)} samples of {path} are left out, such as '{brief(min(left).lstrip('/'), 100)}': they have no "
+            f"image, which is called by a name, one dot, and {', '.join(IMAGES)}"
+        )
     return [(image, labels.get(key)) for key, image in images.items()]
 
 
@@ -105,34 +122,40 @@ class _Bounded(io.BufferedReader):
         return super().read(size)
 
 
-def _members(path: Path) -> Iterator[tuple[str, int, int]]:
-    """Name, offset and size of each regular file."""
+def _opened(path: Path) -> _Bounded:
     raw = cast("io.BufferedReader", open_regular(path, _WHAT)).detach()
-    with _Bounded(cast("io.FileIO", raw)) as file:
-        end = os.fstat(file.fileno()).st_size
-        try:
-            with tarfile.open(fileobj=file, mode="r:") as archive:
-                while (member := archive.next()) is not None:
-                    archive.members = []  # type: ignore[attr-defined]  # each would be kept
-                    if member.isdir():
-                        continue
-                    where = brief(f"{path}/{member.name}")
-                    if not member.isreg() or member.issparse():
-                        kind = "sparse" if member.issparse() else "a link, a device or a pipe"
-                        raise BadFileError(f"{where} is {kind}, expected regular files alone: pack them anew")
-                    if member.size < 0 or member.offset_data + member.size > end:
-                        raise BadFileError(f"{where} claims {member.size} bytes, more than {path} has: it is cut short")
-                    yield member.name, member.offset_data, member.size
-                place = archive.offset
-        except (tarfile.TarError, ValueError, OverflowError, OSError, RecursionError) as error:
-            raise BadFileError(f"{path} is not a readable tar: {reason(error)}") from error
-        file.seek(min(place, end))
-        if file.read(_BLOCK) != bytes(_BLOCK):  # tarfile ends at a damaged header as at the end
-            raise BadFileError(f"{path} is damaged or cut short at byte {place}: make it anew")
+    return _Bounded(cast("io.FileIO", raw))
 
 
-def _label(member: Member, extension: str) -> Label | None:
-    data = member.read()
+def _members(path: Path, file: _Bounded) -> Iterator[tuple[str, int, int]]:
+    """Name, offset and size of each regular file."""
+    end = os.fstat(file.fileno()).st_size
+    if os.pread(file.fileno(), 5, 0).startswith(_COMPRESSED):
+        raise BadFileError(f"{path} is compressed, so its images have no place of their own: unpack it to a tar")
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            while (member := archive.next()) is not None:
+                archive.members = []  # type: ignore[attr-defined]  # each would be kept
+                if member.isdir():
+                    continue
+                where = brief(f"{path}/{member.name}")
+                if not member.isreg() or member.issparse():
+                    kind = "sparse" if member.issparse() else "a link, a device or a pipe"
+                    raise BadFileError(f"{where} is {kind}, expected regular files alone: pack them anew")
+                if member.size < 0 or member.offset_data + member.size > end:
+                    raise BadFileError(f"{where} claims {member.size} bytes, more than {path} has: it is cut short")
+                yield member.name, member.offset_data, member.size
+            place = archive.offset
+    except (tarfile.TarError, ValueError, OverflowError, OSError, RecursionError) as error:
+        raise BadFileError(f"{path} is not a readable tar: {reason(error)}") from error
+    file.seek(min(place, end))
+    if file.read(_BLOCK) != bytes(_BLOCK):  # tarfile ends at a damaged header as at the end
+        raise BadFileError(f"{path} is damaged or cut short at byte {place}: make it anew")
+    if file.read(_AFTER).strip(b"\0"):
+        raise BadFileError(f"{path} has more after its end at byte {place}, as tars joined by cat do: make it anew")
+
+
+def _label(member: Member, data: bytes, extension: str) -> Label | None:
     try:
         if extension != "json":
             text = data.decode("utf-8").strip()

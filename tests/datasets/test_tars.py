@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
 import tracemalloc
@@ -24,6 +25,22 @@ def test_a_sample_is_the_files_of_one_name_up_to_the_first_dot(tmp_path):
     assert [(image.name, image.read(), label) for image, label in members_of(path)] == [
         ("x/0.JPG", b"zero", 7), ("y/0.png", b"y", 3), ("b.webp", b"bee", "a bee"), ("c.jpeg", b"bare", None),
     ]  # fmt: skip
+
+
+def test_samples_without_an_image_are_left_out_aloud(tmp_path, logged):
+    """A second dot makes another extension, as webdataset has it."""
+    samples = {
+        "a.png": b"a",
+        "a.seg.png": b"",
+        "a.cls": b"1",
+        "b.2.png": b"b",
+        "b.cls": b"2",
+        "c.cls": b"3",
+        "d.gif": b"",
+    }
+    path = write_tar(tmp_path / "a.tar", samples)
+    assert [image.name for image, _ in members_of(path)] == ["a.png"]
+    assert logged[-1].startswith(f"3 samples of {path} are left out, such as 'b': they have no image")
 
 
 def written(path, *members):
@@ -74,6 +91,8 @@ def broken(at, value=b"\xff"):
         (sound()[:3072], "is damaged or cut short at byte 3072"),
         (broken(1536), "is damaged or cut short at byte 1536"),
         (bytes(10240), "holds no images: expected names that end with jpg"),
+        (sound() + sound(), "has more after its end at byte 3072, as tars joined by cat do"),
+        (gzip.compress(sound()), "is compressed, .*: unpack it"),
     ],
 )
 def test_what_a_tar_claims_is_not_trusted(tmp_path, data, sentence):
