@@ -55,7 +55,7 @@ def profile(
     `artefact` is an ONNX file or a TensorRT engine. The runtime is `engine`, by default the first that fits: ONNX
     Runtime on the CPU, OpenVINO or TensorRT. It runs `batch` of `images`, by default random ones, `runs` times with the
     profiler and as often without, in turn, in sessions of its own. An elastic artefact keeps tokens as `keep_ratio`
-    says, and with `other_ratio` it is profiled at that too, afterwards: see `Profile.other`.
+    says, and with `other_ratio` at that too, in turn: see `Profile.other`.
 
     Raises UsageError for a runtime whose profiler is not read, and for options that it does not have; InputError for
     a batch or keep ratios that the artefact does not take; and as `open_engine` does.
@@ -73,21 +73,23 @@ def profile(
         )
     if options.cuda_graph:
         raise UsageError("a CUDA graph is one launch, whose layers have no times of their own: leave out cuda_graph")
-    found = _profiled(path, name, options, batch, keep_ratio, runs, images)
-    if other_ratio is None:
-        return found
-    return dataclasses.replace(found, other=_profiled(path, name, options, batch, other_ratio, runs, images))
+    asked = [keep_ratio] if other_ratio is None else [keep_ratio, other_ratio]
+    if runs * len(asked) > MOST_RUNS:
+        raise UsageError(f"runs is {runs}, expected 1 to {MOST_RUNS // len(asked)} at each of two keep ratios")
+    first, *others = _profiles(path, name, options, batch, asked, runs, images)
+    return dataclasses.replace(first, other=others[0]) if others else first
 
 
-def _profiled(
+def _profiles(
     path: Path,
     name: str,
     options: EngineOptions,
     batch: int,
-    keep_ratio: float | Sequence[float] | None,
+    asked: Sequence[float | Sequence[float] | None],
     runs: int,
     images: Images | None,
-) -> Profile:
+) -> list[Profile]:
+    """Return a profile at each of the keep ratios `asked`, None for the artefact's own, whose runs take turns."""
     with tempfile.TemporaryDirectory(prefix="evodeploy-profile-") as folder:
         scratch = Path(folder)
         parts: dict[str, Part] | None = None
@@ -104,27 +106,21 @@ def _profiled(
         with recorder.engine, open_engine(opened, name, options) as plain:
             array = _input(plain, batch, images)
             info = plain.info
-            if keep_ratio is not None and info is None:
+            if info is None and any(ratio is not None for ratio in asked):
                 raise UsageError(f"{path} {NO_METADATA}; leave the keep ratio out")
-            keep = info.keep_of(keep_ratio) if info is not None and keep_ratio is not None else None
-            ratios = info.ratios_of(keep_ratio) if info is not None and info.elastic else ()
-            _log.info("profiling %s in %s, %d runs", path, name, runs)
-            whole, traced = _run(plain, recorder, array, keep, runs)
+            keeps = [None if info is None or ratio is None else info.keep_of(ratio) for ratio in asked]
+            elastic = info is not None and info.elastic
+            ratios = [info.ratios_of(ratio) if info is not None and elastic else () for ratio in asked]
+            _log.info("profiling %s in %s, %d runs", path, name, runs * len(asked))
+            seconds = _run(plain, recorder, array, keeps, runs)
             recorded, origins = recorder.finish()
-    nodes = tuple(node_times(recorded[WARM_UPS:], origins, parts))
-    said = {each for node in nodes for each in node.made_of}
-    return Profile(
-        path=path,
-        engine=name,
-        device=plain.device,
-        batch=batch,
-        keep_ratios=ratios,
-        runs=runs,
-        whole=whole,
-        traced=traced,
-        nodes=nodes,
-        unnamed=tuple(each for each in parts or () if each not in said),
-    )
+    found = []
+    for index, (whole, traced) in enumerate(seconds):
+        nodes = tuple(node_times(recorded[index :: len(asked)][WARM_UPS:], origins, parts))
+        said = {each for node in nodes for each in node.made_of}
+        unnamed = tuple(each for each in parts or () if each not in said)
+        found.append(Profile(path, name, plain.device, batch, ratios[index], runs, whole, traced, nodes, unnamed))
+    return found
 
 
 def named(path: Path, scratch: Path) -> tuple[Path, onnx.GraphProto]:
@@ -175,18 +171,24 @@ def _input(engine: Engine, batch: int, images: Images | None) -> Array:
 
 
 def _run(
-    plain: Engine, recorder: Recorder, images: Array, keep: Sequence[int] | None, runs: int
-) -> tuple[float, float]:
-    """Run both engines in turn; the median seconds of a run without and with the profiler, warm-ups left out."""
-    seconds: dict[Callable[..., object], list[float]] = {plain.run: [], recorder.run: []}
+    plain: Engine, recorder: Recorder, images: Array, keeps: Sequence[Sequence[int] | None], runs: int
+) -> list[tuple[float, float]]:
+    """Run both engines at each of `keeps` in turn.
+
+    Return for each the median seconds of a run without and with the profiler, warm-ups left out.
+    """
+    turns: list[tuple[Callable[..., object], Sequence[int] | None]] = [
+        (run, keep) for keep in keeps for run in (plain.run, recorder.run)
+    ]
+    seconds: list[list[float]] = [[] for _ in turns]
     for _ in range(WARM_UPS + runs):
-        for run, taken in seconds.items():
+        for (run, keep), taken in zip(turns, seconds, strict=True):
             time.sleep(SETTLE)
             start = time.perf_counter()
             run(images, keep)
             taken.append(time.perf_counter() - start)
-    whole, traced = (statistics.median(taken[WARM_UPS:]) for taken in seconds.values())
-    return whole, traced
+    medians = [statistics.median(taken[WARM_UPS:]) for taken in seconds]
+    return list(zip(medians[::2], medians[1::2], strict=True))
 
 
 def node_times(runs: Sequence[Sequence[Step]], origins: Origins, parts: Mapping[str, Part] | None) -> list[NodeTime]:

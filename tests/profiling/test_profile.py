@@ -16,7 +16,7 @@ import evodeploy
 from evodeploy.errors import InputError, UsageError
 from evodeploy.graph.parts import KINDS, part_of
 from evodeploy.onnx_files import read_onnx, write_onnx
-from evodeploy.profiling.onnxruntime_recorder import origins_of, runs_of
+from evodeploy.profiling.onnxruntime_recorder import OnnxRuntimeRecorder, origins_of, runs_of
 from evodeploy.profiling.pipeline import node_times
 from evodeploy.profiling.record import NodeTime, Profile
 from evodeploy.profiling.recording import Origins, Step, serving
@@ -94,6 +94,26 @@ def test_an_elastic_file_is_profiled_at_the_ratio_that_is_asked_for(small_elasti
         evodeploy.profile(small_elastic, keep_ratio=0.01, runs=1)
     with pytest.raises(InputError, match="fixed share"):
         evodeploy.profile(small_onnx, keep_ratio=0.5, runs=1)
+
+
+def test_two_keep_ratios_take_turns(small_elastic, monkeypatch):
+    """One after the other, what the machine does meanwhile would look like a difference between them."""
+    order = []
+    monkeypatch.setattr(OnnxRuntimeRecorder, "run", lambda self, images, keep: order.append(keep))
+    monkeypatch.setattr(
+        OnnxRuntimeRecorder, "finish", lambda self: ([[Step("a", "Add", keep[0])] for keep in order], Origins())
+    )
+    low = evodeploy.profile(small_elastic, options=ONE_THREAD, keep_ratio=0.25, other_ratio=1.0, runs=2)
+    assert order == [(16, 16), (64, 64)] * 5
+    assert (low.total, low.other.total) == (16, 64)
+
+
+def test_a_second_ratio_that_does_not_fit_is_refused_before_anything_runs(small_onnx, small_elastic, logged):
+    with pytest.raises(InputError, match="fixed share"):
+        evodeploy.profile(small_onnx, other_ratio=0.5, runs=1)
+    with pytest.raises(UsageError, match="runs is 501, expected 1 to 500 at each of two keep ratios"):
+        evodeploy.profile(small_elastic, keep_ratio=0.25, other_ratio=1.0, runs=501)
+    assert not any("profiling" in line for line in logged)
 
 
 @pytest.fixture
