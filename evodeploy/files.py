@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,8 @@ from evodeploy.errors import BadFileError, UsageError
 from evodeploy.kinds import Kind
 from evodeploy.locks import draft_of, owned
 from evodeploy.text import brief
+
+_log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -154,10 +157,25 @@ def _check_kind(found: os.stat_result, shown: str, what: str) -> None:
         raise UsageError(f"{shown} is a {kind}, not a file (expected {what})")
 
 
-def entries_below(folder: Path) -> Iterator[Path]:
-    """Every file and folder below `folder`, links to folders not followed; raises UsageError for an unreadable one."""
+def entries_below(folder: Path) -> Iterator[str]:
+    """The path of every file and folder below `folder`; raises UsageError for a folder that cannot be read.
+
+    Links to folders are not followed, and a warning says so.
+    """
+    links: list[str] = []
     for parent, folders, files in os.walk(folder, onerror=_unreadable):
-        yield from (Path(parent, name) for name in (*folders, *files))
+        start = inside(parent)
+        links += (start + name for name in folders if os.path.islink(start + name))  # noqa: PTH114
+        yield from (start + name for name in (*folders, *files))
+    if links:
+        _log.warning(
+            f"{len(links)} links to folders are not followed, such as {brief(min(links))}: name what they lead to"
+        )
+
+
+def inside(folder: str | os.PathLike[str]) -> str:
+    """What the paths of all that lies in `folder` begin with, as `Path` would write them."""
+    return "" if Path(folder) == Path() else os.path.join(Path(folder), "")  # noqa: PTH118 - also of /
 
 
 def check_folder(folder: str | os.PathLike[str]) -> None:

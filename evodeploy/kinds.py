@@ -27,7 +27,7 @@ ARTEFACTS: dict[str, ArtefactKind] = {
 
 def suffix_of(path: str | os.PathLike[str]) -> str:
     """Return the suffix in lower case: it says what a file is, and some systems write it in capitals."""
-    return Path(path).suffix.lower()
+    return os.path.splitext(os.fspath(path).rstrip("/"))[1].lower()  # noqa: PTH122 - a path costs ten times as much
 
 
 def kind_of(path: str | os.PathLike[str]) -> ArtefactKind:

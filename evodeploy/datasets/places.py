@@ -19,6 +19,7 @@ CONTAINERS = (".tar", ".parquet")  # files of many images
 EXPANDED = 100_000  # names that braces may stand for
 EXPECTED = "expected a folder, a glob, an image, a .parquet file, a webdataset .tar or a .txt list of paths"
 
+_KNOWN = {*IMAGE_SUFFIXES, *CONTAINERS}
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"([0-9]{1,9})\.\.([0-9]{1,9})")
 _COMPRESSED = re.compile(r".*\.(tgz|tar\.(gz|bz2|xz|zst))", re.IGNORECASE)
@@ -27,14 +28,15 @@ _COMPRESSED = re.compile(r".*\.(tgz|tar\.(gz|bz2|xz|zst))", re.IGNORECASE)
 def files_of(given: str) -> Iterator[str]:
     """Every image file, tar and Parquet file that `given` names, in no order.
 
-    A list of paths (.txt, one a line) is read as relative to its folder; what it names need not exist. Raises
-    UsageError for what does not exist, holds none of these or is none of them, and for a folder that cannot be read.
+    A list of paths (.txt, one a line) is read as relative to its folder; what it names need not exist. A pattern takes
+    lists only where it ends with .txt itself. Raises UsageError for what does not exist, holds none of these or is none
+    of them, and for a folder that cannot be read.
     """
     if not given:
         raise UsageError(f"the name of an input is empty: {EXPECTED}")
     path, shown = Path(given), brief(given)
     if path.is_dir():
-        found = [str(file) for file in entries_below(path) if suffix_of(file) in {*IMAGE_SUFFIXES, *CONTAINERS}]
+        found = [entry for entry in entries_below(path) if suffix_of(entry) in _KNOWN]
         if not found:
             kinds = ", ".join(sorted(IMAGE_SUFFIXES))
             raise UsageError(f"{shown} holds no images: expected {kinds}, .parquet or .tar")
@@ -43,16 +45,17 @@ def files_of(given: str) -> Iterator[str]:
         for each in expanded:
             yield from files_of(each)
     elif not os.path.lexists(path) and glob.has_magic(given):
-        matched = [match for match in _matches(given) if not Path(match).is_dir()]
+        left = () if suffix_of(given) == ".txt" else (".txt",)
+        matched = [match for match in _matches(given) if suffix_of(match) not in left and not Path(match).is_dir()]
         if not matched:
             raise UsageError(f"nothing matches {shown}: expected a pattern of image, .parquet or .tar files")
         for match in matched:
-            yield from files_of(match)
+            yield from [str(Path(match))] if suffix_of(match) in _KNOWN else files_of(match)
     elif suffix_of(path) == ".txt":
         yield from _listed(path)
-    elif suffix_of(path) in {*IMAGE_SUFFIXES, *CONTAINERS}:
+    elif suffix_of(path) in _KNOWN:
         check_input(path, "an image, a Parquet file or a tar")
-        yield given
+        yield str(path)
     elif not path.exists():
         raise UsageError(f"{shown} does not exist ({EXPECTED})")
     elif _COMPRESSED.fullmatch(path.name):
@@ -61,15 +64,15 @@ def files_of(given: str) -> Iterator[str]:
         raise UsageError(f"cannot recognise {shown}: {EXPECTED}")
 
 
-def common_folder(files: list[Path]) -> Path:
+def common_folder(files: list[str]) -> Path:
     """The folder that all `files` lie below."""
-    return Path(os.path.commonpath([file.parent for file in files]))
+    return Path(os.path.commonpath({os.path.dirname(file) for file in files}))  # noqa: PTH120 - of many
 
 
 def _listed(path: Path) -> Iterator[str]:
     check_input(path, "a list of images, one path a line")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeError as error:
         raise BadFileError(f"{path} is no list of paths in UTF-8: {error}") from error
     for number, line in enumerate(lines, 1):
@@ -93,7 +96,9 @@ def _expanded(pattern: str) -> list[str]:
         if total > EXPANDED:
             raise UsageError(f"the braces of {brief(pattern)} stand for more than {EXPANDED} names: name fewer")
         step = 1 if not numbers or first <= last else -1
-        written = [f"{n:0{len(numbers[1])}}" for n in range(first, last + step, step)] if numbers else None
+        padded = numbers and any(len(each) > 1 and each.startswith("0") for each in numbers.groups())
+        width = max(map(len, numbers.groups())) if numbers and padded else 0
+        written = [f"{n:0{width}}" for n in range(first, last + step, step)] if numbers else None
         choices += [[pattern[end : found.start()]], written or (found[1].split(",") if count > 1 else [found[0]])]
         end = found.end()
     return ["".join(parts) for parts in itertools.product(*choices, [pattern[end:]])]

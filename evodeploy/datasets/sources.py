@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -16,9 +18,12 @@ from evodeploy.datasets.parquet import IMAGE, Tables, parquet_examples
 from evodeploy.datasets.places import CONTAINERS, common_folder, files_of
 from evodeploy.datasets.tars import tar_examples
 from evodeploy.errors import InputError, UsageError
+from evodeploy.files import inside
 from evodeploy.images import ImageLike, Images, StoredImage
 from evodeploy.kinds import suffix_of
 from evodeploy.text import brief
+
+_log = logging.getLogger(__name__)
 
 
 def dataset_of(source: str | os.PathLike[str], split: str | None = None) -> Dataset:
@@ -29,7 +34,16 @@ def dataset_of(source: str | os.PathLike[str], split: str | None = None) -> Data
     what holds no images, BadFileError for a damaged file, MissingExtraError where a library is missing.
     """
     given = os.fspath(source)
-    path = Path(given)
+    try:
+        dataset = _listed(given, Path(given), split)
+    except OSError as error:
+        raise UsageError(f"cannot read {brief(given)}: {error.strerror or error}") from error
+    if not dataset.examples:
+        raise UsageError(f"{dataset.title} holds no images: its tables have no rows")
+    return dataset
+
+
+def _listed(given: str, path: Path, split: str | None) -> Dataset:
     if is_saved(path):
         return saved_dataset(path, split)
     if split is not None:
@@ -37,37 +51,39 @@ def dataset_of(source: str | os.PathLike[str], split: str | None = None) -> Data
             f"{brief(given)} has no splits, for it was not saved by `datasets`: leave out --split, or name the files "
             f"of one, such as 'data/{brief(split, 60)}-*.parquet'"
         )
-    files = sorted({*map(Path, files_of(given))})
-    for suffix in (None, *CONTAINERS):
-        chosen = [file for file in files if _is(file, suffix)]
-        if chosen:
-            root = path if path.is_dir() else common_folder(chosen)
-            return _dataset(brief(given), chosen, root, suffix, path.is_dir())
-    raise UsageError(f"{brief(given)} holds no images")
+    files = {*files_of(given)}
+    if not path.is_dir() and (len({*map(os.path.isabs, files)}) > 1 or any("/../" in f"/{file}" for file in files)):
+        files = {os.path.abspath(file) for file in files}  # noqa: PTH100 - one way to write each, and to compare them
+    kinds: dict[str, list[str]] = {}
+    for file in sorted(files, key=lambda file: file.replace("/", "\0")):  # as paths are sorted: by their parts
+        kind = suffix_of(file)
+        kinds.setdefault(kind if kind in CONTAINERS else "", []).append(file)
+    kind, chosen = next((kind, kinds[kind]) for kind in ("", *CONTAINERS) if kind in kinds)
+    if left := len(files) - len(chosen):
+        what = "images" if not kind else f"{kind} files"
+        _log.warning(f"{left} files of {brief(given)} are left out, for it has {what}: name one kind")
+    root = path if path.is_dir() else common_folder(chosen)
+    return _dataset(brief(given), chosen, root, kind, path.is_dir())
 
 
-def _is(file: Path, suffix: str | None) -> bool:
-    return suffix_of(file) == suffix if suffix else suffix_of(file) not in CONTAINERS
-
-
-def _dataset(title: str, files: list[Path], root: Path, suffix: str | None, is_folder: bool) -> Dataset:
+def _dataset(title: str, files: list[str], root: Path, kind: str, is_folder: bool) -> Dataset:
     examples: list[Example] = []
     stated: list[tuple[str, ...]] = []
-    if suffix is None:
-        parts = [file.relative_to(root).parts for file in files]
-        examples = [
-            Example("/".join(part), file, part[0] if len(part) > 1 else None)
-            for file, part in zip(files, parts, strict=True)
-        ]
+    if not kind:
+        start = len(inside(root))
+        for file in files:
+            name = file[start:]
+            folder, within, _ = name.partition("/")
+            examples.append(Example(name, Path(file), sys.intern(folder) if within else None))
         if is_folder:  # also those without images, for they have their place in the order
             stated = [tuple(sorted(entry.name for entry in root.iterdir() if entry.is_dir()))]
-    elif suffix == ".tar":
+    elif kind == ".tar":
         for file in files:
-            examples += tar_examples(file, root)
+            examples += tar_examples(Path(file), root)
     else:
         tables = Tables(IMAGE)
         for file in files:
-            found, classes = parquet_examples(file, root, tables)
+            found, classes = parquet_examples(Path(file), root, tables)
             examples += found
             stated.append(classes)
     if len({*stated}) > 1:

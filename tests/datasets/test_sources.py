@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from data_kinds import KINDS, write_tar
@@ -44,14 +46,45 @@ def test_what_holds_no_image_is_refused(images, error):
         images_of(images)
 
 
-def test_the_images_below_a_folder_are_sorted_and_links_to_folders_are_not_followed(tmp_path):
-    for name in ("b.png", "a/z.JPG", ".c/d.gif", "a/notes.txt"):
+def test_the_images_below_a_folder_are_sorted_and_links_to_folders_are_not_followed(tmp_path, logged):
+    for name in ("b.png", "a/z.JPG", "a.b/y.png", ".c/d.gif", "a/notes.txt"):
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / name).touch()
     (tmp_path / "photos" / "linked").symlink_to("a")
     (tmp_path / "photos" / "linked.png").symlink_to("b.png")
     found = [str(path.relative_to(tmp_path / "photos")) for path in images_of(tmp_path / "photos")]
-    assert found == [".c/d.gif", "a/z.JPG", "b.png", "linked.png"]
+    assert found == [".c/d.gif", "a/z.JPG", "a.b/y.png", "b.png", "linked.png"]
+    link = tmp_path / "photos" / "linked"
+    assert [*logged] == [f"1 links to folders are not followed, such as {link}: name what they lead to"]
+
+
+def test_an_image_is_one_however_a_list_names_it(tmp_path, monkeypatch):
+    """With the byte order mark of other systems; labels are those of the folder which all lie below."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("data/ant/1.png", "data/bee/2.png", "lists/x"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    lines = ["../data/ant/1.png", f"{tmp_path}/data/ant/1.png", "../data/bee/2.png", "../data/./bee/2.png"]
+    Path("lists/l.txt").write_text("\ufeff" + "\n".join(lines))
+    examples = dataset_of("lists/l.txt").examples
+    assert [(each.name, each.label) for each in examples] == [("ant/1.png", "ant"), ("bee/2.png", "bee")]
+
+
+def test_a_pattern_takes_what_a_folder_does(tmp_path, monkeypatch):
+    """Notes are no lists of images, and an empty file is an image that cannot be read."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("ant/1.png", "ant/notes.txt", "bee/2.png"):
+        Path("data", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("data", name).write_text("notes" if name.endswith("txt") else "")
+    assert dataset_of("./data/*/*").examples == dataset_of("data").examples
+    Path("data/ant/notes.txt").write_text("1.png\n")
+    assert images_of("data/*/*.txt") == [Path("data/ant/1.png")]
+
+
+def test_a_table_without_rows_holds_no_images(tmp_path):
+    pq.write_table(pa.table({"image": pa.array([], pa.binary())}), tmp_path / "a.parquet")
+    with pytest.raises(UsageError, match=r"a\.parquet holds no images"):
+        dataset_of(tmp_path / "a.parquet")
 
 
 def test_a_folder_that_cannot_be_read_is_not_left_out_of_the_images(tmp_path, unreadable):
@@ -144,13 +177,17 @@ def test_an_evaluation_resumes_within_tars(sources, small_checkpoint):
     assert (report.images, seen) == (5, [(1, 2), (2, 2)])
 
 
-def test_images_come_before_tars_and_tars_before_parquet(sources, digits):
+def test_images_come_before_tars_and_tars_before_parquet(sources, digits, logged):
     sources("parquet")
     assert len(images_of("data")) == 10
     write_tar(Path("data/a.tar"), {"a.jpg": digits[0]})
     assert [str(image) for image in images_of("data")] == ["data/a.tar/a.jpg"]
     Path("data/x.png").write_bytes(digits[0])
     assert images_of("data") == [Path("data/x.png")]
+    assert [*logged] == [
+        "2 files of data are left out, for it has .tar files: name one kind",
+        "3 files of data are left out, for it has images: name one kind",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -158,6 +195,8 @@ def test_images_come_before_tars_and_tars_before_parquet(sources, digits):
     [
         ("a-{08..10}.{tar,png}", ["a-08.tar", "a-08.png", "a-09.tar", "a-09.png", "a-10.tar", "a-10.png"]),
         ("{2..0}.tar", ["2.tar", "1.tar", "0.tar"]),
+        ("{10..9}.tar", ["10.tar", "9.tar"]),
+        ("{9..010}.tar", ["009.tar", "010.tar"]),
         ("a{b}c.tar", ["a{b}c.tar"]),
     ],
 )
@@ -175,6 +214,7 @@ def test_braces_that_stand_for_too_many_names_are_refused():
     [
         ("d-{000..003}.tar", None, r"d-003\.tar does not exist"),
         ("d-*.png", None, r"nothing matches d-\*\.png"),
+        ("x" * 5000, None, "cannot read x*…: File name too long"),
         ("d.tar.gz", None, r"d\.tar\.gz is compressed, .*: unpack it"),
         ("d-000.tar", "test", r"d-000\.tar has no splits, .*'data/test-\*\.parquet'"),
         ("both", None, "both has the splits train, test: name one by --split"),
