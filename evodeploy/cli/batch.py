@@ -16,11 +16,13 @@ from evodeploy.cli import options, values
 from evodeploy.cli.console import Json, Stopwatch, note, result, result_json
 from evodeploy.cli.values import whole
 from evodeploy.errors import BadFileError, needs
+from evodeploy.specs import EngineOptions
 
 SECONDS_BETWEEN_LINES = 10.0
 KEPT = "the finished shards are kept, and the same command resumes from there"
 
 
+@options.opens_engine
 def batch(
     artefact: Annotated[Path, values.artefact("A checkpoint, an ONNX file or an engine.")],
     inputs: Annotated[
@@ -35,13 +37,7 @@ def batch(
         int, whole("--shard", 1, 10**6, "Images of an output part, which is what a kill loses at most per worker.")
     ] = 1024,
     engine: options.EngineName = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
-    cuda_graph: options.CudaGraph = False,
-    threads: options.Threads = None,
-    cache: options.Cache = None,
-    tf32: options.Tf32 = None,
-    fixed_keep: options.FixedKeep = None,
+    how: EngineOptions = options.ENGINE_OPTIONS,
     force: Annotated[bool, typer.Option("--force", "-f", help="Discard another run's output in the folder.")] = False,
     ray: options.Ray = None,
     as_json: Json = False,
@@ -50,7 +46,6 @@ def batch(
     values.for_ray(artefact, out, *inputs)
     with needs("batch"):
         from evodeploy.batch.run import BatchRequest, run_batch
-    how = options.engine_options(device, precision, cuda_graph, threads, cache, tf32, fixed_keep)
     request = BatchRequest(
         artefact, tuple(inputs), out, actors, batch, top, image_column, shard, engine, how, force, ray
     )

@@ -11,8 +11,10 @@ import evodeploy
 from evodeploy.cli import options, values
 from evodeploy.cli.console import Force, Json, answer, progress
 from evodeploy.cli.values import whole
+from evodeploy.specs import EngineOptions
 
 
+@options.opens_engine
 def evaluate(
     artefacts: Annotated[list[Path], values.artefact("Checkpoints, ONNX files or engines, the first the reference.")],
     data: Annotated[Path, typer.Option(help=f"Labelled images: {options.DATA}.")],
@@ -32,13 +34,7 @@ def evaluate(
         typer.Option("--output", "-o", help="Write JSON here; an interrupted run resumes from OUTPUT.part."),
     ] = None,
     engine: options.EngineName = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
-    cuda_graph: options.CudaGraph = False,
-    threads: options.Threads = None,
-    cache: options.Cache = None,
-    tf32: options.Tf32 = None,
-    fixed_keep: options.FixedKeep = None,
+    how: EngineOptions = options.ENGINE_OPTIONS,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -54,7 +50,7 @@ def evaluate(
             limit=limit,
             batch=batch,
             engine=engine,
-            options=options.engine_options(device, precision, cuda_graph, threads, cache, tf32, fixed_keep),
+            options=how,
             keep_ratio=values.ratios(keep_ratio),
             output=output,
             force=force,

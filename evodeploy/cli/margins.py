@@ -10,19 +10,15 @@ import typer
 import evodeploy
 from evodeploy.cli import options, values
 from evodeploy.cli.console import Json, result, result_json
+from evodeploy.specs import EngineOptions
 
 
+@options.opens_engine
 def margins(
     artefact: Annotated[Path, values.artefact("A checkpoint, or an ONNX file or engine exported with --tokens.")],
     images: Annotated[Path, typer.Option(help=f"Images such as the artefact will see: {options.DATA}.")],
     engine: options.EngineName = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
-    cuda_graph: options.CudaGraph = False,
-    threads: options.Threads = None,
-    cache: options.Cache = None,
-    tf32: options.Tf32 = None,
-    fixed_keep: options.FixedKeep = None,
+    how: EngineOptions = options.ENGINE_OPTIONS,
     as_json: Json = False,
 ) -> None:
     """Measure how clear each selection is, and which keep ratio holds most of the class attention."""
@@ -30,7 +26,7 @@ def margins(
         artefact,
         images,
         engine=engine,
-        options=options.engine_options(device, precision, cuda_graph, threads, cache, tf32, fixed_keep),
+        options=how,
     )
     if as_json:
         result_json(found.to_dict())

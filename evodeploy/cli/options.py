@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -93,10 +96,18 @@ ImageSize = Annotated[
 ]
 
 
+ENGINE_OPTIONS = EngineOptions()  # where none is given
+
+
 def engine_options(
-    device: str | None, precision: str | None, cuda_graph: bool, threads: int | None, cache: Path | None,
-    tf32: bool | None, fixed_keep: str | None,
-) -> EngineOptions:  # fmt: skip
+    device: Device = None,
+    precision: Precision = None,
+    cuda_graph: CudaGraph = False,
+    threads: Threads = None,
+    cache: Cache = None,
+    tf32: Tf32 = None,
+    fixed_keep: FixedKeep = None,
+) -> EngineOptions:
     """Return the options as the library takes them; raises UsageError for values that no runtime takes."""
     return EngineOptions(
         threads=threads,
@@ -107,3 +118,19 @@ def engine_options(
         tf32=tf32,
         fixed_keep=ratios(fixed_keep, "--fixed-keep"),
     )
+
+
+def opens_engine(command: Callable[..., None]) -> Callable[..., None]:
+    """Let `command` have the options of `engine_options` in place of its parameter `how`, which they become."""
+    signature = inspect.signature(command, eval_str=True)
+    shared = list(inspect.signature(engine_options, eval_str=True).parameters.values())
+    parameters = [new for each in signature.parameters.values() for new in (shared if each.name == "how" else [each])]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        how = engine_options(**{each.name: given.pop(each.name) for each in shared})
+        command(**given, how=how)
+
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # what Typer reads
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run

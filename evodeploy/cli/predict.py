@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,11 +12,13 @@ from evodeploy.cli import options, values
 from evodeploy.cli.console import Force, Json, progress, result, result_json
 from evodeploy.cli.reader import while_read
 from evodeploy.cli.values import whole
+from evodeploy.specs import EngineOptions
 from evodeploy.text import brief
 
 SHOWN = 10_000  # characters of a line, at most
 
 
+@options.opens_engine
 def predict(
     context: typer.Context,
     artefact: Annotated[Path, values.artefact("A checkpoint, an ONNX file or an engine.")],
@@ -31,13 +32,7 @@ def predict(
         str | None, typer.Option(help="Share of tokens an elastic artefact keeps: 0.5, or one for each stage: 0.7,0.5.")
     ] = None,
     engine: options.EngineName = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
-    cuda_graph: options.CudaGraph = False,
-    threads: options.Threads = None,
-    cache: options.Cache = None,
-    tf32: options.Tf32 = None,
-    fixed_keep: options.FixedKeep = None,
+    how: EngineOptions = options.ENGINE_OPTIONS,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -57,8 +52,7 @@ def predict(
 
     if out is None:
         context.with_resource(while_read())
-    how = dataclasses.asdict(options.engine_options(device, precision, cuda_graph, threads, cache, tf32, fixed_keep))
-    with evodeploy.load(artefact, engine, **how) as predictor, progress("predicting", quiet=out is None) as done:
+    with evodeploy.load(artefact, engine, **vars(how)) as predictor, progress("predicting", quiet=out is None) as done:
         written = predictor.write(
             images, out or shown, top=top, batch=batch, keep_ratio=ratios, force=force, progress=done
         )

@@ -13,8 +13,10 @@ from evodeploy.cli.console import Force, Json, answer, note
 from evodeploy.cli.values import whole
 from evodeploy.files import claimed
 from evodeploy.kinds import DRAWING, PAGE, REPORT, suffix_of
+from evodeploy.specs import EngineOptions
 
 
+@options.opens_engine
 def profile(
     context: typer.Context,
     file: Annotated[Path, values.artefact("An ONNX file, or a TensorRT engine on a machine with its GPU.")],
@@ -37,12 +39,7 @@ def profile(
         Path | None, typer.Option(help="Draw blocks, modules and nodes by their time: a name in .svg or .html.")
     ] = None,
     engine: options.EngineName = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
-    threads: options.Threads = None,
-    cache: options.Cache = None,
-    tf32: options.Tf32 = None,
-    fixed_keep: options.FixedKeep = None,
+    how: EngineOptions = options.ENGINE_OPTIONS,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -53,7 +50,7 @@ def profile(
     found = evodeploy.profile(
         file,
         engine=engine,
-        options=options.engine_options(device, precision, False, threads, cache, tf32, fixed_keep),
+        options=how,
         batch=batch,
         keep_ratio=values.ratios(keep_ratio),
         other_ratio=values.ratios(other_ratio, "--other-ratio"),

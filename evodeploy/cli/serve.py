@@ -10,8 +10,10 @@ import typer
 from evodeploy.cli import options, token, values
 from evodeploy.cli.console import Json, answer, note, result, result_json
 from evodeploy.cli.values import real, whole
+from evodeploy.specs import EngineOptions
 
 
+@options.opens_engine
 def serve(
     artefact: Annotated[Path, values.artefact("An ONNX file, an engine or a checkpoint.")],
     max_batch: Annotated[int, whole("--max-batch", 1, values.BATCH, "Requests run together, at most.")] = 16,
@@ -23,13 +25,7 @@ def serve(
     ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name in addresses; its own by default.")] = None,
     engine: options.EngineName = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
-    cuda_graph: options.CudaGraph = False,
-    threads: options.Threads = None,
-    cache: options.Cache = None,
-    tf32: options.Tf32 = None,
-    fixed_keep: options.FixedKeep = None,
+    how: EngineOptions = options.ENGINE_OPTIONS,
     max_upload: Annotated[int, whole("--max-upload", 1, 4096, "Megabytes of a request, at most.")] = 16,
     max_pixels: Annotated[int, whole("--max-pixels", 1, 178, "Millions of pixels of an image, at most.")] = 50,
     max_ongoing: Annotated[
@@ -80,7 +76,7 @@ def serve(
         artefact,
         name=name,
         engine=engine,
-        options=options.engine_options(device, precision, cuda_graph, threads, cache, tf32, fixed_keep),
+        options=how,
         replicas=replicas,
         max_replicas=max_replicas,
         max_batch=max_batch,

@@ -13,8 +13,10 @@ from evodeploy.cli import options, values
 from evodeploy.cli.console import Json, result, result_json
 from evodeploy.cli.values import real, whole
 from evodeploy.errors import VerificationError
+from evodeploy.specs import EngineOptions
 
 
+@options.opens_engine
 def verify(
     reference: Annotated[Path, values.artefact("What is right: a checkpoint, an ONNX file or an engine.")],
     candidate: Annotated[Path, values.artefact("What is judged.")],
@@ -31,13 +33,7 @@ def verify(
         real("--score-tol", 0, math.inf, "How near a tie a differing token must be; by precision otherwise."),
     ] = None,
     engine: options.EngineName = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
-    cuda_graph: options.CudaGraph = False,
-    threads: options.Threads = None,
-    cache: options.Cache = None,
-    tf32: options.Tf32 = None,
-    fixed_keep: options.FixedKeep = None,
+    how: EngineOptions = options.ENGINE_OPTIONS,
     as_json: Json = False,
 ) -> None:
     """Compare two artefacts of a model: logits, top-1, and the tokens that each selection keeps.
@@ -54,7 +50,7 @@ def verify(
         atol=atol,
         score_tolerance=score_tol,
         engine=engine,
-        options=options.engine_options(device, precision, cuda_graph, threads, cache, tf32, fixed_keep),
+        options=how,
     )
     if as_json:
         result_json(verdict.to_dict())

@@ -10,8 +10,10 @@ import typer
 import evodeploy
 from evodeploy.cli import options, values
 from evodeploy.cli.console import Force, Json, answer, progress
+from evodeploy.specs import EngineOptions
 
 
+@options.opens_engine
 def visualize(
     artefact: Annotated[Path, values.artefact("A checkpoint, or an ONNX file or engine exported with --tokens.")],
     images: Annotated[list[Path], typer.Argument(help="Image files, folders of them, tars, Parquet files.")],
@@ -25,13 +27,7 @@ def visualize(
     ] = None,
     fast_path: options.FastPath = None,
     engine: options.EngineName = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
-    cuda_graph: options.CudaGraph = False,
-    threads: options.Threads = None,
-    cache: options.Cache = None,
-    tf32: options.Tf32 = None,
-    fixed_keep: options.FixedKeep = None,
+    how: EngineOptions = options.ENGINE_OPTIONS,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -44,7 +40,7 @@ def visualize(
             keep_ratios=None if keep_ratio is None else values.keeps(keep_ratio, "--keep-ratio"),
             fast_path=fast_path,
             engine=engine,
-            options=options.engine_options(device, precision, cuda_graph, threads, cache, tf32, fixed_keep),
+            options=how,
             force=force,
             progress=done,
         )
