@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,16 +103,18 @@ def matching_of(dataset: Dataset, info: ModelInfo, class_map: Path | None = None
 def _with_labels(
     dataset: Dataset, labels: Labels, info: ModelInfo, class_map: Path | None, folder: Path
 ) -> LabelledImages:
+    keyed = _keyed(dataset, labels.key_of)
+    found = [(example, labels.by_key.get(key or "")) for key, example in keyed.items()]
+    pairs = [(example, entry) for example, entry in found if entry is not None]
+    if left := len(dataset.examples) - len(pairs):
+        _log.warning(f"{left} images of {dataset.title} have no label in {labels.file}")
     if labels.paths and folder.is_dir() and isinstance(dataset.examples[0].image, Path):  # a missing one is broken
         pairs = [(Example(name, folder / name), entry) for name, entry in labels.by_key.items()]
-    else:
-        keyed = [(example, labels.by_key.get(labels.key_of(example.name) or "")) for example in dataset.examples]
-        pairs = [(example, entry) for example, entry in keyed if entry is not None]
+    elif labels.paths and (unused := len(labels.by_key) - len(pairs)):
+        _log.warning(f"{unused} labels in {labels.file} are of no image of {dataset.title}")
     if not pairs:
         first = brief(dataset.examples[0].name, 100)
         raise UsageError(f"{labels.file} has a label for none of the images of {dataset.title}, such as '{first}'")
-    if len(pairs) < len(dataset.examples):
-        _log.warning(f"{len(dataset.examples) - len(pairs)} images of {dataset.title} have no label in {labels.file}")
     classes, words = Classes(info), f"labels taken from {labels.file}"
     given = {entry.label for _, entry in pairs}
     if class_map is not None:
@@ -130,13 +133,23 @@ def _with_labels(
     )
 
 
+def _keyed(dataset: Dataset, key_of: Callable[[str], str | None]) -> dict[str | None, Example]:
+    """The images by what files of labels call them, or by None; raises UsageError for two of one name."""
+    keyed: dict[str | None, Example] = {}
+    for example in dataset.examples:
+        key = key_of(example.name)
+        if keyed.setdefault(key, example) is not example and key is not None:
+            first, second = (brief(each.name, 100) for each in (keyed[key], example))
+            raise UsageError(f"'{first}' and '{second}' of {dataset.title} are both image {key}: leave one of them out")
+    return keyed
+
+
 def _with_real_labels(dataset: Dataset, file: Path, info: ModelInfo) -> LabelledImages:
     if not has_imagenet_classes(info):
         raise UsageError(f"ReaL labels are of ImageNet's 1000 classes, and {info.model} has others: leave them out")
     known = read_real_labels(file)
     images = []
-    for example in dataset.examples:
-        number = number_of(example.name)
+    for number, example in _keyed(dataset, number_of).items():
         if number is None or not 1 <= int(number) <= len(known):
             raise UsageError(
                 f"'{brief(example.name, 100)}' is none of the {len(known)} images that {file} labels: expected names "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import posixpath
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from evodeploy.text import brief, reason
 
 LARGEST = 64 << 20  # bytes of a file of labels
 META = 1 << 20  # bytes of the devkit's
+VALIDATION = 50_000  # images of ImageNet's validation set
 NUMBERED = re.compile(r"ILSVRC2012_val_([0-9]{8})")  # a validation image, from 1
 SYNSETS = ("meta.mat", "map_clsloc.txt")  # which say the WordNet id of each number of the devkit
 
@@ -26,7 +28,7 @@ _EXPECTED = (
     "a CSV table with the columns path,label or ImageId,PredictionString, lines of a name and a label, or for each "
     "validation image of ImageNet a line with its WordNet id or with the devkit's number"
 )
-_REAL = sequence(sequence(whole(0, 999), 0, 1000), 1, 10_000_000)
+_REAL = sequence(sequence(whole(0, 999), 0, 1000), 1, 10 * VALIDATION)
 
 
 @dataclass(frozen=True)
@@ -60,32 +62,37 @@ def read_labels(path: Path) -> Labels:
         data = file.read()
     try:
         text = data.decode("utf-8-sig")
-        rows = list(csv.DictReader(io.StringIO(text, newline=""))) if "," in text.split("\n", 1)[0] else []
+        table = csv.DictReader(io.StringIO(text, newline=""))
+        rows = [(table.line_num, row) for row in table] if "," in text.split("\n", 1)[0] else []
     except (ValueError, csv.Error) as error:
         raise BadFileError(f"{path} is not a file of labels: {error}: expected {_EXPECTED}") from error
-    columns = {*rows[0]} if rows else set()
+    columns = {*rows[0][1]} if rows else set()
     if {"path", "label"} <= columns:
-        return _table(path, [(row["path"], row["label"]) for row in rows], 2, lambda name: name, True)
+        return _by_path(path, [(line, row["path"], row["label"]) for line, row in rows])
     if {"ImageId", "PredictionString"} <= columns:
-        pairs = [(row["ImageId"], (row["PredictionString"] or "").partition(" ")[0]) for row in rows]
-        return _table(path, pairs, 2, lambda name: PurePosixPath(name).stem)
+        entries = [(line, row["ImageId"], (row["PredictionString"] or "").partition(" ")[0]) for line, row in rows]
+        return Labels(path, _entries(path, entries), lambda name: PurePosixPath(name).stem)
     lines = text.split()
     if lines and len(lines) == len(text.splitlines()):
         if all(map(WNID.fullmatch, lines)):
             return _by_number(path, lines)
         if all(line.isascii() and line.isdigit() and len(line) < 5 for line in lines):
             return _by_number(path, _from_devkit(path, lines))
-    entries = [line.rsplit(maxsplit=1) for line in text.splitlines()]
-    if entries and not columns and all(len(entry) == 2 for entry in entries):
-        return _table(path, [(name, label) for name, label in entries], 1, lambda name: name, True)
+    pairs = [(number, line.rsplit(maxsplit=1)) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if pairs and not columns and all(len(pair) == 2 for _, pair in pairs):
+        return _by_path(path, [(number, name, label) for number, (name, label) in pairs])
     raise BadFileError(f"{path} is not a file of labels: expected {_EXPECTED}")
 
 
-def _table(
-    path: Path, pairs: Sequence[tuple[str, str | None]], first: int, key_of: Callable[[str], str], paths: bool = False
-) -> Labels:
+def _by_path(path: Path, entries: Sequence[tuple[int, str, str | None]]) -> Labels:
+    plain = [(line, posixpath.normpath(name) if name else name, label) for line, name, label in entries]
+    return Labels(path, _entries(path, plain), lambda name: name, paths=True)
+
+
+def _entries(path: Path, entries: Sequence[tuple[int, str, str | None]]) -> dict[str, Entry]:
+    """Lines, names and labels by name; raises BadFileError for two labels of one image."""
     by_key: dict[str, Entry] = {}
-    for line, (name, label) in enumerate(pairs, first):
+    for line, name, label in entries:
         if not name or "\0" in name:
             raise BadFileError(f"{path}, line {line} names no image")
         if name in by_key:
@@ -93,10 +100,15 @@ def _table(
                 f"{path}, line {line}: '{brief(name, 60)}' has a label already, in line {by_key[name].line}"
             )
         by_key[name] = Entry(label or "", line)
-    return Labels(path, by_key, key_of, paths)
+    return by_key
 
 
 def _by_number(path: Path, labels: Sequence[str]) -> Labels:
+    if len(labels) != VALIDATION:  # a line too few would give all images after it the label of the next
+        raise BadFileError(
+            f"{path} has {len(labels)} labels without names, expected {VALIDATION}: one for each validation image of "
+            "ImageNet"
+        )
     return Labels(path, {str(line): Entry(label, line) for line, label in enumerate(labels, 1)}, number_of)
 
 
@@ -156,6 +168,9 @@ def read_real_labels(path: Path) -> tuple[tuple[int, ...], ...]:
     Raises BadFileError for a file that is no such list.
     """
     try:
-        return _REAL(read_json_file(path, "ReaL labels", LARGEST), "a list")
+        labels: tuple[tuple[int, ...], ...] = _REAL(read_json_file(path, "ReaL labels", LARGEST), "a list")
     except SchemaError as error:
         raise BadFileError(f"{path} holds no ReaL labels: {error}") from error
+    if len(labels) != VALIDATION:
+        raise BadFileError(f"{path} has labels of {len(labels)} images, expected {VALIDATION}, as the ReaL labels have")
+    return labels

@@ -10,6 +10,7 @@ import pytest
 from data_kinds import write_tar
 from scipy.io import savemat
 
+import evodeploy.datasets.labels
 from evodeploy.datasets.labelled import labelled_images
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.models.class_names import imagenet_names, imagenet_wnids
@@ -31,6 +32,7 @@ def name(number):
 @pytest.fixture
 def val(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(evodeploy.datasets.labels, "VALIDATION", 300)
     (tmp_path / "val").mkdir()
     for number in NUMBERS:
         (tmp_path / "val" / name(number)).touch()
@@ -38,9 +40,9 @@ def val(tmp_path, monkeypatch):
 
 
 def by_number(label):
-    """A line for each of 293 images, of which three are here."""
+    """A line for each of 300 images, of which three are here."""
     shown = dict(zip(NUMBERS, CLASSES.values(), strict=True))
-    return "".join(f"{label(shown.get(number, 7))}\n" for number in range(1, 294))
+    return "".join(f"{label(shown.get(number, 7))}\n" for number in range(1, 301))
 
 
 def lines(text):
@@ -95,10 +97,12 @@ def write_companion(file):
         (FORMS["devkit"], "few", BadFileError, "does not name ImageNet's 1000 classes once each"),
         (FORMS["devkit"], "odd", BadFileError, "is not the devkit's map_clsloc.txt: expected lines such as n02119789"),
         (FORMS["devkit"], "no.mat", BadFileError, "is not the devkit's meta.mat"),
-        ("0\n" * 293, "good", BadFileError, "line 1: map_clsloc.txt knows no class 0, expected 1 to 1000"),
-        ("n00000001\n" * 293, None, BadFileError, "line 1: '.*' has the label 'n00000001', expected a class name"),
+        ("0\n" * 300, "good", BadFileError, "line 1: map_clsloc.txt knows no class 0, expected 1 to 1000"),
+        ("n00000001\n" * 300, None, BadFileError, "line 1: '.*' has the label 'n00000001', expected a class name"),
         ("some words that are no label of any image\nb\n", None, BadFileError, "is not a file of labels"),
-        ("a.png 1\na.png 2\n", None, BadFileError, "line 2: 'a.png' has a label already, in line 1"),
+        ("a.png 1\n\n./x/../a.png 2\n", None, BadFileError, "line 3: 'a.png' has a label already, in line 1"),
+        ("path,label\n\na.png,x\n", None, BadFileError, "line 3: 'a.png' has the label 'x', expected"),
+        ("n01440764\n" * 299, None, BadFileError, "has 299 labels without names, expected 300: one for each"),
         (
             "ImageId,PredictionString\nx,n01440764\n",
             None,
@@ -150,7 +154,7 @@ def test_real_labels_are_several_or_none_by_the_number_of_the_image(val, tmp_pat
             "holds no ReaL labels: .* is 1000, expected a whole number from 0 to 999",
         ),
         ("{}", INFO, BadFileError, "holds no ReaL labels: a list is an object of 0"),
-        ("[[1]]", INFO, UsageError, r"'ILSVRC2012_val_.*' is none of the 1 images that real\.json labels"),
+        ("[[1]]", INFO, BadFileError, "has labels of 1 images, expected 300"),
         (
             "[[1]]",
             ModelInfo("fake", 8, 4, 10, "stage", (0.5,)),
@@ -163,3 +167,29 @@ def test_real_labels_are_several_or_none_by_the_number_of_the_image(val, tmp_pat
 def test_real_labels_of_other_images_or_classes_are_refused(val, labels, info, error, sentence):
     with pytest.raises(error, match=sentence):
         labelled_images(val, info, real_labels=written(labels, "real.json"))
+
+
+def test_an_image_that_is_there_twice_does_not_count_twice(val):
+    (val / "copy").mkdir()
+    (val / "copy" / name(4)).touch()
+    for labels in ({"labels": written(FORMS["wnids"])}, {"real_labels": real(n1=[1])}):
+        with pytest.raises(UsageError, match=f"'{name(4)}' and 'copy/{name(4)}' of .*val are both image 4: leave one"):
+            labelled_images(val, INFO, **labels)
+
+
+def test_images_without_a_label_and_labels_without_an_image_are_left_out_aloud(val, logged):
+    labels = written("".join(f"{name(number)} 1\n" for number in (1, 5, 6)))
+    found = labelled_images(val, INFO, labels=labels)  # in a folder a missing image is one that cannot be read
+    assert (len(found.images), [*logged]) == (3, [f"2 images of {val} have no label in labels.txt"])
+    found = labelled_images(Path("val/*"), INFO, labels=labels)
+    assert [image.name for image in found.images] == [name(1)]
+    assert [*logged][1:] == [
+        "2 images of val/* have no label in labels.txt",
+        "2 labels in labels.txt are of no image of val/*",
+    ]
+
+
+def test_an_image_of_another_name_has_no_real_labels(val):
+    (val / "x.png").touch()
+    with pytest.raises(UsageError, match=r"'x\.png' is none of the 300 images that real\.json labels"):
+        labelled_images(val, INFO, real_labels=real(n1=[1]))
