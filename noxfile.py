@@ -44,6 +44,7 @@ RESOLVED = [
     "serve,cpu",
     "grpc,cpu",
     "ray,cpu",
+    "ray,batch,cpu",
 ]
 
 

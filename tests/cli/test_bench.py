@@ -77,7 +77,7 @@ def test_the_ratios_of_an_elastic_file_are_rows_and_compared(cli, home, small_el
         (("--compare", "a", "b", "--threads", "2"), "--threads has no meaning with --compare"),
         (("--min-change", "0.1"), "--min-change needs --compare"),
         (("--seconds", "1", "--min-seconds", "2"), "raise the latter"),
-        (("--images", "nowhere"), "cannot read the folder nowhere: No such file"),
+        (("--images", "nowhere"), "nowhere does not exist (expected a folder, a glob, an image"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(cli, home, monkeypatch, arguments, message):
