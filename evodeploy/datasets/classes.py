@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from evodeploy.datasets.examples import Label
 from evodeploy.errors import BadFileError, UsageError
@@ -16,6 +18,8 @@ from evodeploy.models.class_names import imagenet_names, imagenet_wnids
 from evodeploy.schema import BYTES, read_json
 from evodeploy.specs import ModelInfo
 from evodeploy.text import brief
+
+T = TypeVar("T")
 
 WNID = re.compile(r"n[0-9]{8}")
 _NUMBER = re.compile(r"[0-9]{1,9}")
@@ -101,7 +105,9 @@ def matched(
     elif len(names) == info.num_classes:
         order = "sorted order" if names == tuple(sorted(names)) else "their order"
         numbers = {name: number for number, name in enumerate(names)}
-        return Matching(numbers, f"{what} taken in {order}: {names[0]} is {info.label(0)}")
+        unlike = [name for number, name in enumerate(names) if name.isdecimal() and int(name[:9]) != number]
+        shown = ", ".join(f"{name} is {info.label(numbers[name])}" for name in dict.fromkeys((names[0], *unlike[:1])))
+        return Matching(numbers, f"{what} taken in {order}: {shown}")
     else:
         raise UsageError(_unmatched(title, used, what, info))
     return Matching({name: found for name in used if (found := classes.number(name)) is not None}, words)
@@ -149,12 +155,23 @@ def _read_map(path: Path) -> dict[str, Label]:
         text = data.decode("utf-8-sig")
         if text.lstrip().startswith("{"):
             table = read_json(text)
+            json.loads(text, object_pairs_hook=_once)
             if all(isinstance(each, str) or type(each) is int for each in table.values()):
                 return dict(table)
         else:
             rows = list(csv.DictReader(io.StringIO(text, newline="")))
             if rows and {"name", "class"} <= rows[0].keys():
-                return {row["name"]: row["class"] or "" for row in rows}
+                return _once((row["name"], row["class"] or "") for row in rows)
     except (ValueError, csv.Error) as error:
         raise BadFileError(f"{path} is no mapping of classes: {error}: expected {_EXPECTED}") from error
     raise BadFileError(f"{path} is no mapping of classes: expected {_EXPECTED}")
+
+
+def _once(pairs: Iterable[tuple[str, T]]) -> dict[str, T]:
+    """The mapping of `pairs`; raises ValueError for a name that is there twice."""
+    table: dict[str, T] = {}
+    for name, value in pairs:
+        if name in table:
+            raise ValueError(f"it names '{brief(name, 60)}' twice")
+        table[name] = value
+    return table

@@ -18,7 +18,7 @@ from evodeploy.text import brief, reason
 _INFO = "dataset_info.json"
 _OF_MAPS = "cache-"  # how the library's results of `map` are called
 _ROWS = 256  # whose paths are read at a time
-_CACHED = re.compile(r".+?-(?P<split>[\w.]+?)(-[0-9]{5}-of-[0-9]{5})?\.arrow")
+_CACHED = re.compile(r".+?-(?P<split>[\w.]+?)(-[0-9]{5}-of-(?P<parts>[0-9]{5}))?\.arrow")
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +108,7 @@ def saved_dataset(path: Path, split: str | None) -> Dataset:
     size = sum(file.stat().st_size for file in path.rglob("*.arrow") if not file.name.startswith(_OF_MAPS))
     saved = Table(path, images, size, threading.Lock())
     examples = [
-        Example(row_name(str(row), name), SavedRow(saved, row), named(each, classes))
+        Example(row_name(str(row), name), SavedRow(saved, row), named(each, classes, title))
         for row, (name, each) in enumerate(zip(paths, labels, strict=True))
     ]
     return Dataset(title, tuple(examples), classes)
@@ -121,10 +121,15 @@ def _tables(path: Path, datasets: Any) -> dict[str, Any]:
     if (path / "state.json").is_file():
         return {"": datasets.load_from_disk(str(path))}
     parts: dict[str, list[Any]] = {}
+    stated: dict[str, int] = {}
     for file in sorted(path.glob("*.arrow")):
         match = _CACHED.fullmatch(file.name)
         if match is not None and not file.name.startswith(_OF_MAPS):
             parts.setdefault(match["split"], []).append(datasets.Dataset.from_file(str(file)))
+            stated[match["split"]] = int(match["parts"] or 1)
+    for split, found in parts.items():
+        if len(found) != stated[split]:
+            raise ValueError(f"the split {split} has {len(found)} of its {stated[split]} files")
     return {split: datasets.concatenate_datasets(tables) for split, tables in parts.items()}
 
 

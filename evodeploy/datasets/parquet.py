@@ -58,7 +58,11 @@ class Reader:
                 self._next = self._starts[group]
                 self._held.clear()
             while True:
-                values = next(self._batches).column(0)
+                try:
+                    values = next(self._batches).column(0)
+                except BaseException:  # it gives no more: the next row begins anew, and fails for the same reason
+                    self._next = self._file.metadata.num_rows
+                    raise
                 self._held.append((self._next, values))
                 self._next += len(values)
                 if row < self._next:
@@ -139,11 +143,10 @@ def translated(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[pq.ParquetFile]:
-    """The file, read in parts; it stays open. Raises MissingExtraError without pyarrow."""
+    """The file, read in parts; it stays open. Raises MissingExtraError without pyarrow, and as `open_regular` does."""
     with needs("data"):
         import pyarrow.parquet as pq
-    if path.exists() and not path.is_file():
-        raise BadFileError(f"{path} is not a file (expected a Parquet file)")
+    open_regular(path, "a Parquet file").close()
     with translated(path):
         yield pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)
 
@@ -195,7 +198,9 @@ def parquet_examples(path: Path, root: Path, tables: Tables) -> tuple[list[Examp
     prefix = path.relative_to(root).as_posix()
     return [
         Example(
-            row_name(f"{prefix}/{row}", each["path"] if each else None), Row(tables, path, row), named(label, classes)
+            row_name(f"{prefix}/{row}", each["path"] if each else None),
+            Row(tables, path, row),
+            named(label, classes, path),
         )
         for row, (each, label) in enumerate(pairs)
     ], classes
@@ -206,11 +211,16 @@ def row_name(row: str, path: object) -> str:
     return f"{row}/{Path(path).name}" if isinstance(path, str) and path else row
 
 
-def named(label: Label | None, classes: tuple[str, ...]) -> Label | None:
-    """A number as the name of its class where the data states names; -1 means no label there."""
+def named(label: Label | None, classes: tuple[str, ...], where: object) -> Label | None:
+    """A number as the name of its class where the data states names; -1 means no label there.
+
+    Raises BadFileError for another number that has no name.
+    """
     if type(label) is not int or not classes:
         return label
-    return classes[label] if 0 <= label < len(classes) else None
+    if not -1 <= label < len(classes):
+        raise BadFileError(f"{where} has the label {label}, and states {len(classes)} classes: it is damaged")
+    return classes[label] if label >= 0 else None
 
 
 def _class_names(metadata: dict[bytes, bytes]) -> tuple[str, ...]:

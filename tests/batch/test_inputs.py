@@ -94,7 +94,7 @@ def test_a_damaged_table_and_a_name_no_table_can_hold_are_refused(folder):
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 def test_a_table_that_is_not_a_file_is_refused_and_not_waited_for(folder, make):
     make("photos/table.parquet")
-    with pytest.raises(BadFileError, match=r"photos/table\.parquet is not a file \(expected a Parquet file\)"):
+    with pytest.raises(UsageError, match=r"photos/table\.parquet is a (pipe|folder), not a file \(expected a Parquet"):
         list_inputs(["photos"], "image", 10)
 
 

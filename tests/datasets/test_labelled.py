@@ -36,6 +36,15 @@ def test_class_folders_go_by_the_models_names(tmp_path):
     assert "by the model's class names" in data.mapping
 
 
+def test_the_order_of_folders_that_are_numbers_is_the_sorted_one_and_shown(tmp_path):
+    """As torchvision's ImageFolder has it: 10 comes before 2."""
+    data = labelled_images(
+        tree(tmp_path, *(f"{i}/a.png" for i in range(11))), dataclasses.replace(NAMELESS, num_classes=11)
+    )
+    assert labels(data)["10/a.png"] == 2
+    assert data.mapping == "class folders taken in sorted order: 0 is class 0, 10 is class 2"
+
+
 @pytest.mark.parametrize("info", [INFO, NAMELESS])
 def test_as_many_folders_as_classes_go_by_their_order(tmp_path, info):
     data = labelled_images(tree(tmp_path, "n02/a.png", "n01/b.png", "n10/c.png"), info)
@@ -132,6 +141,8 @@ def test_a_file_maps_classes_by_name_or_number(tmp_path, text):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
+        ("name,class\nkatze,cat\nbiene,bee\nkatze,ant\n", "it names 'katze' twice"),
+        ('{"katze": 0, "biene": 2, "katze": 1}', "it names 'katze' twice"),
         ("name,class\nkatze,cat\n", "lacks the data's class 'biene', expected a class name of the model or a number"),
         ('{"katze": 3, "biene": 2}', "says '3' of the data's class 'katze', expected a class name of the model or a"),
         ("biene,bee\n", "is no mapping of classes: expected CSV with the columns name,class, or a JSON object"),
@@ -160,6 +171,12 @@ def test_a_table_states_its_classes_as_hugging_faces_library_writes_them(tmp_pat
     assert list(labels(labelled_images(path, INFO)).values()) == [2, 1, 0]
     found = labelled_images(path, NAMELESS)
     assert (list(labels(found).values()), found.mapping) == ([0, 1, 2], "classes taken in their order: bee is class 0")
+
+
+def test_a_number_that_the_stated_classes_lack_is_refused(tmp_path):
+    names = {"info": {"features": {"label": {"names": ["bee", "ant"]}}}}
+    with pytest.raises(BadFileError, match=r"a\.parquet has the label 2, and states 2 classes"):
+        labelled_images(parquet(tmp_path / "a.parquet", [0, 1, 2], huggingface=names), INFO)
 
 
 @pytest.mark.parametrize(

@@ -235,6 +235,26 @@ def test_the_extra_is_named_where_its_library_is_missing(sources, monkeypatch):
         dataset_of(data)
 
 
+def test_a_cached_data_set_without_all_of_its_files_is_refused(sources, hugging_face):
+    data, _ = sources("cached")
+    Path("cached/my-digits-test.arrow").rename("cached/my-digits-test-00000-of-00002.arrow")
+    with pytest.raises(BadFileError, match="the split test has 1 of its 2 files"):
+        dataset_of(data)
+
+
+def test_each_row_of_a_damaged_part_of_a_table_says_why_and_the_others_are_read(tmp_path, digits):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"image": digits}), path, row_group_size=5)
+    data = bytearray(path.read_bytes())
+    data[10:50] = b"\xee" * 40
+    path.write_bytes(data)
+    images = [example.image for example in dataset_of(path).examples]
+    for image in images[:5]:
+        with pytest.raises(BadFileError, match=r"a\.parquet is not a readable Parquet file: .*thrift"):
+            image.read()
+    assert [image.read() for image in images[5:]] == digits[5:]
+
+
 def test_a_damaged_data_set_is_one_sentence(sources, hugging_face, digits):
     data, _ = sources("saved")
     file = Path("saved/data-00000-of-00001.arrow")
