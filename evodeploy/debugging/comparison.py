@@ -83,12 +83,16 @@ def repaired(asked: Question, report: DebugReport, precision: Precision, always:
         kept = convert(always).kept
         open_to = {node_name(node) for node in reference.nodes if not moves(node)} - set(kept)
 
+    likely = [name for name in suspected if name in open_to]
+    if precision in ("int8", "fp8") and open_to <= set(likely):
+        likely.pop()  # a file of 8 bits has at least one layer of them
+
     def error(keep: Sequence[str]) -> float:
         outputs = _output_errors(asked, reference, emulated(convert(keep).model))
         return max(output.error for output in outputs)
 
     _log.info(f"looking for the nodes to keep in FP32 for an error of {asked.tolerance:.2g} or less")
-    return proposed(precision, error, asked.tolerance, [name for name in suspected if name in open_to], always)
+    return proposed(precision, error, asked.tolerance, likely, always)
 
 
 def converter(reference: ModelProto, precision: Precision, feeds: Feeds) -> Convert:

@@ -20,13 +20,17 @@ _OWN = "_own"  # after the name of a value that is both given and computed
 class Graph:
     """An ONNX model, with the node that makes each value, and each value's element type.
 
-    `rounded` are the values that the file holds in a reduced type, with that type: see `emulation`.
+    `rounded` are the values that the file holds in a reduced type, with that type, and `written` the model as the file
+    has it, without the nodes that round: see `emulation`.
     """
 
-    def __init__(self, model: ModelProto, rounded: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, model: ModelProto, rounded: Mapping[str, int] | None = None, written: ModelProto | None = None
+    ) -> None:
         inferred = onnx.shape_inference.infer_shapes(model).graph
         self.model = model
         self.rounded = rounded or {}
+        self.written = (written or model).graph
         self.nodes: list[NodeProto] = list(model.graph.node)
         self.makers = {name: node for node in self.nodes for name in node.output if name}
         self.weights = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -43,12 +47,24 @@ class Graph:
         return [value.name for value in self.model.graph.output]
 
     def shared_with(self, other: Graph) -> list[str]:
-        """Return the names of the tensors that nodes of both compute, of one type, in the order of this graph."""
+        """Return the names of the tensors that nodes of both compute, of one type, in the order of this graph.
+
+        Their nodes have one name too, where both have names: an exporter counts values, so that `val_12` of one export
+        may be something else in another.
+        """
+        ours, theirs = self._named, other._named
         return [
             name
             for name in self.makers
-            if name in other.makers and self.types.get(name) == other.types.get(name) not in (None, 0)
+            if name in other.makers
+            and self.types.get(name) == other.types.get(name) not in (None, 0)
+            and (ours.get(name) == theirs.get(name) or not ours.get(name) or not theirs.get(name))
         ]
+
+    @property
+    def _named(self) -> dict[str, str]:
+        """The name of the node of the file that makes each value; none of a Cast, behind which that node is."""
+        return {name: node.name for node in self.written.node for name in node.output if node.op_type != "Cast"}
 
 
 class Part:

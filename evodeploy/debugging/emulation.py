@@ -40,7 +40,7 @@ def emulated(model: ModelProto) -> Graph:
     made = {name for node in model.graph.node for name in node.output}
     for node in model.graph.node:
         graph.node.extend(_rounding(node, types))
-    return Graph(result, {name: kind for name, kind in types.items() if kind in REDUCED and name in made})
+    return Graph(result, {name: kind for name, kind in types.items() if kind in REDUCED and name in made}, model)
 
 
 def _rounding(node: NodeProto, types: dict[str, int]) -> list[NodeProto]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from evodeploy.arguments import checked
-from evodeploy.compare.tolerance import TOLERANCES
+from evodeploy.compare.tolerance import tolerance_of
 from evodeploy.debugging.report import DebugReport
 from evodeploy.engines.device import onnxruntime_extra
 from evodeploy.engines.opener import Source, resolved, title_of
@@ -20,6 +21,8 @@ from evodeploy.kinds import DRAWING, REPORT
 from evodeploy.onnx_files import precision_of
 from evodeploy.specs import Precision
 from evodeploy.text import json_text
+
+_log = logging.getLogger(__name__)
 
 BUDGET = 256 << 20
 
@@ -88,16 +91,21 @@ def debug(
         read = None if path is None else read_other(path)
         first = exported(source, read, precision)
         right, given, info = static(first, read, keep_ratio)
+        held = precision_of(right)
+        if given is None and held in ("fp16", "bf16"):
+            raise UsageError(f"the reference holds {held.upper()} weights already: give the FP32 file it was made from")
+        if given is not None and held != "fp32":
+            _log.warning(f"the reference is in {held.upper()}: what it rounds counts as right, and nothing is proposed")
         target: Precision = precision or precision_of(given or right)
         always = beyond_range(right, target)
-        feeds, seen = inputs_of(right, info, images, count, seed)
+        feeds, seen = inputs_of(right, info, images, count, seed, given)
         if given is None:
             given = converter(right, target, feeds)([*keep_fp32, *always]).model
-        limit = TOLERANCES[target].logits if tolerance is None else tolerance
+        limit = tolerance_of((held, target)).logits if tolerance is None else tolerance
         asked = Question(right, given, feeds, seen, info.output if info else None, limit, budget)
         name = f"{title_of(source)} in {target.upper()}" if path is None else title_of(path)
         report = compare(asked, (title_of(source), name), random=images is None)
-        if repair and not report.passed and target != "fp32" and precision_of(right) == "fp32":
+        if repair and not report.passed and target != "fp32" and held == "fp32":
             proposal = repaired(asked, report, target, [*keep_fp32, *always])
             report = dataclasses.replace(report, proposal=proposal)
         for place, kind in outputs:

@@ -52,6 +52,7 @@ def proposed(
     count = 0
     while not search.meets(suspects[:count]):
         if count >= len(suspects):
+            _log.info(f"nothing is proposed: with all {len(suspects)} that could be kept, the error is beyond that")
             return None
         count = max(1, 2 * count)
     kept = _pruned(search, list(suspects[: _fewest(search, suspects, count)]))

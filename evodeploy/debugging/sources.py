@@ -75,19 +75,28 @@ def static(
 
 
 def inputs_of(
-    model: ModelProto, info: ModelInfo | None, images: Images | None, count: int, seed: int
+    model: ModelProto,
+    info: ModelInfo | None,
+    images: Images | None,
+    count: int,
+    seed: int,
+    like: ModelProto | None = None,
 ) -> tuple[list[dict[str, Array]], int]:
     """The inputs of `model`, batch by batch, and how many images they are: `images` or else random ones.
 
-    Of a model without `info` they are normal floats, and zeros and ones where they are whole numbers. Raises UsageError
-    for images where the model does not say how to prepare them.
+    Batches are as large as `model` takes them, or else `like`. Of a model without `info` they are normal floats, and
+    zeros and ones where they are whole numbers. Raises UsageError for images where the model does not say how to
+    prepare them, and where the two take batches of different sizes.
     """
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
-    batch = _sides(inputs[0])[0] if _sides(inputs[0]) else None
+    batches = [_batch(each) for each in (model, like) if each is not None and _batch(each)]
+    if len(set(batches)) > 1:
+        raise UsageError(f"the reference takes batches of {batches[0]} and the other of {batches[1]}: export one anew")
+    batch = batches[0] if batches else None
     if info is None:
         if images is not None:
-            raise UsageError(f"the ONNX {NO_METADATA}, which says how images are prepared: leave --images out")
+            raise UsageError(f"the ONNX {NO_METADATA}; leave the images out, and it is compared on random numbers")
         generator = np.random.Generator(np.random.PCG64(seed))
         size = batch or count
         return [{value.name: _random(value, size, generator) for value in inputs}], size
@@ -121,6 +130,12 @@ def _random(value: ValueInfoProto, batch: int, generator: np.random.Generator) -
         high = 256 if dtype == np.dtype(np.uint8) else 2
         return generator.integers(0, high, shape).astype(dtype)
     return generator.standard_normal(shape).astype(np.float32)
+
+
+def _batch(model: ModelProto) -> int | None:
+    """How many images a run of `model` takes; None for any number."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return next((_sides(value)[:1] or [None] for value in model.graph.input if value.name not in weights), [None])[0]
 
 
 def _sides(value: ValueInfoProto) -> list[int | None]:

@@ -14,9 +14,9 @@ from evodeploy.graph.parts import parts_of
 def node_errors(reference: Graph, found: Probed) -> tuple[NodeError, ...]:
     """Return the nodes of `reference` that compute floats which were measured, in its order."""
     errors: dict[str, float] = {}
-    parts = parts_of(reference.model.graph)
+    parts = parts_of(reference.written)
     nodes = []
-    for node in reference.nodes:
+    for node in reference.written.node:
         inherited = max((errors.get(name, 0.0) for name in node.input), default=0.0)
         measured = [found.values[name] for name in node.output if name in found.values]
         seen = [value for value in measured if value.elements]
@@ -48,7 +48,8 @@ def node_errors(reference: Graph, found: Probed) -> tuple[NodeError, ...]:
 def unshared(reference: Graph, found: Probed) -> int:
     """How many nodes of `reference` compute floats of which none was measured."""
     floats = [
-        [name for name in node.output if reference.types.get(name) == TensorProto.FLOAT] for node in reference.nodes
+        [name for name in node.output if reference.types.get(name) == TensorProto.FLOAT]
+        for node in reference.written.node
     ]
     return sum(
         bool(names) and not any(name in found.values and found.values[name].elements for name in names)

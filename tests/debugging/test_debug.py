@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from broken_networks import network, with_weight
 from onnx import TensorProto, helper, numpy_helper
 
 import evodeploy
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.errors import InputError, UsageError
+from evodeploy.graph.keeping import node_name
+from evodeploy.graph.linear import linear_layers
 from evodeploy.graph.precision import reduced_from_onnx
 from evodeploy.graph.quantization import quantized_from_onnx
 from evodeploy.onnx_files import info_of, read_onnx, write_onnx
@@ -194,26 +197,95 @@ def test_the_command_prints_options_that_repair(tmp_path, cli):
     assert (code, "already exists" in err) == (2, True)
 
 
+def test_what_debug_proposes_meets_the_tolerance_in_the_exported_file(small_checkpoint, tmp_path):
+    """The values of one attention are beyond FP16, and its projection takes that back: in FP32 nothing changes."""
+    weights = torch.load(small_checkpoint, weights_only=False)
+    for name, factor in (("vs.5.v.weight", 3e5), ("vs.5.v.bias", 3e5), ("projs.5.weight", 1 / 3e5)):
+        weights["model"][name] *= factor
+    checkpoint, asked = tmp_path / "wide.pth", {"count": 2}
+    torch.save(weights, checkpoint)
+    full = evodeploy.export(checkpoint, tmp_path / "full.onnx", verify=False).path
+    report = evodeploy.debug(full, precision="fp16", **asked)
+    assert report.error == np.inf
+    kept = evodeploy.export(
+        checkpoint, tmp_path / "kept.onnx", precision="fp16", keep_fp32=report.proposal.keep_fp32, verify=False
+    )
+    again = evodeploy.debug(full, kept.path, **asked)
+    assert again.passed
+    assert again.error == report.proposal.error
+
+
+@pytest.mark.parametrize("tolerance", [0.03, 0])
+def test_a_file_of_eight_bits_is_repaired_by_linear_layers(tolerance, tmp_path, logged):
+    full, images = network(), np.random.default_rng(1).standard_normal((8, 8, 16)).astype(np.float32)
+    eighths = written(quantized_from_onnx(full, images).model, tmp_path / "int8.onnx")
+    report = evodeploy.debug(written(full, tmp_path / "full.onnx"), eighths, tolerance=tolerance)
+    assert not report.passed
+    if tolerance == 0:  # which no file meets that has a layer of 8 bits
+        assert report.proposal is None
+        assert any("nothing is proposed: " in line for line in logged)
+        return
+    assert report.proposal.error <= tolerance
+    layers = {node_name(layer.node) for layer in linear_layers(full.graph)}
+    assert 0 < len(report.proposal.keep_fp32) < len(layers)
+    assert set(report.proposal.keep_fp32) < layers
+    assert str(report).splitlines()[-1].startswith("  --int8 --keep-fp32 blocks.")
+
+
+def test_nodes_of_a_reduced_reference_have_their_names(small_onnx, tmp_path, logged):
+    half = written(reduced_from_onnx(read_onnx(small_onnx), "fp16").model, tmp_path / "half.onnx")
+    forth, back = evodeploy.debug(small_onnx, half), evodeploy.debug(half, small_onnx)
+    inside = [[node.name for node in report.nodes if node.block.startswith("blocks.")] for report in (forth, back)]
+    assert inside[0] == inside[1]
+    assert back.passed  # by FP16's tolerance, as in the other order
+    assert back.tolerance == forth.tolerance == 0.01
+    assert any("the reference is in FP16" in line for line in logged)
+
+
+def test_values_of_one_name_that_other_nodes_make_are_not_compared(tmp_path):
+    full, other = network(), network()
+    (first,) = (node for node in other.graph.node if node.name == "blocks.1.attn.q/MatMul")
+    (second,) = (node for node in other.graph.node if node.name == "blocks.1.attn.k/MatMul")
+    first.name, second.name = second.name, first.name
+    report = evodeploy.debug(written(full, tmp_path / "a.onnx"), written(other, tmp_path / "b.onnx"))
+    assert report.only_in_reference == 2
+    assert not {first.name, second.name} & {node.name for node in report.nodes}
+
+
+def test_batches_that_differ_are_refused_and_one_fixed_is_taken_by_both(small_onnx, tmp_path):
+    fixed = {}
+    for size in (2, 3):
+        model = read_onnx(small_onnx)
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = size
+        fixed[size] = written(model, tmp_path / f"{size}.onnx")
+    assert evodeploy.debug(small_onnx, fixed[2], count=3).passed
+    with pytest.raises(UsageError, match="the reference takes batches of 2 and the other of 3"):
+        evodeploy.debug(fixed[2], fixed[3])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({}, "what is compared is an ONNX file, or --precision"),
         ({"other": "b.onnx", "precision": "fp16"}, "give one of the two"),
         ({"other": "b.onnx", "keep_fp32": ["Softmax"]}, "--keep-fp32 is for the conversion"),
-        ({"precision": "fp16", "images": "pictures"}, "metadata: .*, which says how images are prepared"),
+        ({"precision": "fp16", "images": "pictures"}, "metadata: .*; leave the images out"),
         ({"precision": "fp16", "keep_ratio": 0.5}, "neither model is elastic"),
         ({"precision": "fp16", "keep_fp32": ["Conv"]}, "no node of the ONNX is called 'Conv'"),
         ({"other": "c.onnx"}, "the reference takes x and the other images"),
         ({"other": "full.engine"}, "is not an ONNX file"),
+        ({"reference": "half.onnx", "precision": "fp16"}, "holds FP16 weights already: give the FP32 file"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(arguments, message, tmp_path, monkeypatch, small_onnx):
     monkeypatch.chdir(tmp_path)
     write_onnx(network(), tmp_path / "full.onnx")
+    if arguments.get("reference") == "half.onnx":
+        write_onnx(reduced_from_onnx(network(), "fp16").model, tmp_path / "half.onnx")
     if arguments.get("other") == "c.onnx":
         write_onnx(read_onnx(small_onnx), tmp_path / "c.onnx")
     with pytest.raises(UsageError, match=message):
-        evodeploy.debug("full.onnx", **arguments)
+        evodeploy.debug(**{"reference": "full.onnx", **arguments})
 
 
 def test_what_fills_up_a_fixed_batch_does_not_count(small_onnx, tmp_path):
