@@ -34,6 +34,7 @@ RESOLVED = [
     "ray",
     "batch",
     "hub",
+    "data",
     "export,gpu,tensorrt",
     "gpu-cu12,tensorrt-cu12",
     "export,cpu,tensorrt-rtx",

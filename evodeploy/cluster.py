@@ -69,7 +69,9 @@ def joined_ray(address: str, **options: Any) -> Iterator[None]:
         try:
             ray.init(address, **QUIET, **options)
         except Exception as error:  # Ray raises what its parts raise
-            raise RuntimeFailedError(f"cannot join Ray at {address}: {reason(error)}") from error
+            lacking = os.environ.get("RAY_AUTH_MODE") != "token"
+            token = ": where it asks for a token, as `ray start` lets it, set RAY_AUTH_MODE=token here too" * lacking
+            raise RuntimeFailedError(f"cannot join Ray at {address}: {reason(error)}{token}") from error
         own_handler()
         try:
             yield

@@ -13,7 +13,7 @@ import pytest
 import ray
 
 from evodeploy import cluster
-from evodeploy.cluster import found_ray, own_ray
+from evodeploy.cluster import found_ray, joined_ray, own_ray
 from evodeploy.errors import RuntimeFailedError, UsageError
 
 
@@ -123,3 +123,13 @@ def test_a_folder_that_others_may_enter_is_refused(started, tmp_path, make):
     with pytest.raises(UsageError, match="is not a folder of this user alone"), own_ray("one", {}):
         pass
     assert started == []
+
+
+def test_a_ray_that_cannot_be_joined_may_ask_for_a_token(started, monkeypatch):
+    started.fail = [ConnectionError("Failed to connect")] * 2
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with pytest.raises(RuntimeFailedError, match="cannot join Ray at 1.2.3.4:5: Failed to connect: .* RAY_AUTH_MODE"):
+        joined_ray("1.2.3.4:5").__enter__()
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with pytest.raises(RuntimeFailedError, match="Failed to connect$"):
+        joined_ray("1.2.3.4:5").__enter__()
