@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Iterable
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from evodeploy.errors import BadFileError, EvodeployError
+from evodeploy.errors import BadFileError, EvodeployError, UsageError
 from evodeploy.images import UPLOADED, ImageLike, check_sides, open_image
 from evodeploy.resampling import rows, taps
 from evodeploy.specs import Interpolation, ModelInfo, Preprocessing
@@ -28,6 +29,7 @@ _FILTERS: dict[Interpolation, Image.Resampling] = {
 
 
 _LONG = 100  # times the other, above which a side is resized only where it is kept
+HELD = 2 << 30  # bytes of pictures in memory, which as float32 take four times as much
 _AT_ONCE = 1 << 20  # pixels that are converted at once
 _ORIENTATION = 0x0112  # of EXIF
 
@@ -183,9 +185,21 @@ def _shown(value: object) -> str:
     return f"({', '.join(f'{number:g}' for number in value)})" if isinstance(value, tuple) else f"{value}"
 
 
-def pictures(images: Iterable[ImageLike], info: ModelInfo) -> NDArray[np.uint8]:
-    """Return what a model sees of `images`, at least one: (N, size, size, 3); raises as `open_image` does."""
-    return np.stack([cropped(open_image(image), info.image_size, info.preprocessing) for image in images])
+def pictures(images: Sequence[ImageLike], info: ModelInfo) -> NDArray[np.uint8]:
+    """Return what a model sees of `images`, all in memory: (N, size, size, 3).
+
+    Raises as `open_image` does, and UsageError for more than memory should hold.
+    """
+    shape = (info.image_size, info.image_size, 3)
+    most = HELD // math.prod(shape)
+    if len(images) > most:
+        raise UsageError(
+            f"there are {len(images)} images, expected {most} at most of this size, for all are held at once"
+        )
+    seen = np.empty((len(images), *shape), np.uint8)
+    for index, image in enumerate(images):
+        seen[index] = cropped(open_image(image), info.image_size, info.preprocessing)
+    return seen
 
 
 def random_pictures(info: ModelInfo, count: int, seed: int = 0) -> NDArray[np.uint8]:

@@ -18,7 +18,7 @@ from PIL import Image
 from evodeploy.errors import BadFileError, InputError, UsageError
 from evodeploy.images import open_image
 from evodeploy.models.preprocessing import resolved, stated_by_hugging_face, stated_by_timm
-from evodeploy.preprocess import as_input, cropped, difference, normalised, prepare
+from evodeploy.preprocess import HELD, as_input, cropped, difference, normalised, pictures, prepare
 from evodeploy.specs import ModelInfo, Preprocessing
 
 _spec = importlib.util.spec_from_file_location("recipe", Path(__file__).parent / "golden" / "preprocessing.py")
@@ -363,3 +363,9 @@ def test_shares_and_rounding_differ_where_pixels_do(first, second, unlike):
     at_224 = dataclasses.replace(INFO, image_size=224)
     ours, theirs = (dataclasses.replace(at_224, preprocessing=Preprocessing(**how)) for how in (first, second))
     assert difference(ours, theirs) == unlike
+
+
+def test_more_pictures_than_memory_should_hold_are_refused_before_one_is_read():
+    most = HELD // (32 * 32 * 3)
+    with pytest.raises(UsageError, match=f"there are {most + 1} images, expected {most} at most of this size"):
+        pictures([b"no image"] * (most + 1), INFO)
