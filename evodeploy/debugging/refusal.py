@@ -15,7 +15,7 @@ from evodeploy.builder.onnx_to_plan import let_attention_decompose
 from evodeploy.debugging.bisection import Bisection
 from evodeploy.debugging.cutting import Graph, Part
 from evodeploy.debugging.emulation import emulated
-from evodeploy.debugging.sources import inputs_of
+from evodeploy.debugging.sources import batch_of, inputs_of
 from evodeploy.engines.tensorrt.flavour import Flavour, load_flavour
 from evodeploy.engines.tensorrt.log import shared_logger
 from evodeploy.errors import UnavailableError
@@ -56,11 +56,11 @@ def refused(
     _log.info(f"building parts of {source} with {flavour}")
     nodes = list(model.graph.node)
     if not reason(nodes):
-        return Bisection(source, str(flavour), None, (), "", len(reasons), batch)
+        return Bisection(source, str(flavour), None, (), "", len(reasons), parts.batch)
     smallest = _smallest(nodes, lambda some: bool(reason(some)))
     write_onnx(parts.model(smallest), output)
     why = reason(smallest)
-    return Bisection(source, str(flavour), output, tuple(map(node_name, smallest)), why, len(reasons), batch)
+    return Bisection(source, str(flavour), output, tuple(map(node_name, smallest)), why, len(reasons), parts.batch)
 
 
 def refusal(model: ModelProto, flavour: Flavour, targets: Sequence[str]) -> str:
@@ -113,14 +113,20 @@ def _first(most: int, holds: Callable[[int], bool]) -> int:
 
 
 class _Parts:
-    """Models of some nodes of `model` each, whose inputs have the shapes that they have in one run."""
+    """Models of some nodes of `model` each, whose inputs have the shapes that they have in one run.
+
+    It is of `batch` images, or as many as the model has fixed.
+    """
 
     def __init__(self, model: ModelProto, batch: int) -> None:
         info = info_of(model)
         self._model = model
         self._types = Graph(model).types
         self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
-        (feed,), _ = inputs_of(model, info, None, batch, 0)
+        feeds, _ = inputs_of(model, info, None, batch, 0)
+        fixed = batch_of(model)
+        feed = feeds[0] if fixed else {name: np.concatenate([each[name] for each in feeds]) for name in feeds[0]}
+        self.batch = fixed or batch
         rounded = emulated(model)
         names = [name for name in rounded.makers if name in self._types]
         self._values: Mapping[str, Array] = feed | Part(rounded, (), names).run(feed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,15 +64,32 @@ def static(
 ) -> tuple[ModelProto, ModelProto | None, ModelInfo | None]:
     """Both as static models, elastic ones at `keep_ratio`, and what the reference says of itself.
 
-    Raises UsageError where neither is elastic and a ratio is given, InputError for a ratio that does not fit.
+    Raises UsageError where neither is elastic and a ratio is given, and where both say that they are other networks;
+    InputError for a ratio that does not fit.
     """
     infos = [info_of(model) for model in (reference, other) if model is not None]
     elastic = next((info for info in infos if info is not None and info.elastic), None)
     if elastic is None and keep_ratio is not None:
         raise UsageError("neither model is elastic, so --keep-ratio changes nothing: leave it out")
     fixed = next((info.keep_ratios for info in infos if info is not None and not info.elastic), None)
-    keep = elastic.keep_of(fixed if keep_ratio is None else keep_ratio) if elastic else ()
+    asked = fixed if keep_ratio is None else keep_ratio
+    keep = elastic.keep_of(asked) if elastic else ()
+    known = [info for info in infos if info is not None]
+    _check_alike(
+        [dataclasses.replace(each, keep_ratios=each.ratios_of(asked)) if each.elastic else each for each in known]
+    )
     return with_keep(reference, keep), None if other is None else with_keep(other, keep), infos[0]
+
+
+def _check_alike(infos: Sequence[ModelInfo]) -> None:
+    """Raise UsageError for networks whose values have other shapes."""
+    for fact in ("image_size", "keep_ratios", "selection", "stages", "fast_path", "num_classes"):
+        found = [getattr(info, fact) for info in infos]
+        if any(each != found[0] for each in found):
+            raise UsageError(
+                f"the {fact.replace('_', ' ')} of the reference is {found[0]} and of the other {found[1]}: "
+                "they are not of one network"
+            )
 
 
 def inputs_of(
@@ -90,7 +108,7 @@ def inputs_of(
     """
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
-    batches = [_batch(each) for each in (model, like) if each is not None and _batch(each)]
+    batches = [batch_of(each) for each in (model, like) if each is not None and batch_of(each)]
     if len(set(batches)) > 1:
         raise UsageError(f"the reference takes batches of {batches[0]} and the other of {batches[1]}: export one anew")
     batch = batches[0] if batches else None
@@ -132,7 +150,7 @@ def _random(value: ValueInfoProto, batch: int, generator: np.random.Generator) -
     return generator.standard_normal(shape).astype(np.float32)
 
 
-def _batch(model: ModelProto) -> int | None:
+def batch_of(model: ModelProto) -> int | None:
     """How many images a run of `model` takes; None for any number."""
     weights = {tensor.name for tensor in model.graph.initializer}
     return next((_sides(value)[:1] or [None] for value in model.graph.input if value.name not in weights), [None])[0]

@@ -57,3 +57,18 @@ def test_a_network_that_builds_has_no_such_part(tmp_path):
     assert not (tmp_path / "full.refused.onnx").exists()
     with pytest.raises(UsageError, match="unknown target sm1"):
         evodeploy.bisect(tmp_path / "full.onnx", runtime="tensorrt-rtx", targets="sm1")
+
+
+@pytest.mark.parametrize(("fixed", "built"), [(0, 9), (2, 2)])
+def test_parts_have_the_batch_that_is_asked_for_or_the_files_own(fixed, built, small_onnx, tmp_path, monkeypatch):
+    model = read_onnx(small_onnx)
+    if fixed:
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = fixed
+    write_onnx(model, tmp_path / "full.onnx")
+    seen = []
+    monkeypatch.setattr(
+        "evodeploy.debugging.refusal.refusal",
+        lambda part, *_: seen.append(part.graph.input[0].type.tensor_type.shape.dim[0].dim_value) or "",
+    )
+    found = evodeploy.bisect(tmp_path / "full.onnx", runtime="tensorrt-rtx", targets="sm89", batch=9)
+    assert (seen, found.batch) == ([built], built)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shlex
@@ -21,7 +22,7 @@ from evodeploy.graph.keeping import node_name
 from evodeploy.graph.linear import linear_layers
 from evodeploy.graph.precision import reduced_from_onnx
 from evodeploy.graph.quantization import quantized_from_onnx
-from evodeploy.onnx_files import info_of, read_onnx, write_onnx
+from evodeploy.onnx_files import info_of, read_onnx, set_info, write_onnx
 from evodeploy.preprocess import as_input, random_pictures
 
 # Each fault, the node it begins at, how large that node's own error is at least, and the nodes to keep.
@@ -250,6 +251,14 @@ def test_values_of_one_name_that_other_nodes_make_are_not_compared(tmp_path):
     report = evodeploy.debug(written(full, tmp_path / "a.onnx"), written(other, tmp_path / "b.onnx"))
     assert report.only_in_reference == 2
     assert not {first.name, second.name} & {node.name for node in report.nodes}
+
+
+def test_networks_that_treat_tokens_differently_are_not_compared(small_onnx, tmp_path):
+    """Their values have other shapes behind the first selection."""
+    merging = read_onnx(small_onnx)
+    set_info(merging, dataclasses.replace(info_of(merging), fast_path="merge"))
+    with pytest.raises(UsageError, match="the fast path of the reference is rest and of the other merge"):
+        evodeploy.debug(small_onnx, written(merging, tmp_path / "merging.onnx"))
 
 
 def test_batches_that_differ_are_refused_and_one_fixed_is_taken_by_both(small_onnx, tmp_path):
