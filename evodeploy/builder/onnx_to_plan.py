@@ -63,6 +63,23 @@ def check_profile(profile: Profile, spec: TensorSpec) -> Profile:
     return profile
 
 
+def new_builder(flavour: Flavour, logger: Any, log: BuildLog) -> Any:
+    """Return a builder of `flavour`; raises UnavailableError where TensorRT cannot start here."""
+    trt = flavour.trt
+    try:
+        return trt.Builder(logger)
+    except Exception as error:  # the binding's way to say that the library gave it a null pointer
+        raise UnavailableError(f"{flavour} cannot start here: {log.reason}") from error
+
+
+def set_targets(flavour: Flavour, config: Any, targets: Sequence[str]) -> None:
+    """Let `config` build for the GPUs `targets`; for the one that is here where there are none."""
+    if targets:
+        config.num_compute_capabilities = len(targets)
+    for index, target in enumerate(targets):
+        config.set_compute_capability(flavour.targets[target], index)
+
+
 def plan_from_onnx(
     path: Path,
     flavour: Flavour,
@@ -83,10 +100,7 @@ def plan_from_onnx(
     trt = flavour.trt
     logger, relay = shared_logger(flavour)
     with _deferred_interrupt() as interrupted, relay.to(log):
-        try:
-            builder = trt.Builder(logger)
-        except Exception as error:  # the binding's way to say that the library gave it a null pointer
-            raise UnavailableError(f"{flavour} cannot start here: {log.reason}") from error
+        builder = new_builder(flavour, logger, log)
         network = flavour.strongly_typed_network(builder)
         parser = trt.OnnxParser(network, logger)
         if not parser.parse_from_file(str(path)):
@@ -109,10 +123,7 @@ def plan_from_onnx(
         apply_options(flavour, config, options)
         for profile in profiles:
             _add_profile(builder, config, inputs, check_profile(profile, inputs[0]), keep)
-        if targets:
-            config.num_compute_capabilities = len(targets)
-            for index, target in enumerate(targets):
-                config.set_compute_capability(flavour.targets[target], index)
+        set_targets(flavour, config, targets)
         with shared_timings(config, options.timing_cache):
             monitor = _monitor(trt, progress or (lambda phase, share: True), interrupted)
             config.progress_monitor = monitor

@@ -11,14 +11,13 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from evodeploy.arrays import Array
 from evodeploy.builder.build_log import BuildLog
-from evodeploy.builder.onnx_to_plan import let_attention_decompose
+from evodeploy.builder.onnx_to_plan import let_attention_decompose, new_builder, set_targets
 from evodeploy.debugging.bisection import Bisection
 from evodeploy.debugging.cutting import Graph, Part
 from evodeploy.debugging.emulation import emulated
 from evodeploy.debugging.sources import batch_of, inputs_of
 from evodeploy.engines.tensorrt.flavour import Flavour, load_flavour
 from evodeploy.engines.tensorrt.log import shared_logger
-from evodeploy.errors import UnavailableError
 from evodeploy.graph.attention import with_wide_keys
 from evodeploy.graph.fixed_keep import with_keep
 from evodeploy.graph.keeping import has_fp32_products, node_name
@@ -72,10 +71,7 @@ def refusal(model: ModelProto, flavour: Flavour, targets: Sequence[str]) -> str:
     log = BuildLog()
     logger, relay = shared_logger(flavour)
     with relay.to(log):
-        try:
-            builder = trt.Builder(logger)
-        except Exception as error:  # the binding's way to say that the library gave it a null pointer
-            raise UnavailableError(f"{flavour} cannot start here: {log.reason}") from error
+        builder = new_builder(flavour, logger, log)
         network = flavour.strongly_typed_network(builder)
         parser = trt.OnnxParser(network, logger)
         if not parser.parse(model.SerializeToString()):
@@ -83,10 +79,7 @@ def refusal(model: ModelProto, flavour: Flavour, targets: Sequence[str]) -> str:
             return "; ".join(each.desc() for each in errors[:3]) or log.reason
         let_attention_decompose(trt, network)
         config = builder.create_builder_config()
-        if targets:
-            config.num_compute_capabilities = len(targets)
-            for index, target in enumerate(targets):
-                config.set_compute_capability(flavour.targets[target], index)
+        set_targets(flavour, config, targets)
         return "" if builder.build_serialized_network(network, config) is not None else log.reason
 
 
