@@ -10,14 +10,12 @@ import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from evodeploy.arrays import Array
-from evodeploy.builder.build_log import BuildLog
-from evodeploy.builder.onnx_to_plan import let_attention_decompose, new_builder, set_targets
+from evodeploy.builder.refusal import refusal
 from evodeploy.debugging.bisection import Bisection
 from evodeploy.debugging.cutting import Graph, Part
 from evodeploy.debugging.emulation import emulated
 from evodeploy.debugging.sources import batch_of, inputs_of
-from evodeploy.engines.tensorrt.flavour import Flavour, load_flavour
-from evodeploy.engines.tensorrt.log import shared_logger
+from evodeploy.engines.tensorrt.flavour import load_flavour
 from evodeploy.graph.attention import with_wide_keys
 from evodeploy.graph.fixed_keep import with_keep
 from evodeploy.graph.keeping import has_fp32_products, node_name
@@ -60,27 +58,6 @@ def refused(
     write_onnx(parts.model(smallest), output)
     why = reason(smallest)
     return Bisection(source, str(flavour), output, tuple(map(node_name, smallest)), why, len(reasons), parts.batch)
-
-
-def refusal(model: ModelProto, flavour: Flavour, targets: Sequence[str]) -> str:
-    """Why `flavour` does not build `model`, whose shapes are fixed; empty where it does.
-
-    Raises UnavailableError where TensorRT cannot start here.
-    """
-    trt = flavour.trt
-    log = BuildLog()
-    logger, relay = shared_logger(flavour)
-    with relay.to(log):
-        builder = new_builder(flavour, logger, log)
-        network = flavour.strongly_typed_network(builder)
-        parser = trt.OnnxParser(network, logger)
-        if not parser.parse(model.SerializeToString()):
-            errors = [parser.get_error(index) for index in range(parser.num_errors)]
-            return "; ".join(each.desc() for each in errors[:3]) or log.reason
-        let_attention_decompose(trt, network)
-        config = builder.create_builder_config()
-        set_targets(flavour, config, targets)
-        return "" if builder.build_serialized_network(network, config) is not None else log.reason
 
 
 def _smallest(nodes: Sequence[NodeProto], refused: Callable[[Sequence[NodeProto]], bool]) -> list[NodeProto]:

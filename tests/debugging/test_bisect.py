@@ -9,7 +9,7 @@ from broken_networks import network
 from onnx import helper, numpy_helper
 
 import evodeploy
-from evodeploy.debugging.refusal import refusal
+from evodeploy.builder.refusal import refusal
 from evodeploy.engines.tensorrt.flavour import load_flavour
 from evodeploy.errors import UsageError
 from evodeploy.onnx_files import read_onnx, write_onnx

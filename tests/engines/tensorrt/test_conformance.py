@@ -6,6 +6,7 @@ import ast
 import inspect
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,9 @@ from evodeploy.locks import locked
 
 LOOKUP = Path(__file__).parents[2] / "trt_bindings" / "lookup.py"
 PACKAGE = Path(evodeploy.__file__).parent
-FOUND = [path for part in ("engines/tensorrt", "builder") for path in (PACKAGE / part).glob("[!_]*.py")]
+ROOMS = [PACKAGE / "engines/tensorrt", PACKAGE / "builder"]
+# Their modules, and each other that reaches the module of TensorRT, as flavour.trt.
+FOUND = [path for path in PACKAGE.rglob("[!_]*.py") if path.parent in ROOMS or re.search(r"\.trt\b", path.read_text())]
 SOURCES = {path.name: path for path in FOUND}
 
 # What the code calls TensorRT's objects, by file, and their classes; "" is the module.
@@ -47,6 +50,7 @@ RECEIVERS = {
         "self.trt": "", "builder": "Builder",
         "self.trt.NetworkDefinitionCreationFlag": "NetworkDefinitionCreationFlag",
     },
+    "refusal.py": {"trt": "", "parser": "OnnxParser", "each": "ParserError", "builder": "Builder"},
     "log.py": {"flavour.trt": ""},
     "plan.py": {
         "flavour.trt": "", "self.flavour.trt": "", "self._runtime": "Runtime", "self._engine": "ICudaEngine",
