@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
@@ -98,25 +99,12 @@ def precision_of(model: onnx.ModelProto) -> Precision:
     counts: dict[Precision, int] = dict.fromkeys(kinds.values(), 0)
     for tensor in model.graph.initializer:
         if tensor.data_type in kinds:
-            counts[kinds[tensor.data_type]] += weight_elements(tensor)
+            counts[kinds[tensor.data_type]] += math.prod(tensor.dims)
     return max(counts, key=lambda precision: counts[precision])
 
 
-def weight_elements(tensor: onnx.TensorProto) -> int:
-    """Return how many numbers an initializer holds."""
-    elements = 1
-    for size in tensor.dims:
-        elements *= size
-    return elements
-
-
 def input_spec(model: onnx.ModelProto) -> TensorSpec:
-    """Return the images; raises BadFileError where `input_specs` does."""
-    return input_specs(model)[0]
-
-
-def input_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
-    """Return the inputs that are no weights: the images, and `keep` of an elastic model.
+    """Return the images, the one input that is no weight but for `keep` of an elastic model.
 
     Raises BadFileError where there are others, or the type of one is unknown.
     """
@@ -125,7 +113,8 @@ def input_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
     info = info_of(model)
     if len(inputs) != (2 if info and info.elastic else 1):
         raise BadFileError(f"the ONNX has {len(inputs)} inputs, expected one batch of images")
-    return tuple(map(_spec, inputs))
+    images, *_ = map(_spec, inputs)
+    return images
 
 
 def output_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:

@@ -10,7 +10,7 @@ from evodeploy.benchmark.torch_rows import usual_torch
 from evodeploy.engines.deploy_file import DeployFile
 from evodeploy.engines.device import cuda_index
 from evodeploy.engines.opener import RUNTIMES, Runtime
-from evodeploy.machine.cpu import cpu_flags
+from evodeploy.machine.cpu import has_bf16
 from evodeploy.machine.driver import driver_problem
 from evodeploy.specs import Precision
 
@@ -51,4 +51,4 @@ def usual_precisions(device: str | None = None, stated: Collection[DeployFile] =
         return tuple(dict.fromkeys(("fp32", *(each.precision for each in stated if each.precision))))
     if _on_gpu(device):
         return ("fp32", "fp16")
-    return ("fp32", "bf16") if {"avx512_bf16", "amx_bf16"} & cpu_flags() else ("fp32",)
+    return ("fp32", "bf16") if has_bf16() else ("fp32",)

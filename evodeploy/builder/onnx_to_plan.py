@@ -6,6 +6,7 @@ The network is strongly typed, so precision is what the ONNX holds and no flag c
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -49,9 +50,7 @@ def check_profile(profile: Profile, spec: TensorSpec) -> Profile:
             f"batch sizes min {profile.min}, opt {profile.opt}, max {profile.max} are out of order: "
             "expected 1 ≤ min ≤ opt ≤ max"
         )
-    elements = 1
-    for size in spec.shape[1:]:
-        elements *= size or 1
+    elements = math.prod(size or 1 for size in spec.shape[1:])
     if profile.max * elements > _INDEX_LIMIT:
         raise UsageError(
             f"a batch of {profile.max} makes input '{spec.name}' larger than 2³¹ elements: "

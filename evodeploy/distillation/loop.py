@@ -77,7 +77,7 @@ class Loop:
             began = time.perf_counter()
             self._advance(next(reading), began)
             now = time.perf_counter()
-            step = self._step(first)
+            step = self._step()
             if on_step is not None:
                 on_step(step)
             if now - logged >= LOG_EVERY:
@@ -103,7 +103,7 @@ class Loop:
         assert recipe.epochs is not None  # one of the two is given
         return progress.step / math.ceil(recipe.epochs * len(self.pictures) / self._batch)
 
-    def _step(self, first: int) -> Step:
+    def _step(self) -> Step:
         progress, done = self.state.progress, self._done()
         left = 0.0 if done >= 1 else progress.seconds * (1 - done) / done
         rate = progress.images / progress.seconds

@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from evodeploy.datasets.examples import spread
 from evodeploy.distillation.augmentation import reason_not_to
 from evodeploy.distillation.data import LEAST, MOST_EVALUATED, Listing, Pictures, held_out, listed
 from evodeploy.distillation.recipe import Recipe, TrainingPrecision, kept_to_resume
 from evodeploy.errors import UsageError
 from evodeploy.hub import local
+from evodeploy.machine.cpu import has_bf16
 from evodeploy.models.checkpoint import load_checkpoint
 from evodeploy.models.loaded import LoadedModel, reconfigured
 from evodeploy.models.zoo import dense_twin
@@ -111,8 +113,7 @@ def sides(
 
 def augments(asked: bool | None, pictures: Pictures) -> bool:
     """Whether pictures are augmented: as asked, or as suits them; says so in the log."""
-    count = min(SAMPLE, len(pictures))
-    chosen = [i * len(pictures) // count for i in range(count)]
+    chosen = spread(range(len(pictures)), SAMPLE)
     reason = reason_not_to(len(pictures), next(pictures.in_turn([chosen])))
     if asked is None:
         _log.info("augmentation: %s", f"off, because {reason}" if reason else "crops, mirroring, light and contrast")
@@ -126,14 +127,7 @@ def usual_precision(device: torch.device) -> TrainingPrecision:
     """What the products of a training are computed in on `device` where it is not asked for."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "bf16" if torch.backends.cpu.get_cpu_capability() == "AVX512" and _has_bf16() else "fp32"
-
-
-def _has_bf16() -> bool:
-    with contextlib.suppress(OSError):
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        return "avx512_bf16" in flags or "amx_bf16" in flags
-    return False
+    return "bf16" if torch.backends.cpu.get_cpu_capability() == "AVX512" and has_bf16() else "fp32"
 
 
 @contextlib.contextmanager

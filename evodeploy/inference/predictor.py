@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +29,6 @@ from evodeploy.inference.batcher import Batcher, run_alike
 from evodeploy.inference.pipeline import pipelined
 from evodeploy.inference.records import Failure, Prediction, Written
 from evodeploy.specs import NO_METADATA, ModelInfo
-
-if TYPE_CHECKING:
-    pass
 
 BATCH = 32  # images run at a time, where nothing else is said
 

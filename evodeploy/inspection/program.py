@@ -39,9 +39,8 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class ProgramText:
-    """A program's sections: the architectures it is made for, its tensors, its kernels, and how sizes are computed."""
+    """A program's sections: its tensors, its kernels, and how sizes are computed."""
 
-    targets: tuple[str, ...]
     tensors: bytes
     kernels: bytes
     sizes: bytes
@@ -49,14 +48,13 @@ class ProgramText:
 
 @dataclass(frozen=True)
 class GpuProgram:
-    """Kernels that one inference launches, by kind, and the architectures that the program was made for.
+    """Kernels that one inference launches, by kind.
 
     Kinds are `fused` (element-wise work, norms, softmax, data movement), `gemm` and `convolution` (with what is fused
     to them), `attention` (a whole one in a kernel), `copy`, `memset` and `other`.
     """
 
     kernels: dict[str, int]
-    targets: tuple[str, ...]
 
     @property
     def total(self) -> int:
@@ -70,9 +68,12 @@ class GpuProgram:
 
 
 def read_program(plan: Path, profiles: int = 1) -> GpuProgram | None:
-    """The program in the file `plan`, or None where there is none that can be read; see `program_of`."""
+    """The program in the file `plan`, or None where there is none that can be read.
+
+    Of a plan with several optimization `profiles`, each of which has its own kernels, it is the first one's.
+    """
     texts = read_texts(plan, profiles)
-    return _counted(texts[0]) if texts else None
+    return counted(texts[0]) if texts else None
 
 
 def read_texts(plan: Path, profiles: int = 1) -> list[list[ProgramText]]:
@@ -87,39 +88,30 @@ def read_texts(plan: Path, profiles: int = 1) -> list[list[ProgramText]]:
         return []
 
 
-def program_of(plan: bytes | memoryview | mmap.mmap, profiles: int = 1) -> GpuProgram | None:
-    """The program in a serialized engine, or None where the format is another.
-
-    Of a plan with several optimization `profiles`, each of which has its own kernels, it is the first one's.
-    """
-    texts = texts_of(plan, profiles)
-    return _counted(texts[0]) if texts else None
-
-
-def texts_of(plan: bytes | memoryview | mmap.mmap, profiles: int = 1) -> list[list[ProgramText]]:
+def texts_of(plan: bytes | mmap.mmap, profiles: int = 1) -> list[list[ProgramText]]:
     """The programs of each optimization profile, in the order that they run in.
 
     None where the format is another, or where they cannot be divided among the profiles.
     """
     found: list[ProgramText] = []
-    targets: tuple[str, ...] = ()
     position = tensors = 0
+    is_fallback = False
     while (begin := _BEGIN.search(plan, position)) is not None:
         position = begin.end()
         if begin[1] is not None:
-            targets, tensors = tuple(begin[1].decode("ascii", "replace").split()), position
+            is_fallback, tensors = begin[1].strip() == b"*", position
             continue
         end = _END.search(plan, position)
         if end is None:
             break
         text, position = bytes(plan[position : end.start()]), end.end()
-        if targets == ("*",):
+        if is_fallback:
             continue
         if begin[0].startswith(b"\nmain"):
-            found.append(ProgramText(targets, bytes(plan[tensors : begin.start()]) if tensors else b"", text, b""))
+            found.append(ProgramText(bytes(plan[tensors : begin.start()]) if tensors else b"", text, b""))
         elif found and not found[-1].sizes:
             last = found[-1]
-            found[-1] = ProgramText(last.targets, last.tensors, last.kernels, text)
+            found[-1] = ProgramText(last.tensors, last.kernels, text)
         tensors = 0
     each, left = divmod(len(found), profiles)
     return [found[index * each : (index + 1) * each] for index in range(profiles)] if each and not left else []
@@ -145,6 +137,7 @@ def _kind(record: re.Match[bytes], kernels: bytes, end: int) -> str | None:
     return None if name in _NO_KERNELS else _KINDS.get(name, "other")
 
 
-def _counted(texts: list[ProgramText]) -> GpuProgram | None:
+def counted(texts: list[ProgramText]) -> GpuProgram | None:
+    """The kernels of one profile's programs, or None where there are none."""
     kinds = Counter(kind for text in texts for kind, _, _ in records_of(text.kernels))
-    return GpuProgram(dict(kinds.most_common()), texts[0].targets) if kinds else None
+    return GpuProgram(dict(kinds.most_common())) if kinds else None

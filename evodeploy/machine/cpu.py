@@ -19,6 +19,11 @@ def cpu_flags() -> set[str]:
     return set((_cpuinfo("flags") or _cpuinfo("Features") or "").split())
 
 
+def has_bf16() -> bool:
+    """Whether the CPU multiplies BF16 by instructions of its own."""
+    return bool({"avx512_bf16", "amx_bf16"} & cpu_flags())
+
+
 def _cpuinfo(field: str) -> str | None:
     for line in (_text(Path("/proc/cpuinfo")) or "").splitlines():
         name, _, value = line.partition(":")

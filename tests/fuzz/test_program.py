@@ -6,7 +6,7 @@ from fuzz.hunt import effort, hunt, nearly_bytes
 from hypothesis import strategies as st
 
 from evodeploy.inspection.listing import kernels_of
-from evodeploy.inspection.program import GpuProgram, program_of, texts_of
+from evodeploy.inspection.program import counted, texts_of
 from evodeploy.inspection.roofline.work import work_of
 
 PARTS = [
@@ -25,9 +25,9 @@ PLAN += b'\nshape_main {\n label c\n  mul={ name="m" output={"n" } input={"g" "g
 def test_programs(seconds):
     def check(case):
         data, profiles = case
-        program = program_of(data, profiles)
-        assert program is None or (isinstance(program, GpuProgram) and 0 < program.total <= len(data))
         for texts in texts_of(data, profiles):
+            program = counted(texts)
+            assert program is None or 0 < program.total <= len(data)
             assert all(work_of(kernel).moved >= 0 for kernel in kernels_of(texts, 8))
 
     plans = st.lists(st.sampled_from(PARTS) | st.binary(max_size=4), max_size=40).map(b"".join) | nearly_bytes(PLAN)

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from evodeploy.builder.engine import build_engine
 from evodeploy.builder.request import BuildRequest
-from evodeploy.inspection.program import GpuProgram, program_of, read_program
+from evodeploy.inspection.program import GpuProgram, read_program, texts_of
 from evodeploy.onnx_files import write_onnx
 
 
@@ -38,13 +38,11 @@ def plan(tmp_path_factory):
     return request.output
 
 
-def test_a_plan_shows_its_kernels_and_targets(plan):
+def test_a_plan_shows_its_kernels(plan):
     program = read_program(plan)
-    assert program.targets == ("sm86", "sm89")
     assert program.kernels["gemm"] == 2
     assert program.attentions == 0
     assert 3 <= program.total <= 5
-    assert program == program_of(plan.read_bytes()) == program_of(memoryview(plan.read_bytes()))
 
 
 @pytest.mark.parametrize(
@@ -53,7 +51,6 @@ def test_a_plan_shows_its_kernels_and_targets(plan):
 def test_another_format_is_no_program(tmp_path, data):
     (tmp_path / "x.engine").write_bytes(data)
     assert read_program(tmp_path / "x.engine") is None
-    assert program_of(data) is None
 
 
 def test_a_file_that_is_missing_is_no_program(tmp_path):
@@ -63,7 +60,7 @@ def test_a_file_that_is_missing_is_no_program(tmp_path):
 def test_half_a_plan_is_read_as_far_as_it_goes(plan):
     data = plan.read_bytes()
     for share in (0.1, 0.5, 0.9):
-        program_of(data[: int(share * len(data))])
+        texts_of(data[: int(share * len(data))])
 
 
 TEXT = """
@@ -90,9 +87,10 @@ main {
 """  # noqa: W291
 
 
-def test_every_kind_of_record_is_counted_once():
-    program = program_of(b"\0binary\xff" + TEXT.encode() + b"\xff")
-    assert program == GpuProgram({"gemm": 2, "convolution": 2, "fused": 1, "attention": 1, "other": 1}, ("sm89",))
+def test_every_kind_of_record_is_counted_once(tmp_path):
+    (tmp_path / "x.engine").write_bytes(b"\0binary\xff" + TEXT.encode() + b"\xff")
+    program = read_program(tmp_path / "x.engine")
+    assert program == GpuProgram({"gemm": 2, "convolution": 2, "fused": 1, "attention": 1, "other": 1})
     assert program.total == 7
 
 
@@ -122,6 +120,7 @@ def test_inspect_of_a_plan_of_another_format_leaves_the_program_out(plan, tmp_pa
 )
 def test_the_worst_plan_is_read_in_linear_time(unit):
     """In quadratic time each of these takes minutes; the limit leaves a slow machine its time."""
-    code = f"from evodeploy.inspection.program import program_of; print(program_of(b'{unit}' * 100_000))"
+    names = "from evodeploy.inspection.program import counted, texts_of"
+    code = f"{names}; print([counted(texts) for texts in texts_of(b'{unit}' * 100_000)])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True)
-    assert run.stdout == "None\n"
+    assert run.stdout in ("[]\n", "[None]\n")

@@ -8,7 +8,6 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from evodeploy.benchmark.measure.intervals import FEWEST, Interval, median_interval, quantile, trend_probability
@@ -120,7 +119,13 @@ class Measurement:
 
 def wall_clock(run: Callable[[Array], object], images: Array) -> Clock:
     """A clock of `run` on `images` by this host's own time, what it returns included."""
-    return partial(_timed, run, images)
+
+    def clock() -> float:
+        start = time.perf_counter()
+        run(images)
+        return time.perf_counter() - start
+
+    return clock
 
 
 class Stream:
@@ -188,10 +193,4 @@ def _taken(clock: Clock, samples: list[float]) -> float:
     time.sleep(SETTLE)
     start = time.perf_counter()
     samples.append(clock())
-    return time.perf_counter() - start
-
-
-def _timed(run: Callable[[Array], object], images: Array) -> float:
-    start = time.perf_counter()
-    run(images)
     return time.perf_counter() - start
