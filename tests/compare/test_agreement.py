@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -24,8 +25,12 @@ def test_the_same_outputs_agree_wholly():
     verdict = judge()
     assert verdict.passed
     assert (verdict.logits.max_error, verdict.logits.top1, verdict.logits.unmoved) == (0.0, 1.0, 2)
+    assert (verdict.logits.regrouped, verdict.logits.median_error, verdict.logits.median_limit) == (0, 0.0, 0.0)
     (selection,) = verdict.selections
     assert (selection.identical, selection.jaccard, selection.agreement) == (2, 1.0, 1.0)
+    assert selection.largest_gap == 0.0
+    document = json.loads(json.dumps(verdict.to_dict()))
+    assert (document["passed"], document["selections"][0]["identical"]) == (True, 2)
 
 
 def test_the_order_of_kept_tokens_does_not_matter():
@@ -65,6 +70,8 @@ def test_what_follows_a_difference_in_the_same_image_is_a_consequence():
     verdict = judge(expected=later, got=got)
     assert (verdict.selections[1].consequences, verdict.selections[1].errors) == (2, 0)
     assert verdict.passed
+    after = judge(expected=later, got=got | {"selected_0": np.array([[0, 2], [0, 2]])})
+    assert (after.selections[0].errors, after.selections[1].consequences, after.selections[1].errors) == (1, 0, 1)
     alone = judge(expected=later, got={"selected_1": np.array([[0, 1], [1, 3]])})
     assert alone.selections[1].consequences == 0
     assert not alone.passed
@@ -91,6 +98,20 @@ def test_an_absolute_tolerance_comes_on_top_of_the_relative_one():
     assert verdict.logits.limit == pytest.approx(0.01 + 0.5 / np.abs(LOGITS).max())
     assert verdict.passed == (0.5 + 0.01 * np.abs(LOGITS).max() >= 0.55)
     assert not agreement({"logits": LOGITS}, {"logits": LOGITS + 0.7}, tolerance, grid=2).passed
+
+
+def test_where_every_image_moved_none_is_held_to_the_limit():
+    scores = SCORES[[1, 1]]
+    expected = {"logits": LOGITS, "selected_0": KEPT[[1, 1]], "scores_0": scores}
+    got = {"selected_0": np.array([[0, 3], [0, 3]]), "logits": LOGITS + 0.5}
+    logits = agreement(expected, expected | got, TOLERANCE, 2).logits
+    assert (logits.unmoved, logits.max_error_unmoved, logits.limit, logits.passed) == (0, 0.0, 0.01, True)
+
+
+def test_logits_of_nothing_but_zeros_have_a_cosine_of_zero():
+    zeros = {"logits": np.zeros((2, 3), np.float32)}
+    logits = agreement(zeros, zeros, TOLERANCE, 2).logits
+    assert (logits.min_cosine, logits.scale, logits.max_error, logits.passed) == (0.0, 1.0, 0.0, True)
 
 
 def test_features_have_no_top1():
@@ -147,6 +168,8 @@ def test_the_median_image_decides_where_near_ties_found_other_owners():
     }
     owners = expected["owner_0"].copy()
     owners[:3, 2] = 1
+    unchanged = agreement(expected, expected, TOLERANCE, 2)
+    assert (unchanged.logits.regrouped, unchanged.selections[1].largest_gap) == (0, 0.0)
     for off, passed in (([0, 1], True), ([0, 1, 2], False), ([3], False)):
         logits = expected["logits"].copy()
         logits[off, 1] *= 1.1

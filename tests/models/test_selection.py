@@ -41,17 +41,18 @@ def test_top_k_resolves_ties_as_onnx_runtime_does():
 
 
 def test_the_gradient_of_what_is_kept_goes_where_it_came_from():
-    scores = torch.tensor([[0.1, 0.9, 0.5, 0.7]], requires_grad=True)
+    scores = torch.tensor([[0.1, 0.9, 0.5, 0.7], [0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4]], requires_grad=True)
     values, _ = selection.top_k(scores, 2)
-    (values * torch.tensor([[3.0, 4.0]])).sum().backward()
-    assert scores.grad.tolist() == [[0.0, 3.0, 0.0, 4.0]]
+    (values * torch.tensor([[3.0, 4.0], [5.0, 6.0], [7.0, 8.0]])).sum().backward()
+    assert scores.grad.tolist() == [[0.0, 3.0, 0.0, 4.0], [5.0, 6.0, 0.0, 0.0], [0.0, 0.0, 8.0, 7.0]]
 
 
-def test_class_attention_is_the_class_row_of_the_softmax():
+@pytest.mark.parametrize("scale", [8**-0.5, 1.0, 2.0])
+def test_class_attention_is_the_class_row_of_the_softmax(scale):
     generator = torch.Generator().manual_seed(0)
     query, keys = torch.randn(2, 3, 5, 8, generator=generator), torch.randn(2, 3, 5, 8, generator=generator)
-    whole = torch.einsum("bhid,bhjd->bhij", query, keys).div(8**0.5).softmax(-1)
-    logits = selection.class_logits(query[:, :, :1], keys, 8**-0.5)
+    whole = torch.einsum("bhid,bhjd->bhij", query, keys).mul(scale).softmax(-1)
+    logits = selection.class_logits(query[:, :, :1], keys, scale)
     torch.testing.assert_close(selection.class_attention(logits), whole[:, :, 0, 1:].sum(1))
 
 
@@ -99,8 +100,9 @@ def test_gradients_reach_every_token_through_a_split_and_merge():
 
 
 def test_the_representative_token_is_the_average_weighted_by_scores():
-    fast = torch.tensor([[[1.0, 2.0], [3.0, 6.0]]])
-    assert selection.representative_token(fast, torch.tensor([[1.0, 3.0]])).tolist() == [[[2.5, 5.0]]]
+    fast = torch.tensor([[[1.0, 2.0], [3.0, 6.0]], [[5.0, 1.0], [1.0, 5.0]]])
+    scores = torch.tensor([[1.0, 3.0], [2.0, 2.0]])
+    assert selection.representative_token(fast, scores).tolist() == [[[2.5, 5.0]], [[3.0, 3.0]]]
 
 
 def test_taking_tokens_leaves_the_class_token_out():
