@@ -20,8 +20,8 @@ from evodeploy.debugging.report import DebugReport, OutputError, Proposal, first
 from evodeploy.debugging.tracing import node_errors, suspects, unshared
 from evodeploy.errors import UsageError
 from evodeploy.graph.changed import Changed
-from evodeploy.graph.keeping import moves, node_name
 from evodeploy.graph.linear import linear_layers
+from evodeploy.graph.nodes import MOVING, node_name
 from evodeploy.graph.precision import reduced_from_onnx
 from evodeploy.graph.quantization import quantized_from_onnx
 from evodeploy.specs import Precision
@@ -81,7 +81,7 @@ def repaired(asked: Question, report: DebugReport, precision: Precision, always:
         open_to = {node_name(layer.node) for layer in linear_layers(asked.reference.graph)}
     else:
         kept = convert(always).kept
-        open_to = {node_name(node) for node in reference.nodes if not moves(node)} - set(kept)
+        open_to = {node_name(node) for node in reference.nodes if node.op_type not in MOVING} - set(kept)
 
     likely = [name for name in suspected if name in open_to]
     if precision in ("int8", "fp8") and open_to <= set(likely):

@@ -18,7 +18,8 @@ from evodeploy.debugging.sources import batch_of, inputs_of
 from evodeploy.engines.tensorrt.flavour import load_flavour
 from evodeploy.graph.attention import with_wide_keys
 from evodeploy.graph.fixed_keep import with_keep
-from evodeploy.graph.keeping import has_fp32_products, node_name
+from evodeploy.graph.keeping import has_fp32_products
+from evodeploy.graph.nodes import node_name
 from evodeploy.graph.precision import reduced_from_onnx
 from evodeploy.onnx_files import info_of, precision_of, read_onnx, write_onnx
 from evodeploy.specs import Reduced

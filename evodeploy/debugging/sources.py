@@ -17,7 +17,7 @@ from evodeploy.datasets.sources import images_of
 from evodeploy.engines.opener import kind_of_source
 from evodeploy.errors import UsageError, needs
 from evodeploy.graph.fixed_keep import with_keep
-from evodeploy.graph.keeping import node_name
+from evodeploy.graph.nodes import node_name
 from evodeploy.images import Images
 from evodeploy.onnx_files import info_of, read_onnx
 from evodeploy.preprocess import as_input, pictures, random_pictures

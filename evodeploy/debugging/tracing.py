@@ -7,7 +7,7 @@ from onnx import TensorProto
 from evodeploy.debugging.cutting import Graph
 from evodeploy.debugging.probing import Probed
 from evodeploy.debugging.report import NodeError
-from evodeploy.graph.keeping import node_name
+from evodeploy.graph.nodes import node_name
 from evodeploy.graph.parts import parts_of
 
 

@@ -6,7 +6,6 @@ bias before Softmax.
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from evodeploy.graph.changed import Changed
+from evodeploy.graph.nodes import users_of
 
 _PADS_AS_INPUT = 11  # the opset from which Pad takes its widths as an input
 
@@ -45,10 +45,7 @@ class Attention:
 def attentions(graph: GraphProto) -> Iterator[Attention]:
     """All attentions over 4-dimensional queries, keys and values."""
     makers = {name: node for node in graph.node for name in node.output}
-    users: dict[str, list[NodeProto]] = collections.defaultdict(list)
-    for node in graph.node:
-        for name in node.input:
-            users[name].append(node)
+    users = users_of(graph.node)
 
     def upstream(operand: Operand) -> Operand:
         maker = makers.get(operand.name)

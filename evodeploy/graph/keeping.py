@@ -10,23 +10,8 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from evodeploy.errors import UsageError
+from evodeploy.graph.nodes import MOVING, node_name
 from evodeploy.text import brief
-
-# What moves numbers and computes none.
-_MOVING = {
-    "Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape", "Slice", "Split",
-    "Squeeze", "Transpose", "Unsqueeze",
-}  # fmt: skip
-
-
-def node_name(node: NodeProto) -> str:
-    """Return the name of `node`, or of its first output where it has none."""
-    return str(node.name or node.output[0])
-
-
-def moves(node: NodeProto) -> bool:
-    """Whether `node` moves numbers and computes none: a Reshape, a Gather."""
-    return node.op_type in _MOVING
 
 
 def kept_nodes(graph: GraphProto, patterns: Sequence[str]) -> set[str]:
@@ -53,7 +38,7 @@ def joined(graph: GraphProto, kept: Collection[str], floats: Collection[str]) ->
     exact = set(kept)
     for node in graph.node:  # downwards: whose numbers all come from FP32
         sources = [makers[name] for name in node.input if name in floats and name in makers]
-        if moves(node) and all(maker.output[0] in exact for maker in sources):
+        if node.op_type in MOVING and all(maker.output[0] in exact for maker in sources):
             exact.add(node.output[0])
     read = {value.name for value in graph.output}
     wanted: set[str] = set()

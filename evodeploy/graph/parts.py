@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
+
+from evodeploy.graph.nodes import MOVING, users_of
 
 if TYPE_CHECKING:
     import onnx
@@ -32,10 +33,10 @@ _NORMS = re.compile(r"(?:Layer|Group|Batch|Instance|RMS)Norm|^MVN$", re.IGNORECA
 _ATTENTIONS = re.compile(r"Attention|^Softmax$", re.IGNORECASE)
 _NUMBER = re.compile(r"_\d+$")
 _CONVERTING = {"Cast", "DequantizeLinear", "Identity", "QuantizeLinear"}  # belong to what they are made for
-_MOVING = _CONVERTING | {
-    "Concat", "Convert", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Pad", "Reorder", "ReorderInput",
-    "ReorderOutput", "Reshape", "ScatterElements", "ScatterND", "Shape", "Slice", "Split", "Squeeze", "StridedSlice",
-    "Tile", "Transpose", "Unsqueeze", "VariadicSplit",
+# MOVING, what moves some numbers and computes others, and the same under the names that runtimes have for it.
+_DATA_MOVEMENT = MOVING | _CONVERTING | {
+    "Convert", "Pad", "Reorder", "ReorderInput", "ReorderOutput", "ScatterElements", "ScatterND", "Shape",
+    "StridedSlice", "Tile", "VariadicSplit",
 }  # fmt: skip
 
 
@@ -64,7 +65,7 @@ def parts_of(graph: onnx.GraphProto) -> dict[str, Part]:
     selection is only what serves the TopK alone. What depends on no image decides how many tokens are kept.
     """
     nodes = list(graph.node)
-    users = _users(nodes)
+    users = users_of(nodes)
     parts: dict[str, Part] = {}
     for node in nodes:
         parts[node.name] = part_of(node.name, node.op_type)
@@ -122,7 +123,7 @@ def _kind(module: str, block: str, operator: str) -> Kind:
     words = module.split(".") if module else []
     if _NORMS.search(operator) or any(_NORM.search(word) for word in words[-1:]):
         return "normalisation"
-    if operator in _MOVING and (block or not words):
+    if operator in _DATA_MOVEMENT and (block or not words):
         return "data movement"
     if any(_ATTENTION.search(word) for word in words) or (not words and _ATTENTIONS.search(operator)):
         return "attention"
@@ -134,23 +135,14 @@ def _kind(module: str, block: str, operator: str) -> Kind:
         return "MLP"
     if operator == "TopK":
         return "selection"
-    return "data movement" if operator in _MOVING else "other"
+    return "data movement" if operator in _DATA_MOVEMENT else "other"
 
 
-def _users(nodes: Sequence[onnx.NodeProto]) -> dict[str, list[onnx.NodeProto]]:
-    """Return the nodes that read each value."""
-    users: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-    for node in nodes:
-        for name in node.input:
-            users[name].append(node)
-    return users
-
-
-def _serving(nodes: Sequence[onnx.NodeProto], users: dict[str, list[onnx.NodeProto]]) -> set[str]:
+def _serving(nodes: Sequence[onnx.NodeProto], users: Mapping[str, list[onnx.NodeProto]]) -> set[str]:
     """Return the names of every TopK and of the nodes whose values only they use, directly or not."""
     found: set[str] = set()
     for node in reversed(nodes):
-        using = [user for name in node.output for user in users.get(name, ())]
+        using = [user for name in node.output for user in users[name]]
         if node.op_type == "TopK" or (using and all(user.name in found for user in using)):
             found.add(node.name)
     return found
@@ -159,14 +151,14 @@ def _serving(nodes: Sequence[onnx.NodeProto], users: dict[str, list[onnx.NodePro
 def _converting(
     node: onnx.NodeProto,
     nodes: Sequence[onnx.NodeProto],
-    users: dict[str, list[onnx.NodeProto]],
+    users: Mapping[str, list[onnx.NodeProto]],
     parts: dict[str, Part],
 ) -> Part:
     """Return the part of a conversion: that of what uses it, else of what it reads, and in a block data movement."""
 
     def near() -> Iterator[onnx.NodeProto]:
         for name in node.output:
-            yield from users.get(name, ())
+            yield from users[name]
         yield from (other for other in nodes if not set(other.output).isdisjoint(node.input))
 
     found = next((parts[other.name] for other in near() if parts[other.name].module), Part("", "", "data movement"))

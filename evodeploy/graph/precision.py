@@ -20,7 +20,8 @@ from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_he
 from evodeploy.errors import UsageError
 from evodeploy.graph.changed import Changed
 from evodeploy.graph.islands import normalising_nodes, scoring_nodes
-from evodeploy.graph.keeping import joined, kept_nodes, node_name
+from evodeploy.graph.keeping import joined, kept_nodes
+from evodeploy.graph.nodes import node_name
 from evodeploy.onnx_files import info_of, precision_of, set_info
 from evodeploy.specs import ASKED, Reduced
 

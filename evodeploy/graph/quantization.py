@@ -25,8 +25,9 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from evodeploy.engines.base import Array
 from evodeploy.errors import UsageError
 from evodeploy.graph.changed import Changed
-from evodeploy.graph.keeping import kept_nodes, node_name
+from evodeploy.graph.keeping import kept_nodes
 from evodeploy.graph.linear import Linear, linear_layers
+from evodeploy.graph.nodes import node_name
 from evodeploy.graph.ranges import channel_ranges
 from evodeploy.graph.smoothing import smoothed
 from evodeploy.onnx_files import info_of, precision_of, set_info

@@ -17,7 +17,7 @@ from evodeploy.engines.base import Array, batches
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.errors import UsageError, VerificationError
 from evodeploy.graph.fixed_keep import with_keep
-from evodeploy.graph.keeping import node_name
+from evodeploy.graph.nodes import node_name
 from evodeploy.locks import scratch
 from evodeploy.onnx_files import info_of, write_onnx
 from evodeploy.preprocess import as_input, pictures, random_pictures

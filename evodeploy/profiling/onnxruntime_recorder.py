@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evodeploy.engines.base import Array
 from evodeploy.engines.onnxruntime_engine import OPTIMIZED, OnnxRuntimeEngine
+from evodeploy.graph.nodes import users_of
 from evodeploy.profiling.recording import Origins, Recorder, Step, serving
 from evodeploy.specs import EngineOptions
 
@@ -78,9 +78,6 @@ def origins_of(graph: onnx.GraphProto, computed: onnx.GraphProto) -> Origins:
             found[node.name] = None
         if found:
             made_of[node.name] = tuple(each.name for each in graph.node if each.name in found)
-    readers: dict[str, list[str]] = defaultdict(list)
-    for node in computed.node:
-        for name in node.input:
-            readers[name].append(node.name)
-    users = {node.name: [user for name in node.output for user in readers[name]] for node in computed.node}
+    reading = users_of(computed.node)
+    users = {node.name: [user.name for name in node.output for user in reading[name]] for node in computed.node}
     return Origins(made_of, serving(users, made_of))

@@ -18,8 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 import evodeploy
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.errors import InputError, UsageError
-from evodeploy.graph.keeping import node_name
 from evodeploy.graph.linear import linear_layers
+from evodeploy.graph.nodes import node_name
 from evodeploy.graph.precision import reduced_from_onnx
 from evodeploy.graph.quantization import quantized_from_onnx
 from evodeploy.onnx_files import info_of, read_onnx, set_info, write_onnx
