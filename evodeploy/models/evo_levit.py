@@ -100,8 +100,9 @@ class EvoLeViT(Network):
                 representative = representative_token(fast, ranked[:, run.keep :])
                 if keep is not None:
                     # Without fast tokens there is none. The step changes nothing of one row, but exporters drop a slice
-                    # of step 1 where there are fast tokens in the trace.
-                    representative = representative[:, : tokens - run.keep : 2]
+                    # of step 1 where there are fast tokens in the trace. In four dimensions, as after a slice in three
+                    # OpenVINO in BF16 lays tokens out by channels, and copies them back at every product.
+                    representative = representative[:, None, : tokens - run.keep : 2].squeeze(1)
                 before = torch.cat([slow, representative], dim=1)
                 after, slow_scores = self._run(run, before, ranked[:, : run.keep], scored)
                 # What the representative token gained, every fast token gains; without fast tokens there is none, and

@@ -102,6 +102,17 @@ def test_threads_run_one_engine_at_ratios_of_their_own(small_elastic, runtime):
         same(engine.run(batches[0], keeps[0]), expected[keeps[0], 0])
 
 
+def test_openvino_lays_tokens_out_in_one_way_in_an_elastic_evo_levit(tmp_path):
+    """Without BF16 in the processor it computes in FP32, where it never had two."""
+    path = tmp_path / "elastic.onnx"
+    write_onnx(onnx_from_model(with_elastic(random_model(small_levit()), (0.1, 1.0))), path)
+    with open_engine(path, "openvino", EngineOptions(precision="bf16")) as engine:
+        engine.run(np.zeros((1, 3, *[engine.info.image_size] * 2), np.float32))
+        nodes = [node.get_rt_info() for node in engine.compiled_graph().get_ops()]
+    copies = [str(each["outputLayouts"].value) for each in nodes if each["layerType"].value == "Reorder"]
+    assert copies and copies.count("acb") <= 2  # the means that became the representative tokens
+
+
 @pytest.mark.parametrize("ratios", [0.3, (1.0, 0.2)])
 def test_openvino_opens_an_elastic_file_at_one_keep_ratio(small_elastic, small_images, ratios):
     """It is then a static artefact of that ratio: its sizes are known, and a run takes no other."""
