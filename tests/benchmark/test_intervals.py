@@ -64,12 +64,15 @@ def test_a_shift_is_separated_from_noise_and_matches_published_values():
     assert same_location_probability(first, second) > 0.05
     assert same_location_probability(first, second + 0.5) < 1e-6
     assert same_location_probability([2.0] * 9, [2.0] * 9) == 1.0
+    # U = 0 of 1, with a spread below one: z = -0.5 / sqrt(3 / 12).
+    assert same_location_probability([1], [2]) == pytest.approx(0.3173, abs=5e-5)
 
 
 def test_a_ratio_of_medians_is_bounded_by_bootstrap():
     generator = np.random.default_rng(4)
     slow, fast = generator.normal(2, 0.1, 80), generator.normal(1, 0.05, 80)
     ratio = ratio_of_medians(slow, fast)
+    assert ratio.value == np.median(slow) / np.median(fast)
     assert ratio.low < 2 < ratio.high
     assert ratio.width < 0.08
     assert ratio == ratio_of_medians(slow, fast)

@@ -10,7 +10,7 @@ import pytest
 
 from evodeploy.errors import UsageError
 from evodeploy.serving import budget as plan
-from evodeploy.serving.budget import Budget, State, Times
+from evodeploy.serving.budget import Budget, State, Times, budget_of
 from evodeploy.serving.controller import BusyError, Controller
 
 # Evo-DeiT-S, OpenVINO BF16 on two cores: 86, 121 and 147 images a second at keep 1, 0.5 and 0.3, single ones slower.
@@ -219,3 +219,14 @@ def test_what_is_no_budget_is_refused():
             Budget(*wrong)
     assert Budget(1, 0.3).ratios == RATIOS
     assert Budget(1, 0.5, 0.5).ratios == (0.5,)
+
+
+def test_options_make_a_budget():
+    assert budget_of(None, None) is None
+    assert budget_of(50, None) == Budget(0.05, 0.3, 1.0)
+    assert budget_of(50, "0.2:0.7") == Budget(0.05, 0.2, 0.7)
+    for wrong in ("0.2", "0.2:", "a:b", "nan:1", "0.2:0.7:1", ":"):
+        with pytest.raises(UsageError, match="expected LOW:HIGH such as 0.3:1"):
+            budget_of(50, wrong)
+    with pytest.raises(UsageError, match="give --target-p99 too"):
+        budget_of(None, "0.2:0.7")

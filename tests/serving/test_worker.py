@@ -13,11 +13,11 @@ from PIL import Image
 
 from evodeploy.elastic import ElasticStage
 from evodeploy.engines.fake import FakeEngine
-from evodeploy.errors import InputError, UsageError
+from evodeploy.errors import InputError
 from evodeploy.serving import budget as plan
 from evodeploy.serving.app import create_app
 from evodeploy.serving.backend import Asked
-from evodeploy.serving.budget import Budget, budget_of
+from evodeploy.serving.budget import Budget
 from evodeploy.serving.metrics import Metrics
 from evodeploy.serving.settings import Limits, Settings
 from evodeploy.serving.tensors import metadata_of
@@ -166,17 +166,6 @@ def test_a_static_artefact_has_no_budget_and_takes_no_ratio(start, monkeypatch):
         named(Settings(Path("a.onnx"), budget=BUDGET), FakeEngine(STATIC))
     with pytest.raises(InputError, match=r"keeps 12 to 64, ratios 0.2 to 1"):
         start(Budget(10.0, 0.1))
-
-
-def test_options_make_a_budget():
-    assert budget_of(None, None) is None
-    assert budget_of(50, None) == Budget(0.05, 0.3, 1.0)
-    assert budget_of(50, "0.2:0.7") == Budget(0.05, 0.2, 0.7)
-    for wrong in ("0.2", "0.2:", "a:b", "nan:1", "0.2:0.7:1", ":"):
-        with pytest.raises(UsageError, match="expected LOW:HIGH such as 0.3:1"):
-            budget_of(50, wrong)
-    with pytest.raises(UsageError, match="give --target-p99 too"):
-        budget_of(None, "0.2:0.7")
 
 
 def test_an_error_that_nobody_expects_is_said_in_json_and_counted_as_one(start, monkeypatch):
