@@ -154,6 +154,8 @@ def test_times_that_were_measured_while_the_machine_had_other_work_are_forgotten
 def test_a_run_that_was_held_up_while_it_was_measured_counts_as_no_longer_than_one_that_has_more_to_do():
     times = plan.times_of((1, 2), (0.5, 1.0), [[5.0, 1.0], [2.0, 3.0]])
     assert times == Times((1, 2), (0.5, 1.0), ((1.0, 1.0), (2.0, 3.0)))
+    times = plan.times_of((1, 2, 4), (0.3, 0.5, 1.0), [[1.0, 2.0, 3.0], [9.0, 9.0, 9.0], [4.0, 6.0, 8.0]])
+    assert times.seconds == ((1.0, 2.0, 3.0), (4.0, 6.0, 8.0), (4.0, 6.0, 8.0))
 
 
 def test_the_first_that_waits_is_taken_however_long_the_run_is():
@@ -164,6 +166,9 @@ def test_the_first_that_waits_is_taken_however_long_the_run_is():
 def test_who_would_make_others_late_is_refused():
     assert plan.admits(TIMES, BUDGET, [0.1], 8, 0.0)
     assert not plan.admits(TIMES, BUDGET, [0.15], 8, 0.0)
+    # Five at once take 36 ms, and 80 ms are planned: those of a second batch are in time, those of a third are not.
+    assert plan.admits(TIMES, Budget(0.1, 0.3), [0.0] * 5, 5, 0.0)
+    assert not plan.admits(TIMES, Budget(0.1, 0.3), [0.0] * 5, 10, 0.0)
 
 
 def test_ratios_do_not_flap():
@@ -178,6 +183,7 @@ def test_ratios_do_not_flap():
 def test_run_times_between_and_beyond_what_was_measured(images, expected):
     runs = math.ceil(images / 16)
     assert TIMES.of(images, 4) == pytest.approx(0.002 * runs + expected / 86)
+    assert Times((1, 3), (1.0,), ((1.0,), (5.0,))).of(2, 0) == 3.0
 
 
 def test_the_oldest_of_each_batch_decides():
@@ -226,7 +232,7 @@ def test_options_make_a_budget():
     assert budget_of(50, None) == Budget(0.05, 0.3, 1.0)
     assert budget_of(50, "0.2:0.7") == Budget(0.05, 0.2, 0.7)
     for wrong in ("0.2", "0.2:", "a:b", "nan:1", "0.2:0.7:1", ":"):
-        with pytest.raises(UsageError, match="expected LOW:HIGH such as 0.3:1"):
+        with pytest.raises(UsageError, match=f"--keep-ratio is '{wrong}', expected LOW:HIGH such as 0.3:1"):
             budget_of(50, wrong)
     with pytest.raises(UsageError, match="give --target-p99 too"):
         budget_of(None, "0.2:0.7")
