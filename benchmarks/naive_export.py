@@ -49,7 +49,7 @@ class Naive(nn.Module):
         patches = net.patch_embed(images).flatten(2).transpose(1, 2)
         x = torch.cat([net.cls_token.expand(images.shape[0], -1, -1), patches], dim=1) + net.pos_embed
         scores = torch.zeros_like(patches[:, :, 0])
-        for run in config.segments:
+        for run in config.segments_of():
             if run.keep == config.tokens:
                 x, scores = self._blocks(run.blocks, x, scores)
                 continue

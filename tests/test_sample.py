@@ -49,7 +49,7 @@ def test_the_checkpoint_is_small_and_of_the_published_form(model):
     assert (SAMPLE / "digits.pth").stat().st_size < 2e6
     assert model.config.name == "evo_deit_digits"
     assert model.config.tokens >= 64
-    assert model.config.selecting == (4, 8)
+    assert model.config.selecting_of() == (4, 8)
     assert model.info.class_names == tuple("0123456789")
 
 

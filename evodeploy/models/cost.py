@@ -68,7 +68,7 @@ def _evo_levit(config: EvoLeViTConfig) -> _Sum:
         pixels = (config.image_size // 2**halvings) ** 2
         total.linear(pixels, 9 * inputs, outputs, bias=False, normed=True)
     total.parameters += (config.tokens + 2) * widths[0]
-    for stage, runs in enumerate(config.segments):
+    for stage, runs in enumerate(config.segments_of()):
         tokens = config.grids[stage] ** 2
         if stage:
             _subsampling(config, stage, total)

@@ -92,13 +92,6 @@ class EvoDeiT(Network):
             self.norm_cls = nn.LayerNorm(width, eps=config.norm_eps)
             self.head_cls = nn.Linear(width, config.num_classes)
 
-    def embed(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) to the sequence (B, N + 1, C) of class and patch tokens, positions added."""
-        patches = self.patch_embed(images).flatten(2).transpose(1, 2)
-        # Row 0 is padding plus a constant, so that no operator needs to know the batch size.
-        constant = self.pos_embed + F.pad(self.cls_token, (0, 0, 0, self.config.tokens))
-        return F.pad(patches, (0, 0, 1, 0)) + constant
-
     def evolve(self, images: Tensor, keep: Sequence[int] | None = None) -> Evolved:
         """See Network.
 

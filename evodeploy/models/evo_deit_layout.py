@@ -49,33 +49,40 @@ def _infer(shapes: Shapes, hints: Hints) -> EvoDeiTConfig:
     return EvoDeiTConfig(name, heads=heads, stages=stages, keep_ratios=(0.5,) * len(stages), **sizes, **stated)
 
 
-def _linear(name: str, rows: int, columns: int) -> Shapes:
+def linear(name: str, rows: int, columns: int) -> Shapes:
+    """The tensors of a linear layer called `name`."""
     return {f"{name}.weight": (rows, columns), f"{name}.bias": (rows,)}
 
 
-def _norm(name: str, width: int) -> Shapes:
+def norm(name: str, width: int) -> Shapes:
+    """The tensors of a norm called `name`."""
     return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
 
 
-def _required(config: EvoDeiTConfig) -> Shapes:
-    width, patch, hidden = config.width, config.patch_size, int(config.width * config.mlp_ratio)
-    shapes: Shapes = {
+def embedding(config: EvoDeiTConfig) -> Shapes:
+    """The class token, the positions and the convolution that patches go through."""
+    width, patch = config.width, config.patch_size
+    return {
         "cls_token": (1, 1, width),
         "pos_embed": (1, config.tokens + 1, width),
         "patch_embed.proj.weight": (width, 3, patch, patch),
         "patch_embed.proj.bias": (width,),
     }
+
+
+def _required(config: EvoDeiTConfig) -> Shapes:
+    width, hidden, shapes = config.width, int(config.width * config.mlp_ratio), embedding(config)
     for i in range(config.depth):
-        shapes |= _norm(f"norms.{i}", width) | _linear(f"qks.{i}.qk", 2 * width, width)
-        shapes |= _linear(f"vs.{i}.v", width, width) | _linear(f"projs.{i}", width, width)
-        shapes |= _norm(f"blocks.{i}.norm2", width) | _linear(f"blocks.{i}.mlp.fc1", hidden, width)
-        shapes |= _linear(f"blocks.{i}.mlp.fc2", width, hidden)
-    head = _linear("head", config.num_classes, width) if config.num_classes else {}
-    return shapes | _norm("norm", width) | head
+        shapes |= norm(f"norms.{i}", width) | linear(f"qks.{i}.qk", 2 * width, width)
+        shapes |= linear(f"vs.{i}.v", width, width) | linear(f"projs.{i}", width, width)
+        shapes |= norm(f"blocks.{i}.norm2", width) | linear(f"blocks.{i}.mlp.fc1", hidden, width)
+        shapes |= linear(f"blocks.{i}.mlp.fc2", width, hidden)
+    head = linear("head", config.num_classes, width) if config.num_classes else {}
+    return shapes | norm("norm", width) | head
 
 
 def _optional(config: EvoDeiTConfig) -> Shapes:
-    return _norm("norm_cls", config.width) | _linear("head_cls", config.num_classes, config.width)
+    return norm("norm_cls", config.width) | linear("head_cls", config.num_classes, config.width)
 
 
 def to_module(state: State) -> State:

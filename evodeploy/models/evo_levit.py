@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evodeploy.models.evo_levit_config import EvoLeViTConfig
@@ -63,13 +62,6 @@ class EvoLeViT(Network):
         self.head = TwinHead(last, config.num_classes)
         if class_head:
             self.head_cls = TwinHead(last, config.num_classes)
-
-    def embed(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) to the sequence (B, N + 1, C) of class and patch tokens, positions added."""
-        patches = self.patch_embed(images).flatten(2).transpose(1, 2)
-        # Row 0 is padding plus a constant, so that no operator needs to know the batch size.
-        constant = self.pos_embed + F.pad(self.cls_token, (0, 0, 0, self.config.tokens))
-        return F.pad(patches, (0, 0, 1, 0)) + constant
 
     def evolve(self, images: Tensor, keep: Sequence[int] | None = None) -> Evolved:
         """See Network.

@@ -113,14 +113,10 @@ class EvoLeViTConfig:
         """Patch tokens N that each selecting stage selects from: those of its grid."""
         return tuple(self.kept(1.0, stage) for stage in selecting_stages(self.depths))
 
-    @property
-    def segments(self) -> tuple[tuple[Segment, ...], ...]:
-        """Each stage's blocks in runs that share one set of slow tokens, in order."""
-        return self.segments_of(None)
+    def segments_of(self, keep: Sequence[int] | None = None) -> tuple[tuple[Segment, ...], ...]:
+        """Each stage's blocks in runs that share one set of slow tokens, in order.
 
-    def segments_of(self, keep: Sequence[int] | None) -> tuple[tuple[Segment, ...], ...]:
-        """The same where each stage keeps `keep` tokens, and selects them also where those are all; None as configured.
-
+        Each stage keeps `keep` tokens, and selects them also where those are all; None as configured.
         Raises InputError for other than a number from 1 to N for each selecting stage.
         """
         stages = selecting_stages(self.depths)
@@ -141,22 +137,12 @@ class EvoLeViTConfig:
         runs = (Segment(dense, self.kept(1.0, stage), False), *(Segment(group, kept, selects) for group in groups))
         return tuple(run for run in runs if run.blocks)
 
-    @property
-    def selecting(self) -> tuple[int, ...]:
-        """The blocks before which tokens are selected."""
-        return self.selecting_of(None)
-
-    def selecting_of(self, keep: Sequence[int] | None) -> tuple[int, ...]:
-        """Return the same where each stage keeps `keep` tokens: see `segments_of`."""
+    def selecting_of(self, keep: Sequence[int] | None = None) -> tuple[int, ...]:
+        """The blocks before which tokens are selected. `keep` is as in `segments_of`."""
         return _selecting(self.segments_of(keep))
 
-    @property
-    def scored(self) -> frozenset[int]:
-        """The blocks whose class attention can still reach a selection or a representative token."""
-        return self.scored_for(self.segments)
-
     def scored_for(self, segments: Sequence[Sequence[Segment]]) -> frozenset[int]:
-        """Return the same for the selections of `segments`.
+        """The blocks whose class attention can still reach a selection of `segments`, or a representative token.
 
         t is learnt and below 1, so the past is never replaced whole: those are all blocks before the last selection.
         """
@@ -170,7 +156,7 @@ class EvoLeViTConfig:
     @property
     def tokens_per_block(self) -> tuple[int, ...]:
         """Patch tokens that each block computes on, the representative token not counted."""
-        return tuple(run.keep for runs in self.segments for run in runs for _ in run.blocks)
+        return tuple(run.keep for runs in self.segments_of() for run in runs for _ in run.blocks)
 
 
 def _selecting(segments: Sequence[Sequence[Segment]]) -> tuple[int, ...]:

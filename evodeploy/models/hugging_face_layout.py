@@ -9,8 +9,8 @@ import torch
 
 from evodeploy.errors import BadFileError
 from evodeploy.models import vit_layout
+from evodeploy.models.evo_deit_layout import LAYOUT as EVO_DEIT
 from evodeploy.models.layout import Hints, Shapes, State
-from evodeploy.models.positions import resized
 from evodeploy.models.zoo import EvoDeiTConfig
 
 _PREFIX = re.compile(r"^(?:vit|dinov2|deit|backbone)\.(?=embeddings\.|encoder\.|layers\.|layernorm\.|pooler\.)")
@@ -84,14 +84,10 @@ def _infer_vit(shapes: Shapes, hints: Hints) -> EvoDeiTConfig:
     return vit_layout.infer(shapes, dataclasses.replace(hints, norm_eps=eps))
 
 
-def _at_grid(state: State, grid: int) -> State:
-    return state | {"pos_embed": resized(state["pos_embed"], grid)}
-
-
 def _recognises_vit(shapes: Shapes) -> bool:
     return _recognises(shapes) and any(".layernorm_before." in name for name in shapes)
 
 
-_COMMON = dataclasses.replace(vit_layout.LAYOUT, canonical=canonical, at_grid=_at_grid)
+_COMMON = dataclasses.replace(vit_layout.LAYOUT, canonical=canonical, at_grid=EVO_DEIT.at_grid)
 VIT = dataclasses.replace(_COMMON, family="Hugging Face ViT", recognises=_recognises_vit, infer=_infer_vit)
 DINOV2 = dataclasses.replace(_COMMON, family="Hugging Face DINOv2", recognises=_recognises)

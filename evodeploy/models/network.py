@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evodeploy.models.zoo import ModelConfig
@@ -35,11 +36,20 @@ class Network(nn.Module):
 
     config: ModelConfig
     cls_token: nn.Parameter
+    pos_embed: nn.Parameter
+    patch_embed: nn.Module
 
     @property
     def dtype(self) -> torch.dtype:
         """The type of its weights."""
         return self.cls_token.dtype
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) to the sequence (B, N + 1, C) of class and patch tokens, positions added."""
+        patches = self.patch_embed(images).flatten(2).transpose(1, 2)
+        # Row 0 is padding plus a constant, so that no operator needs to know the batch size.
+        constant = self.pos_embed + F.pad(self.cls_token, (0, 0, 0, self.config.tokens))
+        return F.pad(patches, (0, 0, 1, 0)) + constant
 
     def evolve(self, images: Tensor, keep: Sequence[int] | None = None) -> Evolved:
         """Run all blocks on images (B, 3, H, W), already normalised.

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.models.evo_deit import EvoDeiT
 from evodeploy.models.evo_deit_layout import LAYOUT as EVO_DEIT
+from evodeploy.models.evo_deit_layout import embedding, linear, norm
 from evodeploy.models.layout import Hints, Layout, Shapes, State, depth_of, grid_of, shape_of
 from evodeploy.models.positions import resized
 from evodeploy.models.zoo import EvoDeiTConfig
@@ -142,25 +143,13 @@ def _heads(width: int, hints: Hints) -> int:
 
 def required(config: EvoDeiTConfig) -> Shapes:
     """Canonical names and shapes of what `config` needs."""
-    width, patch, hidden = config.width, config.patch_size, int(config.width * config.mlp_ratio)
-    shapes: Shapes = {
-        "cls_token": (1, 1, width),
-        "pos_embed": (1, config.tokens + 1, width),
-        "patch_embed.proj.weight": (width, 3, patch, patch),
-        "patch_embed.proj.bias": (width,),
-    }
-    layers = {"attn.qkv": (3 * width, width), "attn.proj": (width, width)}
-    layers |= {"mlp.fc1": (hidden, width), "mlp.fc2": (width, hidden)}
+    width, hidden, shapes = config.width, int(config.width * config.mlp_ratio), embedding(config)
     for i in range(config.depth):
-        for name in ("norm1", "norm2"):
-            shapes |= {f"blocks.{i}.{name}.weight": (width,), f"blocks.{i}.{name}.bias": (width,)}
-        for name, (rows, columns) in layers.items():
-            shapes |= {f"blocks.{i}.{name}.weight": (rows, columns), f"blocks.{i}.{name}.bias": (rows,)}
-    norm = "fc_norm" if config.pooling == "mean" else "norm"
-    shapes |= {f"{norm}.weight": (width,), f"{norm}.bias": (width,)}
-    if config.num_classes:
-        shapes |= {"head.weight": (config.num_classes, width), "head.bias": (config.num_classes,)}
-    return shapes
+        shapes |= norm(f"blocks.{i}.norm1", width) | norm(f"blocks.{i}.norm2", width)
+        shapes |= linear(f"blocks.{i}.attn.qkv", 3 * width, width) | linear(f"blocks.{i}.attn.proj", width, width)
+        shapes |= linear(f"blocks.{i}.mlp.fc1", hidden, width) | linear(f"blocks.{i}.mlp.fc2", width, hidden)
+    head = linear("head", config.num_classes, width) if config.num_classes else {}
+    return shapes | norm("fc_norm" if config.pooling == "mean" else "norm", width) | head
 
 
 def optional(config: EvoDeiTConfig) -> Shapes:

@@ -93,14 +93,10 @@ class EvoDeiTConfig:
         """Patch tokens N that each selecting stage selects from."""
         return (self.tokens,) * len(self.stages)
 
-    @property
-    def segments(self) -> tuple[Segment, ...]:
-        """The blocks in runs that share one set of slow tokens, in order."""
-        return self.segments_of(None)
+    def segments_of(self, keep: Sequence[int] | None = None) -> tuple[Segment, ...]:
+        """The blocks in runs that share one set of slow tokens, in order.
 
-    def segments_of(self, keep: Sequence[int] | None) -> tuple[Segment, ...]:
-        """The same where each stage keeps `keep` tokens, and selects them also where those are all; None as configured.
-
+        Each stage keeps `keep` tokens, and selects them also where those are all; None as configured.
         Raises InputError for other than a number from 1 to N for each stage.
         """
         if keep is None:
@@ -120,25 +116,16 @@ class EvoDeiTConfig:
         """Return how much of the global class attention the block's own replaces: t (paper, section 3.2)."""
         return 1.0 if block < self.stages[0] else 0.5
 
-    @property
-    def selecting(self) -> tuple[int, ...]:
-        """The blocks before which tokens are selected."""
-        return self.selecting_of(None)
-
-    def selecting_of(self, keep: Sequence[int] | None) -> tuple[int, ...]:
-        """Return the same where each stage keeps `keep` tokens: see `segments_of`."""
+    def selecting_of(self, keep: Sequence[int] | None = None) -> tuple[int, ...]:
+        """The blocks before which tokens are selected. `keep` is as in `segments_of`."""
         return tuple(run.blocks[0] for run in self.segments_of(keep) if run.selects)
 
-    @property
-    def scored(self) -> frozenset[int]:
-        """The blocks whose class attention can still reach a selection."""
-        return self.scored_for(self.segments)
-
     def scored_for(self, segments: Sequence[Segment]) -> frozenset[int]:
-        """The same for the selections of `segments`; none where tokens are merged, which are chosen by their likeness.
+        """The blocks whose class attention can still reach a selection of `segments`.
 
-        Selecting before block j reads g after block j-1, and g goes back as far as the last t of 1, where the past
-        is replaced whole. At the published settings these are blocks 3 to 7.
+        None where tokens are merged, which are chosen by their likeness. Selecting before block j reads g after block
+        j-1, and g goes back as far as the last t of 1, where the past is replaced whole. At the published settings
+        these are blocks 3 to 7.
         """
         if self.fast_path == "merge":
             return frozenset()
@@ -153,7 +140,7 @@ class EvoDeiTConfig:
     @property
     def tokens_per_block(self) -> tuple[int, ...]:
         """Patch tokens that each block computes on."""
-        return tuple(run.keep for run in self.segments for _ in run.blocks)
+        return tuple(run.keep for run in self.segments_of() for _ in run.blocks)
 
 
 ModelConfig = EvoDeiTConfig | EvoLeViTConfig

@@ -73,18 +73,18 @@ def test_scores_are_given_by_position_however_the_tokens_have_moved(small, small
 
 def test_the_dense_twin_selects_nothing_and_scores_nothing():
     twin = dense_twin(ZOO["evo_deit_small_patch16_224"])
-    assert twin.selecting == ()
-    assert twin.scored == frozenset()
+    assert twin.selecting_of() == ()
+    assert twin.scored_for(twin.segments_of()) == frozenset()
     assert twin.tokens_per_block == (196,) * 12
 
 
 def test_published_settings_score_only_what_can_reach_a_selection():
     config = ZOO["evo_deit_small_patch16_224"]
-    assert config.selecting == (4, 8)
-    assert config.scored == {3, 4, 5, 6, 7}
+    assert config.selecting_of() == (4, 8)
+    assert config.scored_for(config.segments_of()) == {3, 4, 5, 6, 7}
     layerwise = with_selection(config, selection="layer")
-    assert layerwise.selecting == tuple(range(4, 12))
-    assert layerwise.scored == set(range(3, 11))
+    assert layerwise.selecting_of() == tuple(range(4, 12))
+    assert layerwise.scored_for(layerwise.segments_of()) == set(range(3, 11))
 
 
 def test_one_path_serves_training(small_images):

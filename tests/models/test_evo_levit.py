@@ -19,7 +19,7 @@ def test_golden_selections_exactly_and_logits(tag):
     with torch.inference_mode():
         evolved = model.evolve(golden_images(tag))
         logits = model.classify(evolved)
-    assert len(evolved.selected) == len(config.selecting) == len(expected) - 1
+    assert len(evolved.selected) == len(config.selecting_of()) == len(expected) - 1
     for i, positions in enumerate(evolved.selected):
         assert positions.dtype == torch.int64
         np.testing.assert_array_equal(positions.sort(dim=1).values, expected[f"selected_{i}"])

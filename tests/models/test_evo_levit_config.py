@@ -20,24 +20,24 @@ def test_the_ten_variants_are_in_the_zoo():
 def test_tokens_of_the_published_models():
     config = EVO_LEVIT["EvoLeViT_256_384"]
     assert config.grids == (24, 12, 6)
-    assert config.stages == config.selecting == (2, 4, 8)
+    assert config.stages == config.selecting_of() == (2, 4, 8)
     assert config.tokens_per_block == (576, 576, 288, 288, 72, 72, 72, 72, 18, 18, 18, 18)
     config = EVO_LEVIT["EvoLeViT_128S"]
     assert config.grids == (14, 7, 4)
-    assert config.stages == config.selecting == (2, 5)
+    assert config.stages == config.selecting_of() == (2, 5)
     assert config.tokens_per_block == (196, 196, 24, 24, 24, 8, 8, 8, 8)
-    assert config.scored == {0, 1, 2, 3, 4}
+    assert config.scored_for(config.segments_of()) == {0, 1, 2, 3, 4}
 
 
 def test_layer_mode_selects_before_every_block_but_the_first_two():
     config = with_selection(EVO_LEVIT["EvoLeViT_128S"], selection="layer")
-    assert config.selecting == (2, 3, 4, 5, 6, 7, 8)
-    assert config.scored == set(range(8))
+    assert config.selecting_of() == (2, 3, 4, 5, 6, 7, 8)
+    assert config.scored_for(config.segments_of()) == set(range(8))
 
 
 def test_the_dense_twin_selects_and_scores_nothing():
     config = dense_twin(EVO_LEVIT["EvoLeViT_192"])
-    assert config.selecting == () and config.scored == frozenset()
+    assert config.selecting_of() == () and config.scored_for(config.segments_of()) == frozenset()
     assert config.tokens_per_block == (196,) * 4 + (49,) * 4 + (16,) * 4
 
 

@@ -113,7 +113,7 @@ def by_hand(network, image):
         rows = rows + layer.attn.proj(mixed.flatten(1))
         return rows + layer.mlp(layer.norm2(rows))
 
-    for run in config.segments:
+    for run in config.segments_of():
         if not run.selects:
             for index in run.blocks:
                 x = block(index, x, torch.ones(len(x), dtype=x.dtype))

@@ -72,7 +72,7 @@ def test_the_epsilon_is_the_familys(tmp_path):
 def test_where_selection_starts_is_chosen(tmp_path, images):
     path = saved(tmp_path, filled(TimmViT()).state_dict())
     model = load_checkpoint(path, stages=(1, 3, 5), keep_ratios=(0.7,))
-    assert model.config.selecting == model.info.stages == (1, 3, 5)
+    assert model.config.selecting_of() == model.info.stages == (1, 3, 5)
     assert model.config.tokens_per_block == (36, 25, 25, 25, 25, 25)
     assert load_checkpoint(path, stages=(3,)).config.keep_ratios == (1.0,)
     assert len(model.module.evolve(images).selected) == 3
