@@ -95,7 +95,7 @@ def _splits(digits):
     shutil.copytree(SAVED, "both/test")
     shutil.copytree(SAVED, "both/train")
     Path("both/dataset_dict.json").write_text('{"splits": ["train", "test"]}')
-    return "both", {"split": "test"}
+    return "both/test", {}
 
 
 def _cached(digits):

@@ -23,7 +23,6 @@ def evaluate(
     real_labels: Annotated[
         Path | None, typer.Option(help="ReaL labels of ImageNet's validation images, real.json.", metavar="FILE")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Which split of a data set that `datasets` saved.")] = None,
     batch: Annotated[int, whole("--batch", 1, values.BATCH, "Images run at a time.")] = 32,
     limit: Annotated[int | None, whole("--limit", 1, values.IMAGES, "Use this many, evenly spread over all.")] = None,
     keep_ratio: Annotated[
@@ -46,7 +45,6 @@ def evaluate(
             labels=labels,
             class_map=class_map,
             real_labels=real_labels,
-            split=split,
             limit=limit,
             batch=batch,
             engine=engine,

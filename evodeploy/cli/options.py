@@ -57,7 +57,7 @@ KeepFp32 = Annotated[
     ),
 ]
 
-DATA = "a folder, webdataset tars (data-{000..009}.tar), Parquet files, or what `datasets` saved"
+DATA = "a folder, webdataset tars (data-{000..009}.tar), Parquet files, or what `datasets` saved (FOLDER/SPLIT)"
 Labels = Annotated[
     Path | None,
     typer.Option(

@@ -23,9 +23,10 @@ _CACHED = re.compile(r".+?-(?P<split>[\w.]+?)(-[0-9]{5}-of-(?P<parts>[0-9]{5}))?
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A table in memory-mapped files. Threads may share it: one of them reads at a time."""
+    """The table of a split, "" for the only one, in memory-mapped files. Threads may share it: one reads at a time."""
 
     folder: Path
+    split: str
     rows: Any  # the column of images alone, in Arrow's format: as stored, not decoded
     size: int
     lock: threading.Lock
@@ -36,7 +37,12 @@ class Table:
             with self.lock:
                 return self.rows[row].column(0)[0].as_py()
         except Exception as error:  # whatever comes to the library of a damaged file
-            raise BadFileError(f"{self.folder}, row {row} cannot be read: {reason(error)}") from error
+            raise BadFileError(f"{self.place}, row {row} cannot be read: {reason(error)}") from error
+
+    @property
+    def place(self) -> Path:
+        """What names it."""
+        return self.folder / self.split
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +59,25 @@ class SavedRow(StoredImage):
 
     @property
     def place(self) -> tuple[str, int]:
-        """The table's folder, and the row."""
-        return str(self.table.folder.resolve()), self.row
+        """The table's name, and the row."""
+        return str(self.table.place.resolve()), self.row
 
     def read(self) -> bytes:
         """The bytes of the image's file; raises BadFileError where the row holds none."""
         return bytes_of(image_in(self.table.value(self.row), self.table.folder / _INFO), str(self))
 
     def __str__(self) -> str:
-        return f"{self.table.folder}, row {self.row}"
+        return f"{self.table.place}, row {self.row}"
 
 
-def is_saved(path: Path) -> bool:
+def saved_place(path: Path) -> tuple[Path, str | None] | None:
+    """The saved data set that `path` is, or the one in its folder and its name, a split of that; None for neither."""
+    if _is_saved(path):
+        return path, None
+    return (path.parent, path.name) if not path.exists() and _is_saved(path.parent) else None
+
+
+def _is_saved(path: Path) -> bool:
     """Whether `path` is a folder of `save_to_disk`, or one of the cache with prepared tables."""
     if (path / "dataset_dict.json").is_file():
         return True
@@ -85,7 +98,8 @@ def saved_dataset(path: Path, split: str | None) -> Dataset:
         tables = _tables(path, datasets)
     except Exception as error:  # the library raises whatever comes to it
         raise BadFileError(f"{path} is not a data set that `datasets` can read: {reason(error)}") from error
-    table, title = _chosen(tables, path, split), brief(str(path))
+    split = _chosen(tables, path, split)
+    table, title = tables[split], brief(str(path / split))
     kinds = {name: type(feature).__name__ for name, feature in table.features.items()}
     column = next((name for name, kind in kinds.items() if kind == "Image"), None)
     if column is None:
@@ -106,7 +120,7 @@ def saved_dataset(path: Path, split: str | None) -> Dataset:
     if odd is not None:
         raise UsageError(f"the column '{label}' of {title} holds {type(odd).__name__}, expected whole numbers or text")
     size = sum(file.stat().st_size for file in path.rglob("*.arrow") if not file.name.startswith(_OF_MAPS))
-    saved = Table(path, images, size, threading.Lock())
+    saved = Table(path, split, images, size, threading.Lock())
     examples = [
         Example(row_name(str(row), name), SavedRow(saved, row), named(each, classes, title))
         for row, (name, each) in enumerate(zip(paths, labels, strict=True))
@@ -133,12 +147,12 @@ def _tables(path: Path, datasets: Any) -> dict[str, Any]:
     return {split: datasets.concatenate_datasets(tables) for split, tables in parts.items()}
 
 
-def _chosen(tables: Mapping[str, Any], path: Path, split: str | None) -> Any:
+def _chosen(tables: Mapping[str, Any], path: Path, split: str | None) -> str:
     if split is None and len(tables) == 1:
-        return next(iter(tables.values()))
+        return next(iter(tables))
     names = ", ".join(filter(None, tables)) or "one table without a name"
     if split is None:
-        raise UsageError(f"{path} has the splits {names}: name one by --split, or the folder of one")
+        raise UsageError(f"{path} has the splits {names}: name one, such as {path / names.split(',')[0]}")
     if split not in tables:
         raise UsageError(f"{path} has no split '{brief(split, 60)}': expected {names}")
-    return tables[split]
+    return split

@@ -59,7 +59,6 @@ def labelled_images(
     labels: Path | None = None,
     class_map: Path | None = None,
     real_labels: Path | None = None,
-    split: str | None = None,
 ) -> LabelledImages:
     """The images of a data source with the model's classes, see `dataset_of` and `matched`.
 
@@ -72,11 +71,11 @@ def labelled_images(
     if real_labels is not None:
         if labels is not None or class_map is not None:
             raise UsageError("--real-labels are labels themselves: leave out --labels and --class-map")
-        return _with_real_labels(dataset_of(data, split), real_labels, info)
+        return _with_real_labels(dataset_of(data), real_labels, info)
     if labels is not None:
         entries = read_labels(labels)
-        return _with_labels(dataset_of(data, split), entries, info, class_map, data)
-    dataset = dataset_of(data, split)
+        return _with_labels(dataset_of(data), entries, info, class_map, data)
+    dataset = dataset_of(data)
     found = matching_of(dataset, info, class_map)
     images = [
         Labelled(example.name, example.image, (found.numbers[example.label],))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from evodeploy.arrays import DLPack, as_array
 from evodeploy.datasets.examples import Dataset, Example
-from evodeploy.datasets.hugging_face import is_saved, saved_dataset
+from evodeploy.datasets.hugging_face import saved_dataset, saved_place
 from evodeploy.datasets.parquet import IMAGE, Tables, parquet_examples
 from evodeploy.datasets.places import CONTAINERS, common_folder, files_of
 from evodeploy.datasets.tars import tar_examples
@@ -26,16 +26,17 @@ from evodeploy.text import brief
 _log = logging.getLogger(__name__)
 
 
-def dataset_of(source: str | os.PathLike[str], split: str | None = None) -> Dataset:
+def dataset_of(source: str | os.PathLike[str]) -> Dataset:
     """List `source`: a folder, a glob or braces of images, webdataset tars or Parquet files, or a saved data set.
 
-    Where there are image files, tars and Parquet files are left out, and tars come before Parquet. Below a folder of
-    images the folder of the first level is an image's label. `split` is of a saved data set. Raises UsageError for
-    what holds no images, BadFileError for a damaged file, MissingExtraError where a library is missing.
+    A split of a saved data set is named as if it were a file of it, `data/train`. Where there are image files, tars
+    and Parquet files are left out, and tars come before Parquet. Below a folder of images the folder of the first level
+    is an image's label. Raises UsageError for what holds no images, BadFileError for a damaged file, MissingExtraError
+    where a library is missing.
     """
     given = os.fspath(source)
     try:
-        dataset = _listed(given, Path(given), split)
+        dataset = _listed(given, Path(given))
     except OSError as error:
         raise UsageError(f"cannot read {brief(given)}: {error.strerror or error}") from error
     if not dataset.examples:
@@ -43,14 +44,9 @@ def dataset_of(source: str | os.PathLike[str], split: str | None = None) -> Data
     return dataset
 
 
-def _listed(given: str, path: Path, split: str | None) -> Dataset:
-    if is_saved(path):
-        return saved_dataset(path, split)
-    if split is not None:
-        raise UsageError(
-            f"{brief(given)} has no splits, for it was not saved by `datasets`: leave out --split, or name the files "
-            f"of one, such as 'data/{brief(split, 60)}-*.parquet'"
-        )
+def _listed(given: str, path: Path) -> Dataset:
+    if saved := saved_place(path):
+        return saved_dataset(*saved)
     files = {*files_of(given)}
     if not path.is_dir() and (len({*map(os.path.isabs, files)}) > 1 or any("/../" in f"/{file}" for file in files)):
         files = {os.path.abspath(file) for file in files}  # noqa: PTH100 - one way to write each, and to compare them

@@ -54,7 +54,6 @@ def evaluate(
     labels: str | os.PathLike[str] | None = None,
     class_map: str | os.PathLike[str] | None = None,
     real_labels: str | os.PathLike[str] | None = None,
-    split: str | None = None,
     limit: int | None = None,
     batch: int = 32,
     engine: str | None = None,
@@ -68,11 +67,11 @@ def evaluate(
     """Measure top-1 and top-5 accuracy of artefacts on labelled images, and whether they differ significantly.
 
     `artefacts` are one or several checkpoints, ONNX files, engines, names of the hub or modules. `data` is a folder of
-    images, a glob or braces of webdataset tars or Parquet files, or what Hugging Face's `datasets` saved, of which
-    `split` is one part. Classes are its folders or what else the data says, or those in the file `labels`: a CSV table
-    path,label, or ImageNet's validation labels. They become the model's by name, by WordNet id, by the file
-    `class_map`, or in their order. With `real_labels`, a JSON file of a list for each validation image of ImageNet, an
-    image is right with any of its classes.
+    images, a glob or braces of webdataset tars or Parquet files, or what Hugging Face's `datasets` saved. Classes
+    are its folders or what else the data says, or those in the file `labels`: a CSV table path,label, or ImageNet's
+    validation labels. They become the model's by name, by WordNet id, by the file `class_map`, or in their order. With
+    `real_labels`, a JSON file of a list for each validation image of ImageNet, an image is right with any of its
+    classes.
 
     `limit` images are taken, evenly spread over all. `batch` images run at a time, in the runtime `engine`, as
     `options` say. Elastic artefacts keep the share `keep_ratio` of their tokens, one for all stages or one for each, by
@@ -98,7 +97,7 @@ def evaluate(
     inputs = [*(source for source in sources if isinstance(source, Path)), *filter(None, tables.values())]
 
     def listed(info: ModelInfo) -> LabelledImages:
-        return labelled_images(Path(data), info, split=split, **tables).limited(limit)
+        return labelled_images(Path(data), info, **tables).limited(limit)
 
     kept = None if journal is None else Path(journal)
     with ExitStack() as stack:

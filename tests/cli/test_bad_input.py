@@ -109,7 +109,6 @@ BAD = [
     # Data sets
     (2, "eval ckpt.onnx --data d-{0..1}.tar", "d-0.tar does not exist (expected an image, a Parquet file or a tar)"),
     (2, "eval ckpt.onnx --data few.tgz", "few.tgz is compressed, so its images have no place of their own"),
-    (2, "eval ckpt.onnx --data i.png --split val", "i.png has no splits"),
     (2, "eval ckpt.onnx --data i.png", "i.png has 1 images, none with a label"),
     (4, "eval ckpt.onnx --data bad.tar", "bad.tar is not a readable tar"),
     (4, "verify ckpt.pth ckpt.onnx --images bad.tar", "bad.tar is not a readable tar"),

@@ -121,8 +121,8 @@ def reported(artefact, data, options):
 @pytest.mark.parametrize("kind", KINDS)
 def test_threads_share_a_data_source(sources, hugging_face, kind, digits):
     """Sixteen threads read every image many times, forwards, backwards and in no order."""
-    data, options = sources(kind)
-    examples = dataset_of(data, options.get("split")).examples
+    data, _ = sources(kind)
+    examples = dataset_of(data).examples
     orders = [[*range(10)] * 5, [*range(9, -1, -1)] * 5, [7 * i % 10 for i in range(50)]]
     start = threading.Barrier(16)
 
@@ -218,22 +218,22 @@ def test_braces_that_stand_for_too_many_names_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("source", "split", "sentence"),
+    ("source", "sentence"),
     [
-        ("d-{000..003}.tar", None, r"d-003\.tar does not exist"),
-        ("d-*.png", None, r"nothing matches d-\*\.png"),
-        ("x" * 5000, None, "cannot read x*…: File name too long"),
-        ("d.tar.gz", None, r"d\.tar\.gz is compressed, .*: unpack it"),
-        ("d-000.tar", "test", r"d-000\.tar has no splits, .*'data/test-\*\.parquet'"),
-        ("both", None, "both has the splits train, test: name one by --split"),
-        ("both", "val", "both has no split 'val': expected train, test"),
+        ("d-{000..003}.tar", r"d-003\.tar does not exist"),
+        ("d-*.png", r"nothing matches d-\*\.png"),
+        ("x" * 5000, "cannot read x*…: File name too long"),
+        ("d.tar.gz", r"d\.tar\.gz is compressed, .*: unpack it"),
+        ("both", "both has the splits train, test: name one, such as both/train"),
+        ("both/val", "both has no split 'val': expected train, test"),
+        ("both/train/x", "both/train has no split 'x': expected one table without a name"),
     ],
 )
-def test_what_names_no_data_is_refused(sources, hugging_face, source, split, sentence):
+def test_what_names_no_data_is_refused(sources, hugging_face, source, sentence):
     sources("tars"), sources("splits")
     Path("d.tar.gz").touch()
     with pytest.raises(UsageError, match=sentence):
-        dataset_of(source, split)
+        dataset_of(source)
 
 
 def test_the_extra_is_named_where_its_library_is_missing(sources, monkeypatch):
@@ -241,6 +241,18 @@ def test_the_extra_is_named_where_its_library_is_missing(sources, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingExtraError, match=r'datasets, .*pip install "evodeploy\[data\]"'):
         dataset_of(data)
+
+
+def test_each_split_of_a_cached_data_set_is_a_place_of_its_own(sources, hugging_face, digits):
+    """As --images and --val of a training, which refuses pictures that are in both."""
+    sources("cached")
+    shutil.copy("cached/my-digits-test.arrow", "cached/my-digits-train.arrow")
+    train, test = images_of("cached/train"), images_of("cached/test")
+    assert [image.read() for image in test] == digits
+    assert not {image.place for image in train} & {image.place for image in test}
+    assert str(test[3]) == "cached/test, row 3"
+    Path("cached/my-digits-train.arrow").unlink()
+    assert [image.place for image in images_of("cached")] == [image.place for image in test]
 
 
 def test_a_cached_data_set_without_all_of_its_files_is_refused(sources, hugging_face):
