@@ -8,7 +8,7 @@ import inspect
 import numbers
 import os
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
 from evodeploy.errors import UsageError
@@ -48,6 +48,13 @@ def check_type(name: str, value: object, hint: Any) -> None:
     """Raise UsageError where the argument `name` has a `value` of none of the types in `hint`."""
     if not _fits(value, hint):
         raise UsageError(f"{name} is {brief(repr(value))}, expected {_in_words(hint)}")
+
+
+def check_names(what: str, asked: Sequence[str], known: Collection[str]) -> None:
+    """Raise UsageError where one of the names `asked` for, each of a `what`, is not `known`."""
+    unknown = [name for name in asked if name not in known]
+    if unknown:
+        raise UsageError(f"no {what} is called '{unknown[0]}': expected some of {', '.join(known)}")
 
 
 class _Names(dict[str, Any]):

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
 
 WIDE = 1000  # characters of a line that is not folded
 LIMIT = 300  # characters of a text from outside that one sentence shows
@@ -34,6 +35,16 @@ def line(text: str) -> RenderableType:
     from rich.text import Text
 
     return Text(text, no_wrap=True, overflow="ignore")
+
+
+def rich_table(headings: Sequence[str], left: Container[str] = (), *, folds: bool = True) -> Table:
+    """A table without rows and rules: columns `left` of it begin alike, the others end alike."""
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in left else "right", no_wrap=not folds)
+    return table
 
 
 def plain(what: RenderableType, width: int = 120) -> str:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from evodeploy.arguments import check_names
 from evodeploy.benchmark.plans import Builds, Plan, Wanted, builder_problem, built_plans, given_plans, wanted_engines
 from evodeploy.benchmark.row_spec import Kept, Refusal, Role, RowSpec, unless_fp32, without_tf32
 from evodeploy.benchmark.subject import Subject
 from evodeploy.benchmark.torch_rows import torch_rows
 from evodeploy.engines.opener import RUNTIMES, open_engine
-from evodeploy.errors import MissingExtraError, UsageError, needs
+from evodeploy.errors import MissingExtraError, needs
 from evodeploy.graph.flops import flops_of_onnx
 from evodeploy.locks import scratch
 from evodeploy.machine.driver import driver_problem
@@ -68,8 +69,8 @@ def row_specs_of(
     An elastic artefact has a row for each keep ratio of the subject; that at 1.0 is the twin's.
     `tf32` allows TF32 to all that compute FP32 on a GPU, or to none.
     """
-    _check("engine", engines, RUNTIMES)
-    _check("precision", precisions, PRECISIONS)
+    check_names("engine", engines, RUNTIMES)
+    check_names("precision", precisions, PRECISIONS)
     chosen = cast("tuple[Precision, ...]", tuple(precisions))
     runs_plans = any(RUNTIMES[name].runs == "engine" for name in engines)
     no_plan = "--no-build" if builds is None else (_no_plan(device) if runs_plans else None)
@@ -89,12 +90,6 @@ def row_specs_of(
         rows = [row for side in sides for name in engines for row in _rows(name, side, chosen, how, no_plan)]
         opened = rows if tf32 else [without_tf32(row) for row in rows]
         yield [each for row in opened for each in _at_each_ratio(row, subject)]
-
-
-def _check(what: str, asked: Sequence[str], known: Collection[str]) -> None:
-    unknown = [name for name in asked if name not in known]
-    if unknown:
-        raise UsageError(f"no {what} is called '{unknown[0]}': expected some of {', '.join(known)}")
 
 
 def _no_plan(device: str | None) -> str | None:

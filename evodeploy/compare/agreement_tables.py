@@ -5,13 +5,12 @@ from __future__ import annotations
 from rich.table import Table
 
 from evodeploy.compare.agreement import Agreement
+from evodeploy.text import rich_table
 
 
 def logits_table(verdict: Agreement) -> Table:
     """Errors with their limits, cosines and top-1."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("logits", "", "limit"):
-        table.add_column(heading, justify="left" if heading == "logits" else "right")
+    table = rich_table(("logits", "", "limit"), ["logits"])
     logits, limit = verdict.logits, f"{verdict.logits.limit:.0e}"
     table.add_row("largest error", f"{logits.max_error:.1e}", "" if verdict.selections else limit)
     if verdict.selections:
@@ -35,7 +34,6 @@ def logits_table(verdict: Agreement) -> Table:
 
 def selections_table(verdict: Agreement) -> Table:
     """A row for each selection: what differs, and by which cause."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
     headings = (
         "selection",
         "identical sets",
@@ -46,8 +44,7 @@ def selections_table(verdict: Agreement) -> Table:
         "errors",
         "gap",
     )
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "selection" else "right")
+    table = rich_table(headings, ["selection"])
     for each in verdict.selections:
         gap = "–" if each.largest_gap is None else f"{each.largest_gap:.1e}"
         table.add_row(

@@ -27,7 +27,7 @@ from evodeploy.errors import UsageError
 from evodeploy.images import Images
 from evodeploy.preprocess import pictures
 from evodeploy.specs import EngineOptions
-from evodeploy.text import WIDE, plain
+from evodeploy.text import WIDE, plain, rich_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -169,13 +169,9 @@ def _spread(values: NDArray[np.float64], worst: int) -> Spread:
 
 
 def _table(selections: tuple[SelectionMargins, ...]) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
     attention = ["attention", *(f"{share:.0%} of it at" for share in SHARES)]
     shown = any(each.attention is not None for each in selections)
-    for heading in ("selection", "keeps", "margin", *(attention if shown else ())):
-        table.add_column(heading, justify="left" if heading == "selection" else "right")
+    table = rich_table(("selection", "keeps", "margin", *(attention if shown else ())), ["selection"])
     for each in selections:
         table.add_row(
             each.name,

@@ -15,7 +15,7 @@ from evodeploy.engines.opener import title_of
 from evodeploy.evaluation.journal import Answer
 from evodeploy.evaluation.statistics import mcnemar, wilson
 from evodeploy.specs import ModelInfo
-from evodeploy.text import WIDE, plain
+from evodeploy.text import WIDE, plain, rich_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -167,11 +167,8 @@ def _score(contender: Contender, judged: Sequence[tuple[Sequence[int], Sequence[
 
 
 def _scores(report: Evaluation) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("artefact", "engine", "precision", "top-1", "top-5", "img/s"):
-        table.add_column(heading, justify="left" if heading in ("artefact", "engine", "precision") else "right")
+    left = ("artefact", "engine", "precision")
+    table = rich_table((*left, "top-1", "top-5", "img/s"), left)
     for score in report.scores:
         top5 = "–" if score.top5 is None else str(score.top5)
         rate = f"{score.images_per_second:.1f}"
@@ -181,13 +178,9 @@ def _scores(report: Evaluation) -> Table:
 
 def _differences(report: Evaluation) -> Table:
     """Each artefact against the first."""
-    from rich.table import Table
-
     first = report.scores[0].artefact
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column(f"against {first}")
-    for heading in ("right alone", f"{first} alone", "p (McNemar)", "differs significantly"):
-        table.add_column(heading, justify="right")
+    against = f"against {first}"
+    table = rich_table((against, "right alone", f"{first} alone", "p (McNemar)", "differs significantly"), [against])
     for each in report.differences[: len(report.scores) - 1]:
         differs = "yes" if each.significant else "no"
         table.add_row(each.second, str(each.second_only), str(each.first_only), f"{each.p_value:.2g}", differs)

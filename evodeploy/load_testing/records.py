@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from evodeploy.errors import UsageError
 from evodeploy.files import claimed, replacing
 from evodeploy.kinds import PAGE, REPORT, suffix_of
+from evodeploy.text import WIDE, plain, rich_table
 
 SCHEMA = 1
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
@@ -130,10 +131,10 @@ class LoadTest:
     loads: tuple[Load, ...]
 
     def __str__(self) -> str:
-        rows = [HEADINGS, *(load.cells() for load in self.loads)]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
-        lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-        return "\n".join([f"{self.url}: {self.what}", *lines])
+        table = rich_table(HEADINGS)
+        for load in self.loads:
+            table.add_row(*load.cells())
+        return f"{self.url}: {self.what}\n{plain(table, WIDE)}"
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, ready for JSON: latencies in seconds, in the order of the answers."""

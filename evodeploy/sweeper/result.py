@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evodeploy.sweeper.front import Point
-from evodeploy.text import line, plain
+from evodeploy.text import line, plain, rich_table
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -67,11 +67,8 @@ class Sweep:
         return values | {"on_front": point in self.front}
 
     def _table(self) -> Table:
-        from rich.table import Table
-
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        for heading in ("", "keep", "engine", "precision", "top-1", "speed", "95 %", "img/s", "ms"):
-            table.add_column(heading, justify="left" if heading in ("", "keep", "engine", "precision") else "right")
+        left = ("", "keep", "engine", "precision")
+        table = rich_table((*left, "top-1", "speed", "95 %", "img/s", "ms"), left)
         for point in sorted(self.points, key=lambda each: -each.speed.value):
             each, speed = point.candidate, point.speed
             table.add_row(

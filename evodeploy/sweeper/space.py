@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from evodeploy.arguments import check_names
 from evodeploy.engines.opener import RUNTIMES
-from evodeploy.errors import UsageError
 from evodeploy.specs import EngineOptions, Precision
 
 KEEPS = tuple((tenths / 10,) for tenths in range(10, 2, -1))  # 1.0, 0.9, … 0.3
@@ -49,10 +49,8 @@ def candidates(
     keeps: Sequence[tuple[float, ...]], precisions: Sequence[str], engines: Sequence[str]
 ) -> tuple[list[Candidate], dict[str, str]]:
     """What can be tried, and what of the grid cannot, with the reason. Raises UsageError for unknown names."""
-    for what, asked, known in (("precision", precisions, PRECISIONS), ("engine", engines, _onnx_engines())):
-        unknown = [name for name in asked if name not in known]
-        if unknown:
-            raise UsageError(f"no {what} is called '{unknown[0]}': expected some of {', '.join(known)}")
+    check_names("precision", precisions, PRECISIONS)
+    check_names("engine", engines, _onnx_engines())
     found, left_out = [], {}
     for engine, precision in _pairs(engines, precisions):
         if precision == "bf16" and "precision" not in RUNTIMES[engine].honours:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from evodeploy.benchmark.measure.intervals import Interval, ratio_of_medians, same_location_probability
 from evodeploy.benchmark.report.reading import Document, read_benches
 from evodeploy.errors import UsageError
-from evodeploy.text import line, plain, ratios_in_words
+from evodeploy.text import line, plain, ratios_in_words, rich_table
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -229,11 +229,8 @@ def _differences(old: Document, new: Document) -> Iterator[str]:
 
 
 def _table(changes: Sequence[Change]) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("batch", "row", "new over old", "95 %", "by chance", "verdict"):
-        table.add_column(heading, justify="left" if heading in ("row", "verdict") else "right", no_wrap=True)
+    headings = ("batch", "row", "new over old", "95 %", "by chance", "verdict")
+    table = rich_table(headings, ["row", "verdict"], folds=False)
     styles = {"slower": "red", "broken": "bold red", "faster": "green"}
     for change in changes:
         ratio, chance = change.speedup, change.probability

@@ -11,7 +11,7 @@ from evodeploy.benchmark.report.page_style import STYLE, batch_switch
 from evodeploy.benchmark.report.report import Report, cautions, headlines
 from evodeploy.benchmark.report.speedups import over_dense
 from evodeploy.benchmark.report.svg import element
-from evodeploy.benchmark.report.table import COLUMNS
+from evodeploy.benchmark.report.table import filled_columns
 from evodeploy.benchmark.row import Row
 from evodeploy.benchmark.stages import STAGES
 from evodeploy.machine.environment import Environment
@@ -186,8 +186,7 @@ def _figure(title: str, caption: str, plot: str, table: tuple[Sequence[str], Ite
 
 
 def _rows(report: Report) -> str:
-    filled = [(column, [column.cell(report, row) for row in report.rows]) for column in COLUMNS]
-    filled = [(column, cells) for column, cells in filled if any(cell not in ("", "–") for cell in cells)]
+    filled = filled_columns(report)
     bodies = [[cells[number] for _, cells in filled] for number in range(len(report.rows))]
     classes = ["wrong" if row.wrong else "" if row.timing else "missing" for row in report.rows]
     return element(

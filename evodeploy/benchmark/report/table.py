@@ -14,9 +14,10 @@ from evodeploy.benchmark.report.report import Report
 from evodeploy.benchmark.report.speedups import over_dense, over_eager, over_torch
 from evodeploy.benchmark.row import Row
 from evodeploy.benchmark.stages import STAGES, EndToEnd
+from evodeploy.text import rich_table
 
 WIDEST = 120
-GAP = 2  # blanks between columns
+GAP = 2  # blanks between columns, of `rich_table`
 FOLDING = "engine"  # the column whose cells take several lines where even the columns that never yield do not fit
 
 
@@ -33,7 +34,7 @@ class Column:
 def as_table(report: Report, width: int) -> Table:
     """One line a row, a block for each batch size, at most `width` or 120 characters wide."""
     columns = _fitting(report, min(width, WIDEST))
-    table = _empty()
+    table = rich_table([])
     for column, _ in columns:
         folds = column.heading == FOLDING
         table.add_column(column.heading, justify="left" if column.left else "right", no_wrap=not folds, overflow="fold")
@@ -49,9 +50,7 @@ def as_table(report: Report, width: int) -> Table:
 
 def stages_table(stages: Sequence[EndToEnd]) -> Table:
     """From files to labels: one line an engine, milliseconds of one image in each stage."""
-    table = _empty()
-    for heading in ("engine", "batch", *STAGES, "img/s", "bottleneck"):
-        table.add_column(heading, justify="left" if heading in ("engine", "bottleneck") else "right", no_wrap=True)
+    table = rich_table(("engine", "batch", *STAGES, "img/s", "bottleneck"), ["engine", "bottleneck"], folds=False)
     for one in stages:
         if one.seconds:
             times = [f"{one.seconds[stage] * 1e3:.2f}" for stage in STAGES]
@@ -60,14 +59,15 @@ def stages_table(stages: Sequence[EndToEnd]) -> Table:
     return table
 
 
-def _empty() -> Table:
-    return Table(box=None, header_style="bold", pad_edge=False, padding=(0, GAP, 0, 0))
+def filled_columns(report: Report) -> list[tuple[Column, list[str]]]:
+    """The columns that have something to say, each with its cells."""
+    columns = [(column, [column.cell(report, row) for row in report.rows]) for column in COLUMNS]
+    return [(column, cells) for column, cells in columns if any(cell not in ("", "–") for cell in cells)]
 
 
 def _fitting(report: Report, width: int) -> list[tuple[Column, list[str]]]:
-    """The columns that have something to say, without those that do not fit."""
-    filled = [(column, [column.cell(report, row) for row in report.rows]) for column in COLUMNS]
-    filled = [(column, cells) for column, cells in filled if any(cell not in ("", "–") for cell in cells)]
+    """Those of `filled_columns` that fit."""
+    filled = filled_columns(report)
     while _width(filled) > width and any(column.yields for column, _ in filled):
         filled.remove(max(filled, key=lambda pair: pair[0].yields))
     return filled

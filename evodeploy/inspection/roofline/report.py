@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from evodeploy.inspection.roofline.bound import LAUNCH, Bound, KernelTime, Network
 from evodeploy.inspection.roofline.cards import Card
-from evodeploy.text import WIDE, brief, plain
+from evodeploy.text import WIDE, brief, plain, rich_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -167,7 +167,7 @@ def _heading(each: CardBounds) -> str:
 
 def _bounds(bounds: Iterable[Bound], networks: Iterable[Network]) -> Table:
     rows = [_row(found, network) for found, network in zip(bounds, networks, strict=True)]
-    table = _table("batch", *(str(row["batch"]) for row in rows))
+    table = rich_table(["batch", *(str(row["batch"]) for row in rows)], ["batch"])
     for heading, text in (
         ("at least, µs", lambda row: _micro(row["least_ms"])),
         ("img/s at most", lambda row: _count(row["images_per_second_at_most"])),
@@ -186,7 +186,7 @@ def _bounds(bounds: Iterable[Bound], networks: Iterable[Network]) -> Table:
 
 
 def _kernels(kernels: Iterable[KernelShare]) -> Table:
-    table = _table("kernel", "times", "kind", "GFLOP", "MB", "µs", "of all", "limited by")
+    table = rich_table(("kernel", "times", "kind", "GFLOP", "MB", "µs", "of all", "limited by"), ["kernel"])
     for row in (kernel.to_dict() for kernel in kernels):
         table.add_row(
             brief(row["name"], NAME),
@@ -198,16 +198,6 @@ def _kernels(kernels: Iterable[KernelShare]) -> Table:
             f"{row['share']:.0%}",
             row["limit"],
         )
-    return table
-
-
-def _table(first: str, *others: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(first)
-    for heading in others:
-        table.add_column(heading, justify="right")
     return table
 
 
