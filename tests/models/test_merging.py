@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -93,6 +94,17 @@ def test_slow_are_anchors_and_the_tokens_least_like_any(grid):
     assert len(set(scores[0, anchors].tolist())) == len(anchors)
     few = scores[0].argsort(descending=True)[: len(anchors) // 2]
     assert len({int(token) // grid // 4 for token in few}) == -(-grid // 4)  # from everywhere, also where few are kept
+
+
+@pytest.mark.parametrize("grid", [5, 14, 66])
+def test_anchors_of_a_coarser_grid_come_first_and_of_one_grid_some_from_everywhere(grid):
+    expected, index = np.zeros((grid, grid)), 0
+    for row in range(0, grid, 2):
+        for column in range(0, grid, 2):
+            coarsest = max(level for level in range(6) if row % 2**level == column % 2**level == 0)
+            expected[row, column] = 3 + coarsest + index * (math.sqrt(5) - 1) / 2 % 1
+            index += 1
+    np.testing.assert_allclose(merging.anchor_scores(grid).numpy(), expected.flatten(), atol=1e-5)
 
 
 def by_hand(network, image):
