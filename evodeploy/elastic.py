@@ -41,9 +41,13 @@ def stage_ratios(ratios: float | Sequence[float], stages: int) -> tuple[float, .
 
 
 def shortest_ratio(kept: int, tokens: int) -> float:
-    """Return the shortest keep ratio that keeps `kept` of `tokens`."""
-    rounded = (math.ceil(kept / tokens * 10**digits) / 10**digits for digits in range(1, 6))
-    return next((ratio for ratio in rounded if int(ratio * tokens) == kept), kept / tokens)
+    """Return the shortest keep ratio that keeps `kept` of `tokens`.
+
+    Each is tried, for kept / tokens may keep one less: in floats 0.29 · 100 is less than 29.
+    """
+    sizes = [10**digits for digits in range(1, 6)]
+    rounded = ((int(kept / tokens * size) + more) / size for size in sizes for more in range(3))
+    return next((ratio for ratio in rounded if int(ratio * tokens) == kept), math.nextafter(kept / tokens, 1))
 
 
 def checked_keep(keep: Sequence[int], stages: Sequence[ElasticStage]) -> tuple[int, ...]:

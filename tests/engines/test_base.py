@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from evodeploy.elastic import ElasticStage, checked_keep
+from evodeploy.elastic import ElasticStage, checked_keep, shortest_ratio
 from evodeploy.engines.base import run_all
 from evodeploy.engines.fake import FakeEngine, brightness_logits
 from evodeploy.errors import InputError, RuntimeFailedError, UsageError
@@ -93,6 +93,7 @@ def test_an_elastic_engine_runs_with_the_tokens_that_a_call_asks_for_and_by_defa
         ((3, 3), r"stage 0 cannot keep 3 of its 40 tokens: this artefact keeps 4 to 40, ratios 0.1 to 1"),
         ((4, 10), r"stage 1 cannot keep 10 of its 10 tokens: this artefact keeps 2 to 9, ratios 0.2 to 0.9"),
         ((4,), "keep has 1 numbers of tokens, expected 2: one for each stage"),
+        ((4, 4, 4), "keep has 3 numbers of tokens, expected 2: one for each stage"),
         ((), "keep has 0 numbers of tokens, expected 2: one for each stage"),
         ((4.0, 4.0), "keep holds 4.0, expected whole numbers of tokens"),
         ((True, 4), "keep holds True, expected whole numbers of tokens"),
@@ -110,6 +111,14 @@ def test_the_ratios_that_a_refusal_names_are_taken():
     with pytest.raises(InputError, match=r"keeps 6 to 55, ratios 0.1 to 0.86$"):
         checked_keep([5], stages)
     assert [int(ratio * 64) for ratio in (0.1, 0.86)] == [6, 55]
+
+
+def test_the_shortest_ratio_that_keeps_a_number_of_tokens_keeps_it():
+    """29 / 100 · 100 is less than 29 in floats: 0.29 keeps 28, and 0.291 keeps 29."""
+    assert [shortest_ratio(kept, 100) for kept in (1, 28, 29, 30, 100)] == [0.01, 0.28, 0.291, 0.3, 1.0]
+    for tokens in (36, 49, 81, 100, 144, 196, 256, 400, 576, 1024, 3_000_000):
+        for kept in range(1, tokens + 1, 1 if tokens <= 1024 else 12_347):
+            assert int(shortest_ratio(kept, tokens) * tokens) == kept, (kept, tokens)
 
 
 def test_a_static_engine_refuses_a_number_of_tokens(engine):
@@ -140,6 +149,7 @@ def test_ratios_become_tokens_as_everywhere(ratios, keep):
     [
         (0.1, "stage 1 cannot keep 1 of its 10 tokens"),
         (1.0, "stage 1 cannot keep 10 of its 10 tokens"),
+        (1.5, r"keep ratio 1.5 is outside \(0, 1\]"),
         (0.0, r"keep ratio 0.0 is outside \(0, 1\]"),
         (float("nan"), r"keep ratio nan is outside \(0, 1\]"),
         (float("inf"), r"keep ratio inf is outside \(0, 1\]"),
