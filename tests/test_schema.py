@@ -97,6 +97,8 @@ WRONG_INFO = [
     ("preprocessing.std", "0.2", "preprocessing.std is \"0.2\", expected a list of 3"),
     ("preprocessing.interpolation", "magic", "preprocessing.interpolation is \"magic\", expected nearest or"),
     ("preprocessing.interpolation", 3, "preprocessing.interpolation is 3, expected"),
+    ("preprocessing.std", [1.0] * 4, "preprocessing.std is a list of 4, expected a list of 3"),
+    ("preprocessing.mean", [0.0] * 4, "preprocessing.mean is a list of 4, expected a list of 3"),
     ("preprocessing.crop_pct", 0, "preprocessing.crop_pct is 0, expected a number from 0.25 to 1"),
     ("preprocessing.crop_pct", 1e-9, "preprocessing.crop_pct is 1e-09, expected"),
     ("preprocessing.crop_pct", 1.1, "preprocessing.crop_pct is 1.1, expected"),
@@ -115,6 +117,7 @@ WRONG_INFO = [
     ("pooling", "max", "pooling is \"max\", expected mean or class"),
     ("fast_path", "sleep", "fast_path is \"sleep\", expected rest or merge"),
     ("stages", [8, 4], "stages is a list of 2, expected blocks in rising order"),
+    ("stages", [4, 4], "stages is a list of 2, expected blocks in rising order"),
     ("stages", [-1], r"stages\[0\] is -1, expected"),
     ("stages", None, "stages is null, expected a list"),
     ("input_format", "float64", "input_format is \"float64\", expected float32 or uint8 or uint8-nchw"),
@@ -230,6 +233,9 @@ def test_right_documents_are_read_as_they_were_written(tmp_path):
     write_sidecar(PLAN, plan)
     assert read_sidecar(plan) == PLAN
     assert read_model_info(INFO.to_json()) == INFO
+    single = dataclasses.replace(PLAN, outputs=(TensorSpec("logits", "float32", (1, 3)),))
+    write_sidecar(single, plan)
+    assert read_sidecar(plan) == single
     later = json.loads(INFO.to_json()) | {"of_a_later_version": [1]}
     assert read_model_info(json.dumps(later)) == INFO
 
