@@ -20,6 +20,7 @@ CLEARED = 0.6  # of the planned time in which several that wait are to be answer
 LOW = 0.3  # the least keep ratio, where none is said
 LEVELS = 5  # ratios that are measured and chosen among
 CALM = 4  # batches in a row that must allow a higher level before it is taken
+BUSY = 0.9  # of the time at most is to be spent in runs, at the rate at which images come: a queue grows fast above it
 RECENT = 9  # runs whose median says how much slower runs are than measured: a few odd ones decide nothing
 
 
@@ -151,14 +152,17 @@ def latest(times: Times, level: int, ages: Sequence[float], largest: int) -> flo
     return worst
 
 
-def possible(times: Times, budget: Budget, ages: Sequence[float]) -> int:
-    """The highest level at which all that wait are in time, and so is who comes as this batch begins; 0 where none."""
+def possible(times: Times, budget: Budget, ages: Sequence[float], rate: float) -> int:
+    """The highest level at which all that wait are in time, and so is who comes as this batch begins; 0 where none.
+
+    And at which `rate` images a second do not let the queue grow.
+    """
     largest = largest_batch(times, budget)
     size, reserve = min(len(ages), largest), times.of(largest, 0)
     within = budget.planned * (CLEARED if len(ages) > 1 else 1)
     for level in range(len(times.ratios) - 1, 0, -1):
-        run = times.of(size, level)
-        if run + reserve <= budget.planned and latest(times, level, ages, largest) <= within:
+        in_time = times.of(size, level) + reserve <= budget.planned and latest(times, level, ages, largest) <= within
+        if in_time and rate * times.of(largest, level) <= BUSY * largest:
             return level
     return 0
 

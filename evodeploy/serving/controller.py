@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from evodeploy.preprocess import as_input, random_pictures
 from evodeploy.serving import budget as plan
 from evodeploy.serving.budget import Budget, State, Times
 
+COMING = 100  # images whose arrivals say how many come in a second
 RUNS = 3  # of each batch and ratio at the start, after one that is not counted
 
 
@@ -37,6 +39,7 @@ class Controller:
         self._state = State(len(times.ratios) - 1)
         self._lock = threading.Lock()
         self._waiting: set[Waiting] = set()
+        self._came: deque[float] = deque(maxlen=COMING)
         self._ends = 0.0  # when the run that is on will be over
 
     @property
@@ -56,6 +59,7 @@ class Controller:
             self._check_room(images)
             entry = Waiting(images, arrived)
             self._waiting.add(entry)
+            self._came.extend([self._clock()] * images)
         return entry
 
     def leave(self, entry: Waiting) -> None:
@@ -66,7 +70,7 @@ class Controller:
     def begin(self) -> float:
         """The keep ratio of the batch that begins now, whose images wait still."""
         with self._lock:
-            level = plan.possible(self._slowed, self._budget, self._ages)
+            level = plan.possible(self._slowed, self._budget, self._ages, self._rate)
             self._state = plan.settled(self._state, level)
             return self._times.ratios[self._state.level]
 
@@ -89,6 +93,12 @@ class Controller:
     @property
     def _slowed(self) -> Times:
         return self._times.slowed(self._state.slower)
+
+    @property
+    def _rate(self) -> float:
+        """Images that come in a second; 0 until some came. Those that are refused do not count."""
+        seconds = self._clock() - self._came[0] if len(self._came) == COMING else 0.0
+        return COMING / seconds if seconds > 0 else 0.0
 
     @property
     def _ages(self) -> list[float]:

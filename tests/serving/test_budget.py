@@ -11,7 +11,7 @@ import pytest
 from evodeploy.errors import UsageError
 from evodeploy.serving import budget as plan
 from evodeploy.serving.budget import Budget, State, Times, budget_of
-from evodeploy.serving.controller import BusyError, Controller
+from evodeploy.serving.controller import COMING, BusyError, Controller
 
 # Evo-DeiT-S, OpenVINO BF16 on two cores: 86, 121 and 147 images a second at keep 1, 0.5 and 0.3, single ones slower.
 RATIOS = (0.3, 0.475, 0.65, 0.825, 1.0)
@@ -101,6 +101,33 @@ def test_above_the_dense_capacity_it_spends_fewer_tokens_and_stays_in_time():
     assert 0.3 < np.mean(run.ratios) < 0.9
     dense = simulate(arrivals, only=4)
     assert dense.in_time < 0.1  # its queue grows without an end
+
+
+def test_at_one_and_a_half_times_the_dense_capacity_hardly_any_is_refused():
+    """The queue would be full now and then if tokens were spent until it is: the rate says it sooner."""
+    arrivals = poisson(1.5 * DENSE, 120)
+    run = simulate(arrivals)
+    assert run.in_time >= 0.99
+    assert len(run.refused) < 0.006 * len(arrivals)
+
+
+def test_a_level_at_which_a_queue_would_grow_is_not_possible():
+    sustained = plan.BUSY * 16 / TIMES.of(16, 2)
+    assert plan.possible(TIMES, BUDGET, [0.0], 0.99 * sustained) == 2
+    assert plan.possible(TIMES, BUDGET, [0.0], 1.01 * sustained) == 1
+    assert plan.possible(TIMES, BUDGET, [0.0], 100 * sustained) == 0
+
+
+def test_the_rate_is_that_of_the_last_arrivals_and_falls_while_none_come():
+    clock, levels = Clock(), []
+    controller = Controller(BUDGET, TIMES, clock)
+    for gap in (1 / DENSE, 0.0, 100.0):  # as fast as the dense network answers, then none for some time
+        for _ in range(COMING if gap < 1 else 1):
+            clock.now += gap
+            controller.leave(controller.enter(1, clock.now))
+        clock.now += gap
+        levels.append([controller.begin() for _ in range(5 * plan.CALM)][-1])
+    assert levels[0] < 1 and levels[-1] == 1
 
 
 def test_a_burst_is_answered_in_time_at_fewer_tokens():
