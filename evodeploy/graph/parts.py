@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     import onnx
 
 Kind = Literal[
-    "attention", "MLP", "merging", "selection", "embedding", "head", "normalisation", "other", "data movement"
+    "attention",
+    "MLP",
+    "merging",
+    "selection",
+    "embedding",
+    "head",
+    "normalisation",
+    "residual",
+    "other",
+    "data movement",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)  # a fused node is of the first of these that it holds
 
@@ -135,6 +144,8 @@ def _kind(module: str, block: str, operator: str) -> Kind:
         return "MLP"
     if operator == "TopK":
         return "selection"
+    if operator == "Add" and module and module == block:  # the sum of what came in and what a module made of it
+        return "residual"
     return "data movement" if operator in _DATA_MOVEMENT else "other"
 
 

@@ -125,19 +125,21 @@ class SubsampleAttention(nn.Module):
         self.register_buffer("sampled", sampled, persistent=False)
         self.register_buffer("rows", F.pad(sampled + 1, (1, 0)), persistent=False)
 
-    def forward(self, x: Tensor, scored: bool) -> tuple[Tensor, Tensor | None]:
-        """Map (B, N + 1, C) to (B, N' + 1, C'), and to the class attention (B, N') where `scored`."""
+    def forward(self, x: Tensor, scores: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Map (B, N + 1, C) to (B, N' + 1, C'), and the scores (B, N) to (B, N') with the same sum."""
         x = x + self.pos_embed
         widths = (self.key_width, self.value_width)
         key, value = _per_head(self.kv(x), self.heads).split_with_sizes(widths, dim=-1)
         query = _per_head(self.query(x.index_select(1, self.rows)), self.heads)
         mixed = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
         mixed = mixed.transpose(1, 2).reshape(-1, len(self.rows), self.heads * self.value_width)
-        attention = None
-        if scored:
+        if scores is not None:
             logits = class_logits(query[:, :, :1], key, self.scale)
             attention = class_attention(logits).index_select(1, self.sampled) / self.heads
-        return self.proj(F.hardswish(mixed)), attention
+            total = scores.sum(dim=1, keepdim=True)
+            scores = blend(scores.index_select(1, self.sampled), attention, self.tradeoff())
+            scores = scores * (total / scores.sum(dim=1, keepdim=True))
+        return self.proj(F.hardswish(mixed)), scores
 
     def tradeoff(self) -> Tensor:
         """Return how much of the global class attention this module's own replaces: t, in (0, 1)."""
@@ -183,9 +185,5 @@ class Subsample(nn.Module):
 
     def forward(self, x: Tensor, scores: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Map (B, N + 1, C) to (B, N' + 1, C'), and the scores (B, N) to (B, N') with the same sum."""
-        x, attention = self.attn(x, scores is not None)
-        if scores is not None:
-            total = scores.sum(dim=1, keepdim=True)
-            scores = blend(scores.index_select(1, self.attn.sampled), attention, self.attn.tradeoff())
-            scores = scores * (total / scores.sum(dim=1, keepdim=True))
+        x, scores = self.attn(x, scores)
         return x + self.mlp(x), scores

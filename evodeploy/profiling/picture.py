@@ -20,7 +20,7 @@ LETTER = 6.3  # units of width, of a label
 COLOURS: dict[str, str] = dict(
     zip(
         KINDS,
-        ("#1f5fa8", "#b3470f", "#8a6500", "#7a3fa0", "#00737c", "#b02a5b", "#2b7a43", "#5a6472", "#8793a5"),
+        ("#1f5fa8", "#b3470f", "#8a6500", "#7a3fa0", "#00737c", "#b02a5b", "#2b7a43", "#6b4f3a", "#5a6472", "#8793a5"),
         strict=True,
     )
 )

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from cases import SMALL
-from levit_cases import small as small_levit
 
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.exporter.to_onnx import onnx_from_model
@@ -13,12 +12,6 @@ from evodeploy.graph.changed import Changed
 from evodeploy.models.random_weights import random_model
 from evodeploy.models.zoo import with_selection
 from evodeploy.onnx_files import read_onnx, write_onnx
-
-
-@pytest.fixture(scope="module")
-def levit():
-    """7 blocks and 2 subsamplings: 9 attentions."""
-    return random_model(small_levit(), seed=1)
 
 
 @pytest.mark.parametrize("opset", [18, 20, 23])
@@ -41,8 +34,8 @@ def test_wide_keys_change_nothing_but_widths(levit, opset, tmp_path):
     np.testing.assert_allclose(logits[1], expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
-def test_widening_twice_is_widening_once(levit):
-    wide = with_wide_keys(onnx_from_model(levit)).model
+def test_widening_twice_is_widening_once(levit_onnx):
+    wide = with_wide_keys(levit_onnx).model
     again = with_wide_keys(wide)
     assert again.count == 0 and again.model is wide
 

@@ -21,7 +21,9 @@ from evodeploy.onnx_files import read_onnx
         ("blocks.3.attn/Transpose_2", "blocks.3.attn", "blocks.3", "data movement"),
         ("blocks.3.mlp.fc1/MatMul", "blocks.3.mlp.fc1", "blocks.3", "MLP"),
         ("blocks.3.norm1/LayerNormalization", "blocks.3.norm1", "blocks.3", "normalisation"),
-        ("blocks.3/Add_2", "blocks.3", "blocks.3", "other"),
+        ("blocks.3/Add_2", "blocks.3", "blocks.3", "residual"),
+        ("blocks.3/Mul", "blocks.3", "blocks.3", "other"),
+        ("/encoder/layer.3/Add", "encoder.layer.3", "encoder.layer.3", "residual"),
         ("patch_embed/Conv", "patch_embed", "", "embedding"),
         ("patch_embed.0/Conv", "patch_embed.0", "", "embedding"),
         ("head/Gemm", "head", "", "head"),
@@ -61,12 +63,21 @@ def operators(graph, kind):
 
 def test_nodes_without_a_module_belong_to_what_they_lie_between(small_onnx, small_elastic):
     graph = read_onnx(small_onnx).graph
+    assert operators(graph, "other") == set()
     assert kinds_of(graph, "Reshape", "Pad", "GatherElements", "TopK_2") == ["embedding"] * 2 + ["selection"] * 2
     assert "ReduceMean" in operators(graph, "head")
     assert operators(graph, "merging") == set()
     elastic = read_onnx(small_elastic).graph
     of_keep = [node.name for node in elastic.node if "keep" in node.input]
     assert set(kinds_of(elastic, *of_keep)) == {"selection"}
+
+
+def test_all_that_an_evo_levit_computes_has_a_kind(levit_onnx):
+    """What moves the scores to the next stage's grid is of the class attention; each block has two residual sums."""
+    assert operators(levit_onnx.graph, "other") == set()
+    residual = [part.block for part in parts_of(levit_onnx.graph).values() if part.kind == "residual"]
+    subsamplings, blocks = 2, 7
+    assert len(residual) == subsamplings + 2 * blocks
 
 
 def test_what_serves_the_choice_alone_is_the_selection_where_tokens_merge():
