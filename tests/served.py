@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import collections
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
+import httpx
 import pytest
+import tritonclient.http
 from prometheus_client.parser import text_string_to_metric_families
 
 from evodeploy.engines.base import run_all
 from evodeploy.serving.backend import Answer
 
 PICTURE = Path(__file__).parents[1] / "sample" / "images" / "digit-7-0.png"
+NAME = "evo_deit_test"  # of the models of `small_onnx`
 
 
 class Direct:
@@ -42,6 +49,57 @@ class Direct:
         return Answer(
             await asyncio.to_thread(run_all, self._engine, images, 32, keep), self.info.ratios_of(asked.keep_ratio)
         )
+
+
+class Load:
+    """Threads that ask on and on, and what they were answered."""
+
+    def __init__(self, url, threads=8):
+        self.answers = collections.Counter()
+        self._stop, data = threading.Event(), PICTURE.read_bytes()
+
+        def ask():
+            with httpx.Client(timeout=60) as client:
+                while not self._stop.is_set():
+                    try:
+                        status = client.post(f"{url}/v1/predict", content=data).status_code
+                    except httpx.HTTPError as error:
+                        status = type(error).__name__
+                    self.answers[status] += 1
+
+        self._threads = [threading.Thread(target=ask) for _ in range(threads)]
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def started(*arguments, cwd=None, **changes):
+    """The process of the command, in a group of its own; pipes hold what it says."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "evodeploy", *map(str, arguments)],
+        env={**os.environ, **changes},
+        cwd=cwd,
+        text=True,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def logits(address, images):
+    """What the service at `address` answers to a client of Triton."""
+    with tritonclient.http.InferenceServerClient(address) as triton:
+        given = tritonclient.http.InferInput("images", images.shape, "FP32")
+        given.set_data_from_numpy(images)
+        return triton.infer(NAME, [given]).as_numpy("logits")
 
 
 def free_port():

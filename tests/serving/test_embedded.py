@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import collections
 import concurrent.futures
 import os
 import signal
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 import time
 import warnings
@@ -21,7 +18,7 @@ import tritonclient.grpc
 import tritonclient.http
 import tritonclient.utils
 from processes import is_alive, listening, processes_below
-from served import PICTURE, value, wait_until
+from served import NAME, PICTURE, Load, logits, started, value, wait_until
 
 import evodeploy
 from evodeploy.engines.opener import open_engine
@@ -30,8 +27,6 @@ from evodeploy.serving import embedded
 from evodeploy.serving.budget import Budget
 from evodeploy.serving.service import running
 from evodeploy.serving.settings import Limits, Settings
-
-NAME = "evo_deit_test"
 
 
 def test_it_answers_on_one_port_and_ends_in_order(serve, small_onnx, logged):
@@ -46,11 +41,8 @@ def test_it_answers_on_one_port_and_ends_in_order(serve, small_onnx, logged):
             "metrics": f"{service.address}/metrics",
             "grpc": None,
         }
-        with tritonclient.http.InferenceServerClient(place) as triton, open_engine(small_onnx) as engine:
-            given = tritonclient.http.InferInput("images", images.shape, "FP32")
-            given.set_data_from_numpy(images)
-            answered = triton.infer(NAME, [given]).as_numpy("logits")
-            np.testing.assert_allclose(answered, engine.run(images)["logits"], atol=1e-5)
+        with open_engine(small_onnx) as engine:
+            np.testing.assert_allclose(logits(place, images), engine.run(images)["logits"], atol=1e-5)
         assert httpx.get(f"{service.address}/v2", headers={"Host": "evil.example"}).status_code == 421
         with pytest.raises(UsageError, match="cannot be listened on"), serve(port=int(place.split(":")[1])) as other:
             pytest.fail(f"{other} shares the port")
@@ -164,10 +156,7 @@ SIGNALS = {"group": signal.SIGTERM, "main": signal.SIGTERM, "interrupt": signal.
 
 @pytest.mark.parametrize("to", ["group", pytest.param("main", marks=pytest.mark.slow), "interrupt"])
 def test_signals_end_the_command_in_order(small_onnx, to):
-    command = [sys.executable, "-m", "evodeploy", "serve", str(small_onnx), "--port", "0"]
-    command += ["--grpc-port", "0"] if to == "group" else []
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
-    process = subprocess.Popen(command, text=True, start_new_session=True, **pipes)
+    process = started("serve", small_onnx, "--port", "0", *(["--grpc-port", "0"] if to == "group" else []))
     try:
         *_, grpc, address = process.stdout.readline().split()
         addresses = [address, grpc.rstrip(",")] if to == "group" else [address]
@@ -176,7 +165,10 @@ def test_signals_end_the_command_in_order(small_onnx, to):
         below = processes_below(process.pid)
         ports = {int(each.rpartition(":")[2]) for each in addresses}
         assert {port for _, _, port in listening(process.pid)} == ports
-        answers = load(address, lambda: (os.kill if to == "main" else os.killpg)(process.pid, SIGNALS[to]))
+        with Load(address, threads=4) as load:
+            wait_until(lambda: load.answers[200] > 4)
+            (os.kill if to == "main" else os.killpg)(process.pid, SIGNALS[to])
+            wait_until(lambda: load.answers["ConnectError"])
         _, err = process.communicate(timeout=120)
     finally:
         process.kill()
@@ -186,8 +178,7 @@ def test_signals_end_the_command_in_order(small_onnx, to):
         *(f"{each} answers by gRPC" for each in addresses[1:]),
         "answering what was begun, then stopping",
     ]
-    assert answers[200] > 4
-    assert answers.keys() <= {200, "ConnectError", "RemoteProtocolError", "ReadError", "WriteError"}, answers
+    assert load.answers.keys() <= {200, "ConnectError", "RemoteProtocolError", "ReadError", "WriteError"}, load.answers
     assert [pid for pid in below if is_alive(pid)] == []
 
 
@@ -197,28 +188,6 @@ def refused_for_compression(address):
         given.set_data_from_numpy(np.zeros((1, 3, 64, 64), np.float32))
         with pytest.raises(tritonclient.utils.InferenceServerException, match="'gzip' is disabled"):
             client.infer("small", [given], compression_algorithm="gzip")
-
-
-def load(address, then):
-    """What four clients are answered until the service takes no more; `then` is called once it answers."""
-    answers = collections.Counter()
-
-    def ask():
-        with httpx.Client(timeout=60) as client:
-            while not {"ConnectError"} & answers.keys():
-                try:
-                    answers[client.post(f"{address}/v1/predict", content=PICTURE.read_bytes()).status_code] += 1
-                except httpx.HTTPError as error:
-                    answers[type(error).__name__] += 1
-
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    wait_until(lambda: answers[200] > 4)
-    then()
-    for thread in threads:
-        thread.join()
-    return answers
 
 
 def test_it_speaks_https_alone_where_it_has_a_certificate(serve, certificate):

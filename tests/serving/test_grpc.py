@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.http
-from served import PICTURE, value, wait_until
+from served import NAME, PICTURE, value, wait_until
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
@@ -25,7 +25,6 @@ from evodeploy.serving.gate import HEADER_BYTES, Room
 from evodeploy.serving.service import running
 from evodeploy.serving.settings import Limits, Settings
 
-NAME = "evo_deit_test"
 IMAGES = np.random.default_rng(3).standard_normal((3, 3, 64, 64), dtype=np.float32)
 SIZE = IMAGES[0].nbytes
 Code = grpc.StatusCode

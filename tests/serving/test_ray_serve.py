@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -20,10 +19,9 @@ import grpc
 import httpx
 import numpy as np
 import pytest
-import tritonclient.http
 from cases import SMALL
 from processes import is_alive, listening, processes_below
-from served import free_port
+from served import NAME, Load, free_port, logits, started
 
 from evodeploy.cluster import ATTEMPTS
 from evodeploy.engines.opener import open_engine
@@ -31,45 +29,7 @@ from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.models.random_weights import random_model
 from evodeploy.onnx_files import write_onnx
 
-PICTURE = Path(__file__).parents[2] / "sample" / "images" / "digit-7-0.png"
-NAME = "evo_deit_test"
-
-
-class Load:
-    """Threads that ask on and on, and what they were answered."""
-
-    def __init__(self, address, threads=8):
-        self.answers = collections.Counter()
-        self._address, self._stop, data = address, threading.Event(), PICTURE.read_bytes()
-
-        def ask():
-            with httpx.Client(timeout=60) as client:
-                while not self._stop.is_set():
-                    try:
-                        status = client.post(f"http://{address}/v1/predict", content=data).status_code
-                    except httpx.HTTPError as error:
-                        status = type(error).__name__
-                    self.answers[status] += 1
-
-        self._threads = [threading.Thread(target=ask) for _ in range(threads)]
-
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-
-def serve(*arguments, **changes):
-    """Start the command in a process group of its own; pipes hold what it says."""
-    command = [sys.executable, "-m", "evodeploy", "serve", *map(str, arguments)]
-    environment = {**os.environ, **changes}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
-    return subprocess.Popen(command, env=environment, text=True, start_new_session=True, **pipes)
+serve = functools.partial(started, "serve")
 
 
 @contextlib.contextmanager
@@ -111,8 +71,8 @@ def decoys(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def service(small_onnx, decoys):
-    with served(small_onnx, "--replicas", 2, **decoys) as started:
-        yield started
+    with served(small_onnx, "--replicas", 2, **decoys) as answering:
+        yield answering
 
 
 def replicas(pid):
@@ -122,13 +82,6 @@ def replicas(pid):
             if "ServeReplica:evodeploy" in Path(f"/proc/{each}/cmdline").read_text():
                 found.append(each)
     return found
-
-
-def logits(address, images):
-    with tritonclient.http.InferenceServerClient(address) as triton:
-        given = tritonclient.http.InferInput("images", images.shape, "FP32")
-        given.set_data_from_numpy(images)
-        return triton.infer(NAME, [given]).as_numpy("logits")
 
 
 def test_all_ports_are_on_loopback_and_described(service):
@@ -198,7 +151,7 @@ def test_an_update_and_a_killed_replica_lose_no_other_request(service, small_onn
     assert refused.returncode == 2
     assert "was started with another token: give the options" in refused.stderr
 
-    with Load(address) as load:
+    with Load(f"http://{address}") as load:
         update = serve(other, "--replicas", 2, "--port", address.split(":")[1], "--metrics-port", metrics, "--update")
         alive = set()
         while update.poll() is None:
@@ -213,7 +166,7 @@ def test_an_update_and_a_killed_replica_lose_no_other_request(service, small_onn
 
     running = replicas(process.pid)
     assert len(running) == 2
-    with Load(address) as load:
+    with Load(f"http://{address}") as load:
         time.sleep(1)
         os.kill(running[0], signal.SIGKILL)
         time.sleep(5)
@@ -228,7 +181,7 @@ def test_an_update_and_a_killed_replica_lose_no_other_request(service, small_onn
 
 def test_a_signal_to_all_of_it_ends_it_in_order(service):
     process, address, metrics = service
-    with Load(address) as load:
+    with Load(f"http://{address}") as load:
         time.sleep(1)
         below = processes_below(process.pid)
         os.killpg(process.pid, signal.SIGTERM)

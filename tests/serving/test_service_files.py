@@ -16,12 +16,12 @@ import httpx
 import pytest
 import typer
 import yaml
+from served import PICTURE, started
 
 from evodeploy.cli import app
 
 TEXT = (Path(__file__).parents[2] / "docs" / "howto" / "service.md").read_text(encoding="utf-8")
 BLOCKS = dict(re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL))
-PICTURE = Path(__file__).parents[2] / "sample" / "images" / "digit-7-0.png"
 MODEL = {"unit": "/srv/models/ckpt.onnx", "compose": "/models/ckpt.onnx"}
 TOKEN = {"unit": "%d/token", "compose": "/run/secrets/token"}
 
@@ -84,11 +84,7 @@ def test_systemd_finds_no_fault_in_the_unit(tmp_path):
 def test_the_command_answers_and_ends_in_time_at_a_signal_to_all_of_it(kind, small_onnx, tmp_path):
     (tmp_path / "token").write_text("secret\n")
     real = {MODEL[kind]: small_onnx, TOKEN[kind]: tmp_path / "token", "8000": 0}
-    arguments = [str(real.get(each, each)) for each in command(kind)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "evodeploy", *arguments], text=True, start_new_session=True, cwd=tmp_path, **pipes
-    )
+    process = started(*(real.get(each, each) for each in command(kind)), cwd=tmp_path)
     try:
         address = process.stdout.readline().split()[-1].replace("0.0.0.0", "127.0.0.1")
         check = [each.replace("http://127.0.0.1:8000", address) for each in compose()["healthcheck"]["test"]]
