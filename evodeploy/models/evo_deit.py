@@ -32,15 +32,13 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, scored: bool, bias: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Map (B, N + 1, C) to the same shape, and to the class token's logits (B, h, N + 1) where `scored`.
 
-        `bias` (B, 1, 1, N + 1) is added to all logits.
+        `bias` (B, 1, 1, N + 1) is added to the logits of what is mapped; merged tokens, which have one, are not scored.
         """
         _, rows, width = x.shape
         qkv = self.qkv(x).reshape(-1, rows, 3 * self.heads, width // self.heads).transpose(1, 2)
         query, key, value = qkv.split(self.heads, dim=1)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=self.scale)
         logits = class_logits(query[:, :, :1], key, self.scale) if scored else None
-        if logits is not None and bias is not None:
-            logits = logits + bias[:, 0]
         return self.proj(mixed.transpose(1, 2).reshape(-1, rows, width)), logits
 
 
