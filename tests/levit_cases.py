@@ -46,6 +46,7 @@ class Answer(NamedTuple):
     logits: torch.Tensor
     selected: list[list[int]]
     scores: list[torch.Tensor]
+    class_token: torch.Tensor
 
 
 class Oracle:
@@ -83,7 +84,7 @@ class Oracle:
                         x, g, _ = self.run(group, x, g)
             listed, done = listed + depth, done + depth
         mean = x[1:].mean(0)
-        return Answer((self.head("head", mean) + self.head("head_dist", mean)) / 2, selected, scores)
+        return Answer((self.head("head", mean) + self.head("head_dist", mean)) / 2, selected, scores, x[0])
 
     def slow_fast(self, group, x, g, keep):
         order = sorted(range(len(g)), key=lambda i: -float(g[i]))

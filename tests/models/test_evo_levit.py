@@ -54,6 +54,7 @@ def test_agrees_with_the_description_followed_image_by_image(config):
         assert len(evolved.scores) == len(answer.scores)
         for got, expected in zip(evolved.scores, answer.scores, strict=True):
             assert relative_error(got[i], expected) < 1e-9
+        assert relative_error(evolved.class_token[i], answer.class_token) < 1e-9
         assert relative_error(logits[i], answer.logits) < 1e-9
 
 
