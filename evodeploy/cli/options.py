@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -120,10 +120,14 @@ def engine_options(
     )
 
 
-def opens_engine(command: Callable[..., None]) -> Callable[..., None]:
-    """Let `command` have the options of `engine_options` in place of its parameter `how`, which they become."""
+def opens_engine(command: Callable[..., None], *, without: Collection[str] = ()) -> Callable[..., None]:
+    """Let `command` have the options of `engine_options` in place of its parameter `how`, which they become.
+
+    It does not have those `without` which it runs.
+    """
     signature = inspect.signature(command, eval_str=True)
-    shared = list(inspect.signature(engine_options, eval_str=True).parameters.values())
+    known = inspect.signature(engine_options, eval_str=True).parameters
+    shared = [each for name, each in known.items() if name not in without]
     parameters = [new for each in signature.parameters.values() for new in (shared if each.name == "how" else [each])]
 
     @functools.wraps(command)

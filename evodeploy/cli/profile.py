@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,8 @@ from evodeploy.kinds import DRAWING, PAGE, REPORT, suffix_of
 from evodeploy.specs import EngineOptions
 
 
-@options.opens_engine
+# The layers of a CUDA graph have no times of their own, and no runtime that is profiled takes tf32.
+@functools.partial(options.opens_engine, without=("cuda_graph", "tf32"))
 def profile(
     context: typer.Context,
     file: Annotated[Path, values.artefact("An ONNX file, or a TensorRT engine on a machine with its GPU.")],

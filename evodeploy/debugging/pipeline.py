@@ -111,6 +111,7 @@ def debug(
         for place, kind in outputs:
             with replacing(place) as draft:
                 draft.write_text(_document(report) if kind is REPORT else _drawing(report), encoding="utf-8")
+            _log.info(f"wrote {place}")
     return report
 
 

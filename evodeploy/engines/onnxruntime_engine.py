@@ -162,7 +162,8 @@ def _opened(path: Path, session: Any, providers: list[Any]) -> Any:
             return ort.InferenceSession(_model(path), session, providers=providers)
     except Exception as error:  # ONNX Runtime raises a type of its own for each status code
         kind = OutOfMemoryError if means_out_of_memory(error) else BadFileError
-        raise kind(f"ONNX Runtime {ort.__version__} cannot load {path}: {reason(error)}") from error
+        fix = ". The engine 'openvino' may run it" if "NOT_IMPLEMENTED" in str(error) else ""  # BF16 on a CPU
+        raise kind(f"ONNX Runtime {ort.__version__} cannot load {path}: {reason(error)}{fix}") from error
 
 
 def _model(path: Path) -> str | bytes:

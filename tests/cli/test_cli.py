@@ -136,6 +136,9 @@ def test_export_in_reduced_precision(cli, folder):
     code, _, _ = cli("export", "ckpt.pth", "--bf16", "--opset", "23")
     assert code == 0
     assert json.loads(cli("inspect", "ckpt.bf16.onnx", "--json")[1])["precision"] == "bf16"
+    code, _, err = cli("profile", "ckpt.bf16.onnx", "--runs", "1")
+    assert (code, "cannot load ckpt.bf16.onnx: " in err, "The engine 'openvino' may run it" in err) == (4, True, True)
+    assert cli("profile", "ckpt.bf16.onnx", "--runs", "1", "--engine", "openvino")[0] == 0
     assert names(folder) == ["ckpt.bf16.onnx", "ckpt.fp16.onnx", "ckpt.pth"]
 
 

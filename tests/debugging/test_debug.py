@@ -186,6 +186,7 @@ def test_the_command_prints_options_that_repair(tmp_path, cli):
     report = tmp_path / "report.json"
     code, out, err = cli("debug", full, "--precision", "fp16", "-o", report, "--picture", tmp_path / "errors.svg")
     assert (code, "is beyond the tolerance" in err) == (1, True)
+    assert f"wrote {report}\nwrote {tmp_path / 'errors.svg'}\n" in err
     assert "it begins at blocks.1.mlp.fc1/MatMul" in out
     document = json.loads(report.read_text())
     assert document["error"] is None  # infinite
