@@ -62,20 +62,11 @@ def test_a_failure_that_only_mentions_memory_halves_nothing():
     assert "is lost" in failed.reason
 
 
-def test_a_device_without_room_halves_the_batch():
+@pytest.mark.parametrize("error", [OutOfMemoryError("cuda:0 has no room for 8 MB more"), MemoryError("not that much")])
+def test_memory_that_runs_out_halves_the_batch(error):
     def small_memory(images):
         if len(images) > 2:
-            raise OutOfMemoryError("cuda:0 has no room for 8 MB more")
-        return {"logits": brightness_logits(images, 3)}
-
-    _, halved = raced([fake("torch"), fake("small", compute=small_memory)], [8])
-    assert (halved.batch, halved.asked) == (2, 8)
-
-
-def test_memory_that_runs_out_halves_the_batch():
-    def small_memory(images):
-        if len(images) > 2:
-            raise MemoryError("not that much")
+            raise error
         return {"logits": brightness_logits(images, 3)}
 
     _, halved = raced([fake("torch"), fake("small", compute=small_memory)], [8])

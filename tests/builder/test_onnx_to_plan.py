@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from graphs import value, write_graph
+from onnx import TensorProto, helper
 
 from evodeploy.builder import onnx_to_plan as builder
 from evodeploy.builder.build_log import BuildLog
@@ -30,6 +31,7 @@ from evodeploy.onnx_files import read_onnx, write_onnx
 from evodeploy.specs import TensorSpec
 
 IMAGES = TensorSpec("images", "float32", (None, 3, 64, 64))
+UNUSED = {"unused": np.zeros(4, np.float32)}  # a weight that no node takes
 
 
 def request(onnx_path, output, **options):
@@ -210,38 +212,26 @@ def test_files_that_tensorrts_parser_takes_for_networks_are_refused(small_onnx, 
 
 
 def test_an_onnx_without_a_network_is_refused(tmp_path):
-    graph = helper.make_graph([], "empty", [], [])
-    write_onnx(helper.make_model(graph), tmp_path / "empty.onnx")
+    path = write_graph(tmp_path / "empty.onnx", [], [], [])
     with pytest.raises(BadFileError, match="holds no network"):
-        build_engine(request(tmp_path / "empty.onnx", tmp_path / "x.engine"))
+        build_engine(request(path, tmp_path / "x.engine"))
 
 
 def test_what_the_parser_refuses_is_named_with_its_node(tmp_path):
-    graph = helper.make_graph(
-        [helper.make_node("NonZero", ["images"], ["where"], "the_culprit")], "refused",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ("batch", 3))],
-        [helper.make_tensor_value_info("where", TensorProto.INT64, (2, "found"))],
-        [numpy_helper.from_array(np.zeros(4, np.float32), "unused")],
-    )  # fmt: skip
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.checker.check_model(model)
-    write_onnx(model, tmp_path / "refused.onnx")
+    node = helper.make_node("NonZero", ["images"], ["where"], "the_culprit")
+    where = value("where", (2, "found"), TensorProto.INT64)
+    path = write_graph(tmp_path / "refused.onnx", [node], [value("images", ("batch", 3))], [where], UNUSED)
+    onnx.checker.check_model(path)
     with pytest.raises(BadFileError, match=r"NonZero the_culprit: "):
-        build_engine(request(tmp_path / "refused.onnx", tmp_path / "x.engine"))
+        build_engine(request(path, tmp_path / "x.engine"))
 
 
 def test_an_output_whose_length_is_not_known_is_refused(tmp_path):
-    graph = helper.make_graph(
-        [helper.make_node("Transpose", ["images"], ["turned"], perm=[1, 0])], "turned",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ("batch", 3))],
-        [helper.make_tensor_value_info("turned", TensorProto.FLOAT, (3, "batch"))],
-        [numpy_helper.from_array(np.zeros(4, np.float32), "unused")],
-    )  # fmt: skip
-    write_onnx(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "turned.onnx"
-    )
+    node = helper.make_node("Transpose", ["images"], ["turned"], perm=[1, 0])
+    turned = value("turned", (3, "batch"))
+    path = write_graph(tmp_path / "turned.onnx", [node], [value("images", ("batch", 3))], [turned], UNUSED)
     with pytest.raises(BadFileError, match=r"turned.onnx: the length of output 'turned' \(batch, \?\) is not known"):
-        build_engine(request(tmp_path / "turned.onnx", tmp_path / "x.engine"))
+        build_engine(request(path, tmp_path / "x.engine"))
     assert not (tmp_path / "x.engine").exists()
 
 

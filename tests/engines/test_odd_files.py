@@ -8,7 +8,8 @@ import os
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from graphs import value, write_graph
+from onnx import TensorProto, helper
 
 from evodeploy.engines.opener import open_engine
 from evodeploy.errors import BadFileError, EvodeployError, RuntimeFailedError, UsageError
@@ -16,38 +17,27 @@ from evodeploy.onnx_files import input_spec, output_specs, read_onnx
 from evodeploy.specs import METADATA_KEY
 
 RUNTIMES = ["onnxruntime", "openvino"]
-FLOAT = TensorProto.FLOAT
-
-
-def value(name, kind=FLOAT, shape=(None, 3)):
-    return helper.make_tensor_value_info(name, kind, shape)
-
-
-def write(path, nodes, inputs, outputs, weights=()):
-    graph = helper.make_graph(nodes, "g", inputs, outputs, list(weights))
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    path.write_bytes(model.SerializeToString())
-    return path
 
 
 def same(source="x", target="y"):
     return [helper.make_node("Identity", [source], [target])]
 
 
-ONES = numpy_helper.from_array(np.ones(3, np.float32), "w")
+ONES = {"w": np.ones(3, np.float32)}
 ODD = {
-    "of nothing": ([], [], [], []),
-    "without inputs": (same("w"), [], [value("y", shape=[3])], [ONES]),
-    "of a scalar": (same(), [value("x", shape=[])], [value("y", shape=[])], []),
-    "of text": (same(), [value("x", TensorProto.STRING)], [value("y", TensorProto.STRING)], []),
-    "of two inputs": ([helper.make_node("Add", ["x", "z"], ["y"])], [value("x"), value("z")], [value("y")], []),
-    "of an unknown shape": (same(), [value("x", shape=None)], [value("y", shape=None)], []),
+    "of nothing": ([], [], []),
+    "without inputs": (same("w"), [], [value("y", [3])], ONES),
+    "of a scalar": (same(), [value("x", [])], [value("y", [])]),
+    "of text": (same(), [value("x", kind=TensorProto.STRING)], [value("y", kind=TensorProto.STRING)]),
+    "of two inputs": ([helper.make_node("Add", ["x", "z"], ["y"])], [value("x"), value("z")], [value("y")]),
+    "of an unknown shape": (same(), [value("x", None)], [value("y", None)]),
     "of a sequence": (
         [helper.make_node("SequenceLength", ["x"], ["y"])],
-        [helper.make_tensor_sequence_value_info("x", FLOAT, [None, 3])], [value("y", TensorProto.INT64, [])], [],
+        [helper.make_tensor_sequence_value_info("x", TensorProto.FLOAT, [None, 3])],
+        [value("y", [], TensorProto.INT64)],
     ),
     "of a steered terminal": (
-        [helper.make_node("Bad\x1b[2J\u202e", ["x"], ["y\x07"])], [value("x")], [value("y\x07")], [],
+        [helper.make_node("Bad\x1b[2J\u202e", ["x"], ["y\x07"])], [value("x")], [value("y\x07")],
     ),
 }  # fmt: skip
 
@@ -55,7 +45,7 @@ ODD = {
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("kind", ODD)
 def test_a_file_that_maps_no_images_is_refused_in_one_clean_line(tmp_path, runtime, kind):
-    path = write(tmp_path / "x.onnx", *ODD[kind])
+    path = write_graph(tmp_path / "x.onnx", *ODD[kind])
     with pytest.raises(BadFileError, match=r"x\.onnx") as raised:
         open_engine(path, runtime)
     assert str(raised.value).isprintable()
@@ -63,14 +53,14 @@ def test_a_file_that_maps_no_images_is_refused_in_one_clean_line(tmp_path, runti
 
 def test_a_tensor_s_name_that_no_record_takes_is_refused(tmp_path):
     name = "y" * 301
-    path = write(tmp_path / "x.onnx", [helper.make_node("Identity", ["x"], [name])], [value("x")], [value(name)], [])
+    path = write_graph(tmp_path / "x.onnx", [helper.make_node("Identity", ["x"], [name])], [value("x")], [value(name)])
     with pytest.raises(BadFileError, match=r"'y{39}…', has a name of 301 characters, expected 1 to 300"):
         output_specs(read_onnx(path))
 
 
 @pytest.mark.parametrize("kind", ODD)
 def test_what_reads_onnx_without_a_runtime_says_it_in_one_clean_line_too(tmp_path, kind):
-    path = write(tmp_path / "x.onnx", *ODD[kind])
+    path = write_graph(tmp_path / "x.onnx", *ODD[kind])
     try:
         input_spec(read_onnx(path))
     except EvodeployError as error:
@@ -81,7 +71,7 @@ def test_what_reads_onnx_without_a_runtime_says_it_in_one_clean_line_too(tmp_pat
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_external_data_in_a_pipe_is_refused_without_waiting_for_it(tmp_path, runtime):
-    path = write(tmp_path / "x.onnx", same("w"), [value("x")], [value("y", shape=[3])], [ONES])
+    path = write_graph(tmp_path / "x.onnx", same("w"), [value("x")], [value("y", [3])], ONES)
     model = onnx.load(path)
     weights = model.graph.initializer[0]
     weights.ClearField("raw_data")
@@ -117,21 +107,23 @@ def test_a_pipe_in_place_of_the_file_is_refused_without_waiting_for_it(tmp_path,
     ],
 )
 def test_metadata_of_another_network_is_refused_before_it_runs(tmp_path, small_onnx, runtime, changes, sentence):
-    model = onnx.load(small_onnx)
+    path = with_metadata(small_onnx, tmp_path / "x.onnx", **changes)
+    with pytest.raises(BadFileError, match=rf"x\.onnx {sentence}"):
+        open_engine(path, runtime)
+
+
+def with_metadata(source, path, **changes):
+    model = onnx.load(source)
     entry = next(each for each in model.metadata_props if each.key == METADATA_KEY)
     entry.value = json.dumps(json.loads(entry.value) | changes)
-    onnx.save(model, tmp_path / "x.onnx")
-    with pytest.raises(BadFileError, match=rf"x\.onnx {sentence}"):
-        open_engine(tmp_path / "x.onnx", runtime)
+    onnx.save(model, path)
+    return path
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_wrong_metadata_is_refused_by_whatever_opens_the_file(tmp_path, small_onnx, runtime):
-    model = onnx.load(small_onnx)
-    entry = next(each for each in model.metadata_props if each.key == METADATA_KEY)
-    entry.value = json.dumps(json.loads(entry.value) | {"image_size": "224"})
-    onnx.save(model, tmp_path / "x.onnx")
-    for opened in (lambda: open_engine(tmp_path / "x.onnx", runtime), lambda: read_onnx(tmp_path / "x.onnx")):
+    path = with_metadata(small_onnx, tmp_path / "x.onnx", image_size="224")
+    for opened in (lambda: open_engine(path, runtime), lambda: read_onnx(path)):
         with pytest.raises(
             BadFileError, match=r'x\.onnx: .* image_size is "224", expected a whole number from 1 to 4096'
         ):
@@ -149,9 +141,8 @@ def test_a_file_whose_name_is_not_utf8_is_opened(tmp_path, small_onnx, small_ima
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_node_that_fails_in_a_run_steers_no_terminal(tmp_path, capfd, runtime):
-    wanted = numpy_helper.from_array(np.int64([7, 7]), "s")
     nodes = [helper.make_node("Reshape", ["x", "s"], ["y"], name="n\x1b]0;PWN\x07")]
-    path = write(tmp_path / "x.onnx", nodes, [value("x")], [value("y", shape=[None, 7])], [wanted])
+    path = write_graph(tmp_path / "x.onnx", nodes, [value("x")], [value("y", [None, 7])], {"s": np.int64([7, 7])})
     with open_engine(path, runtime) as engine, pytest.raises(RuntimeFailedError) as raised:
         engine.run(np.zeros((2, 3), np.float32))
     assert str(raised.value).isprintable()
@@ -163,8 +154,8 @@ def test_a_node_that_fails_in_a_run_steers_no_terminal(tmp_path, capfd, runtime)
 def test_an_output_that_is_not_of_each_image_is_computed(tmp_path, runtime, shape):
     summed = helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0)
     nodes = [*same(), summed, helper.make_node("Reshape", ["sum", "s"], ["all"])]
-    weights = [numpy_helper.from_array(np.array(shape, np.int64), "s")]
-    path = write(tmp_path / "x.onnx", nodes, [value("x")], [value("y"), value("all", shape=shape)], weights)
+    weights = {"s": np.array(shape, np.int64)}
+    path = write_graph(tmp_path / "x.onnx", nodes, [value("x")], [value("y"), value("all", shape)], weights)
     with open_engine(path, runtime) as engine:
         for count in (2, 3):
             outputs = engine.run(np.ones((count, 3), np.float32))

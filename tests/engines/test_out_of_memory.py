@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from graphs import value, write_graph
+from onnx import helper
 
 from evodeploy.engines.fake import FakeEngine
 from evodeploy.engines.opener import open_engine
 from evodeploy.engines.torch_engine import TorchEngine
-from evodeploy.errors import OutOfMemoryError, RuntimeFailedError
+from evodeploy.errors import EvodeployError, OutOfMemoryError, RuntimeFailedError
 from evodeploy.specs import EngineOptions, ModelInfo, TensorSpec
 
 INFO = ModelInfo("fake", image_size=8, patch_size=4, num_classes=3, selection="stage", keep_ratios=(0.5,))
@@ -39,16 +39,9 @@ def hungry_onnx(tmp_path_factory):
         node("ReduceMax", ["sums", "axes"], ["greatest"], keepdims=0),
         node("Unsqueeze", ["greatest", "axis"], ["logits"]),
     ]
-    constants = {"ten": [10], "axes": [1, 2, 3], "axis": [1]}
-    graph = helper.make_graph(
-        nodes, "hungry",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 8, 8])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 1])],
-        [numpy_helper.from_array(np.int64(value), name) for name, value in constants.items()],
-    )  # fmt: skip
-    path = tmp_path_factory.mktemp("hungry") / "hungry.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
-    return path
+    constants = {"ten": np.int64([10]), "axes": np.int64([1, 2, 3]), "axis": np.int64([1])}
+    images, logits = value("images", ["batch", 3, 8, 8]), value("logits", ["batch", 1])
+    return write_graph(tmp_path_factory.mktemp("hungry") / "hungry.onnx", nodes, [images], [logits], constants)
 
 
 def opened(runtime, threads, hungry_onnx):
@@ -87,14 +80,12 @@ class Silent:
     [("float32", "b", 2), ("int64", "b", 2), ("bool", "b", 2), ("bool", "b", 1), ("float32", 2, 2), ("bool", 2, 2)],
 )
 def test_openvino_never_returns_what_an_earlier_run_computed(tmp_path, kind, batch, side):
-    cast = helper.make_node("Cast", ["images"], ["y"], to=helper.np_dtype_to_tensor_dtype(np.dtype(kind)))
-    given = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["b", 3, side, side])
-    kind_of_y = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
-    gives = helper.make_tensor_value_info("y", kind_of_y, [batch, 3, side, side])
-    graph = helper.make_graph([cast], "g", [given], [gives])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "x.onnx")
+    to = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    cast = helper.make_node("Cast", ["images"], ["y"], to=to)
+    given, gives = value("images", ["b", 3, side, side]), value("y", [batch, 3, side, side], to)
+    path = write_graph(tmp_path / "x.onnx", [cast], [given], [gives])
     images = np.ones((2, 3, side, side), np.float32)
-    with open_engine(tmp_path / "x.onnx", "openvino") as engine:
+    with open_engine(path, "openvino") as engine:
         for factor in (1, 0, 7):
             np.testing.assert_array_equal(engine.run(images * factor)["y"], (images * factor).astype(kind))
         engine._requests.idle = [Silent(engine._requests.idle[0])]
@@ -116,20 +107,24 @@ def test_openvino_never_returns_what_an_earlier_run_computed(tmp_path, kind, bat
     ids=lambda error: f"{type(error).__name__} {str(error)[-24:]}",
 )
 def test_errors_that_mean_out_of_memory(error):
-    def fails(images):
-        raise error
-
-    with FakeEngine(INFO, compute=fails) as engine, pytest.raises(OutOfMemoryError) as raised:
-        engine.run(IMAGES)
-    assert raised.value.__cause__ is error
-    assert "\n" not in str(raised.value)
+    raised = translated(error)
+    assert type(raised) is OutOfMemoryError
+    assert raised.__cause__ is error
+    assert "\n" not in str(raised)
 
 
 def test_other_errors_do_not():
-    def fails(images):
-        raise RuntimeError("Exception from a.cpp:1:\nCheck 'memory_desc' failed")
+    raised = translated(RuntimeError("Exception from a.cpp:1:\nCheck 'memory_desc' failed"))
+    assert type(raised) is RuntimeFailedError
+    assert str(raised) == "fake failed at batch 5: Check 'memory_desc' failed"
 
-    with FakeEngine(INFO, compute=fails) as engine, pytest.raises(RuntimeFailedError) as raised:
+
+def translated(error):
+    """What an engine raises whose runtime raises `error`."""
+
+    def fails(images):
+        raise error
+
+    with FakeEngine(INFO, compute=fails) as engine, pytest.raises(EvodeployError) as raised:
         engine.run(IMAGES)
-    assert type(raised.value) is RuntimeFailedError
-    assert str(raised.value) == "fake failed at batch 5: Check 'memory_desc' failed"
+    return raised.value

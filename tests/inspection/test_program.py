@@ -6,12 +6,12 @@ import sys
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from graphs import value, write_graph
+from onnx import helper
 
 from evodeploy.builder.engine import build_engine
 from evodeploy.builder.request import BuildRequest
 from evodeploy.inspection.program import GpuProgram, read_program, texts_of
-from evodeploy.onnx_files import write_onnx
 
 
 @pytest.fixture(scope="module")
@@ -24,15 +24,8 @@ def plan(tmp_path_factory):
         helper.make_node("Softmax", ["a"], ["b"], axis=-1),
         helper.make_node("MatMul", ["b", "w1"], ["logits"]),
     ]
-    kind, shape = TensorProto.FLOAT, ["batch", 256]
-    graph = helper.make_graph(
-        nodes,
-        "products",
-        [helper.make_tensor_value_info("images", kind, shape)],
-        [helper.make_tensor_value_info("logits", kind, shape)],
-        [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights)],
-    )
-    write_onnx(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), path)
+    images, logits = (value(name, ["batch", 256]) for name in ("images", "logits"))
+    write_graph(path, nodes, [images], [logits], {f"w{i}": w for i, w in enumerate(weights)})
     request = BuildRequest(path, path.with_suffix(".engine"), "fp16", ((1, 4, 8),), "tensorrt-rtx", ("sm86", "sm89"))
     build_engine(request)
     return request.output

@@ -1,0 +1,20 @@
+"""ONNX files of a few nodes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+
+def value(name, shape=(None, 3), kind=TensorProto.FLOAT):
+    """The description of an input or output."""
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def write_graph(path, nodes, inputs, outputs, weights=None, opset=18):
+    """Write a network of `nodes` between described inputs and outputs to `path`; `weights` are arrays by name."""
+    constants = [numpy_helper.from_array(np.asarray(array), name) for name, array in (weights or {}).items()]
+    graph = helper.make_graph(nodes, path.stem, inputs, outputs, constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9), path)
+    return path
