@@ -139,9 +139,16 @@ def test_what_was_not_answered_is_counted():
     assert (load.refused, load.failed, load.keep_ratio) == (2, 2, 0.75)
     assert load.in_time == 50 / 104  # of all, refused ones included
     assert [load.quantile(share) for share in (0, 0.5, 0.9, 0.99, 0.999)] == [0.01, 0.5, 0.9, 0.99, 1.0]
+    shown = ("20/s", "20.0", "19.2", "500.0 ms", "900.0 ms", "990.0 ms", "1000.0 ms", "2", "2", "48.1%", "0.75", "–")
+    assert load.cells() == shown
+    document = LoadTest("x", "y", (load,)).to_dict()["loads"][0]
+    assert document["latency"] == {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 1.0}
+    assert (document["requests"], len(document["latencies"]), document["latencies"][0]) == (104, 100, 0.01)
     nothing = Load(None, 3, 1.0, None, (Outcome(1.0, "ConnectionRefusedError"),))
     assert nothing.cells() == ("3 connections", "1.0", "0.0", "–", "–", "–", "–", "0", "1", "–", "–", "–")
     test = LoadTest("http://x<b>", "a picture", (load, nothing))
+    assert test.to_dict()["schema"] == 1
+    assert "48.1%" in str(test)
     assert "&lt;b&gt;" in as_html(test)
     assert "<b>" not in as_html(test)
     as_html(LoadTest("x", "y", (nothing,)))
