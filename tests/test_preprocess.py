@@ -18,7 +18,16 @@ from PIL import Image
 from evodeploy.errors import BadFileError, InputError, UsageError
 from evodeploy.images import open_image
 from evodeploy.models.preprocessing import resolved, stated_by_hugging_face, stated_by_timm
-from evodeploy.preprocess import HELD, as_input, cropped, difference, normalised, pictures, prepare
+from evodeploy.preprocess import (
+    HELD,
+    as_input,
+    cropped,
+    difference,
+    normalised,
+    pictures,
+    prepare,
+    prepare_upload,
+)
 from evodeploy.specs import ModelInfo, Preprocessing
 
 _spec = importlib.util.spec_from_file_location("recipe", Path(__file__).parent / "golden" / "preprocessing.py")
@@ -128,6 +137,16 @@ def test_bytes_of_a_file_are_an_image():
     np.testing.assert_array_equal(np.asarray(open_image(file.getvalue())), np.asarray(photo(50, 40)))
     with pytest.raises(BadFileError, match="the image is not a readable image of BMP, GIF, JPEG"):
         open_image(b"no image")
+
+
+def test_an_upload_is_prepared_as_the_picture_is_and_what_is_none_is_a_bad_file():
+    file = io.BytesIO()
+    photo(50, 40).save(file, "PNG")
+    np.testing.assert_array_equal(prepare_upload(file.getvalue(), INFO, 2000), prepare(photo(50, 40), INFO))
+    with pytest.raises(BadFileError, match="the image has 2000 pixels, expected 1999 at most"):
+        prepare_upload(file.getvalue(), INFO, 1999)
+    with pytest.raises(BadFileError, match="the body is not a readable image of JPEG, PNG"):
+        prepare_upload(file.getvalue()[:60], INFO, 2000)
 
 
 def test_a_format_that_starts_another_program_is_refused(tmp_path):
