@@ -76,9 +76,25 @@ def tiny(weight, op="Mul"):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
+def weight_in(precision, weight):
+    """What becomes of the weight of a product."""
+    (converted,) = reduced_from_onnx(tiny(weight), precision).model.graph.initializer
+    return numpy_helper.to_array(converted).astype(np.float32).tolist()
+
+
 def test_a_weight_beyond_the_range_of_half_is_refused_not_saturated():
     with pytest.raises(UsageError, match=r"weight w reaches 7e\+04, beyond FP16's 65504"):
         reduced_from_onnx(tiny(np.float32([7e4, 1.0])), "fp16")
+    assert weight_in("fp16", np.float32([65504.0, -65504.0])) == [65504.0, -65504.0]
+    assert weight_in("fp16", np.float32([np.inf, 1.0])) == [np.inf, 1.0]
+    assert weight_in("bf16", np.float32([7e4, 1.0])) == pytest.approx([7e4, 1.0], rel=2**-8)
+
+
+def test_only_a_single_number_next_to_nothing_stays_one_in_half():
+    """It may be a floor under a divisor; FP16's smallest number is 2 ** -24."""
+    assert [weight_in("fp16", np.float32(number)) for number in (1e-12, -1e-12, 0.0)] == [2**-24, -(2**-24), 0.0]
+    assert weight_in("fp16", np.float32([1e-12, 1.0])) == [0.0, 1.0]
+    assert weight_in("bf16", np.float32(1e-12)) == pytest.approx(1e-12, rel=2**-8)
 
 
 def test_a_model_that_is_half_already_is_refused(half):
