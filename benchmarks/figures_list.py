@@ -149,12 +149,12 @@ ENTRIES: dict[str, Entry] = {
     ),
     "sweep": Entry(
         f"{INIT}; {PHOTOGRAPHS}; evodeploy sweep s.pth -o sweep "
-        "--keep 1.0,0.7,0.5,0.3 --precision fp32,bf16,int8 --images photographs", 8,
+        "--keep 1.0,0.7,0.5,0.3 --precisions fp32,bf16,int8 --images photographs", 8,
         (Table(RESULTS, "keep ratio | ONNX Runtime FP32"),), noise=0.05, layout=layout.sweep,
     ),
     "sweep-sample": Entry(
         f"{PICTURES}; python $ROOT/sample/pictures.py training --training; evodeploy sweep digits.pth -o sweep "
-        "--data pictures --images training --keep 1.0,0.8,0.65,0.5,0.35,0.2 --precision fp32,bf16,int8 "
+        "--data pictures --images training --keep 1.0,0.8,0.65,0.5,0.35,0.2 --precisions fp32,bf16,int8 "
         "--min-accuracy 98", 12,
         (
             Text(RESULTS, r"chose keep ratio ([\d.]+) in INT8 on OpenVINO, ([\d.]+) % at ([\d.]+) ×",

@@ -69,7 +69,9 @@ class OutputFolder:
             self._tidy()
             yield
         except BlockingIOError as error:
-            raise UsageError(f"another run is writing to {self.path}: let it end, or choose another --out") from error
+            raise UsageError(
+                f"another run is writing to {self.path}: let it end, or choose another --output"
+            ) from error
         finally:
             os.close(folder)
 
@@ -120,7 +122,7 @@ class OutputFolder:
             was = brief(str(found[name]))
             raise UsageError(
                 f"{self.path} belongs to another run (its {name}: {was}, now {manifest[name]}): "
-                "choose another --out, or pass --force to start over"
+                "choose another --output, or pass --force to start over"
             )
 
     def _manifest(self) -> dict[str, Any]:
@@ -129,7 +131,7 @@ class OutputFolder:
         try:
             return MANIFEST(read_json_file(path, "a batch run's manifest"))
         except (EvodeployError, SchemaError) as error:
-            raise UsageError(f"{path} is not a batch run's manifest ({error}): choose another --out") from error
+            raise UsageError(f"{path} is not a batch run's manifest ({error}): choose another --output") from error
 
     def _discard(self) -> None:
         """Remove a run's files, the manifest last; raises UsageError, and removes none, where others are among them."""
@@ -137,12 +139,12 @@ class OutputFolder:
         marks = [self.path / name for name in ("_SUCCESS", "manifest.json") if os.path.lexists(self.path / name)]
         for folder in folders:
             if not stat.S_ISDIR(folder.lstat().st_mode):
-                raise UsageError(f"{folder} is not a batch run's folder: choose another --out")
+                raise UsageError(f"{folder} is not a batch run's folder: choose another --output")
         parts = [part for folder in folders for part in folder.iterdir()]
         ours = {part for part in parts if PART.fullmatch(part.name) or _is_draft(part)}
         for file in [*parts, *marks]:
             if not stat.S_ISREG(file.lstat().st_mode) or file not in {*ours, *marks}:
-                raise UsageError(f"{file} is not a batch run's file: move it, or choose another --out")
+                raise UsageError(f"{file} is not a batch run's file: move it, or choose another --output")
         for file in [*marks[:-1], *parts]:
             file.unlink()
         for folder in folders:

@@ -102,7 +102,7 @@ def _check_outside(request: BatchRequest, listing: Listing) -> None:
     out = os.path.realpath(request.out)
     for path in (os.fspath(request.artefact), *request.inputs, *listing.files()):
         if Path(os.path.realpath(path)).is_relative_to(out):
-            raise UsageError(f"{path} is inside the output folder {request.out}: choose another --out")
+            raise UsageError(f"{path} is inside the output folder {request.out}: choose another --output")
 
 
 def _work(request: BatchRequest) -> Work:

@@ -28,7 +28,9 @@ def batch(
     inputs: Annotated[
         list[str], typer.Argument(help="Folders, globs, images, .parquet files with images, .txt lists of paths.")
     ],
-    out: Annotated[Path, typer.Option(help="The folder for predictions; one of this very run is gone on with.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder for predictions; an interrupted run resumes.")
+    ],
     actors: Annotated[int, whole("--actors", 1, 256, "Engines that run side by side.")] = 1,
     batch: Annotated[int, whole("--batch", 1, values.BATCH, "Images an engine is given at a time.")] = 32,
     top: Annotated[int | None, whole("--top", 1, values.CLASSES, "How many classes to name, 5 by default.")] = None,
@@ -43,11 +45,11 @@ def batch(
     as_json: Json = False,
 ) -> None:
     """Predict any number of images into Parquet, on Ray; the same command resumes after a kill."""
-    values.for_ray(artefact, out, *inputs)
+    values.for_ray(artefact, output, *inputs)
     with needs("batch"):
         from evodeploy.batch.run import BatchRequest, run_batch
     request = BatchRequest(
-        artefact, tuple(inputs), out, actors, batch, top, image_column, shard, engine, how, force, ray
+        artefact, tuple(inputs), output, actors, batch, top, image_column, shard, engine, how, force, ray
     )
     clock = Stopwatch()
     try:
@@ -61,16 +63,16 @@ def batch(
         raise
     seconds = clock.seconds
     if as_json:
-        result_json(dataclasses.asdict(summary) | {"out": str(out), "seconds": seconds})
+        result_json(dataclasses.asdict(summary) | {"out": str(output), "seconds": seconds})
     else:
         rate = (summary.images - summary.resumed) / seconds
         result(
-            f"{out}  {summary.predicted} predictions in {summary.shards} parts  {seconds:.1f} s  {rate:.1f} images/s"
+            f"{output}  {summary.predicted} predictions in {summary.shards} parts  {seconds:.1f} s  {rate:.1f} images/s"
         )
         if summary.broken:
-            result(f"{out / 'errors'}  {summary.broken} images could not be read")
+            result(f"{output / 'errors'}  {summary.broken} images could not be read")
     if not summary.predicted:
-        raise BadFileError(f"none of the {summary.images} images could be read: see {out / 'errors'}")
+        raise BadFileError(f"none of the {summary.images} images could be read: see {output / 'errors'}")
 
 
 @contextlib.contextmanager

@@ -51,7 +51,7 @@ def bench(
     ] = None,
     fast_path: FastPath = None,
     images: Annotated[
-        Path | None, typer.Option(help="A folder of pictures: run on them, and time files to labels too.")
+        Path | None, typer.Option(help="Images, as for `evodeploy eval`: run on them, and time files to labels too.")
     ] = None,
     seconds: Annotated[float, real("--seconds", 0, values.SECONDS, "Measured time for each row, at most.")] = 5.0,
     min_seconds: Annotated[

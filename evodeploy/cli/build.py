@@ -36,7 +36,7 @@ def build_engine(
     ] = None,
     max_batch: Annotated[int | None, whole("--max-batch", 1, values.BATCH, "Largest batch, 128 by default.")] = None,
     profile: Annotated[
-        list[str] | None, typer.Option(help="MIN:OPT:MAX, again for each optimization profile, in place of these.")
+        list[str] | None, typer.Option(help="MIN:OPT:MAX in place of these three, again for each optimization profile.")
     ] = None,
     runtime: Annotated[str | None, typer.Option(help="tensorrt or tensorrt-rtx; what is installed by default.")] = None,
     target: Annotated[

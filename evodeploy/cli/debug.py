@@ -23,16 +23,14 @@ def debug(
         typer.Option(help="Compare the reference with its conversion to this, in memory."),
     ] = None,
     keep_fp32: options.KeepFp32 = None,
-    images: Annotated[Path | None, typer.Option(help="A folder of images; without it, random noise.")] = None,
+    images: options.Images = None,
     random: Annotated[int, whole("--random", 1, values.RANDOM, "How many random images.")] = 8,
     seed: Annotated[int, whole("--seed", 0, values.SEED, "Seed of the random images.")] = 0,
     tolerance: Annotated[
         float | None,
-        real("--tolerance", 0, math.inf, "Largest error of an output, as a share of its largest; by precision else."),
+        real("--tolerance", 0, math.inf, "Largest error of an output, relative to the largest. Default: by precision."),
     ] = None,
-    keep_ratio: Annotated[
-        str | None, typer.Option(help="Compare elastic files at this share of tokens, one or one for each stage.")
-    ] = None,
+    keep_ratio: options.KeepRatio = None,
     repair: Annotated[
         bool, typer.Option("--repair/--no-repair", help="Look for the fewest nodes to keep in FP32 for the tolerance.")
     ] = True,

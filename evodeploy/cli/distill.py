@@ -15,7 +15,7 @@ from evodeploy.cli.values import real, whole
 
 def distill(
     checkpoint: Annotated[Path, values.artefact("A .pth, .pt or .safetensors file, or hf://OWNER/NAME@REVISION.")],
-    images: Annotated[Path, typer.Option(help=f"Pictures to train on, labels are not needed: {options.DATA}.")],
+    images: Annotated[Path, typer.Option(help=f"Images to train on, labels are not needed: {options.DATA}.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write.")],
     keep_ratio: Annotated[
         str | None,
@@ -28,11 +28,11 @@ def distill(
     fast_path: options.FastPath = None,
     image_size: options.ImageSize = None,
     epochs: Annotated[
-        float | None, real("--epochs", 0.001, 10**6, "Times that each picture is seen; default 8.")
+        float | None, real("--epochs", 0.001, 10**6, "Times that each image is seen. Default: 8.")
     ] = None,
-    minutes: Annotated[float | None, real("--minutes", 0.01, 10**6, "Train for so long instead.")] = None,
+    minutes: Annotated[float | None, real("--minutes", 0.01, 10**6, "Minutes to train, in place of --epochs.")] = None,
     val: Annotated[
-        Path | None, typer.Option(help="Pictures to evaluate on; by default every fifth of --images, not trained on.")
+        Path | None, typer.Option(help="Images to evaluate on; by default every fifth of --images, not trained on.")
     ] = None,
     labels: Annotated[
         bool, typer.Option("--labels", help="Learn from the classes of --images too, and measure accuracy.")
@@ -45,25 +45,23 @@ def distill(
     precision: Annotated[
         str | None, typer.Option(help="What products are computed in: fp32, bf16, fp16. Default: what is fast here.")
     ] = None,
-    batch: Annotated[int, whole("--batch", 1, values.BATCH, "Pictures of one step.")] = 32,
+    batch: Annotated[int, whole("--batch", 1, values.BATCH, "Images of one step.")] = 32,
     micro_batch: Annotated[
-        int | None, whole("--micro-batch", 1, values.BATCH, "Pictures computed at once; less takes less memory.")
+        int | None, whole("--micro-batch", 1, values.BATCH, "Images computed at once; less takes less memory.")
     ] = None,
     rate: Annotated[
-        float | None, real("--rate", 1e-9, 1, "The largest learning rate; default 5e-5, or 1.5e-5 where tokens merge.")
+        float | None, real("--rate", 1e-9, 1, "The largest learning rate. Default: 5e-5, or 1.5e-5 where tokens merge.")
     ] = None,
     augment: Annotated[
         bool | None, typer.Option("--augment/--no-augment", help="Crop, mirror and relight; by default where it suits.")
     ] = None,
     seed: Annotated[int, whole("--seed", 0, values.SEED, "The same seed gives the same weights.")] = 0,
     threads: options.Threads = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted training, from OUTPUT.part.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted training from OUTPUT.part.")] = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Train a checkpoint to give its dense answers with fewer tokens, on pictures without labels."""
+    """Train a checkpoint to give its dense answers with fewer tokens, on images without labels."""
     record = evodeploy.distill(
         checkpoint,
         images,

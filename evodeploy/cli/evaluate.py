@@ -24,10 +24,8 @@ def evaluate(
         Path | None, typer.Option(help="ReaL labels of ImageNet's validation images, real.json.", metavar="FILE")
     ] = None,
     batch: Annotated[int, whole("--batch", 1, values.BATCH, "Images run at a time.")] = 32,
-    limit: Annotated[int | None, whole("--limit", 1, values.IMAGES, "Use this many, evenly spread over all.")] = None,
-    keep_ratio: Annotated[
-        str | None, typer.Option(help="Keep this share of the tokens, of elastic artefacts: 0.5, or 0.7,0.5 by stage.")
-    ] = None,
+    limit: options.Limit = None,
+    keep_ratio: options.KeepRatio = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Write JSON here; an interrupted run resumes from OUTPUT.part."),

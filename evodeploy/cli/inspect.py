@@ -33,8 +33,8 @@ def inspect(
         str | None,
         typer.Option(
             metavar="RATIO",
-            help="With --gpu: the share of tokens that an elastic engine keeps, one or one for each stage; by default "
-            "what it was exported with.",
+            help="With --gpu: share of tokens that an elastic engine keeps: 0.5, or one for each stage: 0.7,0.5. "
+            "Default: its own.",
         ),
     ] = None,
     kernels: Annotated[bool, typer.Option("--kernels", help="With --gpu: the ten heaviest kernels too.")] = False,

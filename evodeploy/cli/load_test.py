@@ -17,16 +17,16 @@ def load_test(
     url: Annotated[str, typer.Argument(help="The server: http://127.0.0.1:8000, or grpc://127.0.0.1:8001.")],
     rate: Annotated[str | None, typer.Option(help="Requests a second, one load after the other: 10,20,40.")] = None,
     connections: Annotated[
-        int | None, whole("--connections", 1, 4096, "Instead, N clients that each wait for their answer.")
+        int | None, whole("--connections", 1, 4096, "In place of --rate: clients that each wait for their answer.")
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="Pictures to send, as for `evodeploy eval`; one of noise by default.")
+        Path | None, typer.Option(help="Images to send, as for `evodeploy eval`; without it, one of noise.")
     ] = None,
     labels: Annotated[
-        bool, typer.Option("--labels", help="Compare answers with the pictures' folders, which name their classes.")
+        bool, typer.Option("--labels", help="Compare answers with the images' folders, which name their classes.")
     ] = False,
     model: Annotated[
-        str | None, typer.Option(help="Send tensors for this model instead, to any Open Inference Protocol server.")
+        str | None, typer.Option(help="Send tensors for this model, to any Open Inference Protocol server.")
     ] = None,
     seconds: Annotated[float, real("--seconds", 0.1, values.SECONDS, "How long each load lasts.")] = 10.0,
     target: Annotated[

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from evodeploy.cli.values import SIDE, ratios, whole
+from evodeploy.cli.values import IMAGES, SIDE, ratios, whole
 from evodeploy.machine.cores import most_threads
 from evodeploy.specs import EngineOptions
 from evodeploy.specs import FastPath as FastPathName
@@ -46,6 +46,14 @@ FixedKeep = Annotated[
         help="Open an elastic file for this share of tokens alone, one or one for each stage, where the runtime can.",
     ),
 ]
+KeepRatio = Annotated[
+    str | None,
+    typer.Option(
+        "--keep-ratio",
+        metavar="RATIO",
+        help="Share of tokens that an elastic artefact keeps: 0.5, or one for each stage: 0.7,0.5. Default: its own.",
+    ),
+]
 
 KeepFp32 = Annotated[
     list[str] | None,
@@ -58,6 +66,9 @@ KeepFp32 = Annotated[
 ]
 
 DATA = "a folder, webdataset tars (data-{000..009}.tar), Parquet files, or what `datasets` saved (FOLDER/SPLIT)"
+Images = Annotated[
+    Path | None, typer.Option("--images", help="Images, as for `evodeploy eval`; without it, random noise.")
+]
 Labels = Annotated[
     Path | None,
     typer.Option(
@@ -72,6 +83,7 @@ ClassMap = Annotated[
         "--class-map", metavar="FILE", help="Which class of the model each of the data's is: CSV name,class, or JSON."
     ),
 ]
+Limit = Annotated[int | None, whole("--limit", 1, IMAGES, "Use this many of the images, evenly spread over all.")]
 
 Ray = Annotated[
     str | None,

@@ -24,13 +24,11 @@ def predict(
     artefact: Annotated[Path, values.artefact("A checkpoint, an ONNX file or an engine.")],
     images: Annotated[list[Path], typer.Argument(help="Image files, folders of them, tars, Parquet files.")],
     top: Annotated[int | None, whole("--top", 1, values.CLASSES, "How many classes to name, 5 by default.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Write the predictions here: a .jsonl, .csv or .parquet file.")
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the predictions here: a .jsonl, .csv or .parquet file.")
     ] = None,
     batch: Annotated[int, whole("--batch", 1, values.BATCH, "Images run at a time.")] = 32,
-    keep_ratio: Annotated[
-        str | None, typer.Option(help="Share of tokens an elastic artefact keeps: 0.5, or one for each stage: 0.7,0.5.")
-    ] = None,
+    keep_ratio: options.KeepRatio = None,
     engine: options.EngineName = None,
     how: EngineOptions = options.ENGINE_OPTIONS,
     force: Force = False,
@@ -50,13 +48,16 @@ def predict(
             named = "  ".join(f"{label.name} {label.probability:.1%}" for label in answer.labels)
             result(brief(f"{image}  {named}", SHOWN))
 
-    if out is None:
+    if output is None:
         context.with_resource(while_read())
-    with evodeploy.load(artefact, engine, **vars(how)) as predictor, progress("predicting", quiet=out is None) as done:
+    with (
+        evodeploy.load(artefact, engine, **vars(how)) as predictor,
+        progress("predicting", quiet=output is None) as done,
+    ):
         written = predictor.write(
-            images, out or shown, top=top, batch=batch, keep_ratio=ratios, force=force, progress=done
+            images, output or shown, top=top, batch=batch, keep_ratio=ratios, force=force, progress=done
         )
     if as_json:
-        result_json(documents if out is None else written.to_dict())
-    elif out is not None:
+        result_json(documents if output is None else written.to_dict())
+    elif output is not None:
         result(str(written))

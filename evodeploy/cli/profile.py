@@ -23,19 +23,12 @@ def profile(
     context: typer.Context,
     file: Annotated[Path, values.artefact("An ONNX file, or a TensorRT engine on a machine with its GPU.")],
     batch: Annotated[int, whole("--batch", 1, values.BATCH, "Images of a run.")] = 1,
-    keep_ratio: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RATIO",
-            help="The share of tokens that an elastic artefact keeps, one or one for each stage; by default what it "
-            "was exported with.",
-        ),
-    ] = None,
+    keep_ratio: options.KeepRatio = None,
     other_ratio: Annotated[
         str | None, typer.Option(metavar="RATIO", help="Profile it at this share of tokens too, and compare.")
     ] = None,
     runs: Annotated[int, whole("--runs", 1, 1000, "Runs with the profiler, and as many without, in turn.")] = 20,
-    images: Annotated[Path | None, typer.Option(help="Images to run on; without it, random noise.")] = None,
+    images: options.Images = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write all figures to this JSON file.")] = None,
     picture: Annotated[
         Path | None, typer.Option(help="Draw blocks, modules and nodes by their time: a name in .svg or .html.")

@@ -9,7 +9,7 @@ import typer
 
 from evodeploy.cli import values
 from evodeploy.cli.console import Force, Json, result_json, show
-from evodeploy.cli.options import ClassMap, FastPath, Labels, Threads
+from evodeploy.cli.options import ClassMap, FastPath, Labels, Limit, Threads
 from evodeploy.cli.values import real, whole
 from evodeploy.errors import VerificationError
 
@@ -20,11 +20,11 @@ def sweep(
         Path, typer.Option("--output", "-o", help="The folder for all of it; an interrupted run resumes.")
     ],
     data: Annotated[
-        Path | None, typer.Option(help="Labelled images, as for `evodeploy eval`. Without: throughput alone.")
+        Path | None, typer.Option(help="Labelled images, as for `evodeploy eval`; without it, throughput alone.")
     ] = None,
     labels: Labels = None,
     class_map: ClassMap = None,
-    limit: Annotated[int | None, whole("--limit", 1, values.IMAGES, "Use this many images, evenly spread.")] = None,
+    limit: Limit = None,
     keep: Annotated[
         str | None,
         typer.Option(
@@ -38,9 +38,9 @@ def sweep(
             "--by-stage", help="Search the ratios of --keep stage by stage, on --data, down from the largest."
         ),
     ] = False,
-    precision: Annotated[str, typer.Option(help="Some of fp32, bf16, fp16, int8.")] = "fp32,bf16",
+    precisions: Annotated[str, typer.Option(help="Some of fp32, bf16, fp16, int8.")] = "fp32,bf16",
     engines: Annotated[str | None, typer.Option(help="Default: those installed that run ONNX files on a CPU.")] = None,
-    images: Annotated[Path | None, typer.Option(help="Images to calibrate INT8 on; those of --data without.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Images to calibrate INT8 on. Default: those of --data.")] = None,
     batch: Annotated[int, whole("--batch", 1, values.BATCH, "Images run at a time.")] = 8,
     seconds: Annotated[
         float, real("--seconds", 0.1, values.SECONDS, "Measured time for each candidate, at most.")
@@ -69,7 +69,7 @@ def sweep(
         output,
         keeps=values.keeps(keep) if keep else None,
         by_stage=by_stage,
-        precisions=values.names("--precision", precision),
+        precisions=values.names("--precisions", precisions),
         engines=values.names("--engines", engines) if engines else None,
         data=data,
         labels=labels,

@@ -6,8 +6,6 @@ import math
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 import evodeploy
 from evodeploy.cli import options, values
 from evodeploy.cli.console import Json, result, result_json
@@ -20,17 +18,17 @@ from evodeploy.specs import EngineOptions
 def verify(
     reference: Annotated[Path, values.artefact("What is right: a checkpoint, an ONNX file or an engine.")],
     candidate: Annotated[Path, values.artefact("What is judged.")],
-    images: Annotated[Path | None, typer.Option(help="Images, as for `evodeploy eval`; without, random noise.")] = None,
+    images: options.Images = None,
     random: Annotated[int, whole("--random", 1, values.RANDOM, "How many random images.")] = 32,
     seed: Annotated[int, whole("--seed", 0, values.SEED, "Seed of the random images.")] = 0,
     rtol: Annotated[
         float | None,
-        real("--rtol", 0, math.inf, "Largest error of a logit, relative to the largest; by precision otherwise."),
+        real("--rtol", 0, math.inf, "Largest error of a logit, relative to the largest. Default: by precision."),
     ] = None,
     atol: Annotated[float, real("--atol", 0, math.inf, "Error of a logit that passes in any case, as it is.")] = 0.0,
     score_tol: Annotated[
         float | None,
-        real("--score-tol", 0, math.inf, "How near a tie a differing token must be; by precision otherwise."),
+        real("--score-tol", 0, math.inf, "How near a tie a differing token must be. Default: by precision."),
     ] = None,
     engine: options.EngineName = None,
     how: EngineOptions = options.ENGINE_OPTIONS,

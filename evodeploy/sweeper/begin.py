@@ -51,7 +51,7 @@ def _check(request: SweepRequest) -> None:
     if any(candidate.precision == "int8" for candidate in request.candidates) and not (request.images or request.data):
         raise UsageError("INT8 is calibrated on images like those it will see: add --images DIR, or leave out int8")
     if request.images and not any(candidate.precision == "int8" for candidate in request.candidates):
-        raise UsageError("--images calibrates INT8, which is not tried: add int8 to --precision, or leave it out")
+        raise UsageError("--images calibrates INT8, which is not tried: add int8 to --precisions, or leave it out")
     if request.data is None and any((request.labels, request.class_map, request.limit)):
         raise UsageError("--labels, --class-map and --limit are of the labelled images: add --data, or leave them out")
     if request.by_stage and request.data is None:

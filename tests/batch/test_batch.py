@@ -99,7 +99,7 @@ def killed(small_onnx, photos, out, how):
         "batch",
         small_onnx,
         photos,
-        "--out",
+        "--output",
         out,
         "--actors",
         2,

@@ -112,7 +112,7 @@ def test_a_table_that_is_not_a_file_is_refused_and_not_waited_for(folder, make):
 def test_a_run_does_not_write_to_the_folder_that_it_reads(folder, model, given, out, named, force):
     (folder / "linked.png").symlink_to("photos/c/d.png")
     request = BatchRequest(Path(model), (given,), Path(out), force=force)
-    with pytest.raises(UsageError, match=f"^{named} is inside the output folder {out}: choose another --out"):
+    with pytest.raises(UsageError, match=f"^{named} is inside the output folder {out}: choose another --output"):
         run_batch(request, progress=print)
     assert (folder / "photos" / "c" / "d.png").exists()
 

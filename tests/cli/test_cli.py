@@ -216,7 +216,7 @@ def test_predict_into_a_file_answers_with_one_document(cli, with_onnx, out):
     Path("\udcff").mkdir()  # a name that is not UTF-8
     Image.new("RGB", (70, 80)).save("\udcff/0.png")
     Path("broken.png").write_bytes(b"no picture")
-    code, output, _ = cli("predict", "ckpt.onnx", "\udcff", "broken.png", "--out", out, "--json")
+    code, output, _ = cli("predict", "ckpt.onnx", "\udcff", "broken.png", "--output", out, "--json")
     assert code == 0
     answer = json.loads(output)
     assert (answer["out"], answer["images"], answer["predictions"]) == (out, 2, 1)

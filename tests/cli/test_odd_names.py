@@ -34,9 +34,9 @@ def test_an_error_is_one_line(cli, tmp_path, name):
 @pytest.mark.parametrize(
     "line",
     [
-        ("batch", "a.onnx", "ODD", "--out", "o"),
-        ("batch", "a.onnx", "i", "--out", "ODD"),
-        ("batch", "ODD", "i", "--out", "o"),
+        ("batch", "a.onnx", "ODD", "--output", "o"),
+        ("batch", "a.onnx", "i", "--output", "ODD"),
+        ("batch", "ODD", "i", "--output", "o"),
         ("serve", "ODD", "--replicas", "2"),
     ],
 )

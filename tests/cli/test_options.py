@@ -20,7 +20,7 @@ COMMANDS = {
     "margins": ("margins", "a.onnx", "--images", "images"),
     "serve": ("serve", "a.onnx", "--port", "0"),
 }
-ON_RAY = {"batch": ("batch", "a.onnx", "images", "--out", "out"), "serve": (*COMMANDS["serve"], "--replicas", "2")}
+ON_RAY = {"batch": ("batch", "a.onnx", "images", "--output", "out"), "serve": (*COMMANDS["serve"], "--replicas", "2")}
 ASKED = {
     "device": ("--device", "cuda:1"),
     "precision": ("--precision", "bf16"),

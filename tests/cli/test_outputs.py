@@ -65,7 +65,7 @@ CASES = {
     "bench m.onnx -o r.html --html r.html": TWO,
     "eval m.onnx --data images --labels labels.csv -o labels.csv --force": ITSELF,
     "eval m.onnx --data images -o their.json --force": FORCED,
-    "predict m.onnx images --out their.csv --force": FORCED,
+    "predict m.onnx images --output their.csv --force": FORCED,
     "visualize m.onnx images -o album --force": FORCED,
     "visualize m.onnx album -o album --force": ITSELF,
 }

@@ -162,7 +162,7 @@ def test_predictions_name_where_each_image_lies(sources, small_checkpoint, cli):
 def test_predictions_do_not_replace_the_table_that_they_are_of(sources, small_checkpoint, cli):
     sources("parquet")
     before = Path("data/train-0.parquet").read_bytes()
-    line = ("predict", small_checkpoint, "data", "--out", "data/train-0.parquet", "--force")
+    line = ("predict", small_checkpoint, "data", "--output", "data/train-0.parquet", "--force")
     code, _, err = cli(*line)
     assert (code, "the output data/train-0.parquet is the input itself" in err) == (2, True)
     assert Path("data/train-0.parquet").read_bytes() == before

@@ -46,7 +46,7 @@ def here(small_checkpoint, tmp_path, monkeypatch):
 
 
 def test_a_sweep_from_a_checkpoint_to_a_choice(cli, here, small_checkpoint):
-    arguments = ("sweep", small_checkpoint, "-o", "out", "--data", "data", *OPTIONS, "--precision", "fp32,bf16")
+    arguments = ("sweep", small_checkpoint, "-o", "out", "--data", "data", *OPTIONS, "--precisions", "fp32,bf16")
     code, out, err = cli(*arguments, "--keep", "0.5,1.0", "--min-accuracy", 90, "--json")
     assert code == 0, err
     assert "left out: onnxruntime BF16" in err
@@ -200,7 +200,7 @@ def test_what_int8_is_made_from_is_compared_with_pytorch_once(tmp_path, monkeypa
 
 @pytest.mark.slow
 def test_throughput_alone_of_one_ratio_is_of_a_static_file_whose_tokens_merge(cli, here, small_checkpoint):
-    arguments = ("sweep", small_checkpoint, "-o", "fast", *OPTIONS, "--keep", "0.5", "--precision", "fp32")
+    arguments = ("sweep", small_checkpoint, "-o", "fast", *OPTIONS, "--keep", "0.5", "--precisions", "fp32")
     arguments += ("--fast-path", "merge", "--target-latency", 1e6)
     code, out, err = cli(*arguments)
     assert code == 0, err
@@ -263,7 +263,7 @@ def test_options_that_would_be_ignored_are_refused(here, small_checkpoint, optio
 
 @pytest.mark.slow
 def test_what_fails_is_left_out_and_the_others_go_on(cli, here, small_checkpoint):
-    arguments = ("sweep", small_checkpoint, "-o", "out", *OPTIONS, "--precision", "fp32", "--keep", "1.0,0.01")
+    arguments = ("sweep", small_checkpoint, "-o", "out", *OPTIONS, "--precisions", "fp32", "--keep", "1.0,0.01")
     code, out, err = cli(*arguments, "--json")
     assert code == 0, err
     facts = json.loads(out)
@@ -273,7 +273,7 @@ def test_what_fails_is_left_out_and_the_others_go_on(cli, here, small_checkpoint
 
 
 def test_int8_needs_images(cli, here, small_checkpoint):
-    code, _, err = cli("sweep", small_checkpoint, "-o", "out", *OPTIONS, "--precision", "int8")
+    code, _, err = cli("sweep", small_checkpoint, "-o", "out", *OPTIONS, "--precisions", "int8")
     assert code == 2
     assert "add --images DIR, or leave out int8" in err
 
@@ -288,7 +288,7 @@ def test_ratios_are_searched_by_stage(cli, here, small_checkpoint):
         *OPTIONS[2:],
         "--engines",
         "onnxruntime",
-        "--precision",
+        "--precisions",
         "fp32,int8",
     )
     arguments += ("--data", "data", "--by-stage", "--keep", "0.5,1.0,0.001")
