@@ -41,25 +41,30 @@ def small_checkpoint(small, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def small_onnx(small_checkpoint, tmp_path_factory) -> Path:
     """The small model exported with its selections as outputs."""
-    from evodeploy.exporter.to_onnx import onnx_from_model
-    from evodeploy.models.checkpoint import load_checkpoint
-    from evodeploy.onnx_files import write_onnx
-
-    path = tmp_path_factory.mktemp("onnx") / "small.onnx"
-    write_onnx(onnx_from_model(load_checkpoint(small_checkpoint), tokens=True), path)
-    return path
+    return exported(small_checkpoint, tmp_path_factory.mktemp("onnx") / "small.onnx")
 
 
 @pytest.fixture(scope="session")
 def small_elastic(small_checkpoint, tmp_path_factory) -> Path:
     """The same as an elastic artefact, from a tenth of the tokens to all."""
+    return exported(small_checkpoint, tmp_path_factory.mktemp("elastic") / "elastic.onnx", (0.1, 1.0))
+
+
+@pytest.fixture(scope="session")
+def digits_onnx(tmp_path_factory) -> Path:
+    """The network of the sample, which reads digits."""
+    sample = Path(__file__).parents[1] / "sample"
+    return exported(sample / "digits.pth", tmp_path_factory.mktemp("digits") / "digits.onnx")
+
+
+def exported(checkpoint, path, elastic=None):
     from evodeploy.exporter.to_onnx import onnx_from_model
     from evodeploy.models.checkpoint import load_checkpoint
     from evodeploy.models.loaded import with_elastic
     from evodeploy.onnx_files import write_onnx
 
-    path = tmp_path_factory.mktemp("elastic") / "elastic.onnx"
-    write_onnx(onnx_from_model(with_elastic(load_checkpoint(small_checkpoint), (0.1, 1.0)), tokens=True), path)
+    model = load_checkpoint(checkpoint)
+    write_onnx(onnx_from_model(with_elastic(model, elastic) if elastic else model, tokens=True), path)
     return path
 
 

@@ -38,6 +38,16 @@ def processes_below(pid):
     return found
 
 
+def named_below(pid, words):
+    """The processes below `pid` whose command line has these `words`, as the title that Ray gives to one."""
+    found = []
+    for each in processes_below(pid):
+        with contextlib.suppress(OSError):
+            if words in Path(f"/proc/{each}/cmdline").read_text():
+                found.append(each)
+    return found
+
+
 def is_alive(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

@@ -1,4 +1,4 @@
-"""Threads that share an engine, for contract tests."""
+"""What threads do at once: that they share an engine, for contract tests, and that one refuses the other."""
 
 from __future__ import annotations
 
@@ -35,6 +35,15 @@ def in_threads(work: Callable[[int], None], count: int = THREADS) -> None:
         thread.join()
     if errors:
         raise errors[0]
+
+
+def refused_in_thread(call: Callable[[], object]) -> str | None:
+    """The message of the UsageError that `call` raises in another thread, or None."""
+    try:
+        in_threads(lambda _: call(), 1)
+    except UsageError as error:
+        return str(error)
+    return None
 
 
 def batches_of(engine: Engine, seed: int = 0) -> list[Array]:

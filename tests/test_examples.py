@@ -22,25 +22,14 @@ ARGUMENTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    from evodeploy.exporter.to_onnx import onnx_from_model
-    from evodeploy.models.checkpoint import load_checkpoint
-    from evodeploy.onnx_files import write_onnx
-
-    path = tmp_path_factory.mktemp("examples") / "digits.onnx"
-    write_onnx(onnx_from_model(load_checkpoint(ROOT / "sample" / "digits.pth"), tokens=True), path)
-    return path
-
-
 def test_every_example_is_run():
     assert {path.name for path in (ROOT / "examples").glob("*.py")} == ARGUMENTS.keys() | {"from_timm.py"}
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
-def test_example(name, digits):
+def test_example(name, digits_onnx):
     arguments, expected = ARGUMENTS[name]
-    command = [sys.executable, ROOT / "examples" / name, digits, *arguments]
+    command = [sys.executable, ROOT / "examples" / name, digits_onnx, *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert expected in done.stdout

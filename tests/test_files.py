@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from sharing import refused_in_thread
 
 from evodeploy import locks
 from evodeploy.errors import BadFileError, UsageError
@@ -178,22 +179,6 @@ def test_outputs_are_distinct(tmp_path, monkeypatch):
         raise AssertionError("not reached")
 
 
-def in_thread(call):
-    """What `call` raises in another thread, or None."""
-    raised = []
-
-    def run():
-        try:
-            call()
-        except UsageError as error:
-            raised.append(str(error))
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    return raised[0] if raised else None
-
-
 def test_the_second_of_two_writers_is_refused(tmp_path):
     path = tmp_path / "out.log"
 
@@ -203,10 +188,10 @@ def test_the_second_of_two_writers_is_refused(tmp_path):
 
     with replacing(path) as draft:
         draft.write_bytes(b"first")
-        assert in_thread(second) == f"another run is writing {path}: let it end, or choose another output"
+        assert refused_in_thread(second) == f"another run is writing {path}: let it end, or choose another output"
         assert draft.read_bytes() == b"first"
     assert path.read_bytes() == b"first"
-    assert in_thread(second) is None
+    assert refused_in_thread(second) is None
     assert files(tmp_path) == ["out.log"]
 
 
@@ -218,10 +203,10 @@ def test_a_claimed_output_is_owned_from_its_check_to_the_end(tmp_path):
             raise AssertionError("not reached")
 
     with claimed([(path, LOG)], False):
-        assert "another run is writing" in in_thread(claim)
+        assert "another run is writing" in refused_in_thread(claim)
         with replacing(path) as draft:  # the owner itself may
             draft.write_bytes(OURS)
-        assert "already exists" in in_thread(claim)
+        assert "already exists" in refused_in_thread(claim)
     assert files(tmp_path) == ["out.log"]
 
 

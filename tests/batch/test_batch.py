@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -10,14 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from processes import listening, processes_below
+from processes import listening, named_below
 
 import evodeploy
 from evodeploy.batch.pipeline import VARIABLES
@@ -137,16 +135,6 @@ def test_a_complete_run_is_left_as_it_is(whole, small_onnx, photos):
         run(small_onnx, photos, whole[0], top=3)
 
 
-def actor_processes():
-    """The processes below this one that hold an engine, by the title that Ray gives them."""
-    found = []
-    for pid in processes_below(os.getpid()):
-        with contextlib.suppress(OSError):
-            if "Answerer" in Path(f"/proc/{pid}/cmdline").read_text():
-                found.append(pid)
-    return found
-
-
 def test_ray_listens_on_this_machine_only():
     found = list(listening(os.getpid()))
     assert len(found) > 5
@@ -164,7 +152,7 @@ def test_a_lost_actor_costs_no_row(whole, small_onnx, photos, tmp_path):
 
     def end_one_actor(done, images):
         if not lost:
-            lost.extend(actor_processes()[:1])
+            lost.extend(named_below(os.getpid(), "Answerer")[:1])
             os.kill(lost[0], signal.SIGKILL)
 
     run_batch(request(small_onnx, photos, tmp_path / "out"), progress=end_one_actor)

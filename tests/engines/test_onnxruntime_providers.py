@@ -19,6 +19,17 @@ from evodeploy.errors import BadFileError, UnavailableError, UsageError
 from evodeploy.specs import EngineOptions
 
 
+def on_cpu(provider):
+    """The provider as it is asked for, computed by the one for CPUs."""
+    return dataclasses.replace(provider, chain=ON_CPU.chain, options=ON_CPU.options)
+
+
+@pytest.fixture
+def tensorrt_here(monkeypatch):
+    monkeypatch.setattr(ort, "preload_dlls", lambda: None)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: list(ON_TENSORRT.chain))
+
+
 def test_options_reach_the_provider_under_its_own_names():
     assert ON_CPU.options(EngineOptions(threads=2)) == {}
     assert ON_CUDA.options(EngineOptions(device="cuda:1", cuda_graph=True)) == {
@@ -43,8 +54,7 @@ def test_a_provider_that_the_build_lacks_is_refused(small_onnx, name):
     [(ON_CPU, None, False), (ON_CUDA, None, True), (ON_CUDA, False, False), (ON_TENSORRT, None, True)],
 )
 def test_an_engine_knows_whether_its_products_may_be_tf32(small_onnx, provider, asked, tf32):
-    on_cpu = dataclasses.replace(provider, chain=ON_CPU.chain, options=ON_CPU.options)
-    with OnnxRuntimeEngine(small_onnx, EngineOptions(tf32=asked), on_cpu) as engine:
+    with OnnxRuntimeEngine(small_onnx, EngineOptions(tf32=asked), on_cpu(provider)) as engine:
         assert engine.tf32 is tf32
 
 
@@ -82,8 +92,7 @@ def test_a_provider_with_one_graph_gets_a_session_for_each_batch_size(small_onnx
     monkeypatch.setattr(ort, "InferenceSession", OneGraph)
     assert ON_TENSORRT.one_graph
     assert not ON_CUDA.one_graph  # it keeps a graph for each gpu_graph_id
-    on_cpu = dataclasses.replace(ON_TENSORRT, chain=ON_CPU.chain, options=ON_CPU.options)
-    with OnnxRuntimeEngine(small_onnx, EngineOptions(cuda_graph=True), on_cpu) as engine:
+    with OnnxRuntimeEngine(small_onnx, EngineOptions(cuda_graph=True), on_cpu(ON_TENSORRT)) as engine:
         for images, outputs in zip(batches, expected, strict=True):
             got = engine.run(images)
             for name, value in outputs.items():
@@ -91,7 +100,7 @@ def test_a_provider_with_one_graph_gets_a_session_for_each_batch_size(small_onnx
         assert list(engine._bound) == [3, 2, 1][-sessions:]
 
 
-def test_what_tensorrt_leaves_is_run_by_the_same_gpu(small_onnx, monkeypatch):
+def test_what_tensorrt_leaves_is_run_by_the_same_gpu(small_onnx, tensorrt_here, monkeypatch):
     asked, real = [], ort.InferenceSession
 
     def session(path, options, providers):
@@ -101,8 +110,6 @@ def test_what_tensorrt_leaves_is_run_by_the_same_gpu(small_onnx, monkeypatch):
         raise RuntimeError("no GPU")
 
     monkeypatch.setattr(ort, "InferenceSession", session)
-    monkeypatch.setattr(ort, "preload_dlls", lambda: None)
-    monkeypatch.setattr(ort, "get_available_providers", lambda: list(ON_TENSORRT.chain))
     with pytest.raises(BadFileError, match="no GPU"):
         open_engine(small_onnx, "onnxruntime-tensorrt", EngineOptions(device="cuda:1"))
     assert asked == [
@@ -112,7 +119,7 @@ def test_what_tensorrt_leaves_is_run_by_the_same_gpu(small_onnx, monkeypatch):
     ]
 
 
-def test_tensorrt_s_provider_knows_the_range_of_an_elastic_file(small_elastic, small_onnx, monkeypatch):
+def test_tensorrt_s_provider_knows_the_range_of_an_elastic_file(small_elastic, small_onnx, tensorrt_here, monkeypatch):
     asked, real = [], ort.InferenceSession
 
     def session(path, options, providers):
@@ -120,8 +127,6 @@ def test_tensorrt_s_provider_knows_the_range_of_an_elastic_file(small_elastic, s
         return real(path, options, providers=["CPUExecutionProvider"])
 
     monkeypatch.setattr(ort, "InferenceSession", session)
-    monkeypatch.setattr(ort, "preload_dlls", lambda: None)
-    monkeypatch.setattr(ort, "get_available_providers", lambda: list(ON_TENSORRT.chain))
     for path, keys in ((small_elastic, 3), (small_onnx, 0)):
         with pytest.raises(UnavailableError, match="does not start here"):
             open_engine(path, "onnxruntime-tensorrt")
@@ -133,9 +138,8 @@ def test_tensorrt_s_provider_knows_the_range_of_an_elastic_file(small_elastic, s
         "trt_profile_opt_shapes": "images:32x3x64x64,keep:64x64",
         "trt_profile_max_shapes": "images:128x3x64x64,keep:64x64",
     }
-    on_cpu = dataclasses.replace(ON_TENSORRT, chain=ON_CPU.chain, options=ON_CPU.options)
     monkeypatch.setattr(ort, "get_available_providers", lambda: list(ON_CPU.chain))
-    with OnnxRuntimeEngine(small_elastic, provider=on_cpu) as engine:
+    with OnnxRuntimeEngine(small_elastic, provider=on_cpu(ON_TENSORRT)) as engine:
         assert (engine.batch.min, engine.batch.max) == (1, 128)
 
 

@@ -25,19 +25,12 @@ from evodeploy.specs import Preprocessing
 
 pytestmark = pytest.mark.slow
 
-SAMPLE = Path(__file__).parents[2] / "sample"
-IMAGES = SAMPLE / "images"
+IMAGES = Path(__file__).parents[2] / "sample" / "images"
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    from evodeploy.exporter.to_onnx import onnx_from_model
-    from evodeploy.models.checkpoint import load_checkpoint
-    from evodeploy.onnx_files import write_onnx
-
-    path = tmp_path_factory.mktemp("page") / "digits.onnx"
-    write_onnx(onnx_from_model(load_checkpoint(SAMPLE / "digits.pth"), tokens=True), path)
-    with open_engine(path, "onnxruntime") as engine:
+def digits(digits_onnx):
+    with open_engine(digits_onnx, "onnxruntime") as engine:
         yield Direct(engine)
 
 

@@ -20,7 +20,7 @@ import httpx
 import numpy as np
 import pytest
 from cases import SMALL
-from processes import is_alive, listening, processes_below
+from processes import is_alive, listening, named_below, processes_below
 from served import NAME, Load, free_port, logits, started
 
 from evodeploy.cluster import ATTEMPTS
@@ -76,12 +76,7 @@ def service(small_onnx, decoys):
 
 
 def replicas(pid):
-    found = []
-    for each in processes_below(pid):
-        with contextlib.suppress(OSError):
-            if "ServeReplica:evodeploy" in Path(f"/proc/{each}/cmdline").read_text():
-                found.append(each)
-    return found
+    return named_below(pid, "ServeReplica:evodeploy")
 
 
 def test_all_ports_are_on_loopback_and_described(service):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import threading
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from sharing import refused_in_thread
 
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.evaluation.journal import Journal
@@ -146,20 +146,12 @@ def test_links_are_not_followed_when_clearing(request_, tmp_path):
 
 
 def test_the_second_of_two_sweeps_is_refused(request_):
-    raised = []
-
     def second():
-        try:
-            with begun(request_):
-                pass
-        except UsageError as error:
-            raised.append(str(error))
+        with begun(request_):
+            pass
 
     with begun(request_):
-        thread = threading.Thread(target=second)
-        thread.start()
-        thread.join()
-    assert "another run is writing" in raised[0]
+        assert "another run is writing" in refused_in_thread(second)
 
 
 def test_a_refused_sweep_leaves_no_folder(request_):
