@@ -104,3 +104,8 @@ def _in_words(hint: Any) -> str:
     if origin is tuple:
         return f"({', '.join(map(_in_words, inner))})"
     return _KINDS[hint][1] if hint in _KINDS else getattr(hint, "__name__", str(hint))
+
+
+def several_names(names: str | Sequence[str]) -> Sequence[str]:
+    """Return one name or several as several."""
+    return (names,) if isinstance(names, str) else names

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evodeploy.arguments import checked
+from evodeploy.arguments import checked, several_names
 from evodeploy.benchmark.keep_ratios import Ratios
 from evodeploy.benchmark.measure.interleaved import BATCHES, Budget
 from evodeploy.benchmark.measure.peak import peaks
@@ -21,7 +21,7 @@ from evodeploy.benchmark.subject import Subject, sources_of, subject_of, without
 from evodeploy.benchmark.timed_rows import timed_rows
 from evodeploy.benchmark.usual import usual_engines, usual_precisions
 from evodeploy.datasets.sources import images_of
-from evodeploy.engines.opener import Source, several_names
+from evodeploy.engines.opener import Source
 from evodeploy.errors import RuntimeFailedError, UsageError
 from evodeploy.images import ImageLike
 from evodeploy.machine.cores import usable_cores

@@ -149,11 +149,6 @@ def several(sources: Source | Sequence[Source]) -> Sequence[Source]:
     return sources if isinstance(sources, Sequence) and not isinstance(sources, str) else (sources,)
 
 
-def several_names(names: str | Sequence[str]) -> Sequence[str]:
-    """Return one name or several as several."""
-    return (names,) if isinstance(names, str) else names
-
-
 def kind_of_source(source: Path | nn.Module) -> ArtefactKind:
     """What `source` is, or what a deploy file names: a module counts as a checkpoint; raises as `kind_of` does."""
     return kind_of(artefact_of(source)) if isinstance(source, Path) else "checkpoint"

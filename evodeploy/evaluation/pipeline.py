@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,19 +16,19 @@ from numpy.typing import NDArray
 from evodeploy.arguments import checked
 from evodeploy.datasets.labelled import Labelled, LabelledImages, labelled_images
 from evodeploy.engines.base import Engine, run_all
-from evodeploy.engines.deploy_file import stated_precision
 from evodeploy.engines.finite import PROBLEM, not_finite
-from evodeploy.engines.opener import Source, kind_of_source, open_engine, resolved, several, title_of
+from evodeploy.engines.opener import Source, open_engine, resolved, several
 from evodeploy.errors import BadFileError, EvodeployError, RuntimeFailedError, UsageError
+from evodeploy.evaluation.contenders import Contender, contenders_of, warnings
 from evodeploy.evaluation.journal import Answer, Journal
-from evodeploy.evaluation.report import Contender, Evaluation, evaluation
+from evodeploy.evaluation.report import Evaluation, evaluation
 from evodeploy.files import check_output, claimed, replacing, sha256
 from evodeploy.images import open_image
 from evodeploy.inference.answers import ranked
 from evodeploy.inference.pipeline import pipelined
 from evodeploy.kinds import JOURNAL, REPORT
-from evodeploy.preprocess import as_input, assumption, cropped, difference
-from evodeploy.specs import NO_METADATA, EngineOptions, ModelInfo, Preprocessing
+from evodeploy.preprocess import as_input, cropped
+from evodeploy.specs import EngineOptions, ModelInfo, Preprocessing
 from evodeploy.text import json_text, printable
 
 if TYPE_CHECKING:
@@ -134,21 +133,10 @@ def _evaluated(
     options = options or EngineOptions()
     with ExitStack() as stack:
         engines = [stack.enter_context(open_engine(source, engine, options)) for source in sources]
-        infos = [_keeping(info, keep_ratio) for info in _infos(engines, sources)]
-        data = listed(infos[0])
-        contenders = [
-            Contender(
-                source,
-                opened.name,
-                opened.device,
-                options.precision or stated_precision(source) or info.precision,
-                opened.tf32,
-                info,
-            )
-            for source, opened, info in zip(sources, engines, infos, strict=True)
-        ]
+        contenders = contenders_of(sources, engines, options, keep_ratio)
+        data = listed(contenders[0].info)
         _log.info(f"{len(data.images)} images; {data.mapping}")
-        for warning in _warnings(contenders):
+        for warning in warnings(contenders):
             _log.warning(warning)
         journal = Journal(path, _task(contenders, data) if path is not None else {}, fresh)
         if len(journal.answers) > len(data.images):
@@ -173,49 +161,6 @@ def _evaluated(
     if len(report.broken) > SHOWN_BROKEN:
         _log.info(f"left out: {len(report.broken) - SHOWN_BROKEN} more")
     return report
-
-
-def _infos(engines: Sequence[Engine], sources: Sequence[Path | nn.Module]) -> list[ModelInfo]:
-    """The facts of all, with the same class names; raises as `evaluate` does."""
-    infos = []
-    for engine, source in zip(engines, sources, strict=True):
-        if engine.info is None:
-            raise BadFileError(f"{title_of(source)} {NO_METADATA}")
-        infos.append(engine.info)
-    exports = {
-        info.source_sha256: info.class_names
-        for info, source in zip(infos, sources, strict=True)
-        if info.class_names and kind_of_source(source) != "checkpoint"
-    }
-    infos = [  # options of the export may have named a checkpoint's classes otherwise
-        dataclasses.replace(info, class_names=exports.get(info.source_sha256, info.class_names))
-        if kind_of_source(source) == "checkpoint"
-        else info
-        for info, source in zip(infos, sources, strict=True)
-    ]
-    names = next((info.class_names for info in infos if info.class_names), ())
-    named = [info if info.class_names else dataclasses.replace(info, class_names=names) for info in infos]
-    for info, source in zip(named, sources, strict=True):
-        if (info.num_classes, info.class_names) != (infos[0].num_classes, names):
-            pair = f"{title_of(sources[0])} and {title_of(source)}"
-            raise UsageError(f"{pair} do not name the same classes: evaluate them separately")
-    return named
-
-
-def _keeping(info: ModelInfo, ratios: float | Sequence[float] | None) -> ModelInfo:
-    """`info` with `ratios` as its own; raises InputError where the artefact cannot keep such a share."""
-    info.keep_of(ratios)
-    return dataclasses.replace(info, keep_ratios=info.ratios_of(ratios))
-
-
-def _warnings(contenders: Sequence[Contender]) -> Iterator[str]:
-    """What is assumed of the preprocessing, and where it differs, so that accuracies are of two preparations."""
-    first = contenders[0]
-    for each in contenders:
-        if warning := assumption(each.info):
-            yield f"{each.title}: {warning}"
-        if unlike := difference(first.info, each.info):
-            yield f"{first.title} and {each.title} prepare images differently ({unlike}): each is evaluated on its own"
 
 
 def _task(contenders: Sequence[Contender], data: LabelledImages) -> dict[str, object]:

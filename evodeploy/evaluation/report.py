@@ -7,19 +7,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evodeploy.datasets.labelled import LabelledImages
-from evodeploy.engines.opener import title_of
+from evodeploy.evaluation.contenders import Contender
 from evodeploy.evaluation.journal import Answer
 from evodeploy.evaluation.statistics import mcnemar, wilson
-from evodeploy.specs import ModelInfo
 from evodeploy.text import WIDE, plain, rich_table
 
 if TYPE_CHECKING:
     from rich.table import Table
-    from torch import nn
 
 SCHEMA = 1
 SIGNIFICANT = 0.05
@@ -111,23 +108,6 @@ class Evaluation:
             if found:
                 parts.append(f"{score.artefact} most often takes {', '.join(found[:SHOWN_CONFUSIONS])}")
         return "\n\n".join(parts)
-
-
-@dataclass(frozen=True)
-class Contender:
-    """What is evaluated: a file or a module, and what runs it, where, and how precisely."""
-
-    source: Path | nn.Module
-    engine: str
-    device: str
-    precision: str
-    tf32: bool
-    info: ModelInfo
-
-    @property
-    def title(self) -> str:
-        """What it is called in reports."""
-        return title_of(self.source)
 
 
 def evaluation(data: LabelledImages, answers: Sequence[Answer], contenders: Sequence[Contender]) -> Evaluation:

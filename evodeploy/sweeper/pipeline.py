@@ -11,9 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evodeploy.arguments import checked
+from evodeploy.arguments import checked, several_names
 from evodeploy.engines.deploy_file import SCHEMA, DeployFile
-from evodeploy.engines.opener import several_names
 from evodeploy.errors import UsageError, VerificationError, needs
 from evodeploy.files import sha256
 from evodeploy.hub import local

@@ -199,6 +199,7 @@ def test_the_command_prints_options_that_repair(tmp_path, cli):
     assert (code, "already exists" in err) == (2, True)
 
 
+@pytest.mark.slow  # a quick one is test_the_command_prints_options_that_repair, in memory
 def test_what_debug_proposes_meets_the_tolerance_in_the_exported_file(small_checkpoint, tmp_path):
     """The values of one attention are beyond FP16, and its projection takes that back: in FP32 nothing changes."""
     weights = torch.load(small_checkpoint, weights_only=False)

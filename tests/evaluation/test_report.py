@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from evodeploy.datasets.labelled import Labelled, LabelledImages
+from evodeploy.evaluation.contenders import Contender
 from evodeploy.evaluation.journal import Answer
-from evodeploy.evaluation.report import Confusion, Contender, evaluation
+from evodeploy.evaluation.report import Confusion, evaluation
 from evodeploy.specs import ModelInfo
 
 INFO = ModelInfo("fake", 8, 4, 8, "stage", (0.5,))
