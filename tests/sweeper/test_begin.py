@@ -166,6 +166,6 @@ def test_bad_options_of_the_command_lose_nothing(cli, request_):
     swept(request_)
     before = contents()
     arguments = ("sweep", "out/ckpt.pth", "-o", "out", "--engines", "onnxruntime", "--force")
-    for bad in (("--data", "none"), ("--keep", "2"), ("--engines", "nope"), ("--precision", "int8"), ("--by-stage",)):
+    for bad in (("--data", "none"), ("--keep", "2"), ("--engines", "nope"), ("--precisions", "int8"), ("--by-stage",)):
         assert cli(*arguments, *bad)[0] == 2, bad
     assert contents() == before
