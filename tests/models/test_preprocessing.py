@@ -27,7 +27,7 @@ def old(image_size, **preprocessing):
 
 
 @pytest.mark.parametrize("image_size", [32, 64, 209, 224, 228, 384, 518])
-@pytest.mark.parametrize("ratio", [256 / 224, 1 / 0.9, 1 / 0.95, 1.0, 248 / 224, 25 / 17])
+@pytest.mark.parametrize("ratio", [256 / 224, 1 / 0.9, 1 / 0.95, 1.0, 248 / 224, 25 / 17, 99 / 64])
 def test_old_files_keep_the_pixels_that_they_meant(image_size, ratio):
     read = read_model_info(old(image_size, resize_ratio=ratio)).preprocessing
     assert read.resized(image_size) == int(ratio * image_size)
