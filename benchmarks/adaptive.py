@@ -31,9 +31,8 @@ import numpy as np
 import real_weights
 import torch
 from digits_probe import SIZE, chunks, digits, fitted_probe
-from numpy.typing import NDArray
+from labelled_sets import save
 from photographs import tensors
-from PIL import Image
 
 import evodeploy
 from evodeploy.evaluation.statistics import wilson
@@ -219,7 +218,7 @@ def classifier(folder: Path) -> dict[str, torch.Tensor]:
         ("pictures", test, test_labels),
         ("held", test[::12], None),
     ):
-        _save(folder / name, images, classes)
+        save(folder / name, images, None if classes is None else list(classes))
     features = folder / "features.onnx"
     evodeploy.export(checkpoint, features, keep_ratio=1.0, image_size=SIZE, force=True)
     with evodeploy.open_engine(features, "openvino") as engine:
@@ -230,13 +229,6 @@ def classifier(folder: Path) -> dict[str, torch.Tensor]:
     head = {"classifier.weight": weight, "classifier.bias": bias}
     state = torch.load(checkpoint, weights_only=True)
     return state | {name: torch.from_numpy(value.astype(np.float32)) for name, value in head.items()}
-
-
-def _save(folder: Path, images: list[Image.Image], classes: NDArray[np.int64] | None) -> None:
-    for number, image in enumerate(images):
-        home = folder if classes is None else folder / str(classes[number])
-        home.mkdir(parents=True, exist_ok=True)
-        image.save(home / f"{number:04}.png")
 
 
 def _exported(dense: Path, elastic: Path, folder: Path, low: float, names: Path | None) -> Networks:

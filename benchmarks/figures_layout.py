@@ -89,15 +89,16 @@ def quantized(folder: Path, printed: str) -> str:
 
 
 def elastic(folder: Path, printed: str) -> str:
-    """Of elastic.json: a row for each runtime, a column for each keep ratio."""
+    """Of elastic.json: a row for each runtime, a column for each keep ratio, and two more."""
     found: dict[tuple[str, str], list[str]] = {}
-    fixed: dict[tuple[str, str], str] = {}
+    more: dict[tuple[str, str], list[str]] = {}
     for row in _read(folder / "elastic.json")["rows"]:
         key = row["model"], f"{row['runtime']} {row['precision']}"
         found.setdefault(key, []).append(_ratio(row["elastic_over_static"], 3))
-        if row["keep_ratio"] == 0.3:
-            fixed[key] = _ratio(row["fixed_over_static"], 3) if "fixed_over_static" in row else "–"
-    return table("network | runtime", [(*key, *cells, fixed[key]) for key, cells in found.items()])
+        if row["keep_ratio"] == 0.5:
+            fixed = _ratio(row["fixed_over_static"], 3) if "fixed_over_static" in row else "–"
+            more[key] = [_ratio(row["changing_over_static"], 3), fixed]
+    return table("network | runtime", [(*key, *cells, *more[key]) for key, cells in found.items()])
 
 
 def digits(folder: Path, printed: str) -> str:
