@@ -132,20 +132,22 @@ def _members(path: Path, file: _Bounded) -> Iterator[tuple[str, int, int]]:
     end = os.fstat(file.fileno()).st_size
     if os.pread(file.fileno(), 5, 0).startswith(_COMPRESSED):
         raise BadFileError(f"{path} is compressed, so its images have no place of their own: unpack it to a tar")
+    place = 0
     try:
-        with tarfile.open(fileobj=file, mode="r:") as archive:
-            while (member := archive.next()) is not None:
-                archive.members = []  # type: ignore[attr-defined]  # each would be kept
-                if member.isdir():
-                    continue
-                where = brief(f"{path}/{member.name}")
-                if not member.isreg() or member.issparse():
-                    kind = "sparse" if member.issparse() else "a link, a device or a pipe"
-                    raise BadFileError(f"{where} is {kind}, expected regular files alone: pack them anew")
-                if member.size < 0 or member.offset_data + member.size > end:
-                    raise BadFileError(f"{where} claims {member.size} bytes, more than {path} has: it is cut short")
-                yield member.name, member.offset_data, member.size
-            place = archive.offset
+        if os.pread(file.fileno(), _BLOCK, 0) != bytes(_BLOCK):  # Python 3.10 cannot read an empty tar
+            with tarfile.open(fileobj=file, mode="r:") as archive:
+                while (member := archive.next()) is not None:
+                    archive.members = []  # type: ignore[attr-defined]  # each would be kept
+                    if member.isdir():
+                        continue
+                    where = brief(f"{path}/{member.name}")
+                    if not member.isreg() or member.issparse():
+                        kind = "sparse" if member.issparse() else "a link, a device or a pipe"
+                        raise BadFileError(f"{where} is {kind}, expected regular files alone: pack them anew")
+                    if member.size < 0 or member.offset_data + member.size > end:
+                        raise BadFileError(f"{where} claims {member.size} bytes, more than {path} has: it is cut short")
+                    yield member.name, member.offset_data, member.size
+                place = archive.offset
     except (tarfile.TarError, ValueError, OverflowError, OSError, RecursionError) as error:
         raise BadFileError(f"{path} is not a readable tar: {reason(error)}") from error
     file.seek(min(place, end))

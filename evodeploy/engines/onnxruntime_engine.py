@@ -154,13 +154,16 @@ def _new_session(
     return opened
 
 
-def _opened(path: Path, session: Any, providers: list[Any]) -> Any:
+def _opened(path: Path, session: Any, providers: list[Any], fused: bool = True) -> Any:
     import onnxruntime as ort
 
     try:
         with contextlib.redirect_stdout(sys.stderr):  # where ONNX Runtime prints that it falls back to the CPU
             return ort.InferenceSession(_model(path), session, providers=providers)
     except Exception as error:  # ONNX Runtime raises a type of its own for each status code
+        if fused and "float8" in str(error):  # before 1.32 it fuses products of FP8 into one of integers
+            session.add_session_config_entry("session.disable_quant_qdq", "1")
+            return _opened(path, session, providers, fused=False)
         kind = OutOfMemoryError if means_out_of_memory(error) else BadFileError
         fix = ". The engine 'openvino' may run it" if "NOT_IMPLEMENTED" in str(error) else ""  # BF16 on a CPU
         raise kind(f"ONNX Runtime {ort.__version__} cannot load {path}: {reason(error)}{fix}") from error

@@ -88,7 +88,7 @@ def merge(slow: Tensor, fast: Tensor, count: int) -> Merged:
     """
     width, kept = slow.shape[-1], torch.arange(slow.shape[1], device=slow.device)
     alike = likeness(fast, slow)
-    owner = alike.argmax(dim=-1)
+    owner = _first(alike.argmax(dim=-1, keepdim=True))
     members = owner.unsqueeze(-1) == kept
     # Not a cast: OpenVINO computes what follows one from booleans in FP32, here half of a BF16 network.
     size = 1 + torch.where(members, 1.0, 0.0).to(slow.dtype).sum(dim=1)
@@ -96,9 +96,14 @@ def merge(slow: Tensor, fast: Tensor, count: int) -> Merged:
     shares = torch.where(members, 1 / most, 0.0).to(slow.dtype)
     tokens = (slow / most + shares.transpose(1, 2) @ fast) * (most / size).unsqueeze(-1)
     own = kept + torch.zeros_like(size, dtype=torch.int64)
-    margin = alike.amax(dim=-1) - alike.masked_fill(members, -width).amax(dim=-1)
-    margins = torch.cat([torch.full_like(size, 2.0), margin / width], dim=1)
+    best, second = (_first(each.amax(dim=-1, keepdim=True)) for each in (alike, alike.masked_fill(members, -width)))
+    margins = torch.cat([torch.full_like(size, 2.0), (best - second) / width], dim=1)
     return Merged(tokens, size, torch.cat([own, owner], dim=1), margins)
+
+
+def _first(reduced: Tensor) -> Tensor:
+    """What `reduced` (B, F, 1) holds. ONNX Runtime before 1.32 reduces nothing where F is 0: it is (B, 0, K) there."""
+    return reduced[..., 0]
 
 
 def size_bias(size: Tensor) -> Tensor:

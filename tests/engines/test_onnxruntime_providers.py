@@ -169,3 +169,18 @@ def test_bound_tensors_give_what_a_plain_run_gives(small_onnx):
         bound.run(np.zeros_like(images))
     for name, value in expected.items():
         np.testing.assert_array_equal(first[name], value)
+
+
+def test_fp8_that_onnx_runtime_fuses_into_integers_is_opened_without_that(small_onnx, monkeypatch):
+    real = ort.InferenceSession
+
+    def before_1_32(path, options, **more):
+        try:
+            options.get_session_config_entry("session.disable_quant_qdq")
+        except RuntimeError:
+            raise RuntimeError("Type 'tensor(float8e4m3fn)' of input parameter (x) of operator is invalid") from None
+        return real(path, options, **more)
+
+    monkeypatch.setattr(ort, "InferenceSession", before_1_32)
+    with open_engine(small_onnx, "onnxruntime") as engine:
+        assert engine.run(np.zeros((1, 3, 64, 64), np.float32))["logits"].shape == (1, 10)

@@ -93,7 +93,11 @@ def test_no_boolean_becomes_a_float_by_a_cast(file):
 
 def test_an_elastic_file_merges_as_many_tokens_as_a_run_says(small, tmp_path):
     model = with_elastic(reconfigured(small, with_selection(SMALL, fast_path="merge")), (0.1, 1.0))
-    write_onnx(onnx_from_model(model, tokens=True), tmp_path / "m.onnx")
+    exported = onnx_from_model(model, tokens=True)
+    # With all tokens kept none is fast, and ONNX Runtime before 1.32 gives what it does not reduce the rank it had.
+    dropped = [node.name for node in exported.graph.node for a in node.attribute if a.name == "keepdims" and not a.i]
+    assert not [name for name in dropped if "Max" in name]
+    write_onnx(exported, tmp_path / "m.onnx")
     images = np.random.default_rng(1).standard_normal((2, 3, 64, 64), dtype=np.float32)
     with OnnxRuntimeEngine(tmp_path / "m.onnx") as engine:
         for keep in ((6, 20), (32, 32), (64, 64)):
@@ -106,10 +110,11 @@ def test_an_elastic_file_merges_as_many_tokens_as_a_run_says(small, tmp_path):
 
 
 def test_the_export_of_large_activations_stays_in_the_range_of_fp16(small):
-    """All 64 tokens are about 3000 and merge into one: their sum is beyond, their mean is not."""
+    """All 64 tokens are about 3000 or -3000 and merge into one: their sum is beyond, their mean is not."""
     model = reconfigured(small, with_selection(SMALL, (0.02,), fast_path="merge"))
     with torch.no_grad():
-        model.module.pos_embed += 3000
+        model.module.pos_embed[..., ::2] += 3000
+        model.module.pos_embed[..., 1::2] -= 3000
     images = np.random.default_rng(1).standard_normal((1, 3, 64, 64), dtype=np.float32)
     assert 3000 < check_fp16_range(onnx_from_model(model), images).magnitude < 2 * 3000
 

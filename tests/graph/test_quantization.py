@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from versions import exact_layer_norm
 
 from evodeploy.compare.agreement import agreement
 from evodeploy.compare.tolerance import TOLERANCES
@@ -130,6 +131,7 @@ def test_fp8_computes_what_fp32_does_but_for_its_rounding(eighths, quantized, sm
     assert 1 < errors["fp8"] / errors["int8"] < 16  # three bits of mantissa against seven
 
 
+@exact_layer_norm
 def test_what_is_not_quantized_may_be_fp16(quantized, small_onnx, tmp_path):
     mixed = reduced_from_onnx(quantized.model, "fp16").model
     assert precision_of(mixed) == info_of(mixed).precision == "int8"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelInferResponse
+from tritonclient.grpc.service_pb2 import InferParameter, ModelInferRequest, ModelInferResponse
 
 from evodeploy.errors import InputError
 from evodeploy.serving.messages import read, request_of, response_of
@@ -20,8 +20,10 @@ IMAGES = np.arange(8, dtype=np.float32).reshape(2, 1, 2, 2)
 RAW = IMAGES.tobytes()
 
 
-def asked(shape=(2, 1, 2, 2), name="images", datatype="FP32", raw=(RAW,), outputs=(), **more):
+def asked(shape=(2, 1, 2, 2), name="images", datatype="FP32", raw=(RAW,), outputs=(), parameters=(), **more):
     message = ModelInferRequest(raw_input_contents=raw, **more)
+    for parameter, fields in dict(parameters).items():
+        message.parameters[parameter].CopyFrom(InferParameter(**fields))
     message.inputs.add(name=name, datatype=datatype, shape=shape)
     for output in outputs:
         message.outputs.add(name=output)
