@@ -155,7 +155,7 @@ def latest(times: Times, level: int, ages: Sequence[float], largest: int) -> flo
 def possible(times: Times, budget: Budget, ages: Sequence[float], rate: float) -> int:
     """The highest level at which all that wait are in time, and so is who comes as this batch begins; 0 where none.
 
-    And at which `rate` images a second do not let the queue grow.
+    And at which the queue does not grow while `rate` images come in a second.
     """
     largest = largest_batch(times, budget)
     size, reserve = min(len(ages), largest), times.of(largest, 0)

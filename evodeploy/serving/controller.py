@@ -14,7 +14,7 @@ from evodeploy.preprocess import as_input, random_pictures
 from evodeploy.serving import budget as plan
 from evodeploy.serving.budget import Budget, State, Times
 
-COMING = 100  # images whose arrivals say how many come in a second
+COMING = 100  # images at least whose arrivals say how many come in a second
 RUNS = 3  # of each batch and ratio at the start, after one that is not counted
 
 
@@ -39,7 +39,8 @@ class Controller:
         self._state = State(len(times.ratios) - 1)
         self._lock = threading.Lock()
         self._waiting: set[Waiting] = set()
-        self._came: deque[float] = deque(maxlen=COMING)
+        self._entered = 0  # images since the start
+        self._came = deque([(clock(), 0)])  # when requests entered, the oldest first, and `_entered` after each
         self._ends = 0.0  # when the run that is on will be over
 
     @property
@@ -59,7 +60,10 @@ class Controller:
             self._check_room(images)
             entry = Waiting(images, arrived)
             self._waiting.add(entry)
-            self._came.extend([self._clock()] * images)
+            self._entered += images
+            self._came.append((self._clock(), self._entered))
+            while self._entered - self._came[1][1] >= COMING:
+                self._came.popleft()
         return entry
 
     def leave(self, entry: Waiting) -> None:
@@ -96,9 +100,13 @@ class Controller:
 
     @property
     def _rate(self) -> float:
-        """Images that come in a second; 0 until some came. Those that are refused do not count."""
-        seconds = self._clock() - self._came[0] if len(self._came) == COMING else 0.0
-        return COMING / seconds if seconds > 0 else 0.0
+        """Images that come in a second; 0 before `COMING` came, and where no time passed. Refused ones do not count.
+
+        Nor do those of the oldest request, however many it has: they came in the time before it.
+        """
+        since, before = self._came[0]
+        images, seconds = self._entered - before, self._clock() - since
+        return images / seconds if images >= COMING and seconds > 0 else 0.0
 
     @property
     def _ages(self) -> list[float]:

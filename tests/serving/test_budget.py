@@ -119,15 +119,35 @@ def test_a_level_at_which_a_queue_would_grow_is_not_possible():
 
 
 def test_the_rate_is_that_of_the_last_arrivals_and_falls_while_none_come():
-    clock, levels = Clock(), []
+    clock = Clock()
     controller = Controller(BUDGET, TIMES, clock)
-    for gap in (1 / DENSE, 0.0, 100.0):  # as fast as the dense network answers, then none for some time
-        for _ in range(COMING if gap < 1 else 1):
+
+    def settled_after(images, gap):
+        for _ in range(images):
             clock.now += gap
             controller.leave(controller.enter(1, clock.now))
-        clock.now += gap
-        levels.append([controller.begin() for _ in range(5 * plan.CALM)][-1])
-    assert levels[0] < 1 and levels[-1] == 1
+        return [controller.begin() for _ in range(5 * plan.CALM)][-1]
+
+    assert settled_after(COMING, 1 / DENSE) < 1  # as fast as the dense network answers
+    clock.now += 100
+    assert settled_after(0, 0.0) == 1
+    assert settled_after(COMING + 1, 1 / DENSE) < 1  # what came before the 100 s counts no more
+    assert settled_after(COMING + 1, 0.0) == 1  # all at one reading of the clock: no rate is known
+
+
+@pytest.mark.parametrize("images", [1, 16, 64, 128])
+def test_the_rate_is_of_images_however_many_a_request_has(images):
+    ratios = {}
+    for share in (0.75, 1.5):  # of the dense capacity: at the first all tokens may be kept
+        clock, ratios[share] = Clock(), set()
+        controller = Controller(BUDGET, TIMES, clock)
+        for _ in range(3 * 128 // images):
+            clock.now += images / (share * DENSE)
+            controller.leave(controller.enter(images, clock.now))
+            clock.now += 1e-6
+            ratios[share].add(controller.begin())
+    assert ratios[0.75] == {1.0}
+    assert min(ratios[1.5]) < 1
 
 
 def test_a_burst_is_answered_in_time_at_fewer_tokens():
