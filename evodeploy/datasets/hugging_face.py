@@ -41,7 +41,7 @@ class Table:
 
     @property
     def place(self) -> Path:
-        """What names it."""
+        """The folder and the split, as one names them to read it."""
         return self.folder / self.split
 
 
@@ -71,7 +71,10 @@ class SavedRow(StoredImage):
 
 
 def saved_place(path: Path) -> tuple[Path, str | None] | None:
-    """The saved data set that `path` is, or the one in its folder and its name, a split of that; None for neither."""
+    """The folder of the saved data set that `path` names, and the split, or None where `path` is the folder itself.
+
+    None where it names no saved data set.
+    """
     if _is_saved(path):
         return path, None
     return (path.parent, path.name) if not path.exists() and _is_saved(path.parent) else None
@@ -148,11 +151,14 @@ def _tables(path: Path, datasets: Any) -> dict[str, Any]:
 
 
 def _chosen(tables: Mapping[str, Any], path: Path, split: str | None) -> str:
+    if not tables:
+        raise UsageError(f"{path} is a saved data set without a table: expected an .arrow file for each split")
     if split is None and len(tables) == 1:
         return next(iter(tables))
-    names = ", ".join(filter(None, tables)) or "one table without a name"
+    known = [name for name in tables if name]
+    names = ", ".join(known) or "one table without a name"
     if split is None:
-        raise UsageError(f"{path} has the splits {names}: name one, such as {path / names.split(',')[0]}")
+        raise UsageError(f"{path} has the splits {names}: name one, such as {path / known[0]}")
     if split not in tables:
         raise UsageError(f"{path} has no split '{brief(split, 60)}': expected {names}")
     return split

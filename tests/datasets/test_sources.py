@@ -262,6 +262,14 @@ def test_a_cached_data_set_without_all_of_its_files_is_refused(sources, hugging_
         dataset_of(data)
 
 
+def test_a_cached_data_set_of_maps_alone_has_no_table(sources, hugging_face):
+    sources("cached")
+    Path("cached/my-digits-test.arrow").rename("cached/cache-1234.arrow")
+    for name in ("cached", "cached/test"):
+        with pytest.raises(UsageError, match=r"^cached is a saved data set without a table: expected an \.arrow file"):
+            dataset_of(name)
+
+
 def test_each_row_of_a_damaged_part_of_a_table_says_why_and_the_others_are_read(tmp_path, digits):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"image": digits}), path, row_group_size=5)
