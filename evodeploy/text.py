@@ -38,7 +38,7 @@ def line(text: str) -> RenderableType:
 
 
 def rich_table(headings: Sequence[str], left: Container[str] = (), *, folds: bool = True) -> Table:
-    """A table without rows and rules: columns `left` of it begin alike, the others end alike."""
+    """An empty table without lines: the columns whose headings are in `left` are aligned left, the others right."""
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)

@@ -1,4 +1,4 @@
-"""What threads do at once: that they share an engine, for contract tests, and that one refuses the other."""
+"""What threads do at once: share an engine, for contract tests, or refuse each other."""
 
 from __future__ import annotations
 

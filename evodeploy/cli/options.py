@@ -135,7 +135,7 @@ def engine_options(
 def opens_engine(command: Callable[..., None], *, without: Collection[str] = ()) -> Callable[..., None]:
     """Let `command` have the options of `engine_options` in place of its parameter `how`, which they become.
 
-    It does not have those `without` which it runs.
+    Those named in `without` it does not have: they stay at their defaults.
     """
     signature = inspect.signature(command, eval_str=True)
     known = inspect.signature(engine_options, eval_str=True).parameters

@@ -1,4 +1,4 @@
-"""What is evaluated against each other: artefacts of the same classes, each as its own facts say."""
+"""The artefacts that one evaluation compares: of the same classes, each with the preparation that its facts say."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ _NORMS = re.compile(r"(?:Layer|Group|Batch|Instance|RMS)Norm|^MVN$", re.IGNORECA
 _ATTENTIONS = re.compile(r"Attention|^Softmax$", re.IGNORECASE)
 _NUMBER = re.compile(r"_\d+$")
 _CONVERTING = {"Cast", "DequantizeLinear", "Identity", "QuantizeLinear"}  # belong to what they are made for
-# MOVING, what moves some numbers and computes others, and the same under the names that runtimes have for it.
+# Conversions and operators that fill in numbers, such as Pad, too, and the names that runtimes have for moving.
 _DATA_MOVEMENT = MOVING | _CONVERTING | {
     "Convert", "Pad", "Reorder", "ReorderInput", "ReorderOutput", "ScatterElements", "ScatterND", "Shape",
     "StridedSlice", "Tile", "VariadicSplit",

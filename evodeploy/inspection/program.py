@@ -91,7 +91,7 @@ def read_texts(plan: Path, profiles: int = 1) -> list[list[ProgramText]]:
 def texts_of(plan: bytes | mmap.mmap, profiles: int = 1) -> list[list[ProgramText]]:
     """The programs of each optimization profile, in the order that they run in.
 
-    None where the format is another, or where they cannot be divided among the profiles.
+    Empty where the format is another, or where they cannot be divided among the profiles.
     """
     found: list[ProgramText] = []
     position = tensors = 0
