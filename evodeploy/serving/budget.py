@@ -17,10 +17,11 @@ from evodeploy.text import brief
 
 MARGIN = 0.8  # of the target is planned with: the rest is for decoding, HTTP, and runs that take longer than measured
 CLEARED = 0.6  # of the planned time in which several that wait are to be answered: where several wait, more may come
+CLEARED_GROWING = 0.3  # the same where the queue grows: clients that wait for answers fill the time, and need no less
 LOW = 0.3  # the least keep ratio, where none is said
 LEVELS = 5  # ratios that are measured and chosen among
 CALM = 4  # batches in a row that must allow a higher level before it is taken
-BUSY = 0.9  # of the time at most is to be spent in runs, at the rate at which images come: a queue grows fast above it
+BUSY = 0.9  # of the time that runs take: above it, at the rate at which images come, a queue grows
 RECENT = 9  # runs whose median says how much slower runs are than measured: a few odd ones decide nothing
 
 
@@ -155,14 +156,14 @@ def latest(times: Times, level: int, ages: Sequence[float], largest: int) -> flo
 def possible(times: Times, budget: Budget, ages: Sequence[float], rate: float) -> int:
     """The highest level at which all that wait are in time, and so is who comes as this batch begins; 0 where none.
 
-    And at which the queue does not grow while `rate` images come in a second.
+    Those that wait are to be in time the sooner where `rate` images a second let the queue grow at that level.
     """
     largest = largest_batch(times, budget)
     size, reserve = min(len(ages), largest), times.of(largest, 0)
-    within = budget.planned * (CLEARED if len(ages) > 1 else 1)
     for level in range(len(times.ratios) - 1, 0, -1):
-        in_time = times.of(size, level) + reserve <= budget.planned and latest(times, level, ages, largest) <= within
-        if in_time and rate * times.of(largest, level) <= BUSY * largest:
+        grows = rate * times.of(largest, level) > BUSY * largest
+        within = budget.planned * (1 if len(ages) < 2 else CLEARED_GROWING if grows else CLEARED)
+        if times.of(size, level) + reserve <= budget.planned and latest(times, level, ages, largest) <= within:
             return level
     return 0
 

@@ -108,14 +108,26 @@ def test_at_one_and_a_half_times_the_dense_capacity_hardly_any_is_refused():
     arrivals = poisson(1.5 * DENSE, 120)
     run = simulate(arrivals)
     assert run.in_time >= 0.99
-    assert len(run.refused) < 0.006 * len(arrivals)
+    assert len(run.refused) < 0.008 * len(arrivals)
 
 
-def test_a_level_at_which_a_queue_would_grow_is_not_possible():
-    sustained = plan.BUSY * 16 / TIMES.of(16, 2)
-    assert plan.possible(TIMES, BUDGET, [0.0], 0.99 * sustained) == 2
-    assert plan.possible(TIMES, BUDGET, [0.0], 1.01 * sustained) == 1
-    assert plan.possible(TIMES, BUDGET, [0.0], 100 * sustained) == 0
+def test_those_that_wait_are_to_be_in_time_the_sooner_where_the_queue_grows():
+    sustained = plan.BUSY * 16 / TIMES.of(16, 3)
+    assert plan.possible(TIMES, BUDGET, SIX, 0.0) == 4
+    assert plan.possible(TIMES, BUDGET, SIX, 0.99 * sustained) == 3
+    assert plan.possible(TIMES, BUDGET, SIX, 1.01 * sustained) == 2  # 59 ms are within 30 % of the 200 planned, 64 not
+    assert plan.possible(TIMES, BUDGET, [0.0], 1e9) == 4
+
+
+SIX = [0.0] * 6
+
+
+def level_for_six(controller, clock):
+    entries = [controller.enter(1, clock.now) for _ in SIX]
+    ratio = [controller.begin() for _ in range(5 * plan.CALM)][-1]
+    for entry in entries:
+        controller.leave(entry)
+    return ratio
 
 
 def test_the_rate_is_that_of_the_last_arrivals_and_falls_while_none_come():
@@ -126,7 +138,7 @@ def test_the_rate_is_that_of_the_last_arrivals_and_falls_while_none_come():
         for _ in range(images):
             clock.now += gap
             controller.leave(controller.enter(1, clock.now))
-        return [controller.begin() for _ in range(5 * plan.CALM)][-1]
+        return level_for_six(controller, clock)
 
     assert settled_after(COMING, 1 / DENSE) < 1  # as fast as the dense network answers
     clock.now += 100
@@ -136,18 +148,29 @@ def test_the_rate_is_that_of_the_last_arrivals_and_falls_while_none_come():
 
 
 @pytest.mark.parametrize("images", [1, 16, 64, 128])
-def test_the_rate_is_of_images_however_many_a_request_has(images):
-    ratios = {}
-    for share in (0.75, 1.5):  # of the dense capacity: at the first all tokens may be kept
-        clock, ratios[share] = Clock(), set()
-        controller = Controller(BUDGET, TIMES, clock)
-        for _ in range(3 * 128 // images):
-            clock.now += images / (share * DENSE)
-            controller.leave(controller.enter(images, clock.now))
-            clock.now += 1e-6
-            ratios[share].add(controller.begin())
-    assert ratios[0.75] == {1.0}
-    assert min(ratios[1.5]) < 1
+@pytest.mark.parametrize(("share", "all_tokens"), [(0.75, True), (1.5, False)])
+def test_the_rate_is_of_images_however_many_a_request_has(images, share, all_tokens):
+    clock = Clock()
+    controller = Controller(BUDGET, TIMES, clock)
+    for _ in range(3 * 128 // images):
+        clock.now += images / (share * DENSE)
+        controller.leave(controller.enter(images, clock.now))
+    clock.now += 1e-6
+    assert (level_for_six(controller, clock) == 1) == all_tokens
+
+
+def test_clients_that_wait_for_their_answers_keep_all_tokens():
+    """Four fill the whole time with runs, but no queue grows: each asks again only when it has its answer."""
+    clock, ratios = Clock(), set()
+    controller = Controller(BUDGET, TIMES, clock)
+    for _ in range(200):
+        entries = [controller.enter(1, clock.now) for _ in range(4)]
+        ratio = controller.begin()
+        controller.running(4, ratio, entries)
+        clock.now += TIMES.of(4, RATIOS.index(ratio))
+        controller.ran(4, ratio, TIMES.of(4, RATIOS.index(ratio)))
+        ratios.add(ratio)
+    assert ratios == {1.0}
 
 
 def test_a_burst_is_answered_in_time_at_fewer_tokens():
