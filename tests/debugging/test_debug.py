@@ -52,9 +52,7 @@ def check_page(fault, report):
     assert row[4].startswith(f"{len(report.proposal.keep_fp32)} nodes")
 
 
-@pytest.mark.parametrize(
-    "fault", ["outliers", pytest.param("epsilon", marks=exact_layer_norm), "softmax"]
-)
+@pytest.mark.parametrize("fault", ["outliers", pytest.param("epsilon", marks=exact_layer_norm), "softmax"])
 def test_a_fault_is_found_and_repaired(fault, tmp_path):
     begins, own, kept = FAULTS[fault]
     full = written(network(fault), tmp_path / "full.onnx")
