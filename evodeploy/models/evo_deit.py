@@ -136,8 +136,7 @@ class EvoDeiT(Network):
         patches = x[:, 1:]
         scores = unlikeness(patches.detach(), self.config.grid)
         _, order = top_k(scores, self.config.tokens)
-        slow, fast = take_rows(patches, order[:, : run.keep]), take_rows(patches, order[:, run.keep :])
-        merged = merge(slow, fast, self.config.tokens)
+        merged = merge(take_rows(patches, order), run.keep)
         before = torch.cat([x[:, :1], merged.tokens], dim=1)
         after, _ = self._run(run, before, None, frozenset(), size_bias(merged.size))
         group = merged.group.scatter(1, order, merged.group)

@@ -1,6 +1,6 @@
 """Merging fast tokens into the slow tokens most like them, as pure functions (after Bolya et al., ToMe, ICLR 2023).
 
-Shapes: B images, N patch tokens on a square grid, K slow, F fast, C channels. A slow token that fast ones were
+Shapes: B images, N patch tokens on a square grid, K slow, C channels. A slow token that fast ones were
 merged into represents all of them: it is their mean, and others attend to it as often as to all its members together.
 What it gains in a stage, every member gains.
 
@@ -25,7 +25,7 @@ class Merged(NamedTuple):
     """Slow tokens with what was merged into them.
 
     `tokens` (B, K, C) are the means of their members, `size` (B, K) counts these, the slow token among them. For all
-    tokens, the slow ones first, `group` int64 (B, K + F) says which of `tokens` each belongs to, and `margin`, alike,
+    tokens, the slow ones first, `group` int64 (B, N) says which of `tokens` each belongs to, and `margin`, alike,
     by how much more it was like that one than any other: correlations, from -1 to 1, and 2 for a slow token.
     """
 
@@ -45,7 +45,7 @@ class MergedStage(NamedTuple):
 
 
 def likeness(tokens: Tensor, others: Tensor) -> Tensor:
-    """How like each of `tokens` (B, F, C) is to each of `others` (B, K, C): their correlation, times C. (B, F, K).
+    """How like each of `tokens` (B, N, C) is to each of `others` (B, K, C): their correlation, times C. (B, N, K).
 
     Tokens are normed as LayerNorm does, without weights: no sum of squares leaves the range of half precision, and
     every engine has the operator.
@@ -79,31 +79,27 @@ def unlikeness(tokens: Tensor, grid: int) -> Tensor:
     return torch.where(anchors > 0, anchors.to(others.dtype), others)
 
 
-def merge(slow: Tensor, fast: Tensor, count: int) -> Merged:
-    """Merge each of `fast` (B, F, C) into the one of `slow` (B, K, C) most like it; of equal ones, the first.
+def merge(tokens: Tensor, keep: int) -> Merged:
+    """Merge each of `tokens` (B, N, C) after the first `keep`, the slow ones, into the slow one most like it.
 
-    `count` is K + F, a number also where an export leaves K open. Sums are products with a matrix of zeros and one
-    constant: engines have no fast sum by index. The constant is a power of two, so that nothing is rounded, and so
-    small that no sum leaves the range of FP16, as 255 tokens of 300 would.
+    Of equal ones it is the first. Sums are products with a matrix of zeros and one constant: engines have no fast sum
+    by index. The constant is a power of two, so that nothing is rounded, and so small that no sum leaves the range of
+    FP16, as 255 tokens of 300 would. Slow tokens take part in all sums: where none is fast, ONNX Runtime before 1.32
+    computes a sum of nothing from memory that nothing has written.
     """
-    width, kept = slow.shape[-1], torch.arange(slow.shape[1], device=slow.device)
-    alike = likeness(fast, slow)
-    owner = _first(alike.argmax(dim=-1, keepdim=True))
+    slow, (_, count, width) = tokens[:, :keep], tokens.shape
+    kept = torch.arange(slow.shape[1], device=tokens.device)
+    alike = likeness(tokens, slow)
+    nearest = alike.argmax(dim=-1)
+    owner = torch.cat([kept + torch.zeros_like(nearest[:, :keep]), nearest[:, keep:]], dim=1)
     members = owner.unsqueeze(-1) == kept
     # Not a cast: OpenVINO computes what follows one from booleans in FP32, here half of a BF16 network.
-    size = 1 + torch.where(members, 1.0, 0.0).to(slow.dtype).sum(dim=1)
+    size = torch.where(members, 1.0, 0.0).to(tokens.dtype).sum(dim=1)
     most = 1 << (count - 1).bit_length()
-    shares = torch.where(members, 1 / most, 0.0).to(slow.dtype)
-    tokens = (slow / most + shares.transpose(1, 2) @ fast) * (most / size).unsqueeze(-1)
-    own = kept + torch.zeros_like(size, dtype=torch.int64)
-    best, second = (_first(each.amax(dim=-1, keepdim=True)) for each in (alike, alike.masked_fill(members, -width)))
-    margins = torch.cat([torch.full_like(size, 2.0), (best - second) / width], dim=1)
-    return Merged(tokens, size, torch.cat([own, owner], dim=1), margins)
-
-
-def _first(reduced: Tensor) -> Tensor:
-    """What `reduced` (B, F, 1) holds. ONNX Runtime before 1.32 reduces nothing where F is 0: it is (B, 0, K) there."""
-    return reduced[..., 0]
+    shares = torch.where(members, 1 / most, 0.0).to(tokens.dtype)
+    means = (shares.transpose(1, 2) @ tokens) * (most / size).unsqueeze(-1)
+    margin = (alike.amax(dim=-1) - alike.masked_fill(members, -width).amax(dim=-1)) / width
+    return Merged(means, size, owner, torch.cat([torch.full_like(size, 2.0), margin[:, keep:]], dim=1))
 
 
 def size_bias(size: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ def tokens(*shape, seed=0):
 
 def test_each_fast_token_goes_to_the_slow_one_that_correlates_most_and_is_averaged_with_it():
     slow, fast = tokens(2, 4, 16), tokens(2, 9, 16, seed=1)
-    merged = merging.merge(slow, fast, 13)
+    merged = merging.merge(torch.cat([slow, fast], dim=1), 4)
     for image in range(2):
         members = [[token] for token in slow[image]]
         for row, token in enumerate(fast[image]):
@@ -48,7 +48,7 @@ def test_each_fast_token_goes_to_the_slow_one_that_correlates_most_and_is_averag
 def test_means_of_many_large_tokens_stay_in_the_range_of_half_precision(dtype):
     """Their sum does not: 256 tokens of which each is about 300."""
     slow, fast = (300 + tokens(2, count, 32, seed=count) for count in (1, 255))
-    merged = merging.merge(slow.to(dtype), fast.to(dtype), 256)
+    merged = merging.merge(torch.cat([slow, fast], dim=1).to(dtype), 1)
     expected = torch.cat([slow, fast], dim=1).mean(dim=1, keepdim=True)
     assert merged.size.tolist() == [[256], [256]]
     torch.testing.assert_close(merged.tokens.double(), expected, rtol=torch.finfo(dtype).eps, atol=0)
@@ -56,7 +56,7 @@ def test_means_of_many_large_tokens_stay_in_the_range_of_half_precision(dtype):
 
 def test_of_equally_similar_slow_tokens_the_first_is_the_owner():
     slow = tokens(1, 1, 8).repeat(1, 3, 1)
-    merged = merging.merge(slow, tokens(1, 4, 8, seed=1), 7)
+    merged = merging.merge(torch.cat([slow, tokens(1, 4, 8, seed=1)], dim=1), 3)
     assert merged.group[:, 3:].tolist() == [[0, 0, 0, 0]]
     assert merged.size.tolist() == [[5, 1, 1]]
     assert merged.margin[:, 3:].abs().max() < 1e-12
@@ -64,7 +64,7 @@ def test_of_equally_similar_slow_tokens_the_first_is_the_owner():
 
 def test_without_fast_tokens_nothing_changes():
     slow = tokens(2, 4, 16)
-    merged = merging.merge(slow, slow[:, :0], 4)
+    merged = merging.merge(slow, 4)
     torch.testing.assert_close(merged.tokens, slow, rtol=0, atol=0)
     assert (merged.size == 1).all()
 
