@@ -190,7 +190,8 @@ def test_the_command_prints_and_writes(cli, small_onnx, tmp_path):
     assert code == 0, err
     assert json.loads(out).keys() == json.loads(files[0].read_text()).keys()
     for option in ("--cuda-graph", "--no-tf32"):  # which none of its runtimes takes
-        assert f"No such option: {option}" in cli(*command, option)[2]
+        error = cli(*command, option)[2]
+        assert "No such option" in error and option in error
 
 
 def test_the_median_of_the_runs_counts_and_calls_of_one_name_count_together():
