@@ -31,6 +31,7 @@ import numpy as np
 import real_weights
 from accuracy_entrants import Entrant, entrants_of, labelled
 from digits_probe import chunks, digits, fitted_probe
+from labelled_sets import save
 from numpy.typing import NDArray
 from photographs import tensors
 from PIL import Image
@@ -140,9 +141,7 @@ def _distilled(checkpoint: Path, args: argparse.Namespace, folder: Path) -> list
     if not args.minutes:
         return []
     for name, images in zip(("train", "held"), (side[0] for side in digits(args.train, 50)), strict=True):
-        Path(folder, name).mkdir()
-        for index, image in enumerate(images):
-            image.save(folder / name / f"{index:04}.png")
+        save(folder / name, images)
     paths = []
     for fast_path in ("rest", "merge"):
         paths.append(folder / f"{fast_path}.pth")

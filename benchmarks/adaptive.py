@@ -218,7 +218,7 @@ def classifier(folder: Path) -> dict[str, torch.Tensor]:
         ("pictures", test, test_labels),
         ("held", test[::12], None),
     ):
-        save(folder / name, images, None if classes is None else list(classes))
+        save(folder / name, images, classes)
     features = folder / "features.onnx"
     evodeploy.export(checkpoint, features, keep_ratio=1.0, image_size=SIZE, force=True)
     with evodeploy.open_engine(features, "openvino") as engine:

@@ -8,6 +8,7 @@ chess board, and share no pixel.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from digits_probe import SIZE, digits
@@ -22,7 +23,7 @@ def main() -> None:
     """Write both."""
     folder = Path(sys.argv[1])
     for part, (images, classes) in zip(("train", "test"), digits(1195, 599), strict=True):
-        save(folder / "digits" / part, images, list(classes))
+        save(folder / "digits" / part, images, classes)
     for part, colour in (("train", 0), ("test", 1)):
         for name, photograph in photographs().items():
             squares = fields(photograph, colour)
@@ -41,10 +42,10 @@ def fields(photograph: Image.Image, colour: int) -> list[Image.Image]:
     ]
 
 
-def save(folder: Path, images: list[Image.Image], classes: list[object] | None) -> None:
+def save(folder: Path, images: list[Image.Image], classes: Iterable[object] | None = None) -> None:
     """Write the pictures into a folder for each class; without `classes` into `folder` itself."""
-    for number, image in enumerate(images):
-        home = folder if classes is None else folder / str(classes[number])
+    homes = [folder] * len(images) if classes is None else [folder / str(each) for each in classes]
+    for number, (image, home) in enumerate(zip(images, homes, strict=True)):
         home.mkdir(parents=True, exist_ok=True)
         image.save(home / f"{number:04}.png")
 

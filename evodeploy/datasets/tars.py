@@ -136,17 +136,7 @@ def _members(path: Path, file: _Bounded) -> Iterator[tuple[str, int, int]]:
     try:
         if os.pread(file.fileno(), _BLOCK, 0) != bytes(_BLOCK):  # Python 3.10 cannot read an empty tar
             with tarfile.open(fileobj=file, mode="r:") as archive:
-                while (member := archive.next()) is not None:
-                    archive.members = []  # type: ignore[attr-defined]  # each would be kept
-                    if member.isdir():
-                        continue
-                    where = brief(f"{path}/{member.name}")
-                    if not member.isreg() or member.issparse():
-                        kind = "sparse" if member.issparse() else "a link, a device or a pipe"
-                        raise BadFileError(f"{where} is {kind}, expected regular files alone: pack them anew")
-                    if member.size < 0 or member.offset_data + member.size > end:
-                        raise BadFileError(f"{where} claims {member.size} bytes, more than {path} has: it is cut short")
-                    yield member.name, member.offset_data, member.size
+                yield from _regular(path, archive, end)
                 place = archive.offset
     except (tarfile.TarError, ValueError, OverflowError, OSError, RecursionError) as error:
         raise BadFileError(f"{path} is not a readable tar: {reason(error)}") from error
@@ -155,6 +145,21 @@ def _members(path: Path, file: _Bounded) -> Iterator[tuple[str, int, int]]:
         raise BadFileError(f"{path} is damaged or cut short at byte {place}: make it anew")
     if file.read(_AFTER).strip(b"\0"):
         raise BadFileError(f"{path} has more after its end at byte {place}, as tars joined by cat do: make it anew")
+
+
+def _regular(path: Path, archive: tarfile.TarFile, end: int) -> Iterator[tuple[str, int, int]]:
+    """As `_members`, of the open `archive`; raises BadFileError for other files, and for one beyond the byte `end`."""
+    while (member := archive.next()) is not None:
+        archive.members = []  # type: ignore[attr-defined]  # each would be kept
+        if member.isdir():
+            continue
+        where = brief(f"{path}/{member.name}")
+        if not member.isreg() or member.issparse():
+            kind = "sparse" if member.issparse() else "a link, a device or a pipe"
+            raise BadFileError(f"{where} is {kind}, expected regular files alone: pack them anew")
+        if member.size < 0 or member.offset_data + member.size > end:
+            raise BadFileError(f"{where} claims {member.size} bytes, more than {path} has: it is cut short")
+        yield member.name, member.offset_data, member.size
 
 
 def _label(member: Member, data: bytes, extension: str) -> Label | None:
