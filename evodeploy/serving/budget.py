@@ -17,11 +17,11 @@ from evodeploy.text import brief
 
 MARGIN = 0.8  # of the target is planned with: the rest is for decoding, HTTP, and runs that take longer than measured
 CLEARED = 0.6  # of the planned time in which several that wait are to be answered: where several wait, more may come
-CLEARED_GROWING = 0.3  # the same where the queue grows: clients that wait for answers fill the time, and need no less
+CLEARED_GROWING = 0.3  # the same where the queue grows; not 0, as clients that wait for answers seem to let it grow
 LOW = 0.3  # the least keep ratio, where none is said
 LEVELS = 5  # ratios that are measured and chosen among
 CALM = 4  # batches in a row that must allow a higher level before it is taken
-BUSY = 0.9  # of the time that runs take: above it, at the rate at which images come, a queue grows
+BUSY = 0.9  # of the time may pass in runs: where images come at a rate that needs more, the queue grows
 RECENT = 9  # runs whose median says how much slower runs are than measured: a few odd ones decide nothing
 
 

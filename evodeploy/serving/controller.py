@@ -39,8 +39,7 @@ class Controller:
         self._state = State(len(times.ratios) - 1)
         self._lock = threading.Lock()
         self._waiting: set[Waiting] = set()
-        self._entered = 0  # images since the start
-        self._came = deque([(clock(), 0)])  # when requests entered, the oldest first, and `_entered` after each
+        self._came = deque([(clock(), 0)])  # when requests entered, the oldest first, and the images until then
         self._ends = 0.0  # when the run that is on will be over
 
     @property
@@ -60,9 +59,9 @@ class Controller:
             self._check_room(images)
             entry = Waiting(images, arrived)
             self._waiting.add(entry)
-            self._entered += images
-            self._came.append((self._clock(), self._entered))
-            while self._entered - self._came[1][1] >= COMING:
+            entered = self._came[-1][1] + images
+            self._came.append((self._clock(), entered))
+            while entered - self._came[1][1] >= COMING:
                 self._came.popleft()
         return entry
 
@@ -105,7 +104,7 @@ class Controller:
         Nor do those of the oldest request, however many it has: they came in the time before it.
         """
         since, before = self._came[0]
-        images, seconds = self._entered - before, self._clock() - since
+        images, seconds = self._came[-1][1] - before, self._clock() - since
         return images / seconds if images >= COMING and seconds > 0 else 0.0
 
     @property

@@ -19,6 +19,7 @@ EACH = (1 / 147, 1 / 123, 1 / 110, 1 / 97, 1 / 86)
 TIMES = Times((1, 2, 4, 8, 16), RATIOS, tuple(tuple(0.002 + n * each for each in EACH) for n in (1, 2, 4, 8, 16)))
 DENSE = 16 / TIMES.of(16, 4)  # images a second
 BUDGET = Budget(0.25, 0.3)
+SIX = [0.0] * 6  # the ages of six that wait
 
 
 @dataclasses.dataclass
@@ -119,10 +120,7 @@ def test_those_that_wait_are_to_be_in_time_the_sooner_where_the_queue_grows():
     assert plan.possible(TIMES, BUDGET, [0.0], 1e9) == 4
 
 
-SIX = [0.0] * 6
-
-
-def level_for_six(controller, clock):
+def ratio_for_six(controller, clock):
     entries = [controller.enter(1, clock.now) for _ in SIX]
     ratio = [controller.begin() for _ in range(5 * plan.CALM)][-1]
     for entry in entries:
@@ -138,7 +136,7 @@ def test_the_rate_is_that_of_the_last_arrivals_and_falls_while_none_come():
         for _ in range(images):
             clock.now += gap
             controller.leave(controller.enter(1, clock.now))
-        return level_for_six(controller, clock)
+        return ratio_for_six(controller, clock)
 
     assert settled_after(COMING, 1 / DENSE) < 1  # as fast as the dense network answers
     clock.now += 100
@@ -156,7 +154,7 @@ def test_the_rate_is_of_images_however_many_a_request_has(images, share, all_tok
         clock.now += images / (share * DENSE)
         controller.leave(controller.enter(images, clock.now))
     clock.now += 1e-6
-    assert (level_for_six(controller, clock) == 1) == all_tokens
+    assert (ratio_for_six(controller, clock) == 1) == all_tokens
 
 
 def test_clients_that_wait_for_their_answers_keep_all_tokens():
