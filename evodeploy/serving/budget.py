@@ -16,6 +16,7 @@ from evodeploy.errors import UsageError
 from evodeploy.text import brief
 
 MARGIN = 0.8  # of the target is planned with: the rest is for decoding, HTTP, and runs that take longer than measured
+ADMITTED = 0.95  # of the target counts for admission: a refused request is never in time, one that is taken may be
 CLEARED = 0.6  # of the planned time in which several that wait are to be answered: where several wait, more may come
 CLEARED_GROWING = 0.3  # the same where the queue grows; not 0, as clients that wait for answers seem to let it grow
 LOW = 0.3  # the least keep ratio, where none is said
@@ -188,4 +189,4 @@ def admits(times: Times, budget: Budget, ages: Sequence[float], images: int, rem
     Where none wait the images are always taken: none is sooner answered by asking again.
     """
     whole = [*ages, *[0.0] * images]
-    return not ages or remaining + latest(times, 0, whole, largest_batch(times, budget)) <= budget.planned
+    return not ages or remaining + latest(times, 0, whole, largest_batch(times, budget)) <= ADMITTED * budget.target

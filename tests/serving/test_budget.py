@@ -109,7 +109,7 @@ def test_at_one_and_a_half_times_the_dense_capacity_hardly_any_is_refused():
     arrivals = poisson(1.5 * DENSE, 120)
     run = simulate(arrivals)
     assert run.in_time >= 0.99
-    assert len(run.refused) < 0.008 * len(arrivals)
+    assert len(run.refused) < 0.004 * len(arrivals)
 
 
 def test_those_that_wait_are_to_be_in_time_the_sooner_where_the_queue_grows():
@@ -232,8 +232,8 @@ def test_the_first_that_waits_is_taken_however_long_the_run_is():
 
 
 def test_who_would_make_others_late_is_refused():
-    assert plan.admits(TIMES, BUDGET, [0.1], 8, 0.0)
-    assert not plan.admits(TIMES, BUDGET, [0.15], 8, 0.0)
+    assert plan.admits(TIMES, BUDGET, [0.15], 8, 0.0)  # answered after 213 ms: 200 are planned, 237 admitted
+    assert not plan.admits(TIMES, BUDGET, [0.18], 8, 0.0)
     # Five at once take 36 ms, and 80 ms are planned: those of a second batch are in time, those of a third are not.
     assert plan.admits(TIMES, Budget(0.1, 0.3), [0.0] * 5, 5, 0.0)
     assert not plan.admits(TIMES, Budget(0.1, 0.3), [0.0] * 5, 10, 0.0)
