@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from evodeploy.distillation.teaching import Teacher, all_answers, computed, reme
 from evodeploy.errors import UsageError
 from evodeploy.models.loaded import LoadedModel
 from evodeploy.models.network import Network
+from evodeploy.text import ratios_in_words
 
 _log = logging.getLogger(__name__)
 
@@ -64,20 +65,20 @@ class Job:
         clock = time.perf_counter()
         recipe, info = self.recipe, self.student.info
         master = self.teacher.module.to(self.device)
-        _log.info("asking the teacher, %s", self.teacher.config.name)
-        known = self._answers(master, self.held)
+        asking = f"asking the teacher, {self.teacher.config.name}"
+        _log.info(asking)
+        known = self._answers(asking, master, self.held)
         once = not recipe.augment and len(self.pictures) <= REMEMBERED
         listing = self.pictures.listing
         with contextlib.closing(Pictures(listing.limited(SAMPLE), info)) as sample:
             asked = self.pictures if once else sample
-            targets, labels = self._answers(master, asked), _labels(asked)
+            targets, labels = self._answers(asking, master, asked), _labels(asked)
         probe = None if labels is None or info.num_classes else Probe.fitted(targets.features, labels)
         network = trainable(self.student.module).to(self.device)
         average = average_of(network)
         labels = _labels(self.held)
         if not self.state.before:
-            _log.info("evaluating before training")
-            found = self._qualities(average, known, labels, probe)
+            found = self._qualities("evaluating before training", average, known, labels, probe)
             self.state.before = [dataclasses.asdict(each) for each in found]
         before = [Quality.from_dict(each) for each in self.state.before]
         comparable = feature_width(self.student.config) == feature_width(self.teacher.config)
@@ -92,8 +93,7 @@ class Job:
         _log.info("training: %s", recipe.in_words())
         loop.run(lambda state: write_state(state, part), progress)
         clock = time.perf_counter()
-        _log.info("evaluating after training")
-        after = self._qualities(average, known, labels, probe)
+        after = self._qualities("evaluating after training", average, known, labels, probe)
         levels = tuple(map(Level, recipe.tried(), before, after))
         done = self.state.progress
         record = Distilled(
@@ -103,15 +103,19 @@ class Job:
         )  # fmt: skip
         return average.cpu(), record
 
-    def _answers(self, network: Network, pictures: Pictures, ratios: Ratios | None = None) -> Answers:
+    def _answers(self, doing: str, network: Network, pictures: Pictures, ratios: Ratios | None = None) -> Answers:
         how, precision = self.student.info.preprocessing, self.recipe.precision
-        return all_answers(network, pictures, ratios, how, self.device, self.processes, precision)
+        return all_answers(network, pictures, ratios, how, self.device, self.processes, precision, doing)
 
     def _qualities(
-        self, network: Network, known: Answers, labels: torch.Tensor | None, probe: Probe | None
-    ) -> Iterable[Quality]:
-        answers = (self._answers(network, self.held, ratios) for ratios in self.recipe.tried())
-        return [quality(each, known, labels, probe) for each in answers]
+        self, doing: str, network: Network, known: Answers, labels: torch.Tensor | None, probe: Probe | None
+    ) -> list[Quality]:
+        _log.info(doing)
+        found = []
+        for ratios in self.recipe.tried():
+            at = f"{doing}, at keep ratio {ratios_in_words(ratios)}"
+            found.append(quality(self._answers(at, network, self.held, ratios), known, labels, probe))
+        return found
 
 
 def _labels(pictures: Pictures) -> torch.Tensor | None:

@@ -22,7 +22,7 @@ from evodeploy.distillation.network import answers, follow, reduced
 from evodeploy.distillation.optimizer import Optimizer
 from evodeploy.distillation.processes import Processes
 from evodeploy.distillation.recipe import Ratios, Recipe
-from evodeploy.distillation.report import Step
+from evodeploy.distillation.report import LOG_EVERY, Step
 from evodeploy.distillation.state import State
 from evodeploy.distillation.teaching import Teacher, tensor_of
 from evodeploy.errors import RuntimeFailedError
@@ -30,7 +30,6 @@ from evodeploy.models.network import Network
 from evodeploy.specs import Preprocessing
 
 SAVE_EVERY = 60.0  # seconds
-LOG_EVERY = 10.0
 SMOOTH = 0.9  # how much of the loss that is shown is that of earlier steps
 
 _log = logging.getLogger(__name__)

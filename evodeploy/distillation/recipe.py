@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from evodeploy.errors import UsageError
 from evodeploy.specs import FastPath
-from evodeploy.text import brief
+from evodeploy.text import brief, ratios_in_words
 
 TrainingPrecision = Literal["fp32", "bf16", "fp16"]
 Ratios = tuple[float, ...]  # a keep ratio for each selecting stage
@@ -89,8 +89,8 @@ class Recipe:
     def in_words(self) -> str:
         """One line about it."""
         length = f"{self.epochs:g} epochs" if self.minutes is None else f"{self.minutes:g} minutes"
-        kept = ",".join(f"{ratio:g}" for ratio in dict.fromkeys(self.keep_ratios))
-        kept = f"keep ratio {kept}" if self.elastic is None else "keep ratios {:g} to {:g}".format(*self.elastic)
+        one = f"keep ratio {ratios_in_words(self.keep_ratios)}"
+        kept = one if self.elastic is None else "keep ratios {:g} to {:g}".format(*self.elastic)
         return f"{length}, {kept}, {self.batch} pictures a step, learning rate {self.rate:g}, {self.precision}"
 
     def to_dict(self) -> dict[str, Any]:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from evodeploy.distillation.recipe import Ratios, Recipe
+from evodeploy.text import ratios_in_words
 
 SCHEMA = 1
+LOG_EVERY = 10.0  # seconds between two lines of progress
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,7 @@ class Distilled:
         headings = ["keep ratio", "agreement before", "after", *(["accuracy before", "after"] if labelled else [])]
         rows = [headings]
         for level in self.levels:
-            cells = [",".join(f"{ratio:g}" for ratio in dict.fromkeys(level.keep_ratios))]
-            cells += [str(level.before.agreement), str(level.after.agreement)]
+            cells = [ratios_in_words(level.keep_ratios), str(level.before.agreement), str(level.after.agreement)]
             cells += [str(level.before.accuracy), str(level.after.accuracy)] if labelled else []
             rows.append(cells)
         if labelled:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -16,8 +18,11 @@ from evodeploy.distillation.memory import in_parts
 from evodeploy.distillation.network import Answers, answers, feature_width, reduced
 from evodeploy.distillation.processes import Processes
 from evodeploy.distillation.recipe import Ratios, TrainingPrecision
+from evodeploy.distillation.report import LOG_EVERY
 from evodeploy.models.network import Network
 from evodeploy.specs import Preprocessing
+
+_log = logging.getLogger(__name__)
 
 AT_ONCE = 32  # pictures that are evaluated at once, at most
 
@@ -44,10 +49,12 @@ def all_answers(
     device: torch.device,
     processes: Processes,
     precision: TrainingPrecision,
+    doing: str,
 ) -> Answers:
     """What `network` says of all `pictures`, on the CPU; see `answers` for `ratios`.
 
-    Every process computes a share. Where memory runs out, fewer are computed at once.
+    Every process computes a share. Where memory runs out, fewer are computed at once. Logs the progress of what it is
+    `doing` where that takes long.
     """
     config = network.config
     found = Answers(
@@ -67,9 +74,12 @@ def all_answers(
             if found.logits is not None and given.logits is not None:
                 found.logits[rows] = given.logits
 
-    at_once = AT_ONCE
+    at_once, logged = AT_ONCE, time.perf_counter()
     for chunk, pixels in zip(own, pictures.in_turn(own), strict=True):
         _, at_once = in_parts(partial(answer, chunk.start, pixels), at_once, device)
+        if time.perf_counter() - logged >= LOG_EVERY:
+            logged = time.perf_counter()
+            _log.info("%s: %d of %d pictures", doing, chunk.stop, len(pictures))
     logits = None if found.logits is None else processes.add(found.logits).cpu()
     return Answers(processes.add(found.features).cpu(), logits)
 

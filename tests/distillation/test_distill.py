@@ -56,6 +56,19 @@ def test_the_checkpoint_says_how_it_came_about_and_counts_as_trained_to_select(c
     assert not (tmp_path / "out.pth.part").exists()
 
 
+def test_what_takes_long_before_and_after_training_logs_its_progress(backbone, pictures, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(teaching, "LOG_EVERY", 0.0)
+    monkeypatch.setattr(teaching, "AT_ONCE", 8)
+    with caplog.at_level("INFO", "evodeploy"):
+        evodeploy.distill(backbone, pictures, tmp_path / "out.pth", elastic=(0.25, 1.0), **SHORT)
+    shown = [each for each in caplog.messages if " of " in each and "pictures" in each]
+    held = [each for each in shown if each.startswith("evaluating before training, at keep ratio 0.25: ")]
+    assert held and held == [
+        each.replace("after", "before") for each in shown if "after training, at keep ratio 0.25" in each
+    ]
+    assert any(each.startswith("asking the teacher, ") and each.endswith(": 8 of 32 pictures") for each in shown)
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_others(classifier, pictures, tmp_path):
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         evodeploy.distill(classifier, pictures, tmp_path / f"{name}.pth", elastic=(0.2, 1.0), seed=seed, **SHORT)

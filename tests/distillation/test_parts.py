@@ -45,6 +45,13 @@ def test_a_step_has_one_keep_ratio_and_each_round_both_ends():
     assert draws.keep_ratios(dataclasses.replace(ELASTIC, elastic=None), 3) == (0.5, 0.5)
 
 
+@pytest.mark.parametrize(
+    ("ratios", "expected"), [((0.5,), "0.5"), ((0.5, 0.5), "0.5"), ((0.5, 0.3, 0.5), "0.5/0.3/0.5")]
+)
+def test_a_ratio_is_shown_once_where_all_stages_share_it(ratios, expected):
+    assert f"keep ratio {expected}," in Recipe(ratios, epochs=1).in_words()
+
+
 def test_small_weights_move_less_and_biases_as_much():
     network = torch.nn.Sequential(*(torch.nn.Linear(4, 4) for _ in range(3)))
     for layer, size in zip(network, (0.05, 0.01, 0.0), strict=True):
