@@ -55,13 +55,12 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=RESULT, help="the JSON document")
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--minutes", type=float, default=8, help="of timing; exports and warm-ups take two more")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="at least, also where they take longer")
     parser.add_argument("--threads", type=int, default=usable_cores())
     args = parser.parse_args()
     names = args.models.split(",")
     seconds = 60 * args.minutes / len(names) / len(RUNTIMES)
     document: dict[str, Any] = {
-        "settings": {"batch": BATCH, "ratios": RATIOS, "minutes": args.minutes, "rounds": args.rounds},
+        "settings": {"batch": BATCH, "ratios": RATIOS, "minutes": args.minutes, "rounds": ROUNDS},
         "environment": dataclasses.asdict(environment(args.threads)),
         "rows": [],
     }
@@ -72,7 +71,7 @@ def main() -> None:
             files = _exported(name, Path(folder))
             for runtime, precision in RUNTIMES:
                 options = EngineOptions(args.threads, precision=None if precision == "fp32" else precision)
-                rows = list(_rows(files, runtime, options, seconds, args.rounds))
+                rows = list(_rows(files, runtime, options, seconds))
                 document["rows"] += [{"model": name, "runtime": runtime, "precision": precision} | row for row in rows]
                 _write(args.output, document)
                 for row in rows:
@@ -90,14 +89,12 @@ def _exported(name: str, folder: Path) -> list[Path]:
     return files
 
 
-def _rows(
-    files: Sequence[Path], runtime: str, options: EngineOptions, seconds: float, rounds: int
-) -> Iterator[dict[str, Any]]:
+def _rows(files: Sequence[Path], runtime: str, options: EngineOptions, seconds: float) -> Iterator[dict[str, Any]]:
     """A row for each keep ratio: all runs at it, and those of all ratios in turn, in several openings of the files."""
     samples: dict[tuple[float, str], list[float]] = defaultdict(list)
     for opening in range(OPENINGS):
         with ExitStack() as stack:
-            budget = partial(_budget, seconds / OPENINGS, rounds // OPENINGS)
+            budget = partial(_budget, seconds / OPENINGS)
             for key, times in _timed(stack, files, runtime, options, budget, opening % 2 == 1):
                 samples[key] += times.samples
     for ratio in RATIOS:
@@ -145,10 +142,10 @@ def _timed(
     yield from zip(ways, interleaved(list(ways.values()), images, budget(0.4, len(ways))), strict=True)
 
 
-def _budget(seconds: float, rounds: int, share: float, runs: int) -> Budget:
+def _budget(seconds: float, share: float, runs: int) -> Budget:
     """That of each of the `runs`, which have a `share` of the seconds together."""
     each = share * seconds / runs
-    return Budget(each, rounds, precision=0.01, min_seconds=min(1.0, each))
+    return Budget(each, ROUNDS // OPENINGS, precision=0.01, min_seconds=min(1.0, each))
 
 
 def _over(static: Sequence[float], other: Sequence[float]) -> dict[str, float]:
