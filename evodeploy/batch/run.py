@@ -35,7 +35,7 @@ class BatchRequest:
 
     artefact: Path
     inputs: tuple[str, ...]
-    out: Path
+    output: Path
     actors: int = 1
     batch: int = 32
     top: int | None = None
@@ -78,7 +78,7 @@ def run_batch(request: BatchRequest, progress: Callable[[int, int], None]) -> Su
         "top": work.top,
         "shard": request.shard,
     }
-    folder = OutputFolder(request.out)
+    folder = OutputFolder(request.output)
     with folder.claimed(manifest, request.force):
         shards = dict(enumerate(listing.shards))
         todo = {number: shard for number, shard in shards.items() if not folder.is_finished(number, len(shard))}
@@ -99,10 +99,10 @@ def run_batch(request: BatchRequest, progress: Callable[[int, int], None]) -> Su
 
 def _check_outside(request: BatchRequest, listing: Listing) -> None:
     """Refuse an artefact or an input below the output folder, where a run replaces files."""
-    out = os.path.realpath(request.out)
+    output = os.path.realpath(request.output)
     for path in (os.fspath(request.artefact), *request.inputs, *listing.files()):
-        if Path(os.path.realpath(path)).is_relative_to(out):
-            raise UsageError(f"{path} is inside the output folder {request.out}: choose another --output")
+        if Path(os.path.realpath(path)).is_relative_to(output):
+            raise UsageError(f"{path} is inside the output folder {request.output}: choose another --output")
 
 
 def _work(request: BatchRequest) -> Work:

@@ -63,12 +63,11 @@ def batch(
         raise
     seconds = clock.seconds
     if as_json:
-        result_json(dataclasses.asdict(summary) | {"out": str(output), "seconds": seconds})
+        result_json(dataclasses.asdict(summary) | {"output": str(output), "seconds": seconds})
     else:
         rate = (summary.images - summary.resumed) / seconds
-        result(
-            f"{output}  {summary.predicted} predictions in {summary.shards} parts  {seconds:.1f} s  {rate:.1f} images/s"
-        )
+        counts = f"predictions for {summary.predicted} of {summary.images} images"
+        result(f"{output}  {counts}  {seconds:.1f} s  {rate:.1f} images/s")
         if summary.broken:
             result(f"{output / 'errors'}  {summary.broken} images could not be read")
     if not summary.predicted:

@@ -140,7 +140,7 @@ class Predictor:
     def write(
         self,
         images: Images,
-        out: str | os.PathLike[str] | Callable[[ImageLike, Prediction | Failure], None],
+        output: str | os.PathLike[str] | Callable[[ImageLike, Prediction | Failure], None],
         *,
         top: int | None = None,
         batch: int = BATCH,
@@ -148,18 +148,18 @@ class Predictor:
         force: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> Written:
-        """Predict `images`, also whole folders, into the table `out`: .jsonl, .csv or .parquet.
+        """Predict `images`, also whole folders, into the table `output`: .jsonl, .csv or .parquet.
 
-        Or give each image with its answer to `out`, a function, as they come. `top` classes of each are named: by
+        Or give each image with its answer to `output`, a function, as they come. `top` classes of each are named: by
         default 5, or all where there are fewer. The file appears once it is complete, and `force` replaces an earlier
         one. `progress` is called with the number of images done and of all. Raises as `stream` does, UsageError for
         what cannot be written, and BadFileError where no image has a prediction. `keep_ratio` is as in `predict`.
         """
         from evodeploy.inference.tables import write_predictions
 
-        check_type("out", out, str | os.PathLike[str] | Callable[..., None])
+        check_type("output", output, str | os.PathLike[str] | Callable[..., None])
         classes = classes_to_name(self.info, top)
-        return write_predictions(self, images_of(images), out, classes, batch, keep_ratio, force, progress)
+        return write_predictions(self, images_of(images), output, classes, batch, keep_ratio, force, progress)
 
     def submit(self, image: ImageLike, top: int = 5, *, keep_ratio: KeepRatio = None) -> Future[Prediction]:
         """Return a future of one image's prediction, run together with what other callers submit at the same time.

@@ -117,9 +117,9 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Written:
-    """What `Predictor.write` did with `images` images: the file `out`, if any, and those without a prediction."""
+    """What `Predictor.write` did with `images` images: the file `output`, if any, and those without a prediction."""
 
-    out: Path | None
+    output: Path | None
     images: int
     failures: tuple[Failure, ...]
 
@@ -131,15 +131,15 @@ class Written:
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON takes."""
         return {
-            "out": None if self.out is None else str(self.out),
+            "output": None if self.output is None else str(self.output),
             "images": self.images,
             "predictions": self.predictions,
             "failures": [str(failure) for failure in self.failures],
         }
 
     def __str__(self) -> str:
-        where = "" if self.out is None else f"{self.out}  "
-        return f"{where}{self.predictions} predictions, {len(self.failures)} images without one"
+        where = "" if self.output is None else f"{self.output}  "
+        return f"{where}predictions for {self.predictions} of {self.images} images"
 
 
 @dataclass(frozen=True)

@@ -31,17 +31,17 @@ _log = logging.getLogger(__name__)
 def write_predictions(
     predictor: Predictor,
     images: Sequence[ImageLike],
-    out: str | os.PathLike[str] | Write,
+    output: str | os.PathLike[str] | Write,
     top: int,
     batch: int,
     keep_ratio: KeepRatio,
     force: bool,
     progress: Callable[[int, int], None] | None,
 ) -> Written:
-    """Predict all `images` into `out`, see `Predictor.write`."""
+    """Predict all `images` into `output`, see `Predictor.write`."""
     failures: list[Failure] = []
     with contextlib.ExitStack() as stack:
-        write = out if callable(out) else stack.enter_context(_into(Path(out), images, top, force))
+        write = output if callable(output) else stack.enter_context(_into(Path(output), images, top, force))
         answers = stack.enter_context(
             contextlib.closing(predictor.stream(images, top, batch=batch, keep_ratio=keep_ratio))
         )
@@ -57,7 +57,7 @@ def write_predictions(
         _log.info(f"left out: {failure}")
     if len(failures) > SHOWN_FAILURES:
         _log.info(f"left out: {len(failures) - SHOWN_FAILURES} more")
-    return Written(None if callable(out) else Path(out), len(images), tuple(failures))
+    return Written(None if callable(output) else Path(output), len(images), tuple(failures))
 
 
 @contextlib.contextmanager

@@ -219,7 +219,7 @@ def test_predict_into_a_file_answers_with_one_document(cli, with_onnx, out):
     code, output, _ = cli("predict", "ckpt.onnx", "\udcff", "broken.png", "--output", out, "--json")
     assert code == 0
     answer = json.loads(output)
-    assert (answer["out"], answer["images"], answer["predictions"]) == (out, 2, 1)
+    assert (answer["output"], answer["images"], answer["predictions"]) == (out, 2, 1)
     assert len(answer["failures"]) == 1
     assert b"udcff" in Path(out).read_bytes()
 

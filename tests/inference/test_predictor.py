@@ -248,9 +248,9 @@ def test_images_are_predicted_into_a_table_or_a_function(tmp_path, logged):
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["labels"] and row["labels"][0] for row in rows] == ["ant", None]
     assert len(rows[0]["labels"]) == 2
-    assert str(written) == f"{tmp_path / 'out.jsonl'}  1 predictions, 1 images without one"
+    assert str(written) == f"{tmp_path / 'out.jsonl'}  predictions for 1 of 2 images"
     assert written.to_dict() | {"failures": []} == {
-        "out": str(tmp_path / "out.jsonl"), "images": 2, "predictions": 1, "failures": [],
+        "output": str(tmp_path / "out.jsonl"), "images": 2, "predictions": 1, "failures": [],
     }  # fmt: skip
     assert (counted, seen) == ([(1, 2), (2, 2)], ["cat", "ant"])
     assert logged[-1] == f"left out: {written.failures[0]}"
