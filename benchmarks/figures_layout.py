@@ -106,8 +106,7 @@ def digits(folder: Path, printed: str) -> str:
     lines = [line for line in printed.splitlines() if re.match(r"\| fp32 ", line)]
     cells = [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
     rows = [(row[2], row[4], row[5], row[6] if index else "", row[7]) for index, row in enumerate(cells)]
-    joined = [(row[0], f"{row[1]} ({row[2]})") for row in rows]
-    return table("keep ratio | accuracy", rows) + "\n" + table("keep ratio | with its interval", joined) + printed
+    return table("keep ratio | accuracy", rows) + "\n" + printed
 
 
 def sweep(folder: Path, printed: str) -> str:

