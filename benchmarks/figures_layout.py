@@ -146,6 +146,22 @@ def seconds(folder: Path, printed: str) -> str:
     return table("`time evodeploy export s.pth …` | CPU seconds", [("", f"{each:.1f}") for each in sums])
 
 
+def distilled(folder: Path, printed: str) -> str:
+    """Of the records of two distillations: accuracy before and after at each keep ratio, and the teacher's."""
+    records = [_read(folder / f"distilled-{name}.json") for name in ("digits", "photographs")]
+    rows = []
+    for levels in zip(*(record["levels"] for record in records), strict=True):
+        qualities = (level[when] for level in levels for when in ("before", "after"))
+        rows.append((levels[0]["keep_ratios"][0], *(_percent(each["accuracy"]) for each in qualities)))
+    rows.append(("dense, the teacher", *(cell for each in records for cell in (_percent(each["teacher"]["accuracy"]), ""))))
+    return table("keep ratio | digits, before | after | photographs, before | after", rows)
+
+
+def _percent(share: dict[str, float]) -> str:
+    value, low, high = (100 * share[name] for name in ("value", "low", "high"))
+    return f"{value:.1f} % ({low:.1f}–{high:.1f})"
+
+
 def _ratio(interval: dict[str, float], digits: int) -> str:
     return f"{interval['value']:.{digits}f} ({interval['low']:.{digits}f}–{interval['high']:.{digits}f})"
 

