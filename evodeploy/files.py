@@ -7,12 +7,12 @@ import hashlib
 import logging
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from evodeploy.errors import BadFileError, UsageError
-from evodeploy.kinds import Kind
+from evodeploy.kinds import Kind, suffix_of
 from evodeploy.locks import draft_of, owned
 from evodeploy.text import brief
 
@@ -113,6 +113,23 @@ def replacing(path: Path) -> Iterator[Path]:
                 draft.unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def save_as(
+    path: str | os.PathLike[str], what: str, forms: Mapping[Kind, Callable[[], str]], force: bool, *sources: Path
+) -> None:
+    """Write `what` to `path`: the text of that of its `forms` whose suffix the name has.
+
+    Raises UsageError for another suffix, and for a file that exists, which `force` replaces if it is of that form.
+    """
+    path = Path(path)
+    for kind, text in forms.items():
+        if suffix_of(path) in kind.suffixes:
+            with claimed([(path, kind)], force, *sources), replacing(path) as draft:
+                draft.write_text(text(), encoding="utf-8")
+            return
+    expected = ", ".join(suffix for kind in forms for suffix in kind.suffixes)
+    raise UsageError(f"{what} cannot be written to {path}: expected a name that ends with {expected}")
 
 
 def sha256(path: Path) -> str:

@@ -8,12 +8,10 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from evodeploy.errors import UsageError
-from evodeploy.files import claimed, replacing
-from evodeploy.kinds import PAGE, REPORT, suffix_of
+from evodeploy.files import save_as
+from evodeploy.kinds import PAGE, REPORT
 from evodeploy.text import WIDE, plain, rich_table
 
 SCHEMA = 1
@@ -144,16 +142,11 @@ class LoadTest:
         """Write it as JSON (.json) or as a page (.html); raises UsageError for another suffix or a file that exists."""
         from evodeploy.load_testing.page import as_html
 
-        path = Path(path)
-        suffix = suffix_of(path)
-        if suffix in REPORT.suffixes:
-            kind, text = REPORT, json.dumps(self.to_dict(), allow_nan=False) + "\n"
-        elif suffix in PAGE.suffixes:
-            kind, text = PAGE, as_html(self)
-        else:
-            raise UsageError(f"a load test cannot be written to {path}: expected a name that ends with .json or .html")
-        with claimed([(path, kind)], force), replacing(path) as draft:
-            draft.write_text(text, encoding="utf-8")
+        forms = {
+            REPORT: lambda: json.dumps(self.to_dict(), allow_nan=False) + "\n",
+            PAGE: lambda: as_html(self),
+        }
+        save_as(path, "a load test", forms, force)
 
 
 def _document(load: Load) -> dict[str, Any]:

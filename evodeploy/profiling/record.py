@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import statistics
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evodeploy.errors import UsageError
-from evodeploy.files import claimed, replacing
+from evodeploy.files import save_as
 from evodeploy.graph.parts import KINDS, Kind
-from evodeploy.kinds import DRAWING, PAGE, REPORT, suffix_of
+from evodeploy.kinds import DRAWING, PAGE, REPORT
 
 
 @dataclass(frozen=True)
@@ -130,18 +129,12 @@ class Profile:
         """
         from evodeploy.profiling.picture import as_html, as_svg
 
-        def as_json(profile: Profile) -> str:
-            return json.dumps(profile.to_dict(), allow_nan=False, indent=1) + "\n"
-
-        target = Path(path)
-        forms: list[tuple[Any, Callable[[Profile], str]]] = [(REPORT, as_json), (DRAWING, as_svg), (PAGE, as_html)]
-        found = next((form for form in forms if suffix_of(target) in form[0].suffixes), None)
-        if found is None:
-            expected = ", ".join(suffix for kind, _ in forms for suffix in kind.suffixes)
-            raise UsageError(f"a profile cannot be written to {target}: expected a name that ends with {expected}")
-        kind, text = found
-        with claimed([(target, kind)], force, self.path), replacing(target) as draft:
-            draft.write_text(text(self), encoding="utf-8")
+        forms = {
+            REPORT: lambda: json.dumps(self.to_dict(), allow_nan=False, indent=1) + "\n",
+            DRAWING: lambda: as_svg(self),
+            PAGE: lambda: as_html(self),
+        }
+        save_as(path, "a profile", forms, force, self.path)
 
     def __str__(self) -> str:
         from evodeploy.profiling.table import as_text

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evodeploy.benchmark.measure.interleaved import Budget
@@ -13,6 +13,8 @@ from evodeploy.benchmark.report.speedups import crossovers, eager, fastest_torch
 from evodeploy.benchmark.row import Row
 from evodeploy.benchmark.stages import EndToEnd
 from evodeploy.benchmark.subject import Subject
+from evodeploy.files import save_as
+from evodeploy.kinds import MEASUREMENTS, PAGE, REPORT
 from evodeploy.machine.environment import Environment
 from evodeploy.text import line, plain
 
@@ -67,9 +69,15 @@ class Report:
 
         Raises UsageError for another suffix, and for a file that exists, which `force` replaces if it is such a one.
         """
-        from evodeploy.benchmark.report.saving import save
+        from evodeploy.benchmark.report.document import as_csv
+        from evodeploy.benchmark.report.page import as_html
 
-        save(self, Path(path), force=force)
+        forms = {
+            REPORT: lambda: json.dumps(self.to_dict(), allow_nan=False, indent=1) + "\n",
+            MEASUREMENTS: lambda: as_csv(self),
+            PAGE: lambda: as_html(self),
+        }
+        save_as(path, "a bench", forms, force)
 
     def __str__(self) -> str:
         return plain(self)
