@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from evodeploy.benchmark.report.svg import Axis, element, line, text, title
+from evodeploy.benchmark.report.svg import Axis, drawing, element, line, text, title
 from evodeploy.debugging.report import DebugReport, NodeError, shown
 
 WIDTH, HEIGHT = 1080, 480
@@ -28,8 +28,8 @@ def as_svg(report: DebugReport) -> str:
     def height(error: float) -> float:
         return up(min(max(error, FLOOR), top))
 
-    parts = [element("style", STYLE), element("rect", width=WIDTH, height=HEIGHT, fill="#ffffff")]
-    parts.append(text(f"{report.other} against {report.reference}", LEFT, 26, class_="heading"))
+    heading = f"{report.other} against {report.reference}"
+    parts = [text(heading, LEFT, 26, class_="heading")]
     parts += _bands(report.nodes, across)
     decades = [tick for tick in up.ticks if math.isclose(math.log10(tick), round(math.log10(tick)), abs_tol=1e-9)]
     for tick in decades:
@@ -55,9 +55,7 @@ def as_svg(report: DebugReport) -> str:
             parts.append(line(x, 50.0, x + 16, 50.0, stroke=colour, stroke_width=2, stroke_dasharray=dash))
         parts.append(text(words, x + 22, 55, class_="pale"))
     parts.append(text("nodes in their order, by block", (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 14, text_anchor="middle"))
-    size = {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "width": WIDTH, "height": HEIGHT, "role": "img"}
-    heading = title(f"Error by node: {report.other} against {report.reference}")
-    return element("svg", heading, *parts, xmlns="http://www.w3.org/2000/svg", **size, data_made_by="evodeploy")
+    return drawing(WIDTH, HEIGHT, f"Error by node: {heading}", STYLE, parts)
 
 
 def _bands(nodes: tuple[NodeError, ...], across: Axis) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
-from evodeploy.benchmark.report.svg import element, text, title
+from evodeploy.benchmark.report.svg import drawing, element, text, title
 from evodeploy.graph.parts import KINDS
 from evodeploy.profiling.record import NodeTime, Profile, modules_of
 from evodeploy.profiling.table import heading, overhead
@@ -40,8 +40,6 @@ def as_svg(profile: Profile) -> str:
     legend = TOP + LINE * len(groups) + 8
     height = legend + ENTRY * ((len(kinds) + 1) // 2) + 6
     parts = [
-        element("style", STYLE),
-        element("rect", width=WIDTH, height=height, fill="#ffffff"),
         text(brief(f"{profile.path.name}, {profile.engine}, batch {profile.batch}", 54), 8, 18, class_="heading"),
         text(f"{profile.total * 1e3:.2f} ms in nodes{kept}; above modules, below nodes", 8, 34, class_="pale"),
     ]
@@ -56,14 +54,7 @@ def as_svg(profile: Profile) -> str:
         x, y = 8 + COLUMN * (index % 2), legend + ENTRY * (index // 2)
         parts.append(element("rect", x=x, y=y, width=10, height=10, fill=COLOURS[kind.name]))
         parts.append(text(f"{kind.name} {kind.share:.1%}", x + 15, y + 9))
-    size = {
-        "viewBox": f"0 0 {WIDTH} {height}",
-        "width": "100%",
-        "style": "max-width:760px",
-        "role": "img",
-        "data_made_by": "evodeploy",
-    }
-    return element("svg", title(heading(profile)), *parts, xmlns="http://www.w3.org/2000/svg", **size)
+    return drawing(WIDTH, height, heading(profile), STYLE, parts, widest=760)
 
 
 def as_html(profile: Profile) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evodeploy.benchmark.report.svg import Axis, element, line, short, text, title
+from evodeploy.benchmark.report.svg import Axis, drawing, element, line, short, text, title
 from evodeploy.sweeper.front import Point
 
 WIDTH, HEIGHT = 860, 520
@@ -25,8 +25,7 @@ def as_svg(points: Sequence[Point], best: Sequence[Point], heading: str) -> str:
     across = Axis(0, max(point.rate for point in judged) * 1.08, LEFT, WIDTH - RIGHT)
     up = Axis(100 * (min(lows) - spare), 100 * min(1.0 + spare, max(highs) + spare), HEIGHT - BOTTOM, TOP)
     kinds = list(dict.fromkeys(_kind(point) for point in judged))
-    parts = [element("style", STYLE), element("rect", width=WIDTH, height=HEIGHT, fill="#ffffff")]
-    parts.append(text(heading, LEFT, 26, class_="heading"))
+    parts = [text(heading, LEFT, 26, class_="heading")]
     for tick in up.ticks:
         parts.append(line(LEFT, up(tick), WIDTH - RIGHT, up(tick), class_="grid"))
         parts.append(text(f"{short(tick)} %", LEFT - 8, up(tick) + 5, class_="pale", text_anchor="end"))
@@ -42,14 +41,7 @@ def as_svg(points: Sequence[Point], best: Sequence[Point], heading: str) -> str:
         x = LEFT + index * (WIDTH - LEFT - RIGHT) / max(4, len(kinds))
         parts.append(element("circle", cx=x + 5, cy=TOP - 20.0, r=5, fill=colours[kind]))
         parts.append(text(kind, x + 15, TOP - 15, class_="pale"))
-    size = {
-        "viewBox": f"0 0 {WIDTH} {HEIGHT}",
-        "width": WIDTH,
-        "height": HEIGHT,
-        "role": "img",
-        "data_made_by": "evodeploy",
-    }
-    return element("svg", title(heading), *parts, xmlns="http://www.w3.org/2000/svg", **size)
+    return drawing(WIDTH, HEIGHT, heading, STYLE, parts)
 
 
 def _mark(point: Point, colour: str, across: Axis, up: Axis, on_front: bool) -> str:

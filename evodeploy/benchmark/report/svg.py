@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -16,6 +17,25 @@ def element(tag: str, /, *content: str, **attributes: object) -> str:
     """One element; `content` is markup, attributes are escaped, `_` in their names is `-` and one at the end is cut."""
     written = "".join(f' {key.rstrip("_").replace("_", "-")}="{_text(value)}"' for key, value in attributes.items())
     return f"<{tag}{written}>" if tag in VOID else f"<{tag}{written}>{''.join(content)}</{tag}>"
+
+
+def drawing(
+    width: int, height: int, heading: str, style: str, parts: Sequence[str], *, widest: int | None = None
+) -> str:
+    """A file of its own with `parts` on white, called `heading`; with `widest` it fills a page up to as many pixels."""
+    size = {"width": width, "height": height} if widest is None else {"width": "100%", "style": f"max-width:{widest}px"}
+    return element(
+        "svg",
+        title(heading),
+        element("style", style),
+        element("rect", width=width, height=height, fill="#ffffff"),
+        *parts,
+        xmlns="http://www.w3.org/2000/svg",
+        viewBox=f"0 0 {width} {height}",
+        **size,
+        role="img",
+        data_made_by="evodeploy",
+    )
 
 
 def title(words: str) -> str:
