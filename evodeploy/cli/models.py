@@ -10,6 +10,7 @@ import typer
 from evodeploy.cli import values
 from evodeploy.cli.console import Force, Json, answer, result, result_json, show
 from evodeploy.cli.values import whole
+from evodeploy.text import rich_table
 
 
 def models(as_json: Json = False) -> None:
@@ -20,11 +21,8 @@ def models(as_json: Json = False) -> None:
     if as_json:
         result_json([row.to_dict() for row in rows])
         return
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("model", "input", "parameters", "GFLOPs", "dense twin", "tokens per block"):
-        table.add_column(heading, justify="left" if heading in ("model", "tokens per block") else "right")
+    left = ("model", "tokens per block")
+    table = rich_table(("model", "input", "parameters", "GFLOPs", "dense twin", "tokens per block"), left)
     for row in rows:
         side, parameters = f"{row.image_size}×{row.image_size}", f"{row.parameters / 1e6:.1f} M"
         table.add_row(row.name, side, parameters, f"{row.gflops:.2f}", f"{row.dense_gflops:.2f}", row.token_runs)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from evodeploy.text import WIDE, plain
+from evodeploy.text import WIDE, plain, rich_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -170,13 +170,8 @@ def first_cause(nodes: Sequence[NodeError], tolerance: float) -> str | None:
 
 
 def _by_block(nodes: Sequence[NodeError]) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("block")
-    for heading in ("nodes", "error", "rms", "largest own error", "largest value", "beyond FP16", "flushed"):
-        table.add_column(heading, justify="right")
-    table.add_column("node of the largest own error")
+    left, measured = ("block", "node of the largest own error"), ("error", "rms", "largest own error", "largest value")
+    table = rich_table((left[0], "nodes", *measured, "beyond FP16", "flushed", left[1]), left)
     blocks: dict[str, list[NodeError]] = {}
     for node in nodes:
         blocks.setdefault(node.block, []).append(node)

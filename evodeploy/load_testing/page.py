@@ -6,6 +6,7 @@ from html import escape
 
 from evodeploy.benchmark.report.charts import Lane, bars, dots
 from evodeploy.benchmark.report.page import document, table_of
+from evodeploy.benchmark.report.page_style import COLOURS
 from evodeploy.benchmark.report.svg import element
 from evodeploy.load_testing.records import HEADINGS, LoadTest
 
@@ -13,7 +14,7 @@ from evodeploy.load_testing.records import HEADINGS, LoadTest
 def as_html(test: LoadTest) -> str:
     """The whole page."""
     lanes = [
-        Lane(load.name, f"c{number % 10}", [each.seconds * 1000 for each in load.answered])
+        Lane(load.name, f"c{number % COLOURS}", [each.seconds * 1000 for each in load.answered])
         for number, load in enumerate(test.loads)
         if load.answered
     ]

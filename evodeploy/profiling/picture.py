@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 
+from evodeploy.benchmark.report.page import document, table_of
 from evodeploy.benchmark.report.svg import drawing, element, text, title
 from evodeploy.graph.parts import KINDS
 from evodeploy.profiling.record import NodeTime, Profile, modules_of
@@ -24,8 +25,8 @@ COLOURS: dict[str, str] = dict(
         strict=True,
     )
 )
-STYLE = (
-    "text{font:11px system-ui,sans-serif;fill:#1a1e28}.pale{fill:#596275}.in{fill:#fff;pointer-events:none}"
+STYLE = (  # "svg text", as in the style of the page, which it overrules there
+    "svg text{font:11px system-ui,sans-serif;fill:#1a1e28}.pale{fill:#596275}.in{fill:#fff;pointer-events:none}"
     ".heading{font-size:13px;font-weight:600}rect{shape-rendering:crispEdges}.cut{stroke:#fff;stroke-width:.5}"
 )
 
@@ -59,25 +60,18 @@ def as_svg(profile: Profile) -> str:
 
 def as_html(profile: Profile) -> str:
     """A page with the picture and the tables."""
-    head = element("title", "Profile") + element(
-        "style",
-        "body{font:15px system-ui,sans-serif;margin:16px auto;max-width:760px;padding:0 10px;color:#1a1e28}"
-        "table{border-collapse:collapse;margin:16px 0;font-size:13px}td,th{padding:2px 12px 2px 0;text-align:right}"
-        "td:first-child,th:first-child{text-align:left;overflow-wrap:anywhere}",
-    )
     slowest = [
-        (node.name, f"{node.seconds * 1e3:.3f}", f"{profile.share(node.seconds):.1%}", node.kind)
+        (printable(node.name), f"{node.seconds * 1e3:.3f}", f"{profile.share(node.seconds):.1%}", node.kind)
         for node in profile.slowest
     ]
+    table = table_of(("node", "ms", "share", "kind"), slowest)
     body = [
-        element("p", _escaped(heading(profile))),
-        element("p", _escaped(" ".join(overhead(profile)))),
+        element("p", escape(printable(heading(profile)))),
+        element("p", escape(" ".join(overhead(profile)))),
         as_svg(profile),
-        _table(("node", "ms", "share", "kind"), slowest),
+        element("details", element("summary", "Slowest nodes"), table, open="open"),
     ]
-    start = '<!doctype html><html lang="en"><head><meta name="generator" content="evodeploy"><meta charset="utf-8">'
-    view = '<meta name="viewport" content="width=device-width,initial-scale=1">'
-    return f"{start}{view}{head}</head><body>{''.join(body)}</body></html>\n"
+    return document("Profile", body)
 
 
 def _line(nodes: Sequence[NodeTime], y: float, scale: float) -> Iterator[str]:
@@ -107,12 +101,3 @@ def _box(x: float, y: float, width: float, height: float, kind: str, hint: str) 
 def _short(name: str, length: int) -> str:
     """The end of a long name, in which blocks of one network differ."""
     return name if len(name) <= length else "…" + name[1 - length :]
-
-
-def _escaped(words: str) -> str:
-    return escape(printable(words))
-
-
-def _table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    first = element("tr", *(element("th", _escaped(each)) for each in headings))
-    return element("table", first, *(element("tr", *(element("td", _escaped(each)) for each in row)) for row in rows))

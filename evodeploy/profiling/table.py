@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from evodeploy.profiling.record import Group, NodeTime, Profile
-from evodeploy.text import WIDE, brief, plain, ratios_in_words
+from evodeploy.text import WIDE, brief, plain, ratios_in_words, rich_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -69,7 +69,7 @@ def _groups(what: str, profile: Profile, of: Callable[[Profile], Sequence[Group]
     """A line for each group; with another profile, its milliseconds too, and how much of them this one takes."""
     other = {} if profile.other is None else {group.name: group.seconds for group in of(profile.other)}
     at = "" if profile.other is None else f"ms at {ratios_in_words(profile.other.keep_ratios)}"
-    table = _table(what, "ms", "share", "calls", *([at, "ratio"] if at else []))
+    table = rich_table((what, "ms", "share", "calls", *([at, "ratio"] if at else [])), [what])
     for group in of(profile):
         against = other.get(group.name)
         times = (
@@ -81,7 +81,8 @@ def _groups(what: str, profile: Profile, of: Callable[[Profile], Sequence[Group]
 
 
 def _nodes(profile: Profile, nodes: Sequence[NodeTime]) -> Table:
-    table = _table("slowest nodes", "kind", "operator", "ms", "share")
+    left = ("slowest nodes", "kind", "operator")
+    table = rich_table((*left, "ms", "share"), left)
     for node in nodes:
         share = f"{profile.share(node.seconds):.1%}"
         operator = brief(node.operator, 24) or "–"
@@ -95,13 +96,3 @@ def _shown(node: NodeTime) -> str:
         return brief(node.name, NAME)
     more = f" + {len(node.made_of) - 1} more" if node.made_of[1:] else ""
     return brief(node.made_of[0], NAME - len(more)) + more
-
-
-def _table(first: str, *others: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(first)
-    for heading in others:
-        table.add_column(heading, justify="left" if heading in ("operator", "kind") else "right")
-    return table

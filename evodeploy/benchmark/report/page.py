@@ -7,7 +7,7 @@ from html import escape
 
 from evodeploy.benchmark.measure.intervals import Interval
 from evodeploy.benchmark.report.charts import Lane, Series, bars, dots, lines
-from evodeploy.benchmark.report.page_style import STYLE, batch_switch
+from evodeploy.benchmark.report.page_style import COLOURS, STYLE, batch_switch
 from evodeploy.benchmark.report.report import Report, cautions, headlines
 from evodeploy.benchmark.report.speedups import over_dense
 from evodeploy.benchmark.report.svg import element
@@ -15,8 +15,6 @@ from evodeploy.benchmark.report.table import filled_columns
 from evodeploy.benchmark.row import Row
 from evodeploy.benchmark.stages import STAGES
 from evodeploy.machine.environment import Environment
-
-COLOURS = 10  # that the style has; more series begin again
 
 
 def as_html(report: Report) -> str:

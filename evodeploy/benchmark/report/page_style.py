@@ -8,6 +8,7 @@ from evodeploy.benchmark.report.svg import element
 
 _LIGHT = ("#3d6fd1", "#d1495b", "#2a9d6f", "#c77f0a", "#7a52c7", "#12879c", "#a3572b", "#b8458f", "#5f7a1f", "#6b7280")
 _DARK = ("#7aa5ff", "#ff8593", "#54cf9d", "#f0b24a", "#b295f5", "#4fc3d9", "#d99166", "#ee8ac8", "#a5c453", "#a3abb8")
+COLOURS = len(_LIGHT)  # more series begin again
 
 
 def _palette(colours: Sequence[str]) -> str:
@@ -21,7 +22,7 @@ STYLE = (
     + "--card:#1c2027;--bad:#ff7b8a;"
     + _palette(_DARK)
     + "}}"
-    + "".join(f".c{i}{{--c:var(--c{i})}}" for i in range(len(_LIGHT)))
+    + "".join(f".c{i}{{--c:var(--c{i})}}" for i in range(COLOURS))
     + """
 *{box-sizing:border-box}
 body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
