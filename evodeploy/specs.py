@@ -240,5 +240,6 @@ ASKED = "asked for"  # why a node stayed in FP32 that `keep_fp32` names
 
 KEEP = "keep"  # the input that says how many tokens each stage keeps
 
+FP16_LARGEST = 65504.0  # magnitude that FP16 holds
 LARGEST_IMAGE_SIZE = 4096  # pixels of a side
 LARGEST_NAME = 300  # characters of a class, a model or a source

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from evodeploy.arguments import checked
+from evodeploy.arguments import checked, several_names
 from evodeploy.builder.decisions import decide
 from evodeploy.builder.engine import build_decided
 from evodeploy.builder.onnx_to_plan import Progress
@@ -97,7 +97,7 @@ def build(
         precision=precision,
         profiles=tuple(profiles) or (batches,),
         runtime=runtime,
-        targets=tuple(name.lower() for name in ((targets,) if isinstance(targets, str) else targets)),
+        targets=tuple(name.lower() for name in several_names(targets)),
         options=BuilderOptions(
             optimization_level, workspace, cache, version_compatible, hardware_compatible, refittable, strip_plan, tf32
         ),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from evodeploy.arguments import checked
+from evodeploy.arguments import checked, several_names
 from evodeploy.engines.device import onnxruntime_extra
 from evodeploy.errors import needs
 from evodeploy.files import check_input, claimed
@@ -83,5 +83,5 @@ def bisect(
     with needs("onnx"), needs(onnxruntime_extra()):
         from evodeploy.debugging.refusal import refused
     with claimed([(place, ONNX)], force, source):
-        asked = tuple(name.lower() for name in ((targets,) if isinstance(targets, str) else targets))
+        asked = tuple(name.lower() for name in several_names(targets))
         return refused(source, place, precision, runtime, asked, batch)

@@ -20,9 +20,8 @@ from evodeploy.arrays import Array
 from evodeploy.compare.relative import relative_errors
 from evodeploy.debugging.cutting import Graph, Part
 from evodeploy.debugging.report import Flips
+from evodeploy.specs import FP16_LARGEST
 
-BUDGET = 256 << 20  # bytes of the values of one part, in one of the runs
-FP16_LARGEST = 65504.0
 SELECTING = ("TopK", "ArgMax")
 
 Feeds = Sequence[Mapping[str, Array]]  # inputs by name, batch by batch
@@ -68,7 +67,7 @@ class Probed:
     flips: tuple[Flips, ...] = ()
 
 
-def probed(reference: Graph, other: Graph, feeds: Feeds, budget: int = BUDGET) -> Probed:
+def probed(reference: Graph, other: Graph, feeds: Feeds, budget: int) -> Probed:
     """Compare all floats that both graphs compute, on all `feeds`, in parts of about `budget` bytes each."""
     shared = reference.shared_with(other)
     floats = [name for name in shared if reference.types[name] == TensorProto.FLOAT]

@@ -21,13 +21,12 @@ from evodeploy.graph.nodes import node_name
 from evodeploy.images import Images
 from evodeploy.onnx_files import info_of, read_onnx
 from evodeploy.preprocess import as_input, pictures, random_pictures
-from evodeploy.specs import NO_METADATA, ModelInfo, Precision
+from evodeploy.specs import FP16_LARGEST, NO_METADATA, ModelInfo, Precision
 
 if TYPE_CHECKING:
     from torch import nn
 
 CHUNK = 8  # images at a time, where the batch is dynamic
-_LARGEST = {"fp16": 65504.0}
 
 
 def read_other(path: Path) -> ModelProto:
@@ -128,7 +127,7 @@ def inputs_of(
 
 def beyond_range(model: ModelProto, precision: Precision) -> list[str]:
     """The names of the nodes with a weight that `precision` cannot hold."""
-    largest = _LARGEST.get(precision, math.inf)
+    largest = FP16_LARGEST if precision == "fp16" else math.inf
     wide = {
         tensor.name
         for tensor in model.graph.initializer

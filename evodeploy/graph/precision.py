@@ -23,7 +23,7 @@ from evodeploy.graph.islands import normalising_nodes, scoring_nodes
 from evodeploy.graph.keeping import joined, kept_nodes
 from evodeploy.graph.nodes import node_name
 from evodeploy.onnx_files import info_of, precision_of, set_info
-from evodeploy.specs import ASKED, Reduced
+from evodeploy.specs import ASKED, FP16_LARGEST, Reduced
 
 _FP16_SMALLEST = np.float32(2**-24)
 
@@ -43,7 +43,7 @@ class _Format:
 
 def _format(name: Reduced) -> _Format:
     if name == "fp16":
-        return _Format(name, TensorProto.FLOAT16, "tensor(float16)", np.dtype(np.float16), 65504.0)
+        return _Format(name, TensorProto.FLOAT16, "tensor(float16)", np.dtype(np.float16), FP16_LARGEST)
     bfloat16 = helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16)
     return _Format(name, TensorProto.BFLOAT16, "tensor(bfloat16)", bfloat16, 3.3895314e38)
 

@@ -21,11 +21,10 @@ from evodeploy.graph.nodes import node_name
 from evodeploy.locks import scratch
 from evodeploy.onnx_files import info_of, write_onnx
 from evodeploy.preprocess import as_input, pictures, random_pictures
-from evodeploy.specs import NO_METADATA, EngineOptions
+from evodeploy.specs import FP16_LARGEST, NO_METADATA, EngineOptions
 
 _log = logging.getLogger(__name__)
 
-FP16_LARGEST = 65504.0
 CHUNK = 8  # images at a time
 MEASURED = 256  # images of a data source, at most, evenly spread
 
