@@ -90,7 +90,7 @@ def serve(
         allow_hosts=tuple(sorted(allow_host or ())),
         token=token.read(token_file),
         tls=tls_of(tls_cert, tls_key),
-        budget=budget_of(target_p99, keep_ratio),
+        budget=budget_of(target_p99, values.ratio_range("--keep-ratio", keep_ratio, equal=True)),
     )
     if update or service.on_ray(settings, ray):
         values.for_ray(artefact, token_file)

@@ -157,8 +157,8 @@ def ratios(text: str | None, name: str = "--keep-ratio") -> tuple[float, ...] | 
     return listed(name, text, expected, functools.partial(_ratio, name), again=True)
 
 
-def ratio_range(name: str, text: str | None) -> tuple[float, float] | None:
-    """`0.2:1.0` as the least and the largest share of tokens; raises UsageError."""
+def ratio_range(name: str, text: str | None, *, equal: bool = False) -> tuple[float, float] | None:
+    """`0.2:1.0` as the least and the largest share of tokens, which may be `equal`; raises UsageError."""
     if text is None:
         return None
     expected = "LOW:HIGH, two numbers above 0 and up to 1 such as 0.2:1.0"
@@ -167,7 +167,7 @@ def ratio_range(name: str, text: str | None) -> tuple[float, float] | None:
         low, high = (_ratio(name, part) for part in parts)
     except (ValueError, UsageError):
         raise _refused(name, text, expected) from None
-    if low >= high:
+    if low > high or (low == high and not equal):
         raise _refused(name, text, expected)
     return low, high
 

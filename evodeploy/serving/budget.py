@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evodeploy.errors import UsageError
-from evodeploy.text import brief
 
 MARGIN = 0.8  # of the target is planned with: the rest is for decoding, HTTP, and runs that take longer than measured
 ADMITTED = 0.95  # of the target counts for admission: a refused request is never in time, one that is taken may be
@@ -55,20 +53,13 @@ class Budget:
         return (*(round(self.low + step * level, 4) for level in range(LEVELS - 1)), self.high)
 
 
-def budget_of(milliseconds: float | None, keep_ratios: str | None) -> Budget | None:
-    """The budget that options say, `keep_ratios` as LOW:HIGH; None without a target. Raises UsageError."""
-    if milliseconds is None:
-        if keep_ratios is not None:
-            raise UsageError("a range of keep ratios is for a target: give --target-p99 too")
-        return None
-    low, colon, high = (keep_ratios or f"{LOW:g}:1").partition(":")
-    try:
-        ratios = float(low), float(high if colon else "nan")
-    except ValueError:
-        ratios = math.nan, math.nan
-    if not all(map(math.isfinite, ratios)):
-        raise UsageError(f"--keep-ratio is '{brief(keep_ratios or '', 60)}', expected LOW:HIGH such as 0.3:1")
-    return Budget(milliseconds / 1000, *ratios)
+def budget_of(milliseconds: float | None, keep_ratios: tuple[float, float] | None) -> Budget | None:
+    """The budget for a target and the lowest and highest ratio; None without a target. Raises UsageError."""
+    if milliseconds is not None:
+        return Budget(milliseconds / 1000, *(keep_ratios or (LOW,)))
+    if keep_ratios is not None:
+        raise UsageError("a range of keep ratios is for a target: give --target-p99 too")
+    return None
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,11 @@ def nothing_starts(monkeypatch):
         (("--target-p99", "50"), "leave --target-p99 out, or export the checkpoint with --elastic"),
         (("--target-p99", "50", "--replicas", "2"), "or export the checkpoint with --elastic"),
         (("--keep-ratio", "0.3:1"), "a range of keep ratios is for a target: give --target-p99 too"),
-        (("--target-p99", "50", "--keep-ratio", "1:0.3"), "the keep ratios are 1:0.3, expected LOW:HIGH"),
+        (("--target-p99", "50", "--keep-ratio", "0.5:0.5"), "or export the checkpoint with --elastic"),
+        *(
+            (("--target-p99", "50", "--keep-ratio", ratios), f"--keep-ratio is '{ratios}', expected LOW:HIGH")
+            for ratios in ("1:0.3", "0_3:1", "0.2", "0.2:", "a:b", "nan:1", "0.2:0.7:1", ":")
+        ),
         (("--gpus", "0.5"), "gpus are shared out among replicas on Ray"),
         (("--tls-cert", "cat.txt"), "give both --tls-cert and --tls-key"),
         (("--tls-cert", "cat.txt", "--tls-key", "none.pem"), "none.pem does not exist (expected a private key in PEM)"),
