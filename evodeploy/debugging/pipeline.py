@@ -24,7 +24,7 @@ from evodeploy.text import json_text
 
 _log = logging.getLogger(__name__)
 
-BUDGET = 256 << 20
+BUDGET = 256 << 20  # bytes of the values of one part, in one of the runs
 
 
 @checked

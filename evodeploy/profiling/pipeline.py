@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from evodeploy.engines.opener import open_engine, resolved, runtime_for
 from evodeploy.errors import UsageError
 from evodeploy.graph.parts import KINDS, Part, main_part, part_of, parts_of
 from evodeploy.images import Images
+from evodeploy.locks import scratch
 from evodeploy.onnx_files import read_onnx, save_onnx
 from evodeploy.preprocess import as_input, pictures, random_pictures
 from evodeploy.profiling.record import NodeTime, Profile
@@ -90,8 +90,7 @@ def _profiles(
     images: Images | None,
 ) -> list[Profile]:
     """Return a profile at each of the keep ratios `asked`, None for the artefact's own, whose runs take turns."""
-    with tempfile.TemporaryDirectory(prefix="evodeploy-profile-") as folder:
-        scratch = Path(folder)
+    with scratch() as folder:
         parts: dict[str, Part] | None = None
         opened: Path = path
         recorder: Recorder
@@ -100,9 +99,9 @@ def _profiles(
 
             recorder = TensorRtRecorder(path, options)
         else:
-            opened, graph = named(path, scratch)
+            opened, graph = named(path, folder)
             parts = parts_of(graph)
-            recorder = _of_onnx(name, opened, options, scratch, graph)
+            recorder = _of_onnx(name, opened, options, folder, graph)
         with recorder.engine, open_engine(opened, name, options) as plain:
             array = _input(plain, batch, images)
             info = plain.info
@@ -123,7 +122,7 @@ def _profiles(
     return found
 
 
-def named(path: Path, scratch: Path) -> tuple[Path, onnx.GraphProto]:
+def named(path: Path, folder: Path) -> tuple[Path, onnx.GraphProto]:
     """Return the ONNX file `path` and its graph, or where nodes of it have no name of their own, a copy where they do.
 
     Raises BadFileError as `read_onnx` does.
@@ -140,19 +139,19 @@ def named(path: Path, scratch: Path) -> tuple[Path, onnx.GraphProto]:
         seen.add(node.name)
     if not changed:
         return path, model.graph
-    copy = scratch / "named.onnx"
+    copy = folder / "named.onnx"
     save_onnx(model, copy)
     return copy, model.graph
 
 
-def _of_onnx(name: str, path: Path, options: EngineOptions, scratch: Path, graph: onnx.GraphProto) -> Recorder:
+def _of_onnx(name: str, path: Path, options: EngineOptions, folder: Path, graph: onnx.GraphProto) -> Recorder:
     if name == "openvino":
         from evodeploy.profiling.openvino_recorder import OpenVinoRecorder
 
-        return OpenVinoRecorder(path, options, scratch, graph)
+        return OpenVinoRecorder(path, options, folder, graph)
     from evodeploy.profiling.onnxruntime_recorder import OnnxRuntimeRecorder
 
-    return OnnxRuntimeRecorder(path, options, scratch, graph)
+    return OnnxRuntimeRecorder(path, options, folder, graph)
 
 
 def _input(engine: Engine, batch: int, images: Images | None) -> Array:
