@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 WIDE = 1000  # characters of a line that is not folded
+NAMED = 10  # of what was left out, in the log
 LIMIT = 300  # characters of a text from outside that one sentence shows
 _PLACE = "Exception from "  # OpenVINO's messages begin with lines that name places in its source
 
@@ -82,6 +83,12 @@ def one_line(message: str, otherwise: str, line: int = 0) -> str:
     """One of the lines of `message` that say something, the first by default, and `otherwise` where none does."""
     lines = [each.strip() for each in message.splitlines() if each.strip()] or [otherwise]
     return brief(([each for each in lines if not each.startswith(_PLACE)] or lines)[line])
+
+
+def left_out(what: Sequence[object]) -> list[str]:
+    """Lines for the log on what was left out: the first `NAMED`, each with its reason, and how many more."""
+    more = len(what) - NAMED
+    return [f"left out: {each}" for each in what[:NAMED]] + ([f"left out: {more} more"] if more > 0 else [])
 
 
 def brief(text: str, limit: int = LIMIT) -> str:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from evodeploy.text import brief, json_text, one_line, printable, reason
+from evodeploy.text import brief, json_text, left_out, one_line, printable, reason
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,9 @@ def test_the_line_of_a_runtime_is_the_first_that_says_something():
 def test_json_of_text_that_no_encoding_has_can_be_written():
     written = json_text({"path": "latin-\udce9.png", "plain": ["é 猫 🐈", r"\udce9", 1.5]}).encode()
     assert json.loads(written) == {"path": r"latin-\udce9.png", "plain": ["é 猫 🐈", r"\udce9", 1.5]}
+
+
+def test_the_first_ten_of_what_was_left_out_are_named_and_the_others_counted():
+    assert left_out([]) == []
+    assert left_out(range(10)) == [f"left out: {each}" for each in range(10)]
+    assert left_out(range(12)) == [*(f"left out: {each}" for each in range(10)), "left out: 2 more"]

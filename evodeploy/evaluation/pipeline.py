@@ -29,7 +29,7 @@ from evodeploy.inference.pipeline import pipelined
 from evodeploy.kinds import JOURNAL, REPORT
 from evodeploy.preprocess import as_input, cropped
 from evodeploy.specs import EngineOptions, ModelInfo, Preprocessing
-from evodeploy.text import json_text, printable
+from evodeploy.text import json_text, left_out, printable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 TOP = 5
-SHOWN_BROKEN = 5  # images in the log that have no answer
 
 Progress = Callable[[int, int], None]  # how many images are done, and of how many
 
@@ -156,10 +155,8 @@ def _evaluated(
     report = evaluation(data, journal.answers, contenders)
     if not report.images:
         raise BadFileError(f"none of {len(data.images)} images can be evaluated; the first: {report.broken[0][1]}")
-    for name, reason in report.broken[:SHOWN_BROKEN]:
-        _log.info(f"left out: {name}: {reason}")
-    if len(report.broken) > SHOWN_BROKEN:
-        _log.info(f"left out: {len(report.broken) - SHOWN_BROKEN} more")
+    for line in left_out([f"{name}: {reason}" for name, reason in report.broken]):
+        _log.info(line)
     return report
 
 

@@ -16,13 +16,13 @@ from evodeploy.files import claimed, replacing
 from evodeploy.images import ImageLike, StoredImage
 from evodeploy.inference.records import Failure, Prediction, Written
 from evodeploy.kinds import PREDICTIONS, Kind
+from evodeploy.text import left_out
 
 if TYPE_CHECKING:
     from evodeploy.inference.predictor import KeepRatio, Predictor
 
 Write: TypeAlias = Callable[[ImageLike, "Prediction | Failure"], None]
 
-SHOWN_FAILURES = 10  # images in the log that have no prediction
 _ROWS = 1024  # held before they are written to Parquet
 
 _log = logging.getLogger(__name__)
@@ -53,10 +53,8 @@ def write_predictions(
                 progress(done, len(images))
         if len(failures) == len(images):
             raise BadFileError(f"none of {len(images)} images has a prediction; the first: {failures[0]}")
-    for failure in failures[:SHOWN_FAILURES]:
-        _log.info(f"left out: {failure}")
-    if len(failures) > SHOWN_FAILURES:
-        _log.info(f"left out: {len(failures) - SHOWN_FAILURES} more")
+    for line in left_out(failures):
+        _log.info(line)
     return Written(None if callable(output) else Path(output), len(images), tuple(failures))
 
 
