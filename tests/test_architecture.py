@@ -34,7 +34,7 @@ GROUND = {
     "text",
 }
 ALLOWED = {
-    "models": {"preprocess"},
+    "models": set(),
     "datasets": {"models"},
     "engines": {"models"},
     "preprocess": {"resampling"},
@@ -66,8 +66,8 @@ ALLOWED = {
     "load_testing": {"benchmark", "datasets"},
     "profiling": {"benchmark", "datasets", "engines", "graph", "preprocess"},
     "sweeper": {"benchmark", "datasets", "engines", "evaluation", "exporter", "models", "preprocess"},
-    "repository": {"artefacts", "engines", "inference", "preprocess"},
-    "inspection": {"artefacts", "engines", "graph", "models"},
+    "repository": {"engines", "inference", "preprocess"},
+    "inspection": {"engines", "graph", "models"},
     "debugging": {
         "benchmark",
         "builder",
@@ -104,6 +104,12 @@ def test_dependencies_point_one_way():
         for path in files_of(part):
             beyond = imported(path) - allowed - GROUND - {part}
             assert not beyond, f"{path.relative_to(PACKAGE)} imports {beyond}"
+
+
+def test_every_allowance_is_used():
+    for part, allowed in ALLOWED.items():
+        unused = allowed - set().union(*map(imported, files_of(part)))
+        assert not unused or part == "evaluation", f"{part} imports nothing of {unused}"
 
 
 def test_dependencies_have_no_circle():
