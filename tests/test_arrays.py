@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from fake_engines import FakeEngine
 
 from evodeploy.arrays import as_array
-from evodeploy.engines.fake import FakeEngine
 from evodeploy.errors import InputError
 from evodeploy.images import open_image
 from evodeploy.inference.predictor import Predictor

@@ -13,13 +13,13 @@ from typing import get_args
 
 import pytest
 from benchmark.fakes import INFO
+from fake_engines import FakeEngine
 from fastapi.testclient import TestClient
 from reference_pages import check_fields, check_listed, fields_of, listed, names_in, section, tables
 from served import Direct
 
 from evodeploy.benchmark.measure.intervals import Interval
 from evodeploy.benchmark.report.compare import Change, Comparison
-from evodeploy.engines.fake import FakeEngine
 from evodeploy.engines.tensorrt.flavour import load_flavour
 from evodeploy.machine import environment
 from evodeploy.serving import (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from fake_engines import FakeEngine
 
 from evodeploy.benchmark.judge import Verdict
 from evodeploy.benchmark.measure.clocks import Clocks
@@ -15,7 +16,6 @@ from evodeploy.benchmark.row_spec import Kept, RowSpec
 from evodeploy.benchmark.stages import EndToEnd
 from evodeploy.benchmark.subject import Subject
 from evodeploy.benchmark.timed_rows import timed_rows
-from evodeploy.engines.fake import FakeEngine
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, Profile, write_sidecar
 from evodeploy.errors import UnavailableError
 from evodeploy.files import sha256

@@ -8,6 +8,7 @@ import shutil
 import pytest
 from benchmark.fakes import INFO, planned, raced, report, row, written
 from cases import SMALL
+from fake_engines import FakeEngine
 
 import evodeploy
 from evodeploy.benchmark import row_specs
@@ -20,7 +21,6 @@ from evodeploy.benchmark.row_spec import Kept, RowSpec
 from evodeploy.benchmark.row_specs import row_specs_of
 from evodeploy.benchmark.subject import subject_of
 from evodeploy.elastic import ElasticStage
-from evodeploy.engines.fake import FakeEngine
 from evodeploy.errors import InputError, UsageError
 from evodeploy.models.cost import cost_of
 from evodeploy.models.zoo import dense_twin

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from benchmark.fakes import INFO, planned, raced, written
 from cases import SMALL
+from fake_engines import FakeEngine
 
 from evodeploy.benchmark import plans, row_specs, usual
 from evodeploy.benchmark.plans import Builds
@@ -13,7 +14,6 @@ from evodeploy.benchmark.report.speedups import over_dense
 from evodeploy.benchmark.row_specs import row_specs_of
 from evodeploy.benchmark.subject import subject_of
 from evodeploy.benchmark.usual import usual_engines
-from evodeploy.engines.fake import FakeEngine
 from evodeploy.engines.tensorrt.sidecar import Profile
 from evodeploy.errors import RuntimeFailedError, UsageError
 from evodeploy.graph.precision import reduced_from_onnx

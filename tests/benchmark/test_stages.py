@@ -4,10 +4,10 @@ import time
 
 import pytest
 from benchmark.fakes import fake, missing
+from fake_engines import brightness_logits
 from PIL import Image
 
 from evodeploy.benchmark.stages import STAGES, end_to_end
-from evodeploy.engines.fake import brightness_logits
 
 
 def test_every_stage_is_timed_and_the_slowest_named(tmp_path):

@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 from benchmark.fakes import INFO, QUICK, fake, missing, raced
+from fake_engines import FakeEngine, brightness_logits
 
 from evodeploy.benchmark.row_spec import RowSpec
 from evodeploy.benchmark.timed_rows import timed_rows
-from evodeploy.engines.fake import FakeEngine, brightness_logits
 from evodeploy.errors import OutOfMemoryError, RuntimeFailedError, UsageError
 from evodeploy.preprocess import normalised
 from evodeploy.specs import BatchRange, Preprocessing

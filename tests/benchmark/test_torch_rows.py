@@ -5,13 +5,13 @@ import dataclasses
 import pytest
 import torch
 from benchmark.fakes import INFO, fake, raced, report, written
+from fake_engines import FakeEngine
 
 from evodeploy.benchmark.measure import peak
 from evodeploy.benchmark.row_spec import without_tf32
 from evodeploy.benchmark.row_specs import row_specs_of
 from evodeploy.benchmark.subject import subject_of
 from evodeploy.benchmark.usual import usual_engines
-from evodeploy.engines.fake import FakeEngine
 
 
 def test_on_a_gpu_every_mode_of_torch_compile_is_usual(small_checkpoint, monkeypatch):

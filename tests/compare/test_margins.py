@@ -6,12 +6,12 @@ import json
 import numpy as np
 import pytest
 from cases import SMALL
+from fake_engines import FakeEngine
 from PIL import Image
 
 import evodeploy
 from evodeploy.compare.margins import margins_on
 from evodeploy.engines.base import run_all
-from evodeploy.engines.fake import FakeEngine
 from evodeploy.engines.opener import open_engine
 from evodeploy.engines.torch_network import torch_engine
 from evodeploy.errors import RuntimeFailedError, UsageError

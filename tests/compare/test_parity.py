@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from fake_engines import FakeEngine
 
 from evodeploy.compare.parity import FP32_TOLERANCE, LOOSEST, MULTIPLE, Expected, compare, expect, joined
-from evodeploy.engines.fake import FakeEngine
 from evodeploy.engines.torch_network import torch_engine
 from evodeploy.specs import EngineOptions, ModelInfo
 

@@ -4,10 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+from fake_engines import FakeEngine, brightness_logits
 
 from evodeploy.elastic import ElasticStage, checked_keep, shortest_ratio
 from evodeploy.engines.base import run_all
-from evodeploy.engines.fake import FakeEngine, brightness_logits
 from evodeploy.errors import InputError, RuntimeFailedError, UsageError
 from evodeploy.specs import BatchRange, ModelInfo
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from fake_engines import FakeEngine
 from graphs import value, write_graph
 from onnx import helper
 
-from evodeploy.engines.fake import FakeEngine
 from evodeploy.engines.opener import open_engine
 from evodeploy.engines.torch_engine import TorchEngine
 from evodeploy.errors import EvodeployError, OutOfMemoryError, RuntimeFailedError

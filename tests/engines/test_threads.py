@@ -11,9 +11,9 @@ import threading
 import numpy as np
 import pytest
 import torch
+from fake_engines import FakeEngine
 from sharing import check_close, check_residents, check_runs, check_streams, in_threads
 
-from evodeploy.engines.fake import FakeEngine
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.engines.opener import open_engine
 from evodeploy.engines.torch_engine import TorchEngine

@@ -11,12 +11,12 @@ import socket
 from pathlib import Path
 
 import httpx
+from fake_engines import FakeEngine
 from fuzz.hunt import CHARACTERS, JSON, NUMBERS, WORDS, clean, effort, hunt, nearly, nearly_bytes
 from hypothesis import strategies as st
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from evodeploy.engines.fake import FakeEngine
 from evodeploy.serving.app import OPEN, create_app
 from evodeploy.serving.gate import Room
 from evodeploy.serving.metrics import Metrics

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_engines import FakeEngine
 from PIL import Image
 from sharing import in_threads
 
 import evodeploy
 from evodeploy.elastic import ElasticStage
-from evodeploy.engines.fake import FakeEngine
 from evodeploy.errors import BadFileError, InputError, RuntimeFailedError, UsageError
 from evodeploy.inference.answers import softmax
 from evodeploy.inference.predictor import Predictor

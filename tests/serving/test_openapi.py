@@ -8,10 +8,10 @@ import subprocess
 
 import httpx
 import pytest
+from fake_engines import FakeEngine
 from PIL import Image
 from served import Direct
 
-from evodeploy.engines.fake import FakeEngine
 from evodeploy.engines.opener import open_engine
 from evodeploy.serving.app import create_app
 from evodeploy.serving.metrics import Metrics

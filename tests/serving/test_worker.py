@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_engines import FakeEngine
 from fastapi.testclient import TestClient
 from PIL import Image
 
 from evodeploy.elastic import ElasticStage
-from evodeploy.engines.fake import FakeEngine
 from evodeploy.errors import InputError
 from evodeploy.serving import budget as plan
 from evodeploy.serving.app import create_app

@@ -9,12 +9,12 @@ import shutil
 import numpy as np
 import pytest
 from benchmark.fakes import INFO
+from fake_engines import FakeEngine
 from PIL import Image
 from reference_pages import check_fields
 
 import evodeploy
 from evodeploy.benchmark.measure.interleaved import Measurement, RunTimes
-from evodeploy.engines.fake import FakeEngine
 from evodeploy.errors import InputError, UsageError
 from evodeploy.exporter.record import Export
 from evodeploy.models.loaded import ANY_SHARE

@@ -4,11 +4,11 @@ import io
 
 import numpy as np
 import pytest
+from fake_engines import FakeEngine
 from PIL import Image
 
 import evodeploy
 from evodeploy.engines.base import run_all
-from evodeploy.engines.fake import FakeEngine
 from evodeploy.engines.opener import open_engine
 from evodeploy.errors import UsageError
 from evodeploy.preprocess import as_input, pictures
