@@ -47,7 +47,7 @@ def time_all(candidates: Sequence[Candidate], request: SweepRequest, state: Stat
         with _Engines(request) as engines:
             for start in range(0, 1 if alone else len(waiting), GROUP):
                 if not in_time() and state.reference:
-                    return
+                    break
                 group = waiting[start : start + GROUP]
                 _log.info(f"timing {len(group)} candidates against {reference}, sitting {sitting + 1} of {SITTINGS}")
                 first, *others = _timed_in_turn((reference, *group), engines, request)
@@ -56,7 +56,8 @@ def time_all(candidates: Sequence[Candidate], request: SweepRequest, state: Stat
                     ratio = median_interval((first / samples).tolist())  # round by round
                     state.speeds.setdefault(str(each), []).append([ratio.value, ratio.low, ratio.high])
                 state.write()
-    state.speeds[str(reference)] = [[1.0, 1.0, 1.0]] * SITTINGS
+    if not candidates[1:] or any(timed(each, state) for each in candidates[1:]):
+        state.speeds[str(reference)] = [[1.0, 1.0, 1.0]] * SITTINGS
 
 
 class _Engines:

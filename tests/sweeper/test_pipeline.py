@@ -238,6 +238,16 @@ def test_a_budget_that_ends_while_candidates_are_timed_is_said(tmp_path, monkeyp
     assert len(measuring.measured(dataclasses.replace(request, budget=None), state)[0]) == 2  # resumed
 
 
+def test_a_budget_that_ends_in_the_last_sitting_leaves_the_reference_a_point(tmp_path, monkeypatch):
+    tried = tuple(Candidate((tenths / 10,), "fp32", "onnxruntime") for tenths in range(10, 0, -1))
+    monkeypatch.setattr(timing, "_timed_in_turn", lambda group, *_: [np.ones(9)] * len(group))
+    state = State(tmp_path / "state.json", {"checkpoint": "", "reference": ""})
+    groups = iter([True] * 5)  # two in each of the first sittings, one in the last
+    timing.time_all(tried, SweepRequest(tmp_path / "a.pth", tmp_path, tried), state, lambda: next(groups, False))
+    assert timing.timed(tried[0], state)
+    assert sum(timing.timed(each, state) for each in tried[1:]) == timing.GROUP
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
