@@ -153,10 +153,10 @@ def opened(path: Path) -> Iterator[pq.ParquetFile]:
 
 def rows_of(path: Path, column: str) -> int:
     """How many rows the file has; raises UsageError where its `column` holds no images, BadFileError for no table."""
-    import pyarrow as pa
-
     with opened(path) as file, file:
         schema, rows = file.schema_arrow, file.metadata.num_rows
+    import pyarrow as pa
+
     if column not in schema.names:
         names = ", ".join(schema.names)
         raise UsageError(

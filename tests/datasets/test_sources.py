@@ -236,10 +236,11 @@ def test_what_names_no_data_is_refused(sources, hugging_face, source, sentence):
         dataset_of(source)
 
 
-def test_the_extra_is_named_where_its_library_is_missing(sources, monkeypatch):
-    data, _ = sources("saved")
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(MissingExtraError, match=r'datasets, .*pip install "evodeploy\[data\]"'):
+@pytest.mark.parametrize(("kind", "library"), [("saved", "datasets"), ("parquet", "pyarrow")])
+def test_the_extra_is_named_where_its_library_is_missing(sources, monkeypatch, kind, library):
+    data, _ = sources(kind)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(MissingExtraError, match=rf'{library}, .*pip install "evodeploy\[data\]"'):
         dataset_of(data)
 
 
