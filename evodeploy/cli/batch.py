@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Annotated
 import typer
 
 from evodeploy.cli import options, values
-from evodeploy.cli.console import Json, Stopwatch, note, result, result_json
+from evodeploy.cli.console import Json, Stopwatch, note, result, result_json, shows_progress
 from evodeploy.cli.values import whole
 from evodeploy.errors import BadFileError, needs
 from evodeploy.specs import EngineOptions
@@ -77,7 +76,7 @@ def batch(
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[int, int], None]]:
     """A progress bar with time left on a terminal; elsewhere a line now and then."""
-    if not sys.stderr.isatty():
+    if not shows_progress():
         yield _lines()
         return
     from rich.console import Console

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -12,7 +11,7 @@ import typer
 
 import evodeploy
 from evodeploy.cli import options, values
-from evodeploy.cli.console import Force, Json, answer, note
+from evodeploy.cli.console import Force, Json, answer, note, shows_progress
 from evodeploy.cli.values import whole
 from evodeploy.errors import UsageError
 
@@ -135,7 +134,7 @@ def _newest() -> Path:
 @contextlib.contextmanager
 def _progress() -> Iterator[Progress | None]:
     """A progress bar of TensorRT's phases on a terminal; elsewhere none."""
-    if not sys.stderr.isatty():
+    if not shows_progress():
         yield None
         return
     from rich.console import Console

@@ -83,7 +83,8 @@ def set_level(level: int) -> None:
     logging.getLogger("evodeploy").setLevel(level)
 
 
-def _shows_progress() -> bool:
+def shows_progress() -> bool:
+    """Whether stderr shows bars and spinners: it is a terminal, and the command is not quiet."""
     return sys.stderr.isatty() and _log.isEnabledFor(logging.INFO)
 
 
@@ -154,7 +155,7 @@ def show(what: RenderableType) -> None:
 @contextlib.contextmanager
 def working(text: str) -> Iterator[None]:
     """Say `text` while the body runs: with a spinner on a terminal, else as a line."""
-    if not _shows_progress():
+    if not shows_progress():
         note(text)
         yield
         return
@@ -167,7 +168,7 @@ def working(text: str) -> Iterator[None]:
 @contextlib.contextmanager
 def progress(text: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
     """A function to call with how many of how many images are done: on a terminal it moves a bar with the rate."""
-    if quiet or not _shows_progress():
+    if quiet or not shows_progress():
         yield lambda done, total: None
         return
     from rich.console import Console

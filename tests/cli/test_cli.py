@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import re
@@ -14,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from evodeploy.cli import console
+from evodeploy.cli import batch, build, console
 
 
 @pytest.fixture
@@ -323,3 +324,16 @@ def test_the_log_is_shown_once_although_the_root_logger_has_a_handler(capsys):
         root.removeHandler(handler)
     assert capsys.readouterr().err == "warning: a default\n"
     assert logging.getLogger("evodeploy").propagate
+
+
+@pytest.mark.parametrize("command", [batch, build])
+@pytest.mark.parametrize(("level", "shown"), [(logging.INFO, True), (logging.WARNING, False)])
+def test_a_terminal_gets_a_bar_unless_the_command_is_quiet(command, level, shown, monkeypatch):
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stderr", terminal)
+    with console.logged():
+        console.set_level(level)
+        with command._progress():
+            pass
+    assert bool(terminal.getvalue()) == shown
