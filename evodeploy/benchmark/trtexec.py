@@ -105,7 +105,11 @@ def lines_of_onnx(path: Path, batches: Sequence[int], budget: Budget, *, tf32: b
     model = read_onnx(path)
     spec, keep, major = input_spec(model), keep_profile(info_of(model)), _installed_major()
     for profile in profiles_for(batches):
-        batch = profile.opt
+        batch, fixed = profile.opt, spec.shape[0]
+        if fixed not in (None, batch):
+            reason = f"the file has a fixed batch of {fixed}: export it with --batch dynamic for another"
+            yield Line(path.name, batch, "any", 1, False, "", reason)
+            continue
         low, best, high = (keep.min, keep.opt, keep.max) if keep else ((), (), ())
         shapes = (
             ("minShapes", profile.min, low),

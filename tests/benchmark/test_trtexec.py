@@ -15,6 +15,7 @@ from evodeploy.benchmark import trtexec
 from evodeploy.benchmark.measure.interleaved import Budget
 from evodeploy.benchmark.trtexec import lines_of_engine, lines_of_onnx
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, Profile, read_sidecar, write_sidecar
+from evodeploy.onnx_files import read_onnx, write_onnx
 from evodeploy.specs import TensorSpec
 
 VERSIONS = json.loads((Path(__file__).parent / "golden/trtexec.json").read_text(encoding="utf-8"))["versions"]
@@ -140,6 +141,16 @@ def test_an_onnx_file_is_built_by_trtexec_in_the_precision_that_it_holds(small_o
         assert ("--stronglyTyped" in options) == ("--noTF32" in options) == (golden == "10.16")
         sizes = [options[f"--{which}Shapes"].split(":")[1].split("x")[0] for which in ("min", "opt", "max")]
         assert sizes == (["1", "1", "1"] if line.batch == 1 else ["2", "8", "8"])
+
+
+def test_a_batch_that_an_onnx_file_does_not_have_has_a_reason_and_no_line(small_onnx, tmp_path):
+    model = read_onnx(small_onnx)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    write_onnx(model, tmp_path / "m.onnx")
+    refused, *taken = lines_of_onnx(tmp_path / "m.onnx", [1, 4], BUDGET, tf32=True)
+    assert str(refused).startswith("# m.onnx, batch 1, ") and "the file has a fixed batch of 4: " in str(refused)
+    assert [line.batch for line in taken] == [4] * 12
+    assert not any("Shapes" in line.command for line in taken)
 
 
 def test_the_command_prints_and_runs_nothing(engine, cli):
