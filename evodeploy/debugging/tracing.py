@@ -26,13 +26,14 @@ def node_errors(reference: Graph, found: Probed) -> tuple[NodeError, ...]:
                 errors[name] = found.values[name].relative(found.values[name].difference)
         if not seen:
             continue
+        part = parts[node_name(node)]
         elements = sum(value.elements for value in seen)
         squares = sum(value.squares for value in seen)
         nodes.append(
             NodeError(
                 name=node_name(node),
                 operator=node.op_type,
-                block=parts[node.name].block or parts[node.name].kind,
+                block=part.block or part.kind,
                 error=max(value.relative(value.difference) for value in seen),
                 inherited=inherited,
                 own=max(value.relative(value.own) for value in seen),

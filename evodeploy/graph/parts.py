@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
-from evodeploy.graph.nodes import MOVING, users_of
+from evodeploy.graph.nodes import MOVING, node_name, users_of
 
 if TYPE_CHECKING:
     import onnx
@@ -67,7 +67,7 @@ def part_of(name: str, operator: str = "") -> Part:
 
 
 def parts_of(graph: onnx.GraphProto) -> dict[str, Part]:
-    """Return what each node of `graph` is part of, by its name, which no other may have.
+    """Return what each node of `graph` is part of, by its `node_name`, which no other may have.
 
     A node without a module, where the graph has blocks: before the first of them it belongs to the embedding, after the
     last to the head, and in between, where the graph selects tokens, to the selection. Where tokens are merged, the
@@ -77,28 +77,28 @@ def parts_of(graph: onnx.GraphProto) -> dict[str, Part]:
     users = users_of(nodes)
     parts: dict[str, Part] = {}
     for node in nodes:
-        parts[node.name] = part_of(node.name, node.op_type)
-    inside = [index for index, node in enumerate(nodes) if parts[node.name].block]
+        parts[node_name(node)] = part_of(node_name(node), node.op_type)
+    inside = [index for index, node in enumerate(nodes) if parts[node_name(node)].block]
     if not inside:
         return parts
     first, last = inside[0], inside[-1]
-    selecting = any(node.op_type == "TopK" and not parts[node.name].module for node in nodes[first:last])
-    merging = any(node.op_type == "ArgMax" and not parts[node.name].module for node in nodes[first:last])
+    between = {node.op_type for node in nodes[first:last] if not parts[node_name(node)].module}
+    selecting, merging = "TopK" in between, "ArgMax" in between
     serving = _serving(nodes, users) if merging else set()
     seen = {value.name for value in list(graph.input)[:1]}
     for index, node in enumerate(nodes):
-        from_images = not seen.isdisjoint(node.input)
+        name, from_images = node_name(node), not seen.isdisjoint(node.input)
         seen.update(node.output if from_images else ())
-        if parts[node.name].module:
+        if parts[name].module:
             continue
         if node.op_type in _CONVERTING:
-            parts[node.name] = _converting(node, nodes, users, parts)
+            parts[name] = _converting(node, nodes, users, parts)
         elif selecting and not from_images:
-            parts[node.name] = Part("", "", "selection")
+            parts[name] = Part("", "", "selection")
         elif index < first or index > last:
-            parts[node.name] = Part("", "", "embedding" if index < first else "head")
+            parts[name] = Part("", "", "embedding" if index < first else "head")
         elif selecting:
-            parts[node.name] = Part("", "", "merging" if merging and node.name not in serving else "selection")
+            parts[name] = Part("", "", "merging" if merging and name not in serving else "selection")
     return parts
 
 
@@ -154,8 +154,8 @@ def _serving(nodes: Sequence[onnx.NodeProto], users: Mapping[str, list[onnx.Node
     found: set[str] = set()
     for node in reversed(nodes):
         using = [user for name in node.output for user in users[name]]
-        if node.op_type == "TopK" or (using and all(user.name in found for user in using)):
-            found.add(node.name)
+        if node.op_type == "TopK" or (using and all(node_name(user) in found for user in using)):
+            found.add(node_name(node))
     return found
 
 
@@ -172,5 +172,6 @@ def _converting(
             yield from users[name]
         yield from (other for other in nodes if not set(other.output).isdisjoint(node.input))
 
-    found = next((parts[other.name] for other in near() if parts[other.name].module), Part("", "", "data movement"))
+    known = (parts[node_name(other)] for other in near())
+    found = next((part for part in known if part.module), Part("", "", "data movement"))
     return Part(found.module, found.block, "data movement" if found.block else found.kind)

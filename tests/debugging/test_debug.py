@@ -82,6 +82,14 @@ def test_a_sound_network_passes_and_nothing_is_proposed(tmp_path):
     assert [node.block for node in report.nodes] == ["blocks.0"] * 12 + ["blocks.1"] * 12 + ["head"]
 
 
+def test_nodes_without_a_name_are_in_their_block(tmp_path):
+    model = network()
+    for node in model.graph.node:
+        node.name = "" if node.op_type in ("Relu", "Add") else node.name
+    report = evodeploy.debug(written(model, tmp_path / "full.onnx"), precision="fp16")
+    assert [node.block for node in report.nodes] == ["blocks.0"] * 12 + ["blocks.1"] * 12 + ["head"]
+
+
 def test_one_broken_weight_is_found_in_either_precision(tmp_path):
     full = written(network(), tmp_path / "full.onnx")
     broken = written(with_weight(network(), "blocks.1.fc1", 50), tmp_path / "broken.onnx")

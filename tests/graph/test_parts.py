@@ -105,6 +105,18 @@ def test_a_conversion_belongs_to_what_uses_it():
     assert parts["e"] == Part("blocks.1.attn.qkv", "blocks.1", "data movement")
 
 
+def test_nodes_without_a_name_are_known_by_their_first_output():
+    parts = parts_of(
+        graph_of(
+            ("blocks.0/Abs", "Abs", "x", "a"), ("", "TopK", "a", "b"), ("", "ArgMax", "a", "c"), ("", "Cast", "b", "d"),
+            ("blocks.1/Abs", "Abs", "d", "e"), ("", "Abs", "e", "/blocks.1/mlp/Abs_output_0"), ("", "Abs", "e", "f"),
+        )
+    )  # fmt: skip
+    assert [parts[name].kind for name in ("b", "c", "f")] == ["selection", "merging", "head"]
+    assert parts["d"] == Part("blocks.1", "blocks.1", "data movement")
+    assert parts["/blocks.1/mlp/Abs_output_0"] == Part("blocks.1.mlp", "blocks.1", "MLP")
+
+
 def test_a_graph_without_blocks_has_kinds_by_operator_and_selects_nothing_without_a_topk():
     assert kinds_of(graph_of(("a", "Softmax", "x", "y"), ("b", "Abs", "y", "z")), "a", "b") == ["attention", "other"]
     between = graph_of(
