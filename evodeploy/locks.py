@@ -70,8 +70,17 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             path.unlink()
-        _lock(descriptor, fcntl.LOCK_UN)  # closing alone would leave it to a forked child
+        flock(descriptor, fcntl.LOCK_UN)  # closing alone would leave it to a forked child
         os.close(descriptor)
+
+
+def flock(descriptor: int, how: int) -> None:
+    """What flock does, or nothing where locks are not offered; raises BlockingIOError where another holds it."""
+    try:
+        fcntl.flock(descriptor, how)
+    except OSError as error:
+        if error.errno not in _NOT_OFFERED:
+            raise
 
 
 @contextlib.contextmanager
@@ -100,7 +109,7 @@ def _acquired(path: Path, wait: bool) -> int:
     while True:
         descriptor = _opened(path)
         try:
-            _lock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             if _is_open(path, descriptor):  # not removed by the run that held it before
                 return descriptor
         except BaseException as error:
@@ -123,15 +132,6 @@ def _opened(path: Path) -> int:
         return os.open(path, os.O_RDONLY | flags)
 
 
-def _lock(descriptor: int, how: int) -> None:
-    """What flock does, or nothing where locks are not offered."""
-    try:
-        fcntl.flock(descriptor, how)
-    except OSError as error:
-        if error.errno not in _NOT_OFFERED:
-            raise
-
-
 def _is_open(path: Path, descriptor: int) -> bool:
     try:
         return os.path.samestat(path.stat(follow_symlinks=False), os.fstat(descriptor))
@@ -143,7 +143,7 @@ def _new_scratch() -> tuple[Path, int]:
     while True:
         folder = Path(tempfile.mkdtemp(prefix=SCRATCH))
         try:
-            descriptor = _locked_folder(folder, _lock)
+            descriptor = _locked_folder(folder, flock)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise

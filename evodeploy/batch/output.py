@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from evodeploy.errors import EvodeployError, UsageError
 from evodeploy.files import replacing
-from evodeploy.locks import DRAFT, LOCK
+from evodeploy.locks import DRAFT, LOCK, flock
 from evodeploy.schema import SchemaError, document, matching, read_json_file, text, whole
 from evodeploy.text import brief
 
@@ -64,14 +64,15 @@ class OutputFolder:
         except OSError as error:
             raise UsageError(f"cannot write to {self.path}: {error.strerror or error}") from error
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go of it whatever ends this process
+            try:
+                flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go of it whatever ends this process
+            except BlockingIOError as error:
+                raise UsageError(
+                    f"another run is writing to {self.path}: let it end, or choose another --output"
+                ) from error
             self._check(dict(manifest), force)
             self._tidy()
             yield
-        except BlockingIOError as error:
-            raise UsageError(
-                f"another run is writing to {self.path}: let it end, or choose another --output"
-            ) from error
         finally:
             os.close(folder)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 
 import pyarrow as pa
@@ -126,6 +127,21 @@ def test_two_runs_do_not_write_to_one_folder(folder):
         pass
     with folder.claimed(RUN, force=False):
         pass
+
+
+def test_a_folder_is_written_where_its_file_system_offers_no_locks(folder, monkeypatch):
+    def refuse(descriptor, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with folder.claimed(RUN, force=False):
+        folder.write(0, answers(None))
+    assert folder.is_finished(0, 1)
+
+
+def test_an_error_of_the_run_is_not_taken_for_another_run(folder):
+    with pytest.raises(BlockingIOError), folder.claimed(RUN, force=False):
+        raise BlockingIOError
 
 
 @pytest.mark.parametrize("text", ["[", "[" * 100_000, '{"artefact": ' * 100_000, "[]", "3", "NaN", '{"a": "\\ud800"}'])
