@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -165,7 +166,7 @@ def _name(image: ImageLike, number: int) -> str:
 def _targets(folder: Path, names: Sequence[str]) -> list[Path]:
     """A picture for each name, and one of all where there are several; raises UsageError for the same name twice."""
     targets = [folder / f"{Path(name).stem}.png" for name in names] + [folder / OVERVIEW] * (len(names) > 1)
-    twice = next((target for target in targets if targets.count(target) > 1), None)
+    twice = next((target for target, count in Counter(targets).items() if count > 1), None)
     if twice is not None:
         raise UsageError(f"several pictures would be called {twice}: give images of different names")
     return targets

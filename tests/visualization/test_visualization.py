@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from evodeploy.specs import ModelInfo, TensorSpec
 from evodeploy.visualization.drawing import coloured, enlarged, with_kept, with_scores
 from evodeploy.visualization.evolution import evolutions
 from evodeploy.visualization.figure import figure, overview, scale_in_words
+from evodeploy.visualization.pipeline import _targets
 
 GENERATOR = np.random.default_rng(4)
 PICTURE = GENERATOR.integers(0, 256, (64, 64, 3), np.uint8)
@@ -45,6 +47,15 @@ def test_attention_goes_from_dark_to_light():
 
 def test_equal_attention_is_drawn():
     assert with_scores(Image.new("RGB", (8, 8)), np.full((2, 2), 0.5, np.float32)).size == (8, 8)
+
+
+def test_a_name_is_not_compared_with_every_other(monkeypatch, tmp_path):
+    compared, equal = [], Path.__eq__
+    monkeypatch.setattr(Path, "__eq__", lambda *pair: compared.append(pair) or equal(*pair), raising=False)
+    assert len(_targets(tmp_path, [f"{number}.png" for number in range(100)])) == 101
+    assert len(compared) <= 101
+    with pytest.raises(UsageError, match="several pictures would be called .*5.png: give images of different names"):
+        _targets(tmp_path, ["5.png", "6.png", "a/5.jpg"])
 
 
 def test_small_pictures_keep_their_pixels():
