@@ -171,6 +171,12 @@ def test_running_an_onnx_file_needs_neither_torch_nor_onnx(small_onnx):
     assert modules_after(code, "torch", "onnx") == []
 
 
+def test_cores_are_counted_in_one_place():
+    """`os.cpu_count` alone counts cores that the process may not use."""
+    counting = [path for path in PACKAGE.rglob("*.py") if "cpu_count" in path.read_text(encoding="utf-8")]
+    assert counting == [PACKAGE / "machine" / "cores.py"]
+
+
 FUNCTIONS = (
     "bench", "bisect", "build", "debug", "distill", "evaluate", "export", "load", "load_test", "margins",
     "open_engine", "package", "profile", "refit", "roofline", "sweep", "verify", "visualize",

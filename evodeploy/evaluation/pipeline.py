@@ -27,6 +27,7 @@ from evodeploy.images import open_image
 from evodeploy.inference.answers import ranked
 from evodeploy.inference.pipeline import pipelined
 from evodeploy.kinds import JOURNAL, REPORT
+from evodeploy.machine.cores import usable_cores
 from evodeploy.preprocess import as_input, cropped
 from evodeploy.specs import EngineOptions, ModelInfo, Preprocessing
 from evodeploy.text import json_text, left_out, printable
@@ -210,4 +211,4 @@ def _answers(
     def failed(image: Labelled, error: EvodeployError) -> Answer:
         return Answer(error=printable(str(error)))
 
-    return pipelined(images, prepare, compute, failed, batch=batch, preparers=os.cpu_count() or 1)
+    return pipelined(images, prepare, compute, failed, batch=batch, preparers=usable_cores())

@@ -28,6 +28,7 @@ from evodeploy.inference.answers import Prepared, answered, check_classes, class
 from evodeploy.inference.batcher import Batcher, run_alike
 from evodeploy.inference.pipeline import pipelined
 from evodeploy.inference.records import Failure, Prediction, Written
+from evodeploy.machine.cores import usable_cores
 from evodeploy.specs import NO_METADATA, ModelInfo
 
 BATCH = 32  # images run at a time, where nothing else is said
@@ -112,9 +113,9 @@ class Predictor:
     ) -> Generator[Prediction | Failure, None, None]:
         """A prediction for each image, in their order, or a Failure where it cannot be read or its output is no number.
 
-        `workers` threads decode while others compute, as many as there are cores by default; `images` is read as
-        results are taken, and no more than three batches are in memory. `keep_ratio` is as in `predict`. Raises
-        UsageError for a single path or file, InputError for what is no series, and what the engine raises.
+        `workers` threads decode while others compute, by default one for each core that the process may use; `images`
+        is read as results are taken, and no more than three batches are in memory. `keep_ratio` is as in `predict`.
+        Raises UsageError for a single path or file, InputError for what is no series, and what the engine raises.
         """
         if isinstance(images, (str, bytes, os.PathLike)):
             raise UsageError("stream takes several images, and got one: give a list, or call predict")
@@ -133,7 +134,7 @@ class Predictor:
             partial(answered, self.engine, self.info, top=top, ratios=ratios),
             Failure,
             batch=batch,
-            preparers=workers or os.cpu_count() or 1,
+            preparers=workers or usable_cores(),
             computers=1 if self.engine.device == "cpu" else 2,  # on a device the next is copied while one computes
         )
 
@@ -175,7 +176,7 @@ class Predictor:
                 self._batcher = Batcher(
                     self._submitted,
                     self._answered_each,
-                    preparers=os.cpu_count() or 1,
+                    preparers=usable_cores(),
                     largest=self._max_batch,
                     patience=self._max_wait,
                 )

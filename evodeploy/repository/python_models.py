@@ -8,7 +8,6 @@ is the code of `Predictor`, so the answers are its answers.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -20,6 +19,7 @@ import numpy as np
 from evodeploy.engines.finite import PROBLEM, not_finite
 from evodeploy.errors import BadFileError, EvodeployError, InputError, RuntimeFailedError
 from evodeploy.inference.answers import ranked
+from evodeploy.machine.cores import usable_cores
 from evodeploy.preprocess import Array, prepare_upload
 from evodeploy.spec_rules import read_model_info
 from evodeploy.specs import KEEP
@@ -60,13 +60,13 @@ class Preprocess(_Model):
     """`image`, files (B, 1) or (B,), to what the network takes: `images`, and of an elastic one `keep`.
 
     Each request's `keep` is its own, or the artefact's default. A file may have as many bytes and pixels as the
-    parameters say. Requests are prepared by as many threads as there are cores.
+    parameters say. Requests are prepared by a thread for each core that the process may use.
     """
 
     def initialize(self, args: dict[str, str]) -> None:
         """Start the threads too."""
         super().initialize(args)
-        self._threads = ThreadPoolExecutor(os.cpu_count() or 1)
+        self._threads = ThreadPoolExecutor(usable_cores())
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """A response for each request; one with a file that is no image, or with another `keep`, has an error."""
