@@ -78,7 +78,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows that both have, in the new document's order; what only one has; versions that differ."""
+    """All rows that both have, in the new document's order; what only one has; versions that differ.
+
+    `only_new` are also the rows that could not be timed before and can be now.
+    """
 
     changes: tuple[Change, ...]
     only_old: tuple[str, ...]
@@ -133,11 +136,12 @@ def compare(old: Sequence[Document], new: Sequence[Document], smallest: float) -
         _refuse_unlike(*pair)
     several = len(old) > 1 or len(new) > 1
     before, after = _by_key(old, several), _by_key(new, several)
-    common = [key for key in after if key in before and before[key]["status"] != "unavailable"]
+    was, now = ({key for key, row in rows.items() if row["status"] != "unavailable"} for rows in (before, after))
+    common = [key for key in after if key in was]
     probabilities = {
         key: same_location_probability(before[key]["samples_ms"], after[key]["samples_ms"])
         for key in common
-        if after[key]["status"] != "unavailable"
+        if key in now
     }
     significant = _holm(probabilities)
     changes = [
@@ -146,7 +150,7 @@ def compare(old: Sequence[Document], new: Sequence[Document], smallest: float) -
     return Comparison(
         tuple(changes),
         tuple(str(key) for key in before if key not in after),
-        tuple(str(key) for key in after if key not in before),
+        tuple(str(key) for key in after if key not in before or key in now - was),
         tuple(_differences(pairs[0][0]["environment"], pairs[0][1]["environment"])),
     )
 
