@@ -239,6 +239,12 @@ def test_the_page_is_whole_and_needs_no_network(found):
     assert "no GPU here" in html
 
 
+def test_a_batch_of_rows_with_several_in_flight_alone_has_no_latencies():
+    deep = dataclasses.replace(row("tensorrt", 2), in_flight=2)
+    page = as_html(report([deep, row("torch", 2, batch=4)]))
+    assert ("Latency at batch 4" in page, "Latency at batch 1" in page) == (True, False)
+
+
 def test_names_in_the_page_are_escaped(found):
     subject = dataclasses.replace(found.subject, name="<b>bold</b>")
     assert "<b>bold" not in as_html(dataclasses.replace(found, subject=subject))

@@ -114,15 +114,10 @@ def _latencies(report: Report, rows: Sequence[Row], colours: dict[str, str]) -> 
             samples = [sample * 1e3 for sample in row.latency.samples]
             twin = row.spec.role == "dense"
             lanes.append(Lane(_lane_name(report, row), colours[report.name(row)], samples, twin))
-            table.append(
-                [
-                    _lane_name(report, row),
-                    f"{row.latency.median * 1e3:.2f}",
-                    f"{row.latency.p90 * 1e3:.2f}",
-                    f"{row.latency.p99 * 1e3:.2f}",
-                    str(len(samples)),
-                ]
-            )
+            known = (row.latency.median, row.latency.p90, row.latency.p99)
+            table.append([_lane_name(report, row), *(f"{each * 1e3:.2f}" for each in known), str(len(samples))])
+    if not lanes:
+        return ""
     return _figure(
         f"Latency at batch {rows[0].asked}",
         "Every timed run of the whole batch, one in flight; the bar is the median. The axis is logarithmic.",
