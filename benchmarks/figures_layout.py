@@ -153,7 +153,8 @@ def distilled(folder: Path, printed: str) -> str:
     for levels in zip(*(record["levels"] for record in records), strict=True):
         qualities = (level[when] for level in levels for when in ("before", "after"))
         rows.append((levels[0]["keep_ratios"][0], *(_percent(each["accuracy"]) for each in qualities)))
-    rows.append(("dense, the teacher", *(cell for each in records for cell in (_percent(each["teacher"]["accuracy"]), ""))))
+    dense = (_percent(record["teacher"]["accuracy"]) for record in records)
+    rows.append(("dense, the teacher", next(dense), "", next(dense), ""))
     return table("keep ratio | digits, before | after | photographs, before | after", rows)
 
 
