@@ -11,7 +11,7 @@ from evodeploy.engines.tensorrt.sidecar import read_sidecar, sidecar_path
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.files import sha256
 from evodeploy.kinds import is_deploy_file, kind_of, suffix_of
-from evodeploy.onnx_files import external_data, info_of, read_onnx
+from evodeploy.onnx_files import external_data, info_of, onnx_sha256, read_onnx
 
 Fingerprint = tuple[tuple[str, str], ...]
 
@@ -93,7 +93,7 @@ def family_of(onnx: Path) -> Family:
     source = onnx.with_name(Path(info.source).name) if info and info.source else None
     if source is not None and not (source.is_file() and info and sha256(source) == info.source_sha256):
         source = None
-    checksum = sha256(onnx)
+    checksum = onnx_sha256(onnx)
     engines = [path for path in sorted(_ending(onnx.parent, ".engine")) if _built_from(path, checksum)]
     return Family(onnx, source, tuple(engines))
 

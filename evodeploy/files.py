@@ -132,12 +132,13 @@ def save_as(
     raise UsageError(f"{what} cannot be written to {path}: expected a name that ends with {expected}")
 
 
-def sha256(path: Path) -> str:
-    """Return the file's SHA-256 as hexadecimal text."""
+def sha256(*paths: Path) -> str:
+    """Return the SHA-256 of a file, or of several one after the other, as hexadecimal text."""
     digest = hashlib.sha256()
-    with open_regular(path, "a file") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+    for path in paths:
+        with open_regular(path, "a file") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
     return digest.hexdigest()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evodeploy.errors import BadFileError, needs
-from evodeploy.files import check_input, open_regular, replacing
+from evodeploy.files import check_input, open_regular, replacing, sha256
 from evodeploy.spec_rules import read_model_info
 from evodeploy.specs import LARGEST_NAME, METADATA_KEY, ModelInfo, Precision, TensorSpec
 from evodeploy.text import brief, reason
@@ -49,6 +49,18 @@ def external_data(path: Path) -> tuple[str, ...]:
         if "\0" not in name and not Path(name).is_absolute() and ".." not in Path(name).parts:
             found.add(name)
     return tuple(sorted(found))
+
+
+def onnx_sha256(path: Path) -> str:
+    """The SHA-256 of `path` followed by the files in which it keeps weights; of most exports that of the one file.
+
+    Raises UsageError where one of them cannot be read.
+    """
+    return sha256(*_files(path))
+
+
+def _files(path: Path) -> tuple[Path, ...]:
+    return path, *(path.parent / name for name in external_data(path))
 
 
 def write_onnx(model: onnx.ModelProto, path: Path) -> None:

@@ -18,3 +18,16 @@ def write_graph(path, nodes, inputs, outputs, weights=None, opset=18):
     graph = helper.make_graph(nodes, path.stem, inputs, outputs, constants)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9), path)
     return path
+
+
+def sharded(source, folder):
+    """The ONNX file `source` in `folder` as a graph and, in a file of their own, its weights: both paths."""
+    path = folder / "model.onnx"
+    onnx.save(onnx.load(source), path, save_as_external_data=True, location="weights.bin")
+    return path, folder / "weights.bin"
+
+
+def retrained(weights):
+    """Change one bit of the file `weights`."""
+    data = weights.read_bytes()
+    weights.write_bytes(bytes([data[0] ^ 1]) + data[1:])

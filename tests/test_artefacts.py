@@ -5,12 +5,17 @@ import shutil
 
 import numpy as np
 import pytest
+from graphs import retrained, sharded
 
 import evodeploy
 from evodeploy.artefacts import family_of, newest_export
+from evodeploy.builder.engine import build_engine
+from evodeploy.builder.request import BuildRequest
 from evodeploy.engines.opener import open_engine
 from evodeploy.errors import BadFileError, UsageError
+from evodeploy.files import sha256
 from evodeploy.kinds import kind_of
+from evodeploy.onnx_files import onnx_sha256
 from evodeploy.specs import EngineOptions
 
 OPENERS = {
@@ -78,3 +83,19 @@ def test_why_the_newest_onnx_file_cannot_be_read_is_said(small_onnx, tmp_path):
         newest_export(tmp_path)
     os.utime(tmp_path / "b.onnx", (0, 0))
     assert newest_export(tmp_path) == tmp_path / "a.onnx"
+
+
+def test_the_checksum_of_an_onnx_file_covers_weights_in_other_files(small_onnx, tmp_path):
+    assert onnx_sha256(small_onnx) == sha256(small_onnx)
+    path, weights = sharded(small_onnx, tmp_path)
+    before = onnx_sha256(path)
+    retrained(weights)
+    assert onnx_sha256(path) != before
+
+
+def test_an_engine_of_other_weights_is_not_of_the_family(small_onnx, tmp_path):
+    path, weights = sharded(small_onnx, tmp_path)
+    build_engine(BuildRequest(path, tmp_path / "a.engine", "fp16", targets=("sm89",)))
+    assert family_of(path).engines == (tmp_path / "a.engine",)
+    retrained(weights)
+    assert family_of(path).engines == ()

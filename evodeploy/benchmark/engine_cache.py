@@ -24,9 +24,10 @@ from evodeploy.builder.request import BuildRequest
 from evodeploy.engines.tensorrt.flavour import Flavour, load_flavour
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, check_intact, read_sidecar, sidecar_path
 from evodeploy.errors import BadFileError, UsageError
-from evodeploy.files import replacing, sha256
+from evodeploy.files import replacing
 from evodeploy.locks import locked
 from evodeploy.machine.driver import architecture, driver_problem, gpu_name
+from evodeploy.onnx_files import onnx_sha256
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ def cached_build(request: BuildRequest, folder: Path, limit: int = LIMIT) -> Pla
 def key_of(request: BuildRequest, flavour: Flavour, gpu: str) -> str:
     """The SHA-256 of all that shapes the engine of `request`, built with `flavour` for the GPU so called."""
     facts = {
-        "onnx": sha256(request.onnx),
+        "onnx": onnx_sha256(request.onnx),
         "precision": request.precision,
         "keep_fp32": request.keep_fp32,
         "profiles": request.profiles,

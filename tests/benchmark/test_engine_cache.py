@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 from benchmark.fakes import RECORD
+from graphs import retrained, sharded
 
 from evodeploy.benchmark import engine_cache
 from evodeploy.benchmark.engine_cache import cached_build, key_of, usual_folder
@@ -107,6 +108,13 @@ def test_everything_that_shapes_an_engine_is_in_its_key(request_of, tmp_path, mo
     monkeypatch.delenv("NVIDIA_TF32_OVERRIDE")
     monkeypatch.setattr(engine_cache, "__version__", "next")
     assert key_of(*variants[0]) not in keys
+
+
+def test_weights_in_another_file_are_in_the_key_too(small_onnx, request_of, tmp_path):
+    path, weights = sharded(small_onnx, tmp_path)
+    before = key_of(request_of(onnx=path), tensorrt("10.13.0.35"), "sm89 L4")
+    retrained(weights)
+    assert key_of(request_of(onnx=path), tensorrt("10.13.0.35"), "sm89 L4") != before
 
 
 def test_the_engines_of_another_tensorrt_or_gpu_are_not_taken(folder, request_of, built, monkeypatch):

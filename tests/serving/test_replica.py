@@ -7,6 +7,7 @@ import shutil
 import onnx
 import pytest
 from fastapi.testclient import TestClient
+from graphs import sharded
 
 from evodeploy.artefacts import fingerprint
 from evodeploy.files import sha256
@@ -40,13 +41,6 @@ def test_another_file_is_not_served_and_every_answer_says_so(small_onnx, tmp_pat
         assert client.get("/v2/health/live").status_code == 200
 
 
-def sharded(small_onnx, folder):
-    """The small model with its weights in a file of their own."""
-    path = folder / "model.onnx"
-    onnx.save(onnx.load(small_onnx), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    return path, folder / "weights.bin"
-
-
 def described(small_checkpoint, folder):
     """The small model as a hub would keep it, without a description yet."""
     path = folder / "pytorch_model.bin"
@@ -61,19 +55,18 @@ def planned(small_onnx, folder):
     return folder / "model.engine", folder / "model.engine.json"
 
 
-@pytest.mark.parametrize("kind", ["sharded", "described", "planned"])
+@pytest.mark.parametrize("kind", [sharded, described, planned])
 def test_what_belongs_to_an_artefact_is_checked_too(small_onnx, small_checkpoint, tmp_path, kind):
-    source = small_checkpoint if kind == "described" else small_onnx
-    path, other = globals()[kind](source, tmp_path)
+    path, other = kind(small_checkpoint if kind is described else small_onnx, tmp_path)
     started_with = fingerprint(path)
     assert other.name in dict(started_with)
     assert _refusal(path, started_with) is None
     other.write_bytes(b"another")
     refusal = _refusal(path, started_with)
     assert f"{other} is not the file that the service was started with" in refusal
-    assert ("expected no file" in refusal) == (kind == "described")
+    assert ("expected no file" in refusal) == (kind is described)
     other.unlink()
-    assert (_refusal(path, started_with) is None) == (kind == "described")
+    assert (_refusal(path, started_with) is None) == (kind is described)
 
 
 def test_external_data_is_found_as_onnx_finds_it_and_nothing_outside_of_the_folder(small_onnx, tmp_path):
