@@ -9,8 +9,9 @@ from pathlib import Path
 from evodeploy.engines.tensorrt.sidecar import Profile, check_intact, read_sidecar
 from evodeploy.errors import UsageError
 from evodeploy.kinds import kind_of
-from evodeploy.onnx_files import info_of, input_spec, output_specs, read_onnx
+from evodeploy.onnx_files import external_data, info_of, input_spec, output_specs, read_onnx
 from evodeploy.specs import ModelInfo, TensorSpec
+from evodeploy.text import brief
 
 ONNX_MAX_BATCH = 32
 
@@ -50,8 +51,8 @@ class ServedModel:
 def served_model(path: Path, max_batch: int | None = None) -> ServedModel:
     """Read what `path` is, served in batches of up to `max_batch`: the engine's largest, or 32 of an ONNX file.
 
-    Raises UsageError for a checkpoint, an engine of TensorRT for RTX, one that takes no single image, and a `max_batch`
-    that the file does not take; BadFileError where it is damaged.
+    Raises UsageError for a checkpoint, an ONNX file with weights in other files, an engine of TensorRT for RTX, one
+    that takes no single image, and a `max_batch` that the file does not take; BadFileError where it is damaged.
     """
     kind = kind_of(path)
     if kind == "checkpoint":
@@ -83,6 +84,11 @@ def served_model(path: Path, max_batch: int | None = None) -> ServedModel:
 
 
 def _onnx(path: Path) -> ServedModel:
+    if others := external_data(path):
+        raise UsageError(
+            f"{path} keeps weights in other files ({brief(', '.join(others))}), and a package has the one file: write "
+            f"one with Python's onnx.save(onnx.load('{path.name}'), 'whole.onnx'), or package an engine built from it"
+        )
     model = read_onnx(path)
     images, info = input_spec(model), info_of(model)
     joined = images.shape[0] is None and not (info and info.elastic)

@@ -19,6 +19,7 @@ import pytest
 import yaml
 from cuda_shim.plans import write_elastic, write_plan
 from google.protobuf import text_format
+from graphs import sharded
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInstanceGroup
 
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, Profile, write_sidecar
@@ -438,3 +439,11 @@ def test_an_altered_engine_and_a_checkpoint_are_refused(cli, folder, small_check
     assert code == BadFileError.exit_code
     assert "differs from its record" in err
     assert "is a checkpoint: export it first" in cli("package", small_checkpoint, "--triton", "out")[2]
+
+
+def test_weights_in_other_files_are_refused(cli, folder, small_onnx):
+    path, _ = sharded(small_onnx, folder)
+    code, _, err = cli("package", path, "--triton", "out")
+    assert code == 2
+    assert "model.onnx keeps weights in other files (weights.bin), and a package has the one file" in err
+    assert not (folder / "out").exists()
