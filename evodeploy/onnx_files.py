@@ -17,6 +17,8 @@ from evodeploy.text import brief, reason
 if TYPE_CHECKING:
     import onnx
 
+LARGEST = 2**31 - 2**24  # bytes of weights in one file: protobuf writes no 2 GiB, and the graph needs some of them
+
 
 def read_onnx(path: Path) -> onnx.ModelProto:
     """Load and check `path`; raises BadFileError where it is damaged, empty of content, or no ONNX model at all."""
@@ -25,7 +27,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         import onnx
     try:
         model = onnx.load(path)
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(str(path) if _size(path) > LARGEST else model)  # a model is written to be checked
     except Exception as error:  # protobuf's decoding errors, the checker's own, missing external data
         raise BadFileError(f"{path} is damaged or not an ONNX model ({reason(error)})") from error
     if not (model.graph.node and model.graph.input and model.graph.output):
@@ -61,6 +63,10 @@ def onnx_sha256(path: Path) -> str:
 
 def _files(path: Path) -> tuple[Path, ...]:
     return path, *(path.parent / name for name in external_data(path))
+
+
+def _size(path: Path) -> int:
+    return sum(each.stat().st_size for each in _files(path))
 
 
 def write_onnx(model: onnx.ModelProto, path: Path) -> None:

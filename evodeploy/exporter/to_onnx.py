@@ -20,7 +20,7 @@ from evodeploy.exporter.operators import translations
 from evodeploy.models.deployed import Deployed
 from evodeploy.models.folding import folded
 from evodeploy.models.loaded import LoadedModel
-from evodeploy.onnx_files import set_info
+from evodeploy.onnx_files import LARGEST, set_info
 from evodeploy.preprocess import in_words
 from evodeploy.specs import Precision
 
@@ -47,13 +47,19 @@ def onnx_from_model(
     """Trace `model` into a self-contained ONNX model whose only dynamic axis is the batch, or none with `batch` set.
 
     Inputs and outputs are those of `Deployed`, as `model.info` and `tokens` say; an elastic one's `keep` decides inner
-    sizes, see `exporter.elastic`. Raises UsageError for an opset or a
-    batch out of range.
+    sizes, see `exporter.elastic`. Raises UsageError for an opset or a batch out of range, and for more weights than one
+    file holds.
     """
     if opset not in OPSETS:
         raise UsageError(f"opset {opset} is not supported: expected {OPSETS.start} to {OPSETS.stop - 1}")
     if batch is not None and batch < 1:
         raise UsageError(f"batch {batch} is not a batch size: expected 1 or more, or 'dynamic'")
+    size = sum(parameter.nbytes for parameter in model.module.parameters())
+    if size > LARGEST:
+        raise UsageError(
+            f"{model.config.name} has {size / 1e9:.2f} GB of weights in FP32, and an ONNX file holds up to "
+            f"{LARGEST / 1e9:.2f} GB: run the checkpoint itself with PyTorch, or export a smaller network"
+        )
     deployed = Deployed(dataclasses.replace(model, module=folded(model.module)), tokens)
     spec = model.info.input
     # A traced batch of 1 would be taken for a constant.

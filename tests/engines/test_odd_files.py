@@ -8,7 +8,7 @@ import os
 import numpy as np
 import onnx
 import pytest
-from graphs import value, write_graph
+from graphs import sharded, value, write_graph
 from onnx import TensorProto, helper
 
 from evodeploy.engines.opener import open_engine
@@ -161,3 +161,11 @@ def test_an_output_that_is_not_of_each_image_is_computed(tmp_path, runtime, shap
             outputs = engine.run(np.ones((count, 3), np.float32))
             np.testing.assert_array_equal(outputs["y"], np.ones((count, 3)))
             np.testing.assert_array_equal(outputs["all"], np.full(shape, 3 * count))
+
+
+def test_weights_beyond_what_protobuf_writes_are_no_damage(small_onnx, tmp_path, monkeypatch):
+    """2 GiB, set to 1000 bytes here."""
+    path, _ = sharded(small_onnx, tmp_path)
+    monkeypatch.setattr("onnx.checker.MAXIMUM_PROTOBUF", 1000)
+    monkeypatch.setattr("evodeploy.onnx_files.LARGEST", 1000, raising=False)
+    assert len(read_onnx(path).graph.output) == 5

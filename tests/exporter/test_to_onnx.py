@@ -106,6 +106,15 @@ def test_other_selections_and_operator_sets(tmp_path, small, small_images, keep_
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
+def test_more_weights_than_an_onnx_file_holds_are_refused_before_tracing(small, monkeypatch):
+    monkeypatch.setattr("evodeploy.exporter.to_onnx.LARGEST", 100_000)
+    monkeypatch.delattr("torch.onnx.export")
+    with pytest.raises(
+        UsageError, match=r"evo_deit_test has 0\.\d+ GB of weights in FP32, and an ONNX file holds up to"
+    ):
+        onnx_from_model(small)
+
+
 def test_a_fixed_batch_is_fixed(tmp_path, small, small_images):
     write_onnx(onnx_from_model(small, batch=3), tmp_path / "m.onnx")
     with OnnxRuntimeEngine(tmp_path / "m.onnx") as engine:
