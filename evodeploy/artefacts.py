@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,14 @@ def fingerprint(path: Path) -> Fingerprint:
         (path.name, sha256(path)),
         *((name, sha256(place) if place.exists() else "") for name, place in there.items()),
     )
+
+
+def identity(path: Path) -> str:
+    """One SHA-256 of all contents that decide what `path` computes, for what is resumed: names do not count.
+
+    Raises as `fingerprint` does.
+    """
+    return hashlib.sha256(repr([digest for _, digest in fingerprint(path)]).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 from graphs import retrained, sharded
 
 import evodeploy
-from evodeploy.artefacts import family_of, newest_export
+from evodeploy.artefacts import family_of, identity, newest_export
 from evodeploy.builder.engine import build_engine
 from evodeploy.builder.request import BuildRequest
 from evodeploy.engines.opener import open_engine
@@ -99,3 +99,15 @@ def test_an_engine_of_other_weights_is_not_of_the_family(small_onnx, tmp_path):
     assert family_of(path).engines == (tmp_path / "a.engine",)
     retrained(weights)
     assert family_of(path).engines == ()
+
+
+def test_the_identity_covers_every_file_that_decides_the_answers_and_no_name(small_onnx, small_checkpoint, tmp_path):
+    path, weights = sharded(small_onnx, tmp_path)
+    before = identity(path)
+    assert identity(path.rename(tmp_path / "renamed.onnx")) == before
+    retrained(weights)
+    assert identity(tmp_path / "renamed.onnx") != before
+    shutil.copy(small_checkpoint, tmp_path / "pytorch_model.bin")
+    before = identity(tmp_path / "pytorch_model.bin")
+    (tmp_path / "preprocessor_config.json").write_text("{}")
+    assert identity(tmp_path / "pytorch_model.bin") != before

@@ -13,11 +13,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from evodeploy.artefacts import identity
 from evodeploy.batch.inputs import Listing, Shard, list_inputs
 from evodeploy.batch.output import OutputFolder
 from evodeploy.batch.pipeline import Work, cluster, results
 from evodeploy.errors import UsageError
-from evodeploy.files import sha256
 from evodeploy.inference.answers import classes_to_name
 from evodeploy.inference.loading import load
 from evodeploy.machine.cores import usable_cores
@@ -68,7 +68,7 @@ def run_batch(request: BatchRequest, progress: Callable[[int, int], None]) -> Su
     _check_outside(request, listing)
     work = _work(request)
     manifest = {
-        "artefact": sha256(request.artefact),
+        "artefact": identity(request.artefact),
         "inputs": listing.sha256,
         "images": listing.images,
         "engine": work.engine,

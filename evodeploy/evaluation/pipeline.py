@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evodeploy.arguments import checked
+from evodeploy.artefacts import identity
 from evodeploy.datasets.labelled import Labelled, LabelledImages, labelled_images
 from evodeploy.engines.base import Engine, run_all
 from evodeploy.engines.finite import PROBLEM, not_finite
@@ -22,7 +23,7 @@ from evodeploy.errors import BadFileError, EvodeployError, RuntimeFailedError, U
 from evodeploy.evaluation.contenders import Contender, contenders_of, warnings
 from evodeploy.evaluation.journal import Answer, Journal
 from evodeploy.evaluation.report import Evaluation, evaluation
-from evodeploy.files import check_output, claimed, replacing, sha256
+from evodeploy.files import check_output, claimed, replacing
 from evodeploy.images import open_image
 from evodeploy.inference.answers import ranked
 from evodeploy.inference.pipeline import pipelined
@@ -168,7 +169,7 @@ def _task(contenders: Sequence[Contender], data: LabelledImages) -> dict[str, ob
             raise UsageError(f"{each.title} is a module, which no journal can identify: leave out output and journal")
     return {
         "artefacts": [
-            [sha256(each.source), each.engine, each.device, each.precision, each.tf32]
+            [identity(each.source), each.engine, each.device, each.precision, each.tf32]
             for each in contenders
             if isinstance(each.source, Path)
         ],

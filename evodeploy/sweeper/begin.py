@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from evodeploy.artefacts import identity
 from evodeploy.datasets.labelled import labelled_images
 from evodeploy.datasets.sources import dataset_of
 from evodeploy.errors import UsageError, needs
@@ -74,7 +75,7 @@ def _check(request: SweepRequest) -> None:
 def _task(request: SweepRequest) -> dict[str, Any]:
     """What must be the same for measurements to be of use again; candidates may be added."""
     return {
-        "checkpoint": sha256(request.checkpoint),
+        "checkpoint": identity(request.checkpoint),
         "data": str(request.data.resolve()) if request.data else None,
         "labels": sha256(request.labels) if request.labels else None,
         "class_map": sha256(request.class_map) if request.class_map else None,

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from graphs import retrained, sharded
 from PIL import Image
 from processes import listening, named_below
 
@@ -133,6 +134,16 @@ def test_a_complete_run_is_left_as_it_is(whole, small_onnx, photos):
     assert {path: path.stat().st_mtime_ns for path in whole[0].rglob("part-*")} == before
     with pytest.raises(UsageError, match="another run"):
         run(small_onnx, photos, whole[0], top=3)
+
+
+def test_other_weights_in_a_file_of_their_own_are_another_run(small_onnx, tmp_path):
+    path, weights = sharded(small_onnx, tmp_path)
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (70, 80)).save(tmp_path / "photos" / "a.png")
+    run(path, tmp_path / "photos", tmp_path / "out")
+    retrained(weights)
+    with pytest.raises(UsageError, match="another run"):
+        run(path, tmp_path / "photos", tmp_path / "out")
 
 
 def test_ray_listens_on_this_machine_only():

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -180,6 +181,19 @@ def test_answers_of_another_device_or_of_tf32_are_not_mixed_in(here, monkeypatch
         evodeploy.evaluate("a.onnx", "data", batch=1, output="r.json", progress=interrupt)
     with pytest.raises(UsageError, match="the beginning of another evaluation"):
         evodeploy.evaluate("a.onnx", "data", batch=1, output="r.json")
+
+
+def test_answers_before_a_file_next_to_the_checkpoint_changed_are_not_mixed_in(small, here, tmp_path):
+    def interrupt(done, count):
+        raise RuntimeError("interrupted")
+
+    save_checkpoint(small, tmp_path / "pytorch_model.bin")
+    run = partial(evodeploy.evaluate, tmp_path / "pytorch_model.bin", "data", batch=1, output="r.json")
+    with pytest.raises(RuntimeError, match="interrupted"):
+        run(progress=interrupt)
+    (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5]}')
+    with pytest.raises(UsageError, match="the beginning of another evaluation"):
+        run()
 
 
 def test_a_name_that_is_not_utf8_does_not_cost_the_report(cli, here, tmp_path):

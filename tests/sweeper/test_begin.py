@@ -71,6 +71,15 @@ def test_without_force_the_sweep_is_resumed(request_):
         raise AssertionError("not reached")
 
 
+def test_a_file_next_to_the_checkpoint_makes_it_another_sweep(request_):
+    checkpoint = Path("out/ckpt.pth").rename("out/pytorch_model.bin")
+    request = dataclasses.replace(request_, checkpoint=checkpoint)
+    swept(request)
+    Path("out/preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5]}')
+    with pytest.raises(UsageError, match="is of another sweep"), begun(request):
+        raise AssertionError("not reached")
+
+
 STATE = {
     "schema": 1, "task": {"checkpoint": "x", "reference": "y"}, "accuracies": {}, "speeds": {}, "failures": {},
     "reference": [],
