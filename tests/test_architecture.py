@@ -159,6 +159,10 @@ def test_importing_loads_nothing_heavy(code):
     assert modules_after(code, *HEAVY) == []
 
 
+def test_an_engine_needs_no_package_for_its_annotations():
+    assert modules_after("import evodeploy.engines.base", "typing_extensions") == []
+
+
 def test_help_loads_the_command_line_alone():
     """How long it takes is measured by benchmarks/help_time.py."""
     code = "from evodeploy.cli import app\ntry: app(['--help'])\nexcept SystemExit: pass"

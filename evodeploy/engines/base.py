@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
-from typing_extensions import Self
 
 from evodeploy.arrays import Array as Array
 from evodeploy.arrays import DLPack, as_array
@@ -17,6 +17,9 @@ from evodeploy.engines.usage import Usage
 from evodeploy.errors import EvodeployError, InputError, OutOfMemoryError, RuntimeFailedError
 from evodeploy.specs import KEEP, BatchRange, ModelInfo, TensorSpec
 from evodeploy.text import reason
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Resident(ABC):
