@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,8 +75,7 @@ def verify(
             raise UsageError(f"{name} is {value}, expected 0 or more")
     options = options or EngineOptions()
     reference, candidate = resolved(reference), resolved(candidate)
-    first, second = _opened(reference, candidate, engine, options)
-    with first, second:
+    with _opened(reference, candidate, engine, options) as (first, second):
         info = _one_model(first, second, reference, candidate)
         if warning := assumption(info):
             _log.warning(warning)
@@ -149,19 +149,27 @@ def _expected(first: Engine, second: Engine, seen: NDArray[np.uint8], keep: tupl
     return None
 
 
+@contextlib.contextmanager
 def _opened(
     reference: Path | nn.Module, candidate: Path | nn.Module, engine: str | None, options: EngineOptions
-) -> tuple[Engine, Engine]:
+) -> Iterator[tuple[Engine, Engine]]:
     """Both engines, the candidate as `options` say; the exported one first, for a checkpoint to select as it does."""
     host = EngineOptions(threads=options.threads)
     on_cpu = dataclasses.replace(host, device="cpu")  # float32 on a GPU may mean TF32
     if kind_of_source(candidate) == "checkpoint" and options.device is None:
         options = dataclasses.replace(options, device="cpu")
     if kind_of_source(reference) == "checkpoint":
-        second = open_engine(candidate, engine, options, tokens=True)
-        return open_engine(reference, options=on_cpu, tokens=True, like=second.info), second
-    first = open_engine(reference, options=host)
-    return first, open_engine(candidate, engine, options, tokens=True, like=first.info)
+        with (
+            open_engine(candidate, engine, options, tokens=True) as second,
+            open_engine(reference, options=on_cpu, tokens=True, like=second.info) as first,
+        ):
+            yield first, second
+    else:
+        with (
+            open_engine(reference, options=host) as first,
+            open_engine(candidate, engine, options, tokens=True, like=first.info) as second,
+        ):
+            yield first, second
 
 
 def _one_model(first: Engine, second: Engine, reference: Path | nn.Module, candidate: Path | nn.Module) -> ModelInfo:

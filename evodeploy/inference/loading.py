@@ -44,6 +44,10 @@ def load(
     folder = None if cache is None else Path(cache)
     options = EngineOptions(threads, device, precision, cuda_graph, folder, tf32, fixed_keep)
     opened = open_engine(source, engine, options)
-    predictor = Predictor(opened, max_batch=max_batch, max_wait=max_wait)
+    try:
+        predictor = Predictor(opened, max_batch=max_batch, max_wait=max_wait)
+    except BaseException:
+        opened.close()
+        raise
     _log.info("%s: %r", os.fspath(source) if isinstance(source, (str, os.PathLike)) else title_of(source), predictor)
     return predictor

@@ -74,3 +74,20 @@ def test_the_first_ratio_that_fails_is_returned_and_named(small_elastic, monkeyp
     verdict = evodeploy.verify(small_elastic, small_elastic, count=1)
     assert not verdict.passed
     assert str(verdict).splitlines()[-2].endswith("; at 6/6 tokens kept")
+
+
+def test_the_first_engine_is_closed_where_the_second_does_not_open(small_checkpoint, small_onnx, monkeypatch):
+    opened = []
+
+    def opens_one(*args, **options):
+        if opened:
+            raise evodeploy.UnavailableError("no second one")
+        opened.append(evodeploy.open_engine(*args, **options))
+        return opened[0]
+
+    monkeypatch.setattr(verification, "open_engine", opens_one)
+    for reference in (small_onnx, small_checkpoint):
+        with pytest.raises(evodeploy.UnavailableError, match="no second one"):
+            evodeploy.verify(reference, small_onnx)
+        with pytest.raises(evodeploy.UsageError, match="closed"):
+            opened.pop().run(np.zeros((1, 3, 64, 64), np.float32))

@@ -337,3 +337,13 @@ def test_what_is_no_image_is_refused(images):
 def test_a_source_of_another_kind_is_refused(source):
     with pytest.raises(UsageError, match=f"a source is a {type(source).__name__}, expected a path"):
         evodeploy.load(source)
+
+
+def test_an_engine_without_metadata_is_closed_again(monkeypatch):
+    engine = FakeEngine(INFO)
+    engine.info = None
+    monkeypatch.setattr("evodeploy.inference.loading.open_engine", lambda *_: engine)
+    with pytest.raises(BadFileError, match="carries no evodeploy metadata"):
+        evodeploy.load("net.onnx")
+    with pytest.raises(UsageError, match="closed"):
+        engine.run(np.zeros((1, 3, 8, 8), np.float32))
