@@ -127,25 +127,25 @@ def _lock(plan: Path) -> Path:
 def _shrink(folder: Path, limit: int) -> None:
     """Remove the entries that were not used for longest, until those left are within `limit` bytes together.
 
-    One that another process works with stays. What was taken from an entry does not need it any more.
+    One that another process works with stays, and counts. What was taken from an entry does not need it any more.
     """
     entries: dict[Path, list[Path]] = defaultdict(list)
     for path in folder.iterdir():
         if match := _ENTRY.fullmatch(path.name):
             entries[folder / f"{match[1]}.engine"].append(path)
-    total = sum(map(_size, entries.values()))
-    for plan in sorted(entries, key=lambda plan: _last_used(entries[plan])):
+    sizes = {plan: sum(found.st_size for found in _stats(paths)) for plan, paths in entries.items()}
+    total = sum(sizes.values())
+    for plan in sorted(entries, key=lambda plan: max((found.st_mtime for found in _stats(entries[plan])), default=0.0)):
         if total <= limit:
             return
-        total -= _size(entries[plan])
         with contextlib.suppress(OSError), locked(_lock(plan)):
             for path in entries[plan]:
                 path.unlink(missing_ok=True)
+            total -= sizes[plan]
 
 
-def _size(paths: list[Path]) -> int:
-    return sum(path.stat().st_size for path in paths if path.exists())
-
-
-def _last_used(paths: list[Path]) -> float:
-    return max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)
+def _stats(paths: list[Path]) -> Iterator[os.stat_result]:
+    """Facts of the files that are still there: another process may remove some at any time."""
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            yield path.stat()

@@ -236,9 +236,37 @@ def test_beyond_its_limit_the_folder_loses_what_was_not_used_for_longest(folder,
     cached_build(request_of(precision="fp32"), folder, limit=size)
     assert (draft.exists(), len(built)) == (False, 3)
     with locked(engine_cache._lock(plans["fp16"])):  # in use
-        cached_build(request_of(precision="fp32"), folder, limit=size // 3)
+        cached_build(request_of(precision="fp32"), folder, limit=size // 3 * 2)
     assert {name for name, plan in plans.items() if plan.exists()} == {"fp32", "fp16"}
     assert (folder / "notes.txt").exists()
+
+
+def test_an_entry_in_use_counts_and_another_goes_in_its_place(folder, request_of, built):
+    plans = []
+    for number, precision in enumerate(("fp32", "fp16")):
+        cached_build(request_of(precision=precision), folder)
+        plans.append(next(plan for plan in folder.glob("*.engine") if plan not in plans))
+        for path in (plans[-1], sidecar_path(plans[-1])):
+            os.utime(path, (number + 1, number + 1))
+    size = sum(path.stat().st_size for path in (plans[0], sidecar_path(plans[0])))
+    with locked(engine_cache._lock(plans[0])):
+        engine_cache._shrink(folder, size)
+    assert [plan.exists() for plan in plans] == [True, False]
+
+
+def test_an_entry_that_another_process_removes_meanwhile_ends_nothing(folder, request_of, built, monkeypatch):
+    cached_build(request_of(), folder)
+    stat = Path.stat
+
+    def stat_and_gone(path, **options):
+        found = stat(path, **options)
+        if path.name.endswith(".engine"):
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "stat", stat_and_gone)
+    engine_cache._shrink(folder, 0)
+    assert list(folder.glob("*.engine*")) == []
 
 
 def test_where_engines_are_kept(monkeypatch, tmp_path):
