@@ -69,10 +69,9 @@ class Job:
         _log.info(asking)
         known = self._answers(asking, master, self.held)
         once = not recipe.augment and len(self.pictures) <= REMEMBERED
-        with contextlib.ExitStack() as opened:
-            asked = self.pictures
-            if not once:
-                asked = opened.enter_context(contextlib.closing(Pictures(asked.listing.limited(SAMPLE), info)))
+        listing = self.pictures.listing
+        with contextlib.closing(Pictures(listing.limited(SAMPLE), info)) as sample:
+            asked = self.pictures if once else sample
             targets, labels = self._answers(asking, master, asked), _labels(asked)
         probe = None if labels is None or info.num_classes else Probe.fitted(targets.features, labels)
         network = trainable(self.student.module).to(self.device)
