@@ -11,7 +11,7 @@ from evodeploy.engines.deploy_file import artefact_of
 from evodeploy.engines.tensorrt.sidecar import read_sidecar, sidecar_path
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.files import sha256
-from evodeploy.kinds import is_deploy_file, kind_of, suffix_of
+from evodeploy.kinds import ARTEFACTS, is_deploy_file, suffix_of
 from evodeploy.onnx_files import external_data, info_of, onnx_sha256, read_onnx
 
 Fingerprint = tuple[tuple[str, str], ...]
@@ -20,13 +20,13 @@ Fingerprint = tuple[tuple[str, str], ...]
 def fingerprint(path: Path) -> Fingerprint:
     """The files that decide what `path` computes, itself first: their names in its folder, and the SHA-256 of each.
 
-    That of a file that would count and is not there is empty. Raises UsageError where `path` itself is not.
+    That of a file that would count and is not there is empty. Raises UsageError where `path` itself is not there.
     """
     if is_deploy_file(path):
         artefact = artefact_of(path)
         below = artefact.parent.relative_to(path.parent)
         return (path.name, sha256(path)), *((str(below / name), digest) for name, digest in fingerprint(artefact))
-    kind = kind_of(path)
+    kind = ARTEFACTS.get(suffix_of(path), "checkpoint")  # which may have any name
     if kind == "engine":
         others: tuple[str, ...] = (sidecar_path(path).name,)
     elif kind == "onnx":
@@ -45,9 +45,10 @@ def fingerprint(path: Path) -> Fingerprint:
 def identity(path: Path) -> str:
     """One SHA-256 of all contents that decide what `path` computes, for what is resumed: names do not count.
 
-    Raises as `fingerprint` does.
+    It is that of the file where no other counts. Raises as `fingerprint` does.
     """
-    return hashlib.sha256(repr([digest for _, digest in fingerprint(path)]).encode()).hexdigest()
+    own, *others = (digest for _, digest in fingerprint(path))
+    return hashlib.sha256(repr([own, *others]).encode()).hexdigest() if others else own
 
 
 @dataclass(frozen=True)

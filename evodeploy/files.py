@@ -118,7 +118,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def save_as(
     path: str | os.PathLike[str], what: str, forms: Mapping[Kind, Callable[[], str]], force: bool, *sources: Path
 ) -> None:
-    """Write `what` to `path`: the text of that of its `forms` whose suffix the name has.
+    """Write `what` to `path`, in the form that the suffix names.
 
     Raises UsageError for another suffix, and for a file that exists, which `force` replaces if it is of that form.
     """

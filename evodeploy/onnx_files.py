@@ -21,15 +21,22 @@ LARGEST = 2**31 - 2**24  # bytes of weights in one file: protobuf writes no 2 Gi
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
-    """Load and check `path`; raises BadFileError where it is damaged, empty of content, or no ONNX model at all."""
+    """Load and check `path`; raises BadFileError where it is damaged, empty of content, too large, or no ONNX model."""
     check_input(path, "an ONNX model")
     with needs("onnx"):
         import onnx
     try:
         model = onnx.load(path)
-        onnx.checker.check_model(str(path) if _size(path) > LARGEST else model)  # a model is written to be checked
+        size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+        if size <= LARGEST:
+            onnx.checker.check_model(model)
     except Exception as error:  # protobuf's decoding errors, the checker's own, missing external data
         raise BadFileError(f"{path} is damaged or not an ONNX model ({reason(error)})") from error
+    if size > LARGEST:
+        raise BadFileError(
+            f"{path} has {size / 1e9:.2f} GB of weights, expected {LARGEST / 1e9:.2f} GB at most: a larger graph can "
+            "neither be checked nor converted"
+        )
     if not (model.graph.node and model.graph.input and model.graph.output):
         raise BadFileError(f"{path} holds no network: {len(model.graph.node)} nodes, {len(model.graph.output)} outputs")
     info_of(model, path)
@@ -58,15 +65,7 @@ def onnx_sha256(path: Path) -> str:
 
     Raises UsageError where one of them cannot be read.
     """
-    return sha256(*_files(path))
-
-
-def _files(path: Path) -> tuple[Path, ...]:
-    return path, *(path.parent / name for name in external_data(path))
-
-
-def _size(path: Path) -> int:
-    return sum(each.stat().st_size for each in _files(path))
+    return sha256(path, *(path.parent / name for name in external_data(path)))
 
 
 def write_onnx(model: onnx.ModelProto, path: Path) -> None:

@@ -111,3 +111,5 @@ def test_the_identity_covers_every_file_that_decides_the_answers_and_no_name(sma
     before = identity(tmp_path / "pytorch_model.bin")
     (tmp_path / "preprocessor_config.json").write_text("{}")
     assert identity(tmp_path / "pytorch_model.bin") != before
+    best = shutil.copy(small_checkpoint, tmp_path / "model_best.ckpt")  # a checkpoint may have any suffix
+    assert identity(best) == sha256(best)

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from evodeploy.errors import EvodeployError, UsageError
 from evodeploy.files import replacing
 from evodeploy.locks import DRAFT, LOCK, flock
-from evodeploy.schema import SchemaError, document, matching, read_json_file, text, whole
+from evodeploy.schema import SchemaError, document, matching, number, read_json_file, sequence, text, whole
 from evodeploy.text import brief
 
 # Whose row it is: the path as it was listed, and the row where that is a Parquet file (else null).
@@ -38,6 +38,7 @@ MANIFEST = document(
     {
         **{name: matching("[0-9a-f]{64}", "a SHA-256") for name in ("artefact", "inputs")},
         "engine": text(1000, least=1),
+        "keep_ratios": sequence(number(0, 1, above=True), 0, 64),
         **{name: whole(0, 10**15) for name in ("images", "batch", "top", "shard")},
     }
 )

@@ -83,7 +83,10 @@ def decide(request: BuildRequest) -> Decided:
     wide = with_wide_keys(model)
     if wide.count:
         _log.info(f"widening the keys of {wide.count} attentions to their values' width: engines fuse no others")
-    converted = wide if conversion is None else reduced_from_onnx(wide.model, conversion, request.keep_fp32)
+    converted = wide
+    if conversion is not None:
+        converted = reduced_from_onnx(wide.model, conversion, request.keep_fp32)
+        converted.check_changed(conversion)
     highest = "fp32" if precision == "fp16" and has_fp32_products(converted.model) else precision
     targets = flavour.resolve_targets(request.targets, highest)
     if not request.targets and targets:

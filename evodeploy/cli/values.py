@@ -161,7 +161,7 @@ def ratio_range(name: str, text: str | None, *, equal: bool = False) -> tuple[fl
     """`0.2:1.0` as the least and the largest share of tokens, which may be `equal`; raises UsageError."""
     if text is None:
         return None
-    expected = "LOW:HIGH, two numbers above 0 and up to 1 such as 0.2:1.0"
+    expected = "LOW:HIGH, two numbers above 0 and up to 1 such as 0.2:1.0, the lower first"
     parts = text.split(":")
     try:
         low, high = (_ratio(name, part) for part in parts)

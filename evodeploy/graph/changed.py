@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from onnx import ModelProto
 
+from evodeploy.errors import UsageError
+from evodeploy.specs import Precision
+
 
 @dataclass(frozen=True)
 class Changed:
@@ -19,3 +22,8 @@ class Changed:
     model: ModelProto
     count: int
     kept: Mapping[str, str] = field(default_factory=dict)
+
+    def check_changed(self, precision: Precision) -> None:
+        """Raise UsageError where --keep-fp32 left nothing to convert to `precision`."""
+        if not self.count:
+            raise UsageError(f"--keep-fp32 leaves no node for {precision.upper()}: name fewer")

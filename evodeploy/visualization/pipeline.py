@@ -125,9 +125,10 @@ def visualize(
         if output is not None:
             stack.enter_context(made_folder(Path(output)))
             stack.enter_context(owned(Path(output) / OVERVIEW))  # in place of each picture: there may be thousands
-        inputs = [each for each in (source, *seen) if isinstance(each, Path)]
+        inputs = {_place(each): each for each in (source, *seen) if isinstance(each, Path) and each.exists()}
         for target in targets:
-            check_output(target, force, *inputs, kind=PICTURE)
+            same = inputs.get(_place(target)) if target.exists() else None
+            check_output(target, force, *([same] if same else []), kind=PICTURE)
         like = _run_as(source, keep_ratios, fast_path)
         with open_engine(source, engine, options, tokens=True, like=like) as opened:
             at_ratios = [evolutions(opened, seen, ratio) for ratio in keep_ratios or (None,)]
@@ -161,6 +162,12 @@ def _run_as(
 
 def _name(image: ImageLike, number: int) -> str:
     return Path(str(image)).name if isinstance(image, (str, Path, StoredImage)) else f"image {number}"
+
+
+def _place(path: Path) -> tuple[int, int]:
+    """What two names of one file have in common."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _targets(folder: Path, names: Sequence[str]) -> list[Path]:

@@ -23,6 +23,7 @@ from evodeploy.batch.pipeline import VARIABLES
 from evodeploy.batch.run import BatchRequest, run_batch
 from evodeploy.cluster import own_ray
 from evodeploy.errors import UsageError
+from evodeploy.specs import EngineOptions
 
 IMAGES = 240
 SHARD = 4
@@ -144,6 +145,15 @@ def test_other_weights_in_a_file_of_their_own_are_another_run(small_onnx, tmp_pa
     retrained(weights)
     with pytest.raises(UsageError, match="another run"):
         run(path, tmp_path / "photos", tmp_path / "out")
+
+
+def test_another_fixed_keep_ratio_is_another_run(small_elastic, tmp_path):
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (70, 80)).save(tmp_path / "photos" / "a.png")
+    half, third = (EngineOptions(fixed_keep=ratio) for ratio in (0.5, 0.3))
+    run(small_elastic, tmp_path / "photos", tmp_path / "out", engine="openvino", options=half)
+    with pytest.raises(UsageError, match=r"another run \(its keep_ratios: \[0.5, 0.5\], now \[0.3, 0.3\]\)"):
+        run(small_elastic, tmp_path / "photos", tmp_path / "out", engine="openvino", options=third)
 
 
 def test_ray_listens_on_this_machine_only():

@@ -58,11 +58,14 @@ def test_a_row_that_is_wrong_or_missing_now_is_broken():
     assert compare([document()], [gone], 0.02).only_old == ("openvino fp32 (evo) at batch 1",)
 
 
-def test_a_row_that_can_be_measured_now_is_new():
+def test_a_row_that_can_be_timed_now_is_repaired():
     failed = document()
     failed["results"][1] |= {"status": "unavailable", "reason": "no"}
-    assert compare([failed], [document(seed=1)], 0.02).only_new == ("openvino fp32 (evo) at batch 1",)
-    assert compare([failed], [failed], 0.02).only_new == ()
+    found = compare([failed], [document(seed=1)], 0.02)
+    assert [change.verdict for change in found.changes] == ["same", "repaired"]
+    assert (found.only_new, found.regressed) == ((), False)
+    assert "repaired" in str(found)
+    assert [change.verdict for change in compare([failed], [failed], 0.02).changes] == ["same"]
 
 
 def test_rows_of_another_depth_are_other_rows():

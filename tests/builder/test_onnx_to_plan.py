@@ -319,6 +319,8 @@ def test_attention_in_fp32_may_decompose_also_where_the_rest_is_fp16(tmp_path, s
     assert half.targets == ("sm80", "sm86", "sm89", "sm120", "sm121")  # kernels of SM75 multiply FP16 alone
     with pytest.raises(UsageError, match="--keep-fp32 serves --fp16 and --bf16"):
         build_engine(request(tmp_path / "m.onnx", tmp_path / "x.engine", keep_fp32=kept))
+    with pytest.raises(UsageError, match="--keep-fp32 leaves no node for FP16: name fewer"):
+        build_engine(request(tmp_path / "m.onnx", tmp_path / "x.engine", precision="fp16", keep_fp32=("*",)))
 
 
 def test_without_tensorrt_the_install_line_is_named(monkeypatch):

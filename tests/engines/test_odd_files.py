@@ -163,9 +163,9 @@ def test_an_output_that_is_not_of_each_image_is_computed(tmp_path, runtime, shap
             np.testing.assert_array_equal(outputs["all"], np.full(shape, 3 * count))
 
 
-def test_weights_beyond_what_protobuf_writes_are_no_damage(small_onnx, tmp_path, monkeypatch):
+def test_weights_beyond_what_protobuf_writes_are_refused_by_their_size(small_onnx, tmp_path, monkeypatch):
     """2 GiB, set to 1000 bytes here."""
     path, _ = sharded(small_onnx, tmp_path)
-    monkeypatch.setattr("onnx.checker.MAXIMUM_PROTOBUF", 1000)
-    monkeypatch.setattr("evodeploy.onnx_files.LARGEST", 1000, raising=False)
-    assert len(read_onnx(path).graph.output) == 5
+    monkeypatch.setattr("evodeploy.onnx_files.LARGEST", 1000)
+    with pytest.raises(BadFileError, match=r"GB of weights, expected 0.00 GB at most: a larger graph can neither be"):
+        read_onnx(path)

@@ -103,6 +103,13 @@ def test_layers_that_are_kept_are_not_quantized(small_onnx, small_images):
         quantized_from_onnx(proto, small_images, "int8", ["MatMul", "Gemm"])
 
 
+@pytest.mark.parametrize(("precision", "verify"), [("fp16", True), ("fp16", False), ("bf16", True)])
+def test_an_export_that_keeps_every_node_in_fp32_is_refused(small_checkpoint, tmp_path, precision, verify):
+    with pytest.raises(UsageError, match=f"--keep-fp32 leaves no node for {precision.upper()}: name fewer"):
+        export(small_checkpoint, tmp_path / "x.onnx", precision=precision, keep_fp32=["*"], verify=verify)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_export_records_what_it_keeps(small_checkpoint, tmp_path):
     done = export(small_checkpoint, tmp_path / "half.onnx", precision="fp16", keep_fp32=["Softmax"], verify=False)
     softmax = {node.name for node in onnx.load(done.path).graph.node if node.op_type == "Softmax"}

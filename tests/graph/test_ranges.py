@@ -6,11 +6,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from evodeploy.compare.parity import Expected
-from evodeploy.errors import UsageError, VerificationError
+from evodeploy.errors import VerificationError
 from evodeploy.exporter.pipeline import export
-from evodeploy.graph.precision import reduced_from_onnx
-from evodeploy.graph.ranges import activation_ranges, check_fp16_range, largest_activation
-from evodeploy.onnx_files import read_onnx
+from evodeploy.graph.ranges import activation_ranges, check_fp16_range
 from evodeploy.preprocess import as_input, random_pictures
 
 
@@ -57,10 +55,3 @@ def test_without_images_the_range_is_that_of_random_ones_in_full_contrast(monkey
     monkeypatch.setattr("evodeploy.exporter.writing._verified", lambda *_: ())
     info = export(small_checkpoint, tmp_path / "x.onnx", precision="fp16").info
     np.testing.assert_array_equal(seen[0], as_input(random_pictures(info, 2), info))
-
-
-def test_nothing_left_for_fp16_is_refused(small_onnx):
-    model = read_onnx(small_onnx)
-    kept = reduced_from_onnx(model, "fp16", ["*"]).kept
-    with pytest.raises(UsageError, match="--keep-fp32 names every node, so nothing would be FP16: name fewer"):
-        largest_activation(model, None, kept)

@@ -17,7 +17,6 @@ from evodeploy.specs import ModelInfo, TensorSpec
 from evodeploy.visualization.drawing import coloured, enlarged, with_kept, with_scores
 from evodeploy.visualization.evolution import evolutions
 from evodeploy.visualization.figure import figure, overview, scale_in_words
-from evodeploy.visualization.pipeline import _targets
 
 GENERATOR = np.random.default_rng(4)
 PICTURE = GENERATOR.integers(0, 256, (64, 64, 3), np.uint8)
@@ -49,13 +48,26 @@ def test_equal_attention_is_drawn():
     assert with_scores(Image.new("RGB", (8, 8)), np.full((2, 2), 0.5, np.float32)).size == (8, 8)
 
 
-def test_a_name_is_not_compared_with_every_other(monkeypatch, tmp_path):
-    compared, equal = [], Path.__eq__
-    monkeypatch.setattr(Path, "__eq__", lambda *pair: compared.append(pair) or equal(*pair), raising=False)
-    assert len(_targets(tmp_path, [f"{number}.png" for number in range(100)])) == 101
-    assert len(compared) <= 101
+def test_a_picture_is_not_compared_with_every_image(small_onnx, monkeypatch, tmp_path):
+    images = [tmp_path / f"{number}.png" for number in range(12)]
+    for path in images:
+        Image.fromarray(PICTURE).save(path)
+    evodeploy.visualize(small_onnx, images, tmp_path / "drawn")
+    compared, same = [], Path.samefile
+    monkeypatch.setattr(Path, "samefile", lambda *pair: compared.append(pair) or same(*pair))
+    evodeploy.visualize(small_onnx, images, tmp_path / "drawn", force=True)
+    assert len(compared) <= len(images)
+
+
+def test_pictures_of_one_name_and_those_that_are_images_themselves_are_refused(small_onnx, tmp_path):
+    (tmp_path / "a").mkdir()
+    images = [tmp_path / "5.png", tmp_path / "6.png", tmp_path / "a" / "5.png"]
+    for path in images:
+        Image.fromarray(PICTURE).save(path)
     with pytest.raises(UsageError, match="several pictures would be called .*5.png: give images of different names"):
-        _targets(tmp_path, ["5.png", "6.png", "a/5.jpg"])
+        evodeploy.visualize(small_onnx, images, tmp_path / "drawn")
+    with pytest.raises(UsageError, match="the output .*6.png is the input itself"):
+        evodeploy.visualize(small_onnx, images[1], tmp_path, force=True)
 
 
 def test_small_pictures_keep_their_pixels():

@@ -66,7 +66,8 @@ class _Key(NamedTuple):
 class Change:
     """One row in both documents. `speedup` is new over old throughput; `probability` is that chance made it.
 
-    `verdict` is faster, slower, same, or broken where the row was right before and is wrong or missing now.
+    `verdict` is faster, slower, same, broken where the row was right before and is wrong or not timed now, or repaired
+    where it could not be timed before.
     """
 
     label: str
@@ -78,10 +79,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows that both have, in the new document's order; what only one has; versions that differ.
-
-    `only_new` are also the rows that could not be timed before and can be now.
-    """
+    """All rows that both have, in the new document's order; what only one has; versions that differ."""
 
     changes: tuple[Change, ...]
     only_old: tuple[str, ...]
@@ -137,11 +135,11 @@ def compare(old: Sequence[Document], new: Sequence[Document], smallest: float) -
     several = len(old) > 1 or len(new) > 1
     before, after = _by_key(old, several), _by_key(new, several)
     was, now = ({key for key, row in rows.items() if row["status"] != "unavailable"} for rows in (before, after))
-    common = [key for key in after if key in was]
+    common = [key for key in after if key in was or (key in before and key in now)]
     probabilities = {
         key: same_location_probability(before[key]["samples_ms"], after[key]["samples_ms"])
         for key in common
-        if key in now
+        if key in was & now
     }
     significant = _holm(probabilities)
     changes = [
@@ -150,7 +148,7 @@ def compare(old: Sequence[Document], new: Sequence[Document], smallest: float) -
     return Comparison(
         tuple(changes),
         tuple(str(key) for key in before if key not in after),
-        tuple(str(key) for key in after if key not in before or key in now - was),
+        tuple(str(key) for key in after if key not in before),
         tuple(_differences(pairs[0][0]["environment"], pairs[0][1]["environment"])),
     )
 
@@ -183,6 +181,8 @@ def _by_key(benches: Sequence[Document], several: bool) -> dict[_Key, Document]:
 def _change(
     key: _Key, old: Document, new: Document, probability: float | None, significant: bool, smallest: float
 ) -> Change:
+    if old["status"] == "unavailable":
+        return Change(key.label, new["batch"], None, None, "repaired")
     speedup = None
     if new["status"] != "unavailable":
         speedup = ratio_of_medians(old["samples_ms"], new["samples_ms"])
@@ -235,7 +235,7 @@ def _differences(old: Document, new: Document) -> Iterator[str]:
 def _table(changes: Sequence[Change]) -> Table:
     headings = ("batch", "row", "new over old", "95 %", "by chance", "verdict")
     table = rich_table(headings, ["row", "verdict"], folds=False)
-    styles = {"slower": "red", "broken": "bold red", "faster": "green"}
+    styles = {"slower": "red", "broken": "bold red", "faster": "green", "repaired": "green"}
     for change in changes:
         ratio, chance = change.speedup, change.probability
         table.add_row(
