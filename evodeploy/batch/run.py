@@ -72,7 +72,7 @@ def run_batch(request: BatchRequest, progress: Callable[[int, int], None]) -> Su
         "inputs": listing.sha256,
         "images": listing.images,
         "engine": work.engine,
-        "keep_ratios": list(work.info.keep_ratios),
+        "keep_ratios": work.info.keep_ratios,
         "precision": work.options.precision,
         "tf32": work.options.tf32,
         "batch": work.batch,

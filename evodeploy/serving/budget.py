@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from evodeploy.errors import UsageError
 
 MARGIN = 0.8  # of the target is planned with: the rest is for decoding, HTTP, and runs that take longer than measured
-ADMITTED = 0.95  # of the target counts for admission: a refused request is never in time, one that is taken may be
+ADMITTED = 0.9  # of the target counts for admission: a refused request is never in time, one that is taken mostly is
 CLEARED = 0.6  # of the planned time in which several that wait are to be answered: where several wait, more may come
 CLEARED_GROWING = 0.3  # the same where the queue grows; not 0, as clients that wait for answers seem to let it grow
 LOW = 0.3  # the least keep ratio, where none is said

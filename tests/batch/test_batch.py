@@ -152,7 +152,7 @@ def test_another_fixed_keep_ratio_is_another_run(small_elastic, tmp_path):
     Image.new("RGB", (70, 80)).save(tmp_path / "photos" / "a.png")
     half, third = (EngineOptions(fixed_keep=ratio) for ratio in (0.5, 0.3))
     run(small_elastic, tmp_path / "photos", tmp_path / "out", engine="openvino", options=half)
-    with pytest.raises(UsageError, match=r"another run \(its keep_ratios: \[0.5, 0.5\], now \[0.3, 0.3\]\)"):
+    with pytest.raises(UsageError, match=r"another run \(its keep_ratios: \(0.5, 0.5\), now \(0.3, 0.3\)\)"):
         run(small_elastic, tmp_path / "photos", tmp_path / "out", engine="openvino", options=third)
 
 

@@ -12,7 +12,7 @@ from evodeploy.errors import UsageError
 from evodeploy.locks import draft_of
 
 RUN = {
-    "artefact": "a" * 64, "inputs": "b" * 64, "images": 3, "engine": "ort", "keep_ratios": [0.5], "batch": 1, "top": 5,
+    "artefact": "a" * 64, "inputs": "b" * 64, "images": 3, "engine": "ort", "keep_ratios": (0.5,), "batch": 1, "top": 5,
     "shard": 3,
 }  # fmt: skip
 OTHER = RUN | {"artefact": "c" * 64}
