@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--exported", help="keep ratios whose networks run in ONNX Runtime and OpenVINO too: all")
     parser.add_argument("--tome-r", default="11,17", help="r of ToMe to measure besides, for those of equal time")
     parser.add_argument("--distilled", type=Path, nargs="*", metavar="CKPT", help="in place of distilling here")
-    parser.add_argument("--minutes", type=float, default=1.5, help="to distill each fast path for; 0: not at all")
+    parser.add_argument("--minutes", type=float, default=12.0, help="to distill each fast path for; 0: not at all")
     parser.add_argument("--train", type=int, default=1195, help="digits to fit the probe on, of 1195")
     parser.add_argument("--test", type=int, default=300, help="digits to test on, of 599")
     parser.add_argument("--batch", type=int, default=8)

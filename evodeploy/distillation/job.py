@@ -101,6 +101,7 @@ class Job:
             quality(known, known, labels, probe), levels, len(self.pictures), len(self.held), done.step, done.images,
             done.seconds, spent + time.perf_counter() - clock, self.processes.rank,
         )  # fmt: skip
+        _warn_of_loss(record)
         return average.cpu(), record
 
     def _answers(self, doing: str, network: Network, pictures: Pictures, ratios: Ratios | None = None) -> Answers:
@@ -116,6 +117,15 @@ class Job:
             at = f"{doing}, at keep ratio {ratios_in_words(ratios)}"
             found.append(quality(self._answers(at, network, self.held, ratios), known, labels, probe))
         return found
+
+
+def _warn_of_loss(record: Distilled) -> None:
+    """Log a warning where agreement fell at the lowest keep ratio, at which there is most to regain."""
+    lowest = record.levels[-1]
+    was, now = lowest.before.agreement, lowest.after.agreement
+    if now.value < was.value:
+        at = f"at keep ratio {ratios_in_words(lowest.keep_ratios)} agreement fell from {was} to {now}"
+        _log.warning("%s in %d steps: train longer, as the first steps lose some, or lower --rate", at, record.steps)
 
 
 def _labels(pictures: Pictures) -> torch.Tensor | None:

@@ -41,6 +41,17 @@ def test_training_brings_back_what_selection_took(backbone, pictures, tmp_path):
     assert level.after.agreement.low < level.after.agreement.value < level.after.agreement.high
 
 
+@pytest.mark.parametrize(("rate", "falls"), [(1e-4, False), (1.0, True)])
+def test_a_training_that_costs_agreement_ends_with_a_warning(backbone, pictures, tmp_path, caplog, rate, falls):
+    options = SHORT | {"keep_ratio": 0.9, "epochs": 4, "rate": rate}
+    record = evodeploy.distill(backbone, pictures, tmp_path / "out.pth", **options)
+    (level,) = record.levels
+    assert (level.after.agreement.value < level.before.agreement.value) == falls
+    found = [each for each in caplog.messages if each.startswith("at keep ratio 0.9 agreement fell from ")]
+    assert len(found) == falls
+    assert not falls or f" in {record.steps} steps: train longer" in found[0]
+
+
 def test_the_checkpoint_says_how_it_came_about_and_counts_as_trained_to_select(classifier, pictures, tmp_path):
     output = tmp_path / "out.pth"
     record = evodeploy.distill(classifier, pictures, output, elastic=(0.25, 1.0), labels=True, **SHORT)
