@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from evodeploy.errors import BadFileError, EvodeployError, UsageError
 from evodeploy.images import UPLOADED, ImageLike, check_sides, open_image
@@ -32,6 +32,15 @@ _LONG = 100  # times the other, above which a side is resized only where it is k
 HELD = 2 << 30  # bytes of pictures in memory, which as float32 take four times as much
 _AT_ONCE = 1 << 20  # pixels that are converted at once
 _ORIENTATION = 0x0112  # of EXIF
+_TURNS = {  # by orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def prepare(image: Image.Image, info: ModelInfo) -> Array:
@@ -96,9 +105,13 @@ def _turned(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """`image` turned as its EXIF data says: itself, not a copy, where that is nothing."""
+    """`image` turned as its EXIF data says: itself, not a copy, where that is nothing, or cannot be read."""
     image.load()
-    return image if image.getexif().get(_ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image)
+    try:
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # of a damaged block Pillow raises SyntaxError, ValueError and others; the pixels are whole
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import PIL
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from evodeploy.errors import BadFileError, InputError, UsageError
 from evodeploy.images import open_image
@@ -89,6 +89,25 @@ def test_orientation_in_the_file_is_honoured(tmp_path):
         prepare(open_image(tmp_path / "turned.png"), INFO),
         prepare(image.rotate(-90, expand=True), INFO),
     )
+
+
+@pytest.mark.parametrize("orientation", range(1, 10))
+def test_every_orientation_is_turned_as_pillow_does(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    photo(80, 60).save(file, "PNG", exif=exif)
+    image = Image.open(file)
+    np.testing.assert_array_equal(prepare(image, INFO), prepare(ImageOps.exif_transpose(image), INFO))
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0XX*\0\x08\0\0\0\0\0", b"Exif\0\0II*\0"])
+def test_a_damaged_exif_block_turns_nothing(exif):
+    image = photo(80, 60)
+    whole, damaged = io.BytesIO(), io.BytesIO()
+    image.save(whole, "JPEG", dpi=(72, 72))
+    image.save(damaged, "JPEG", exif=exif, dpi=(72, 72))  # without its own resolution Pillow would look for it in EXIF
+    np.testing.assert_array_equal(prepare(Image.open(damaged), INFO), prepare(Image.open(whole), INFO))
 
 
 def test_paths_arrays_and_pillow_images_are_one(tmp_path):

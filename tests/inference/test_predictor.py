@@ -35,6 +35,15 @@ def logits_by_first_pixel(images):
     return {"logits": np.stack([images[:, 0, 0, 0], np.zeros(len(images)), -images[:, 0, 0, 0]], axis=1)}
 
 
+def test_a_picture_with_a_damaged_exif_block_is_predicted(tmp_path):
+    good, bad = tmp_path / "good.jpg", tmp_path / "bad.jpg"
+    Image.new("RGB", (8, 8)).save(good)
+    Image.new("RGB", (8, 8)).save(bad, exif=b"Exif\0\0XX*\0\x08\0\0\0\0\0", dpi=(72, 72))
+    with predictor() as p:
+        first, second, third = p.stream([good, bad, good])
+    assert first.label == second.label == third.label
+
+
 def test_one_image_gives_one_prediction_and_many_a_list():
     with predictor(compute=logits_by_first_pixel) as p:
         assert p.predict(plain(255)).label.name == "ant"
