@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import re
@@ -26,15 +27,25 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 _EXPECTED = 'CSV with the columns name,class, or a JSON object {"name": class}'
 
 
+def stated_number(label: Label) -> int | None:
+    """The number that `label` states of itself: a number, also as text, or that of ImageNet's class by WordNet id."""
+    if isinstance(label, str) and not _NUMBER.fullmatch(label):
+        return _numbers_of_wnids().get(label)
+    return int(label)
+
+
+@functools.cache
+def _numbers_of_wnids() -> dict[str, int]:
+    return {wnid: number for number, wnid in enumerate(imagenet_wnids())}
+
+
 class Classes:
     """The classes of a model, by what data may call them."""
 
     def __init__(self, info: ModelInfo) -> None:
         self.info = info
         self._names = {name: number for number, name in enumerate(info.class_names)}
-        self._wnids = (
-            {wnid: number for number, wnid in enumerate(imagenet_wnids())} if has_imagenet_classes(info) else {}
-        )
+        self._wnids = _numbers_of_wnids() if has_imagenet_classes(info) else {}
 
     def number(self, label: Label) -> int | None:
         """The class that `label` is: one of its names, its number, also as text, or its WordNet id."""

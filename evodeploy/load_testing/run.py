@@ -14,6 +14,7 @@ from evodeploy.load_testing.arrivals import closed_loop, open_loop, poisson
 from evodeploy.load_testing.calls import SCHEMES, Calls, calls_of
 from evodeploy.load_testing.records import Load, LoadTest
 from evodeploy.load_testing.target import Bodies, asked, pictures_of, tensors_of
+from evodeploy.text import brief
 
 RATES = (10.0, 20.0, 40.0)
 MOST = 256  # requests on their way at once
@@ -40,10 +41,10 @@ def load_test(
 
     Requests come at random times that do not depend on answers, and latencies count from these times. With
     `connections`, each of that number of clients asks again once it is answered. `evodeploy serve` gets the pictures of
-    the folder `images`, or one of noise; with `labels` each lies in a folder that is named as its class, and answers
-    have an accuracy. With `model`, any server of the Open Inference Protocol gets a random tensor, by gRPC where the
-    address is `grpc://HOST:PORT`, or `grpcs://` for TLS. An answer is in time within `target` seconds. `keep_ratio` is
-    asked for in every request.
+    the folder `images`, or one of noise; with `labels` each lies in a folder that is named as its class, by name,
+    number or WordNet id, and answers have an accuracy. With `model`, any server of the Open Inference Protocol gets a
+    random tensor, by gRPC where the address is `grpc://HOST:PORT`, or `grpcs://` for TLS. An answer is in time within
+    `target` seconds. `keep_ratio` is asked for in every request.
 
     Raises UsageError for what cannot be asked, RuntimeFailedError where the server does not answer at all.
     """
@@ -82,4 +83,10 @@ def load_test(
             took = max(seconds, time.perf_counter() - began)
         loads.append(Load(rate, connections, took, target, tuple(outcomes)))
         _log.info("%s: %d of %d answered", loads[-1].name, len(loads[-1].answered), len(outcomes))
+    if isinstance(wanted, Bodies) and not any(load.accuracy for load in loads) and wanted.unmatched():
+        (name, number), label = min(wanted.seen), str(wanted.classes[0])
+        _log.warning(
+            f"no label is a class that was answered: labels are such as '{brief(label, 60)}', classes such as "
+            f"'{brief(name, 60)}' ({number}); name the folders as the model's classes, by name, number or WordNet id"
+        )
     return LoadTest(url, wanted.what, tuple(loads))

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from evodeploy.datasets.classes import stated_number
 from evodeploy.datasets.examples import Example, Label
 from evodeploy.datasets.sources import dataset_of
 from evodeploy.errors import RuntimeFailedError, UsageError
@@ -34,7 +35,10 @@ _TYPES = {"FP32": "<f4", "FP16": "<f2", "FP64": "<f8", "UINT8": "u1", "INT8": "i
 
 @dataclass(frozen=True)
 class Bodies:
-    """A server, and the bodies that are posted to `path` in turn; `classes` are what each shows, if that is known."""
+    """A server, and the bodies that are posted to `path` in turn; `classes` are what each shows, if that is known.
+
+    The names and numbers of the classes that were answered become `seen`.
+    """
 
     url: str
     path: str
@@ -42,6 +46,7 @@ class Bodies:
     headers: dict[str, str] = field(repr=False)
     what: str
     classes: tuple[Label, ...] = ()
+    seen: set[tuple[str, int]] = field(default_factory=set, repr=False)
     turns: Iterator[int] = field(default_factory=itertools.count, repr=False)  # of all threads
 
     def asking(self) -> Asking:
@@ -60,11 +65,23 @@ class Bodies:
                     if fresh or not isinstance(error, (ConnectionError, http.client.RemoteDisconnected)):
                         return Reply(type(error).__name__)
                 else:
-                    right = self.classes[turn] in _best(body) if self.classes and response.status == 200 else None
+                    right = self._is_right(turn, body) if self.classes and response.status == 200 else None
                     return Reply(str(response.status), ratio_of(response.headers.get("evodeploy-keep-ratio")), right)
             raise AssertionError
 
         return ask
+
+    def _is_right(self, turn: int, body: bytes) -> bool:
+        """Whether the class that an answer says first is that of the picture."""
+        best = _best(body)
+        if best is None:
+            return False
+        self.seen.add(best)
+        return _are_one(self.classes[turn], *best)
+
+    def unmatched(self) -> bool:
+        """Whether classes were answered, and none of them was that of any picture."""
+        return bool(self.seen) and not any(_are_one(label, *best) for label in {*self.classes} for best in self.seen)
 
 
 def connected(url: str) -> http.client.HTTPConnection:
@@ -106,13 +123,21 @@ def _label_of(example: Example) -> Label:
     return example.label
 
 
-def _best(body: bytes) -> tuple[Any, ...]:
+def _best(body: bytes) -> tuple[str, int] | None:
     """The name and the number of the class that an answer says first."""
     try:
         label = json.loads(body)["labels"][0]
-        return label["name"], label["index"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return ()
+        return str(label["name"]), int(label["index"])
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
+        return None
+
+
+def _are_one(label: Label, name: str, number: int) -> bool:
+    """Whether `label` is the class: its name, its number, also as text, or its WordNet id.
+
+    Where the name itself states another number, text is a name only.
+    """
+    return label in (name, number) or (stated_number(name) in (None, number) and stated_number(label) == number)
 
 
 def tensors_of(url: str, model: str, token: str | None, keep_ratio: float | None) -> Bodies:

@@ -6,6 +6,7 @@ import http.server
 import json
 import threading
 import time
+from typing import ClassVar
 
 import pytest
 from PIL import Image
@@ -244,3 +245,54 @@ def test_connections_that_end_without_a_word_are_reported():
     assert set(test.loads[0].answers) <= {"200", "RemoteDisconnected"}
     assert test.loads[0].answered
     assert test.loads[0].keep_ratio is None
+
+
+class Tench(http.server.BaseHTTPRequestHandler):
+    """Says of every picture that it is of one class."""
+
+    label: ClassVar = {"name": "tench", "index": 0}
+
+    def do_GET(self):
+        self.answer({})
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.answer({"labels": [self.label]})
+
+    def answer(self, document):
+        body = json.dumps(document).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("folder", "label", "accuracy"),
+    [
+        ("tench", ("tench", 0), 1),
+        ("n01440764", ("tench", 0), 1),
+        ("0", ("tench", 0), 1),
+        ("007", ("class 7", 7), 1),
+        ("goldfish", ("tench", 0), 0),
+        ("n01443537", ("tench", 0), 0),
+        ("7", ("5", 7), 0),  # a class of another number that is called so
+        ("n01443537", ("n02102040", 1), 0),  # a model with some of ImageNet's classes
+    ],
+)
+def test_labels_are_names_numbers_or_wordnet_ids(tmp_path, monkeypatch, logged, folder, label, accuracy):
+    (tmp_path / folder).mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / folder / "a.png")
+    monkeypatch.setattr(Tench, "label", dict(zip(("name", "index"), label, strict=True)))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Tench) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        test = evodeploy.load_test(url, rates=(30, 60), images=tmp_path, labels=True, seconds=0.2)
+        server.shutdown()
+    assert [load.accuracy for load in test.loads] == [accuracy] * 2
+    warned = [line for line in logged if "no label is a class that was answered" in line]
+    assert len(warned) == 1 - accuracy
+    assert all(f"labels are such as '{folder}', classes such as '{label[0]}' ({label[1]})" in line for line in warned)
