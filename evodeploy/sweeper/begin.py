@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,14 +30,18 @@ def begun(request: SweepRequest, force: bool = False) -> Iterator[State]:
     removed all of the request is checked. Raises UsageError for what cannot be honoured, and for a folder with other
     files where the sweep's would be; BadFileError for a state that is none.
     """
-    _check(request)
-    state = State(request.folder / "state.json", _task(request))
+    images = _checked(request)
+    state = State(request.folder / "state.json", _task(request) | images)
     with made_folder(request.folder), owned(state.path):
         sources = [path for path in (request.checkpoint, request.labels, request.class_map) if path]
         check_output(state.path, True, *sources, kind=REPORT)
         known = read_state(state.path) if state.path.exists() else None
-        if known is not None and not force and known.task != state.task:
-            raise UsageError(f"{state.path} is of another sweep: name another folder with -o, or pass --force")
+        changed = [name for name in state.task if known is not None and known.task.get(name) != state.task[name]]
+        if changed and not force:
+            raise UsageError(
+                f"{state.path} is of another sweep ({', '.join(changed)} changed): name another folder with -o, or "
+                "pass --force to start over"
+            )
         for name, kind in RESULTS.items():
             check_output(request.folder / name, known is not None and name in known.files, *sources, kind=kind)
         models = request.folder / "models"
@@ -47,8 +53,12 @@ def begun(request: SweepRequest, force: bool = False) -> Iterator[State]:
             yield known or state
 
 
-def _check(request: SweepRequest) -> None:
-    """Raise for inputs that are missing or do not fit, or that lie where outputs would."""
+def _checked(request: SweepRequest) -> dict[str, str | None]:
+    """Checksums of the images: of names and labels of those to evaluate on, of names of those to calibrate on.
+
+    Raises for inputs that are missing or do not fit, or that lie where outputs would.
+    """
+    calibration = labelled = None
     if any(candidate.precision == "int8" for candidate in request.candidates) and not (request.images or request.data):
         raise UsageError("INT8 is calibrated on images like those it will see: add --images DIR, or leave out int8")
     if request.images and not any(candidate.precision == "int8" for candidate in request.candidates):
@@ -64,12 +74,15 @@ def _check(request: SweepRequest) -> None:
     if classes in (request.folder.resolve(), request.folder.resolve().parent):
         raise UsageError(f"the output {request.folder} would be a class of {request.data}: choose another with -o")
     if request.images is not None:
-        dataset_of(request.images)
+        names = [example.name for example in dataset_of(request.images).examples]
+        calibration = hashlib.sha256(json.dumps(names).encode()).hexdigest()
     with needs("export"):
         from evodeploy.models.checkpoint import load_checkpoint
     info = load_checkpoint(request.checkpoint).info
     if request.data is not None:
-        labelled_images(request.data, info, labels=request.labels, class_map=request.class_map)
+        found = labelled_images(request.data, info, labels=request.labels, class_map=request.class_map)
+        labelled = found.limited(request.limit).checksum()
+    return {"labelled images": labelled, "calibration images": calibration}
 
 
 def _task(request: SweepRequest) -> dict[str, Any]:

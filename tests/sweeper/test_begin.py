@@ -80,6 +80,34 @@ def test_a_file_next_to_the_checkpoint_makes_it_another_sweep(request_):
         raise AssertionError("not reached")
 
 
+def expect_another_sweep(request, change, what):
+    """Sweep, then `change` the images, and expect that the sweep is not resumed because of `what`."""
+    swept(request)
+    with begun(request):
+        pass
+    change()
+    with pytest.raises(UsageError, match=rf"of another sweep \({what} changed\): .*--force"), begun(request):
+        raise AssertionError("not reached")
+
+
+@pytest.mark.parametrize("change", ["more", "moved"])
+def test_other_labelled_images_make_it_another_sweep(request_, change):
+    for index in range(10):
+        Path("data", f"c{index}").mkdir(parents=True)
+    picture = Path("data/c3/a.png")
+    Image.new("RGB", (9, 9)).save(picture)
+    alter = {"more": lambda: shutil.copy(picture, "data/c3/b.png"), "moved": lambda: picture.rename("data/c4/a.png")}
+    expect_another_sweep(dataclasses.replace(request_, data=Path("data")), alter[change], "labelled images")
+
+
+def test_other_images_to_calibrate_on_make_it_another_sweep(request_):
+    Path("data").mkdir()
+    picture = Image.new("RGB", (9, 9))
+    picture.save("data/a.png")
+    request = dataclasses.replace(request_, candidates=(FIRST, INT8), images=Path("data"))
+    expect_another_sweep(request, lambda: picture.save("data/b.png"), "calibration images")
+
+
 STATE = {
     "schema": 1, "task": {"checkpoint": "x", "reference": "y"}, "accuracies": {}, "speeds": {}, "failures": {},
     "reference": [],
