@@ -10,7 +10,7 @@ from collections.abc import Callable
 from statistics import median
 
 from evodeploy.benchmark.measure.intervals import Interval
-from evodeploy.errors import EvodeployError, UsageError
+from evodeploy.errors import EvodeployError, UnavailableError, UsageError
 from evodeploy.evaluation.report import Accuracy
 from evodeploy.sweeper.front import Point
 from evodeploy.sweeper.judging import Judge
@@ -26,7 +26,8 @@ _log = logging.getLogger(__name__)
 def measured(request: SweepRequest, state: State) -> tuple[list[Point], dict[str, str]]:
     """All candidates as they were measured, and why others were not; `state` is what `begun` yields.
 
-    The first candidate is the reference of all timings.
+    The first candidate that did not fail for good is the reference of all timings. Raises UnavailableError where this
+    machine lacks what it needs.
     """
     began = time.monotonic()
 
@@ -43,11 +44,11 @@ def measured(request: SweepRequest, state: State) -> tuple[list[Point], dict[str
             judge.judge(candidate)
             ready.append(candidate)
         except EvodeployError as error:
-            state.failures[str(candidate)] = str(error)
-            state.write()
-            _log.info(f"left out: {candidate}: {error}")
+            if not ready and isinstance(error, UnavailableError):  # the next run would have another reference
+                raise
+            state.leave_out(str(candidate), error)
     if not ready:
-        raise UsageError(f"nothing could be tried: {next(iter(state.failures.values()), 'the budget is too small')}")
+        raise UsageError(f"nothing could be tried: {next(iter(state.left_out.values()), 'the budget is too small')}")
     time_all(ready, request, state, in_time)
     points = [_point(each, state, request) for each in ready if timed(each, state)]
     if not points:
@@ -55,13 +56,13 @@ def measured(request: SweepRequest, state: State) -> tuple[list[Point], dict[str
             "the budget was spent before any candidate was timed: what is known is kept, and the same sweep resumes "
             "from there"
         )
-    left_out = dict(state.failures)
+    left_out = state.left_out
     left_out |= {str(each): "the budget was spent" for each in wanted if _unknown(each, state)}
     return points, left_out
 
 
 def _unknown(candidate: Candidate, state: State) -> bool:
-    return not timed(candidate, state) and str(candidate) not in state.failures
+    return not timed(candidate, state) and str(candidate) not in state.left_out
 
 
 def _searched(judge: Judge, request: SweepRequest, state: State, in_time: Callable[[], bool]) -> list[Candidate]:

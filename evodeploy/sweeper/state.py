@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evodeploy.errors import BadFileError
+from evodeploy.errors import BadFileError, EvodeployError, UnavailableError
 from evodeploy.files import replacing
 from evodeploy.schema import SchemaError, document, mapping, matching, number, read_json_file, sequence, text, whole
+
+_log = logging.getLogger(__name__)
 
 SCHEMA = 1
 MOST = 100_000  # candidates, and files
@@ -37,7 +40,10 @@ _STATE = document(
 
 @dataclass
 class State:
-    """What is known so far, by candidate, and which files the sweep has written or is about to, below its folder."""
+    """What is known so far, by candidate, and which files the sweep has written or is about to, below its folder.
+
+    `unavailable` is why candidates cannot be tried on this machine as it is: the next run tries them again.
+    """
 
     path: Path
     task: dict[str, Any]
@@ -46,10 +52,24 @@ class State:
     failures: dict[str, str] = field(default_factory=dict)
     reference: list[float] = field(default_factory=list)  # seconds of its batch, in each group
     files: list[str] = field(default_factory=list)
+    unavailable: dict[str, str] = field(default_factory=dict)  # not written
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Why candidates cannot be tried."""
+        return self.failures | self.unavailable
+
+    def leave_out(self, name: str, error: EvodeployError) -> None:
+        """Log and remember that the candidate `name` cannot be tried because of `error`."""
+        reasons = self.unavailable if isinstance(error, UnavailableError) else self.failures
+        reasons[name] = str(error)
+        self.write()
+        _log.info(f"left out: {name}: {error}")
 
     def write(self) -> None:
-        """Write all of it."""
-        values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.name != "path"}
+        """Write what the next run takes."""
+        names = [each.name for each in dataclasses.fields(self) if each.name not in ("path", "unavailable")]
+        values = {name: getattr(self, name) for name in names}
         with replacing(self.path) as draft:
             draft.write_text(json.dumps({"schema": SCHEMA} | values, allow_nan=False, indent=1) + "\n", "utf-8")
 

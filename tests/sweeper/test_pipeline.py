@@ -15,7 +15,7 @@ from reference_pages import check_fields
 
 import evodeploy
 from evodeploy.benchmark.measure.interleaved import Measurement, RunTimes
-from evodeploy.errors import InputError, UsageError
+from evodeploy.errors import InputError, MissingExtraError, UsageError
 from evodeploy.exporter.record import Export
 from evodeploy.models.loaded import ANY_SHARE
 from evodeploy.onnx_files import info_of, read_onnx
@@ -280,6 +280,48 @@ def test_what_fails_is_left_out_and_the_others_go_on(cli, here, small_checkpoint
     assert len(facts["points"]) == 2
     assert len(facts["left_out"]) == 2
     assert "left out: keep 0.01" in err
+
+
+def bf16_fails(monkeypatch, module, name, error):
+    """Let the function `name` of `module` raise `error` for options that ask for BF16."""
+    real = getattr(module, name)
+
+    def failing(*given, **options):
+        asked = options.get("options") or given[2]
+        if asked.precision == "bf16":
+            raise error
+        return real(*given, **options)
+
+    monkeypatch.setattr(module, name, failing)
+
+
+def test_what_is_missing_on_the_machine_is_tried_again_by_the_next_run(cli, here, small_checkpoint, monkeypatch):
+    arguments = ("sweep", small_checkpoint, "-o", "out", "--data", "data", "--seconds", 0.1, "--batch", 2)
+    arguments += ("--threads", 1, "--engines", "openvino", "--keep", "1.0", "--json")
+    with monkeypatch.context() as patched:
+        bf16_fails(patched, judging, "evaluate", MissingExtraError('this needs x: pip install "evodeploy[cpu]"'))
+        code, out, err = cli(*arguments)
+    assert code == 0, err
+    left_out = json.loads(out)["left_out"]
+    assert list(left_out) == ["keep 1, openvino BF16"]
+    monkeypatch.setattr(timing, "open_engine", lambda path, *_: FakeEngine(info_of(read_onnx(path))))
+    monkeypatch.setattr(judging.Judge, "_accuracy", lambda *_: [0.5, 0.4, 0.6])
+    code, out, err = cli(*arguments)
+    assert code == 0, err
+    facts = json.loads(out)
+    assert [point["candidate"]["precision"] for point in facts["points"]] == ["fp32", "bf16"]
+    assert facts["left_out"] == {}
+
+
+def test_the_reference_is_not_replaced_where_its_engine_is_missing(cli, here, small_checkpoint, monkeypatch):
+    """Another one would make the speeds of this run and of the next relative to different candidates."""
+
+    def evaluate(*_, **options):
+        raise MissingExtraError(f"no {options['engine']} here")
+
+    monkeypatch.setattr(judging, "evaluate", evaluate)
+    code, _, err = cli("sweep", small_checkpoint, "-o", "out", "--data", "data", *OPTIONS, "--keep", "1.0")
+    assert (code, "no onnxruntime here" in err) == (3, True)
 
 
 def test_int8_needs_images(cli, here, small_checkpoint):
