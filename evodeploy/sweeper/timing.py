@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 
@@ -15,6 +16,7 @@ from evodeploy.benchmark.measure import interleaved
 from evodeploy.benchmark.measure.intervals import median_interval
 from evodeploy.engines.base import Engine
 from evodeploy.engines.opener import open_engine
+from evodeploy.errors import EvodeployError
 from evodeploy.preprocess import as_input, random_pictures
 from evodeploy.sweeper.request import SweepRequest
 from evodeploy.sweeper.space import Candidate
@@ -37,7 +39,7 @@ def time_all(candidates: Sequence[Candidate], request: SweepRequest, state: Stat
     """Learn the speeds of `candidates` relative to the first, as far as `in_time` allows.
 
     In every group the first is run in turn with the others, so that a machine that slows down between groups changes
-    nothing.
+    nothing. Others that cannot be opened or run are left out, see `state`; raises what prevents the first.
     """
     reference = candidates[0]
     for sitting in range(SITTINGS):
@@ -50,14 +52,32 @@ def time_all(candidates: Sequence[Candidate], request: SweepRequest, state: Stat
                     break
                 group = waiting[start : start + GROUP]
                 _log.info(f"timing {len(group)} candidates against {reference}, sitting {sitting + 1} of {SITTINGS}")
-                first, *others = _timed_in_turn((reference, *group), engines, request)
+                able, (first, *others) = _timed_where_able(reference, group, engines, request, state)
                 state.reference.append(float(np.median(first)))
-                for each, samples in zip(group, others, strict=True):
+                for each, samples in zip(able, others, strict=True):
                     ratio = median_interval((first / samples).tolist())  # round by round
                     state.speeds.setdefault(str(each), []).append([ratio.value, ratio.low, ratio.high])
                 state.write()
-    if not candidates[1:] or any(timed(each, state) for each in candidates[1:]):
+    able = [each for each in candidates[1:] if str(each) not in state.left_out]
+    if not able or any(timed(each, state) for each in able):
         state.speeds[str(reference)] = [[1.0, 1.0, 1.0]] * SITTINGS
+
+
+class _FailedError(Exception):
+    """A candidate that cannot be opened or run; the cause says why."""
+
+    def __init__(self, candidate: Candidate, cause: EvodeployError) -> None:
+        super().__init__(f"{candidate}: {cause}")
+        self.candidate, self.cause = candidate, cause
+
+
+@contextmanager
+def _failing(candidate: Candidate) -> Iterator[None]:
+    """Name the candidate whose engine fails inside: raises _FailedError."""
+    try:
+        yield
+    except EvodeployError as error:
+        raise _FailedError(candidate, error) from error
 
 
 class _Engines:
@@ -76,7 +96,8 @@ class _Engines:
         for key, each in zip(keys, candidates, strict=True):
             if key not in self._open:
                 path = self._request.folder / self._request.file_of(each)
-                self._open[key] = open_engine(path, each.engine, each.options(self._request.threads))
+                with _failing(each):
+                    self._open[key] = open_engine(path, each.engine, each.options(self._request.threads))
         return [self._open[key] for key in keys]
 
     def __enter__(self) -> _Engines:  # noqa: PYI034 - Self is in typing only from Python 3.11
@@ -89,16 +110,35 @@ class _Engines:
             engine.close()
 
 
+def _timed_where_able(
+    reference: Candidate, group: Sequence[Candidate], engines: _Engines, request: SweepRequest, state: State
+) -> tuple[Sequence[Candidate], list[NDArray[np.float64]]]:
+    """Those of `group` that can be run, and the seconds of `reference` and of each of them; others are left out."""
+    while True:
+        try:
+            return group, _timed_in_turn((reference, *group), engines, request)
+        except _FailedError as failed:
+            if failed.candidate == reference:
+                raise failed.cause from failed.cause.__cause__
+            state.leave_out(str(failed.candidate), failed.cause)
+            group = [each for each in group if each != failed.candidate]
+
+
 def _timed_in_turn(
     candidates: Sequence[Candidate], engines: _Engines, request: SweepRequest
 ) -> list[NDArray[np.float64]]:
-    """Seconds of each candidate's runs, round by round."""
+    """Seconds of each candidate's runs, round by round; raises _FailedError."""
     clocks = []
     for each, engine in zip(candidates, engines.of(candidates), strict=True):
         assert engine.info is not None  # exported by this sweep
         images = as_input(random_pictures(engine.info, request.batch), engine.info)
         keep = engine.info.keep_of(each.keep) if request.elastic else None
-        clocks.append(interleaved.wall_clock(partial(engine.run, keep=keep), images))
+        clocks.append(partial(_clocked, each, interleaved.wall_clock(partial(engine.run, keep=keep), images)))
     seconds = request.seconds / SITTINGS
     timings = interleaved.measured(clocks, interleaved.Budget(seconds, min_seconds=min(1.0, seconds))).timings
     return [np.array(timing.samples) for timing in timings]
+
+
+def _clocked(candidate: Candidate, clock: interleaved.Clock) -> float:
+    with _failing(candidate):
+        return clock()

@@ -15,7 +15,7 @@ from reference_pages import check_fields
 
 import evodeploy
 from evodeploy.benchmark.measure.interleaved import Measurement, RunTimes
-from evodeploy.errors import InputError, MissingExtraError, UsageError
+from evodeploy.errors import InputError, MissingExtraError, OutOfMemoryError, UnavailableError, UsageError
 from evodeploy.exporter.record import Export
 from evodeploy.models.loaded import ANY_SHARE
 from evodeploy.onnx_files import info_of, read_onnx
@@ -293,6 +293,52 @@ def bf16_fails(monkeypatch, module, name, error):
         return real(*given, **options)
 
     monkeypatch.setattr(module, name, failing)
+
+
+def test_what_cannot_be_opened_for_timing_is_left_out_and_tried_again(cli, here, small_checkpoint, monkeypatch):
+    arguments = ("sweep", small_checkpoint, "-o", "out", "--seconds", 0.1, "--batch", 2, "--threads", 1, "--json")
+    arguments += ("--engines", "openvino", "--keep", "1.0,0.5")
+    with monkeypatch.context() as patched:
+        bf16_fails(patched, timing, "open_engine", UnavailableError("OpenVINO computes in f32 on this processor"))
+        code, out, err = cli(*arguments)
+    assert code == 0, err
+    facts = json.loads(out)
+    assert {point["candidate"]["precision"] for point in facts["points"]} == {"fp32"}
+    assert facts["left_out"] == {
+        f"keep {keep}, openvino BF16": "OpenVINO computes in f32 on this processor" for keep in ("1", "0.5")
+    }
+    assert "left out: keep 1, openvino BF16: OpenVINO computes in f32" in err
+    monkeypatch.setattr(timing, "open_engine", lambda path, *_: FakeEngine(info_of(read_onnx(path))))
+    code, out, err = cli(*arguments)
+    assert code == 0, err
+    facts = json.loads(out)
+    assert (len(facts["points"]), facts["left_out"]) == (4, {})
+
+
+@pytest.mark.parametrize("others", [1, 3])
+def test_what_fails_while_it_is_timed_is_left_out(small_onnx, tmp_path, monkeypatch, others):
+    tried = tuple(Candidate((1 - tenths / 10,), "fp32", "onnxruntime") for tenths in range(others + 1))
+    failing = tried[-1]
+    info = info_of(read_onnx(small_onnx))
+
+    def open_engine(path, *others):
+        def compute(images):
+            if failing.dashed in path.name:
+                raise MemoryError
+            return {"logits": np.zeros((len(images), info.num_classes), np.float32)}
+
+        return FakeEngine(info, compute=compute)
+
+    monkeypatch.setattr(timing, "open_engine", open_engine)
+    monkeypatch.setattr("evodeploy.benchmark.measure.interleaved.PATIENCE", 1)
+    state = State(tmp_path / "state.json", {"checkpoint": "", "reference": ""})
+    request = SweepRequest(tmp_path / "a.pth", tmp_path, tried, batch=2, seconds=0.1)
+    timing.time_all(tried, request, state, lambda: True)
+    assert [timing.timed(each, state) for each in tried] == [each != failing for each in tried]
+    assert state.left_out.keys() == {str(failing)}
+    failing = tried[0]
+    with pytest.raises(OutOfMemoryError):
+        timing.time_all(tried, request, State(tmp_path / "new.json", state.task), lambda: True)
 
 
 def test_what_is_missing_on_the_machine_is_tried_again_by_the_next_run(cli, here, small_checkpoint, monkeypatch):
