@@ -94,6 +94,12 @@ def depth_of(shapes: Shapes, start: str) -> int:
     return depth
 
 
+def ratio_of(hidden: int, width: int) -> float:
+    """Return the MLP ratio at which int(ratio · width) is `hidden`."""
+    ratio = hidden / width
+    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
+
+
 C = TypeVar("C", bound=ModelConfig)
 
 

@@ -19,7 +19,7 @@ from evodeploy.errors import BadFileError, UsageError
 from evodeploy.models.evo_deit import EvoDeiT
 from evodeploy.models.evo_deit_layout import LAYOUT as EVO_DEIT
 from evodeploy.models.evo_deit_layout import embedding, linear, norm
-from evodeploy.models.layout import Hints, Layout, Shapes, State, depth_of, grid_of, shape_of
+from evodeploy.models.layout import Hints, Layout, Shapes, State, depth_of, grid_of, ratio_of, shape_of
 from evodeploy.models.positions import resized
 from evodeploy.models.zoo import EvoDeiTConfig
 
@@ -103,9 +103,6 @@ def infer(shapes: Shapes, hints: Hints) -> EvoDeiTConfig:
     )
     if hidden == 2 * narrowed:
         raise BadFileError("the vision transformer has a SwiGLU MLP ('blocks.0.mlp.fc1'), which is not supported")
-    ratio = hidden / width
-    if int(width * ratio) != hidden:
-        ratio = math.nextafter(ratio, math.inf)
     pooled_norm = "fc_norm.weight" in shapes
     if pooled_norm and "norm.weight" in shapes:
         raise BadFileError("the vision transformer has a norm before and after pooling ('norm' and 'fc_norm'): one, or "
@@ -117,6 +114,7 @@ def infer(shapes: Shapes, hints: Hints) -> EvoDeiTConfig:
             "supported: leave its head out to export the features"
         )
     stages = tuple(sorted({depth // 3, 2 * depth // 3} - {0}))
+    ratio = ratio_of(hidden, width)
     sizes: dict[str, Any] = {"depth": depth, "image_size": grid * patch, "patch_size": patch, "mlp_ratio": ratio}
     return EvoDeiTConfig(
         hints.model or f"vit_{_SIZES.get(width, width)}_patch{patch}",

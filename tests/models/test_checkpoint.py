@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import math
 import pickle
 
 import pytest
@@ -130,6 +132,28 @@ def test_saving_and_loading_keeps_everything(tmp_path, small, same):
     save_checkpoint(small, tmp_path / "c.pth")
     loaded = same(tmp_path / "c.pth")
     assert loaded.config == SMALL
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "evo_deit_custom", "heads": 12},  # a published size, which has 3 heads
+        {"name": "x", "width": 448, "heads": 7, "mlp_ratio": math.nextafter(1840 / 448, 5)},
+    ],
+)
+def test_saving_and_loading_keeps_any_heads_and_hidden_width(tmp_path, changes):
+    config = dataclasses.replace(ZOO["evo_deit_tiny_patch16_224"], **changes)
+    model = random_model(config)
+    save_checkpoint(model, tmp_path / "c.pth")
+    loaded = load_checkpoint(tmp_path / "c.pth")
+    assert loaded.config == config
+    images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(loaded.module(images), model.module(images))
+
+
+def test_a_published_name_is_not_that_of_other_heads(tmp_path):
+    config = dataclasses.replace(ZOO["evo_deit_tiny_patch16_224"], heads=12)
+    assert load_checkpoint(random_model(config).module).config == dataclasses.replace(config, name="evo_deit_custom")
 
 
 def test_random_weights_follow_their_seed():
