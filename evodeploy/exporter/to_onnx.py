@@ -30,15 +30,21 @@ OPSETS = range(18, 24)
 # way (ratios 0.98 to 1.02). TensorRT 10 has no such operator. TensorRT for RTX fuses MatMul, Softmax and MatMul in FP16
 # as it fuses Attention, but with its layout of the output inside: Evo-DeiT-S is 109 kernels, with the operator 121.
 DEFAULT_OPSET = 20
-BF16_OPSET = 22  # the first whose convolution takes BF16
+# The first whose convolution takes BF16, and the first whose QuantizeLinear and DequantizeLinear take float8.
+_LOWEST_OPSETS: dict[Precision, int] = {"bf16": 22, "fp8": 19}
 
 
 def opset_for(precision: Precision, opset: int | None) -> int:
-    """The opset asked for, or the lowest that has every operator in `precision`; raises UsageError for a lower one."""
-    needed = BF16_OPSET if precision == "bf16" else DEFAULT_OPSET
-    if opset is not None and precision == "bf16" and opset < needed:
-        raise UsageError(f"--bf16 needs opset {needed} or higher, not {opset}: leave out --opset")
-    return needed if opset is None else opset
+    """The opset asked for, or by default one that has every operator in `precision`.
+
+    Raises UsageError for one that has not.
+    """
+    lowest = _LOWEST_OPSETS.get(precision, 0)
+    if opset is None:
+        return max(lowest, DEFAULT_OPSET)
+    if opset < lowest:
+        raise UsageError(f"--{precision} needs opset {lowest} or higher, not {opset}: leave out --opset")
+    return opset
 
 
 def onnx_from_model(

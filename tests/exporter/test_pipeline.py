@@ -39,6 +39,7 @@ def test_an_export_is_a_record(small_checkpoint, tmp_path, logged, caplog):
         ({"input_format": "uint16"}, "input_format is 'uint16', expected one of float32, uint8, uint8-nchw"),
         ({"precision": "int8"}, "--int8 is calibrated on images like those it will see"),
         ({"precision": "bf16", "opset": 20}, "--bf16 needs opset 22 or higher"),
+        ({"precision": "fp8", "opset": 18, "images": "."}, "--fp8 needs opset 19 or higher"),
         ({"precision": "fp16", "images": ".", "verify": False}, "--images serves"),
     ],
 )
