@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,11 +90,30 @@ def run_selections(engine: Engine, seen: NDArray[np.uint8], keep: Sequence[int] 
 
 def selections_from(outputs: dict[str, Array], info: ModelInfo) -> list[SelectionOutput]:
     """All selections in an engine's `outputs`, first to last; an empty list where it has no such outputs."""
+    count = _count(outputs)
+    blocks = _blocks(info, count)
     found = []
-    for index in range(sum(name.startswith("selected_") for name in outputs)):
-        staged = info.selection == "stage" and index < len(info.stages)
-        title = f"selection {index + 1}" + (f", before block {info.stages[index]}" if staged else "")
+    for index in range(count):
+        title = f"selection {index + 1}" + (f", before block {blocks[index]}" if index < len(blocks) else "")
         grid = info.image_size // info.patch_size
         kept, scores = outputs[f"selected_{index}"], outputs.get(f"scores_{index}")
         found.append(SelectionOutput(title, grid, kept, scores, info.fast_path == "merge"))
     return found
+
+
+def _blocks(info: ModelInfo, count: int) -> tuple[int, ...]:
+    """The blocks before which `count` selections are made; none where they are not known.
+
+    In an elastic artefact every stage selects, in a static one those that keep fewer than all tokens.
+    """
+    if info.selection != "stage":
+        return ()
+    if count == len(info.stages):
+        return info.stages
+    tokens = (info.image_size // info.patch_size) ** 2
+    stages = zip(info.stages, info.keep_ratios, strict=False)
+    return tuple(block for block, ratio in stages if int(ratio * tokens) < tokens)
+
+
+def _count(outputs: Mapping[str, Array]) -> int:
+    return sum(name.startswith("selected_") for name in outputs)

@@ -11,6 +11,7 @@ from PIL import Image
 
 import evodeploy
 from evodeploy.compare.margins import margins_on
+from evodeploy.compare.selections import selections_from
 from evodeploy.engines.base import run_all
 from evodeploy.engines.opener import open_engine
 from evodeploy.engines.torch_network import torch_engine
@@ -40,6 +41,22 @@ def test_figures_of_scores_counted_by_hand():
     assert found.attention.median == pytest.approx(0.4 + 0.25 + 0.15 + 0.1)
     assert found.keep_ratios[0.95].median == 5 / 16  # the first five hold 96 %
     assert found.margin.worst == pytest.approx(found.margin.median)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "count", "blocks"),
+    [
+        ((1.0, 0.5), 1, ["8"]),  # static: a stage that keeps every token makes no selection
+        ((1.0, 0.5), 2, ["4", "8"]),  # elastic, or elastic at a fixed keep ratio: each stage makes one
+        ((0.5, 1.0), 1, ["4"]),
+    ],
+)
+def test_a_title_names_the_block_of_its_selection(ratios, count, blocks):
+    info = dataclasses.replace(INFO, stages=(4, 8), keep_ratios=ratios)
+    found = selections_from({f"selected_{index}": np.zeros((1, 8), np.int64) for index in range(count)}, info)
+    assert [each.title for each in found] == [
+        f"selection {index + 1}, before block {block}" for index, block in enumerate(blocks)
+    ]
 
 
 def test_scores_that_are_no_numbers_are_refused():
