@@ -20,7 +20,7 @@ from evodeploy.arguments import checked
 from evodeploy.compare.relative import relative_margins
 from evodeploy.compare.selections import SelectionOutput, run_selections, selecting
 from evodeploy.datasets.sources import images_of
-from evodeploy.elastic import ElasticStage
+from evodeploy.elastic import ElasticStage, shortest_ratio
 from evodeploy.engines.base import Engine
 from evodeploy.engines.opener import Source, open_engine
 from evodeploy.errors import UsageError
@@ -140,9 +140,9 @@ def _recommended(
 
 
 def _ratio(wanted: float, stage: ElasticStage) -> float:
-    """The lowest ratio in thousandths that keeps the share `wanted` of the tokens, within the bounds of `stage`."""
+    """The shortest ratio that keeps the share `wanted` of the tokens, within the bounds of `stage`."""
     kept = min(max(math.ceil(wanted * stage.tokens), stage.low), stage.high)
-    return math.ceil(1000 * kept / stage.tokens) / 1000
+    return shortest_ratio(kept, stage.tokens)
 
 
 def _margins(selection: SelectionOutput) -> SelectionMargins:

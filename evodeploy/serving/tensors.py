@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from evodeploy.elastic import shortest_ratio
 from evodeploy.preprocess import in_words
 from evodeploy.serving import openapi, protocol
 from evodeploy.serving.backend import KEEP_HEADER, Answer, Asked, Backend, run_within
@@ -123,7 +124,7 @@ def _facts(info: ModelInfo) -> dict[str, Any]:
         "crop_mode": info.preprocessing.crop_mode,
         "input_format": info.input_format,
         "keep_ratios": list(info.keep_ratios),
-        "elastic": [[stage.low / stage.tokens, stage.high / stage.tokens] for stage in info.elastic],
+        "elastic": [[shortest_ratio(end, stage.tokens) for end in (stage.low, stage.high)] for stage in info.elastic],
         "mean": list(info.preprocessing.mean),
         "std": list(info.preprocessing.std),
         "preparation": in_words(info),

@@ -10,8 +10,9 @@ from fake_engines import FakeEngine
 from PIL import Image
 
 import evodeploy
-from evodeploy.compare.margins import margins_on
+from evodeploy.compare.margins import _ratio, margins_on
 from evodeploy.compare.selections import selections_from
+from evodeploy.elastic import ElasticStage
 from evodeploy.engines.base import run_all
 from evodeploy.engines.opener import open_engine
 from evodeploy.engines.torch_network import torch_engine
@@ -162,3 +163,9 @@ def test_ratios_are_recommended_for_an_elastic_artefact_within_its_bounds(small_
             assert f"{share:.0%} of it in 95 % of images: --keep-ratio {ratios[0]:g},{ratios[1]:g}" in str(found)
     assert list(found.recommended) == [0.9, 0.95]
     assert evodeploy.margins(small_onnx, images).recommended == {}
+
+
+def test_a_recommended_ratio_keeps_what_it_is_recommended_for():
+    stage = ElasticStage(100, 1, 100)
+    for kept in (1, 29, 58, 100):
+        assert int(_ratio(kept / 100, stage) * 100) >= kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import io
 from pathlib import Path
 
@@ -129,9 +130,15 @@ def test_answers_name_their_ratio_and_requests_may_ask_for_one(start):
             refused = client.post(f"/v1/predict?{wrong}", content=picture())
             assert (refused.status_code, list(refused.json())) == (400, ["error"])
         described = client.get("/v2/models/small").json()["parameters"]
-        assert (described["elastic"], described["target"]) == ([[0.1875, 1.0]] * 2, None)
+        assert (described["elastic"], described["target"]) == ([[0.2, 1.0]] * 2, None)
         assert 'evodeploy_keep_ratio_bucket{le="0.25"} 2.0' in client.get("/metrics").text
         assert "evodeploy_keep_ratio_count 4.0" in client.get("/metrics").text
+
+
+def test_the_bounds_that_are_stated_are_taken(start, engine):
+    engine.info = dataclasses.replace(INFO, elastic=(ElasticStage(196, 64, 196), ElasticStage(100, 29, 58)))
+    lows, highs = zip(*metadata_of(start(None), "small")["parameters"]["elastic"], strict=True)
+    assert (engine.info.keep_of(lows), engine.info.keep_of(highs)) == ((64, 29), (196, 58))
 
 
 def test_who_cannot_be_answered_in_time_is_refused_at_once(start, engine, monkeypatch):
