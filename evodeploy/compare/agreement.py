@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evodeploy.compare.relative import relative_errors, thresholds
-from evodeploy.compare.selections import on_grid
+from evodeploy.compare.selections import OF_A_SELECTION, on_grid, renumbered, shared_selections
 from evodeploy.compare.tolerance import Tolerance
 from evodeploy.engines.base import Array
 from evodeploy.text import WIDE, plain
@@ -120,16 +120,18 @@ def agreement(
     `classes`, which hardly move where two classes nearly tie and change places.
     `scores_i` and `owner_margin_i` (N, tokens) of `expected`, where present, separate near-ties from errors; `grid` is
     the number of patches along a side of the first grid, whose positions `selected_i` hold. `limits` (N,) by output
-    widen the tolerance of single images; they are relative to the largest magnitude of the image.
+    widen the tolerance of single images; they are relative to the largest magnitude of the image. A selection that
+    keeps every token is left out where only one of the two makes it.
     """
-    limits = limits or {}
+    ours, theirs = shared_selections(expected, got), shared_selections(got, expected)
+    expected, limits, got = renumbered(expected, ours), renumbered(limits or {}, ours), renumbered(got, theirs)
     output = next(name for name in ("logits", "features", "probabilities") if name in expected)
     count = len(expected[output])
     moved, merged = np.zeros(count, bool), np.zeros(count, bool)  # images with other tokens kept, with other owners
     selections = []
     both = set(expected) & set(got)
     for index in range(sum(name.startswith("selected_") for name in both)):
-        name, scored, owner, margin = (f"{what}_{index}" for what in ("selected", "scores", "owner", "owner_margin"))
+        name, scored, owner, margin = (f"{what}_{index}" for what in OF_A_SELECTION)
         if name in both:
             allowed = np.maximum(tolerance.score, limits.get(scored, np.zeros(count)))
             scores = expected.get(scored)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,8 @@ from evodeploy.engines.finite import not_finite
 from evodeploy.errors import BadFileError, RuntimeFailedError, UsageError
 from evodeploy.preprocess import as_input
 from evodeploy.specs import NO_METADATA, ModelInfo
+
+OF_A_SELECTION = ("selected", "scores", "owner", "owner_margin")  # what its outputs are called, before its number
 
 
 @dataclass(frozen=True)
@@ -115,5 +117,32 @@ def _blocks(info: ModelInfo, count: int) -> tuple[int, ...]:
     return tuple(block for block, ratio in stages if int(ratio * tokens) < tokens)
 
 
+def shared_selections(ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> list[int]:
+    """The numbers of the selections in `ours` that `theirs` can have too: all, or those that drop tokens.
+
+    Where a stage keeps every token an elastic network selects, and a static one does not.
+    """
+    numbers = [*range(_count(ours))]
+    return numbers if len(numbers) <= _count(theirs) else [each for each in numbers if _drops_tokens(ours, each)]
+
+
+def renumbered(outputs: Mapping[str, Array], selections: Collection[int]) -> dict[str, Array]:
+    """`outputs` with those of the `selections` alone, numbered from 0."""
+    numbers = {str(number): new for new, number in enumerate(selections)}
+    found = {}
+    for name, value in outputs.items():
+        kind, _, number = name.rpartition("_")
+        if kind not in OF_A_SELECTION:
+            found[name] = value
+        elif number in numbers:
+            found[f"{kind}_{numbers[number]}"] = value
+    return found
+
+
 def _count(outputs: Mapping[str, Array]) -> int:
     return sum(name.startswith("selected_") for name in outputs)
+
+
+def _drops_tokens(outputs: Mapping[str, Array], number: int) -> bool:
+    scores = outputs.get(f"scores_{number}")
+    return scores is None or outputs[f"selected_{number}"].shape[1] < scores.shape[1]

@@ -86,6 +86,28 @@ def test_positions_of_a_later_grid_are_found_in_its_scores():
     assert (far.selections[0].near_ties, far.selections[0].errors) == (0, 1)
 
 
+@pytest.mark.parametrize("longer", ["expected", "got"])
+def test_a_selection_that_keeps_every_token_is_left_out_where_one_alone_makes_it(longer):
+    margins = np.float32([[2, 2, 1e-3, 0.3], [2, 0.4, 2, 0.2]])
+    second = {"selected": KEPT, "scores": SCORES, "owner": np.array([[0, 1, 0, 1], [0, 0, 2, 2]])}
+    second["owner_margin"] = margins
+    everything = {"selected": np.array([[0, 1, 2, 3]] * 2), "scores": SCORES, "owner": np.array([[0, 1, 2, 3]] * 2)}
+    everything["owner_margin"] = 2 * np.ones((2, 4), np.float32)
+    static = {"logits": LOGITS} | {f"{kind}_0": value for kind, value in second.items()}
+    elastic = {"logits": LOGITS} | {f"{kind}_0": value for kind, value in everything.items()}
+    elastic |= {f"{kind}_1": value for kind, value in second.items()}
+    moved = np.array([[0, 1], [0, 3]])  # a near tie, only by the limits or the scores of this selection
+    expected, got = (elastic, static) if longer == "expected" else (static, elastic)
+    verdict = agreement(expected, got, TOLERANCE, 2)
+    assert verdict.passed
+    assert [(each.name, each.identical) for each in verdict.selections] == [("selected_0", 2), ("owner_0", 2)]
+    number = 1 if longer == "expected" else 0
+    got = got | {f"selected_{1 - number}": moved}
+    strict = dataclasses.replace(TOLERANCE, score=1e-4)
+    assert not agreement(expected, got, strict, 2).passed
+    assert agreement(expected, got, strict, 2, {f"scores_{number}": np.array([0.0, 1e-2])}).passed
+
+
 def test_logits_out_of_tolerance_or_not_a_number_fail():
     assert not judge(got={"logits": LOGITS + 0.5}).passed
     assert judge(got={"logits": LOGITS + 0.5}, logits=0.1).passed

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from benchmark.fakes import written
 from reference_pages import check_fields
 
 import evodeploy
@@ -60,6 +61,20 @@ def test_the_precision_of_a_deploy_file_decides_the_tolerance(small_checkpoint, 
     assert verdict.tolerance.reason == "BF16, the lowest precision of the two"
     assert verdict.logits.max_error > 1e-4
     assert verdict.logits.limit == 8e-2
+
+
+def test_an_elastic_file_agrees_with_a_static_one_where_a_stage_keeps_every_token(
+    small_checkpoint, small_elastic, tmp_path
+):
+    ratios = (1.0, 0.5)
+    elastic = written(small_elastic, tmp_path / "e.onnx", keep_ratios=ratios)
+    static = tmp_path / "s.onnx"
+    evodeploy.export(small_checkpoint, static, keep_ratio=ratios, tokens=True, verify=False)
+    fixed = {"engine": "openvino", "options": evodeploy.EngineOptions(fixed_keep=ratios)}
+    for *pair, options in ((static, elastic, {}), (elastic, static, {}), (small_checkpoint, small_elastic, fixed)):
+        verdict = evodeploy.verify(*pair, count=4, **options)
+        assert verdict.passed
+        assert [(each.name, each.identical) for each in verdict.selections] == [("selected_0", 4)]
 
 
 def test_the_first_ratio_that_fails_is_returned_and_named(small_elastic, monkeypatch):
