@@ -11,6 +11,7 @@ from evodeploy.errors import InputError
 from evodeploy.schema import (
     Rule,
     SchemaError,
+    boolean,
     document,
     mapping,
     number,
@@ -130,6 +131,7 @@ _MODEL_INFO = record(
     input_format=one_of(*get_args(InputFormat)),
     top_k=optional(whole(1, 1_000_000)),
     elastic=sequence(record(ElasticStage, tokens=_TOKENS, low=_TOKENS, high=_TOKENS), 0, 64),
+    ema=boolean(),
     versions=mapping(text(100), 64),
 )
 MODEL_INFO: Rule[ModelInfo] = Rule(

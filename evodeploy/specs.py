@@ -135,7 +135,8 @@ class ModelInfo:
     `pooling` says what the head reads: the mean of the patch tokens, or the class token. `stages` holds the block at
     which each selecting stage begins, where the family lets them be chosen. `fast_path` says what becomes of tokens
     that a selection does not keep: they rest, or each is merged into the kept token most like it, and then those are
-    kept that no other could represent. A network without a classifier has `num_classes` 0.
+    kept that no other could represent. A network without a classifier has `num_classes` 0. `ema` says whether its
+    weights are the averaged ones of the source.
 
     `input_format` is what the artefact takes: `float32` is (batch, 3, H, W), normalised; `uint8` is (batch, H, W, 3)
     and `uint8-nchw` (batch, 3, H, W), RGB from 0 to 255 that the graph itself normalises. With `top_k` the artefact
@@ -162,6 +163,7 @@ class ModelInfo:
     input_format: InputFormat = "float32"
     top_k: int | None = None
     elastic: tuple[ElasticStage, ...] = ()
+    ema: bool = False
     versions: dict[str, str] = field(default_factory=dict)
 
     @property

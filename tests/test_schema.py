@@ -114,6 +114,7 @@ WRONG_INFO = [
     ("class_names", ["a", "b", nested(20)], r"class_names\[2\] is a list of 1, expected text"),
     ("source", {}, "source is an object of 0, expected text"),
     ("source_sha256", "0" * 65, "source_sha256 is .*, expected text of 0 to 64"),
+    ("ema", 1, "ema is 1, expected true or false"),
     ("pooling", "max", "pooling is \"max\", expected mean or class"),
     ("fast_path", "sleep", "fast_path is \"sleep\", expected rest or merge"),
     ("stages", [8, 4], "stages is a list of 2, expected blocks in rising order"),

@@ -242,7 +242,7 @@ def _of_checkpoint(
     own = [info for info in facts.values() if info and info.source_sha256 == checksum]
     selecting = [info for info in own if not info.dense]
     if not selecting:
-        model = load_checkpoint(source, model=name, fast_path=fast_path)
+        model = load_checkpoint(source, model=name, ema=any(info.ema for info in own), fast_path=fast_path)
         if not (own and model.info.dense):
             return model, selection_note(model) or ""
     return load_checkpoint_like(source, (selecting or own)[0], name), ""

@@ -72,7 +72,7 @@ def load_checkpoint(
     else:
         names = hints.class_names if len(hints.class_names) == config.num_classes else ()
     how = preprocessing or resolved((*([stated] if stated else []), *hints.stated))
-    info = model_info(config, names, source if isinstance(source, Path) else None, how)
+    info = model_info(config, names, source if isinstance(source, Path) else None, how, ema)
     try:
         read_model_info(info.to_json())  # what a file says of itself, as its artefacts' readers will take it
     except ValueError as error:
@@ -92,12 +92,14 @@ def load_checkpoint_like(source: Path | nn.Module, info: ModelInfo, model: str |
     """`source` run as the artefact that `info` describes: its selection, image size, form of input and of output.
 
     The preprocessing and the class names of an artefact that was made from this very file are taken from it, since
-    options may have stated them. Otherwise that is only what the file does not say of the preprocessing.
+    options may have stated them, and so are the averaged weights where it has those. Otherwise that is only what the
+    file does not say of the preprocessing.
     """
     exported = isinstance(source, Path) and bool(info.source_sha256) and info.source_sha256 == sha256(source)
     loaded = load_checkpoint(
         source,
         model=model,
+        ema=exported and info.ema,
         keep_ratios=info.keep_ratios,
         selection=info.selection,
         stages=info.stages or None,

@@ -42,10 +42,12 @@ def model_info(
     class_names: tuple[str, ...] = (),
     source: Path | None = None,
     preprocessing: Preprocessing | None = None,
+    ema: bool = False,
 ) -> ModelInfo:
     """Return the facts of `config` that travel with every artefact made from it.
 
-    A published model's 1000 classes are ImageNet's where the checkpoint names none.
+    With `ema` its weights are the averaged ones of `source`. A published model's 1000 classes are ImageNet's where the
+    checkpoint names none.
     """
     if not class_names and config.name in ZOO and config.num_classes == len(imagenet_names()):
         class_names = imagenet_names()
@@ -60,6 +62,7 @@ def model_info(
         class_names=class_names,
         source=brief(origin(source) or source.name) if source else "",
         source_sha256=sha256(source) if source else "",
+        ema=ema,
         **{name: value for name, value in config.settings.items() if name != "norm_eps"},
     )
 

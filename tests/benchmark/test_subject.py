@@ -3,9 +3,11 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 from benchmark.fakes import RECORD, planned, written
 from cases import SMALL
 
+import evodeploy
 from evodeploy.benchmark.subject import subject_of
 from evodeploy.builder.engine import build_engine
 from evodeploy.builder.request import BuildRequest
@@ -62,6 +64,17 @@ def test_a_dense_file_with_its_selecting_checkpoint_leaves_the_model_as_it_is(sm
     subject = subject_of([small_checkpoint, dense])
     assert subject.model.config == SMALL
     assert (subject.plans, subject.twin_plans) == ((), (dense,))
+
+
+@pytest.mark.parametrize("keep_ratio", [None, 1.0])
+def test_an_export_of_averaged_weights_is_measured_against_them(small_checkpoint, tmp_path, keep_ratio):
+    content = torch.load(small_checkpoint, weights_only=False)
+    content["model_ema"] = {name: tensor * 1.1 for name, tensor in content["model"].items()}
+    torch.save(content, tmp_path / "c.pth")
+    onnx = evodeploy.export(tmp_path / "c.pth", ema=True, keep_ratio=keep_ratio, verify=False).path
+    expected = content["model_ema"]["head.weight"]
+    for given in ([tmp_path / "c.pth", onnx], [onnx]):
+        assert torch.equal(subject_of(given).model.module.head.weight, expected)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from benchmark.fakes import written
 from reference_pages import check_fields
 
@@ -75,6 +76,17 @@ def test_an_elastic_file_agrees_with_a_static_one_where_a_stage_keeps_every_toke
         verdict = evodeploy.verify(*pair, count=4, **options)
         assert verdict.passed
         assert [(each.name, each.identical) for each in verdict.selections] == [("selected_0", 4)]
+
+
+def test_an_export_of_averaged_weights_is_compared_with_them(small_checkpoint, small_onnx, tmp_path):
+    content = torch.load(small_checkpoint, weights_only=False)
+    content["model_ema"] = {name: tensor * 1.1 for name, tensor in content["model"].items()}
+    torch.save(content, tmp_path / "c.pth")
+    average = evodeploy.export(tmp_path / "c.pth", ema=True, tokens=True, verify=False)
+    assert average.info.ema
+    assert evodeploy.verify(tmp_path / "c.pth", average.path, count=4).passed
+    assert evodeploy.verify(tmp_path / "c.pth", small_onnx, count=4).passed
+    assert not evodeploy.verify(small_checkpoint, average.path, count=4).passed  # it has no averaged weights
 
 
 def test_the_first_ratio_that_fails_is_returned_and_named(small_elastic, monkeypatch):
