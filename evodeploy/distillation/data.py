@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,7 +98,9 @@ def held_out(listing: Listing) -> tuple[Listing, Listing]:
 class Pictures:
     """The pictures of a listing as `info`'s model sees them; to be used by one thread.
 
-    They are read when first taken, and kept where all of them fit into memory.
+    They are read when first taken, and kept where all of them fit into memory. In the place of one that cannot be read
+    is the next that can, of the same class: so the label of its index is right too. The listing stays the same, and a
+    training that began with it can be resumed.
     """
 
     def __init__(self, listing: Listing, info: ModelInfo) -> None:
@@ -107,6 +110,7 @@ class Pictures:
         self._shape = (size, size, 3)
         fits = len(listing) * size * size * 3 <= IN_MEMORY
         self._kept: dict[int, Pixels] | None = {} if fits else None
+        self._replaced: set[int] = set()
         self._pool = ThreadPoolExecutor(usable_cores(), thread_name_prefix="evodeploy-read")
 
     def __len__(self) -> int:
@@ -119,29 +123,53 @@ class Pictures:
     def in_turn(self, batches: Iterable[Sequence[int]]) -> Iterator[Pixels]:
         """The pixels (n, S, S, 3) of each of `batches` of indices; the next is read while one is used.
 
-        Raises BadFileError for a picture that cannot be read.
+        Raises BadFileError where neither a picture nor another of its class can be read.
         """
         waiting = None
         for batch in batches:
-            reading = [self._pool.submit(self._read, index) for index in batch]
+            reading = [(index, self._pool.submit(self._read, index)) for index in batch]
             if waiting is not None:
-                yield self._stacked([each.result() for each in waiting])
+                yield self._stacked(waiting)
             waiting = reading
         if waiting is not None:
-            yield self._stacked([each.result() for each in waiting])
+            yield self._stacked(waiting)
 
-    def _stacked(self, pictures: list[Pixels]) -> Pixels:
+    def _stacked(self, reading: list[tuple[int, Future[Pixels]]]) -> Pixels:
+        pictures = [self._result(index, picture) for index, picture in reading]
         return np.stack(pictures) if pictures else np.zeros((0, *self._shape), np.uint8)
+
+    def _result(self, index: int, reading: Future[Pixels]) -> Pixels:
+        try:
+            return reading.result()
+        except EvodeployError as error:
+            failed = f"{self.listing.examples[index].image} cannot be used: {error}"
+            picture = self._next(index)
+            if picture is None:
+                raise BadFileError(
+                    f"{failed}: nor can another picture of its class: restore it, or remove it and start over"
+                ) from error
+        if index not in self._replaced:
+            _log.warning("%s: the next picture takes its place", failed)
+        self._replaced.add(index)
+        return self._keep(index, picture)
+
+    def _next(self, index: int) -> Pixels | None:
+        """The next picture of the class of that at `index` which can be read; after the last comes the first."""
+        labels = self.listing.labels
+        for other in (*range(index + 1, len(self)), *range(index)):
+            if labels is None or labels[other] == labels[index]:
+                with contextlib.suppress(EvodeployError):
+                    return self._read(other)
+        return None
 
     def _read(self, index: int) -> Pixels:
         known = None if self._kept is None else self._kept.get(index)
         if known is not None:
             return known
-        image = self.listing.examples[index].image
-        try:
-            picture = cropped(open_image(image), self._info.image_size, self._info.preprocessing)
-        except EvodeployError as error:
-            raise BadFileError(f"{image} cannot be trained on: {error}: remove it") from error
+        image = open_image(self.listing.examples[index].image)
+        return self._keep(index, cropped(image, self._info.image_size, self._info.preprocessing))
+
+    def _keep(self, index: int, picture: Pixels) -> Pixels:
         if self._kept is not None:
             self._kept[index] = picture
         return picture

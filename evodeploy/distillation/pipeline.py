@@ -65,8 +65,11 @@ def distill(
     An interrupted training resumes from `output`.part with `resume`, to the same result. The same seed gives the same
     weights on one machine, but with `minutes`, which end by the clock. `progress` is called after each step.
 
-    Raises UsageError for what cannot be honoured, BadFileError for a checkpoint or a picture that cannot be read,
-    RuntimeFailedError where the loss is no number, OutOfMemoryError where not even one picture fits.
+    A picture that cannot be read is named in a warning, and the next of its class takes its place.
+
+    Raises UsageError for what cannot be honoured, BadFileError for a checkpoint that cannot be read and a class of
+    which no picture can, RuntimeFailedError where the loss is no number, OutOfMemoryError where not even one picture
+    fits.
     """
     with needs("export"):
         from evodeploy.distillation import setup

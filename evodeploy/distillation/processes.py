@@ -45,7 +45,10 @@ class Processes:
 
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
-    """The processes that torchrun started, until the end; without it this process alone. The leading one logs."""
+    """The processes that torchrun started, until the end; without it this process alone.
+
+    The leading one logs, the others only their warnings.
+    """
     size = _number("WORLD_SIZE", 1)
     if size == 1:
         yield Processes()
@@ -55,7 +58,7 @@ def joined(device: torch.device) -> Iterator[Processes]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         if dist.get_rank():
-            log.setLevel(logging.ERROR)
+            log.setLevel(logging.WARNING)
         yield Processes(dist.get_rank(), dist.get_world_size())
     finally:
         log.setLevel(before)

@@ -11,7 +11,7 @@ from levit_cases import small as small_levit
 from vit_sources import TimmViT, filled
 
 import evodeploy
-from evodeploy.distillation import draws, job, loop, teaching
+from evodeploy.distillation import draws, job, loop, setup, teaching
 from evodeploy.distillation.data import Pictures, held_out, listed
 from evodeploy.distillation.network import answers
 from evodeploy.distillation.recipe import Recipe
@@ -176,6 +176,38 @@ def test_a_resumed_training_ends_where_an_uninterrupted_one_does(
     assert "resuming after step 3" in logged
     assert same(tmp_path / "whole.pth", output)
     assert not state.exists()
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_in_place_of_a_picture_that_cannot_be_read_is_the_next_of_its_class(
+    classifier, pictures, tmp_path, monkeypatch, logged, augment
+):
+    """Pixels, targets and label agree, also after resuming: all is as if its file was a copy of the next."""
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(setup, "SAMPLE", 8)  # which has none that cannot be read
+    monkeypatch.setattr(job, "SAMPLE", 8)
+    copied, broken = tmp_path / "copied", tmp_path / "broken"
+    for folder in (copied, broken):
+        shutil.copytree(pictures, folder)
+    replaced = {"dog/9.png": "dog/1.png", "bird/5.png": "bird/0.png"}  # to train on, and to evaluate on
+    for name, following in replaced.items():
+        shutil.copy(copied / following, copied / name)
+        (broken / name).write_bytes((broken / name).read_bytes()[:60])
+    options = SHORT | {"epochs": 1.5, "keep_ratio": 0.5, "labels": True, "augment": augment}
+    expected = evodeploy.distill(classifier, copied, tmp_path / "copied.pth", **options)
+
+    def kill(step):
+        if step.step == 5:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        evodeploy.distill(classifier, broken, tmp_path / "broken.pth", progress=kill, **options)
+    for name in replaced:
+        assert len([line for line in logged if f"{broken / name} cannot be used" in line]) == 1
+    found = evodeploy.distill(classifier, broken, tmp_path / "broken.pth", resume=True, **options)
+    assert "resuming after step 4" in logged
+    assert same(tmp_path / "copied.pth", tmp_path / "broken.pth")
+    assert (found.levels, found.teacher) == (expected.levels, expected.teacher)
 
 
 def test_a_training_is_resumed_with_a_smaller_micro_batch(classifier, pictures, tmp_path, monkeypatch):

@@ -190,12 +190,12 @@ def test_features_are_what_the_classifier_reads(pooling):
     torch.testing.assert_close(network.head(found.features), found.logits)
 
 
-def test_a_picture_that_cannot_be_read_is_named(pictures, tmp_path):
+def test_a_picture_that_cannot_be_read_is_named_where_none_can_take_its_place(tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     config = EvoDeiTConfig("tiny", 32, 2, depth=3, image_size=32, patch_size=8, stages=(1, 2))
     reader = Pictures(Listing("data", (Example("broken.png", broken),)), model_info(config))
-    with pytest.raises(BadFileError, match=r"broken\.png cannot be trained on.*remove it"):
+    with pytest.raises(BadFileError, match=r"broken\.png cannot be used.*nor can another picture of its class"):
         next(reader.in_turn([[0]]))
     reader.close()
 
