@@ -6,7 +6,7 @@ import pytest
 from served import free_port
 
 from evodeploy.errors import UsageError
-from evodeploy.serving.ports import check_free
+from evodeploy.serving.ports import check_free, listening
 
 
 def test_a_free_port_stays_free():
@@ -32,5 +32,16 @@ def test_what_is_no_address_is_refused(host):
 
 
 def test_an_address_of_another_machine_is_refused():
-    with pytest.raises(UsageError, match="port 8000 of 192.0.2.1 cannot be listened on .*assign requested address"):
+    with pytest.raises(UsageError, match=r"port 8000 of 192.0.2.1 cannot .*address\): choose another --host"):
         check_free("192.0.2.1", 8000, "--port")
+
+
+@pytest.mark.parametrize("absent", [("192.0.2.1", socket.AF_INET), ("10.0.0.1", -1)])  # no such address; no such family
+def test_addresses_that_this_machine_lacks_are_left_out(monkeypatch, absent):
+    """As ::1 of localhost, where IPv6 is off."""
+    addresses = [absent, ("127.0.0.1", socket.AF_INET)]
+    found = [(family, socket.SOCK_STREAM, 0, "", (address, 0)) for address, family in addresses]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    (only,) = listening("localhost", 0, "--port")
+    with only:
+        assert only.getsockname()[0] == "127.0.0.1"
