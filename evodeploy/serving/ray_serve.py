@@ -39,8 +39,8 @@ def running(settings: Settings, files: Fingerprint, cluster: str | None = None) 
     with _ray(settings, cluster):
         if cluster is not None:
             _check_joined(settings, cluster)
+        _listen(settings)
         try:
-            _listen(settings)
             _deploy(settings, files)
             yield _metrics(settings)
         finally:

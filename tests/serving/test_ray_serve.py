@@ -25,9 +25,12 @@ from served import NAME, Load, free_port, logits, started
 
 from evodeploy.cluster import ATTEMPTS
 from evodeploy.engines.opener import open_engine
+from evodeploy.errors import RuntimeFailedError
 from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.models.random_weights import random_model
 from evodeploy.onnx_files import write_onnx
+from evodeploy.serving import ray_serve
+from evodeploy.serving.settings import Settings
 
 serve = functools.partial(started, "serve")
 
@@ -195,6 +198,24 @@ def test_an_update_without_a_service_is_refused(small_onnx, cli):
     code, out, err = cli("serve", small_onnx, "--update", "--port", port)
     assert (code, out) == (2, "")
     assert f"no service on Ray runs here on port {port}: start one with `serve --replicas N`" in err
+
+
+def test_why_serve_does_not_start_is_the_error(monkeypatch):
+    """Without a controller Ray cannot delete either, which says nothing to the user."""
+
+    def failing(what):
+        def fail(*_, **__):
+            raise RuntimeError(what)
+
+        return fail
+
+    monkeypatch.setattr(ray_serve, "_ray", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr("ray.serve.start", failing("no room for a controller"))
+    monkeypatch.setattr("ray.serve.delete", failing("there is no controller"))
+    settings = Settings(Path("model.onnx"), port=free_port(), metrics_port=free_port())
+    started = ray_serve.running(settings, files=None)
+    with pytest.raises(RuntimeFailedError, match=r"Serve cannot start here: .*no room for a controller"), started:
+        pytest.fail("it started")
 
 
 @pytest.mark.slow
