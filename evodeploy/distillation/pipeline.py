@@ -107,7 +107,8 @@ def distill(
         pictures = stack.enter_context(contextlib.closing(Pictures(train, student.info)))
         others = stack.enter_context(contextlib.closing(Pictures(held, student.info)))
         recipe = dataclasses.replace(recipe, augment=setup.augments(augment, pictures))
-        state = state_of(part, setup.task_of(student, taught, recipe, train, held), resume, force)
+        task = setup.task_of(student, taught, recipe, train, held)
+        state = processes.from_leading(lambda: state_of(part, task, resume, force))  # others may not see its folder
         job = Job(student, taught, recipe, pictures, others, place, processes, state)
         weights, record = job.done(path, part, progress)
         if processes.leads:

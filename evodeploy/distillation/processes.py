@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,8 @@ from torch import Tensor
 
 from evodeploy.errors import UsageError
 from evodeploy.text import brief
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,13 @@ class Processes:
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def from_leading(self, make: Callable[[], T]) -> T:
+        """What `make` gives in the leading process, in all of them; the others do not call it."""
+        values = [make() if self.leads else None]
+        if self.size > 1:
+            dist.broadcast_object_list(values)
+        return cast("T", values[0])
 
 
 @contextlib.contextmanager
