@@ -112,10 +112,10 @@ def _listening(app: Any, settings: Settings, context: ssl.SSLContext | None, cal
     port: int = sockets[0].getsockname()[1]
     with ThreadPoolExecutor(1, "evodeploy-http") as pool:
         ended = pool.submit(server.run, sockets)
-        while not server.started:
-            if wait([ended], timeout=0.005).done:
-                raise RuntimeFailedError("the server does not start") from ended.exception()
         try:
+            while not server.started:
+                if wait([ended], timeout=0.005).done:
+                    raise RuntimeFailedError("the server does not start") from ended.exception()
             yield port
         finally:
             server.should_exit = True

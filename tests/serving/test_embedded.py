@@ -204,3 +204,28 @@ def test_it_speaks_https_alone_where_it_has_a_certificate(serve, certificate):
             old.maximum_version = ssl.TLSVersion.TLSv1_1
         with pytest.raises(httpx.HTTPError):
             httpx.get(f"{address}/v2/health/ready", verify=old)
+
+
+def test_an_interrupt_while_it_starts_ends_it(monkeypatch):
+    waited = []
+
+    def interrupted(*given, **options):
+        waited.append(given)
+        if len(waited) == 1:
+            raise KeyboardInterrupt
+        return concurrent.futures.wait(*given, **options)
+
+    def start():
+        with pytest.raises(KeyboardInterrupt), begun(None):
+            pytest.fail("it was not interrupted")
+        ended.set()
+
+    ended = threading.Event()
+    monkeypatch.setattr(embedded, "wait", interrupted)
+    threading.Thread(target=start, daemon=True).start()
+    assert ended.wait(10)
+
+
+def begun(calls):
+    """An application that nobody asks, behind a port."""
+    return embedded._listening(None, Settings("model.onnx", port=0), None, calls)
