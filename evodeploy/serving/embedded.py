@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from evodeploy.errors import BadFileError, RuntimeFailedError, UsageError, needs
+from evodeploy.errors import BadFileError, EvodeployError, RuntimeFailedError, UsageError, needs
 from evodeploy.files import open_regular
 from evodeploy.serving.app import create_app
 from evodeploy.serving.connections import KEEP_ALIVE, BoundedProtocol
@@ -108,14 +108,17 @@ def _listening(app: Any, settings: Settings, context: ssl.SSLContext | None, cal
     config.load()
     config.ssl = context
     server = _Server(config, calls)
-    sockets = listening(settings.host, settings.port, "--port")
-    port: int = sockets[0].getsockname()[1]
-    with ThreadPoolExecutor(1, "evodeploy-http") as pool:
-        ended = pool.submit(server.run, sockets)
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(each) for each in listening(settings.host, settings.port, "--port")]
+        port: int = sockets[0].getsockname()[1]
+        ended = stack.enter_context(ThreadPoolExecutor(1, "evodeploy-http")).submit(server.run, sockets)
         try:
             while not server.started:
                 if wait([ended], timeout=0.005).done:
-                    raise RuntimeFailedError("the server does not start") from ended.exception()
+                    error = ended.exception()
+                    if isinstance(error, EvodeployError):
+                        raise error
+                    raise RuntimeFailedError("the server does not start") from error
             yield port
         finally:
             server.should_exit = True

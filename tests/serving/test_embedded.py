@@ -22,9 +22,10 @@ from served import NAME, PICTURE, Load, logits, started, value, wait_until
 
 import evodeploy
 from evodeploy.engines.opener import open_engine
-from evodeploy.errors import UsageError
+from evodeploy.errors import RuntimeFailedError, UsageError
 from evodeploy.serving import embedded
 from evodeploy.serving.budget import Budget
+from evodeploy.serving.ports import listening as listening_on
 from evodeploy.serving.service import running
 from evodeploy.serving.settings import Limits, Settings
 
@@ -224,6 +225,18 @@ def test_an_interrupt_while_it_starts_ends_it(monkeypatch):
     monkeypatch.setattr(embedded, "wait", interrupted)
     threading.Thread(target=start, daemon=True).start()
     assert ended.wait(10)
+
+
+def test_why_grpc_does_not_start_is_the_error_and_the_port_is_free_again(monkeypatch):
+    class Failing:
+        async def start(self):
+            raise RuntimeFailedError("x")
+
+    opened = []
+    monkeypatch.setattr(embedded, "listening", lambda *given: opened.extend(listening_on(*given)) or opened)
+    with pytest.raises(RuntimeFailedError, match="^x$"), begun(Failing()):
+        pytest.fail("it started")
+    assert [each.fileno() for each in opened] == [-1]
 
 
 def begun(calls):
