@@ -119,9 +119,9 @@ class Controller:
     def _check_room(self, images: int) -> None:
         ages, remaining = self._ages, max(0.0, self._ends - self._clock())
         if not plan.admits(self._slowed, self._budget, ages, images, remaining):
-            within = plan.ADMITTED * self._budget.target * 1000
+            within = f"{plan.ADMITTED:.0%} of {self._budget.target * 1000:g} ms"
             raise BusyError(
-                f"{len(ages)} images wait, and with this one not all would be answered within {within:g} ms: try again"
+                f"{len(ages)} images wait, and with this one not all would be answered within {within}: try again"
             )
 
 
