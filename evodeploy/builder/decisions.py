@@ -86,7 +86,7 @@ def decide(request: BuildRequest) -> Decided:
     converted = wide
     if conversion is not None:
         converted = reduced_from_onnx(wide.model, conversion, request.keep_fp32)
-        converted.check_changed(conversion)
+        converted.check_changed(conversion, request.keep_fp32)
     highest = "fp32" if precision == "fp16" and has_fp32_products(converted.model) else precision
     targets = flavour.resolve_targets(request.targets, highest)
     if not request.targets and targets:

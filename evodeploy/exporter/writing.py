@@ -81,7 +81,7 @@ def write(
         converted = _quantized(model, proto, precision, keep_fp32, images)
     else:
         converted = reduced_from_onnx(proto, precision, keep_fp32)
-        converted.check_changed(precision)
+        converted.check_changed(precision, keep_fp32)
         if precision == "fp16" and verify:
             with needs(onnxruntime_extra()):
                 from evodeploy.graph.ranges import largest_activation

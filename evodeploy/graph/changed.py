@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from onnx import ModelProto
@@ -23,7 +23,7 @@ class Changed:
     count: int
     kept: Mapping[str, str] = field(default_factory=dict)
 
-    def check_changed(self, precision: Precision) -> None:
-        """Raise UsageError where --keep-fp32 left nothing to convert to `precision`."""
-        if not self.count:
+    def check_changed(self, precision: Precision, keep_fp32: Sequence[str]) -> None:
+        """Raise UsageError where the patterns `keep_fp32` left nothing to convert to `precision`."""
+        if keep_fp32 and not self.count:
             raise UsageError(f"--keep-fp32 leaves no node for {precision.upper()}: name fewer")

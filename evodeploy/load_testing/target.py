@@ -37,7 +37,7 @@ _TYPES = {"FP32": "<f4", "FP16": "<f2", "FP64": "<f8", "UINT8": "u1", "INT8": "i
 class Bodies:
     """A server, and the bodies that are posted to `path` in turn; `classes` are what each shows, if that is known.
 
-    The names and numbers of the classes that were answered become `seen`.
+    The names and numbers of the classes that were answered become `seen`, in all threads.
     """
 
     url: str

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.errors import UsageError, VerificationError
 from evodeploy.exporter.pipeline import export
+from evodeploy.graph.changed import Changed
 from evodeploy.graph.precision import reduced_from_onnx
 from evodeploy.graph.quantization import quantized_from_onnx
 from evodeploy.graph.ranges import check_fp16_range
@@ -108,6 +109,13 @@ def test_an_export_that_keeps_every_node_in_fp32_is_refused(small_checkpoint, tm
     with pytest.raises(UsageError, match=f"--keep-fp32 leaves no node for {precision.upper()}: name fewer"):
         export(small_checkpoint, tmp_path / "x.onnx", precision=precision, keep_fp32=["*"], verify=verify)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_without_floats_to_convert_is_refused_only_where_patterns_left_none(small_onnx):
+    unchanged = Changed(read_onnx(small_onnx), 0)
+    unchanged.check_changed("fp16", ())
+    with pytest.raises(UsageError, match="--keep-fp32 leaves no node for FP16"):
+        unchanged.check_changed("fp16", ["*"])
 
 
 def test_an_export_records_what_it_keeps(small_checkpoint, tmp_path):
