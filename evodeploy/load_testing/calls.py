@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 import urllib.parse
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from evodeploy.errors import RuntimeFailedError, UsageError, needs
@@ -87,5 +89,11 @@ def _channel(url: str) -> Any:
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
     if parts.scheme == "grpcs":
-        return grpc.secure_channel(place, grpc.ssl_channel_credentials(), options)
+        return grpc.secure_channel(place, grpc.ssl_channel_credentials(_trusted()), options)
     return grpc.insecure_channel(place, options)
+
+
+def _trusted() -> bytes | None:
+    """The certificates that HTTPS trusts, which `SSL_CERT_FILE` names; None: those that gRPC brings."""
+    file = ssl.get_default_verify_paths().cafile
+    return None if file is None else Path(file).read_bytes()

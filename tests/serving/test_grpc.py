@@ -18,8 +18,9 @@ from served import NAME, PICTURE, value, wait_until
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
+import evodeploy
 from evodeploy import __version__
-from evodeploy.errors import UsageError
+from evodeploy.errors import RuntimeFailedError, UsageError
 from evodeploy.serving import embedded, grpc_server
 from evodeploy.serving.gate import HEADER_BYTES, Room
 from evodeploy.serving.service import running
@@ -308,6 +309,18 @@ def test_tls_with_the_certificate_of_https(serve, certificate):
         with grpc.insecure_channel(address) as channel:
             live = service_pb2_grpc.GRPCInferenceServiceStub(channel).ServerLive
             assert refused(live, service_pb2.ServerLiveRequest(), timeout=60)[0] == Code.UNAVAILABLE
+
+
+@pytest.mark.parametrize(("grpcs", "reason", "status"), [(False, "certificate", "200"), (True, "UNAVAILABLE", "OK")])
+def test_a_load_test_trusts_the_certificates_of_a_file(serve, certificate, monkeypatch, grpcs, reason, status):
+    with serve(tls=certificate) as service:
+        url = (f"grpcs://{service.grpc}" if grpcs else service.address).replace("127.0.0.1", "localhost")
+        with pytest.raises(RuntimeFailedError, match=reason):
+            evodeploy.load_test(url, model=NAME)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate.certificate))
+        (load,) = evodeploy.load_test(url, model=NAME, rates=(20,), seconds=0.5).loads
+    assert load.answers == {status: len(load.outcomes)}
+
 
 
 def test_its_port_is_its_own_and_named_in_the_log(serve, logged):
