@@ -19,34 +19,21 @@ import json
 import os
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import accuracy_report
-import numpy as np
 import real_weights
-from accuracy_entrants import Entrant, entrants_of, labelled
-from digits_probe import chunks, digits, fitted_probe
+from accuracy_entrants import entrants_of
+from accuracy_measures import Document, accuracies, program, speeds
+from digits_probe import digits
 from labelled_sets import save
-from numpy.typing import NDArray
-from photographs import tensors
-from PIL import Image
 from token_merging import published
 
 import evodeploy
-from evodeploy.benchmark.measure.interleaved import Budget, Clock, measured, wall_clock
-from evodeploy.benchmark.measure.intervals import median_interval
-from evodeploy.builder.engine import build_engine
-from evodeploy.builder.request import BuildRequest
-from evodeploy.engines.base import Engine
 from evodeploy.engines.opener import open_engine
-from evodeploy.errors import EvodeployError
 from evodeploy.files import replacing
-from evodeploy.inspection.program import read_program
 from evodeploy.machine.cores import usable_cores
 from evodeploy.machine.environment import environment
 from evodeploy.onnx_files import write_onnx
@@ -56,10 +43,7 @@ HERE = Path(__file__).parent
 RESULT = HERE / "results" / "accuracy.json"
 PICTURE = HERE.parent / "docs" / "images" / "accuracy.svg"
 RUNTIMES = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
-AGREES = 1e-3  # of the largest feature, by which a runtime's features may differ from PyTorch's
 SETTINGS = ("train", "test", "batch", "rounds", "minutes", "threads", "busy")
-Document = dict[str, Any]
-Images = list[Image.Image]
 
 
 def main() -> None:
@@ -112,13 +96,13 @@ def run(args: argparse.Namespace) -> Iterator[Document]:
         trained = args.distilled if args.distilled is not None else _distilled(checkpoint, args, Path(folder))
         rates = tuple(int(r) for r in args.tome_r.split(",") if r)
         entrants = entrants_of(checkpoint, trained, keeps, rates, merging)
-        reference = _accuracies(entrants, train, test, EngineOptions(threads=usable_cores()), document)
+        reference = accuracies(entrants, train, test, EngineOptions(threads=usable_cores()), document)
         options = EngineOptions(threads=args.threads)
         yield _loaded(document)
         timed = [entrant for entrant in entrants if not entrant.distilled]  # distilled weights are as fast
         with ExitStack() as stack:
             engines = [stack.enter_context(entrant.torch(options)) for entrant in timed]
-            _speeds("torch", timed, engines, test[0], reference, document)
+            speeds("torch", timed, engines, test[0], reference, document)
         yield _loaded(document)
         chosen = keeps if args.exported is None else tuple(map(float, args.exported.split(",")))
         timed = [entrant for entrant in timed if entrant.keep in (None, *chosen)]
@@ -128,11 +112,11 @@ def run(args: argparse.Namespace) -> Iterator[Document]:
         for runtime in ("onnxruntime", "openvino"):
             with ExitStack() as stack:
                 engines = [stack.enter_context(open_engine(file, runtime, options)) for file in files]
-                _speeds(runtime, timed, engines, test[0], reference, document)
+                speeds(runtime, timed, engines, test[0], reference, document)
             yield _loaded(document)
         for entrant, file in zip(timed, files, strict=True):
             if entrant.programmed:
-                document["programs"].append(_program(entrant, file))
+                document["programs"].append(program(entrant, file))
         yield _loaded(document)
 
 
@@ -150,97 +134,6 @@ def _distilled(checkpoint: Path, args: argparse.Namespace, folder: Path) -> list
             image_size=224, minutes=args.minutes, val=folder / "held", threads=args.threads,
         )  # fmt: skip
     return paths
-
-
-def _accuracies(
-    entrants: list[Entrant],
-    train: tuple[Images, NDArray[np.int64]],
-    test: tuple[Images, NDArray[np.int64]],
-    options: EngineOptions,
-    document: Document,
-) -> dict[str, NDArray[np.float32]]:
-    """Add a row for each of `entrants`, the dense network first; returns features of the first test digits."""
-    probe, dense, first = None, None, {}
-    for entrant in entrants:
-        with entrant.torch(options) as engine:
-            if probe is None:
-                probe = fitted_probe(_features(engine, train[0], entrant.side), train[1])
-            features = _features(engine, test[0], entrant.side)
-        first[entrant.name] = features[: document["settings"]["batch"]]
-        answers = probe.predict(features)
-        dense = answers if dense is None else dense
-        document["rows"].append(labelled(entrant, answers, test[1], dense))
-        print(f"{entrant.name}: {document['rows'][-1]['accuracy']:.1%}", file=sys.stderr, flush=True)
-    return first
-
-
-def _features(engine: Engine, images: Images, side: int, batch: int = 20) -> NDArray[np.float32]:
-    found = [engine.run(_pixels(chunk, side))["features"] for chunk in chunks(images, batch)]
-    return np.concatenate(found)
-
-
-def _pixels(images: Images, side: int) -> NDArray[np.float32]:
-    return tensors([image.resize((side, side), Image.Resampling.BICUBIC) for image in images])
-
-
-def _speeds(
-    runtime: str,
-    timed: list[Entrant],
-    engines: list[Engine],
-    images: Images,
-    reference: dict[str, NDArray[np.float32]],
-    document: Document,
-) -> None:
-    """Add to the rows what `runtime` takes, and over the dense network, round by round; the first is the dense one."""
-    settings = document["settings"]
-    pixels = [_pixels(images[: settings["batch"]], entrant.side) for entrant in timed]
-    for entrant, engine, batch in zip(timed, engines, pixels, strict=True):
-        expected = reference[entrant.name]
-        error = float(np.abs(engine.run(batch)["features"] - expected).max() / np.abs(expected).max())
-        if error > AGREES:
-            print(f"{entrant.name} in {runtime} differs from PyTorch by {error:.1e}", file=sys.stderr)
-    clock: Callable[..., Clock] = cpu_clock if settings["busy"] else wall_clock
-    clocks = [clock(engine.run, batch) for engine, batch in zip(engines, pixels, strict=True)]
-    timings = measured(clocks, Budget(0.0, settings["rounds"], min_seconds=0.0)).timings
-    for entrant, timing in zip(timed, timings, strict=True):
-        ratios = [base / own for base, own in zip(timings[0].samples, timing.samples, strict=True)]
-        speed = {
-            **dataclasses.asdict(median_interval(ratios)),
-            "images_per_second": settings["batch"] / timing.median,
-            "seconds": [round(sample, 5) for sample in timing.samples],
-        }
-        for row in document["rows"]:
-            if row["network"] == entrant.network:
-                row["speed"][runtime] = speed
-
-
-def cpu_clock(run: Callable[[NDArray[np.float32]], object], images: NDArray[np.float32]) -> Clock:
-    """A clock of `run` by the CPU time of this process: on one thread it hardly sees what else the machine does."""
-    return partial(_cpu_seconds, run, images)
-
-
-def _cpu_seconds(run: Callable[[NDArray[np.float32]], object], images: NDArray[np.float32]) -> float:
-    start = time.process_time()
-    run(images)
-    return time.process_time() - start
-
-
-def _program(entrant: Entrant, onnx: Path) -> Document:
-    """The GPU program of an FP16 engine for SM89, batch 1 to 64, or why there is none."""
-    request = BuildRequest(onnx, onnx.with_suffix(".engine"), "fp16", ((1, 32, 64),), "tensorrt-rtx", ("sm89",))
-    row: Document = {"name": entrant.name, "attentions_of": entrant.depth}
-    try:
-        record = build_engine(request)
-    except EvodeployError as error:
-        return row | {"reason": f"{error}"}
-    program = read_program(request.output)
-    assert program is not None
-    return row | {
-        "kernels": program.total,
-        "gemms": program.kernels.get("gemm", 0),
-        "attentions": program.attentions,
-        "activation_bytes": record.activation_bytes,
-    }
 
 
 def _loaded(document: Document) -> Document:
