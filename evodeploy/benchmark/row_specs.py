@@ -16,7 +16,7 @@ from evodeploy.benchmark.row_spec import Kept, Refusal, Role, RowSpec, unless_fp
 from evodeploy.benchmark.subject import Subject
 from evodeploy.benchmark.torch_rows import torch_rows
 from evodeploy.engines.opener import RUNTIMES, open_engine
-from evodeploy.errors import MissingExtraError, needs
+from evodeploy.errors import EvodeployError, MissingExtraError, needs
 from evodeploy.graph.flops import flops_of_onnx
 from evodeploy.locks import scratch
 from evodeploy.machine.driver import driver_problem
@@ -40,14 +40,17 @@ class _Onnx:
 
 @dataclass(frozen=True)
 class _Side:
-    """The model or its twin, and all that its rows are made of; whether its network and its files are random."""
+    """The model or its twin, and all that its rows are made of; whether its network and its files are random.
+
+    `lacking` is why it has no network, or no ONNX file.
+    """
 
     role: Role
     model: LoadedModel | None
     onnx: tuple[_Onnx, ...]
     plans: tuple[Plan, ...]
     flops: float | None
-    no_model: str
+    lacking: str
     random: bool
     random_files: bool
 
@@ -113,12 +116,15 @@ def _twin(model: LoadedModel | None) -> LoadedModel | None:
 
 def _side(subject: Subject, role: Role, model: LoadedModel | None, exporting: bool, folder: Path) -> _Side:
     onnx, plans = (subject.onnx, subject.plans) if role == "evo" else (subject.twin_onnx, subject.twin_plans)
-    random_files = subject.random and not onnx
+    lacking, random_files = subject.no_model, subject.random and not onnx
     if model is not None and not onnx and exporting:
-        onnx = (_exported(model, folder / f"{role}.onnx"),)
+        try:
+            onnx = (_exported(model, folder / f"{role}.onnx"),)
+        except EvodeployError as error:  # such as more weights than a file holds; PyTorch needs no file
+            lacking = str(error)
     files = tuple(_read(path) for path in onnx)
     flops = files[0].flops if files else _counted(model)
-    return _Side(role, model, files, given_plans(plans), flops, subject.no_model, subject.random, random_files)
+    return _Side(role, model, files, given_plans(plans), flops, lacking, subject.random, random_files)
 
 
 def _with_plans(side: _Side, wanted: Sequence[Wanted], builds: Builds, folder: Path) -> _Side:
@@ -174,16 +180,17 @@ def _rows(
     """The rows of one engine on one side, each marked where its weights are random."""
     found: list[tuple[bool, Iterable[RowSpec]]]
     if RUNTIMES[name].runs == "checkpoint":
-        rows = torch_rows(name, side.role, side.model, precisions, how, side.flops, side.no_model)
+        rows = torch_rows(name, side.role, side.model, precisions, how, side.flops, side.lacking)
         found = [(side.random, rows)]
     elif _runs_onnx(name):
         found = [(side.random_files, _file_rows(name, side.role, file, precisions, how)) for file in side.onnx]
         if not side.onnx:
-            found = [(False, [RowSpec(name, side.role, None, "", Refusal(side.no_model))])]
+            found = [(False, [RowSpec(name, side.role, None, "", Refusal(side.lacking))])]
     else:
         found = [(plan.built and side.random_files, _plan_rows(name, side, plan, how)) for plan in side.plans]
         if not side.plans and side.role == "evo":
-            reason = f"no engine is given or lies next to the ONNX it was built from, and none is built: {no_plan}"
+            why = no_plan or side.lacking
+            reason = f"no engine is given or lies next to the ONNX it was built from, and none is built: {why}"
             found = [(False, [RowSpec(name, side.role, None, "", Refusal(reason))])]
     yield from (dataclasses.replace(row, random=random) for random, rows in found for row in rows)
 

@@ -57,6 +57,19 @@ def test_without_the_network_its_rows_say_why(small_onnx, tmp_path):
     assert "not next to its export" in next(row.reason for row in rows if row.spec.engine == "torch")
 
 
+def test_a_network_too_large_for_an_onnx_file_has_rows_of_pytorch_alone(small_checkpoint, monkeypatch):
+    monkeypatch.setattr(row_specs, "builder_problem", lambda: None)
+    monkeypatch.setattr(plans, "load_flavour", lambda: SimpleNamespace(name="tensorrt"))
+    monkeypatch.setattr("evodeploy.exporter.to_onnx.LARGEST", 100_000)
+    names, builds = ["torch", "onnxruntime", "tensorrt"], Builds((1,), Path("cache"))
+    with row_specs_of(subject_of([small_checkpoint]), names, ["fp32"], 1, builds) as specs:
+        rows = raced(specs, [1])
+    assert [row.spec.engine for row in rows] == ["torch", "onnxruntime", "tensorrt", "torch", "onnxruntime"]
+    for row in rows:
+        assert (row.timing is not None) == (row.spec.engine == "torch")
+        assert ("an ONNX file holds up to 0.00 GB" in row.reason) == (row.spec.engine != "torch")
+
+
 def test_random_weights_judge_no_file(small_onnx, tmp_path, monkeypatch):
     monkeypatch.setattr(row_specs, "_exported", lambda model, path: written(small_onnx, path))
     onnx = written(small_onnx, tmp_path / "trained.onnx", model="evo_deit_tiny_patch16_224")
