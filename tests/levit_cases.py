@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from cases import golden_tags, recipe
+from cases import golden_tags, published, recipe
 
 from evodeploy.models.evo_levit import EvoLeViT
 from evodeploy.models.evo_levit_config import EvoLeViTConfig
@@ -30,6 +30,12 @@ def network(config, state):
     model = EvoLeViT(config).double().eval()
     model.load_state_dict(LAYOUT.to_module(state))
     return model
+
+
+def published_network(config):
+    """The network of `config` with the recipe's weights under their published names, in single precision."""
+    state = LAYOUT.canonical(published(config.name))
+    return network(config, {name: state[name] for name in LAYOUT.required(config)}).float()
 
 
 def random_images(config, batch=3, seed=0):

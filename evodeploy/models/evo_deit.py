@@ -74,7 +74,7 @@ class Block(nn.Module):
 
 
 class EvoDeiT(Network):
-    """The network; `class_head` adds the head on the class token that serves training only."""
+    """The network; `class_head` adds the head on the class token that serves training only, see sample/train.py."""
 
     def __init__(self, config: EvoDeiTConfig, class_head: bool = False) -> None:
         super().__init__()

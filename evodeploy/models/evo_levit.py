@@ -41,9 +41,9 @@ class Stage(nn.Module):
 
 
 class EvoLeViT(Network):
-    """The network; `class_head` adds the heads on the class token that serve training only."""
+    """The network, without the heads on the class token that serve training only."""
 
-    def __init__(self, config: EvoLeViTConfig, class_head: bool = False) -> None:
+    def __init__(self, config: EvoLeViTConfig) -> None:
         super().__init__()
         self.config: EvoLeViTConfig = config
         first, last = config.widths[0], config.widths[-1]
@@ -60,8 +60,6 @@ class EvoLeViT(Network):
         )
         self.stages = nn.ModuleList(Stage(config, index) for index in range(len(config.depths)))
         self.head = TwinHead(last, config.num_classes)
-        if class_head:
-            self.head_cls = TwinHead(last, config.num_classes)
 
     def evolve(self, images: Tensor, keep: Sequence[int] | None = None) -> Evolved:
         """See Network.
@@ -133,9 +131,4 @@ class EvoLeViT(Network):
     def classify(self, evolved: Evolved) -> Tensor:
         """Class logits (B, classes) from the pooled patch tokens."""
         logits: Tensor = self.head(evolved.pooled)
-        return logits
-
-    def classify_class_token(self, evolved: Evolved) -> Tensor:
-        """Class logits (B, classes) from the class token, which training uses to give its attention a meaning."""
-        logits: Tensor = self.head_cls(evolved.class_token)
         return logits

@@ -152,7 +152,8 @@ def _names(depths: tuple[int, ...]) -> dict[str, str]:
 def _state(config: EvoLeViTConfig) -> State:
     """Return the state dict of the network of `config`, training-only heads included, without memory behind it."""
     with torch.device("meta"):
-        return EvoLeViT(config, class_head=True).state_dict()
+        state = EvoLeViT(config).state_dict()
+    return state | {f"head_cls.{name[5:]}": tensor for name, tensor in state.items() if name.startswith("head.")}
 
 
 def _shapes(config: EvoLeViTConfig) -> Shapes:

@@ -1,20 +1,18 @@
 import numpy as np
 import pytest
 import torch
-from cases import INDEX, golden_images, golden_outputs, published
-from levit_cases import TAGS, Oracle, network, random_images, relative_error, small, weights
+from cases import INDEX, golden_images, golden_outputs
+from levit_cases import TAGS, Oracle, network, published_network, random_images, relative_error, small, weights
 
 from evodeploy.models import levit_blocks
 from evodeploy.models.evo_levit import EvoLeViT
-from evodeploy.models.evo_levit_layout import LAYOUT
 from evodeploy.models.zoo import ZOO, with_selection
 
 
 @pytest.mark.parametrize("tag", TAGS)
 def test_golden_selections_exactly_and_logits(tag):
     config = with_selection(ZOO[INDEX[tag]["model"]], selection=INDEX[tag]["selection"])
-    model = EvoLeViT(config, class_head=True).eval()
-    model.load_state_dict(LAYOUT.to_module(LAYOUT.canonical(published(config.name))))
+    model = published_network(config)
     expected = golden_outputs(tag)
     with torch.inference_mode():
         evolved = model.evolve(golden_images(tag))
@@ -116,15 +114,13 @@ def test_tradeoffs_get_their_gradient_through_the_representative_tokens():
 def test_training_learns_and_moves_the_statistics():
     config = small(num_classes=3)
     torch.manual_seed(0)
-    model = EvoLeViT(config, class_head=True).train()
+    model = EvoLeViT(config).train()
     images, labels = random_images(config, batch=6).float(), torch.tensor([0, 1, 2, 0, 1, 2])
     before = model.stages[1].subsample.attn.kv.bn.running_mean.clone()
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     losses = []
     for _ in range(8):
-        evolved = model.evolve(images)
-        logits = (model.classify(evolved), model.classify_class_token(evolved))
-        loss = sum(torch.nn.functional.cross_entropy(each, labels) for each in logits)
+        loss = torch.nn.functional.cross_entropy(model(images), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

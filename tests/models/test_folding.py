@@ -1,13 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from cases import INDEX, golden_images, golden_outputs, published
-from levit_cases import network, random_images, relative_error, small
+from cases import INDEX, golden_images, golden_outputs
+from levit_cases import network, published_network, random_images, relative_error, small
 from levit_cases import weights as small_weights
 from torch import nn
 
 from evodeploy.models.evo_levit import EvoLeViT
-from evodeploy.models.evo_levit_layout import LAYOUT
 from evodeploy.models.folding import folded
 from evodeploy.models.random_weights import random_model
 from evodeploy.models.zoo import ZOO, EvoDeiTConfig
@@ -30,9 +29,7 @@ def test_folding_is_exact(changes):
 @pytest.mark.parametrize("tag", ["EvoLeViT_128S", "EvoLeViT_256"])
 def test_folded_in_single_precision_gives_the_golden_outputs(tag):
     config = ZOO[INDEX[tag]["model"]]
-    model = EvoLeViT(config, class_head=True).eval()
-    model.load_state_dict(LAYOUT.to_module(LAYOUT.canonical(published(config.name))))
-    short, expected = folded(model), golden_outputs(tag)
+    short, expected = folded(published_network(config)), golden_outputs(tag)
     with torch.inference_mode():
         evolved = short.evolve(golden_images(tag))
     for i, positions in enumerate(evolved.selected):
@@ -42,11 +39,11 @@ def test_folded_in_single_precision_gives_the_golden_outputs(tag):
 
 def test_nothing_is_left_to_fold_and_the_original_is_as_it_was():
     config = small()
-    model = EvoLeViT(config, class_head=True).train()
+    model = EvoLeViT(config).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     short = folded(model)
     assert not any(isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) for module in short.modules())
-    assert isinstance(short.head, nn.Linear) and isinstance(short.head_cls, nn.Linear)
+    assert isinstance(short.head, nn.Linear)
     assert all(tensor.dtype == torch.float32 for tensor in short.parameters())
     assert not short.training and not any(tensor.requires_grad for tensor in short.parameters())
     assert model.training and all(tensor.requires_grad for tensor in model.parameters())
