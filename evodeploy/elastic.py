@@ -50,6 +50,14 @@ def shortest_ratio(kept: int, tokens: int) -> float:
     return next((ratio for ratio in rounded if int(ratio * tokens) == kept), math.nextafter(kept / tokens, 1))
 
 
+def shared_ratios(stages: Sequence[ElasticStage]) -> tuple[float, ...]:
+    """The shortest keep ratios of the ends of all bounds that all of `stages` take, in rising order."""
+    ends = {shortest_ratio(end, stage.tokens) for stage in stages for end in (stage.low, stage.high)}
+    return tuple(
+        ratio for ratio in sorted(ends) if all(each.low <= int(ratio * each.tokens) <= each.high for each in stages)
+    )
+
+
 def checked_keep(keep: Sequence[int], stages: Sequence[ElasticStage]) -> tuple[int, ...]:
     """Return `keep`, the tokens that each of `stages` keeps; raises InputError outside of their bounds."""
     if len(keep) != len(stages):

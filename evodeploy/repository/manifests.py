@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
+from evodeploy.elastic import shared_ratios
 from evodeploy.errors import needs
 from evodeploy.repository.config import Serving
 from evodeploy.repository.model import ServedModel
@@ -42,8 +42,9 @@ def manifests(model: ServedModel, serving: Serving) -> dict[str, str]:
         "kserve": _text([_BUCKET, _RELEASE, *own], [_inference_service(model, serving)]),
         "kubernetes": _text([kubernetes, _RELEASE, *own], [_deployment(model, serving), _service(serving)]),
     }
-    if model.keep and model.backend == "onnxruntime":
-        texts["kserve-adaptive"] = _text([*_ADAPTIVE, _BUCKET], [_adaptive(model, serving)])
+    ratios = shared_ratios(model.info.elastic) if model.info else ()
+    if ratios and model.backend == "onnxruntime":
+        texts["kserve-adaptive"] = _text([*_ADAPTIVE, _BUCKET], [_adaptive(model, serving, ratios[0], ratios[-1])])
     return texts
 
 
@@ -85,11 +86,8 @@ def _inference_service(model: ServedModel, serving: Serving) -> Document:
     }
 
 
-def _adaptive(model: ServedModel, serving: Serving) -> Document:
-    """`evodeploy serve` on the file in the repository, as a predictor of one's own."""
-    stages = model.info.elastic if model.info else ()
-    low = math.ceil(max(stage.low / stage.tokens for stage in stages) * 100) / 100
-    high = math.floor(min(stage.high / stage.tokens for stage in stages) * 100) / 100
+def _adaptive(model: ServedModel, serving: Serving, low: float, high: float) -> Document:
+    """`evodeploy serve` on the file in the repository, as a predictor of one's own, with the keep ratios `low:high`."""
     options = {
         "--name": serving.name,
         "--device": "cuda" if serving.device == "gpu" else "cpu",

@@ -50,7 +50,8 @@ class Budget:
         if self.low == self.high:
             return (self.low,)
         step = (self.high - self.low) / (LEVELS - 1)
-        return (*(round(self.low + step * level, 4) for level in range(LEVELS - 1)), self.high)
+        between = (round(self.low + step * level, 4) for level in range(1, LEVELS - 1))
+        return (self.low, *(min(max(each, self.low), self.high) for each in between), self.high)
 
 
 def budget_of(milliseconds: float | None, keep_ratios: tuple[float, float] | None) -> Budget | None:

@@ -89,6 +89,11 @@ class Controller:
             self._state = plan.corrected(self._state, self._predicted(images, ratio), seconds)
             self._ends = 0.0
 
+    def failed(self) -> None:
+        """That run is over without a result, which says nothing of how long runs take."""
+        with self._lock:
+            self._ends = 0.0
+
     def at_least(self, floor: float) -> float:
         """The lowest ratio of the budget that is not below `floor`, else its highest."""
         return next((ratio for ratio in self._times.ratios if ratio >= floor), self._times.ratios[-1])

@@ -9,6 +9,7 @@ import shlex
 from typing import Any
 from urllib.parse import quote
 
+from evodeploy.elastic import shared_ratios
 from evodeploy.errors import InputError
 from evodeploy.serving.backend import Backend
 from evodeploy.serving.protocol import tensor_metadata
@@ -171,5 +172,5 @@ def _ratio(info: ModelInfo) -> float | None:
     try:
         info.keep_of(0.5)
     except InputError:
-        return min(stage.high / stage.tokens for stage in info.elastic)
+        return max(shared_ratios(info.elastic), default=None)
     return 0.5

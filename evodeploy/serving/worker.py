@@ -125,7 +125,12 @@ class Worker:
         if self._controller is not None and ratio is not None:
             self._controller.running(len(images), ratio, [request.entry for request in requests if request.entry])
         began = time.perf_counter()
-        outputs = run_all(self._engine, images, self._largest, keep)
+        try:
+            outputs = run_all(self._engine, images, self._largest, keep)
+        except EvodeployError:
+            if self._controller is not None:
+                self._controller.failed()
+            raise
         seconds, ratios = time.perf_counter() - began, self.info.ratios_of(ratio)
         if self._controller is not None and ratio is not None:
             self._controller.ran(len(images), ratio, seconds)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fake_engines import FakeEngine, brightness_logits
 
-from evodeploy.elastic import ElasticStage, checked_keep, shortest_ratio
+from evodeploy.elastic import ElasticStage, checked_keep, shared_ratios, shortest_ratio
 from evodeploy.engines.base import run_all
 from evodeploy.errors import InputError, RuntimeFailedError, UsageError
 from evodeploy.specs import BatchRange, ModelInfo
@@ -119,6 +119,14 @@ def test_the_shortest_ratio_that_keeps_a_number_of_tokens_keeps_it():
     for tokens in (36, 49, 81, 100, 144, 196, 256, 400, 576, 1024, 3_000_000):
         for kept in range(1, tokens + 1, 1 if tokens <= 1024 else 12_347):
             assert int(shortest_ratio(kept, tokens) * tokens) == kept, (kept, tokens)
+
+
+def test_the_ratios_that_all_stages_share_are_taken_by_each():
+    """29 / 100 is taken for 28 tokens, and what 49 tokens keep at least may be too few of 196."""
+    assert shared_ratios([ElasticStage(100, 29, 57)]) == (0.291, 0.58)
+    assert shared_ratios([ElasticStage(49, 24, 24), ElasticStage(196, 98, 99)]) == (0.5, 0.51)
+    assert shared_ratios([ElasticStage(64, 6, 64), ElasticStage(64, 6, 64)]) == (0.1, 1.0)
+    assert shared_ratios([ElasticStage(64, 6, 8), ElasticStage(64, 32, 64)]) == ()
 
 
 def test_a_static_engine_refuses_a_number_of_tokens(engine):

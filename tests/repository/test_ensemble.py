@@ -25,8 +25,13 @@ from tritonclient.utils import deserialize_bytes_tensor
 
 import evodeploy
 from evodeploy.cli import app
+from evodeploy.cli.values import ratio_range
+from evodeploy.elastic import ElasticStage, shortest_ratio
 from evodeploy.errors import UsageError
 from evodeploy.onnx_files import info_of, read_onnx, set_info, write_onnx
+from evodeploy.repository.config import Serving
+from evodeploy.repository.manifests import manifests
+from evodeploy.repository.model import served_model
 
 GENERATOR = np.random.default_rng(0)
 
@@ -240,6 +245,20 @@ def test_kserve_may_run_the_adaptive_server_on_an_elastic_file(small_elastic, tm
         "0.1:1",
         container["ports"][0]["containerPort"],
     )
+
+
+@pytest.mark.parametrize("kept", [(29, 57), (24, 24), (98, 98)])
+def test_the_adaptive_server_takes_the_range_that_its_manifest_states(small_elastic, tmp_path, kept):
+    """In floats 29 / 100 keeps 28 of 100 tokens, and 24 / 49 in two digits one way is above it and the other below."""
+    low, high = kept
+    tokens = {29: 100, 24: 49, 98: 196}[low]
+    model = served_model(small_elastic)
+    stages = (ElasticStage(tokens, low, high),) * 2
+    info = dataclasses.replace(model.info, elastic=stages, keep_ratios=(shortest_ratio(high, tokens),) * 2)
+    text = manifests(dataclasses.replace(model, info=info), Serving("net", "cpu"))["kserve-adaptive"]
+    (container,) = yaml.safe_load(text)["spec"]["predictor"]["containers"]
+    ends = ratio_range("--keep-ratio", container["args"][container["args"].index("--keep-ratio") + 1], equal=True)
+    assert [info.keep_of(end) for end in ends] == [(low, low), (high, high)]
 
 
 class Client:

@@ -295,6 +295,27 @@ def test_what_is_no_budget_is_refused():
     assert Budget(1, 0.5, 0.5).ratios == (0.5,)
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.53062, 1.0), (0.53062, 0.53067), (1 / 3, 0.6666)])
+def test_no_ratio_of_a_budget_is_beyond_its_ends(low, high):
+    """An artefact that keeps 104 of 196 tokens at 0.53062 would refuse 0.5306, which keeps 103."""
+    ratios = Budget(1, low, high).ratios
+    assert (ratios[0], ratios[-1]) == (low, high)
+    assert list(ratios) == sorted(ratios)
+
+
+def test_a_run_that_failed_keeps_nobody_waiting():
+    """Else requests are refused for as long as it would have taken."""
+    clock = Clock()
+    controller = Controller(BUDGET, TIMES, clock)
+    entries = [controller.enter(16, clock.now)]
+    controller.running(16, 1.0, entries)
+    controller.enter(1, clock.now)
+    with pytest.raises(BusyError):
+        controller.check_room(8)
+    controller.failed()
+    controller.check_room(8)
+
+
 def test_options_make_a_budget():
     assert budget_of(None, None) is None
     assert budget_of(50, None) == Budget(0.05, 0.3, 1.0)

@@ -63,6 +63,12 @@ def test_samples_ask_an_elastic_model_alone_for_a_ratio_and_for_one_that_it_take
     assert all('"keep_ratio": 0.2}' in line or "keep_ratio=0.2'" in line for line in lines)
 
 
+def test_the_ratio_of_a_sample_is_taken_where_one_number_of_tokens_is():
+    info = ModelInfo("x", 80, 8, 10, "stage", (0.291,), elastic=(ElasticStage(100, 29, 29),))
+    lines = [line for _, label, line in samples(document(FakeEngine(info))) if "Keeping" in label]
+    assert lines and all('"keep_ratio": 0.291}' in line or "keep_ratio=0.291'" in line for line in lines)
+
+
 def test_a_sample_holds_names_of_an_artefact_as_words_alone(engine, tmp_path):
     """A name in an artefact from elsewhere is not run by the shell of a reader who copies the line."""
     hostile = FakeEngine(ModelInfo("x", 64, 8, 10, "stage", (0.5, 0.5)))

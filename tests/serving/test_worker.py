@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from evodeploy.elastic import ElasticStage
-from evodeploy.errors import InputError
+from evodeploy.errors import InputError, RuntimeFailedError
 from evodeploy.serving import budget as plan
 from evodeploy.serving.app import create_app
 from evodeploy.serving.backend import Asked
@@ -96,6 +96,16 @@ def test_batches_are_no_larger_than_the_target_allows_now(start, monkeypatch):
     together(worker, Asked())
     together(worker, Asked(), Asked(), Asked())
     assert runs == [len(IMAGES)] * 4
+
+
+def test_a_run_that_fails_is_over_for_the_budget(engine, start):
+    ended = []
+    worker = start()
+    worker._controller.failed = lambda: ended.append(1)
+    engine._compute = lambda images: 1 / 0
+    with pytest.raises(RuntimeFailedError):
+        together(worker, Asked())
+    assert ended == [1]
 
 
 def picture():
