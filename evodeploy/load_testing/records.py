@@ -46,7 +46,8 @@ class Outcome:
 class Load:
     """One load: `rate` requests a second, or as many `connections` as fast as they are answered; took `seconds`.
 
-    `target` is the seconds in which an answer is in time.
+    `target` is the seconds in which an answer is in time. Requests were sent in the first `sending` seconds, None for
+    all of them: the last answers may come later.
     """
 
     rate: float | None
@@ -54,6 +55,7 @@ class Load:
     seconds: float
     target: float | None
     outcomes: tuple[Outcome, ...]
+    sending: float | None = None
 
     @property
     def name(self) -> str:
@@ -109,7 +111,7 @@ class Load:
         quantiles = [self.quantile(share) for share in QUANTILES.values()]
         return (
             self.name,
-            f"{len(self.outcomes) / self.seconds:.1f}",
+            f"{len(self.outcomes) / (self.sending or self.seconds):.1f}",
             f"{len(self.answered) / self.seconds:.1f}",
             *("–" if value is None else f"{value * 1000:.1f} ms" for value in quantiles),
             str(self.refused),

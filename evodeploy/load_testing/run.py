@@ -81,7 +81,8 @@ def load_test(
         else:
             outcomes = open_loop(wanted.asking, poisson(rate, seconds, seed), MOST)
             took = max(seconds, time.perf_counter() - began)
-        loads.append(Load(rate, connections, took, target, tuple(outcomes)))
+        sending = None if rate is None else seconds
+        loads.append(Load(rate, connections, took, target, tuple(outcomes), sending))
         _log.info("%s: %d of %d answered", loads[-1].name, len(loads[-1].answered), len(outcomes))
     if isinstance(wanted, Bodies) and not any(load.accuracy for load in loads) and wanted.unmatched():
         (name, number), label = min(wanted.seen), str(wanted.classes[0])

@@ -111,7 +111,7 @@ def pictures_of(url: str, images: Path | None, labels: bool, token: str | None, 
         bodies = [_contents(each.image) for each in examples]
         classes = [_label_of(each) for each in examples if labels]
         what = f"{len(bodies)} pictures of {images}"
-    query = "" if keep_ratio is None else f"?keep_ratio={keep_ratio:g}"
+    query = "" if keep_ratio is None else f"?keep_ratio={keep_ratio}"
     return Bodies(url, f"/v1/predict{query}", tuple(bodies), _headers(token), what, tuple(classes))
 
 

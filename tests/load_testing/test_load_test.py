@@ -14,9 +14,11 @@ from reference_pages import check_fields
 
 import evodeploy
 from evodeploy.errors import RuntimeFailedError, UsageError
+from evodeploy.load_testing import run
 from evodeploy.load_testing.arrivals import closed_loop, open_loop, poisson
 from evodeploy.load_testing.page import as_html
-from evodeploy.load_testing.records import Load, LoadTest, Outcome
+from evodeploy.load_testing.records import Load, LoadTest, Outcome, Reply
+from evodeploy.load_testing.target import pictures_of
 from evodeploy.serving.service import running
 from evodeploy.serving.settings import Settings
 
@@ -65,6 +67,11 @@ def test_any_server_of_the_protocol_is_asked_by_grpc(service):
         evodeploy.load_test(url, model="other")
     with pytest.raises(RuntimeFailedError, match="grpc://127.0.0.1:9 answers UNAVAILABLE"):
         evodeploy.load_test("grpc://127.0.0.1:9", model="other")
+
+
+def test_the_ratio_that_is_asked_for_is_not_rounded():
+    """0.295918 keeps 57 of 196 tokens, and this one 58."""
+    assert pictures_of("http://127.0.0.1:9", None, False, None, 0.2959184).path.endswith("?keep_ratio=0.2959184")
 
 
 def test_what_is_refused_and_lost_by_grpc_is_counted():
@@ -124,6 +131,24 @@ def test_a_server_that_stalls_is_asked_no_less():
     outcomes = open_loop(make, [0.0] * 10, most=1)
     assert sorted(outcome.seconds >= 0.05 * (n + 1) for n, outcome in enumerate(outcomes)) == [True] * 10
     assert all(outcome.seconds < 10 for outcome in closed_loop(make, 2, 0.1))
+
+
+def test_what_is_offered_does_not_depend_on_how_late_the_answers_are(monkeypatch):
+    """One connection and 50 ms for each answer: what is sent in half a second is answered in a second."""
+
+    class Slow:
+        what = "a picture"
+
+        def asking(self):
+            return lambda: Reply("200") if time.sleep(0.05) is None else None
+
+    monkeypatch.setattr(run, "asked", lambda *_: {})
+    monkeypatch.setattr(run, "pictures_of", lambda *_: Slow())
+    monkeypatch.setattr(run, "MOST", 1)
+    (load,) = evodeploy.load_test("http://x", rates=(40,), seconds=0.5).loads
+    count = len(poisson(40, 0.5, 0))
+    assert load.seconds >= 0.05 * count > 0.6
+    assert load.cells()[1] == f"{count / 0.5:.1f}"
 
 
 def test_arrivals_are_as_many_as_the_rate_says_and_the_same_each_time():
