@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 import threading
 from collections.abc import Mapping
@@ -73,11 +74,12 @@ class SavedRow(StoredImage):
 def saved_place(path: Path) -> tuple[Path, str | None] | None:
     """The folder of the saved data set that `path` names, and the split, or None where `path` is the folder itself.
 
-    None where it names no saved data set.
+    None where it names no saved data set. A pattern is none of its splits, whose names have no such characters.
     """
     if _is_saved(path):
         return path, None
-    return (path.parent, path.name) if not path.exists() and _is_saved(path.parent) else None
+    named = not path.exists() and not glob.has_magic(path.name) and "{" not in path.name
+    return (path.parent, path.name) if named and _is_saved(path.parent) else None
 
 
 def _is_saved(path: Path) -> bool:

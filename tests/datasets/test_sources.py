@@ -227,6 +227,8 @@ def test_braces_that_stand_for_too_many_names_are_refused():
         ("both", "both has the splits train, test: name one, such as both/train"),
         ("both/val", "both has no split 'val': expected train, test"),
         ("both/train/x", "both/train has no split 'x': expected one table without a name"),
+        ("both/*.png", r"nothing matches both/\*\.png"),
+        ("both/{a,b}.png", r"both/a\.png does not exist"),
     ],
 )
 def test_what_names_no_data_is_refused(sources, hugging_face, source, sentence):
