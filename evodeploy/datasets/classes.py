@@ -7,6 +7,7 @@ import functools
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,8 @@ class Classes:
 
     def __init__(self, info: ModelInfo) -> None:
         self.info = info
-        self._names = {name: number for number, name in enumerate(info.class_names)}
+        counts = Counter(info.class_names)  # a name that two classes have says neither
+        self._names = {name: number for number, name in enumerate(info.class_names) if counts[name] == 1}
         self._wnids = _numbers_of_wnids() if has_imagenet_classes(info) else {}
 
     def number(self, label: Label) -> int | None:

@@ -59,6 +59,19 @@ def test_folders_that_fit_neither_way_are_refused(tmp_path):
         labelled_images(tmp_path / "none", INFO)
 
 
+def test_a_name_of_two_classes_says_neither(tmp_path):
+    """ImageNet has two cranes, a bird and a machine, and some lists call both so."""
+    info = dataclasses.replace(INFO, num_classes=4, class_names=("crane", "ant", "bee", "crane"))
+    data = tree(tmp_path / "data", "ant/1.png", "crane/1.png")
+    with pytest.raises(UsageError, match=r"has 2 class folders \(ant, crane\), which are neither all class names"):
+        labelled_images(data, info)
+    (tmp_path / "labels.csv").write_text("path,label\nant/1.png,ant\ncrane/1.png,crane\n")
+    with pytest.raises(BadFileError, match="line 3: 'crane/1.png' has the label 'crane', expected a class name"):
+        labelled_images(data, info, labels=tmp_path / "labels.csv")
+    (tmp_path / "map.json").write_text('{"ant": "ant", "crane": 3}')
+    assert labels(labelled_images(data, info, class_map=tmp_path / "map.json")) == {"ant/1.png": 1, "crane/1.png": 3}
+
+
 def test_classes_without_images_are_refused(tmp_path):
     (tmp_path / "ant").mkdir()
     with pytest.raises(UsageError, match="holds no images"):
