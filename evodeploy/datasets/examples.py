@@ -26,9 +26,9 @@ class Example:
     label: Label | None = None
 
     @property
-    def size(self) -> int:
-        """The bytes of the file that the image is, or as `StoredImage` says."""
-        return self.image.stat().st_size if isinstance(self.image, Path) else self.image.size
+    def size(self) -> int | None:
+        """See `size_of`."""
+        return size_of(self.image)
 
     @property
     def place(self) -> tuple[str, int]:
@@ -46,6 +46,16 @@ class Dataset:
     title: str
     examples: tuple[Example, ...]
     classes: tuple[str, ...] = ()
+
+
+def size_of(image: Path | StoredImage) -> int | None:
+    """The bytes of the file that the image is, or as `StoredImage` says; None where there is no such file."""
+    if isinstance(image, StoredImage):
+        return image.size
+    try:
+        return image.stat().st_size
+    except OSError:  # what is listed need not be there
+        return None
 
 
 def spread(items: Sequence[T], count: int | None) -> Sequence[T]:

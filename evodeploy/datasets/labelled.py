@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evodeploy.datasets.classes import Classes, Matching, has_imagenet_classes, matched
-from evodeploy.datasets.examples import Dataset, Example, spread
+from evodeploy.datasets.examples import Dataset, Example, size_of, spread
 from evodeploy.datasets.labels import Labels, number_of, read_labels, read_real_labels
 from evodeploy.datasets.sources import dataset_of
 from evodeploy.errors import BadFileError, UsageError
@@ -43,8 +43,8 @@ class LabelledImages:
     note: str = ""
 
     def checksum(self) -> str:
-        """SHA-256 of names and labels: the same for the same task, wherever its folder lies."""
-        listing = json.dumps([(image.name, image.classes) for image in self.images])
+        """SHA-256 of names, sizes and labels: the same for the same task, wherever its folder lies."""
+        listing = json.dumps([(image.name, size_of(image.image), image.classes) for image in self.images])
         return hashlib.sha256(listing.encode()).hexdigest()
 
     def limited(self, count: int | None) -> LabelledImages:

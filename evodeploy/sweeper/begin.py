@@ -54,7 +54,7 @@ def begun(request: SweepRequest, force: bool = False) -> Iterator[State]:
 
 
 def _checked(request: SweepRequest) -> dict[str, str | None]:
-    """Checksums of the images: of names and labels of those to evaluate on, of names of those to calibrate on.
+    """Checksums of the images: of names, sizes and labels of those to evaluate on, and to calibrate on without labels.
 
     Raises for inputs that are missing or do not fit, or that lie where outputs would.
     """
@@ -74,14 +74,14 @@ def _checked(request: SweepRequest) -> dict[str, str | None]:
     if classes in (request.folder.resolve(), request.folder.resolve().parent):
         raise UsageError(f"the output {request.folder} would be a class of {request.data}: choose another with -o")
     if request.images is not None:
-        names = [example.name for example in dataset_of(request.images).examples]
-        calibration = hashlib.sha256(json.dumps(names).encode()).hexdigest()
+        found = [(example.name, example.size) for example in dataset_of(request.images).examples]
+        calibration = hashlib.sha256(json.dumps(found).encode()).hexdigest()
     with needs("export"):
         from evodeploy.models.checkpoint import load_checkpoint
     info = load_checkpoint(request.checkpoint).info
     if request.data is not None:
-        found = labelled_images(request.data, info, labels=request.labels, class_map=request.class_map)
-        labelled = found.limited(request.limit).checksum()
+        data = labelled_images(request.data, info, labels=request.labels, class_map=request.class_map)
+        labelled = data.limited(request.limit).checksum()
     return {"labelled images": labelled, "calibration images": calibration}
 
 

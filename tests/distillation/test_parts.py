@@ -180,6 +180,18 @@ def test_pictures_of_a_tar_are_those_of_the_folder_that_it_was_made_of(pictures,
         assert listed(path, dataclasses.replace(info, num_classes=classes), True).labels == theirs.labels
 
 
+def test_a_list_may_name_a_picture_that_is_not_there(pictures, tmp_path):
+    """The next one takes its place."""
+    files = [*sorted((pictures / "cat").iterdir()), tmp_path / "none.png"]
+    (tmp_path / "list.txt").write_text("\n".join(map(str, files)))
+    info = model_info(EvoDeiTConfig("tiny", 32, 2, depth=3, image_size=32, patch_size=8, stages=(1, 2)))
+    listing = listed(tmp_path / "list.txt", info, False)
+    without = listing.checksum()
+    shutil.copy(files[0], files[-1])
+    assert len(listing) == 11
+    assert listing.checksum() != without
+
+
 @pytest.mark.parametrize("pooling", ["class", "mean"])
 def test_features_are_what_the_classifier_reads(pooling):
     config = EvoDeiTConfig(

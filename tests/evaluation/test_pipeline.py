@@ -166,6 +166,16 @@ def test_the_journal_of_another_evaluation_is_refused(cli, here):
     assert cli("eval", "a.onnx", "--data", "data", "-o", "r.json", "--force")[0] == 0
 
 
+def test_answers_to_images_that_were_replaced_are_not_mixed_in(here, tmp_path):
+    copied, journal = tmp_path / "data", tmp_path / "answers.part"
+    shutil.copytree(here / "data", copied)
+    evodeploy.evaluate("a.onnx", copied, journal=journal)
+    evodeploy.evaluate("a.onnx", "data", journal=journal)  # the same ones
+    Image.new("RGB", (70, 60)).save(min(copied.glob("*/*.png")))
+    with pytest.raises(UsageError, match="is the beginning of another evaluation"):
+        evodeploy.evaluate("a.onnx", copied, journal=journal)
+
+
 @pytest.mark.parametrize(("what", "other"), [("device", "cuda:0"), ("tf32", True)])
 def test_answers_of_another_device_or_of_tf32_are_not_mixed_in(here, monkeypatch, what, other):
     def elsewhere(*args):

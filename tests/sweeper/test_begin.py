@@ -90,22 +90,26 @@ def expect_another_sweep(request, change, what):
         raise AssertionError("not reached")
 
 
-@pytest.mark.parametrize("change", ["more", "moved"])
+@pytest.mark.parametrize("change", ["more", "moved", "replaced"])
 def test_other_labelled_images_make_it_another_sweep(request_, change):
     for index in range(10):
         Path("data", f"c{index}").mkdir(parents=True)
     picture = Path("data/c3/a.png")
     Image.new("RGB", (9, 9)).save(picture)
-    alter = {"more": lambda: shutil.copy(picture, "data/c3/b.png"), "moved": lambda: picture.rename("data/c4/a.png")}
+    alter = {
+        "more": lambda: shutil.copy(picture, "data/c3/b.png"),
+        "moved": lambda: picture.rename("data/c4/a.png"),
+        "replaced": lambda: Image.new("RGB", (99, 9)).save(picture),
+    }
     expect_another_sweep(dataclasses.replace(request_, data=Path("data")), alter[change], "labelled images")
 
 
-def test_other_images_to_calibrate_on_make_it_another_sweep(request_):
+@pytest.mark.parametrize("name", ["a.png", "b.png"])
+def test_other_images_to_calibrate_on_make_it_another_sweep(request_, name):
     Path("data").mkdir()
-    picture = Image.new("RGB", (9, 9))
-    picture.save("data/a.png")
+    Image.new("RGB", (9, 9)).save("data/a.png")
     request = dataclasses.replace(request_, candidates=(FIRST, INT8), images=Path("data"))
-    expect_another_sweep(request, lambda: picture.save("data/b.png"), "calibration images")
+    expect_another_sweep(request, lambda: Image.new("RGB", (99, 9)).save(f"data/{name}"), "calibration images")
 
 
 STATE = {
