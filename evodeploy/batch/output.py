@@ -118,10 +118,10 @@ class OutputFolder:
         if found is None:
             _write_json(path, manifest)
             return
-        differing = [name for name in manifest if found[name] != manifest[name]]
+        differing = [name for name in manifest if found.get(name) != manifest[name]]
         if differing:
             name = differing[0]
-            was = brief(str(found[name]))
+            was = brief(str(found.get(name)))
             raise UsageError(
                 f"{self.path} belongs to another run (its {name}: {was}, now {manifest[name]}): "
                 "choose another --output, or pass --force to start over"

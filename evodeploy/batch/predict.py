@@ -46,7 +46,7 @@ class Answerer:
 
     def _answers(self, images: np.ndarray) -> Iterator[dict[str, object]]:
         info, engine = self._predictor.info, self._predictor.engine
-        outputs = run_all(engine, images)
+        outputs = run_all(engine, images, max(1, len(images)))
         bad = not_finite(outputs)
         if not info.num_classes:
             answers: Iterator[dict[str, object]] = ({"features": row} for row in outputs.get("features", ()))

@@ -74,6 +74,17 @@ def test_a_folder_of_another_run_is_refused_or_discarded(folder):
         assert not (folder.path / "_SUCCESS").exists()
 
 
+def test_a_folder_of_an_earlier_version_is_of_another_run(folder):
+    """Its manifest does not say what rows depend on now."""
+    with folder.claimed(RUN, force=False):
+        folder.write(0, answers(None))
+    now = RUN | {"precision": None, "tf32": True}
+    with pytest.raises(UsageError, match=r"another run \(its tf32: None, now True\)"), folder.claimed(now, force=False):
+        pass
+    with folder.claimed(now, force=True):
+        assert not folder.is_finished(0, 1)
+
+
 @pytest.mark.parametrize("force", [False, True])
 def test_other_things_are_never_touched(folder, force):
     (folder.path / "predictions").mkdir(parents=True)

@@ -14,8 +14,8 @@ from evodeploy.specs import EngineOptions
 
 @pytest.mark.parametrize("features", [False, True])
 def test_an_output_that_is_no_number_is_the_error_of_its_image(small_onnx, tmp_path, monkeypatch, features):
-    def run(engine, images):
-        outputs = run_all(engine, images)
+    def run(engine, images, chunk):
+        outputs = run_all(engine, images, chunk)
         outputs["logits"][1, 0] = np.nan
         return {"features": outputs["logits"]} if features else outputs
 
@@ -34,3 +34,19 @@ def test_an_output_that_is_no_number_is_the_error_of_its_image(small_onnx, tmp_p
     assert errors[2] == PROBLEM
     given = [row["features" if features else "probabilities"] is not None for row in rows]
     assert given == [True, False, False, True]
+
+
+def test_an_engine_is_given_as_many_images_at_a_time_as_are_asked_for(small_onnx, tmp_path, monkeypatch):
+    for number in range(40):
+        Image.new("RGB", (70, 70)).save(tmp_path / f"{number:02}.png")
+    answerer = predict.Answerer(small_onnx, "onnxruntime", EngineOptions(threads=1), top=2)
+    engine, sizes = answerer._predictor.engine, []
+    run = engine._run
+    monkeypatch.setattr(engine, "_run", lambda images, keep: sizes.append(len(images)) or run(images, keep))
+    names = tuple(f"{number:02}.png" for number in range(40))
+    (batch,) = prepared_batches(0, Files(names), tmp_path, answerer._predictor.info, 40)
+    assert answerer(batch).num_rows == 40
+    assert sizes == [40]
+    (unreadable,) = prepared_batches(0, Files(("none.png",)), tmp_path, answerer._predictor.info, 40)
+    assert answerer(unreadable).num_rows == 1
+    assert sizes == [40]
