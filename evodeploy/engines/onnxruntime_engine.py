@@ -13,7 +13,7 @@ from evodeploy.engines.base import Array, Engine
 from evodeploy.engines.device import cuda_index, onnxruntime_extra
 from evodeploy.engines.interface import batch_range, check_interface
 from evodeploy.engines.onnxruntime_binding import BoundBatch
-from evodeploy.engines.onnxruntime_providers import ON_CPU, PROFILE, Provider, elastic_profile
+from evodeploy.engines.onnxruntime_providers import ON_CPU, PROFILE, Provider, cache_prefix, elastic_profile
 from evodeploy.engines.out_of_memory import means_out_of_memory
 from evodeploy.errors import BadFileError, OutOfMemoryError, UnavailableError, UsageError, needs
 from evodeploy.files import check_input
@@ -68,7 +68,8 @@ class OnnxRuntimeEngine(Engine):
             with contextlib.redirect_stdout(sys.stderr):  # where it prints what it does not find
                 ort.preload_dlls()  # CUDA and cuDNN that came with pip, which nothing else looks for
         profile = _profile_of(path) if provider.profiled else {}
-        self._new_session = partial(_new_session, path, provider, options, profile, trace)
+        kept = cache_prefix(path, options) if provider.profiled else {}
+        self._new_session = partial(_new_session, path, provider, options, {**profile, **kept}, trace)
         self._session = self._new_session()
         self.tf32 = provider.tf32 if options.tf32 is None else options.tf32
         self.device = "cpu" if self._index is None else f"cuda:{self._index}"
@@ -126,7 +127,7 @@ def _profile_of(path: Path) -> dict[str, str]:
 
 
 def _new_session(
-    path: Path, provider: Provider, options: EngineOptions, profile: dict[str, str], trace: Path | None
+    path: Path, provider: Provider, options: EngineOptions, further: dict[str, str], trace: Path | None
 ) -> Any:
     """`path` opened by `provider`, which computes all of it; raises as the engine does."""
     import onnxruntime as ort
@@ -144,7 +145,7 @@ def _new_session(
     if options.threads:
         session.intra_op_num_threads = options.threads
     chosen = provider.chain[0]
-    opened = _opened(path, session, provider.configured(options, profile))
+    opened = _opened(path, session, provider.configured(options, further))
     if opened.get_providers()[0] != chosen:
         raise UnavailableError(
             f"ONNX Runtime {ort.__version__} has {chosen}, but it does not start here: no GPU, or libraries "

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
 from evodeploy.engines.device import cuda_index
 from evodeploy.errors import UsageError
+from evodeploy.onnx_files import onnx_sha256
 from evodeploy.specs import KEEP, BatchRange, EngineOptions, ModelInfo, TensorSpec
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -37,16 +39,16 @@ class Provider:
         return CUDA in self.chain
 
     def configured(
-        self, options: EngineOptions, profile: Mapping[str, str] = MappingProxyType({})
+        self, options: EngineOptions, further: Mapping[str, str] = MappingProxyType({})
     ) -> list[str | tuple[str, dict[str, str]]]:
         """Return the chain with options, as a session takes it: what TensorRT leaves to CUDA runs on the same GPU.
 
-        `profile` are further options of the first choice, see `elastic_profile`.
+        `further` are options of the first choice alone, see `elastic_profile` and `cache_prefix`.
         """
         first, *rest = self.chain
         same = {"device_id": str(cuda_index(options.device))}
         return [
-            (first, {**self.options(options), **profile}),
+            (first, {**self.options(options), **further}),
             *((name, same) if name == CUDA else name for name in rest),
         ]
 
@@ -68,6 +70,15 @@ def elastic_profile(inputs: Sequence[TensorSpec], info: ModelInfo | None) -> dic
         f"trt_profile_{name}_shapes": f"{images.name}:{_times((batch, *images.shape[1:]))},{KEEP}:{_times(keep)}"
         for name, batch, keep in zip(("min", "opt", "max"), batches, (low, high, high), strict=True)
     }
+
+
+def cache_prefix(path: Path, options: EngineOptions) -> dict[str, str]:
+    """Options of TensorRT's provider by which it names the engines that it keeps of the file `path`, if it keeps any.
+
+    By itself it names them by the file's name and those of its nodes, and so takes an engine with the weights of
+    another export of that name.
+    """
+    return {} if options.cache is None else {"trt_engine_cache_prefix": onnx_sha256(path)[:16]}
 
 
 def _times(sizes: Iterable[int | None]) -> str:

@@ -16,6 +16,7 @@ from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.engines.onnxruntime_providers import ON_CPU, ON_CUDA, ON_TENSORRT
 from evodeploy.engines.opener import open_engine
 from evodeploy.errors import BadFileError, UnavailableError, UsageError
+from evodeploy.onnx_files import info_of, read_onnx, set_info, write_onnx
 from evodeploy.specs import EngineOptions
 
 
@@ -141,6 +142,26 @@ def test_tensorrt_s_provider_knows_the_range_of_an_elastic_file(small_elastic, s
     monkeypatch.setattr(ort, "get_available_providers", lambda: list(ON_CPU.chain))
     with OnnxRuntimeEngine(small_elastic, provider=on_cpu(ON_TENSORRT)) as engine:
         assert (engine.batch.min, engine.batch.max) == (1, 128)
+
+
+def test_engines_that_tensorrt_s_provider_keeps_are_of_one_export(small_onnx, tensorrt_here, monkeypatch, tmp_path):
+    """It names them by the file's name and its nodes': an export of other weights by that name would get them."""
+    asked, real = [], ort.InferenceSession
+
+    def session(path, options, providers):
+        asked.append(providers[0])
+        return real(path, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(ort, "InferenceSession", session)
+    path = tmp_path / "model.onnx"
+    for source in ("first.pth", "second.pth"):
+        model = read_onnx(small_onnx)
+        set_info(model, dataclasses.replace(info_of(model), source=source))
+        write_onnx(model, path)
+        with pytest.raises(UnavailableError, match="does not start here"):
+            open_engine(path, "onnxruntime-tensorrt", EngineOptions(cache=tmp_path / "kept"))
+    prefixes = [each[1]["trt_engine_cache_prefix"] for each in asked if isinstance(each, tuple)]
+    assert len({*prefixes}) == 2
 
 
 @pytest.mark.parametrize(("provider", "preloads"), [(ON_CPU, 0), (ON_CUDA, 1), (ON_TENSORRT, 1)])
