@@ -16,7 +16,7 @@ from evodeploy.engines.tensorrt.flavour import Flavour, load_flavour
 from evodeploy.engines.tensorrt.sidecar import KeepProfile, Profile, keep_profile
 from evodeploy.errors import UsageError, needs
 from evodeploy.machine.driver import driver_problem
-from evodeploy.onnx_files import info_of, input_spec, output_specs, precision_of, read_onnx
+from evodeploy.onnx_files import info_of, input_spec, onnx_sha256, output_specs, precision_of, read_onnx
 from evodeploy.specs import Precision, Reduced
 
 if TYPE_CHECKING:
@@ -53,9 +53,13 @@ class Decisions:
 
 @dataclass(frozen=True)
 class Decided:
-    """The ONNX as it was read and as it will be parsed, who parses it, and what the engine will be."""
+    """The ONNX as it was read and as it will be parsed, who parses it, and what the engine will be.
+
+    `checksum` is that of the file when it was read: it may be another before the engine is built.
+    """
 
     source: onnx.ModelProto
+    checksum: str
     proto: onnx.ModelProto
     flavour: Flavour
     engine: Decisions
@@ -68,7 +72,7 @@ def decide(request: BuildRequest) -> Decided:
     cannot be honoured, UnavailableError for what is missing here, VerificationError for activations that FP16 cannot
     hold.
     """
-    model = read_onnx(request.onnx)
+    model, checksum = read_onnx(request.onnx), onnx_sha256(request.onnx)
     held = precision_of(model)
     conversion = _conversion(request, held)
     quantized = held in ("int8", "fp8")
@@ -96,6 +100,7 @@ def decide(request: BuildRequest) -> Decided:
         largest = _largest_activation(model, request.images, converted.kept)
     return Decided(
         model,
+        checksum,
         converted.model,
         flavour,
         Decisions(

@@ -17,7 +17,7 @@ from evodeploy.errors import UsageError
 from evodeploy.files import replacing, sha256
 from evodeploy.locks import scratch
 from evodeploy.machine.driver import architecture
-from evodeploy.onnx_files import info_of, onnx_sha256, write_onnx
+from evodeploy.onnx_files import info_of, write_onnx
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def build_decided(request: BuildRequest, decided: Decided, progress: Progress | 
         outputs=built.outputs,
         model=dataclasses.replace(info, precision=engine.precision) if info else None,
         source=request.onnx.name,
-        source_sha256=onnx_sha256(request.onnx),
+        source_sha256=decided.checksum,
         plan_sha256=sha256(request.output),
         plan_bytes=len(built.plan),
         weights_bytes=built.weights_bytes,

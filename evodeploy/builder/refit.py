@@ -22,7 +22,7 @@ from evodeploy.errors import BadFileError, RuntimeFailedError, UnavailableError,
 from evodeploy.files import claimed, replacing, sha256
 from evodeploy.locks import scratch
 from evodeploy.machine.driver import architecture, driver_problem
-from evodeploy.onnx_files import info_of, onnx_sha256, write_onnx
+from evodeploy.onnx_files import info_of, write_onnx
 
 
 @checked
@@ -82,7 +82,7 @@ def _refit(plan: Path, onnx: Path, output: Path) -> PlanRecord:
         record,
         model=dataclasses.replace(info, precision=record.precision) if info else None,
         source=onnx.name,
-        source_sha256=onnx_sha256(onnx),
+        source_sha256=decided.checksum,
         plan_sha256=sha256(output),
         plan_bytes=len(content),
         stripped=False,
