@@ -59,14 +59,12 @@ def open_image(source: ImageLike) -> Image.Image:
     with one side far longer than the other, or larger than Pillow's limit of 179 megapixels), InputError for other
     arrays and for tensors that are not in host memory.
     """
-    if isinstance(source, Image.Image):
-        return source
     if isinstance(source, os.PathLike):
         source = Path(source)
-    name = "the image" if isinstance(source, bytes) else source
+    name = "the image" if isinstance(source, (bytes, Image.Image)) else source
     if isinstance(source, StoredImage):
         source = source.read()
-    if not isinstance(source, (str, bytes, Path)):
+    if not isinstance(source, (str, bytes, Path, Image.Image)):
         array = as_array(source)
         if not isinstance(array, np.ndarray):
             raise InputError(
@@ -74,6 +72,9 @@ def open_image(source: ImageLike) -> Image.Image:
             )
         return Image.fromarray(_bytes_of(array))
     try:
+        if isinstance(source, Image.Image):
+            source.load()  # it may be a file that was opened and not read
+            return source
         file = io.BytesIO(source) if isinstance(source, bytes) else open_regular(source, "an image")
         with file, Image.open(file, formats=FORMATS) as image:
             check_sides(image.size)

@@ -240,6 +240,13 @@ def test_files_that_are_no_image_are_refused(tmp_path):
             open_image(tmp_path / name)
 
 
+def test_a_picture_that_pillow_has_opened_and_cannot_read_is_refused(tmp_path):
+    photo(50, 40).save(tmp_path / "i.png")
+    data = (tmp_path / "i.png").read_bytes()
+    with pytest.raises(BadFileError, match="the image is not a readable image: "):
+        open_image(Image.open(io.BytesIO(data[: len(data) // 2])))
+
+
 def test_a_decompression_bomb_is_a_bad_file(tmp_path, monkeypatch):
     photo(200, 100).save(tmp_path / "large.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
