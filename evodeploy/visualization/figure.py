@@ -74,7 +74,7 @@ def overview(evolutions: Sequence[Evolution], names: Sequence[str]) -> Image.Ima
             sheet.paste(drawn, (left + column * (tile + GAP // 2), y))
     for column, name in enumerate(names):
         x = left + column * (tile + GAP // 2) + tile // 2
-        pen.text((x, MARGIN), fitting(name, small, tile), PALE, small, anchor="mt")
+        pen.text((x, MARGIN), fitting(name, small, tile), PALE, small, anchor="ma")
     return sheet
 
 

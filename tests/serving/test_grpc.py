@@ -322,7 +322,6 @@ def test_a_load_test_trusts_the_certificates_of_a_file(serve, certificate, monke
     assert load.answers == {status: len(load.outcomes)}
 
 
-
 def test_its_port_is_its_own_and_named_in_the_log(serve, logged):
     with serve() as service:
         assert f"{service.grpc} answers by gRPC" in list(logged)

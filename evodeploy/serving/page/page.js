@@ -3,6 +3,7 @@
 const AT_ONCE = 4; // requests on their way
 const MOST = 100; // pictures of one choice: folders are for `evodeploy predict`
 const PIXELS = 240; // of a drawn picture's side
+const DIM = "rgba(90, 94, 104, 0.7)"; // over what a selection did not keep
 
 const at = (id) => document.getElementById(id);
 const [form, file, drop, status, token, list] = ["form", "file", "drop", "status", "token", "list"].map(at);
@@ -65,14 +66,13 @@ function paint(canvas, bitmap, kept, grid) {
   if (!kept) return;
   const step = PIXELS / grid;
   const stay = new Set(kept);
-  const faded = getComputedStyle(document.documentElement).getPropertyValue("--faded");
   for (let position = 0; position < grid * grid; position++) {
     const [x, y] = [(position % grid) * step, Math.floor(position / grid) * step];
     if (stay.has(position)) {
       pen.strokeStyle = "rgba(255, 255, 255, 0.8)";
       pen.strokeRect(x + 0.5, y + 0.5, step - 1, step - 1);
     } else {
-      pen.fillStyle = `rgba(${faded}, 0.86)`;
+      pen.fillStyle = DIM;
       pen.fillRect(x, y, step, step);
     }
   }
