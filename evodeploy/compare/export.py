@@ -23,19 +23,19 @@ BATCHES = (1, 3, 8)  # none of them the one that was traced
 TRIES = 4  # each at half the contrast of the one before
 
 
-def verify_export(model: LoadedModel, path: Path, seed: int = 0) -> Iterator[Check]:
+def verify_export(model: LoadedModel, path: Path) -> Iterator[Check]:
     """Run `path` in ONNX Runtime and `model` in PyTorch on random pictures; yields one check per output and batch.
 
     An elastic one is compared at its own keep ratios, then at the `elastic_keeps` with as many networks configured so.
     """
     with OnnxRuntimeEngine(path, EngineOptions(device="cpu")) as candidate:
         batches = BATCHES if candidate.batch.max is None else (candidate.batch.max,)
-        pictures, expected = clear_pictures(model, max(batches), seed)
+        pictures, expected = clear_pictures(model, max(batches))
         images = as_input(pictures, model.info)
         for batch in batches:
             yield from compare(expected[:batch], candidate, images[:batch])
-        for keep in elastic_keeps(model.info, seed):
-            for check in _compared_at(model, candidate, keep, max(batches), seed):
+        for keep in elastic_keeps(model.info):
+            for check in _compared_at(model, candidate, keep, max(batches)):
                 yield dataclasses.replace(check, detail=f"{check.detail}; {_kept(keep)} tokens kept")
 
 
@@ -47,10 +47,8 @@ def configured(model: LoadedModel, keep: tuple[int, ...]) -> LoadedModel:
     return reconfigured(model, with_selection(model.config, ratios))
 
 
-def _compared_at(
-    model: LoadedModel, candidate: Engine, keep: tuple[int, ...], count: int, seed: int
-) -> Iterator[Check]:
-    pictures, expected = clear_pictures(configured(model, keep), count, seed)
+def _compared_at(model: LoadedModel, candidate: Engine, keep: tuple[int, ...], count: int) -> Iterator[Check]:
+    pictures, expected = clear_pictures(configured(model, keep), count)
     yield from compare(expected, candidate, as_input(pictures, model.info), keep, common=True)
 
 
@@ -58,7 +56,7 @@ def _kept(keep: tuple[int, ...]) -> str:
     return "/".join(map(str, keep))
 
 
-def clear_pictures(model: LoadedModel, count: int, seed: int = 0) -> tuple[NDArray[np.uint8], Expected]:
+def clear_pictures(model: LoadedModel, count: int) -> tuple[NDArray[np.uint8], Expected]:
     """Draw `count` random pictures (count, H, W, 3) to compare engines on, and run `model` on them in float64.
 
     Those come first whose selections keep by clear margins and of which float32 loses little. Where full contrast gives
@@ -70,13 +68,13 @@ def clear_pictures(model: LoadedModel, count: int, seed: int = 0) -> tuple[NDArr
     # On the CPU: float32 on a GPU may mean TF32.
     options = EngineOptions(device="cpu")
     with torch_engine(dataclasses.replace(model, info=info), tokens=True, options=options) as reference:
-        pictures = random_pictures(info, count, seed * TRIES)
+        pictures = random_pictures(info, count)
         expected = expect(reference, as_input(pictures, info), spare)
         for attempt in range(1, TRIES):
             missing = int((expected.looseness() > FP32_TOLERANCE).sum())
             if not missing:
                 break
-            drawn = random_pictures(info, missing, seed * TRIES + attempt)
+            drawn = random_pictures(info, missing, attempt)
             drawn = drawn // 2**attempt + np.uint8(128 - 128 // 2**attempt)
             pictures = np.concatenate([pictures, drawn])
             expected = joined([expected, expect(reference, as_input(drawn, info), spare)])

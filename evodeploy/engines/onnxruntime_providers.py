@@ -112,3 +112,4 @@ ON_CUDA = Provider("onnxruntime-cuda", (CUDA, CPU), _cuda_options, tf32=True)
 ON_TENSORRT = Provider(
     "onnxruntime-tensorrt", (TENSORRT, CUDA, CPU), _tensorrt_options, one_graph=True, tf32=True, profiled=True
 )
+PROVIDERS = {provider.name: provider for provider in (ON_CPU, ON_CUDA, ON_TENSORRT)}

@@ -50,13 +50,12 @@ class Opening:
 class Runtime:
     """How an engine is opened.
 
-    The kind of artefact that it runs, the package it needs, the extra that brings it, the options that it can honour,
-    and whether it computes on a GPU only.
+    The kind of artefact that it runs, the package it needs, the options that it can honour, and whether it computes on
+    a GPU only.
     """
 
     runs: ArtefactKind
     package: str
-    extra: str
     open: Callable[[Opening], Engine]
     honours: frozenset[str]
     on_gpu: bool = False
@@ -78,22 +77,9 @@ def _torch(wanted: Opening) -> Engine:
 
 def _onnxruntime(wanted: Opening) -> Engine:
     from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
+    from evodeploy.engines.onnxruntime_providers import PROVIDERS
 
-    return OnnxRuntimeEngine(wanted.path, wanted.options)
-
-
-def _onnxruntime_cuda(wanted: Opening) -> Engine:
-    from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
-    from evodeploy.engines.onnxruntime_providers import ON_CUDA
-
-    return OnnxRuntimeEngine(wanted.path, wanted.options, ON_CUDA)
-
-
-def _onnxruntime_tensorrt(wanted: Opening) -> Engine:
-    from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
-    from evodeploy.engines.onnxruntime_providers import ON_TENSORRT
-
-    return OnnxRuntimeEngine(wanted.path, wanted.options, ON_TENSORRT)
+    return OnnxRuntimeEngine(wanted.path, wanted.options, PROVIDERS[wanted.name])
 
 
 def _openvino(wanted: Opening) -> Engine:
@@ -108,25 +94,23 @@ def _tensorrt(wanted: Opening) -> Engine:
     return TensorRtEngine(wanted.path, wanted.options)
 
 
-_TORCH = Runtime("checkpoint", "torch", "export", _torch, frozenset({"threads", "device", "precision", "tf32"}))
+_TORCH = Runtime("checkpoint", "torch", _torch, frozenset({"threads", "device", "precision", "tf32"}))
 
 # In the order of preference among those for one kind of file and device.
 RUNTIMES = {
     **dict.fromkeys(TORCH_MODES, _TORCH),
-    "onnxruntime": Runtime("onnx", "onnxruntime", "cpu", _onnxruntime, frozenset({"threads", "device"})),
-    "openvino": Runtime(
-        "onnx", "openvino", "cpu", _openvino, frozenset({"threads", "device", "precision", "fixed_keep"})
-    ),
+    "onnxruntime": Runtime("onnx", "onnxruntime", _onnxruntime, frozenset({"threads", "device"})),
+    "openvino": Runtime("onnx", "openvino", _openvino, frozenset({"threads", "device", "precision", "fixed_keep"})),
     "onnxruntime-cuda": Runtime(
-        "onnx", "onnxruntime", "gpu", _onnxruntime_cuda, frozenset({"threads", "device", "cuda_graph", "tf32"}),
+        "onnx", "onnxruntime", _onnxruntime, frozenset({"threads", "device", "cuda_graph", "tf32"}),
         on_gpu=True,
     ),
     "onnxruntime-tensorrt": Runtime(
-        "onnx", "onnxruntime", "gpu", _onnxruntime_tensorrt,
-        frozenset({"threads", "device", "precision", "cuda_graph", "cache"}), on_gpu=True,
+        "onnx", "onnxruntime", _onnxruntime, frozenset({"threads", "device", "precision", "cuda_graph", "cache"}),
+        on_gpu=True,
     ),
     "tensorrt": Runtime(  # computes on no CPU thread
-        "engine", "tensorrt", "tensorrt", _tensorrt, frozenset({"threads", "device", "cuda_graph", "cache"}),
+        "engine", "tensorrt", _tensorrt, frozenset({"threads", "device", "cuda_graph", "cache"}),
         on_gpu=True,
     ),
 }  # fmt: skip

@@ -10,7 +10,6 @@ from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from types import TracebackType
 from typing import NamedTuple, overload
 
 import numpy as np
@@ -212,9 +211,7 @@ class Predictor:
     def __enter__(self) -> Predictor:  # noqa: PYI034 - Self is in typing only from Python 3.11
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         self.close()
 
     def _check_open(self) -> None:

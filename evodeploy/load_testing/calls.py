@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import ssl
-import urllib.parse
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evodeploy.errors import RuntimeFailedError, UsageError, needs
+from evodeploy.errors import RuntimeFailedError, needs
 from evodeploy.load_testing.arrivals import Asking
 from evodeploy.load_testing.records import Reply
-from evodeploy.load_testing.target import SECONDS, ratio_of, tensor_for
+from evodeploy.load_testing.target import SECONDS, address_of, ratio_of, tensor_for
 from evodeploy.text import brief
 
 SCHEMES = ("grpc", "grpcs")  # the latter by TLS
@@ -79,16 +78,10 @@ def _channel(url: str) -> Any:
     """A connection of its own; raises UsageError for what is no address of a server."""
     import grpc
 
-    try:
-        parts = urllib.parse.urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise UsageError(f"'{brief(url, 60)}' is no address of a server ({error})") from error
-    if not host or port is None or parts.path not in ("", "/") or parts.query:
-        raise UsageError(f"'{brief(url, 60)}' is no address of a server, expected such as grpc://127.0.0.1:8001")
+    scheme, host, port = address_of(url, SCHEMES, "grpc://127.0.0.1:8001")
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
-    if parts.scheme == "grpcs":
+    if scheme == "grpcs":
         return grpc.secure_channel(place, grpc.ssl_channel_credentials(_trusted()), options)
     return grpc.insecure_channel(place, options)
 

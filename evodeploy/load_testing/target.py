@@ -30,6 +30,7 @@ SECONDS = 60.0  # that an answer may take
 PICTURES, LABELLED = 64, 4096  # that are sent in turn, at most
 SIZE = (500, 375)  # pixels of the picture that is sent where none are given
 LARGEST = 64 << 20  # bytes of a picture
+PORTS = {"http": 80, "https": 443}  # where an address names none; gRPC has no usual one
 _TYPES = {"FP32": "<f4", "FP16": "<f2", "FP64": "<f8", "UINT8": "u1", "INT8": "i1", "INT32": "<i4", "INT64": "<i8"}
 
 
@@ -86,15 +87,21 @@ class Bodies:
 
 def connected(url: str) -> http.client.HTTPConnection:
     """A connection to the server, made at its first request; raises UsageError for what is no address of one."""
+    scheme, host, port = address_of(url, tuple(PORTS), "http://127.0.0.1:8000")
+    kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
+    return kind(host, port, timeout=SECONDS)
+
+
+def address_of(url: str, schemes: Sequence[str], such: str) -> tuple[str, str, int]:
+    """Scheme, host and port of `url`; raises UsageError, with `such` an example, for what is no server's address."""
     try:
         parts = urllib.parse.urlsplit(url)
-        host, port = parts.hostname, parts.port
+        host, port = parts.hostname, PORTS.get(parts.scheme) if parts.port is None else parts.port
     except ValueError as error:
         raise UsageError(f"'{brief(url, 60)}' is no address of a server ({error})") from error
-    if parts.scheme not in ("http", "https") or not host or parts.path not in ("", "/") or parts.query:
-        raise UsageError(f"'{brief(url, 60)}' is no address of a server, expected such as http://127.0.0.1:8000")
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    return kind(host, port, timeout=SECONDS)
+    if parts.scheme not in schemes or not host or port is None or parts.path not in ("", "/") or parts.query:
+        raise UsageError(f"'{brief(url, 60)}' is no address of a server, expected such as {such}")
+    return parts.scheme, host, port
 
 
 def pictures_of(url: str, images: Path | None, labels: bool, token: str | None, keep_ratio: float | None) -> Bodies:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +45,7 @@ def time_all(candidates: Sequence[Candidate], request: SweepRequest, state: Stat
         waiting = [each for each in candidates[1:] if len(state.speeds.get(str(each), ())) == sitting]
         random.Random(sitting).shuffle(waiting)
         alone = not state.reference and not waiting
-        with _Engines(request) as engines:
+        with closing(_Engines(request)) as engines:
             for start in range(0, 1 if alone else len(waiting), GROUP):
                 if not in_time() and state.reference:
                     break
@@ -100,12 +99,8 @@ class _Engines:
                     self._open[key] = open_engine(path, each.engine, each.options(self._request.threads))
         return [self._open[key] for key in keys]
 
-    def __enter__(self) -> _Engines:  # noqa: PYI034 - Self is in typing only from Python 3.11
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Close those that are open."""
         for engine in self._open.values():
             engine.close()
 
