@@ -93,10 +93,7 @@ _FLOATS = ("float8_e4m3fn", "float16", "bfloat16", "float32", "float64")
 _WHOLE = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 DTYPE = one_of(*_FLOATS, *_WHOLE, words="a type of numbers such as float32")
 TENSOR_SPEC = record(
-    TensorSpec,
-    name=text(LARGEST_NAME, least=1),
-    dtype=DTYPE,
-    shape=sequence(optional(whole(1, 2**31)), 1, 8),
+    TensorSpec, name=text(LARGEST_NAME, least=1), dtype=DTYPE, shape=sequence(optional(whole(1, 2**31)), 1, 8)
 )
 _SIZE = whole(1, LARGEST_IMAGE_SIZE)
 _TOKENS = whole(1, LARGEST_IMAGE_SIZE**2)

@@ -33,8 +33,7 @@ def _first(keys, r, class_token):
 
 # In place of the published code: drops the last tokens.
 KEEPING_THE_FIRST = SimpleNamespace(
-    bipartite_soft_matching=_first,
-    merge_wavg=lambda merge, x, size: (merge(x), torch.ones_like(merge(x)[..., :1])),
+    bipartite_soft_matching=_first, merge_wavg=lambda merge, x, size: (merge(x), torch.ones_like(merge(x)[..., :1]))
 )
 
 

@@ -217,11 +217,7 @@ COMMANDS = {
     "bench_compare": {"benchmark.report.compare.compare_benches"},
     "bench_trtexec": {"benchmark.trtexec.trtexec_lines"},
     "bisect": set(),
-    "build": {
-        "artefacts.newest_export",
-        "builder.onnx_to_plan.Progress",
-        "builder.options.HardwareCompatibility",
-    },
+    "build": {"artefacts.newest_export", "builder.onnx_to_plan.Progress", "builder.options.HardwareCompatibility"},
     "debug": set(),
     "distill": set(),
     "evaluate": set(),

@@ -16,11 +16,7 @@ from evodeploy.errors import UsageError
         ("export", {"elastic": 0.5}, r"elastic is 0.5, expected \(a number, a number\) or True$"),
         ("export", {"elastic": (0.5,)}, r"elastic is \(0.5,\), expected \(a number, a number\)"),
         ("export", {"stages": "4,8"}, "stages is '4,8', expected a list, each a whole number$"),
-        (
-            "export",
-            {"keep_ratio": [0.5, None]},
-            r"keep_ratio is \[0.5, None\], expected a number or a list",
-        ),
+        ("export", {"keep_ratio": [0.5, None]}, r"keep_ratio is \[0.5, None\], expected a number or a list"),
         ("export", {"precision": ["fp16"]}, r"precision is \['fp16'\], expected one of fp32, fp16, bf16, int8, fp8$"),
         ("export", {"output": 3}, "output is 3, expected a string or a path$"),
         ("export", {"force": "no"}, "force is 'no', expected True or False$"),

@@ -18,10 +18,7 @@ from evodeploy.kinds import kind_of
 from evodeploy.onnx_files import onnx_sha256
 from evodeploy.specs import EngineOptions
 
-OPENERS = {
-    "open_engine": open_engine,
-    "load": lambda path: evodeploy.load(path).engine,
-}
+OPENERS = {"open_engine": open_engine, "load": lambda path: evodeploy.load(path).engine}
 
 
 class Elsewhere(os.PathLike):

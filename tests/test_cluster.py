@@ -81,10 +81,7 @@ def test_a_slow_start_is_tried_again_and_its_processes_ended(started, tmp_path):
     assert left.wait(60) == -signal.SIGKILL
     assert len({options["_temp_dir"] for _, options, *_ in started}) == 3
     started.fail = [late] * 3
-    with (
-        pytest.raises(RuntimeFailedError, match="cannot start here: The current node"),
-        own_ray("one", {}),
-    ):
+    with pytest.raises(RuntimeFailedError, match="cannot start here: The current node"), own_ray("one", {}):
         pass
     started.fail = [Exception("no room\nat all")]
     with pytest.raises(RuntimeFailedError, match="Ray cannot start here: no room$"), own_ray("one", {}):

@@ -96,17 +96,7 @@ def test_all_of_it_on_the_shim(accept):
 @pytest.mark.slow
 def test_the_step_of_pytorch_works_on_the_cpu_too(tmp_path):
     path = tmp_path / "results.json"
-    options = (
-        "--anywhere",
-        "--engines",
-        "torch",
-        "--batches",
-        "1,2",
-        "--seconds",
-        "0",
-        "--threads",
-        "1",
-    )
+    options = ("--anywhere", "--engines", "torch", "--batches", "1,2", "--seconds", "0", "--threads", "1")
     command = (sys.executable, str(ACCEPT.with_name("torch_step.py")), *options, "--limit", "600")
     code = run_steps([Step("torch", command, 900, {"OMP_NUM_THREADS": "1"})], path)
     found = json.loads(path.read_text())

@@ -18,16 +18,7 @@ from PIL import Image, ImageOps
 from evodeploy.errors import BadFileError, InputError, UsageError
 from evodeploy.images import open_image
 from evodeploy.models.preprocessing import resolved, stated_by_hugging_face, stated_by_timm
-from evodeploy.preprocess import (
-    HELD,
-    as_input,
-    cropped,
-    difference,
-    normalised,
-    pictures,
-    prepare,
-    prepare_upload,
-)
+from evodeploy.preprocess import HELD, as_input, cropped, difference, normalised, pictures, prepare, prepare_upload
 from evodeploy.specs import ModelInfo, Preprocessing
 
 _spec = importlib.util.spec_from_file_location("recipe", Path(__file__).parent / "golden" / "preprocessing.py")
@@ -86,8 +77,7 @@ def test_orientation_in_the_file_is_honoured(tmp_path):
     exif[0x0112] = 6  # rotate by 90° to show it
     image.save(tmp_path / "turned.png", exif=exif)
     np.testing.assert_array_equal(
-        prepare(open_image(tmp_path / "turned.png"), INFO),
-        prepare(image.rotate(-90, expand=True), INFO),
+        prepare(open_image(tmp_path / "turned.png"), INFO), prepare(image.rotate(-90, expand=True), INFO)
     )
 
 

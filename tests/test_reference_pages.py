@@ -22,17 +22,7 @@ from evodeploy.benchmark.measure.intervals import Interval
 from evodeploy.benchmark.report.compare import Change, Comparison
 from evodeploy.engines.tensorrt.flavour import load_flavour
 from evodeploy.machine import environment
-from evodeploy.serving import (
-    arrivals,
-    calls,
-    connections,
-    gate,
-    grpc_server,
-    messages,
-    metrics,
-    openapi,
-    pages,
-)
+from evodeploy.serving import arrivals, calls, connections, gate, grpc_server, messages, metrics, openapi, pages
 from evodeploy.serving.app import create_app
 from evodeploy.serving.backend import KEEP_HEADER
 from evodeploy.serving.metrics import Metrics

@@ -49,10 +49,7 @@ class EndToEnd:
 
 
 def end_to_end(
-    specs: Iterable[tuple[str, RowSpec]],
-    paths: Sequence[ImageLike],
-    batch: int,
-    seconds: float,
+    specs: Iterable[tuple[str, RowSpec]], paths: Sequence[ImageLike], batch: int, seconds: float
 ) -> list[EndToEnd]:
     """Each labelled engine on the pictures at `paths`, in batches, over again for `seconds`, at least twice.
 

@@ -74,9 +74,7 @@ def sources_of(artefacts: Source | Sequence[Source] | None, model_name: str | No
     return list(paths)
 
 
-def without_deploy_files(
-    sources: Sequence[Path | nn.Module],
-) -> tuple[list[Path | nn.Module], list[DeployFile]]:
+def without_deploy_files(sources: Sequence[Path | nn.Module]) -> tuple[list[Path | nn.Module], list[DeployFile]]:
     """`sources` with the artefacts of deploy files in place of those, and what the files state.
 
     Raises BadFileError for an artefact that is not the one that its file was written for.

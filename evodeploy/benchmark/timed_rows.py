@@ -26,10 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 def timed_rows(
-    specs: Sequence[RowSpec],
-    batches: Sequence[int],
-    budget: Budget,
-    pictures: Pictures | None = None,
+    specs: Sequence[RowSpec], batches: Sequence[int], budget: Budget, pictures: Pictures | None = None
 ) -> list[Row]:
     """Time all `specs` at each of `batches`, interleaved; what is being done is logged.
 
@@ -64,12 +61,7 @@ class _RacerFailedError(Exception):
         self.racer = racer
 
 
-def _at_batch(
-    entrants: Sequence[Entrant],
-    batch: int,
-    budget: Budget,
-    pictures: Pictures | None,
-) -> list[Row]:
+def _at_batch(entrants: Sequence[Entrant], batch: int, budget: Budget, pictures: Pictures | None) -> list[Row]:
     with ExitStack() as stack:
         entered: list[Racer | Row] = []
         sample = functools.partial(sample_of, pictures=pictures, count=max(batch, SAMPLE), made={})

@@ -27,11 +27,7 @@ from evodeploy.onnx_files import info_of, write_onnx
 
 @checked
 def refit(
-    engine: str | os.PathLike[str],
-    onnx: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    *,
-    force: bool = False,
+    engine: str | os.PathLike[str], onnx: str | os.PathLike[str], output: str | os.PathLike[str], *, force: bool = False
 ) -> Refit:
     """Write `engine` with the weights of `onnx` to `output`, without building it again; needs the GPU it was built for.
 

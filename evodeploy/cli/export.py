@@ -62,8 +62,7 @@ def export(
     ] = False,
     keep_fp32: options.KeepFp32 = None,
     images: Annotated[
-        Path | None,
-        typer.Option(help="Images to measure activations on: for 8 bits, and the range check of --fp16."),
+        Path | None, typer.Option(help="Images to measure activations on: for 8 bits, and the range check of --fp16.")
     ] = None,
     mean: Annotated[
         str | None, typer.Option(help="Of the channels in [0, 1], as trained: one number, or R,G,B.", metavar="NUMBERS")

@@ -22,12 +22,7 @@ def margins(
     as_json: Json = False,
 ) -> None:
     """Measure how clear each selection is, and which keep ratio holds most of the class attention."""
-    found = evodeploy.margins(
-        artefact,
-        images,
-        engine=engine,
-        options=how,
-    )
+    found = evodeploy.margins(artefact, images, engine=engine, options=how)
     if as_json:
         result_json(found.to_dict())
     else:

@@ -103,8 +103,7 @@ FastPath = Annotated[
     ),
 ]
 ImageSize = Annotated[
-    int | None,
-    whole("--image-size", 1, SIDE, "Pixels a side, where not as trained: positions are interpolated."),
+    int | None, whole("--image-size", 1, SIDE, "Pixels a side, where not as trained: positions are interpolated.")
 ]
 
 

@@ -38,8 +38,7 @@ def package(
         whole("--max-batch", 1, values.BATCH, "Largest batch; the engine's, or 32 of an ONNX file, by default."),
     ] = None,
     max_queue_delay_us: Annotated[
-        int,
-        whole("--max-queue-delay-us", 0, 10**8, "Microseconds a request may wait for others to fill a batch."),
+        int, whole("--max-queue-delay-us", 0, 10**8, "Microseconds a request may wait for others to fill a batch.")
     ] = 500,
     accelerator: Annotated[
         Literal["tensorrt", "openvino"] | None,

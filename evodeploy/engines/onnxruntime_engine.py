@@ -41,11 +41,7 @@ class OnnxRuntimeEngine(Engine):
     """
 
     def __init__(
-        self,
-        path: Path,
-        options: EngineOptions | None = None,
-        provider: Provider = ON_CPU,
-        trace: Path | None = None,
+        self, path: Path, options: EngineOptions | None = None, provider: Provider = ON_CPU, trace: Path | None = None
     ) -> None:
         super().__init__()
         options = options or EngineOptions()

@@ -13,11 +13,7 @@ from evodeploy.specs import EngineOptions
 
 
 def torch_engine(
-    model: LoadedModel,
-    *,
-    tokens: bool = False,
-    name: str = "torch",
-    options: EngineOptions | None = None,
+    model: LoadedModel, *, tokens: bool = False, name: str = "torch", options: EngineOptions | None = None
 ) -> TorchEngine:
     """`model` in PyTorch as the engine `name`, with the outputs that its export has.
 

@@ -144,10 +144,7 @@ class LoadTest:
         """Write it as JSON (.json) or as a page (.html); raises UsageError for another suffix or a file that exists."""
         from evodeploy.load_testing.page import as_html
 
-        forms = {
-            REPORT: lambda: json.dumps(self.to_dict(), allow_nan=False) + "\n",
-            PAGE: lambda: as_html(self),
-        }
+        forms = {REPORT: lambda: json.dumps(self.to_dict(), allow_nan=False) + "\n", PAGE: lambda: as_html(self)}
         save_as(path, "a load test", forms, force)
 
 

@@ -142,10 +142,7 @@ class EvoDeiT(Network):
         group = merged.group.scatter(1, order, merged.group)
         gained = take_rows((after - before)[:, 1:], group)
         stage = MergedStage(
-            order[:, : run.keep],
-            scores,
-            order.gather(1, group),
-            merged.margin.scatter(1, order, merged.margin),
+            order[:, : run.keep], scores, order.gather(1, group), merged.margin.scatter(1, order, merged.margin)
         )
         return torch.cat([after[:, :1], patches + gained], dim=1), stage
 

@@ -13,10 +13,7 @@ from evodeploy.models.zoo import ModelConfig
 
 # Gains of Evo-LeViT's random batch norms, by the ends of their names. Small ones after a branch keep the residuals from
 # growing; smaller ones at queries and keys keep attention from amplifying what float32 rounds.
-_GAINS = {
-    (".proj.1.bn.weight", ".m.2.bn.weight"): 0.5,
-    (".qkv.bn.weight", ".kv.bn.weight", ".q.1.bn.weight"): 0.75,
-}
+_GAINS = {(".proj.1.bn.weight", ".m.2.bn.weight"): 0.5, (".qkv.bn.weight", ".kv.bn.weight", ".q.1.bn.weight"): 0.75}
 
 
 def random_model(config: ModelConfig, seed: int = 0) -> LoadedModel:

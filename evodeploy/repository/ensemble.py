@@ -15,16 +15,7 @@ from evodeploy.images import UPLOADED_BYTES, UPLOADED_PIXELS
 from evodeploy.repository.config import Serving, dims_of, type_of
 from evodeploy.repository.model import ServedModel
 from evodeploy.repository.pbtxt import Message, Word, to_text
-from evodeploy.repository.python_models import (
-    CLASSES,
-    IMAGE,
-    INFO,
-    LARGEST,
-    NAMES,
-    PIXELS,
-    PROBABILITIES,
-    TOP,
-)
+from evodeploy.repository.python_models import CLASSES, IMAGE, INFO, LARGEST, NAMES, PIXELS, PROBABILITIES, TOP
 from evodeploy.specs import ModelInfo, TensorSpec
 
 ENSEMBLE, BEFORE, AFTER = "images", "preprocess", "postprocess"

@@ -169,10 +169,7 @@ def test_a_manifest_that_is_damaged_or_of_any_other_json_is_said_to_be_none(fold
 def test_what_a_manifest_says_is_shown_without_control_characters(folder):
     folder.path.mkdir()
     (folder.path / "manifest.json").write_text(json.dumps(RUN | {"engine": "\x1b[2J" + "x" * 900}))
-    with (
-        pytest.raises(UsageError, match=r"its engine: \\x1b\[2Jx+…, now") as raised,
-        folder.claimed(RUN, force=False),
-    ):
+    with pytest.raises(UsageError, match=r"its engine: \\x1b\[2Jx+…, now") as raised, folder.claimed(RUN, force=False):
         pass
     assert str(raised.value).isprintable()
 

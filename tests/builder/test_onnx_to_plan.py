@@ -151,9 +151,7 @@ def test_a_fixed_batch_takes_no_other_profile():
 
 
 def test_a_maximum_below_the_default_optimum_is_the_optimum(small_onnx, tmp_path):
-    record = build_engine(
-        request(small_onnx, tmp_path / "x.engine", precision="fp16", profiles=((None, None, 8),)),
-    )
+    record = build_engine(request(small_onnx, tmp_path / "x.engine", precision="fp16", profiles=((None, None, 8),)))
     assert record.profiles == (Profile(1, 8, 8),)
 
 

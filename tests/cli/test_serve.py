@@ -104,11 +104,7 @@ def test_files_that_are_no_certificate_are_refused(cli, small_onnx, tmp_path):
     [
         (None, (), "port {port} of 127.0.0.1 cannot be listened on"),
         (("127.0.0.1", 8000), (), "listens on 127.0.0.1:8000, and a Ray has one: give --host 127.0.0.1 --port 8000"),
-        (
-            ("127.0.0.1", 8000),
-            ("evodeploy",),
-            "already: stop it, or hand it this file by --update",
-        ),
+        (("127.0.0.1", 8000), ("evodeploy",), "already: stop it, or hand it this file by --update"),
     ],
 )
 def test_a_joined_ray_that_cannot_listen_as_asked_is_refused(

@@ -112,10 +112,7 @@ def test_an_engine_is_chosen_by_what_is_asked_of_it(small_onnx):
 
 
 def test_compiled_pytorch_computes_the_same(small_checkpoint, small_images):
-    with (
-        open_engine(small_checkpoint, "torch") as eager,
-        open_engine(small_checkpoint, "torch-compile") as compiled,
-    ):
+    with open_engine(small_checkpoint, "torch") as eager, open_engine(small_checkpoint, "torch-compile") as compiled:
         expected = eager.run(small_images)["logits"]
         got = compiled.run(small_images)["logits"]
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4 * np.abs(expected).max())

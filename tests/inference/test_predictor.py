@@ -108,11 +108,7 @@ def test_softmax_survives_large_logits():
 
 def with_tokens(images):
     order = np.argsort(images[:, 0].reshape(len(images), -1), axis=1, kind="stable")
-    return {
-        "logits": np.zeros((len(images), 3), np.float32),
-        "selected_0": order[:, :2],
-        "selected_1": order[:, :1],
-    }
+    return {"logits": np.zeros((len(images), 3), np.float32), "selected_0": order[:, :2], "selected_1": order[:, :1]}
 
 
 def test_kept_tokens_and_timing_are_reported():

@@ -110,8 +110,7 @@ def test_inspect_of_a_plan_of_another_format_leaves_the_program_out(plan, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "unit",
-    ["\\n  accelerators={", "\\nmain {\\n label ", "\\nmain {\\n label x\\n", "\\nmain {\\n label " + "x" * 400],
+    "unit", ["\\n  accelerators={", "\\nmain {\\n label ", "\\nmain {\\n label x\\n", "\\nmain {\\n label " + "x" * 400]
 )
 def test_the_worst_plan_is_read_in_linear_time(unit):
     """In quadratic time each of these takes minutes; the limit leaves a slow machine its time."""

@@ -124,8 +124,7 @@ def test_positions_are_resized_as_each_family_does():
 
 
 @pytest.mark.parametrize(
-    ("source", "recipe"),
-    [("timm ViT", {"antialias": True}), ("DINOv2", {"offset": 0.1}), ("Hugging Face DINOv2", {})],
+    ("source", "recipe"), [("timm ViT", {"antialias": True}), ("DINOv2", {"offset": 0.1}), ("Hugging Face DINOv2", {})]
 )
 def test_the_image_size_is_chosen(tmp_path, source, recipe):
     original = filled(SOURCES[source]())

@@ -37,8 +37,7 @@ def test_tokens_per_block_at_384_pixels():
 
 # DeiT's own figures: 5.7, 22.1 and 86.6 M parameters, 1.3, 4.6 and 17.6 GFLOPs.
 @pytest.mark.parametrize(
-    ("name", "parameters", "dense_gflops"),
-    [("tiny", 5.72e6, 1.25), ("small", 22.05e6, 4.6), ("base", 86.57e6, 17.56)],
+    ("name", "parameters", "dense_gflops"), [("tiny", 5.72e6, 1.25), ("small", 22.05e6, 4.6), ("base", 86.57e6, 17.56)]
 )
 def test_costs_are_those_that_the_literature_gives(name, parameters, dense_gflops):
     config = ZOO[f"evo_deit_{name}_patch16_224"]

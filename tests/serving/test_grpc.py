@@ -243,10 +243,7 @@ def test_deadlines_of_the_service_and_clients_that_leave(serve, held):
         never = threading.Event()
         stalled = channel.stream_unary("/inference.GRPCInferenceService/ModelInfer")
         waiting = stalled.future((never.wait() and b"" for _ in "1"), timeout=60)
-        assert (waiting.code(), waiting.details()) == (
-            Code.DEADLINE_EXCEEDED,
-            "nothing of the request came for 0.3 s",
-        )
+        assert (waiting.code(), waiting.details()) == (Code.DEADLINE_EXCEEDED, "nothing of the request came for 0.3 s")
         never.set()
     held.clear()
     with (

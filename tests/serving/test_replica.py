@@ -19,10 +19,7 @@ from evodeploy.serving.settings import Limits, Settings
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [
-        (b"another", "is not the file that the service was started with"),
-        (None, "cannot be read any more"),
-    ],
+    [(b"another", "is not the file that the service was started with"), (None, "cannot be read any more")],
 )
 def test_another_file_is_not_served_and_every_answer_says_so(small_onnx, tmp_path, content, reason):
     artefact = tmp_path / "model.onnx"

@@ -39,14 +39,7 @@ MakeLauncher = Callable[[dict[str, int], int, int], Launcher]
 class Lane:
     """A stream, memory for the largest batch, and a launcher: one batch at a time goes in, is computed, comes out."""
 
-    def __init__(
-        self,
-        device: Device,
-        tensors: Tensors,
-        largest: int,
-        scratch: int,
-        launcher: MakeLauncher,
-    ) -> None:
+    def __init__(self, device: Device, tensors: Tensors, largest: int, scratch: int, launcher: MakeLauncher) -> None:
         """All memory is taken here, `scratch` bytes of it for the computing.
 
         Raises OutOfMemoryError where there is not enough, with nothing kept.

@@ -38,11 +38,7 @@ class TensorRtEngine(Engine):
     deepest = LANES - 1  # the last lane is for calls between two batches of a stream
 
     def __init__(
-        self,
-        path: Path,
-        options: EngineOptions | None = None,
-        *,
-        watch: Callable[[str, float], None] | None = None,
+        self, path: Path, options: EngineOptions | None = None, *, watch: Callable[[str, float], None] | None = None
     ) -> None:
         """Open the plan `path`, which runs code in it, with its record next to it.
 
