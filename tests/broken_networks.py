@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from graphs import model_of, value
+from onnx import helper, numpy_helper
 
 WIDTH = 16
 
@@ -51,14 +52,7 @@ def network(fault: str = "") -> onnx.ModelProto:
     last = node("head/MatMul", block(1, block(0, "x")), weight("head", WIDTH, 4))
     nodes[-1].output[0] = "logits"
     assert last == "head/MatMul:0"
-    graph = helper.make_graph(
-        nodes,
-        fault or "sound",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("batch", 8, WIDTH))],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ("batch", 8, 4))],
-        [numpy_helper.from_array(values, name) for name, values in weights.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    model = model_of(nodes, [value("x", ("batch", 8, WIDTH))], [value("logits", ("batch", 8, 4))], weights)
     onnx.checker.check_model(model, full_check=True)
     return model
 

@@ -8,8 +8,12 @@ import shutil
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
+
+import evodeploy
 
 SAVED = Path(__file__).parent / "datasets" / "digits"  # by save_to_disk of Hugging Face's datasets 5.2
 SAMPLE = Path(__file__).parents[1] / "sample" / "images"
@@ -22,6 +26,26 @@ def member(archive: tarfile.TarFile, name: str, data: bytes, **how) -> None:
     for key, value in how.items():
         setattr(info, key, value)
     archive.addfile(info, io.BytesIO(data))
+
+
+def pictures_by_answer(source: Path, home: Path, count: int, wrong: int | None = None) -> None:
+    """Write `count` pictures, each to the folder data/cN of the class that `source` gives it; every `wrong`th another.
+
+    There are folders for ten classes.
+    """
+    generator = np.random.default_rng(3)
+    for index in range(10):
+        (home / "data" / f"c{index}").mkdir(parents=True)
+    with evodeploy.load(source) as predictor:
+        for i in range(count):
+            coarse = Image.fromarray(generator.integers(0, 256, (5, 5, 3), np.uint8)).resize((70, 60))
+            answer = predictor.predict(coarse).labels[1 if wrong and i % wrong == 0 else 0]
+            coarse.save(home / "data" / f"c{answer.index}" / f"{i:02}.png")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What each file below `folder` holds."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def write_tar(path: Path, samples: dict[str, bytes]) -> Path:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from fake_engines import FakeEngine
+from fake_engines import FakeEngine, logits_by_first_pixel
 
 from evodeploy.arrays import as_array
 from evodeploy.errors import InputError
@@ -13,10 +13,6 @@ from evodeploy.specs import ModelInfo
 
 INFO = ModelInfo("fake", 8, 4, 3, "stage", (0.5,), class_names=("ant", "bee", "cat"))
 PICTURES = np.random.default_rng(3).integers(0, 256, (4, 20, 12, 3), np.uint8)
-
-
-def logits_by_first_pixel(images):
-    return {"logits": np.stack([images[:, 0, 0, 0], np.zeros(len(images)), -images[:, 0, 0, 0]], axis=1)}
 
 
 def test_reads_a_tensor_without_a_copy():

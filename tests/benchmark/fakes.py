@@ -21,7 +21,7 @@ from evodeploy.errors import UnavailableError
 from evodeploy.files import sha256
 from evodeploy.machine.environment import environment
 from evodeploy.machine.nvml import Gpu
-from evodeploy.onnx_files import info_of, read_onnx, set_info, write_onnx
+from evodeploy.onnx_files import info_of, read_onnx
 from evodeploy.specs import ModelInfo, TensorSpec
 
 INFO = ModelInfo("fake", image_size=8, patch_size=4, num_classes=3, selection="stage", keep_ratios=(0.5,))
@@ -75,14 +75,6 @@ def rare_report():
     gpus = (Gpu("H200", "1", 1, 1, 1, 1.0),)
     machine = dataclasses.replace(environment(1), gpus=gpus)
     return dataclasses.replace(report([timed, absent]), environment=machine, end_to_end=(EndToEnd("torch", 1, {}),))
-
-
-def written(onnx, path, **changes):
-    """A copy of `onnx` whose metadata say something else."""
-    model = read_onnx(onnx)
-    set_info(model, dataclasses.replace(info_of(model), **changes))
-    write_onnx(model, path)
-    return path
 
 
 def planned(onnx, path, **changes):

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 from benchmark.fakes import RECORD
 from graphs import retrained, sharded
+from sharing import in_threads
 
 from evodeploy.benchmark import engine_cache
 from evodeploy.benchmark.engine_cache import cached_build, key_of, usual_folder
@@ -173,11 +174,7 @@ def test_two_that_want_the_same_engine_build_it_once(folder, request_of, built, 
     monkeypatch.setattr(engine_cache, "build_engine", slow)
     monkeypatch.setattr(engine_cache, "locked", heard)
     outputs = [folder.parent.parent / name for name in ("a.engine", "b.engine")]
-    threads = [threading.Thread(target=cached_build, args=(request_of(output=path), folder)) for path in outputs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(lambda number: cached_build(request_of(output=outputs[number]), folder), 2)
     assert len(built) == 1
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
 

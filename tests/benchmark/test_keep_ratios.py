@@ -6,9 +6,10 @@ import io
 import shutil
 
 import pytest
-from benchmark.fakes import INFO, planned, raced, report, row, written
+from benchmark.fakes import INFO, planned, raced, report, row
 from cases import SMALL
 from fake_engines import FakeEngine
+from graphs import restated
 
 import evodeploy
 from evodeploy.benchmark import row_specs
@@ -99,8 +100,8 @@ def test_an_elastic_artefact_is_run_at_its_own_ratios_and_as_its_twin(small_elas
 def test_where_an_artefact_does_not_reach_all_tokens_the_twin_is_another(
     small_elastic, small_checkpoint, small_onnx, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(row_specs, "_exported", lambda model, path: written(small_onnx, path))
-    short = written(small_elastic, tmp_path / "short.onnx", elastic=(ElasticStage(64, 6, 48),) * 2)
+    monkeypatch.setattr(row_specs, "_exported", lambda model, path: restated(small_onnx, path))
+    short = restated(small_elastic, tmp_path / "short.onnx", elastic=(ElasticStage(64, 6, 48),) * 2)
     assert rows_of([small_checkpoint, short], ["onnxruntime"]) == [
         ("onnxruntime", "evo", "short.onnx", "keep 0.5"), ("onnxruntime", "dense", "dense.onnx", "None"),
     ]  # fmt: skip
@@ -117,7 +118,7 @@ def test_an_elastic_engine_has_a_row_for_each_ratio(small_elastic, small_checkpo
 
 def test_a_checkpoint_is_run_and_exported_once_as_an_elastic_one(small_checkpoint, small_elastic, monkeypatch):
     exported = []
-    copied = lambda model, path: exported.append(model.info.elastic) or written(small_elastic, path)  # noqa: E731
+    copied = lambda model, path: exported.append(model.info.elastic) or restated(small_elastic, path)  # noqa: E731
     monkeypatch.setattr(row_specs, "_exported", copied)
     assert rows_of([small_checkpoint], ["torch", "openvino"], keeps=[1.0, 0.5]) == [
         ("torch", "dense", "", "keep 1"), ("torch", "evo", "", "keep 0.5"),
@@ -130,7 +131,7 @@ def test_a_checkpoint_is_run_and_exported_once_as_an_elastic_one(small_checkpoin
 def test_a_static_artefact_takes_no_ratios_and_is_no_elastic_ones_twin(small_onnx, small_elastic, tmp_path):
     with pytest.raises(UsageError, match=r"small\.onnx keeps a fixed share of tokens \(0\.5\): leave --keep out, or"):
         subject_of([small_onnx], keeps=[0.5])
-    dense = written(small_onnx, tmp_path / "dense.onnx", keep_ratios=(1.0, 1.0))
+    dense = restated(small_onnx, tmp_path / "dense.onnx", keep_ratios=(1.0, 1.0))
     for static in (small_onnx, dense):
         with pytest.raises(UsageError, match="and the other files keep what each run says: bench them one by one"):
             subject_of([small_elastic, static])

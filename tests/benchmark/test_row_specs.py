@@ -4,9 +4,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from benchmark.fakes import INFO, planned, raced, written
+from benchmark.fakes import INFO, planned, raced
 from cases import SMALL
 from fake_engines import FakeEngine
+from graphs import restated
 
 from evodeploy.benchmark import plans, row_specs, usual
 from evodeploy.benchmark.plans import Builds
@@ -27,7 +28,7 @@ def rows_of(paths, engines, precisions=("fp32",)):
 
 
 def test_a_checkpoint_is_exported_for_the_onnx_rows(small_checkpoint, small_onnx, monkeypatch):
-    monkeypatch.setattr(row_specs, "_exported", lambda model, path: written(small_onnx, path))
+    monkeypatch.setattr(row_specs, "_exported", lambda model, path: restated(small_onnx, path))
     assert rows_of([small_checkpoint], ["torch", "openvino", "tensorrt"], ("fp32", "bf16")) == [
         ("torch", "evo", "fp32", ""),
         ("torch", "evo", "bf16", ""),
@@ -71,8 +72,8 @@ def test_a_network_too_large_for_an_onnx_file_has_rows_of_pytorch_alone(small_ch
 
 
 def test_random_weights_judge_no_file(small_onnx, tmp_path, monkeypatch):
-    monkeypatch.setattr(row_specs, "_exported", lambda model, path: written(small_onnx, path))
-    onnx = written(small_onnx, tmp_path / "trained.onnx", model="evo_deit_tiny_patch16_224")
+    monkeypatch.setattr(row_specs, "_exported", lambda model, path: restated(small_onnx, path))
+    onnx = restated(small_onnx, tmp_path / "trained.onnx", model="evo_deit_tiny_patch16_224")
     with row_specs_of(subject_of([onnx]), ["torch", "onnxruntime"], ["fp32"], threads=1) as found:
         assert [(row.engine, row.role, row.random) for row in found] == [
             ("torch", "evo", True), ("onnxruntime", "evo", False),
@@ -111,7 +112,7 @@ def test_engines_that_need_a_gpu_are_not_usual_where_there_is_none(small_checkpo
 
 
 def test_a_dense_engine_that_is_given_is_the_twins_row(small_onnx, small_checkpoint, tmp_path):
-    dense = planned(written(small_onnx, tmp_path / "d.onnx", keep_ratios=(1.0, 1.0)), tmp_path / "d.engine")
+    dense = planned(restated(small_onnx, tmp_path / "d.onnx", keep_ratios=(1.0, 1.0)), tmp_path / "d.engine")
     mine = planned(small_onnx, tmp_path / "m.engine")
     given = [small_checkpoint, dense, mine, small_onnx, tmp_path / "d.onnx"]
     assert rows_of(given, ["tensorrt", "onnxruntime"]) == [
@@ -135,7 +136,7 @@ def gpu(monkeypatch, small_onnx):
 
     monkeypatch.setattr(row_specs, "driver_problem", lambda: None)
     monkeypatch.setattr(row_specs, "builder_problem", lambda: None)
-    monkeypatch.setattr(row_specs, "_exported", lambda model, path: written(small_onnx, path))
+    monkeypatch.setattr(row_specs, "_exported", lambda model, path: restated(small_onnx, path))
     monkeypatch.setattr(plans, "cached_build", cached)
     monkeypatch.setattr(plans, "load_flavour", lambda: SimpleNamespace(name="tensorrt"))
     return requests

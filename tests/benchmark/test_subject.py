@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 import torch
-from benchmark.fakes import RECORD, planned, written
+from benchmark.fakes import RECORD, planned
 from cases import SMALL
+from graphs import restated
 
 import evodeploy
 from evodeploy.benchmark.subject import subject_of
@@ -48,7 +49,7 @@ def test_two_checkpoints_are_one_too_many(small_checkpoint):
 
 
 def test_a_file_that_keeps_every_token_is_the_twins_in_any_order(small_onnx, small_checkpoint, tmp_path):
-    dense = written(small_onnx, tmp_path / "d.onnx", keep_ratios=(1.0, 1.0))
+    dense = restated(small_onnx, tmp_path / "d.onnx", keep_ratios=(1.0, 1.0))
     plans = [planned(dense, tmp_path / "a.engine"), planned(small_onnx, tmp_path / "b.engine")]
     for paths in ([small_checkpoint, *plans], plans, [dense, plans[1]], [small_checkpoint, dense, plans[1]]):
         subject = subject_of(paths)
@@ -60,7 +61,7 @@ def test_a_file_that_keeps_every_token_is_the_twins_in_any_order(small_onnx, sma
 
 
 def test_a_dense_file_with_its_selecting_checkpoint_leaves_the_model_as_it_is(small_onnx, small_checkpoint, tmp_path):
-    dense = planned(written(small_onnx, tmp_path / "d.onnx", keep_ratios=(1.0, 1.0)), tmp_path / "d.engine")
+    dense = planned(restated(small_onnx, tmp_path / "d.onnx", keep_ratios=(1.0, 1.0)), tmp_path / "d.engine")
     subject = subject_of([small_checkpoint, dense])
     assert subject.model.config == SMALL
     assert (subject.plans, subject.twin_plans) == ((), (dense,))
@@ -87,7 +88,7 @@ def test_an_export_of_averaged_weights_is_measured_against_them(small_checkpoint
     ],
 )
 def test_the_engine_of_another_model_is_refused_by_name(small_onnx, small_checkpoint, tmp_path, changes, message):
-    other = planned(written(small_onnx, tmp_path / "o.onnx", **changes), tmp_path / "o.engine")
+    other = planned(restated(small_onnx, tmp_path / "o.onnx", **changes), tmp_path / "o.engine")
     mine = planned(small_onnx, tmp_path / "m.engine")
     with pytest.raises(UsageError, match=rf"o\.engine is of another model: its {message}"):
         subject_of([small_checkpoint, mine, other])

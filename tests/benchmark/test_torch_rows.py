@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 import torch
-from benchmark.fakes import INFO, fake, raced, report, written
+from benchmark.fakes import INFO, fake, raced, report
 from fake_engines import FakeEngine
+from graphs import restated
 
 from evodeploy.benchmark.measure import peak
 from evodeploy.benchmark.row_spec import without_tf32
@@ -48,7 +49,7 @@ def test_all_engines_get_one_policy_of_tf32(small_onnx, small_checkpoint, monkey
     monkeypatch.setattr(
         "evodeploy.benchmark.row_specs.open_engine", lambda path, name, options: opened(options=options)
     )
-    monkeypatch.setattr("evodeploy.benchmark.row_specs._exported", lambda model, path: written(small_onnx, path))
+    monkeypatch.setattr("evodeploy.benchmark.row_specs._exported", lambda model, path: restated(small_onnx, path))
     monkeypatch.setattr("evodeploy.engines.torch_network.torch_engine", opened)
     subject = subject_of([small_checkpoint, small_onnx])
     with row_specs_of(subject, ["torch", "onnxruntime-cuda"], ["fp32"], threads=1, tf32=tf32) as specs:

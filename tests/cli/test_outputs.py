@@ -8,6 +8,7 @@ import shutil
 import threading
 
 import pytest
+from data_kinds import contents
 from PIL import Image
 
 from evodeploy.evaluation.journal import Journal
@@ -34,10 +35,6 @@ def home(small_checkpoint, small_onnx, tmp_path, monkeypatch):
     (tmp_path / "link.onnx").symlink_to("their.onnx")
     os.mkfifo("fifo.onnx")
     return tmp_path
-
-
-def contents(folder):
-    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 ITSELF, FORCED, TWO = "is the input itself", "and --force replaces nothing else", "two outputs would be written to"

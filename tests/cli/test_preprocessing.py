@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from cases import SMALL
+from graphs import restated
 from PIL import Image
 
 from evodeploy.errors import UsageError
 from evodeploy.models.checkpoint import load_checkpoint
 from evodeploy.models.layouts import layout_for
 from evodeploy.models.random_weights import random_model
-from evodeploy.onnx_files import info_of, read_onnx, set_info, write_onnx
+from evodeploy.onnx_files import info_of, read_onnx
 from evodeploy.specs import Preprocessing
 
 OPTIONS = ("--mean", "0.5", "--std", "0.25,0.25,0.2", "--crop-pct", "0.9", "--crop-mode", "squash",
@@ -65,12 +66,8 @@ def stated(bare, run):
 @pytest.fixture(scope="module")
 def assumed(stated):
     """The same graph as its export without options would be."""
-    path = stated[0].with_name("assumed.onnx")
-    model = read_onnx(stated[0])
     how = Preprocessing(assumed=tuple(EVERY.split(", ")))
-    set_info(model, dataclasses.replace(info_of(model), preprocessing=how, class_names=()))
-    write_onnx(model, path)
-    return path
+    return restated(stated[0], stated[0].with_name("assumed.onnx"), preprocessing=how, class_names=())
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from benchmark.fakes import written
+from graphs import restated
 from reference_pages import check_fields
 
 import evodeploy
@@ -68,7 +68,7 @@ def test_an_elastic_file_agrees_with_a_static_one_where_a_stage_keeps_every_toke
     small_checkpoint, small_elastic, tmp_path
 ):
     ratios = (1.0, 0.5)
-    elastic = written(small_elastic, tmp_path / "e.onnx", keep_ratios=ratios)
+    elastic = restated(small_elastic, tmp_path / "e.onnx", keep_ratios=ratios)
     static = tmp_path / "s.onnx"
     evodeploy.export(small_checkpoint, static, keep_ratio=ratios, tokens=True, verify=False)
     fixed = {"engine": "openvino", "options": evodeploy.EngineOptions(fixed_keep=ratios)}

@@ -21,6 +21,7 @@ import numpy as np
 import onnxruntime
 import sharing
 from cuda_shim.plans import write_exact, write_plan
+from graphs import restated
 
 from evodeploy.builder import refit as refitting
 from evodeploy.engines.base import run_all
@@ -182,30 +183,21 @@ def streamed():
 
 def several_threads():
     """More threads than lanes, on one engine, while one of them streams."""
-    failures = []
+    batches = [IMAGES[start : start + 3] for start in range(12)]
 
-    def work(engine, number):
-        try:
-            for turn in range(4):
-                batch = IMAGES[(number + turn) % 8 :][: 1 + (number * 3 + turn) % 8]
-                same(engine.run(batch), batch)
-        except BaseException as error:
-            failures.append(error)
+    def work(number):
+        if number == 6:
+            for got, batch in zip(engine.run_many(batches), batches, strict=True):
+                same(got, batch)
+            return
+        for turn in range(4):
+            batch = IMAGES[(number + turn) % 8 :][: 1 + (number * 3 + turn) % 8]
+            same(engine.run(batch), batch)
 
     with open_engine(PLAN, "tensorrt") as engine:
-        threads = [threading.Thread(target=work, args=(engine, number)) for number in range(6)]
-        for thread in threads:
-            thread.start()
-        batches = [IMAGES[start : start + 3] for start in range(12)]
-        for got, batch in zip(engine.run_many(batches), batches, strict=True):
-            same(got, batch)
-        for thread in threads:
-            thread.join()
+        sharing.in_threads(work, 7)
         assert shim.shim_live(STREAM) <= 4
-        thread = threading.Thread(target=engine.close)  # not the thread that opened it
-        thread.start()
-        thread.join()
-    assert not failures, failures
+        in_a_thread(engine.close)  # not the thread that opened it
     assert on_the_device() == [0] * 6
 
 
@@ -255,9 +247,7 @@ def resident():
         elsewhere = engine.resident(IMAGES[:2], in_flight=3)
         assert round(elsewhere.time(), 6) == round(0.001 / 3, 6)  # of each batch: three streams at a time
         same(elsewhere.outputs(), IMAGES[:2])
-        thread = threading.Thread(target=elsewhere.close)
-        thread.start()
-        thread.join()
+        in_a_thread(elsewhere.close)
         assert on_the_device() == held
         forgotten = engine.resident(IMAGES[:2])
     with refused(UsageError, "closed"):
@@ -288,9 +278,7 @@ def clock_of_graphs():
 
 
 def in_a_thread(work):
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
+    sharing.in_threads(lambda _: work(), 1)
 
 
 def logged(level=logging.WARNING):
@@ -306,28 +294,19 @@ def logged(level=logging.WARNING):
 def memory_of_graphs():
     """Four lanes record 36 batch sizes each: one memory to compute in for a lane, and no more than 32 graphs."""
     images = np.random.default_rng(6).standard_normal((36, 3, 64, 64), dtype=np.float32)
-    lanes, sizes, kept, failures = 4, range(1, 37), 32, []
+    lanes, kept = 4, 32
     together = threading.Barrier(lanes, timeout=60)
 
-    def work():
-        try:
-            for batch in sizes:
-                got = engine.run(images[:batch])
-                if batch in (1, 36):
-                    same(got, images[:batch])
-        except BaseException as error:
-            failures.append(error)
-            together.abort()
+    def work(number):
+        for batch in range(1, 37):
+            got = engine.run(images[:batch])
+            if batch in (1, 36):
+                same(got, images[:batch])
 
     with open_engine(PLAN, "tensorrt", EngineOptions(cuda_graph=True)) as engine:
         fake_tensorrt.Engine.during_launch = together.wait  # so that four lanes are in use at each batch size
-        threads = [threading.Thread(target=work) for _ in range(lanes)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        sharing.in_threads(work, lanes)
         fake_tensorrt.Engine.during_launch = None
-        assert not failures, failures
         assert shim.shim_live(GRAPH_EXEC) == lanes * kept
         tensors = images.nbytes + sum(value.nbytes for value in expected(images).values())
         fake = fake_tensorrt.Engine
@@ -570,20 +549,30 @@ def elastic_graphs():
     assert on_the_device() == [0] * 6
 
 
+reported = 0  # characters of the shim's report that were read
+
+
+def newly_reported():
+    global reported
+    shim.shim_misuse.restype = ctypes.c_char_p
+    text = shim.shim_misuse().decode()[reported:]
+    reported += len(text)
+    return text
+
+
+def shows(words, mistake):
+    """The shim reports `mistake` in these words."""
+    import pycuda.driver as driver
+
+    with contextlib.suppress(driver.Error):
+        mistake()
+    found = newly_reported()
+    assert words in found, (words, found)
+
+
 def elastic_misuse():
     """What the fake finds wrong with a shape tensor, each of which the other cases rely on."""
     import pycuda.driver as driver
-
-    shim.shim_misuse.restype = ctypes.c_char_p
-    seen = 0
-
-    def shows(words, *mistakes):
-        nonlocal seen
-        for mistake in mistakes:
-            mistake()
-        lines = shim.shim_misuse().decode()
-        assert words in lines[seen:], (words, lines[seen:])
-        seen = len(lines)
 
     driver.init()
     context = driver.Device(0).retain_primary_context()
@@ -609,7 +598,7 @@ def elastic_misuse():
     keep[:] = 6, 6
     assert launch()
     stream.synchronize()
-    assert shim.shim_misuse().decode()[seen:] == ""
+    assert newly_reported() == ""
     assert launch()
     keep[:] = 7, 6  # too early: it is not done
     shows("was changed or freed", stream.synchronize)
@@ -801,20 +790,15 @@ def half_precision():
 @contextlib.contextmanager
 def benched():
     """The candidates of a bench that is given no engine, but an ONNX file and its twin's, and so builds them."""
-    import dataclasses
-
     import fake_builder
 
     from evodeploy.benchmark.plans import Builds
     from evodeploy.benchmark.row_specs import row_specs_of
     from evodeploy.benchmark.subject import subject_of
-    from evodeploy.onnx_files import info_of, read_onnx, set_info, write_onnx
 
     fake_builder.add_builder(sys.modules["tensorrt"])
     fake_builder.Builder.folder = PLAN.parent
-    twin, path = read_onnx(ONNX), PLAN.parent / "twin.onnx"
-    set_info(twin, dataclasses.replace(info_of(twin), keep_ratios=(1.0, 1.0)))
-    write_onnx(twin, path)
+    path = restated(ONNX, PLAN.parent / "twin.onnx", keep_ratios=(1.0, 1.0))
     builds = Builds((4, 1), PLAN.parent / "engines")
     with row_specs_of(subject_of([ONNX, path]), ["onnxruntime", "tensorrt"], ["fp32"], 1, builds) as candidates:
         yield candidates
@@ -859,17 +843,6 @@ def bench_over_dense():
 def misuse():
     """Every mistake is reported: what the other cases rely on."""
     import pycuda.driver as driver
-
-    shim.shim_misuse.restype = ctypes.c_char_p
-    seen = 0
-
-    def shows(words, mistake, error=None):
-        nonlocal seen
-        with contextlib.suppress(driver.Error):
-            mistake()
-        lines = shim.shim_misuse().decode()
-        assert words in lines[seen:], (words, lines[seen:])
-        seen = len(lines)
 
     driver.init()
     context = driver.Device(0).retain_primary_context()

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
+from graphs import model_of, value
+from onnx import TensorProto, helper
 
 from evodeploy.elastic import ElasticStage
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, Profile, keep_profile, write_sidecar
@@ -43,26 +44,20 @@ def write_half(path: Path) -> Path:
         path,
         [helper.make_node("Add", ["images", "images"], ["scaled"]),
          helper.make_node("ArgMax", ["scaled"], ["best"], axis=1, keepdims=0)],
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT16, shape)],
-        [helper.make_tensor_value_info("scaled", TensorProto.FLOAT16, shape),
-         helper.make_tensor_value_info("best", TensorProto.INT64, ["batch", 4, 4])],
+        [value("images", shape, TensorProto.FLOAT16)],
+        [value("scaled", shape, TensorProto.FLOAT16), value("best", ["batch", 4, 4], TensorProto.INT64)],
     )  # fmt: skip
 
 
 def write_exact(path: Path) -> Path:
     """logits = 2 * images + 1, which every processor rounds alike."""
     shape = ["batch", 3, 64, 64]
-    constants = [numpy_helper.from_array(np.array(value, np.float32), name) for value, name in ((2, "two"), (1, "one"))]
-    return _write(
-        path,
-        [
-            helper.make_node("Mul", ["images", "two"], ["double"]),
-            helper.make_node("Add", ["double", "one"], ["logits"]),
-        ],
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape)],
-        constants,
-    )
+    nodes = [
+        helper.make_node("Mul", ["images", "two"], ["double"]),
+        helper.make_node("Add", ["double", "one"], ["logits"]),
+    ]
+    weights = {"two": np.float32(2), "one": np.float32(1)}
+    return _write(path, nodes, [value("images", shape)], [value("logits", shape)], weights)
 
 
 def write_elastic(path: Path) -> Path:
@@ -71,9 +66,8 @@ def write_elastic(path: Path) -> Path:
     The logits are the sums of what each keeps; `selected_0` is as long as the first `keep` says.
     """
     numbers = {"axis": [1], "from": [0], "to": [64], "first": [0], "second": [1]}
-    constants = [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in numbers.items()]
     node = helper.make_node
-    _write(
+    return _write(
         path,
         [
             node("Flatten", ["images"], ["pixels"]),
@@ -86,27 +80,19 @@ def write_elastic(path: Path) -> Path:
             node("ReduceSum", ["values_1", "axis"], ["sum_1"]),
             node("Concat", ["sum_0", "sum_1"], ["logits"], axis=1),
         ],
-        [
-            helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 64, 64]),
-            helper.make_tensor_value_info("keep", TensorProto.INT64, [2]),
-        ],
-        [
-            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2]),
-            helper.make_tensor_value_info("selected_0", TensorProto.INT64, ["batch", "kept"]),
-        ],
-        constants,
+        [value("images", ["batch", 3, 64, 64]), value("keep", [2], TensorProto.INT64)],
+        [value("logits", ["batch", 2]), value("selected_0", ["batch", "kept"], TensorProto.INT64)],
+        {name: np.array(given, np.int64) for name, given in numbers.items()},
         ModelInfo(
             "elastic_test", 64, 8, 2, "stage", (0.5, 0.25), elastic=(ElasticStage(64, 6, 64), ElasticStage(64, 6, 64))
         ),
     )
-    return path
 
 
 def _write(
-    path: Path, nodes: Any, inputs: Any, outputs: Any, constants: Any = (), info: ModelInfo | None = None
+    path: Path, nodes: Any, inputs: Any, outputs: Any, weights: Any = None, info: ModelInfo | None = None
 ) -> Path:
-    graph = helper.make_graph(nodes, path.stem, inputs, outputs, constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    model = model_of(nodes, inputs, outputs, weights, opset=18)
     if info is not None:
         set_info(model, info)
     write_onnx(model, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import shlex
@@ -13,7 +12,8 @@ import onnx
 import pytest
 import torch
 from broken_networks import network, with_weight
-from onnx import TensorProto, helper, numpy_helper
+from graphs import model_of, restated, value
+from onnx import helper, numpy_helper
 from versions import exact_layer_norm
 
 import evodeploy
@@ -23,7 +23,7 @@ from evodeploy.graph.linear import linear_layers
 from evodeploy.graph.nodes import node_name
 from evodeploy.graph.precision import reduced_from_onnx
 from evodeploy.graph.quantization import quantized_from_onnx
-from evodeploy.onnx_files import info_of, read_onnx, set_info, write_onnx
+from evodeploy.onnx_files import info_of, read_onnx, write_onnx
 from evodeploy.preprocess import as_input, random_pictures
 
 # Each fault, the node it begins at, how large that node's own error is at least, and the nodes to keep.
@@ -118,14 +118,7 @@ def test_onnx_runtime_hides_an_overflow_that_the_emulation_shows(tmp_path):
     """Otherwise FP16 could be compared as ONNX Runtime computes it."""
     nodes = [helper.make_node("MatMul", ["x", "a"], ["y"]), helper.make_node("MatMul", ["y", "b"], ["z"])]
     weights = {"a": np.float32([[300]]), "b": np.float32([[0.01]])}
-    graph = helper.make_graph(
-        nodes,
-        "two",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("batch", 1))],
-        [helper.make_tensor_value_info("z", TensorProto.FLOAT, ("batch", 1))],
-        [numpy_helper.from_array(values, name) for name, values in weights.items()],
-    )
-    full = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    full = model_of(nodes, [value("x", ("batch", 1))], [value("z", ("batch", 1))], weights)
     half = written(reduced_from_onnx(full, "fp16").model, tmp_path / "half.onnx")
     with OnnxRuntimeEngine(half) as engine:
         assert engine.run(np.float32([[300]]))["z"] == pytest.approx(900, rel=1e-3)  # through 90000
@@ -145,14 +138,7 @@ def test_a_selection_that_rounding_changes_is_counted_and_hides_nothing(tmp_path
     ]
     weight = np.eye(3, dtype=np.float32) + np.float32([[0, 0, 0], [0, 1e-4, 0], [0, 0, 0]])
     weights = {"w": weight, "k": np.array([1]), "two": np.float32([2])}
-    graph = helper.make_graph(
-        nodes,
-        "selecting",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("batch", 3))],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ("batch", 1))],
-        [numpy_helper.from_array(values, name) for name, values in weights.items()],
-    )
-    full = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    full = model_of(nodes, [value("x", ("batch", 3))], [value("logits", ("batch", 1))], weights)
     swapped = onnx.ModelProto()
     swapped.CopyFrom(full)
     swapped.graph.initializer[0].CopyFrom(numpy_helper.from_array(-weight, "w"))
@@ -267,10 +253,9 @@ def test_values_of_one_name_that_other_nodes_make_are_not_compared(tmp_path):
 
 def test_networks_that_treat_tokens_differently_are_not_compared(small_onnx, tmp_path):
     """Their values have other shapes behind the first selection."""
-    merging = read_onnx(small_onnx)
-    set_info(merging, dataclasses.replace(info_of(merging), fast_path="merge"))
+    merging = restated(small_onnx, tmp_path / "merging.onnx", fast_path="merge")
     with pytest.raises(UsageError, match="the fast path of the reference is rest and of the other merge"):
-        evodeploy.debug(small_onnx, written(merging, tmp_path / "merging.onnx"))
+        evodeploy.debug(small_onnx, merging)
 
 
 def test_batches_that_differ_are_refused_and_one_fixed_is_taken_by_both(small_onnx, tmp_path):

@@ -15,6 +15,7 @@ from functools import partial
 import numpy as np
 import pytest
 from cases import SMALL
+from data_kinds import pictures_by_answer
 from not_finite import nan_where_dark
 from onnx import numpy_helper
 from PIL import Image
@@ -39,16 +40,7 @@ COUNT = 40
 def folder(small, small_onnx, tmp_path_factory):
     """Pictures in the folder of the class that the small model gives them, four of them wrongly; and artefacts."""
     home = tmp_path_factory.mktemp("eval")
-    generator = np.random.default_rng(3)
-    with evodeploy.load(small_onnx) as predictor:
-        for i in range(COUNT):
-            coarse = Image.fromarray(generator.integers(0, 256, (5, 5, 3), np.uint8)).resize((70, 60))
-            answer = predictor.predict(coarse).labels[1 if i % 10 == 0 else 0]
-            path = home / "data" / f"c{answer.index}" / f"{i:02}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            coarse.save(path)
-    for index in range(10):
-        (home / "data" / f"c{index}").mkdir(exist_ok=True)
+    pictures_by_answer(small_onnx, home, COUNT, wrong=10)
     (home / "data" / "c0" / "broken.png").write_bytes(b"no image")
     write_onnx(read_onnx(small_onnx), home / "a.onnx")
     write_onnx(reduced_from_onnx(read_onnx(small_onnx), "fp16").model, home / "half.onnx")

@@ -12,6 +12,7 @@ import time
 
 import fake_tensorrt
 import numpy as np
+import sharing
 from cuda_shim.cases import IMAGES, PLAN, refused, same
 from gpu.on_driver import is_shim
 
@@ -231,22 +232,12 @@ def memory():
 
 def in_all_lanes(engine, images):
     """Run `images` in as many threads as there are lanes, at the same time."""
-    together, failures = threading.Barrier(LANES), []
 
-    def work():
-        try:
-            together.wait()
-            for _ in range(2):
-                same(engine.run(images), images)
-        except BaseException as error:
-            failures.append(error)
+    def work(number):
+        for _ in range(2):
+            same(engine.run(images), images)
 
-    threads = [threading.Thread(target=work) for _ in range(LANES)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures, failures
+    sharing.in_threads(work, LANES)
 
 
 def resident_clock():

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from graphs import model_of, value
+from onnx import helper
 
 from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.graph.flops import flops_of_onnx
@@ -14,14 +15,8 @@ from evodeploy.onnx_files import read_onnx
 
 
 def graph(nodes, shape, weights):
-    proto = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(np.zeros(size, np.float32), name) for name, size in weights.items()],
-    )
-    return helper.make_model(proto, opset_imports=[helper.make_opsetid("", 23)])
+    zeros = {name: np.zeros(size, np.float32) for name, size in weights.items()}
+    return model_of(nodes, [value("x", shape)], [value("y", None)], zeros, opset=23)
 
 
 NODES = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from graphs import model_of, value
 from onnx import TensorProto, helper, numpy_helper
 
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
@@ -21,14 +22,7 @@ MOVED = "moves numbers between nodes that are kept"
 
 def network(*nodes, weights, shape=("batch", 4)):
     """A network of the float input x and output y."""
-    graph = helper.make_graph(
-        nodes,
-        "network",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return model_of(nodes, [value("x", shape)], [value("y", shape)], weights)
 
 
 @pytest.fixture

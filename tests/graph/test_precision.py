@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from graphs import model_of, value
 from onnx import TensorProto, helper, numpy_helper
 
 from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
@@ -66,14 +67,8 @@ def test_it_computes_what_fp32_does_to_half_precision(tmp_path, half, small_onnx
 
 
 def tiny(weight, op="Mul"):
-    graph = helper.make_graph(
-        [helper.make_node(op, ["x", "w"], ["y"])],
-        "tiny",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("batch", 2))],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ("batch", 2))],
-        [numpy_helper.from_array(np.array(weight), "w")],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    described = [value("x", ("batch", 2))], [value("y", ("batch", 2))]
+    return model_of([helper.make_node(op, ["x", "w"], ["y"])], *described, {"w": weight})
 
 
 def weight_in(precision, weight):
@@ -105,7 +100,7 @@ def test_a_model_that_is_half_already_is_refused(half):
 def test_an_output_that_other_nodes_read_keeps_its_type(tmp_path):
     proto = tiny(np.float32([2.0, 3.0]))
     proto.graph.node.append(helper.make_node("Mul", ["y", "w"], ["z"]))
-    proto.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, ("batch", 2)))
+    proto.graph.output.append(value("z", ("batch", 2)))
     write_onnx(reduced_from_onnx(proto, "fp16").model, tmp_path / "h.onnx")
     with OnnxRuntimeEngine(tmp_path / "h.onnx") as engine:
         got = engine.run(np.float32([[1.0, 2.0]]))
@@ -118,7 +113,7 @@ def test_an_operator_whose_outputs_have_no_half_form_stays_single_and_is_named(t
     norm = helper.make_node("LayerNormalization", ["m", "w"], ["y", "mean"], "norm")
     proto.graph.node[0].CopyFrom(helper.make_node("Mul", ["x", "w"], ["m"], "scale"))
     proto.graph.node.append(norm)
-    proto.graph.output.append(helper.make_tensor_value_info("mean", TensorProto.FLOAT, ("batch", 1)))
+    proto.graph.output.append(value("mean", ("batch", 1)))
     half = reduced_from_onnx(proto, "fp16")
     assert half.kept == {"norm": "LayerNormalization has no FP16 form at opset 20"}
     write_onnx(half.model, tmp_path / "h.onnx")

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import onnx
 import pytest
+from graphs import model_of, value
 from onnx import TensorProto, helper, numpy_helper
 from versions import exact_layer_norm
 
@@ -157,18 +158,12 @@ def test_the_scale_of_a_channel_of_next_to_nothing_is_not_rounded_to_zero():
 
 def residual(weight):
     """y = x + relu(x) W, whose input is used by the sum as well."""
-    graph = helper.make_graph(
-        [
-            helper.make_node("Relu", ["x"], ["r"]),
-            helper.make_node("MatMul", ["r", "w"], ["p"]),
-            helper.make_node("Add", ["r", "p"], ["y"]),
-        ],
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("batch", 2))],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ("batch", 2))],
-        [numpy_helper.from_array(np.float32(weight), "w")],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("MatMul", ["r", "w"], ["p"]),
+        helper.make_node("Add", ["r", "p"], ["y"]),
+    ]
+    return model_of(nodes, [value("x", ("batch", 2))], [value("y", ("batch", 2))], {"w": np.float32(weight)})
 
 
 def test_only_the_layer_sees_the_rounded_input(tmp_path):

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from graphs import model_of, value
+from onnx import helper
 
 from evodeploy.compare.parity import Expected
 from evodeploy.errors import VerificationError
@@ -13,38 +14,27 @@ from evodeploy.preprocess import as_input, random_pictures
 
 
 def test_every_value_has_the_largest_magnitude_it_took():
-    graph = helper.make_graph(
-        [helper.make_node("Mul", ["x", "w"], ["scaled"]), helper.make_node("Relu", ["scaled"], ["y"])], "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("batch", 2))],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ("batch", 2))],
-        [numpy_helper.from_array(np.float32([10, 100]), "w")],
-    )  # fmt: skip
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    model = scaled_by([10, 100], "Relu", ("batch", 2))
     onnx.checker.check_model(model)
     assert activation_ranges(model, np.float32([[1, -2], [3, 1]])) == {"scaled": 200.0, "y": 100.0}
     assert [output.name for output in model.graph.output] == ["y"]
 
 
-def scaled_by(factor: float) -> onnx.ModelProto:
-    graph = helper.make_graph(
-        [helper.make_node("Mul", ["x", "w"], ["scaled"]), helper.make_node("Tanh", ["scaled"], ["y"])], "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (2, 1))],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (2, 1))],
-        [numpy_helper.from_array(np.float32([factor]), "w")],
-    )  # fmt: skip
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+def scaled_by(factors, then="Tanh", shape=(2, 1)):
+    nodes = [helper.make_node("Mul", ["x", "w"], ["scaled"]), helper.make_node(then, ["scaled"], ["y"])]
+    return model_of(nodes, [value("x", shape)], [value("y", shape)], {"w": np.float32(factors)})
 
 
 def test_the_largest_of_all_images_counts_also_in_the_last_batch():
     images = np.float32([[1]] * 8 + [[2]] * 2 + [[-3]])  # a model of fixed batch 2, so the last one is filled up
-    largest = check_fp16_range(scaled_by(100), images)
+    largest = check_fp16_range(scaled_by([100]), images)
     assert (largest.name, largest.magnitude, largest.images) == ("scaled", 300.0, 11)
 
 
 @pytest.mark.parametrize("beyond", [65505.0, float("inf")])
 def test_what_fp16_cannot_hold_is_an_error_by_name(beyond):
     with pytest.raises(VerificationError, match="activation 'scaled' reaches .* on 2 images, beyond FP16's 65504"):
-        check_fp16_range(scaled_by(1.0), np.float32([[1], [beyond]]))
+        check_fp16_range(scaled_by([1.0]), np.float32([[1], [beyond]]))
 
 
 def test_without_images_the_range_is_that_of_random_ones_in_full_contrast(monkeypatch, tmp_path, small_checkpoint):

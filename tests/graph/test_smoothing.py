@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from graphs import model_of, value
+from onnx import helper, numpy_helper
 
 from evodeploy.engines.opener import open_engine
 from evodeploy.graph.ranges import channel_ranges
@@ -25,18 +26,9 @@ def normed(*, layer="MatMul", outputs=("y",)):
     shapes = {"y": ("rows", 5) if layer == "Gemm" else ("batch", 3, 5), "n": ("batch", 3, 4)}
     before = [flat] if layer == "Gemm" else []
     norm = helper.make_node("LayerNormalization", ["rows" if before else "x", "scale", "bias"], ["n"], axis=-1)
-    graph = helper.make_graph(
-        [*before, norm, *last],
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("batch", 3, 4))],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name]) for name in outputs],
-        [
-            numpy_helper.from_array(SCALE, "scale"),
-            numpy_helper.from_array(np.float32([0, 1, 2, 0]), "bias"),
-            numpy_helper.from_array(weight, "w"),
-        ],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    described = [value("x", ("batch", 3, 4))], [value(name, shapes[name]) for name in outputs]
+    weights = {"scale": SCALE, "bias": np.float32([0, 1, 2, 0]), "w": weight}
+    return model_of([*before, norm, *last], *described, weights)
 
 
 def run(model, path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_engines import FakeEngine
+from fake_engines import FakeEngine, logits_by_first_pixel
 from PIL import Image
 from sharing import in_threads
 
@@ -29,10 +29,6 @@ def plain(value):
 
 def predictor(**options):
     return Predictor(FakeEngine(INFO, **options))
-
-
-def logits_by_first_pixel(images):
-    return {"logits": np.stack([images[:, 0, 0, 0], np.zeros(len(images)), -images[:, 0, 0, 0]], axis=1)}
 
 
 def test_a_picture_with_a_damaged_exif_block_is_predicted(tmp_path):

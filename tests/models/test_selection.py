@@ -3,6 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from graphs import model_of, value
+from onnx import TensorProto, helper
 
 from evodeploy.models import selection
 
@@ -21,19 +23,12 @@ def test_of_equal_scores_the_lower_position_wins():
 
 
 def test_top_k_resolves_ties_as_onnx_runtime_does():
-    import onnx
     import onnxruntime as ort
 
     scores = np.random.default_rng(0).integers(0, 6, (64, 196)).astype(np.float32)
-    helper, kind = onnx.helper, onnx.TensorProto
-    graph = helper.make_graph(
-        [helper.make_node("TopK", ["x", "k"], ["values", "positions"])],
-        "ties",
-        [helper.make_tensor_value_info("x", kind.FLOAT, (64, 196))],
-        [helper.make_tensor_value_info("positions", kind.INT64, (64, 98))],
-        [onnx.numpy_helper.from_array(np.array([98]), "k")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    node, positions = helper.make_node("TopK", ["x", "k"], ["values", "positions"]), TensorProto.INT64
+    described = [value("x", (64, 196))], [value("positions", (64, 98), positions)]
+    model = model_of([node], *described, {"k": np.array([98])})
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (expected,) = session.run(None, {"x": scores})
     _, positions = selection.top_k(torch.from_numpy(scores), 98)

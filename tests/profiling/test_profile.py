@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import math
 import re
-import threading
 import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from graphs import value, write_graph
+from onnx import helper
+from sharing import in_threads
 
 import evodeploy
 from evodeploy.errors import InputError, UsageError
 from evodeploy.graph.parts import KINDS, part_of
-from evodeploy.onnx_files import read_onnx, write_onnx
+from evodeploy.onnx_files import read_onnx
 from evodeploy.profiling.onnxruntime_recorder import OnnxRuntimeRecorder, origins_of, runs_of
 from evodeploy.profiling.pipeline import node_times
 from evodeploy.profiling.record import NodeTime, Profile
@@ -119,7 +120,6 @@ def test_a_second_ratio_that_does_not_fit_is_refused_before_anything_runs(small_
 @pytest.fixture
 def foreign(tmp_path):
     """A network of another exporter: nodes without names or with one name, and no metadata."""
-    weight = numpy_helper.from_array(np.ones((8, 8), np.float32), "w")
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["a"], "/layers/0/mlp/MatMul"),
         helper.make_node("Relu", ["a"], ["b"]),
@@ -127,14 +127,8 @@ def foreign(tmp_path):
         helper.make_node("Sigmoid", ["c"], ["d"], "twice"),
         helper.make_node("Tanh", ["d"], ["y"], "twice"),
     ]
-    shape = ["batch", 3, 8, 8]
-    graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)], [weight],
-    )  # fmt: skip
-    path = tmp_path / "foreign.onnx"
-    write_onnx(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
-    return path
+    shape, weights = ["batch", 3, 8, 8], {"w": np.ones((8, 8), np.float32)}
+    return write_graph(tmp_path / "foreign.onnx", nodes, [value("x", shape)], [value("y", shape)], weights)
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
@@ -163,16 +157,12 @@ def test_what_has_no_profiler_here_is_refused(small_onnx, small_checkpoint):
 
 
 def test_threads_profile_at_the_same_time_and_get_their_own(small_onnx, foreign):
-    found = {}
+    paths, found = (small_onnx, foreign), {}
 
-    def work(path):
-        found[path] = evodeploy.profile(path, options=ONE_THREAD, runs=2)
+    def work(number):
+        found[paths[number]] = evodeploy.profile(paths[number], options=ONE_THREAD, runs=2)
 
-    threads = [threading.Thread(target=work, args=(path,)) for path in (small_onnx, foreign)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(work, 2)
     assert {path: profile.path for path, profile in found.items()} == {small_onnx: small_onnx, foreign: foreign}
     assert len(found[foreign].nodes) < 6 < len(found[small_onnx].nodes)
 

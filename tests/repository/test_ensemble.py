@@ -20,6 +20,7 @@ import tritonclient.http
 import typer
 import yaml
 from fake_triton import Repository, TritonError
+from graphs import restated
 from PIL import Image
 from tritonclient.utils import deserialize_bytes_tensor
 
@@ -28,7 +29,7 @@ from evodeploy.cli import app
 from evodeploy.cli.values import ratio_range
 from evodeploy.elastic import ElasticStage, shortest_ratio
 from evodeploy.errors import UsageError
-from evodeploy.onnx_files import info_of, read_onnx, set_info, write_onnx
+from evodeploy.onnx_files import info_of, read_onnx, write_onnx
 from evodeploy.repository.config import Serving
 from evodeploy.repository.manifests import manifests
 from evodeploy.repository.model import served_model
@@ -61,11 +62,8 @@ def repository(monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def named(small_onnx, tmp_path_factory):
     """The small model, its classes named."""
-    model = read_onnx(small_onnx)
-    set_info(model, dataclasses.replace(info_of(model), class_names=tuple(f"číslo {i}" for i in range(10))))
     path = tmp_path_factory.mktemp("named") / "net.onnx"
-    write_onnx(model, path)
-    return path
+    return restated(small_onnx, path, class_names=tuple(f"číslo {i}" for i in range(10)))
 
 
 def check_as_predicted(answer, predictions):
@@ -193,10 +191,8 @@ def test_a_second_version_is_added_to_the_first(named, tmp_path, repository):
 
 
 def test_versions_that_take_or_give_something_else_are_refused(named, tmp_path):
-    model = read_onnx(named)
-    info = info_of(model)
-    set_info(model, dataclasses.replace(info, preprocessing=dataclasses.replace(info.preprocessing, crop_pct=1.0)))
-    write_onnx(model, tmp_path / "net.onnx")
+    preprocessing = info_of(read_onnx(named)).preprocessing
+    restated(named, tmp_path / "net.onnx", preprocessing=dataclasses.replace(preprocessing, crop_pct=1.0))
     evodeploy.package(named, tmp_path / "out")
     with pytest.raises(UsageError, match="version 1 of net has other preprocessing than 2, and one configuration"):
         evodeploy.package(tmp_path / "net.onnx", tmp_path / "out", version=2)

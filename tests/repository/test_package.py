@@ -18,15 +18,16 @@ import onnx
 import pytest
 import yaml
 from cuda_shim.plans import write_elastic, write_plan
+from data_kinds import contents
 from google.protobuf import text_format
-from graphs import sharded
+from graphs import restated, sharded
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInstanceGroup
 
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, Profile, write_sidecar
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.files import sha256
 from evodeploy.locks import owned
-from evodeploy.onnx_files import info_of, input_spec, output_specs, read_onnx, set_info, write_onnx
+from evodeploy.onnx_files import info_of, input_spec, output_specs, read_onnx
 from evodeploy.repository import swap
 from evodeploy.repository.config import Serving
 from evodeploy.repository.model import served_model
@@ -40,10 +41,7 @@ from evodeploy.text import brief
 def folder(tmp_path, monkeypatch, small_onnx):
     """A folder with the small model, its classes named."""
     monkeypatch.chdir(tmp_path)
-    model = read_onnx(small_onnx)
-    names = tuple(f"digit\t{i}" for i in range(10))
-    set_info(model, dataclasses.replace(info_of(model), class_names=names))
-    write_onnx(model, tmp_path / "Net_v2.onnx")
+    restated(small_onnx, tmp_path / "Net_v2.onnx", class_names=tuple(f"digit\t{i}" for i in range(10)))
     return tmp_path
 
 
@@ -204,10 +202,6 @@ def test_the_manifests_fit_kubernetes(cli, folder, options, limit, registry):
 
 
 PACKAGED = ("1/model.onnx", "config.pbtxt", "labels.txt", "package.json")
-
-
-def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_packaged_model_is_replaced_only_with_force(cli, folder):

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from data_kinds import contents
 from PIL import Image
 from sharing import refused_in_thread
 
@@ -31,10 +32,6 @@ def request_(small_checkpoint, tmp_path, monkeypatch):
     return SweepRequest(Path("out/ckpt.pth"), Path("out"), (FIRST,))
 
 
-def contents(folder=Path()):
-    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def swept(request):
     """As a sweep leaves its folder: a model, a result, and an evaluation that was interrupted."""
     with begun(request) as state:
@@ -48,25 +45,25 @@ def swept(request):
 
 
 def test_force_removes_what_the_state_lists_and_nothing_else(request_):
-    before = contents()
+    before = contents(Path())
     swept(request_)
     Path("out/models/mine.onnx").write_bytes(b"\x08\x08")
     with begun(request_, force=True) as state:
         assert (state.accuracies, state.files) == ({}, [])
-        assert contents(Path("out/models")) == {"out/models/mine.onnx": b"\x08\x08"}
-    assert before.items() <= contents().items()  # the checkpoint too
+        assert contents(Path("out/models")) == {"mine.onnx": b"\x08\x08"}
+    assert before.items() <= contents(Path()).items()  # the checkpoint too
     assert not Path("out/sweep.json").exists()
 
 
 def test_without_force_the_sweep_is_resumed(request_):
     swept(request_)
-    before = contents()
+    before = contents(Path())
     with begun(request_) as state:
         assert state.accuracies == {"keep 1": [0.5, 0.4, 0.6]}
         assert state.files == ["models/keep-1.fp32.onnx", "sweep.json"]
         with state.replacing("sweep.json") as draft:  # which is its own
             draft.write_bytes(b'{"schema": 1}')
-    assert contents() == before
+    assert contents(Path()) == before
     with pytest.raises(UsageError, match="is of another sweep"), begun(dataclasses.replace(request_, batch=9)):
         raise AssertionError("not reached")
 
@@ -134,10 +131,10 @@ STATE = {
 def test_a_stray_state_loses_nothing(request_, stray, force):
     Path("precious.onnx").write_bytes(b"\x08\x08")
     Path("out/state.json").write_text(json.dumps(stray))
-    before = contents()
+    before = contents(Path())
     with pytest.raises((UsageError, BadFileError), match=r"state\.json is not (a|the)"), begun(request_, force):
         raise AssertionError("not reached")
-    assert contents() == before
+    assert contents(Path()) == before
 
 
 @pytest.mark.parametrize(
@@ -155,10 +152,10 @@ def test_a_stray_state_loses_nothing(request_, stray, force):
 )
 def test_a_bad_request_loses_nothing(request_, changes):
     swept(request_)
-    before = contents()
+    before = contents(Path())
     with pytest.raises(UsageError), begun(dataclasses.replace(request_, **changes), force=True):
         raise AssertionError("not reached")
-    assert contents() == before
+    assert contents(Path()) == before
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -167,10 +164,10 @@ def test_results_of_others_are_not_replaced(request_, name, force):
     path = Path("out", name)
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"theirs")
-    before = contents()
+    before = contents(Path())
     with pytest.raises(UsageError, match="already exists"), begun(request_, force):
         raise AssertionError("not reached")
-    assert contents() == before
+    assert contents(Path()) == before
 
 
 def test_links_are_not_followed_when_clearing(request_, tmp_path):
@@ -180,10 +177,10 @@ def test_links_are_not_followed_when_clearing(request_, tmp_path):
         path.rename(Path("elsewhere", path.name))
     Path("out/models").rmdir()
     Path("out/models").symlink_to(tmp_path / "elsewhere")
-    before = contents()
+    before = contents(Path())
     with pytest.raises(UsageError, match="is not a folder of a sweep's models"), begun(request_, force=True):
         raise AssertionError("not reached")
-    assert contents() == before
+    assert contents(Path()) == before
 
 
 def test_the_second_of_two_sweeps_is_refused(request_):
@@ -205,8 +202,8 @@ def test_a_refused_sweep_leaves_no_folder(request_):
 
 def test_bad_options_of_the_command_lose_nothing(cli, request_):
     swept(request_)
-    before = contents()
+    before = contents(Path())
     arguments = ("sweep", "out/ckpt.pth", "-o", "out", "--engines", "onnxruntime", "--force")
     for bad in (("--data", "none"), ("--keep", "2"), ("--engines", "nope"), ("--precisions", "int8"), ("--by-stage",)):
         assert cli(*arguments, *bad)[0] == 2, bad
-    assert contents() == before
+    assert contents(Path()) == before

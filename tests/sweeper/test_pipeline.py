@@ -9,8 +9,8 @@ import shutil
 import numpy as np
 import pytest
 from benchmark.fakes import INFO
+from data_kinds import pictures_by_answer
 from fake_engines import FakeEngine
-from PIL import Image
 from reference_pages import check_fields
 
 import evodeploy
@@ -31,15 +31,7 @@ OPTIONS = ("--engines", "onnxruntime,openvino", "--seconds", 0.1, "--batch", 2, 
 @pytest.fixture
 def here(small_checkpoint, tmp_path, monkeypatch):
     """Pictures in the folder of the class that the small network gives them when it keeps every token."""
-    generator = np.random.default_rng(3)
-    with evodeploy.load(small_checkpoint) as predictor:
-        for i in range(12):
-            picture = Image.fromarray(generator.integers(0, 256, (5, 5, 3), np.uint8)).resize((70, 60))
-            path = tmp_path / "data" / f"c{predictor.predict(picture).label.index}" / f"{i}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            picture.save(path)
-    for index in range(10):
-        (tmp_path / "data" / f"c{index}").mkdir(exist_ok=True)
+    pictures_by_answer(small_checkpoint, tmp_path, 12)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("evodeploy.benchmark.measure.interleaved.PATIENCE", 1)  # figures are not looked at
     return tmp_path
@@ -387,18 +379,8 @@ def test_int8_needs_images(cli, here, small_checkpoint):
 
 @pytest.mark.slow
 def test_ratios_are_searched_by_stage(cli, here, small_checkpoint):
-    arguments = (
-        "sweep",
-        small_checkpoint,
-        "-o",
-        "out",
-        *OPTIONS[2:],
-        "--engines",
-        "onnxruntime",
-        "--precisions",
-        "fp32,int8",
-    )
-    arguments += ("--data", "data", "--by-stage", "--keep", "0.5,1.0,0.001")
+    arguments = ("sweep", small_checkpoint, "-o", "out", *OPTIONS[2:], "--engines", "onnxruntime", "--data", "data")
+    arguments += ("--precisions", "fp32,int8", "--by-stage", "--keep", "0.5,1.0,0.001")
     code, out, err = cli(*arguments, "--json")
     assert code == 0, err
     names = [point["candidate"]["name"] for point in json.loads(out)["points"]]
