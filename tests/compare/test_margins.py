@@ -44,6 +44,16 @@ def test_figures_of_scores_counted_by_hand():
     assert found.margin.worst == pytest.approx(found.margin.median)
 
 
+def test_of_few_images_all_reach_what_95_percent_do():
+    """Between two images lies no image: one of two would not reach what was interpolated."""
+    engine = Chosen(SCORES)
+    both = {"selected_0": np.tile(np.arange(4), (2, 1)), "scores_0": np.float32([SCORES, np.linspace(0.06, 0.065, 16)])}
+    engine._compute = lambda images: both
+    (found,) = margins_on(engine, random_pictures(INFO, 2)).selections
+    assert found.keep_ratios[0.95].worst == 1.0
+    assert found.attention.worst == pytest.approx(np.sort(both["scores_0"][1])[-4:].sum() / both["scores_0"][1].sum())
+
+
 @pytest.mark.parametrize(
     ("ratios", "count", "blocks"),
     [
@@ -75,11 +85,11 @@ def test_the_spread_is_over_images(small_onnx):
         kept = [s[outputs[f"selected_{index}"][row]] for row, s in enumerate(scores)]
         shares = [k.sum() / s.sum() for k, s in zip(kept, scores, strict=True)]
         assert each.attention.median == pytest.approx(np.median(shares))
-        assert each.attention.worst == pytest.approx(np.percentile(shares, 5))
+        assert each.attention.worst == pytest.approx(np.percentile(shares, 5, method="lower"))
         firsts = [np.sort(s)[-len(k) - 1] for k, s in zip(kept, scores, strict=True)]  # the first score dropped
         gaps = [(k.min() - first) / ((k.min() + first) / 2) for k, first in zip(kept, firsts, strict=True)]
         assert each.margin.median == pytest.approx(np.median(gaps))
-        assert each.margin.worst == pytest.approx(np.percentile(gaps, 5))
+        assert each.margin.worst == pytest.approx(np.percentile(gaps, 5, method="lower"))
         assert each.margin.worst < each.margin.median
         assert each.keep_ratios[0.9].median < each.keep_ratios[0.9].worst
         assert each.keep_ratios[0.9].median < each.keep_ratios[0.95].median
@@ -167,5 +177,5 @@ def test_ratios_are_recommended_for_an_elastic_artefact_within_its_bounds(small_
 
 def test_a_recommended_ratio_keeps_what_it_is_recommended_for():
     stage = ElasticStage(100, 1, 100)
-    for kept in (1, 29, 58, 100):
-        assert int(_ratio(kept / 100, stage) * 100) >= kept
+    for kept in range(1, 101):
+        assert int(_ratio(kept / 100, stage) * 100) == kept  # 7 / 100 * 100 is above 7
