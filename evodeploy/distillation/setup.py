@@ -157,13 +157,18 @@ def task_of(
 ) -> dict[str, Any]:
     """What must be the same for an interrupted training to be resumed."""
     return {
-        "student": checksum(student),
-        "teacher": checksum(teacher),
+        "student": _identity(student),
+        "teacher": _identity(teacher),
         "model": student.info.to_json(),
         "pictures": train.checksum(),
         "held out": held.checksum(),
         **kept_to_resume(recipe.to_dict()),
     }
+
+
+def _identity(model: LoadedModel) -> str:
+    """What decides what `model` computes: its weights, and its settings, of which a hub's files may say some."""
+    return f"{checksum(model)} {model.config}"
 
 
 def files_of(*sources: Source | None) -> list[Path]:

@@ -178,6 +178,30 @@ def test_a_resumed_training_ends_where_an_uninterrupted_one_does(
     assert not state.exists()
 
 
+@pytest.mark.parametrize("changed", ["student", "teacher"])
+def test_a_training_is_not_resumed_with_other_settings_next_to_the_weights(
+    classifier, pictures, tmp_path, monkeypatch, changed
+):
+    """Weights alone do not say of how many heads they are."""
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+    sources = {name: tmp_path / name / "pytorch_model.bin" for name in ("student", "teacher")}
+    for path in sources.values():
+        path.parent.mkdir()
+        torch.save(weights(classifier), path)
+        (path.parent / "config.json").write_text('{"num_attention_heads": 2}')
+    options = SHORT | {"keep_ratio": 0.5, "teacher": sources["teacher"]}
+
+    def kill(step):
+        if step.step == 2:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        evodeploy.distill(sources["student"], pictures, tmp_path / "out.pth", progress=kill, **options)
+    (tmp_path / changed / "config.json").write_text('{"num_attention_heads": 4}')
+    with pytest.raises(UsageError, match=rf"another distillation \({changed} changed\)"):
+        evodeploy.distill(sources["student"], pictures, tmp_path / "out.pth", resume=True, **options)
+
+
 @pytest.mark.parametrize("augment", [True, False])
 def test_in_place_of_a_picture_that_cannot_be_read_is_the_next_of_its_class(
     classifier, pictures, tmp_path, monkeypatch, logged, augment
