@@ -19,8 +19,8 @@ from evodeploy.datasets.sources import images_of
 from evodeploy.engines.opener import Source, kind_of_source, open_engine, resolved, title_of
 from evodeploy.errors import UsageError, needs
 from evodeploy.files import check_output, made_folder, replacing
-from evodeploy.images import StoredImage
-from evodeploy.kinds import PICTURE
+from evodeploy.images import IMAGE_SUFFIXES, StoredImage
+from evodeploy.kinds import PICTURE, suffix_of
 from evodeploy.locks import owned
 from evodeploy.specs import FastPath
 from evodeploy.visualization.evolution import Evolution, evolutions
@@ -62,7 +62,7 @@ class Visualization:
     def overview(self) -> Image.Image:
         """All images side by side, and what each selection keeps of them; the last one at several keep ratios."""
         columns = [last_of_each(each) if len(each) > 1 else each[0] for each in self.evolutions]
-        return overview(columns, [Path(name).stem for name in self.names])
+        return overview(columns, [_stem(name) for name in self.names])
 
     def to_dict(self) -> dict[str, Any]:
         """The paths of the pictures, as JSON takes them."""
@@ -164,6 +164,11 @@ def _name(image: ImageLike, number: int) -> str:
     return Path(str(image)).name if isinstance(image, (str, Path, StoredImage)) else f"image {number}"
 
 
+def _stem(name: str) -> str:
+    """`name` without the suffix of an image file; a row of a Parquet file has none, though its name has a dot."""
+    return Path(name).stem if suffix_of(name) in IMAGE_SUFFIXES else name
+
+
 def _place(path: Path) -> tuple[int, int]:
     """What two names of one file have in common."""
     status = path.stat()
@@ -172,7 +177,7 @@ def _place(path: Path) -> tuple[int, int]:
 
 def _targets(folder: Path, names: Sequence[str]) -> list[Path]:
     """A picture for each name, and one of all where there are several; raises UsageError for the same name twice."""
-    targets = [folder / f"{Path(name).stem}.png" for name in names] + [folder / OVERVIEW] * (len(names) > 1)
+    targets = [folder / f"{_stem(name)}.png" for name in names] + [folder / OVERVIEW] * (len(names) > 1)
     twice = next((target for target, count in Counter(targets).items() if count > 1), None)
     if twice is not None:
         raise UsageError(f"several pictures would be called {twice}: give images of different names")

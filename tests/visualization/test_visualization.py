@@ -4,6 +4,8 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fake_engines import FakeEngine
 from PIL import Image
@@ -68,6 +70,16 @@ def test_pictures_of_one_name_and_those_that_are_images_themselves_are_refused(s
         evodeploy.visualize(small_onnx, images, tmp_path / "drawn")
     with pytest.raises(UsageError, match="the output .*6.png is the input itself"):
         evodeploy.visualize(small_onnx, images[1], tmp_path, force=True)
+
+
+def test_each_row_of_a_table_has_a_picture(small_onnx, tmp_path):
+    file = io.BytesIO()
+    Image.fromarray(PICTURE).save(file, "PNG")
+    pq.write_table(pa.table({"image": [file.getvalue()] * 2}), tmp_path / "some.parquet")
+    drawn = evodeploy.visualize(small_onnx, tmp_path / "some.parquet", tmp_path / "drawn")
+    names = ["some.parquet, row 0.png", "some.parquet, row 1.png", "overview.png"]
+    assert [path.name for path in drawn.pictures] == names
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == sorted(names)
 
 
 def test_small_pictures_keep_their_pixels():
