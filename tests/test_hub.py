@@ -237,3 +237,9 @@ def test_exports_into_the_current_folder(hub, cli, tmp_path, monkeypatch):
     code, out, err = cli("inspect", f"hf://timm/small@{COMMIT}", "--json")
     assert code == 0
     assert json.loads(out)["model"] == "vit_small_patch8_48"
+
+
+def test_a_teacher_may_be_of_the_hub_too(hub, cli, tmp_path):
+    student = ("hf://timm/small@v1", "--images", tmp_path, "-o", tmp_path / "out.pth")
+    code, _, err = cli("distill", *student, "--teacher", "hf://nobody/x")
+    assert (code, "hf://nobody/x: the hub has no such model" in err) == (2, True), err

@@ -39,8 +39,8 @@ def distill(
     ] = False,
     class_map: options.ClassMap = None,
     teacher: Annotated[
-        Path | None, typer.Option(help="Another checkpoint to learn from; by default the network itself, dense.")
-    ] = None,
+        str | None, typer.Option(help="Another checkpoint to learn from; by default the network itself, dense.")
+    ] = None,  # no Path: it makes hf:/ of hf://
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; the first GPU where there is one.")] = None,
     precision: Annotated[
         str | None, typer.Option(help="What products are computed in: fp32, bf16, fp16. Default: what is fast here.")
