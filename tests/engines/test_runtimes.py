@@ -111,6 +111,7 @@ def test_an_engine_is_chosen_by_what_is_asked_of_it(small_onnx):
         open_engine(small_onnx, options=EngineOptions(cache=small_onnx.parent))
 
 
+@pytest.mark.slow  # half a minute of compiling
 def test_compiled_pytorch_computes_the_same(small_checkpoint, small_images):
     with open_engine(small_checkpoint, "torch") as eager, open_engine(small_checkpoint, "torch-compile") as compiled:
         expected = eager.run(small_images)["logits"]

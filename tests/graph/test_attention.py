@@ -14,7 +14,9 @@ from evodeploy.models.zoo import with_selection
 from evodeploy.onnx_files import read_onnx, write_onnx
 
 
-@pytest.mark.parametrize("opset", [18, 20, 23])
+@pytest.mark.parametrize(
+    "opset", [pytest.param(18, marks=pytest.mark.slow), 20, pytest.param(23, marks=pytest.mark.slow)]
+)
 def test_wide_keys_change_nothing_but_widths(levit, opset, tmp_path):
     proto = onnx_from_model(levit, opset=opset)
     changed = with_wide_keys(proto)

@@ -118,7 +118,7 @@ def test_kept_tokens_and_timing_are_reported():
         assert p.predict(plain(0)).kept is None
 
 
-def test_a_stream_goes_on_after_broken_images(tmp_path):
+def test_a_stream_continues_after_broken_images(tmp_path):
     plain(255).save(tmp_path / "fine.png")
     (tmp_path / "broken.png").write_bytes(b"no image")
     sources = [tmp_path / "fine.png", tmp_path / "broken.png", plain(0), np.zeros(3), tmp_path / "none.png"] * 9

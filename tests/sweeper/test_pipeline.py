@@ -95,6 +95,7 @@ def test_each_point_is_run_at_its_ratio_and_an_engine_is_opened_once_a_sitting(s
 
     monkeypatch.setattr(timing, "open_engine", open_engine)
     monkeypatch.setattr("evodeploy.benchmark.measure.interleaved.PATIENCE", 1)
+    monkeypatch.setattr("evodeploy.benchmark.measure.interleaved.SETTLE", 0)  # an engine without threads
     (tmp_path / "models").mkdir()
     shutil.copy(small_elastic, tmp_path / "models" / "elastic.fp32.onnx")
     state = State(tmp_path / "state.json", {"checkpoint": "", "reference": ""})
