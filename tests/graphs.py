@@ -29,7 +29,7 @@ def write_graph(path, *parts):
     return path
 
 
-def restated(source, path, **facts):
+def restated(source, path, /, **facts):
     """Write a copy of the ONNX file `source` whose metadata say something else to `path`."""
     model = read_onnx(source)
     set_info(model, dataclasses.replace(info_of(model), **facts))

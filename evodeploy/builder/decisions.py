@@ -55,7 +55,7 @@ class Decisions:
 class Decided:
     """The ONNX as it was read and as it will be parsed, who parses it, and what the engine will be.
 
-    `checksum` is that of the file when it was read: it may be another before the engine is built.
+    `checksum` is that of the file before it was read: it may be another before the engine is built.
     """
 
     source: onnx.ModelProto
@@ -72,7 +72,8 @@ def decide(request: BuildRequest) -> Decided:
     cannot be honoured, UnavailableError for what is missing here, VerificationError for activations that FP16 cannot
     hold.
     """
-    model, checksum = read_onnx(request.onnx), onnx_sha256(request.onnx)
+    checksum = onnx_sha256(request.onnx)  # first: an engine of a file that is replaced meanwhile must not count as new
+    model = read_onnx(request.onnx)
     held = precision_of(model)
     conversion = _conversion(request, held)
     quantized = held in ("int8", "fp8")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 
 import pytest
+from graphs import restated
 
 import evodeploy
-from evodeploy.builder import engine
+from evodeploy.builder import decisions, engine
 from evodeploy.engines.tensorrt.sidecar import Profile, read_sidecar
 from evodeploy.errors import UsageError
 from evodeploy.files import sha256
-from evodeploy.onnx_files import info_of, read_onnx, set_info, write_onnx
 
 
 @pytest.fixture
@@ -57,16 +56,16 @@ def test_refuses_arguments_that_do_not_fit(onnx, tmp_path, arguments, message):
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
 
-def test_a_record_is_of_the_file_that_was_read(onnx, monkeypatch):
-    """An export that replaces it while the engine is built would otherwise count as what it was built from."""
-    built_from, plan_from_onnx = sha256(onnx), engine.plan_from_onnx
+@pytest.mark.parametrize(("module", "step"), [(decisions, "read_onnx"), (engine, "plan_from_onnx")])
+def test_a_record_is_of_the_file_that_was_read(onnx, monkeypatch, module, step):
+    """An export that replaces it after this step would otherwise count as what the engine was built from."""
+    built_from, real = sha256(onnx), getattr(module, step)
 
-    def built(*arguments):
-        model = read_onnx(onnx)
-        set_info(model, dataclasses.replace(info_of(model), source="other.pth"))
-        write_onnx(model, onnx)
-        return plan_from_onnx(*arguments)
+    def replaced(*arguments):
+        result = real(*arguments)
+        restated(onnx, onnx, source="other.pth")
+        return result
 
-    monkeypatch.setattr(engine, "plan_from_onnx", built)
+    monkeypatch.setattr(module, step, replaced)
     found = evodeploy.build(onnx, precision="fp16", targets="sm89").record
     assert found.source_sha256 == built_from != sha256(onnx)

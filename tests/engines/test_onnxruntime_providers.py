@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
+from graphs import restated
 
 from evodeploy.engines.device import cuda_index
 from evodeploy.engines.onnxruntime_binding import BoundBatch
@@ -16,7 +17,6 @@ from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from evodeploy.engines.onnxruntime_providers import ON_CPU, ON_CUDA, ON_TENSORRT
 from evodeploy.engines.opener import open_engine
 from evodeploy.errors import BadFileError, UnavailableError, UsageError
-from evodeploy.onnx_files import info_of, read_onnx, set_info, write_onnx
 from evodeploy.specs import EngineOptions
 
 
@@ -155,9 +155,7 @@ def test_engines_that_tensorrt_s_provider_keeps_are_of_one_export(small_onnx, te
     monkeypatch.setattr(ort, "InferenceSession", session)
     path = tmp_path / "model.onnx"
     for source in ("first.pth", "second.pth"):
-        model = read_onnx(small_onnx)
-        set_info(model, dataclasses.replace(info_of(model), source=source))
-        write_onnx(model, path)
+        restated(small_onnx, path, source=source)
         with pytest.raises(UnavailableError, match="does not start here"):
             open_engine(path, "onnxruntime-tensorrt", EngineOptions(cache=tmp_path / "kept"))
     prefixes = [each[1]["trt_engine_cache_prefix"] for each in asked if isinstance(each, tuple)]

@@ -26,8 +26,8 @@ def test_top_k_resolves_ties_as_onnx_runtime_does():
     import onnxruntime as ort
 
     scores = np.random.default_rng(0).integers(0, 6, (64, 196)).astype(np.float32)
-    node, positions = helper.make_node("TopK", ["x", "k"], ["values", "positions"]), TensorProto.INT64
-    described = [value("x", (64, 196))], [value("positions", (64, 98), positions)]
+    node = helper.make_node("TopK", ["x", "k"], ["values", "positions"])
+    described = [value("x", (64, 196))], [value("positions", (64, 98), TensorProto.INT64)]
     model = model_of([node], *described, {"k": np.array([98])})
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (expected,) = session.run(None, {"x": scores})
