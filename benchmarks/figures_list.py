@@ -177,8 +177,8 @@ ENTRIES: dict[str, Entry] = {
     ),
     "distill": Entry(
         "python $ROOT/sample/pictures.py train --training; python $ROOT/sample/pictures.py val; evodeploy distill "
-        "$ROOT/sample/digits.pth --images train --val val --labels --elastic 0.1:1.0 --epochs 4 --rate 3e-4 "
-        "--precision fp32 --threads 1 -o elastic.pth", 6,
+        "$ROOT/sample/digits.pth --images train --val val --labels --elastic 0.1:1.0 --epochs 4 --batch 32 "
+        "--rate 3e-4 --precision fp32 --threads 1 -o elastic.pth", 6,
         tuple(
             Text("docs/howto/distill.md", rf" {ratio} +([\d.]+)% [^ ]+ ([\d.]+)% [^ ]+ ([\d.]+)% [^ ]+ ([\d.]+)% ",
                  rf" {ratio} +([\d.]+)% \S+ +([\d.]+)% \S+ +([\d.]+)% \S+ +([\d.]+)% ")
