@@ -51,7 +51,7 @@ def shortest_ratio(kept: int, tokens: int) -> float:
 
 
 def shared_ratios(stages: Sequence[ElasticStage]) -> tuple[float, ...]:
-    """The shortest keep ratios of the ends of all bounds that all of `stages` take, in rising order."""
+    """The keep ratios of each stage's fewest and most tokens, as far as all `stages` take them, in rising order."""
     ends = {shortest_ratio(end, stage.tokens) for stage in stages for end in (stage.low, stage.high)}
     return tuple(
         ratio for ratio in sorted(ends) if all(each.low <= int(ratio * each.tokens) <= each.high for each in stages)

@@ -167,7 +167,7 @@ def task_of(
 
 
 def _identity(model: LoadedModel) -> str:
-    """What decides what `model` computes: its weights, and its settings, of which a hub's files may say some."""
+    """What decides what `model` computes: its weights, and its settings, some of which files next to them may state."""
     return f"{checksum(model)} {model.config}"
 
 
