@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from evodeploy.errors import RuntimeFailedError, needs
+from evodeploy.files import open_regular
 from evodeploy.load_testing.arrivals import Asking
 from evodeploy.load_testing.records import Reply
 from evodeploy.load_testing.target import SECONDS, address_of, ratio_of, tensor_for
@@ -87,6 +88,12 @@ def _channel(url: str) -> Any:
 
 
 def _trusted() -> bytes | None:
-    """The certificates that HTTPS trusts, which `SSL_CERT_FILE` names; None: those that gRPC brings."""
-    file = ssl.get_default_verify_paths().cafile
-    return None if file is None else Path(file).read_bytes()
+    """The certificates that HTTPS trusts, of the file that `SSL_CERT_FILE` names or the system has; None: gRPC's own.
+
+    Raises UsageError where that file cannot be read.
+    """
+    path = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile
+    if path is None:
+        return None
+    with open_regular(path, "certificates, as SSL_CERT_FILE names it") as file:
+        return file.read()

@@ -153,6 +153,7 @@ def _document(load: Load) -> dict[str, Any]:
         "rate": load.rate,
         "connections": load.connections,
         "seconds": load.seconds,
+        "sending": load.sending,
         "target": load.target,
         "requests": len(load.outcomes),
         "answers": load.answers,

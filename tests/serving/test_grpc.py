@@ -314,6 +314,10 @@ def test_a_load_test_trusts_the_certificates_of_a_file(serve, certificate, monke
         url = (f"grpcs://{service.grpc}" if grpcs else service.address).replace("127.0.0.1", "localhost")
         with pytest.raises(RuntimeFailedError, match=reason):
             evodeploy.load_test(url, model=NAME)
+        if grpcs:
+            monkeypatch.setenv("SSL_CERT_FILE", "/none.pem")
+            with pytest.raises(UsageError, match=r"/none.pem does not exist .*SSL_CERT_FILE"):
+                evodeploy.load_test(url, model=NAME)
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate.certificate))
         (load,) = evodeploy.load_test(url, model=NAME, rates=(20,), seconds=0.5).loads
     assert load.answers == {status: len(load.outcomes)}
