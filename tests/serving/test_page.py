@@ -157,9 +157,8 @@ def test_what_changes_is_announced_and_named(page):
     assert page.get_attribute("#status", "aria-live") == "polite"
     assert page.get_by_label("Drop pictures here").count() == 1
     page.set_input_files("#file", IMAGES / "digit-3-0.png")
-    page.wait_for_selector("#answers:not([hidden])")
+    page.get_by_role("img", name="Selection 2: 32 of 64 tokens kept").wait_for()
     assert page.get_by_role("img", name="digit-3-0.png as the network sees it").count() == 1
-    assert page.get_by_role("img", name="Selection 2: 32 of 64 tokens kept").count() == 1
     assert page.get_by_role("region", name="Answers").get_by_role("listitem").count() == 6  # and five classes
     assert page.get_by_role("heading", level=1).count() == 1
 
