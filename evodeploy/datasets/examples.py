@@ -26,11 +26,6 @@ class Example:
     label: Label | None = None
 
     @property
-    def size(self) -> int | None:
-        """See `size_of`."""
-        return size_of(self.image)
-
-    @property
     def place(self) -> tuple[str, int]:
         """Where the image lies: the same for the same image, however it was named."""
         return (str(self.image.resolve()), 0) if isinstance(self.image, Path) else self.image.place

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from evodeploy.datasets.examples import Example, Label, spread
+from evodeploy.datasets.examples import Example, Label, size_of, spread
 from evodeploy.datasets.labelled import matching_of
 from evodeploy.datasets.sources import dataset_of
 from evodeploy.errors import BadFileError, EvodeployError, UsageError
@@ -57,7 +57,7 @@ class Listing:
 
     def checksum(self) -> str:
         """SHA-256 of names, sizes and labels: the same for the same pictures, wherever their folder lies."""
-        names = [[example.name, example.size] for example in self.examples]
+        names = [[example.name, size_of(example.image)] for example in self.examples]
         return hashlib.sha256(json.dumps([names, self.labels]).encode()).hexdigest()
 
 

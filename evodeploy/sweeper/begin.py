@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evodeploy.artefacts import identity
+from evodeploy.datasets.examples import size_of
 from evodeploy.datasets.labelled import labelled_images
 from evodeploy.datasets.sources import dataset_of
 from evodeploy.errors import UsageError, needs
@@ -74,7 +75,7 @@ def _checked(request: SweepRequest) -> dict[str, str | None]:
     if classes in (request.folder.resolve(), request.folder.resolve().parent):
         raise UsageError(f"the output {request.folder} would be a class of {request.data}: choose another with -o")
     if request.images is not None:
-        found = [(example.name, example.size) for example in dataset_of(request.images).examples]
+        found = [(example.name, size_of(example.image)) for example in dataset_of(request.images).examples]
         calibration = hashlib.sha256(json.dumps(found).encode()).hexdigest()
     with needs("export"):
         from evodeploy.models.checkpoint import load_checkpoint

@@ -19,6 +19,7 @@ from data_kinds import DIGITS, KINDS, write_tar
 from PIL import Image
 
 import evodeploy
+from evodeploy.datasets.examples import size_of
 from evodeploy.datasets.places import _expanded
 from evodeploy.datasets.sources import dataset_of, images_of
 from evodeploy.errors import BadFileError, InputError, MissingExtraError, UsageError
@@ -142,13 +143,13 @@ def test_an_image_is_itself_wherever_its_data_lies(sources, hugging_face):
     """What a journal and a resumed training go by: names and sizes; what they must not share: places."""
     for kind in ("folders", "tars", "parquet", "saved"):
         data, _ = sources(kind)
-        before = [(each.name, each.size) for each in dataset_of(data).examples]
+        before = [(each.name, size_of(each.image)) for each in dataset_of(data).examples]
         Path("moved").mkdir()
         for path in Path().iterdir():
             if path.name != "moved":
                 path.rename(Path("moved") / path.name)
         after = dataset_of(f"moved/{data}").examples
-        assert [(each.name, each.size) for each in after] == before
+        assert [(each.name, size_of(each.image)) for each in after] == before
         assert len({each.place for each in after}) == 10
         shutil.rmtree("moved")
 

@@ -31,6 +31,19 @@ def tensorrt_here(monkeypatch):
     monkeypatch.setattr(ort, "get_available_providers", lambda: list(ON_TENSORRT.chain))
 
 
+@pytest.fixture
+def first_choices(monkeypatch):
+    """The first provider of each session, with its options; sessions compute on the CPU."""
+    asked, real = [], ort.InferenceSession
+
+    def session(path, options, providers):
+        asked.append(providers[0])
+        return real(path, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(ort, "InferenceSession", session)
+    return asked
+
+
 def test_options_reach_the_provider_under_its_own_names():
     assert ON_CPU.options(EngineOptions(threads=2)) == {}
     assert ON_CUDA.options(EngineOptions(device="cuda:1", cuda_graph=True)) == {
@@ -120,20 +133,15 @@ def test_what_tensorrt_leaves_is_run_by_the_same_gpu(small_onnx, tensorrt_here, 
     ]
 
 
-def test_tensorrt_s_provider_knows_the_range_of_an_elastic_file(small_elastic, small_onnx, tensorrt_here, monkeypatch):
-    asked, real = [], ort.InferenceSession
-
-    def session(path, options, providers):
-        asked.append(providers[0])
-        return real(path, options, providers=["CPUExecutionProvider"])
-
-    monkeypatch.setattr(ort, "InferenceSession", session)
+def test_tensorrt_s_provider_knows_the_range_of_an_elastic_file(
+    small_elastic, small_onnx, tensorrt_here, first_choices, monkeypatch
+):
     for path, keys in ((small_elastic, 3), (small_onnx, 0)):
         with pytest.raises(UnavailableError, match="does not start here"):
             open_engine(path, "onnxruntime-tensorrt")
-        (name, options) = asked[-1]
+        (name, options) = first_choices[-1]
         assert (name, sum(key.startswith("trt_profile") for key in options)) == ("TensorrtExecutionProvider", keys)
-    assert asked[1][1] == {
+    assert first_choices[1][1] == {
         "device_id": "0",
         "trt_profile_min_shapes": "images:1x3x64x64,keep:6x6",
         "trt_profile_opt_shapes": "images:32x3x64x64,keep:64x64",
@@ -144,21 +152,14 @@ def test_tensorrt_s_provider_knows_the_range_of_an_elastic_file(small_elastic, s
         assert (engine.batch.min, engine.batch.max) == (1, 128)
 
 
-def test_engines_that_tensorrt_s_provider_keeps_are_of_one_export(small_onnx, tensorrt_here, monkeypatch, tmp_path):
+def test_engines_that_tensorrt_s_provider_keeps_are_of_one_export(small_onnx, tensorrt_here, first_choices, tmp_path):
     """It names them by the file's name and its nodes': an export of other weights by that name would get them."""
-    asked, real = [], ort.InferenceSession
-
-    def session(path, options, providers):
-        asked.append(providers[0])
-        return real(path, options, providers=["CPUExecutionProvider"])
-
-    monkeypatch.setattr(ort, "InferenceSession", session)
     path = tmp_path / "model.onnx"
     for source in ("first.pth", "second.pth"):
         restated(small_onnx, path, source=source)
         with pytest.raises(UnavailableError, match="does not start here"):
             open_engine(path, "onnxruntime-tensorrt", EngineOptions(cache=tmp_path / "kept"))
-    prefixes = [each[1]["trt_engine_cache_prefix"] for each in asked if isinstance(each, tuple)]
+    prefixes = [each[1]["trt_engine_cache_prefix"] for each in first_choices if isinstance(each, tuple)]
     assert len({*prefixes}) == 2
 
 
