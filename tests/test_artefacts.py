@@ -57,7 +57,7 @@ def test_a_suffix_in_capitals_is_the_same_suffix(runtime, capitals, small_onnx, 
         np.testing.assert_array_equal(engine.run(small_images)["logits"], usual.run(small_images)["logits"])
 
 
-def test_so_for_checkpoints_and_in_a_folder(capitals):
+def test_a_suffix_in_capitals_is_known_for_checkpoints_and_in_a_folder(capitals):
     assert kind_of(capitals / "SMALL.PTH") == "checkpoint"
     assert kind_of(str(capitals / "a.ENGINE")) == "engine"
     with open_engine(capitals / "SMALL.PTH") as engine:

@@ -352,7 +352,7 @@ def test_a_new_folder_that_stays_empty_is_removed(tmp_path):
         raise AssertionError("not reached")
 
 
-def test_inputs_that_are_none(tmp_path):
+def test_missing_inputs_folders_and_empty_files_are_refused(tmp_path):
     (tmp_path / "empty").write_bytes(b"")
     with pytest.raises(UsageError, match="does not exist"):
         check_input(tmp_path / "none", "a thing")

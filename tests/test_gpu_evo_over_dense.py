@@ -89,7 +89,7 @@ def test_other_processes_compile_each_batch_size_of_each_role_first(of_small, mo
     ]  # fmt: skip
 
 
-def test_such_a_process_runs_the_role_it_is_asked_for(of_small, monkeypatch):
+def test_compile_one_runs_the_role_that_it_is_given(of_small, monkeypatch):
     runs = []
     run = TorchEngine.run
     monkeypatch.setattr(TorchEngine, "run", lambda engine, images: runs.append(len(images)) or run(engine, images))

@@ -54,7 +54,7 @@ class OutputFolder:
 
     @contextlib.contextmanager
     def claimed(self, manifest: Mapping[str, Any], force: bool) -> Iterator[None]:
-        """Hold the folder for the run that `manifest` describes, to begin it or to go on.
+        """Hold the folder for the run that `manifest` describes, to begin it or to resume it.
 
         Raises UsageError where the folder holds something else or another run, unless `force` discards that run, and
         where a run is writing to it now.

@@ -23,19 +23,19 @@ KEPT = "the finished shards are kept, and the same command resumes from there"
 
 @options.opens_engine
 def batch(
-    artefact: Annotated[Path, values.artefact("A checkpoint, an ONNX file or an engine.")],
+    artefact: Annotated[Path, values.artefact("A checkpoint, an ONNX file, an engine or a deploy file.")],
     inputs: Annotated[
-        list[str], typer.Argument(help="Folders, globs, images, .parquet files with images, .txt lists of paths.")
+        list[str], typer.Argument(help="Image files, folders, globs, .txt lists of paths, tars, Parquet files.")
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder for predictions; an interrupted run resumes.")
     ],
-    actors: Annotated[int, whole("--actors", 1, 256, "Engines that run side by side.")] = 1,
-    batch: Annotated[int, whole("--batch", 1, values.BATCH, "Images an engine is given at a time.")] = 32,
+    actors: Annotated[int, whole("--actors", 1, 256, "Engines that run at the same time.")] = 1,
+    batch: Annotated[int, whole("--batch", 1, values.BATCH, "Images run at a time.")] = 32,
     top: Annotated[int | None, whole("--top", 1, values.CLASSES, "How many classes to name, 5 by default.")] = None,
     image_column: Annotated[str, typer.Option(help="The column of Parquet inputs with images or paths.")] = "image",
     shard: Annotated[
-        int, whole("--shard", 1, 10**6, "Images of an output part, which is what a kill loses at most per worker.")
+        int, whole("--shard", 1, 10**6, "Images in each part of the output; a kill loses only the parts in progress.")
     ] = 1024,
     engine: options.EngineName = None,
     how: EngineOptions = options.ENGINE_OPTIONS,

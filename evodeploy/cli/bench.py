@@ -18,7 +18,7 @@ def bench(
     context: typer.Context,
     artefacts: Annotated[
         list[Path] | None,
-        values.artefact("A checkpoint, ONNX files, engines. Default: the newest export of this folder."),
+        values.artefact("A checkpoint, ONNX files, engines, deploy files. Default: the newest export of this folder."),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="A published model, with random weights where none are given.")
@@ -26,8 +26,8 @@ def bench(
     engines: Annotated[
         str | None,
         typer.Option(
-            help="What to compare, with CUDA graphs too where it replays them. Default: torch, torch-compile, on a GPU "
-            "its other modes too, and what is installed."
+            help="Engines to compare; one that can replay CUDA graphs has rows with and without. Default: torch, "
+            "torch-compile, on a GPU its other modes too, and what is installed."
         ),
     ] = None,
     precisions: Annotated[
@@ -67,7 +67,7 @@ def bench(
         bool, typer.Option("--build/--no-build", help="Build the TensorRT engines that are missing, also the twin's.")
     ] = True,
     engine_cache: Annotated[
-        Path | None, typer.Option(help="Where what is built is kept. Default: evodeploy/engines in your cache folder.")
+        Path | None, typer.Option(help="The folder for built engines. Default: evodeploy/engines in your cache folder.")
     ] = None,
     device: Device = None,
     threads: Threads = None,

@@ -13,7 +13,7 @@ from evodeploy.errors import UsageError
 
 MIN_CHANGE = 0.02
 MinChange = Annotated[
-    float, real("--min-change", 0, 100, "With --compare: a change is one from this share of the median up.")
+    float, real("--min-change", 0, 100, "With --compare: the least change of a median that counts, as a share.")
 ]
 _OWN = {"compare", "min_change", "artefacts", "as_json"}
 

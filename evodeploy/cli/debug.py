@@ -34,7 +34,7 @@ def debug(
     repair: Annotated[
         bool, typer.Option("--repair/--no-repair", help="Look for the fewest nodes to keep in FP32 for the tolerance.")
     ] = True,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the report here, as JSON.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the JSON document here too.")] = None,
     picture: Annotated[
         Path | None, typer.Option(help="Draw the error along the network here.", metavar="FILE.svg")
     ] = None,

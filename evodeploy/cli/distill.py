@@ -53,7 +53,8 @@ def distill(
         float | None, real("--rate", 1e-9, 1, "The largest learning rate. Default: 2e-5, or 5e-6 where tokens merge.")
     ] = None,
     augment: Annotated[
-        bool | None, typer.Option("--augment/--no-augment", help="Crop, mirror and relight; by default where it suits.")
+        bool | None,
+        typer.Option("--augment/--no-augment", help="Crop, mirror, change brightness; by default where it suits."),
     ] = None,
     seed: Annotated[int, whole("--seed", 0, values.SEED, "The same seed gives the same weights.")] = 0,
     threads: options.Threads = None,
@@ -61,7 +62,7 @@ def distill(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Train a checkpoint to give its dense answers with fewer tokens, on images without labels."""
+    """Train a checkpoint to give its dense outputs with fewer tokens, on images without labels."""
     record = evodeploy.distill(
         checkpoint,
         images,

@@ -16,7 +16,9 @@ from evodeploy.specs import EngineOptions
 
 @options.opens_engine
 def evaluate(
-    artefacts: Annotated[list[Path], values.artefact("Checkpoints, ONNX files or engines, the first the reference.")],
+    artefacts: Annotated[
+        list[Path], values.artefact("Checkpoints, ONNX files, engines or deploy files; the first is the reference.")
+    ],
     data: Annotated[Path, typer.Option(help=f"Labelled images: {options.DATA}.")],
     labels: options.Labels = None,
     class_map: options.ClassMap = None,
@@ -28,7 +30,9 @@ def evaluate(
     keep_ratio: options.KeepRatio = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Write JSON here; an interrupted run resumes from OUTPUT.part."),
+        typer.Option(
+            "--output", "-o", help="Write the JSON document here too; an interrupted run resumes from OUTPUT.part."
+        ),
     ] = None,
     engine: options.EngineName = None,
     how: EngineOptions = options.ENGINE_OPTIONS,

@@ -47,9 +47,11 @@ def export(
     ] = "float32",
     top_k: Annotated[
         int | None,
-        whole("--top-k", 1, values.CLASSES, "Give the K best classes and their probabilities in place of all logits."),
+        whole("--top-k", 1, values.CLASSES, "Output the top K classes and probabilities in place of all logits."),
     ] = None,
-    tokens: Annotated[bool, typer.Option("--tokens", help="Add outputs with the positions that were kept.")] = False,
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="Add outputs with the tokens that each selection keeps.")
+    ] = False,
     fp16: Annotated[
         bool, typer.Option("--fp16", help="Store and compute in FP16; build-engine does so by itself.")
     ] = False,
@@ -58,14 +60,15 @@ def export(
         bool, typer.Option("--int8", help="Quantize the linear layers to INT8, calibrated on --images.")
     ] = False,
     fp8: Annotated[
-        bool, typer.Option("--fp8", help="The same to FP8 (E4M3), which TensorRT has for Ada and later.")
+        bool, typer.Option("--fp8", help="Quantize the linear layers to FP8 (E4M3), for TensorRT on Ada and later.")
     ] = False,
     keep_fp32: options.KeepFp32 = None,
     images: Annotated[
         Path | None, typer.Option(help="Images to measure activations on: for 8 bits, and the range check of --fp16.")
     ] = None,
     mean: Annotated[
-        str | None, typer.Option(help="Of the channels in [0, 1], as trained: one number, or R,G,B.", metavar="NUMBERS")
+        str | None,
+        typer.Option(help="Mean of the channels in [0, 1], as trained: one number, or R,G,B.", metavar="NUMBERS"),
     ] = None,
     std: Annotated[
         str | None, typer.Option(help="Deviation of the channels, as trained: one number, or R,G,B.", metavar="NUMBERS")
@@ -82,7 +85,7 @@ def export(
         Path | None, typer.Option(help="A file of class names: one a line, or JSON.", metavar="FILE")
     ] = None,
     ema: Annotated[bool, typer.Option("--ema", help="Take the checkpoint's averaged weights.")] = False,
-    verify: Annotated[bool, typer.Option(help="Compare with PyTorch after export.")] = True,
+    verify: Annotated[bool, typer.Option(help="Compare with PyTorch before the file is kept.")] = True,
     force: Force = False,
     as_json: Json = False,
 ) -> None:

@@ -22,8 +22,8 @@ def inspect(
         str | None,
         typer.Option(
             metavar="CARDS",
-            help="Say how fast an engine of TensorRT for RTX can be at most on these GPUs, such as l4,a100,h100. None "
-            "need be here.",
+            help="Show how fast an engine of TensorRT for RTX can be at most on these GPUs, such as l4,a100,h100. "
+            "No GPU is needed.",
         ),
     ] = None,
     batch: Annotated[

@@ -15,7 +15,9 @@ from evodeploy.cli.values import real, whole
 def load_test(
     context: typer.Context,
     url: Annotated[str, typer.Argument(help="The server: http://127.0.0.1:8000, or grpc://127.0.0.1:8001.")],
-    rate: Annotated[str | None, typer.Option(help="Requests a second, one load after the other: 10,20,40.")] = None,
+    rate: Annotated[
+        str | None, typer.Option(help="Requests a second, one load after the other. Default: 10,20,40.")
+    ] = None,
     connections: Annotated[
         int | None, whole("--connections", 1, 4096, "In place of --rate: clients that each wait for their answer.")
     ] = None,

@@ -32,7 +32,9 @@ def models(as_json: Json = False) -> None:
 
 def init(
     name: Annotated[str, typer.Argument(help="A published model; `evodeploy models` lists them.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The checkpoint to write.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The checkpoint to write. Default: NAME.pth in this folder.")
+    ] = None,
     seed: Annotated[int, whole("--seed", 0, values.SEED, "Seed of the random weights.")] = 0,
     force: Force = False,
     as_json: Json = False,

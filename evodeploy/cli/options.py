@@ -30,7 +30,10 @@ Precision = Annotated[
 CudaGraph = Annotated[
     bool, typer.Option("--cuda-graph", help="Record the GPU's work once for each batch size, and replay it.")
 ]
-Threads = Annotated[int | None, whole("--threads", 1, most_threads(), "CPU threads; all usable cores by default.")]
+Threads = Annotated[
+    int | None,
+    whole("--threads", 1, most_threads(), "CPU threads. Default: all usable cores, shared among actors or replicas."),
+]
 Cache = Annotated[
     Path | None, typer.Option("--cache", help="A folder for what the runtime compiles: later starts are faster.")
 ]
@@ -43,7 +46,7 @@ FixedKeep = Annotated[
     typer.Option(
         "--fixed-keep",
         metavar="RATIO",
-        help="Open an elastic file for this share of tokens alone, one or one for each stage, where the runtime can.",
+        help="Open an elastic file at this keep ratio only: 0.5, or one for each stage: 0.7,0.5. OpenVINO only.",
     ),
 ]
 KeepRatio = Annotated[
@@ -60,7 +63,7 @@ KeepFp32 = Annotated[
     typer.Option(
         "--keep-fp32",
         metavar="PATTERN",
-        help="Keep nodes in FP32 whose name or operator type this is, again for others: 'blocks.11.*', Softmax. "
+        help="Keep in FP32 the nodes whose name or operator type matches; repeat it for more: 'blocks.11.*', Softmax. "
         "`evodeploy debug` proposes some.",
     ),
 ]

@@ -18,7 +18,7 @@ def package(
     triton: Annotated[Path, typer.Option(help="The folder for models/ and manifests/; other models in it stay.")],
     name: Annotated[str | None, typer.Option(help="The model's name; the file's by default.")] = None,
     version: Annotated[
-        int, whole("--version", 1, 10**9, "The version's folder; others that take and give the same stay.")
+        int, whole("--version", 1, 10**9, "The version to write; others with the same inputs and outputs stay.")
     ] = 1,
     ensemble: Annotated[
         bool,
@@ -38,11 +38,14 @@ def package(
         whole("--max-batch", 1, values.BATCH, "Largest batch; the engine's, or 32 of an ONNX file, by default."),
     ] = None,
     max_queue_delay_us: Annotated[
-        int, whole("--max-queue-delay-us", 0, 10**8, "Microseconds a request may wait for others to fill a batch.")
-    ] = 500,
+        int | None,
+        whole(
+            "--max-queue-delay-us", 0, 10**8, "Microseconds a request may wait for others in a batch; 500 by default."
+        ),
+    ] = None,
     accelerator: Annotated[
         Literal["tensorrt", "openvino"] | None,
-        typer.Option(help="What ONNX Runtime hands an ONNX file to: tensorrt with --device gpu, openvino with cpu."),
+        typer.Option(help="What ONNX Runtime runs an ONNX file with: tensorrt on --device gpu, openvino on cpu."),
     ] = None,
     force: Force = False,
     as_json: Json = False,
@@ -56,7 +59,7 @@ def package(
         device=device,
         instances=instances,
         max_batch=max_batch,
-        max_wait=max_queue_delay_us / 1e6,
+        max_wait=None if max_queue_delay_us is None else max_queue_delay_us / 1e6,
         accelerator=accelerator,
         ensemble=ensemble,
         top=top,

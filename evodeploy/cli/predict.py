@@ -21,8 +21,10 @@ SHOWN = 10_000  # characters of a line, at most
 @options.opens_engine
 def predict(
     context: typer.Context,
-    artefact: Annotated[Path, values.artefact("A checkpoint, an ONNX file or an engine.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files, folders of them, tars, Parquet files.")],
+    artefact: Annotated[Path, values.artefact("A checkpoint, an ONNX file, an engine or a deploy file.")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Image files, folders, globs, .txt lists, tars, Parquet files, data sets.")
+    ],
     top: Annotated[int | None, whole("--top", 1, values.CLASSES, "How many classes to name, 5 by default.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the predictions here: a .jsonl, .csv or .parquet file.")

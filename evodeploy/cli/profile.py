@@ -25,11 +25,11 @@ def profile(
     batch: Annotated[int, whole("--batch", 1, values.BATCH, "Images of a run.")] = 1,
     keep_ratio: options.KeepRatio = None,
     other_ratio: Annotated[
-        str | None, typer.Option(metavar="RATIO", help="Profile it at this share of tokens too, and compare.")
+        str | None, typer.Option(metavar="RATIO", help="A second keep ratio, profiled in turn with the first.")
     ] = None,
     runs: Annotated[int, whole("--runs", 1, 1000, "Runs with the profiler, and as many without, in turn.")] = 20,
     images: options.Images = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write all figures to this JSON file.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the JSON document here too.")] = None,
     picture: Annotated[
         Path | None, typer.Option(help="Draw blocks, modules and nodes by their time: a name in .svg or .html.")
     ] = None,

@@ -15,9 +15,11 @@ from evodeploy.specs import EngineOptions
 
 @options.opens_engine
 def serve(
-    artefact: Annotated[Path, values.artefact("An ONNX file, an engine or a checkpoint.")],
+    artefact: Annotated[Path, values.artefact("A checkpoint, an ONNX file, an engine or a deploy file.")],
     max_batch: Annotated[int, whole("--max-batch", 1, values.BATCH, "Requests run together, at most.")] = 16,
-    max_wait_ms: Annotated[float, real("--max-wait-ms", 0, 60_000, "What a request waits for others, at most.")] = 5.0,
+    max_wait_ms: Annotated[
+        float, real("--max-wait-ms", 0, 60_000, "Milliseconds that a request waits for others, at most.")
+    ] = 5.0,
     host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for all of the network.")] = "127.0.0.1",
     port: Annotated[int, whole("--port", 0, 65535, "Where to listen; 0 for any port that is free.")] = 8000,
     grpc_port: Annotated[
@@ -60,11 +62,11 @@ def serve(
     ray: options.Ray = None,
     update: Annotated[
         bool,
-        typer.Option("--update", help="Let the service on Ray that runs here take this artefact, losing no request."),
+        typer.Option("--update", help="Replace the artefact of the running service on Ray; no request is lost."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Serve an artefact over HTTP, and gRPC: images, tensors by the Open Inference Protocol, and a web page.
+    """Serve an artefact over HTTP: images, tensors by the Open Inference Protocol, a web page. Tensors by gRPC too.
 
     One process serves, with one engine. With --replicas, --max-replicas or --ray it is Ray Serve.
     """

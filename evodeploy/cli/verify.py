@@ -16,19 +16,19 @@ from evodeploy.specs import EngineOptions
 
 @options.opens_engine
 def verify(
-    reference: Annotated[Path, values.artefact("What is right: a checkpoint, an ONNX file or an engine.")],
-    candidate: Annotated[Path, values.artefact("What is judged.")],
+    reference: Annotated[Path, values.artefact("Reference: a checkpoint, an ONNX file, an engine or a deploy file.")],
+    candidate: Annotated[Path, values.artefact("What is compared with it: the same kinds.")],
     images: options.Images = None,
     random: Annotated[int, whole("--random", 1, values.RANDOM, "How many random images.")] = 32,
-    seed: Annotated[int, whole("--seed", 0, values.SEED, "Seed of the random images.")] = 0,
+    seed: Annotated[int, whole("--seed", 0, values.SEED, "Seed of the random images and keep ratios.")] = 0,
     rtol: Annotated[
         float | None,
         real("--rtol", 0, math.inf, "Largest error of a logit, relative to the largest. Default: by precision."),
     ] = None,
-    atol: Annotated[float, real("--atol", 0, math.inf, "Error of a logit that passes in any case, as it is.")] = 0.0,
+    atol: Annotated[float, real("--atol", 0, math.inf, "Absolute error of a logit that always passes.")] = 0.0,
     score_tol: Annotated[
         float | None,
-        real("--score-tol", 0, math.inf, "How near a tie a differing token must be. Default: by precision."),
+        real("--score-tol", 0, math.inf, "How near the threshold a differing score must be. Default: by precision."),
     ] = None,
     engine: options.EngineName = None,
     how: EngineOptions = options.ENGINE_OPTIONS,

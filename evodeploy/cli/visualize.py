@@ -16,7 +16,9 @@ from evodeploy.specs import EngineOptions
 @options.opens_engine
 def visualize(
     artefact: Annotated[Path, values.artefact("A checkpoint, or an ONNX file or engine exported with --tokens.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files, folders of them, tars, Parquet files.")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Image files, folders, globs, .txt lists, tars, Parquet files, data sets.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder for the pictures; made if missing.")],
     keep_ratio: Annotated[
         str | None,

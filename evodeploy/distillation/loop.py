@@ -51,7 +51,7 @@ class Loop:
     state: State
 
     def __post_init__(self) -> None:
-        """Begin, or go on where the state's tensors are."""
+        """Begin, or resume from the state's tensors."""
         self._optimizer = Optimizer(self.student, self.recipe, self.device)
         if self.state.tensors:
             self.student.load_state_dict(self.state.tensors["student"])
@@ -65,7 +65,7 @@ class Loop:
         progress.micro_batch = min(progress.micro_batch or self.recipe.micro_batch, self.recipe.micro_batch)
 
     def run(self, save: Callable[[State], None], on_step: Callable[[Step], None] | None = None) -> None:
-        """Train to the end; `save` is called now and then with all that it takes to go on from there.
+        """Train to the end; `save` is called now and then with all that it takes to resume from there.
 
         Raises RuntimeFailedError where the loss is no number, OutOfMemoryError where one picture does not fit.
         """

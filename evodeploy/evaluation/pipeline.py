@@ -28,6 +28,7 @@ from evodeploy.images import open_image
 from evodeploy.inference.answers import ranked
 from evodeploy.inference.pipeline import pipelined
 from evodeploy.kinds import JOURNAL, REPORT
+from evodeploy.locks import owned
 from evodeploy.machine.cores import usable_cores
 from evodeploy.preprocess import as_input, cropped
 from evodeploy.specs import EngineOptions, ModelInfo, Preprocessing
@@ -107,6 +108,7 @@ def evaluate(
             kept = kept or output.with_name(f"{output.name}.part")
         if kept is not None:
             check_output(kept, True, *inputs, kind=JOURNAL)
+            stack.enter_context(owned(kept))
         report = _evaluated(sources, listed, batch, engine, options, keep_ratio, kept, force, progress)
         if output is not None and kept is not None:
             with replacing(output) as draft:

@@ -18,7 +18,7 @@ def selection_note(model: LoadedModel) -> str | None:
     )
 
 
-# What a DINOv2 ViT-S/14 reads of digits, measured by benchmarks/digits_probe.py: see docs/howto/keep-ratio.md.
+# What a DINOv2 ViT-S/14 reads of digits, measured by benchmarks/digits_probe.py: see docs/results.md.
 _FIGURES: dict[FastPath, str] = {
     "rest": "96.8 % of them right with all tokens, 90.0 % at keep ratio 0.7 and 76.3 % at 0.5",
     "merge": "95.0 % of them right with all tokens and 95.3 % at keep ratio 0.5",
@@ -31,7 +31,7 @@ def warning(model: LoadedModel) -> str:
     advice = "merge tokens (--fast-path merge), keep more, " if fast_path == "rest" else "keep more tokens, "
     return (
         f"{model.config.name} was not trained with selection, and a keep ratio below 1.0 costs accuracy: a "
-        f"DINOv2 that reads digits gets {_FIGURES[fast_path]} (docs/howto/keep-ratio.md). `evodeploy "
+        f"DINOv2 that reads digits gets {_FIGURES[fast_path]} (docs/results.md). `evodeploy "
         "eval` of this and of the dense export shows the cost on your data; `evodeploy verify` does not, because it "
         f"compares equal selections. To regain it, {advice}or train with selection: `evodeploy distill`"
     )

@@ -14,7 +14,7 @@ from evodeploy.repository.package import model_name, write_package
 from evodeploy.repository.record import Packaged
 from evodeploy.specs import NO_METADATA
 
-LONGEST = 100  # seconds that a request may wait for others
+WAIT, LONGEST = 0.0005, 100  # seconds that a request may wait for others: by default, at most
 
 
 @checked
@@ -27,7 +27,7 @@ def package(
     device: Device | None = None,
     instances: int = 1,
     max_batch: int | None = None,
-    max_wait: float = 0.0005,
+    max_wait: float | None = None,
     accelerator: Accelerator | None = None,
     ensemble: bool = False,
     top: int | None = None,
@@ -43,7 +43,7 @@ def package(
         device: Where an ONNX file is run, cpu by default; engines on gpu.
         instances: Copies of the model on each device.
         max_batch: The largest batch; the engine's, or 32 of an ONNX file, by default.
-        max_wait: Seconds that a request may wait for others to fill a batch.
+        max_wait: Seconds that a request may wait for others to fill a batch, 0.0005 by default.
         accelerator: What ONNX Runtime hands an ONNX file to: tensorrt on a gpu, openvino on a cpu.
         ensemble: Also write the ensemble NAME-images: the bytes of image files in, classes with names out.
         top: How many classes it names: by default 5, or all where there are fewer.
@@ -59,17 +59,19 @@ def package(
     ):
         if value is not None and not 1 <= value <= (most or value):
             raise UsageError(f"{what} is {value}, expected a number from 1 {f'to {most}' if most else 'up'}")
-    if not 0 <= max_wait <= LONGEST:
+    if max_wait is not None and not 0 <= max_wait <= LONGEST:
         raise UsageError(f"max_wait is {max_wait}, expected 0 to {LONGEST} seconds")
     if top is not None and not ensemble:
         raise UsageError("--top says how many classes --ensemble names, which is missing")
     path = Path(artefact)
     model = served_model(path, max_batch)
+    if max_wait is not None and model.batches is None:
+        raise UsageError(f"Triton joins no requests for {path} into batches: leave out --max-queue-delay-us")
     serving = Serving(
         name=model_name(path) if name is None else name,
         device=device or ("gpu" if model.backend == "tensorrt" else "cpu"),
         instances=instances,
-        delay=round(max_wait * 1e6),
+        delay=round((WAIT if max_wait is None else max_wait) * 1e6),
         accelerator=accelerator,
         version=version,
         top=_classes(model, top) if ensemble else None,

@@ -183,7 +183,7 @@ def test_a_lost_actor_costs_no_row(whole, small_onnx, photos, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("how", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
-def test_a_signal_says_how_to_go_on(whole, small_onnx, photos, tmp_path, how, word):
+def test_a_signal_says_how_to_resume(whole, small_onnx, photos, tmp_path, how, word):
     code, said = killed(small_onnx, photos, tmp_path / "out", how)
     assert code == 128 + how
     kept = f"{word}: the finished shards are kept, and the same command resumes from there"

@@ -43,7 +43,7 @@ def test_what_is_faster_or_slower_is_reported():
     assert slower.changes[1].speedup.value == pytest.approx(1 / 1.1, abs=0.02)
 
 
-def test_a_small_change_is_nobodys_concern():
+def test_a_change_below_the_least_change_does_not_count():
     assert verdicts(document(), document(1.03, seed=1, count=400), smallest=0.05) == ["same", "same"]
     assert verdicts(document(count=400), document(1.03, seed=1, count=400), smallest=0.01) == ["same", "slower"]
 

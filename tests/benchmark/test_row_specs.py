@@ -91,7 +91,7 @@ def test_a_dense_model_is_its_own_twin(tmp_path, small):
     assert rows_of([tmp_path / "dense.pth"], ["torch"]) == [("torch", "evo", "fp32", "")]
 
 
-def test_what_cannot_be_meant_is_refused(small_checkpoint):
+def test_unknown_engines_and_precisions_are_refused(small_checkpoint):
     with pytest.raises(UsageError, match="no engine is called 'torhc'"):
         rows_of([small_checkpoint], ["torhc"])
     with pytest.raises(UsageError, match="no precision is called 'fp8'"):

@@ -43,7 +43,7 @@ def test_an_onnx_brings_the_engines_that_were_built_from_it(small_onnx, small_ch
     assert "a.engine, which was built from small.onnx, is taken too" in subject.notes
 
 
-def test_two_checkpoints_are_one_too_many(small_checkpoint):
+def test_two_checkpoints_are_refused(small_checkpoint):
     with pytest.raises(UsageError, match="2 checkpoints given"):
         subject_of([small_checkpoint, small_checkpoint])
 

@@ -27,7 +27,7 @@ def test_rows_come_in_order_and_are_judged_by_pytorch():
         assert row.transfers == "none"
 
 
-def test_one_that_cannot_open_or_fails_is_a_row_with_its_reason_and_the_others_go_on():
+def test_an_engine_that_cannot_open_or_fails_is_a_row_with_its_reason_and_the_others_are_timed():
     def fail(images):
         raise RuntimeError("a kernel is missing")
 

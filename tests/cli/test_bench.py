@@ -80,7 +80,7 @@ def test_the_ratios_of_an_elastic_file_are_rows_and_compared(cli, home, small_el
         (("--images", "nowhere"), "nowhere does not exist (expected a folder, a glob, an image"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(cli, home, monkeypatch, arguments, message):
+def test_invalid_and_contradicting_options_are_refused(cli, home, monkeypatch, arguments, message):
     monkeypatch.chdir(home)
     files = () if "--compare" in arguments else ("small.onnx",)
     code, _, err = cli("bench", *files, *arguments)

@@ -148,7 +148,7 @@ def test_artefacts_without_selections_are_refused_with_the_command_that_helps(cl
 
 
 def test_where_tokens_merge_nothing_is_said_of_class_attention(small):
-    """What they are kept by is no share of anything: ratios for 90 % of it would be noise."""
+    """Tokens are then kept for being unlike others, which is no share of attention: a ratio for 90 % would be noise."""
     merging = with_elastic(reconfigured(small, with_selection(SMALL, fast_path="merge")), (0.1, 1.0))
     with torch_engine(merging, tokens=True) as engine:
         found = margins_on(engine, random_pictures(merging.info, 6))

@@ -39,7 +39,7 @@ def deployed(small_onnx, tmp_path):
     return path
 
 
-def test_what_is_written_is_read(deployed):
+def test_a_deploy_file_is_read_as_it_was_written(deployed):
     stated = read_deploy_file(deployed)
     assert (stated.engine, stated.precision, stated.device, stated.tf32) == ("openvino", "bf16", None, None)
     assert stated.measured == {"processor": 'a "fast"\\x7f one', "images_per_second": 1e-7}
@@ -47,7 +47,7 @@ def test_what_is_written_is_read(deployed):
     assert artefact_of(deployed) == deployed.parent / "models" / "chosen.onnx"
 
 
-def test_it_decides_what_nobody_else_does(deployed, small_images):
+def test_a_deploy_file_decides_what_the_caller_leaves_open(deployed, small_images):
     opened = []
     with evodeploy.load(str(deployed)) as predictor:
         assert predictor.engine.name == "openvino"

@@ -59,7 +59,7 @@ def test_a_stream_that_takes_less_ahead_gets_less():
     assert max(stream.held) == LONGEST
 
 
-def test_what_no_gate_hides_is_said():
+def test_a_run_that_no_gate_hides_is_reported():
     clock = GatedClock(Stream(enqueueing=1.0))
     assert clock() > KERNEL
     assert (clock.launches, clock.hidden) == (1, False)

@@ -20,6 +20,7 @@ from not_finite import nan_where_dark
 from onnx import numpy_helper
 from PIL import Image
 from reference_pages import check_fields
+from sharing import refused_in_thread
 
 import evodeploy
 from evodeploy.engines.opener import open_engine
@@ -166,6 +167,16 @@ def test_answers_to_images_that_were_replaced_are_not_mixed_in(here, tmp_path):
     Image.new("RGB", (70, 60)).save(min(copied.glob("*/*.png")))
     with pytest.raises(UsageError, match="is the beginning of another evaluation"):
         evodeploy.evaluate("a.onnx", copied, journal=journal)
+
+
+def test_one_evaluation_at_a_time_writes_a_journal(here, tmp_path):
+    def evaluate(**options):
+        return evodeploy.evaluate("a.onnx", "data", journal=tmp_path / "answers.part", **options)
+
+    refused = []
+    evaluate(progress=lambda done, left: refused.append(done == 1 and refused_in_thread(evaluate)))
+    assert "answers.part: let it end, or choose another output" in refused[0]
+    assert refused_in_thread(evaluate) is None
 
 
 @pytest.mark.parametrize(("what", "other"), [("device", "cuda:0"), ("tf32", True)])

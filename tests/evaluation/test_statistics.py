@@ -17,7 +17,7 @@ def test_wilson_gives_the_intervals_that_are_published(hits, count, low, high):
     assert wilson(hits, count) == pytest.approx((low, high), abs=5e-5)
 
 
-def test_of_nothing_nothing_is_known():
+def test_the_interval_of_no_images_is_0_to_1():
     assert wilson(0, 0) == (0.0, 1.0)
 
 

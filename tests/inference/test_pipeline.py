@@ -39,7 +39,7 @@ def test_results_come_in_order(count):
     assert list(run(range(count), slow_for_some)) == doubled(range(count))
 
 
-def test_a_broken_item_takes_its_place_and_the_others_go_on():
+def test_a_broken_item_takes_its_place_and_the_others_are_computed():
     got = list(run(range(9), failing_at(0, 5, 8)))
     assert got == [(0, "0 is broken"), 2, 4, 6, 8, (5, "5 is broken"), 12, 14, (8, "8 is broken")]
 

@@ -49,7 +49,7 @@ def listed(batch, plan=PLAN):
     return {kernel.name: kernel for kernel in kernels_of(texts_of(plan)[0], batch)}
 
 
-def test_a_kernel_has_its_stream():
+def test_the_stream_of_each_kernel_is_read():
     assert [kernel.stream for kernel in listed(2).values()] == [0, 1, 0, 0]
 
 

@@ -229,7 +229,7 @@ def test_grpc_without_a_model_is_refused():
         evodeploy.load_test("grpc://127.0.0.1:9")
 
 
-def test_a_server_that_is_none_is_said():
+def test_a_server_that_does_not_answer_is_an_error():
     with pytest.raises(RuntimeFailedError, match="http://127.0.0.1:9 does not answer"):
         evodeploy.load_test("http://127.0.0.1:9")
 

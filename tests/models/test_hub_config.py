@@ -58,7 +58,7 @@ def test_what_a_hub_says_is_refused_with_file_field_got_and_expected(hints_of, c
     assert str(raised.value).isprintable()
 
 
-def test_what_is_right_is_read(hints_of):
+def test_valid_descriptions_are_read(hints_of):
     hints = hints_of(
         {"num_attention_heads": 3, "layer_norm_eps": 1e-6, "id2label": {"1": "bee", "0": "ant"}, "more": [[]]}
     )

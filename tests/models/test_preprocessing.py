@@ -38,7 +38,7 @@ def test_the_published_ratio_of_an_old_file_is_todays_default():
     assert read_model_info(old(224, resize_ratio=256 / 224)).preprocessing == Preprocessing()
 
 
-def test_the_share_of_an_old_file_is_the_one_that_was_stated():
+def test_an_old_file_keeps_the_crop_share_that_it_states():
     assert read_model_info(old(224, resize_ratio=1 / 0.9)).preprocessing.crop_pct == 0.9
 
 
@@ -113,7 +113,7 @@ def test_deits_code_does_not_resize_small_images(saved):
     assert how.assumed == ("interpolation", "crop_pct", "crop_mode")
 
 
-def test_other_settings_say_nothing_of_it(saved):
+def test_settings_without_preprocessing_leave_every_field_assumed(saved):
     assert saved(args=argparse.Namespace(input_size=224, lr=0.1)).assumed == EVERY
 
 

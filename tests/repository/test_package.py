@@ -120,6 +120,9 @@ def test_a_request_for_an_elastic_model_brings_its_numbers_of_kept_tokens(cli, f
         path = write_plan(folder / "net.engine", path)
     for _ in range(2):  # replaced as a whole
         assert cli("package", path, "--triton", "out", "--force")[0] == 0
+    for option in ("--max-batch", "--max-queue-delay-us"):
+        code, _, err = cli("package", path, "--triton", "out", option, 8)
+        assert (code, f"leave out {option}" in err) == (2, True)
     model = folder / "out" / "models" / "net"
     read = config(model)
     assert (read.backend, read.max_batch_size, read.HasField("dynamic_batching")) == (backend, 0, False)

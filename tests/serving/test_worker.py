@@ -60,7 +60,7 @@ def together(worker, *asked):
     return asyncio.run(run())
 
 
-def test_without_a_budget_the_artefacts_ratio_is_what_nobody_asked_against(start, engine):
+def test_without_a_budget_requests_get_the_artefacts_ratio_unless_they_ask_for_another(start, engine):
     runs = []
     worker = start(None, lambda images, seconds, ratios: runs.append((images, ratios)))
     answers = together(

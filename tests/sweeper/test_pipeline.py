@@ -265,7 +265,7 @@ def test_options_that_would_be_ignored_are_refused(here, small_checkpoint, optio
 
 
 @pytest.mark.slow
-def test_what_fails_is_left_out_and_the_others_go_on(cli, here, small_checkpoint):
+def test_what_fails_is_left_out_and_the_others_are_tried(cli, here, small_checkpoint):
     arguments = ("sweep", small_checkpoint, "-o", "out", *OPTIONS, "--precisions", "fp32", "--keep", "1.0,0.01")
     code, out, err = cli(*arguments, "--json")
     assert code == 0, err

@@ -28,7 +28,7 @@ def in_time(work):
     assert not thread.is_alive(), "waits for ever"
 
 
-def test_a_lane_that_cannot_be_closed_is_waited_for_by_nobody():
+def test_no_thread_waits_for_a_lane_that_cannot_be_closed():
     lanes = [Lane(RuntimeError("the memory is not freed")), Lane()]
     pool = LanePool(iter(lanes).__next__, 1)
     with pytest.raises(RuntimeError, match="not freed"), pool.working():
