@@ -50,15 +50,15 @@ def main() -> None:
     """Measure, write, draw, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[1])
     parser.add_argument("--tome", type=Path, metavar="DIR", help="a checkout of facebookresearch/ToMe")
-    parser.add_argument("--keep", default="0.7,0.5,0.3", help="keep ratios; ToMe and fewer pixels at equal work")
+    parser.add_argument("--keep", default="0.7,0.5,0.3,0.2", help="keep ratios; ToMe and fewer pixels at equal work")
     parser.add_argument("--exported", help="keep ratios whose networks run in ONNX Runtime and OpenVINO too: all")
     parser.add_argument("--tome-r", default="11,17", help="r of ToMe to measure besides, for those of equal time")
     parser.add_argument("--distilled", type=Path, nargs="*", metavar="CKPT", help="in place of distilling here")
-    parser.add_argument("--minutes", type=float, default=12.0, help="to distill each fast path for; 0: not at all")
+    parser.add_argument("--minutes", type=float, default=15.0, help="to distill each fast path for; 0: not at all")
     parser.add_argument("--train", type=int, default=1195, help="digits to fit the probe on, of 1195")
-    parser.add_argument("--test", type=int, default=300, help="digits to test on, of 599")
+    parser.add_argument("--test", type=int, default=599, help="digits to test on, of 599")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=10, help="in which every network is timed once")
+    parser.add_argument("--rounds", type=int, default=20, help="in which every network is timed once")
     parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--busy", action="store_true", help="time one thread, by its CPU time")
     parser.add_argument("-o", "--output", type=Path, default=RESULT)
@@ -130,7 +130,7 @@ def _distilled(checkpoint: Path, args: argparse.Namespace, folder: Path) -> list
     for fast_path in ("rest", "merge"):
         paths.append(folder / f"{fast_path}.pth")
         evodeploy.distill(
-            checkpoint, folder / "train", paths[-1], elastic=(0.3, 1.0), stages=(4, 8), fast_path=fast_path,
+            checkpoint, folder / "train", paths[-1], elastic=(0.2, 1.0), stages=(4, 8), fast_path=fast_path,
             image_size=224, minutes=args.minutes, val=folder / "held", threads=args.threads,
         )  # fmt: skip
     return paths

