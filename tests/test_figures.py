@@ -127,7 +127,7 @@ def test_the_table_of_elastic_files_is_that_of_its_stored_results(tmp_path):
 def test_the_table_of_distilled_weights_is_that_of_their_stored_records(tmp_path):
     for name in ("digits", "photographs"):
         shutil.copy(ROOT / "benchmarks" / "results" / f"distilled-{name}.json", tmp_path)
-    (place,) = ENTRIES["distilled-sets"].places
+    place, _ = ENTRIES["distilled-sets"].places
     assert compared(place, figures_layout.distilled(tmp_path, ""), 0.0) == (6 * 4, [])
 
 
