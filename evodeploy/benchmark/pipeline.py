@@ -14,6 +14,7 @@ from evodeploy.benchmark.measure.interleaved import BATCHES, Budget
 from evodeploy.benchmark.measure.peak import peaks
 from evodeploy.benchmark.plans import Builds
 from evodeploy.benchmark.report.report import Peaks, Report
+from evodeploy.benchmark.report.speedups import label
 from evodeploy.benchmark.row import Row
 from evodeploy.benchmark.row_specs import row_specs_of
 from evodeploy.benchmark.stages import end_to_end
@@ -82,8 +83,11 @@ def bench(
     Raises UsageError for what cannot be honoured, InputError for ratios that the artefact cannot keep, BadFileError
     for a file that cannot be read.
     """
-    if not batches or any(type(batch) is not int or not 1 <= batch <= LARGEST_BATCH for batch in batches):
-        raise UsageError(f"batches are {batches}, expected whole numbers from 1 to {LARGEST_BATCH} such as (1, 8, 32)")
+    whole = all(type(batch) is int and 1 <= batch <= LARGEST_BATCH for batch in batches)
+    if not batches or not whole or len(set(batches)) < len(batches):
+        raise UsageError(
+            f"batches are {batches}, expected whole numbers from 1 to {LARGEST_BATCH}, each once, such as (1, 8, 32)"
+        )
     least = min(1.0, seconds) if min_seconds is None else min_seconds
     budget = Budget(seconds, rounds, precision_target, least)
     paths = images_of(images) if images is not None else []
@@ -106,8 +110,9 @@ def bench(
         rows = timed_rows(specs, batches, budget, sample)
         timed = [row for row in rows if row.timing and row.precision]
         best = _peaks(timed, threads)
-        ended = {row.label: row.spec for row in timed if row.spec.role == "evo" and row.in_flight == 1}
-        stages = end_to_end(ended.items(), paths, max(batches), seconds) if paths else []
+        ended = {row.spec: label(row, rows) for row in timed if row.spec.role == "evo" and row.in_flight == 1}
+        named = [(name, spec) for spec, name in ended.items()]
+        stages = end_to_end(named, paths, max(batches), seconds) if paths else []
     return Report(subject, machine, budget, tuple(rows), best, tuple(stages))
 
 

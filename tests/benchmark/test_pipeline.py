@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import partial
 
 import pytest
 from benchmark.fakes import rare_report
+from PIL import Image
 from reference_pages import check_fields
 
 import evodeploy
@@ -55,11 +57,24 @@ OUT_OF_RANGE, NOT_WHOLE = "expected whole numbers from 1 to 16384", "expected a 
 
 @pytest.mark.parametrize(
     ("batches", "message"),
-    [([], OUT_OF_RANGE), ([0], OUT_OF_RANGE), ([16385], OUT_OF_RANGE), ([True], NOT_WHOLE), ([2.0], NOT_WHOLE)],
-)
+    [
+        ([], OUT_OF_RANGE), ([0], OUT_OF_RANGE), ([16385], OUT_OF_RANGE), ([8, 8], "each once"), ([True], NOT_WHOLE),
+        ([2.0], NOT_WHOLE),
+    ],
+)  # fmt: skip
 def test_batches_that_cannot_be_are_refused_before_anything_runs(batches, message):
     with pytest.raises(UsageError, match=message):
         evodeploy.bench("nowhere.onnx", batches=batches)
+
+
+def test_each_of_several_files_is_timed_from_files_to_labels(small_onnx, tmp_path, monkeypatch):
+    monkeypatch.setattr(peak, "SIDES", {"cpu": (64,)})
+    files = [shutil.copy(small_onnx, tmp_path / name) for name in ("one.onnx", "two.onnx")]
+    Image.new("RGB", (70, 60)).save(tmp_path / "a.png")
+    report = evodeploy.bench(files, batches=[1, 2], images=tmp_path, build=False, **QUICK | {"engines": "onnxruntime"})
+    assert [(each.label, each.reason) for each in report.end_to_end] == [
+        ("onnxruntime fp32 one.onnx", ""), ("onnxruntime fp32 two.onnx", ""),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
