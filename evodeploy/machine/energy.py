@@ -16,7 +16,7 @@ def meter_of(device: str) -> Meter | None:
     """What counts the energy of `device`, or None where nothing does or it may not be read."""
     if device.startswith("cuda"):
         return _nvml if energy_joules() is not None else None
-    packages = [zone for zone in sorted(POWERCAP.glob("intel-rapl:?")) if _readable(zone / "energy_uj")]
+    packages = [zone for zone in sorted(POWERCAP.glob("intel-rapl:*")) if _is_package(zone)]
     return _Rapl(packages) if packages else None
 
 
@@ -47,8 +47,9 @@ def _nvml() -> float:
     return joules
 
 
-def _readable(path: Path) -> bool:
+def _is_package(zone: Path) -> bool:
+    """Whether it counts a processor package, and may be read: others are parts of one, or on laptops all around it."""
     try:
-        return bool(path.read_text())
+        return (zone / "name").read_text().startswith("package") and bool((zone / "energy_uj").read_text())
     except OSError:
         return False
