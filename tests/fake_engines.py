@@ -57,7 +57,7 @@ class FakeEngine(Engine):
         """Return a batch that pretends to lie on the GPU, where this engine pretends to run on one."""
         if self._device_seconds is None:
             return None
-        return _FakeResident(self, images, keep, self._device_seconds / in_flight)
+        return FakeResident(self, images, keep, self._device_seconds / in_flight)
 
     def _run(self, images: Array, keep: tuple[int, ...]) -> dict[str, Array]:
         with self._counting:
@@ -69,7 +69,7 @@ class FakeEngine(Engine):
         pass
 
 
-class _FakeResident(Resident):
+class FakeResident(Resident):
     def __init__(self, engine: FakeEngine, images: Array, keep: Sequence[int] | None, seconds: float) -> None:
         self._engine, self._images, self._keep, self._seconds = engine, images, keep, seconds
         self._outputs: dict[str, Array] = {}

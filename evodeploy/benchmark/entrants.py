@@ -44,7 +44,8 @@ class Entrant:
 class Racer:
     """One way of running one engine: what times it, and what it last computed.
 
-    `work` is what `clock` times, without waiting for anything else, and runs `batches` of them.
+    `work` is what `clock` times, without waiting for anything else, and runs `batches` of them. `exposed` says of each
+    time that `clock` gave whether the host's time for starting the run may be in it.
     """
 
     row: Row
@@ -56,6 +57,7 @@ class Racer:
     batches: int = 1
     resident: Resident | None = None
     clocks: ClockLog = field(default_factory=ClockLog)
+    exposed: list[bool] = field(default_factory=list)
 
     def first_outputs(self) -> Array:
         """What the first output is for each image of the sample, the timed batch as the last timed run left it."""
@@ -160,14 +162,17 @@ def _precision(spec: RowSpec, engine: Engine) -> Precision | None:
 
 
 def _largest_fitting(entrant: Entrant, engine: Engine, batch: int, sample: Array) -> int:
-    """Run once; the batch that went through: `batch`, or where memory ran out a half of it, or a quarter and so on."""
+    """Run once; the batch that went through: `batch`, or where memory ran out a half of it, or a quarter and so on.
+
+    Raises OutOfMemoryError where memory runs out at the smallest of these that the engine takes.
+    """
     while True:
         try:
             with entrant.memory.watching():
                 engine.run(sample[:batch], entrant.spec.tokens)
             return batch
         except OutOfMemoryError:
-            if batch == 1:
+            if batch // 2 not in engine.batch:
                 raise
             _log.info(f"{engine.name} runs out of memory at batch {batch}: trying {batch // 2}")
             batch //= 2

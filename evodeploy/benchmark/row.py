@@ -22,9 +22,9 @@ class Row:
     `batch` is what was run, less than `asked` where memory ran out. `transfers` says whether the time holds those to
     and from a device: `included`, or none because the batch is `resident` there; `none` on the host itself. With
     several batches `in_flight` the timing is of throughput and says nothing of latency: it is the time from the end of
-    one to that of the next. A sample is the mean of `launches` runs in a row. `exposed` says that the host's time for
-    starting a run may be in that of the device. `verdict` is None for the row that others are compared with. Memory is
-    in bytes, energy in joules of one image; `clocks` are a GPU's.
+    one to that of the next. A sample is the mean of `launches` runs in a row, or of more. `exposed` says that the
+    host's time for starting a run may be in that of the device, in one sample or more. `verdict` is None for the row
+    that others are compared with. Memory is in bytes, energy in joules of one image; `clocks` are a GPU's.
     """
 
     spec: RowSpec

@@ -95,6 +95,7 @@ def _guarded(racer: Racer) -> Clock:
             seconds = racer.clock()
             if racer.row.device != "cpu":
                 racer.clocks.note()
+            racer.exposed.append(racer.resident is not None and not racer.resident.hidden)
             return seconds
         except EvodeployError as error:
             raise _RacerFailedError(racer, error) from error
@@ -126,8 +127,8 @@ def _finished(racers: Sequence[Racer], measurement: Measurement, budget: Budget)
             row = replace(row, joules=_joules(racer, budget), clocks=racer.clocks.summary())
         except EvodeployError as error:
             row = replace(racer.row, reason=str(error))
-        resident = racer.resident
-        yield replace(row, launches=resident.launches, exposed=not resident.hidden) if resident else row
+        resident, exposed = racer.resident, any(racer.exposed[-len(timing.samples) :])  # warm-up runs came before
+        yield replace(row, launches=resident.launches, exposed=exposed) if resident else row
 
 
 def _verdict(racer: Racer, outputs: dict[Racer, Array]) -> Verdict | None:

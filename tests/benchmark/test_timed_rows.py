@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from benchmark.fakes import INFO, QUICK, fake, missing, raced
-from fake_engines import FakeEngine, brightness_logits
+from fake_engines import FakeEngine, FakeResident, brightness_logits
 
 from evodeploy.benchmark.row_spec import RowSpec
 from evodeploy.benchmark.timed_rows import timed_rows
@@ -73,6 +73,15 @@ def test_memory_that_runs_out_halves_the_batch(error):
     assert (halved.asked, halved.batch, halved.timing is not None) == (8, 2, True)
 
 
+def test_where_no_half_of_the_batch_is_taken_the_reason_is_the_memory():
+    def no_room(images):
+        raise OutOfMemoryError("cuda:0 has no room for 8 MB more")
+
+    _, failed = raced([fake("torch"), fake("fixed", batch=BatchRange(8, 8), compute=no_room)], [8])
+    assert (failed.batch, failed.timing) == (8, None)
+    assert "has no room for 8 MB more" in failed.reason
+
+
 @pytest.mark.parametrize(("fast_path", "wrong"), [("rest", True), ("merge", False)])
 def test_a_network_that_merges_is_judged_by_the_median_image(fast_path, wrong):
     def rounded(images):
@@ -112,6 +121,17 @@ def test_an_engine_that_gains_by_batches_in_flight_has_rows_with_two_and_three()
     assert [row.images_per_second.value for row in rows[-3:]] == [8, 16, 24]
     assert [row.latency is None for row in rows[-3:]] == [False, True, True]
     assert not any(row.wrong for row in rows)
+
+
+@pytest.mark.parametrize(("call", "exposed"), [(4, False), (5, True), (10, True)])
+def test_a_row_is_exposed_where_one_of_its_samples_is(monkeypatch, call, exposed):
+    """Four runs of the warm-up come before six samples."""
+    times = []
+    time = FakeResident.time
+    monkeypatch.setattr(FakeResident, "time", lambda batch: times.append(batch) or time(batch))
+    monkeypatch.setattr(FakeResident, "hidden", property(lambda batch: len(times) != call))
+    *_, resident = raced([fake("tensorrt", device_seconds=0.25)], [2])
+    assert (len(times), len(resident.timing.samples), resident.exposed) == (10, 6, exposed)
 
 
 def test_a_depth_for_which_there_is_no_room_is_a_row_with_its_reason():
