@@ -52,7 +52,10 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Score:
-    """One artefact's: `top5` is None where it gives fewer classes; the rate is of the engine alone."""
+    """One artefact's: `top5` is None where it gives fewer classes.
+
+    The rate is of the engine's warm runs, and the next images are decoded next to them.
+    """
 
     artefact: str
     engine: str
@@ -98,7 +101,8 @@ class Evaluation:
         return {"schema": SCHEMA} | dataclasses.asdict(self)
 
     def __str__(self) -> str:
-        parts = [f"{self.images} images, with 95 % intervals; img/s of the engine alone", plain(_scores(self), WIDE)]
+        parts = [f"{self.images} images, with 95 % intervals; img/s of the engine, next to decoding"]
+        parts.append(plain(_scores(self), WIDE))
         if self.note:
             parts.insert(1, self.note)
         if self.differences:

@@ -11,11 +11,13 @@ import subprocess
 import sys
 import time
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from cases import SMALL
 from data_kinds import pictures_by_answer
+from fake_engines import FakeEngine, brightness_logits
 from not_finite import nan_where_dark
 from onnx import numpy_helper
 from PIL import Image
@@ -32,7 +34,7 @@ from evodeploy.models.checkpoint import load_checkpoint
 from evodeploy.models.loaded import with_interface
 from evodeploy.models.random_weights import random_model
 from evodeploy.models.saving import save_checkpoint
-from evodeploy.onnx_files import read_onnx, write_onnx
+from evodeploy.onnx_files import info_of, read_onnx, write_onnx
 
 COUNT = 40
 
@@ -120,6 +122,26 @@ def test_the_function_returns_what_the_command_prints(cli, here, small, capsys, 
     for each in (found, stated):
         assert each["scores"][0].pop("images_per_second") > 0
     assert found == stated
+
+
+def test_the_rate_holds_no_first_run_of_a_size_and_the_artefacts_take_turns_to_begin(here, tmp_path, monkeypatch):
+    shutil.copytree(here / "data", tmp_path / "data", ignore=shutil.ignore_patterns("broken.png"))
+    now, ran = [0.0], []
+
+    def compute(name, images):
+        now[0] += 1.0 if (name, len(images)) in ran else 100.0
+        ran.append((name, len(images)))
+        return {"logits": brightness_logits(images, 10)}
+
+    def opened(source, *others):
+        return FakeEngine(info_of(read_onnx(source)), compute=partial(compute, source.stem))
+
+    monkeypatch.setattr(pipeline, "open_engine", opened)
+    monkeypatch.setattr(pipeline, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    report = evodeploy.evaluate(["a.onnx", "half.onnx"], tmp_path / "data", batch=16)
+    assert [score.images_per_second for score in report.scores] == pytest.approx([COUNT / 3] * 2)
+    a, half, last_a, last_half = ("a", 16), ("half", 16), ("a", 8), ("half", 8)
+    assert ran == [a, a, half, half, half, a, last_a, last_a, last_half, last_half]
 
 
 def test_a_module_is_not_resumed(here, small):
