@@ -17,10 +17,14 @@ from evodeploy.errors import UsageError, needs
 from evodeploy.files import check_input, check_output, made_folder, sha256
 from evodeploy.kinds import DEPLOY, DRAWING, JOURNAL, ONNX, REPORT
 from evodeploy.locks import owned
+from evodeploy.machine.cpu import processor_name
+from evodeploy.machine.environment import package_versions
+from evodeploy.machine.nvml import gpus
 from evodeploy.sweeper.request import SweepRequest
 from evodeploy.sweeper.state import State, read_state
 
 RESULTS = {"sweep.json": REPORT, "front.svg": DRAWING, "chosen.onnx": ONNX, "deploy.toml": DEPLOY}
+PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt")  # packages that decide how fast a candidate is
 
 
 @contextlib.contextmanager
@@ -28,11 +32,12 @@ def begun(request: SweepRequest, force: bool = False) -> Iterator[State]:
     """Own the folder of `request` until the end, and yield what is known of this sweep: with `force` nothing.
 
     Then the files of an earlier sweep are removed: those that its state lists, and no others. Before anything is
-    removed all of the request is checked. Raises UsageError for what cannot be honoured, and for a folder with other
-    files where the sweep's would be; BadFileError for a state that is none.
+    removed all of the request is checked. Speeds that were measured on another machine are forgotten. Raises UsageError
+    for what cannot be honoured, and for a folder with other files where the sweep's would be; BadFileError for a state
+    that is none.
     """
     images = _checked(request)
-    state = State(request.folder / "state.json", _task(request) | images)
+    state = State(request.folder / "state.json", _task(request) | images, machine=_machine())
     with made_folder(request.folder), owned(state.path):
         sources = [path for path in (request.checkpoint, request.labels, request.class_map) if path]
         check_output(state.path, True, *sources, kind=REPORT)
@@ -50,6 +55,8 @@ def begun(request: SweepRequest, force: bool = False) -> Iterator[State]:
         if known is not None and force:
             _clear(known, sources)
             known = None
+        if known is not None:
+            known.now_on(state.machine)
         with made_folder(models):
             yield known or state
 
@@ -101,6 +108,12 @@ def _task(request: SweepRequest) -> dict[str, Any]:
         "elastic": request.elastic,
         "fast_path": request.fast_path,
     }
+
+
+def _machine() -> dict[str, str]:
+    """What must be the same for speeds to be of use again."""
+    cards = ", ".join(gpu.name for gpu in gpus())
+    return {"processor": processor_name(), "GPU": cards, **package_versions(PACKAGES)}
 
 
 def _check_models(models: Path, known: State | None) -> None:

@@ -34,7 +34,8 @@ _STATE = document(
         "failures": mapping(text(10_000), MOST),
         "reference": sequence(number(0, 1e9), 0, MOST),
         "files": sequence(matching(FILES, "the name of a file that a sweep writes"), 0, MOST),
-    }
+    },
+    {"machine": mapping(text(300), 100)},  # which the states of earlier versions do not name
 )
 
 
@@ -42,7 +43,8 @@ _STATE = document(
 class State:
     """What is known so far, by candidate, and which files the sweep has written or is about to, below its folder.
 
-    `unavailable` is why candidates cannot be tried on this machine as it is: the next run tries them again.
+    `machine` names what `speeds` and `reference` were measured on, and with. `unavailable` is why candidates cannot be
+    tried on this machine as it is: the next run tries them again.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class State:
     failures: dict[str, str] = field(default_factory=dict)
     reference: list[float] = field(default_factory=list)  # seconds of its batch, in each group
     files: list[str] = field(default_factory=list)
+    machine: dict[str, str] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)  # not written
 
     @property
@@ -65,6 +68,17 @@ class State:
         reasons[name] = str(error)
         self.write()
         _log.info(f"left out: {name}: {error}")
+
+    def now_on(self, machine: dict[str, str]) -> None:
+        """Forget, with a warning, the speeds of another machine than this one, which are not comparable."""
+        changed = [name for name in sorted({**self.machine, **machine}) if self.machine.get(name) != machine.get(name)]
+        if changed and self.speeds:
+            _log.warning(
+                f"the speeds in {self.path} were measured on another machine or with other versions "
+                f"({', '.join(changed)} changed): all are measured again, and accuracies are kept"
+            )
+        if changed:
+            self.machine, self.speeds, self.reference = machine, {}, []
 
     def write(self) -> None:
         """Write what the next run takes."""
@@ -103,4 +117,5 @@ def read_state(path: Path) -> State:
         known["failures"],
         list(known["reference"]),
         list(known["files"]),
+        known.get("machine", {}),
     )

@@ -14,9 +14,11 @@ from sharing import refused_in_thread
 
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.evaluation.journal import Journal
+from evodeploy.sweeper import begin
 from evodeploy.sweeper.begin import begun
 from evodeploy.sweeper.request import SweepRequest
 from evodeploy.sweeper.space import Candidate
+from evodeploy.sweeper.state import State
 
 FIRST = Candidate((1.0,), "fp32", "onnxruntime")
 INT8 = Candidate((1.0,), "int8", "onnxruntime")
@@ -66,6 +68,38 @@ def test_without_force_the_sweep_is_resumed(request_):
     assert contents(Path()) == before
     with pytest.raises(UsageError, match="is of another sweep"), begun(dataclasses.replace(request_, batch=9)):
         raise AssertionError("not reached")
+
+
+@pytest.mark.parametrize("changed", ["processor", "openvino"])
+def test_speeds_of_another_machine_or_runtime_are_measured_again(request_, monkeypatch, logged, changed):
+    here = {"processor": "a CPU", "openvino": "2026.4"}
+    monkeypatch.setattr(begin, "processor_name", lambda: here["processor"])
+    monkeypatch.setattr(begin, "package_versions", lambda names: {"openvino": here["openvino"]})
+    with begun(request_) as state:
+        state.accuracies["keep 1"], state.speeds["keep 1"], state.reference = [0.5, 0.4, 0.6], [[1.0, 0.9, 1.1]], [2.0]
+        state.write()
+    with begun(request_) as state:
+        assert (state.speeds, state.reference) == ({"keep 1": [[1.0, 0.9, 1.1]]}, [2.0])
+    assert not logged
+    here[changed] = "another"
+    with begun(request_) as state:
+        assert (state.accuracies, state.speeds, state.reference) == ({"keep 1": [0.5, 0.4, 0.6]}, {}, [])
+        state.write()
+    assert len(logged) == 1 and f"({changed} changed)" in logged[0]
+    with begun(request_):  # which is this machine's now
+        pass
+    assert len(logged) == 1
+
+
+def test_speeds_of_a_state_that_names_no_machine_are_measured_again(request_):
+    with begun(request_) as state:
+        before = State(state.path, state.task, speeds={"keep 1": [[1.0, 0.9, 1.1]]}, reference=[2.0])
+        before.write()
+    document = json.loads(Path("out/state.json").read_text())
+    del document["machine"]
+    Path("out/state.json").write_text(json.dumps(document))
+    with begun(request_) as state:
+        assert (state.speeds, state.reference) == ({}, [])
 
 
 def test_a_file_next_to_the_checkpoint_makes_it_another_sweep(request_):
