@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evodeploy.engines.base import Array, Engine, Resident
+from evodeploy.engines.device import cuda_index
 from evodeploy.engines.interface import batch_range
 from evodeploy.engines.torch_compiled import Forward, compiled_by_batch
 from evodeploy.engines.torch_modes import TORCH_MODES
@@ -54,7 +55,8 @@ class TorchEngine(Engine):
         self.name, mode = name, TORCH_MODES[name]
         self.inputs, self.outputs, self.info = inputs, outputs, info
         self.batch = batch_range(inputs)
-        self.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        gpu = cuda_index(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = "cpu" if gpu is None else f"cuda:{gpu}"
         self._tf32_allowed = options.tf32
         self.tf32 = self.device != "cpu" and options.tf32 is not False  # PyTorch's default for convolutions
         if mode.on_gpu and self.device == "cpu":

@@ -110,6 +110,17 @@ class Doubling(torch.nn.Module):
         return (images * 2,)
 
 
+@pytest.mark.parametrize(("device", "found"), [("cuda", "cuda:0"), (None, "cuda:0"), ("cuda:1", "cuda:1")])
+def test_a_gpu_is_named_with_its_number(monkeypatch, device, found):
+    """One GPU under two names would have two peaks, and an evaluation that names it would not resume."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda module, *where, **how: module)
+    spec = TensorSpec("images", "float32", (None, 3))
+    engine = TorchEngine(Doubling(), (spec,), (spec,), options=EngineOptions(device=device))
+    assert engine.device == found
+
+
 COMPILING = [name for name, mode in TORCH_MODES.items() if mode.compile and not mode.on_gpu]
 
 
