@@ -10,6 +10,7 @@ from evodeploy.errors import EvodeployError, UnavailableError, needs
 from evodeploy.machine.cores import usable_cores
 from evodeploy.machine.cpu import processor_name
 from evodeploy.machine.driver import driver_problem
+from evodeploy.text import reason
 
 
 def diagnose() -> list[dict[str, Any]]:
@@ -32,6 +33,8 @@ def _found(name: str, probe: Callable[[], str]) -> dict[str, Any]:
         return {"name": name, "works": True, "detail": probe()}
     except EvodeployError as error:
         return {"name": name, "works": False, "detail": str(error)}
+    except Exception as error:  # a package without its libraries raises OSError, RuntimeError or others
+        return {"name": name, "works": False, "detail": reason(error)}
 
 
 def _gpu() -> str:
