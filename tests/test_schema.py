@@ -145,6 +145,8 @@ WRONG_RECORD = [
     ("runtime", "tensorrt\nkind: Pod", r'runtime is "tensorrt\\nkind: Pod", expected the name of a runtime'),
     ("runtime_version", '10"\n---', "runtime_version is .*, expected a version of letters, digits and dots"),
     ("runtime_version", 10, "runtime_version is 10, expected a version"),
+    ("runtime_version", "", 'runtime_version is "", expected a version'),
+    ("runtime_version", "v10.13", 'runtime_version is "v10.13", expected a version'),
     ("runtime_version", "1" * 65, "runtime_version is .*, expected a version"),
     ("targets", ["sm89\n"], r"targets\[0\] is .*, expected an architecture such as sm89"),
     ("targets", "sm89", 'targets is "sm89", expected a list'),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import logging
 import shlex
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,9 @@ from pathlib import Path
 
 from evodeploy.artefacts import family_of
 from evodeploy.benchmark.entrants import DEPTHS
+from evodeploy.benchmark.keep_ratios import kept_by
 from evodeploy.benchmark.measure.interleaved import BATCHES, Budget
+from evodeploy.benchmark.row_spec import Kept
 from evodeploy.benchmark.subject import sources_of, without_deploy_files
 from evodeploy.engines.gate import LAUNCHES
 from evodeploy.engines.opener import Source
@@ -20,7 +23,7 @@ from evodeploy.engines.tensorrt.sidecar import PlanRecord, keep_profile, profile
 from evodeploy.errors import InputError, UsageError
 from evodeploy.kinds import kind_of
 from evodeploy.onnx_files import info_of, input_spec, read_onnx
-from evodeploy.specs import KEEP, TensorSpec
+from evodeploy.specs import KEEP, ModelInfo, TensorSpec
 
 _log = logging.getLogger(__name__)
 
@@ -39,11 +42,12 @@ class Line:
     cuda_graph: bool
     command: str
     reason: str = ""
+    keep: Kept | None = None
 
     def __str__(self) -> str:
         """For a shell: what it is as a comment, then the command."""
-        graph = ", CUDA graph" if self.cuda_graph else ""
-        row = f"# {self.artefact}, batch {self.batch}, transfers {self.transfers}, {self.in_flight} in flight{graph}"
+        more = (", CUDA graph" if self.cuda_graph else "") + (f", {self.keep}" if self.keep else "")
+        row = f"# {self.artefact}, batch {self.batch}, transfers {self.transfers}, {self.in_flight} in flight{more}"
         return f"{row}: {self.reason}" if self.reason else f"{row}\n{self.command}"
 
 
@@ -83,18 +87,17 @@ def lines_of_engine(path: Path, batches: Sequence[int], budget: Budget) -> Itera
     record = read_sidecar(path)
     major = int(record.runtime_version.partition(".")[0])
     rtx = record.runtime == "tensorrt-rtx"
-    for batch in batches:
+    for batch, kept in itertools.product(batches, _kept(record.model)):
         try:
-            keep = keep_profile(record.model)
-            shapes = _shapes(record.inputs[0], batch, "shapes", keep.opt if keep else ())
+            shapes = _shapes(record.inputs[0], batch, "shapes", kept.tokens if kept else ())
             loaded = [f"--loadEngine={path}", *shapes, *_opening(record, batch)]
         except InputError as error:
-            yield Line(path.name, batch, "any", 1, False, "", str(error))
+            yield Line(path.name, batch, "any", 1, False, "", str(error), kept)
             continue
         for transfers, in_flight, graph in _rows():
             how = _rtx_options if rtx else _options_of_10 if major < 11 else _options_of_11
             words = [RTX_TOOL if rtx else "trtexec", *loaded, *how(transfers, in_flight, graph), *_length(budget)]
-            yield Line(path.name, batch, transfers, in_flight, graph, shlex.join(words))
+            yield Line(path.name, batch, transfers, in_flight, graph, shlex.join(words), keep=kept)
 
 
 def lines_of_onnx(path: Path, batches: Sequence[int], budget: Budget, *, tf32: bool) -> Iterator[Line]:
@@ -103,23 +106,24 @@ def lines_of_onnx(path: Path, batches: Sequence[int], budget: Budget, *, tf32: b
     FP32 products may be TF32 where `tf32` allows it.
     """
     model = read_onnx(path)
-    spec, keep, major = input_spec(model), keep_profile(info_of(model)), _installed_major()
-    for profile in profiles_for(batches):
+    info, spec, major = info_of(model), input_spec(model), _installed_major()
+    keep = keep_profile(info)
+    for profile, kept in itertools.product(profiles_for(batches), _kept(info)):
         batch, fixed = profile.opt, spec.shape[0]
         if fixed not in (None, batch):
             reason = f"the file has a fixed batch of {fixed}: export it with --batch dynamic for another"
-            yield Line(path.name, batch, "any", 1, False, "", reason)
+            yield Line(path.name, batch, "any", 1, False, "", reason, kept)
             continue
         low, best, high = (keep.min, keep.opt, keep.max) if keep else ((), (), ())
         shapes = (
             ("minShapes", profile.min, low),
             ("optShapes", batch, best),
             ("maxShapes", profile.max, high),
-            ("shapes", batch, best),
+            ("shapes", batch, kept.tokens if kept else ()),
         )
         built = [
             f"--onnx={path}",
-            *(word for option, size, kept in shapes for word in _shapes(spec, size, option, kept)),
+            *(word for option, size, tokens in shapes for word in _shapes(spec, size, option, tokens)),
         ]
         if major < 11:
             built.append("--stronglyTyped")
@@ -128,7 +132,12 @@ def lines_of_onnx(path: Path, batches: Sequence[int], budget: Budget, *, tf32: b
         for transfers, in_flight, graph in _rows():
             how = _options_of_10 if major < 11 else _options_of_11
             words = ["trtexec", *built, *how(transfers, in_flight, graph), *_length(budget)]
-            yield Line(path.name, batch, transfers, in_flight, graph, shlex.join(words))
+            yield Line(path.name, batch, transfers, in_flight, graph, shlex.join(words), keep=kept)
+
+
+def _kept(info: ModelInfo | None) -> tuple[Kept | None, ...]:
+    """What the rows of a bench keep by default; None of a static artefact, which keeps what it was made with."""
+    return kept_by(info, {}, None) or (None,)
 
 
 def _rows() -> Iterator[tuple[str, int, bool]]:

@@ -61,15 +61,22 @@ def engine(tmp_path):
     return write
 
 
-def test_an_elastic_engine_or_file_is_measured_at_its_own_ratios(tmp_path):
+def test_an_elastic_engine_or_file_is_measured_at_the_ratios_of_a_bench(tmp_path):
     """Without these values trtexec would keep one token in each stage."""
     onnx = write_elastic(tmp_path / "m.onnx")
-    for line in lines_of_engine(write_plan(tmp_path / "m.engine", onnx), [4], BUDGET):
-        assert parsed(line, "10.16")[1]["--shapes"] == "images:4x3x64x64,keep:32x16"
-    for line in lines_of_onnx(onnx, [4], BUDGET, tf32=True):
-        options = parsed(line, "10.16" if "--stronglyTyped" in line.command else "11.1")[1]
+    kept = ["images:4x3x64x64,keep:32x16"] * 12 + ["images:4x3x64x64,keep:64x64"] * 12
+    lines = list(lines_of_engine(write_plan(tmp_path / "m.engine", onnx), [4], BUDGET))
+    assert [parsed(line, "10.16")[1]["--shapes"] for line in lines] == kept
+    heads = [str(lines[index]).splitlines()[0] for index in (0, 12)]
+    assert heads == [
+        f"# m.engine, batch 4, transfers included, 1 in flight, keep {ratios}" for ratios in ("0.5/0.25", "1")
+    ]
+    lines = list(lines_of_onnx(onnx, [4], BUDGET, tf32=True))
+    found = [parsed(line, "10.16" if "--stronglyTyped" in line.command else "11.1")[1] for line in lines]
+    assert [options["--shapes"] for options in found] == kept
+    for options in found:
         assert options["--minShapes"] == "images:1x3x64x64,keep:6x6"
-        assert options["--optShapes"] == options["--shapes"] == "images:4x3x64x64,keep:32x16"
+        assert options["--optShapes"] == "images:4x3x64x64,keep:32x16"
         assert options["--maxShapes"] == "images:4x3x64x64,keep:64x64"
 
 

@@ -194,6 +194,7 @@ def _profile(**values: Any) -> Profile:
 _BATCH = whole(1, 1_000_000)
 _BYTES = optional(whole(0, 2**63))
 _VERSION = matching(r"[\w.+-]{0,64}", "a version of letters, digits and dots")
+_RUNTIME_VERSION = matching(r"\d{1,4}(\.[\w.+-]{1,59})?", "a version of letters, digits and dots, such as 10.13.0.35")
 _SHA256 = matching(r"[0-9a-f]{64}", "a SHA-256 of 64 hexadecimal digits")
 _LINE = text(LARGEST_NAME)
 _REASON = 1000  # characters of why a node stayed FP32
@@ -201,7 +202,7 @@ PLAN_RECORD = record(
     PlanRecord,
     _plan_record,
     runtime=matching(r"[\w-]{1,64}", "the name of a runtime"),
-    runtime_version=_VERSION,
+    runtime_version=_RUNTIME_VERSION,
     targets=sequence(matching(r"\w{1,32}", "an architecture such as sm89"), 0, 64),
     precision=one_of(*get_args(Precision)),
     profiles=sequence(record(Profile, _profile, min=_BATCH, opt=_BATCH, max=_BATCH), 1, 64),
