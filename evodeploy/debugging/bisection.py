@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from evodeploy.arguments import checked, several_names
 from evodeploy.engines.device import onnxruntime_extra
-from evodeploy.errors import needs
+from evodeploy.errors import UsageError, needs
 from evodeploy.files import check_input, claimed
 from evodeploy.kinds import ONNX
 
@@ -77,6 +77,8 @@ def bisect(
         BadFileError: The file is no ONNX model, or ONNX Runtime cannot compute it.
         UnavailableError: TensorRT cannot start here.
     """
+    if batch < 1:
+        raise UsageError(f"batch is {batch}, expected 1 or more")
     source = Path(onnx)
     check_input(source, "an ONNX model")
     place = source.with_suffix(".refused.onnx") if output is None else Path(output)

@@ -20,7 +20,7 @@ _ORIGINS = "originalLayersNames"
 class OpenVinoRecorder(Recorder):
     """Runs the file `path`, whose graph is `graph`."""
 
-    def __init__(self, path: Path, options: EngineOptions, scratch: Path, graph: onnx.GraphProto) -> None:
+    def __init__(self, path: Path, options: EngineOptions, graph: onnx.GraphProto) -> None:
         self._graph = graph
         self._runs: list[list[Step]] = []
         self.engine: OpenVinoEngine = OpenVinoEngine(path, options, counting=True)

@@ -17,10 +17,12 @@ from evodeploy.arguments import checked
 from evodeploy.benchmark.measure.interleaved import SETTLE
 from evodeploy.datasets.sources import images_of
 from evodeploy.engines.base import Array, Engine
+from evodeploy.engines.deploy_file import artefact_of
 from evodeploy.engines.opener import open_engine, resolved, runtime_for
 from evodeploy.errors import UsageError
 from evodeploy.graph.parts import KINDS, Part, main_part, part_of, parts_of
 from evodeploy.images import Images
+from evodeploy.kinds import is_deploy_file
 from evodeploy.locks import scratch
 from evodeploy.onnx_files import read_onnx, save_onnx
 from evodeploy.preprocess import as_input, pictures, random_pictures
@@ -63,8 +65,13 @@ def profile(
     options = options or EngineOptions()
     if not 1 <= runs <= MOST_RUNS:
         raise UsageError(f"runs is {runs}, expected 1 to {MOST_RUNS}")
+    if batch < 1:
+        raise UsageError(f"batch is {batch}, expected 1 or more")
     path = resolved(artefact)
     assert isinstance(path, Path)  # what is no module
+    if is_deploy_file(path):
+        artefact = artefact_of(path)
+        raise UsageError(f"{path} is a deploy file, expected an ONNX file or a TensorRT engine: profile {artefact}")
     name = runtime_for(path, engine, options)
     if name not in ("onnxruntime", "openvino", "tensorrt"):
         raise UsageError(
@@ -148,7 +155,7 @@ def _of_onnx(name: str, path: Path, options: EngineOptions, folder: Path, graph:
     if name == "openvino":
         from evodeploy.profiling.openvino_recorder import OpenVinoRecorder
 
-        return OpenVinoRecorder(path, options, folder, graph)
+        return OpenVinoRecorder(path, options, graph)
     from evodeploy.profiling.onnxruntime_recorder import OnnxRuntimeRecorder
 
     return OnnxRuntimeRecorder(path, options, folder, graph)

@@ -55,6 +55,8 @@ def test_a_network_that_builds_has_no_such_part(tmp_path):
     assert (found.part, found.nodes, found.builds) == (None, (), 1)
     assert "at a batch of 2: nothing of it is refused" in str(found)
     assert not (tmp_path / "full.refused.onnx").exists()
+    with pytest.raises(UsageError, match="batch is 0, expected 1 or more"):
+        evodeploy.bisect(tmp_path / "full.onnx", batch=0)
     with pytest.raises(UsageError, match="unknown target sm1"):
         evodeploy.bisect(tmp_path / "full.onnx", runtime="tensorrt-rtx", targets="sm1")
 

@@ -14,6 +14,7 @@ from onnx import helper
 from sharing import in_threads
 
 import evodeploy
+from evodeploy.engines.deploy_file import SCHEMA, DeployFile
 from evodeploy.errors import InputError, UsageError
 from evodeploy.graph.parts import KINDS, part_of
 from evodeploy.onnx_files import read_onnx
@@ -154,6 +155,15 @@ def test_what_has_no_profiler_here_is_refused(small_onnx, small_checkpoint):
         evodeploy.profile(small_onnx, engine="onnxruntime", options=EngineOptions(precision="fp16"))
     with pytest.raises(UsageError, match="runs is 0, expected 1 to 1000"):
         evodeploy.profile(small_onnx, runs=0)
+    with pytest.raises(UsageError, match="batch is -1, expected 1 or more"):
+        evodeploy.profile(small_onnx, batch=-1)
+
+
+def test_of_a_deploy_file_the_artefact_is_named(tmp_path):
+    written = DeployFile(SCHEMA, "chosen.onnx", "0" * 64, "openvino")
+    (tmp_path / "deploy.toml").write_text(written.to_toml())
+    with pytest.raises(UsageError, match=r"deploy\.toml is a deploy file, expected .*: profile .*chosen\.onnx"):
+        evodeploy.profile(tmp_path / "deploy.toml")
 
 
 def test_threads_profile_at_the_same_time_and_get_their_own(small_onnx, foreign):
