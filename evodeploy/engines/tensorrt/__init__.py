@@ -1,1 +1,1 @@
-"""ONNX to TensorRT plan, for every flavour of TensorRT."""
+"""TensorRT plans run, for every flavour of TensorRT: `builder` makes them."""
