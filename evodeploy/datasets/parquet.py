@@ -212,15 +212,17 @@ def row_name(row: str, path: object) -> str:
 
 
 def named(label: Label | None, classes: tuple[str, ...], where: object) -> Label | None:
-    """A number as the name of its class where the data states names; -1 means no label there.
+    """A number as the name of its class where the data states names, and -1 as no label.
 
     Raises BadFileError for another number that has no name.
     """
+    if label == -1:
+        return None
     if type(label) is not int or not classes:
         return label
-    if not -1 <= label < len(classes):
+    if not 0 <= label < len(classes):
         raise BadFileError(f"{where} has the label {label}, and states {len(classes)} classes: it is damaged")
-    return classes[label] if label >= 0 else None
+    return classes[label]
 
 
 def _class_names(metadata: dict[bytes, bytes]) -> tuple[str, ...]:

@@ -186,6 +186,11 @@ def test_a_table_states_its_classes_as_hugging_faces_library_writes_them(tmp_pat
     assert (list(labels(found).values()), found.mapping) == ([0, 1, 2], "classes taken in their order: bee is class 0")
 
 
+def test_the_number_that_means_no_label_needs_no_stated_classes(tmp_path, logged):
+    assert list(labels(labelled_images(parquet(tmp_path / "a.parquet", [0, -1, 2]), INFO)).values()) == [0, 2]
+    assert logged[-1].startswith("1 images of")
+
+
 def test_a_number_that_the_stated_classes_lack_is_refused(tmp_path):
     names = {"info": {"features": {"label": {"names": ["bee", "ant"]}}}}
     with pytest.raises(BadFileError, match=r"a\.parquet has the label 2, and states 2 classes"):
