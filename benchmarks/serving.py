@@ -20,7 +20,7 @@ from pathlib import Path
 
 import evodeploy
 from evodeploy.exporter.to_onnx import onnx_from_model
-from evodeploy.load_testing.target import noise
+from evodeploy.load_testing.pictures import noise
 from evodeploy.machine.cores import usable_cores
 from evodeploy.models.random_weights import random_model
 from evodeploy.models.zoo import named

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import io
 import itertools
 import json
 import math
@@ -20,16 +19,14 @@ from evodeploy.datasets.classes import stated_number
 from evodeploy.datasets.examples import Example, Label
 from evodeploy.datasets.sources import dataset_of
 from evodeploy.errors import RuntimeFailedError, UsageError
-from evodeploy.files import open_regular
-from evodeploy.images import StoredImage
 from evodeploy.load_testing.arrivals import Asking
+from evodeploy.load_testing.pictures import SIZE, noise, read_pictures
 from evodeploy.load_testing.records import Reply
 from evodeploy.text import brief, reason
 
 SECONDS = 60.0  # that an answer may take
 PICTURES, LABELLED = 64, 4096  # that are sent in turn, at most
-SIZE = (500, 375)  # pixels of the picture that is sent where none are given
-LARGEST = 64 << 20  # bytes of a picture
+LARGEST = 64 << 20  # bytes of a tensor
 PORTS = {"http": 80, "https": 443}  # where an address names none; gRPC has no usual one
 _TYPES = {"FP32": "<f4", "FP16": "<f2", "FP64": "<f8", "UINT8": "u1", "INT8": "i1", "INT32": "<i4", "INT64": "<i8"}
 
@@ -114,9 +111,9 @@ def pictures_of(url: str, images: Path | None, labels: bool, token: str | None, 
         examples = list(dataset_of(images).examples)
         if labels:
             random.Random(0).shuffle(examples)  # else classes come one after the other
-        examples = examples[: LABELLED if labels else PICTURES]
-        bodies = [_contents(each.image) for each in examples]
-        classes = [_label_of(each) for each in examples if labels]
+        pairs = read_pictures(examples[: LABELLED if labels else PICTURES])
+        bodies = [contents for _, contents in pairs]
+        classes = [_label_of(each) for each, _ in pairs if labels]
         what = f"{len(bodies)} pictures of {images}"
     query = "" if keep_ratio is None else f"?keep_ratio={keep_ratio}"
     return Bodies(url, f"/v1/predict{query}", tuple(bodies), _headers(token), what, tuple(classes))
@@ -216,20 +213,3 @@ def ratio_of(text: str | None) -> float | None:
     except ValueError:
         return None
     return sum(ratios) / len(ratios)
-
-
-def _contents(image: Path | StoredImage) -> bytes:
-    if isinstance(image, StoredImage):
-        return image.read()
-    with open_regular(image, "an image", LARGEST) as file:
-        return file.read()
-
-
-def noise() -> bytes:
-    """A JPEG of coarse noise."""
-    from PIL import Image
-
-    coarse = np.random.default_rng(1).integers(0, 256, (SIZE[1] // 25, SIZE[0] // 25, 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(coarse).resize(SIZE, Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
-    return file.getvalue()
