@@ -15,6 +15,7 @@ from evodeploy.text import brief
 Device = Literal["cpu", "gpu"]
 Accelerator = Literal["tensorrt", "openvino"]
 
+MODELS = "models"  # the folder of the repository
 LABELS = "labels.txt"
 
 _TYPES = {

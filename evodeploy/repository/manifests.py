@@ -7,13 +7,12 @@ from typing import Any
 
 from evodeploy.elastic import shared_ratios
 from evodeploy.errors import needs
-from evodeploy.repository.config import Serving
+from evodeploy.repository.config import MODELS, Serving
 from evodeploy.repository.model import ServedModel
 from evodeploy.text import brief
 
 Document = dict[str, Any]
 
-MODELS = "models"  # the folder of the repository
 KINDS = ("kserve", "kserve-adaptive", "kubernetes")
 _VOLUME = "/mnt/models"
 _TRITON = "YY.MM-py3"

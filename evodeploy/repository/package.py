@@ -21,9 +21,9 @@ import numpy as np
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.files import made_folder
 from evodeploy.locks import draft_of, owned
-from evodeploy.repository.config import LABELS, Serving, config_text, has_labels
+from evodeploy.repository.config import LABELS, MODELS, Serving, config_text, has_labels
 from evodeploy.repository.ensemble import ENSEMBLE, PLACEHOLDER, SUFFIXES, ensemble_files
-from evodeploy.repository.manifests import KINDS, MODELS, manifests
+from evodeploy.repository.manifests import KINDS, manifests
 from evodeploy.repository.model import ServedModel
 from evodeploy.repository.python_models import INFO
 from evodeploy.repository.record import Packaged
@@ -36,12 +36,17 @@ MANIFESTS = "manifests"
 WARMUP = "warmup"
 RECORD = "package.json"
 VERSIONS = 1000  # of a package, at most
+_TOP = "--top"
 
 
 @dataclass(frozen=True)
 class _Earlier:
-    """What the record of an earlier package lists: its files, and what all versions of it have in common."""
+    """What the record of an earlier package lists, and what all versions of it have in common.
 
+    Of what is `listed`, `files` are those that are there: versions may be removed.
+    """
+
+    listed: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     common: dict[str, str] = field(default_factory=dict)
 
@@ -80,7 +85,7 @@ def write_package(model: ServedModel, serving: Serving, output: Path, force: boo
     copied = f"{MODELS}/{name}/{version}/{model.file_name}"
     numbers = {f"{MODELS}/{name}/{WARMUP}/{KEEP}": np.array(model.default_keep, "<i8")} if model.keep else {}
     record = f"{MODELS}/{name}/{RECORD}"
-    files, common = [*texts, copied, *numbers, *made, record], _common(model)
+    files, common = [*texts, copied, *numbers, *made, record], _common(model, serving)
     folder = output.absolute()
     models = [name, *(f"{name}-{suffix}" for suffix in SUFFIXES if serving.top)]
     with made_folder(folder), owned(folder / name):
@@ -121,7 +126,7 @@ def _record(files: list[str], common: dict[str, str]) -> str:
     return json.dumps({"schema": SCHEMA, "files": files, "common": common}, indent=1) + "\n"
 
 
-def _common(model: ServedModel) -> dict[str, str]:
+def _common(model: ServedModel, serving: Serving) -> dict[str, str]:
     """What all versions of a package must have in common, for they share one configuration and the names of classes."""
     info = model.info
     preprocessing = dataclasses.replace(info.preprocessing, assumed=()) if info else None
@@ -133,6 +138,11 @@ def _common(model: ServedModel) -> dict[str, str]:
         "default keep": str(model.default_keep),
         "preprocessing": str(preprocessing),
         "classes": str(info.class_names) if info else "",
+        "--device": serving.device,
+        "--instances": str(serving.instances),
+        "--max-queue-delay-us": str(serving.delay),
+        "--accelerator": str(serving.accelerator),
+        **({_TOP: str(serving.top)} if serving.top else {}),
     }
     return {name: hashlib.sha256(fact.encode("utf-8", "backslashreplace")).hexdigest() for name, fact in facts.items()}
 
@@ -140,11 +150,16 @@ def _common(model: ServedModel) -> dict[str, str]:
 def _check_versions(serving: Serving, earlier: _Earlier, kept: dict[str, int], common: dict[str, str]) -> None:
     """Refuse to keep versions that differ in what all must have in common: raises UsageError."""
     name = serving.name
-    differing = [what for what, fact in common.items() if earlier.common.get(what) != fact]
+    differing = [
+        what
+        for what, fact in common.items()
+        if earlier.common.get(what) != fact and (what != _TOP or what in earlier.common)  # an ensemble may be added
+    ]
     if kept and differing:
+        again = "give the same options, or " if all(what.startswith("--") for what in differing) else ""
         raise UsageError(
             f"version {min(kept.values())} of {name} has other {', '.join(differing)} than {serving.version}, and one "
-            "configuration is for all: choose another --name"
+            f"configuration is for all: {again}choose another --name"
         )
 
 
@@ -162,7 +177,7 @@ def _check_earlier(folder: Path, serving: Serving, earlier: _Earlier, source: Pa
     for place in (folder / MODELS, folder / MANIFESTS, *models):
         if place.is_symlink() or (place.exists() and not place.is_dir()):
             raise UsageError(f"{place} is not a folder of a package: move it away, or choose another --triton")
-    listed = {folder / file for file in earlier.files}
+    listed = {folder / file for file in earlier.listed}
     if not serving.top and not any(path.is_relative_to(models[1]) for path in listed):
         models = models[:1]  # others may be called so
     manifests = [folder / MANIFESTS / f"{serving.name}.{kind}.yaml" for kind in KINDS]
@@ -207,4 +222,5 @@ def _earlier(record: Path, name: str) -> _Earlier:
         known = rule(read_json_file(record, "the record of a package"))
     except (BadFileError, SchemaError) as error:
         raise UsageError(f"{record} is not the record of a package ({error}): choose another --name") from error
-    return _Earlier(tuple(known["files"]), known.get("common", {}))
+    listed, folder = tuple(known["files"]), record.parents[2]
+    return _Earlier(listed, tuple(file for file in listed if (folder / file).exists()), known.get("common", {}))

@@ -190,6 +190,36 @@ def test_a_second_version_is_added_to_the_first(named, tmp_path, repository):
         evodeploy.package(named, out, version=3)
 
 
+def test_a_version_that_was_removed_is_no_part_of_the_package(named, tmp_path):
+    out = tmp_path / "out"
+    for version in (1, 2):
+        evodeploy.package(named, out, version=version, ensemble=True)
+    models = [path for path in (out / "models").iterdir() if path.is_dir()]
+    assert len(models) == 4
+    for removed in ("2", "3"):
+        for model in models:
+            shutil.rmtree(model / removed)
+        assert evodeploy.package(named, out, version=3, ensemble=True).version == 3
+        assert {path.name for model in models for path in model.iterdir() if path.is_dir()} == {"1", "3"}
+    for model in models:
+        if model.name != "net":
+            shutil.rmtree(model)
+    evodeploy.package(named, out, version=4)
+
+
+def test_a_version_with_other_options_is_refused(named, tmp_path):
+    out = tmp_path / "out"
+    evodeploy.package(named, out, device="gpu", instances=4)
+    before = (out / "models" / "net" / "config.pbtxt").read_text()
+    with pytest.raises(UsageError, match="version 1 of net has other --device, --instances than 2, .*: give the same"):
+        evodeploy.package(named, out, version=2)
+    assert (out / "models" / "net" / "config.pbtxt").read_text() == before
+    evodeploy.package(named, out, version=2, device="gpu", instances=4)
+    evodeploy.package(named, out, version=3, device="gpu", instances=4, ensemble=True, top=3)
+    with pytest.raises(UsageError, match="version 1 of net has other --top than 4, .*: give the same options"):
+        evodeploy.package(named, out, version=4, device="gpu", instances=4, ensemble=True)
+
+
 def test_versions_that_take_or_give_something_else_are_refused(named, tmp_path):
     preprocessing = info_of(read_onnx(named)).preprocessing
     restated(named, tmp_path / "net.onnx", preprocessing=dataclasses.replace(preprocessing, crop_pct=1.0))

@@ -221,7 +221,7 @@ def test_a_packaged_model_is_replaced_only_with_force(cli, folder):
     assert contents(folder) == packaged
     assert cli("package", "Net_v2.onnx", "--triton", "out", "--force")[0] == 0
     changed = {name for name, content in contents(folder).items() if packaged.get(name) != content}
-    assert changed == {"out/models/net-v2/config.pbtxt"}
+    assert changed == {"out/models/net-v2/config.pbtxt", "out/models/net-v2/package.json"}  # which knows the options
     assert config(folder / "out" / "models" / "net-v2").instance_group[0].count == 1
 
 
