@@ -19,8 +19,8 @@ from evodeploy.images import FORMATS, StoredImage
 from evodeploy.preprocess import prepare
 from evodeploy.specs import ModelInfo
 
-# One row is one batch. `images` holds float32 (N, 3, size, size) of the N images that could be read; the lists have an
-# entry for each image of the batch, and `errors` says why one could not.
+# One row is one batch. `images` holds the tensors of the images that could be read, as `ModelInfo.input` says. The
+# lists have an entry for each image of the batch, and `errors` says why one could not.
 PREPARED = pa.schema(
     {
         "shard": pa.int32(),
@@ -58,7 +58,8 @@ def _images(shard: Shard, home: Path) -> Iterator[tuple[str, int | None, Path | 
     if isinstance(shard, Files):
         yield from ((path, None, home / path) for path in shard.paths)
     elif isinstance(shard, Members):
-        yield from ((str(each), None, dataclasses.replace(each, tar=home / each.tar)) for each in shard.members)
+        for path, member in zip(shard.paths, shard.members, strict=True):
+            yield path, None, dataclasses.replace(member, tar=home / member.tar)
     else:
         table = home / shard.parquet
         reader = Reader(table, shard.column)

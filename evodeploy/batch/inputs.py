@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from evodeploy.batch.output import OutputFolder
 from evodeploy.datasets.parquet import rows_of
 from evodeploy.datasets.places import CONTAINERS, files_of
 from evodeploy.datasets.tars import Member, members_of
@@ -50,6 +52,11 @@ class Members:
     def __len__(self) -> int:
         return len(self.members)
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The names of their rows; bytes that are not UTF-8 are escapes, as `predict` writes them."""
+        return tuple(str(member).encode("utf-8", "backslashreplace").decode() for member in self.members)
+
 
 Shard = Files | Rows | Members
 
@@ -80,13 +87,18 @@ class Listing:
             )
 
 
-def list_inputs(inputs: Sequence[str], column: str, size: int) -> Listing:
+def list_inputs(inputs: Sequence[str], column: str, size: int, output: OutputFolder | None = None) -> Listing:
     """List folders, globs, image files, tars, Parquet files and lists of paths (.txt), `size` images a shard.
 
-    What is named twice counts once, and the order of `inputs` does not matter. Raises as `files_of`, `members_of` and
-    `rows_of` do, and UsageError for a name that is not UTF-8.
+    What is named twice counts once, and the order of `inputs` does not matter. What a run writes to `output` is no
+    input, so it may be below a folder that is one. Raises as `files_of`, `members_of` and `rows_of` do, and UsageError
+    for a file whose name is not UTF-8.
     """
-    found = {path for given in inputs for path in files_of(given)}
+    left_out = output.has if output else None
+    found = {path for given in inputs for path in files_of(given, left_out)}
+    absolute = {os.path.abspath(path) for path in found}  # noqa: PTH100 - links are not followed
+    if len(absolute) < len(found):  # something has two names
+        found = absolute
     odd = min((path for path in found if not _is_utf8(path)), default=None)
     if odd is not None:
         raise UsageError(f"the name {odd!r} is not UTF-8, so no table can hold it: rename the file or its folder")
@@ -94,7 +106,7 @@ def list_inputs(inputs: Sequence[str], column: str, size: int) -> Listing:
     images = sorted(found.difference(*by_kind.values()))
     shards: list[Shard] = [Files(tuple(chunk)) for chunk in _chunks(images, size)]
     for tar in by_kind[".tar"]:
-        images_in_tar = [image for image, _ in members_of(Path(tar))]
+        images_in_tar = [image for image, _ in members_of(Path(tar), labelled=False)]
         shards += [Members(tar, tuple(chunk)) for chunk in _chunks(images_in_tar, size)]
     for table in by_kind[".parquet"]:
         rows = rows_of(Path(table), column)
@@ -119,13 +131,7 @@ def _is_utf8(path: str) -> bool:
 def _checksum(shards: Sequence[Shard]) -> str:
     digest = hashlib.sha256()
     for shard in shards:
-        lines = (
-            shard.paths
-            if isinstance(shard, Files)
-            else list(map(str, shard.members))
-            if isinstance(shard, Members)
-            else [f"{shard.parquet}:{shard.column}:{shard.stop}"]
-        )
+        lines = (f"{shard.parquet}:{shard.column}:{shard.stop}",) if isinstance(shard, Rows) else shard.paths
         for line in lines:
             digest.update(f"{line}\n".encode())
     return digest.hexdigest()

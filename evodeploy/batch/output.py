@@ -2,7 +2,7 @@
 
 manifest.json                 which run this is: artefact, list of inputs, options
 predictions/part-00000.parquet   the answers of shard 0, in the order of its images
-errors/part-00000.parquet     the images of shard 0 that could not be read; only where there are some
+errors/part-00000.parquet     the images of shard 0 without a prediction; only where there are some
 _SUCCESS                      a summary, once every shard is finished
 """
 
@@ -42,6 +42,7 @@ MANIFEST = document(
         **{name: whole(0, 10**15) for name in ("images", "batch", "top", "shard")},
     }
 )
+MARKS, KINDS = ("_SUCCESS", "manifest.json"), ("predictions", "errors")  # files, and folders of parts
 PART = re.compile(r"part-[0-9]{5,}\.parquet")
 DRAFTS = re.compile(rf"\.(part-\d{{5,}}\.parquet|manifest\.json|_SUCCESS)\.({DRAFT}|{LOCK})")
 
@@ -77,6 +78,16 @@ class OutputFolder:
         finally:
             os.close(folder)
 
+    def has(self, path: str) -> bool:
+        """Whether `path` is where a run writes a file here."""
+        folder, name = os.path.split(path)
+        if name in MARKS:
+            return os.path.realpath(folder) == os.path.realpath(self.path)
+        if not PART.fullmatch(name):
+            return False
+        home, kind = os.path.split(os.path.realpath(folder))
+        return kind in KINDS and home == os.path.realpath(self.path)
+
     def is_finished(self, number: int, images: int) -> bool:
         """Whether the parts of shard `number` are there and account for all of its `images`."""
         predictions, errors = self._part("predictions", number), self._part("errors", number)
@@ -94,6 +105,8 @@ class OutputFolder:
         broken = pc.is_valid(results["error"])
         if pc.any(broken).as_py():
             self._write("errors", number, results.filter(broken).select([*IDENTITY, *ERROR]))
+        else:  # there may be a part from before the predictions were damaged
+            self._part("errors", number).unlink(missing_ok=True)
         answers = [name for name in results.column_names if name in {*IDENTITY, *CLASSES, *FEATURES}]
         self._write("predictions", number, results.filter(pc.invert(broken)).select(answers))
 
@@ -108,7 +121,7 @@ class OutputFolder:
     def _check(self, manifest: dict[str, Any], force: bool) -> None:
         path = self.path / "manifest.json"
         names = {found.name for found in self.path.iterdir() if not _is_draft(found)}
-        others = names - ({"manifest.json", "predictions", "errors", "_SUCCESS"} if path.exists() else set())
+        others = names - ({*MARKS, *KINDS} if path.exists() else set())
         if others:
             raise UsageError(f"{self.path} holds other things ({min(others)}): choose an empty or a new folder")
         found = self._manifest() if names else None
@@ -137,8 +150,8 @@ class OutputFolder:
 
     def _discard(self) -> None:
         """Remove a run's files, the manifest last; raises UsageError, and removes none, where others are among them."""
-        folders = [self.path / kind for kind in ("predictions", "errors") if os.path.lexists(self.path / kind)]
-        marks = [self.path / name for name in ("_SUCCESS", "manifest.json") if os.path.lexists(self.path / name)]
+        folders = [self.path / kind for kind in KINDS if os.path.lexists(self.path / kind)]
+        marks = [self.path / name for name in MARKS if os.path.lexists(self.path / name)]
         for folder in folders:
             if not stat.S_ISDIR(folder.lstat().st_mode):
                 raise UsageError(f"{folder} is not a batch run's folder: choose another --output")
@@ -155,10 +168,10 @@ class OutputFolder:
 
     def _tidy(self) -> None:
         """Remove what a killed run left: drafts, and errors whose predictions were not written."""
-        for folder in (self.path, self.path / "predictions", self.path / "errors"):
+        for folder in (self.path, *(self.path / kind for kind in KINDS)):
             for draft in filter(_is_draft, folder.glob(".*")):
                 draft.unlink()
-        for kind in ("predictions", "errors"):
+        for kind in KINDS:
             (self.path / kind).mkdir(exist_ok=True)
         for errors in (self.path / "errors").glob("part-*.parquet"):
             if errors.is_file() and not (self.path / "predictions" / errors.name).exists():

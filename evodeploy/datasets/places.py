@@ -6,7 +6,7 @@ import glob
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from evodeploy.errors import BadFileError, UsageError
@@ -25,28 +25,30 @@ _RANGE = re.compile(r"([0-9]{1,9})\.\.([0-9]{1,9})")
 _COMPRESSED = re.compile(r".*\.(tgz|tar\.(gz|bz2|xz|zst))", re.IGNORECASE)
 
 
-def files_of(given: str) -> Iterator[str]:
+def files_of(given: str, left_out: Callable[[str], bool] | None = None) -> Iterator[str]:
     """Every image file, tar and Parquet file that `given` names, in no order.
 
     A list of paths (.txt, one a line) is read as relative to its folder; what it names need not exist. A pattern takes
-    lists only where it ends with .txt itself. Raises UsageError for what does not exist, holds none of these or is none
-    of them, and for a folder that cannot be read.
+    lists only where it ends with .txt itself. Folders and patterns have nothing of what is to be `left_out`. Raises
+    UsageError for what does not exist, holds none of these or is none of them, and for a folder that cannot be read.
     """
     if not given:
         raise UsageError(f"the name of an input is empty: {EXPECTED}")
     path, shown = Path(given), brief(given)
     if path.is_dir():
         found = [entry for entry in entries_below(path) if suffix_of(entry) in _KNOWN]
+        found = [entry for entry in found if not (left_out and left_out(entry))]
         if not found:
             kinds = ", ".join(sorted(IMAGE_SUFFIXES))
             raise UsageError(f"{shown} holds no images: expected {kinds}, .parquet or .tar")
         yield from found
     elif not os.path.lexists(path) and (expanded := _expanded(given)) != [given]:
         for each in expanded:
-            yield from files_of(each)
+            yield from files_of(each, left_out)
     elif not os.path.lexists(path) and glob.has_magic(given):
         left = () if suffix_of(given) == ".txt" else (".txt",)
         matched = [match for match in _matches(given) if suffix_of(match) not in left and not Path(match).is_dir()]
+        matched = [match for match in matched if not (left_out and left_out(match))]
         if not matched:
             raise UsageError(f"nothing matches {shown}: expected a pattern of image, .parquet or .tar files")
         for match in matched:

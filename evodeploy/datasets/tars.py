@@ -69,8 +69,8 @@ def tar_examples(path: Path, root: Path) -> list[Example]:
     return [Example(f"{prefix}/{image.name}", image, label) for image, label in members_of(path)]
 
 
-def members_of(path: Path) -> list[tuple[Member, Label | None]]:
-    """The images of a tar in its order, each with the label of its sample.
+def members_of(path: Path, labelled: bool = True) -> list[tuple[Member, Label | None]]:
+    """The images of a tar in its order, each with the label of its sample where they are to be `labelled`.
 
     A sample's files have one name up to the first dot: an image (jpg, jpeg, png or webp) and its label, in `cls` or
     `txt`, or in `json` as "label" (or "cls"). What looks like a whole number is one. A warning says how many samples
@@ -79,7 +79,8 @@ def members_of(path: Path) -> list[tuple[Member, Label | None]]:
     """
     images: dict[str, Member] = {}
     labels: dict[str, Label] = {}
-    others: set[str] = set()  # keys of pictures that are no sample's image, such as x.mask.png or x.bmp
+    others: set[str] = set()  # keys of what is not read: pictures such as x.mask.png or x.bmp, or labels
+    known = (*IMAGES, *LABELS) if labelled else IMAGES
     with _opened(path) as file:
         for name, offset, size in _members(path, file):
             folder, _, base = name.rpartition("/")
@@ -87,8 +88,8 @@ def members_of(path: Path) -> list[tuple[Member, Label | None]]:
             key, extension = f"{folder}/{stem}", extension.lower()
             if base.startswith("."):
                 continue
-            if extension not in (*IMAGES, *LABELS):
-                if f".{extension}".endswith(_PICTURES):
+            if extension not in known:
+                if extension in LABELS or f".{extension}".endswith(_PICTURES):
                     others.add(key)
                 continue
             member, limit = Member(path, name, offset, size), LARGEST_IMAGE if extension in IMAGES else LARGEST_LABEL

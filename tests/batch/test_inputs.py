@@ -6,9 +6,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from data_kinds import write_tar
 from PIL import Image
 
 from evodeploy.batch.inputs import Files, Rows, list_inputs
+from evodeploy.batch.output import OutputFolder
 from evodeploy.batch.run import BatchRequest, run_batch
 from evodeploy.errors import BadFileError, UsageError
 
@@ -38,6 +40,42 @@ def test_however_images_are_named_the_list_is_the_same(folder, inputs):
     assert paths(listing) == ALL
     assert [len(shard) for shard in listing.shards] == [2, 1]
     assert listing == list_inputs(["photos"], "image", 2)
+
+
+@pytest.mark.parametrize("given", ["../{}/photos/a.jpg", "{}/photos/a.jpg"])
+def test_an_image_named_in_two_ways_counts_once(folder, given):
+    given = given.format(folder if given.startswith("{") else folder.name)
+    assert paths(list_inputs(["photos", given], "image", 9)) == [str(folder / path) for path in ALL]
+
+
+@pytest.mark.parametrize("given", ["photos", "photos/**", "{photos,rows.parquet}", "photos/*/*/*", "linked"])
+def test_what_a_run_writes_is_no_input(folder, given):
+    (folder / "linked").symlink_to("photos")
+    (folder / "photos" / "c" / "e").mkdir()
+    (folder / "photos" / "c" / "e" / "f.png").touch()
+    (folder / "photos" / "notes.md").unlink()
+    before = list_inputs([given, "photos/a.jpg"], "image", 9)
+    output = OutputFolder(Path("photos/out"))
+    for kind in ("predictions", "errors"):
+        (output.path / kind).mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"path": ["x"]}), output.path / kind / "part-00000.parquet")
+    for name in ("manifest.json", "_SUCCESS"):
+        (output.path / name).write_text("{}")
+    assert list_inputs([given, "photos/a.jpg"], "image", 9, output) == before
+    for other in ("predictions/others.parquet", "part-00000.parquet", "predictions/more/part-00000.parquet"):
+        assert not output.has(f"photos/out/{other}")
+
+
+def test_names_in_a_tar_that_are_not_utf8_are_escapes(folder):
+    write_tar(folder / "a.tar", {os.fsdecode(b"caf\xe9.png"): b""})
+    (shard,) = list_inputs(["a.tar"], "image", 9).shards
+    assert shard.paths == (r"a.tar/caf\udce9.png",)
+
+
+def test_labels_in_a_tar_are_not_read(folder):
+    write_tar(folder / "a.tar", {"0.png": b"", "0.cls": b"3", "0.txt": b"a caption", "0.json": b'{"label": [1]}'})
+    (shard,) = list_inputs(["a.tar"], "image", 9).shards
+    assert shard.paths == ("a.tar/0.png",)
 
 
 def test_a_list_of_paths_starts_from_its_own_folder_and_may_name_what_is_missing(folder):

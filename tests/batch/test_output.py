@@ -56,7 +56,10 @@ def test_what_a_kill_leaves_half_done_is_cleared_away(folder):
         assert not folder.is_finished(0, 2)
         assert not folder.is_finished(1, 2)
         left = sorted(str(path.relative_to(folder.path)) for path in folder.path.rglob("*.par*"))
-    assert left == ["errors/part-00001.parquet", "predictions/part-00001.parquet"]
+        assert left == ["errors/part-00001.parquet", "predictions/part-00001.parquet"]
+        folder.write(1, answers(None, None))
+        assert folder.is_finished(1, 2)
+        assert folder.count("errors") == 0
 
 
 def test_a_folder_of_another_run_is_refused_or_discarded(folder):
