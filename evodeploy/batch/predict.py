@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from evodeploy.artefacts import identity
 from evodeploy.batch.output import CLASSES, ERROR, FEATURES, IDENTITY
 from evodeploy.engines.base import run_all
 from evodeploy.engines.finite import PROBLEM, not_finite
+from evodeploy.errors import UsageError
 from evodeploy.inference.answers import ranked
 from evodeploy.inference.loading import load
 from evodeploy.specs import EngineOptions
@@ -20,10 +22,16 @@ PLACE = {"shard": pa.int32(), "position": pa.int32()}
 
 
 class Answerer:
-    """Opens an artefact once and answers batches with it: the best classes, or the features where it has no classes."""
+    """Opens an artefact once and answers batches with it: the best classes, or the features where it has no classes.
 
-    def __init__(self, artefact: Path, engine: str, options: EngineOptions, top: int) -> None:
+    `sha256` is the artefact's `identity`; raises UsageError where it has another one now.
+    """
+
+    def __init__(self, artefact: Path, sha256: str, engine: str, options: EngineOptions, top: int) -> None:
         self._predictor = load(artefact, engine, **dataclasses.asdict(options))
+        if identity(artefact) != sha256:  # read after opening, so that nothing newer was opened
+            self._predictor.close()
+            raise UsageError(f"{artefact} has changed since the run began: restore it and resume, or start another run")
         self._top = top
 
     def __call__(self, batch: pa.Table) -> pa.Table:

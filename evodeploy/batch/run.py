@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from evodeploy.artefacts import identity
-from evodeploy.batch.inputs import Listing, Shard, list_inputs
+from evodeploy.batch.inputs import Shard, list_inputs
 from evodeploy.batch.output import OutputFolder
 from evodeploy.batch.pipeline import Work, cluster, results
 from evodeploy.errors import UsageError
@@ -64,14 +64,17 @@ def run_batch(request: BatchRequest, progress: Callable[[int, int], None]) -> Su
     Raises UsageError for inputs or a folder that do not fit, what opening the artefact raises, and RuntimeFailedError
     where the run stops: its finished shards stay, and the same request resumes from there.
     """
-    listing = list_inputs(request.inputs, request.image_column, request.shard)
-    _check_outside(request, listing)
+    folder = OutputFolder(request.output)
+    _check_outside(folder, (os.fspath(request.artefact), *request.inputs))
+    listing = list_inputs(request.inputs, request.image_column, request.shard, folder)
+    _check_outside(folder, listing.files())
     work = _work(request)
     manifest = {
-        "artefact": identity(request.artefact),
+        "artefact": work.sha256,
         "inputs": listing.sha256,
         "images": listing.images,
         "engine": work.engine,
+        "device": "cuda" if work.on_gpu else "cpu",
         "keep_ratios": work.info.keep_ratios,
         "precision": work.options.precision,
         "tf32": work.options.tf32,
@@ -79,7 +82,6 @@ def run_batch(request: BatchRequest, progress: Callable[[int, int], None]) -> Su
         "top": work.top,
         "shard": request.shard,
     }
-    folder = OutputFolder(request.output)
     with folder.claimed(manifest, request.force):
         shards = dict(enumerate(listing.shards))
         todo = {number: shard for number, shard in shards.items() if not folder.is_finished(number, len(shard))}
@@ -98,12 +100,12 @@ def run_batch(request: BatchRequest, progress: Callable[[int, int], None]) -> Su
     return summary
 
 
-def _check_outside(request: BatchRequest, listing: Listing) -> None:
+def _check_outside(folder: OutputFolder, paths: Iterable[str]) -> None:
     """Refuse an artefact or an input below the output folder, where a run replaces files."""
-    output = os.path.realpath(request.output)
-    for path in (os.fspath(request.artefact), *request.inputs, *listing.files()):
+    output = os.path.realpath(folder.path)
+    for path in paths:
         if Path(os.path.realpath(path)).is_relative_to(output):
-            raise UsageError(f"{path} is inside the output folder {request.output}: choose another --output")
+            raise UsageError(f"{path} is inside the output folder {folder.path}: choose another --output")
 
 
 def _work(request: BatchRequest) -> Work:
@@ -111,15 +113,23 @@ def _work(request: BatchRequest) -> Work:
     threads = request.options.threads or max(1, usable_cores() // request.actors)
     cache = request.options.cache and request.options.cache.absolute()  # workers have folders of their own
     options = dataclasses.replace(request.options, threads=threads, cache=cache)
+    sha256 = identity(request.artefact)
     with load(request.artefact, request.engine, **dataclasses.asdict(options)) as predictor:
         info, engine = predictor.info, predictor.engine
+    kind, _, index = engine.device.partition(":")
+    if index not in ("", "0"):
+        raise UsageError(
+            f"the engine would run on {engine.device}, but Ray chooses the GPU of each actor: use --device {kind}, and "
+            "CUDA_VISIBLE_DEVICES for those to choose from"
+        )
     wanted = info.num_classes or request.top is not None
     return Work(
         home=Path.cwd(),
         artefact=request.artefact,
+        sha256=sha256,
         info=info,
         engine=engine.name,
-        on_gpu=engine.device.startswith("cuda"),
+        on_gpu=kind == "cuda",
         options=options,
         actors=request.actors,
         batch=request.batch,

@@ -68,9 +68,9 @@ def batch(
         counts = f"predictions for {summary.predicted} of {summary.images} images"
         result(f"{output}  {counts}  {seconds:.1f} s  {rate:.1f} images/s")
         if summary.broken:
-            result(f"{output / 'errors'}  {summary.broken} images could not be read")
+            result(f"{output / 'errors'}  {summary.broken} images have no prediction")
     if not summary.predicted:
-        raise BadFileError(f"none of the {summary.images} images could be read: see {output / 'errors'}")
+        raise BadFileError(f"none of the {summary.images} images has a prediction: see {output / 'errors'}")
 
 
 @contextlib.contextmanager

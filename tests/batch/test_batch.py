@@ -14,15 +14,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from graphs import retrained, sharded
+import ray.data
+from graphs import restated, retrained, sharded
 from PIL import Image
 from processes import listening, named_below
 
 import evodeploy
+from evodeploy.batch import pipeline
+from evodeploy.batch import run as batch_run
+from evodeploy.batch.inputs import Files, Listing
 from evodeploy.batch.pipeline import VARIABLES
 from evodeploy.batch.run import BatchRequest, run_batch
 from evodeploy.cluster import own_ray
-from evodeploy.errors import UsageError
+from evodeploy.errors import OutOfMemoryError, RuntimeFailedError, UsageError
 from evodeploy.specs import EngineOptions
 
 IMAGES = 240
@@ -154,6 +158,75 @@ def test_another_fixed_keep_ratio_is_another_run(small_elastic, tmp_path):
     run(small_elastic, tmp_path / "photos", tmp_path / "out", engine="openvino", options=half)
     with pytest.raises(UsageError, match=r"another run \(its keep_ratios: \(0.5, 0.5\), now \(0.3, 0.3\)\)"):
         run(small_elastic, tmp_path / "photos", tmp_path / "out", engine="openvino", options=third)
+
+
+def test_a_run_whose_output_is_below_its_input_resumes(small_onnx, tmp_path):
+    for name in "ab":
+        Image.new("RGB", (70, 80)).save(tmp_path / f"{name}.png")
+    out = tmp_path / "deep" / "out"
+    run(small_onnx, tmp_path, out, shard=1)
+    (out / "predictions" / "part-00001.parquet").unlink()
+    summary = run(small_onnx, tmp_path, out, shard=1)
+    assert (summary.images, summary.resumed, summary.predicted) == (2, 1, 2)
+
+
+def failing(monkeypatch, where, fail):
+    """Let each worker `fail` that decodes or that predicts."""
+    driver = os.getpid()
+
+    class Predicting(pipeline.RayAnswerer):
+        def _answers(self, images):
+            fail()
+
+    class Decoding(Files):
+        def __len__(self):
+            return len(self.paths) if os.getpid() == driver else fail()
+
+    def map_batches(self, fn, map_batches=ray.data.Dataset.map_batches, **how):
+        return map_batches(self, Predicting if fn is pipeline.RayAnswerer else fn, **how)
+
+    if where == "predicted":  # workers import the module anew, so nothing in it is changed
+        monkeypatch.setattr(ray.data.Dataset, "map_batches", map_batches)
+    else:
+        monkeypatch.setattr(batch_run, "list_inputs", lambda *args: Listing((Decoding(("a.png",)),), "0" * 64))
+
+
+@pytest.mark.parametrize("where", ["decoded", "predicted"])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(OutOfMemoryError("it ran out of memory: use a smaller batch"), "it ran out of memory: use a smaller batch"),
+     (MemoryError(), "MemoryError")],
+)  # fmt: skip
+def test_what_ends_a_run_is_said(small_onnx, photos, tmp_path, monkeypatch, where, error, said):
+    def fail():
+        raise error
+
+    failing(monkeypatch, where, fail)
+    with pytest.raises(RuntimeFailedError, match=f"^the run stopped: {said}$"):
+        run(small_onnx, photos, tmp_path / "out")
+
+
+@pytest.mark.parametrize("where", ["decoded", "predicted"])
+def test_work_that_kills_its_worker_is_not_tried_for_ever(small_onnx, photos, tmp_path, monkeypatch, where):
+    def fail():
+        os._exit(1)
+
+    failing(monkeypatch, where, fail)
+    match = rf"^the run stopped: 5 workers in a row died while they {where} .*\.png"
+    with pytest.raises(RuntimeFailedError, match=match):
+        run(small_onnx, photos, tmp_path / "out", actors=1)
+
+
+def test_a_run_ends_where_its_artefact_is_replaced(small_onnx, photos, tmp_path):
+    path = restated(small_onnx, tmp_path / "model.onnx")
+
+    def replace(done, images):
+        restated(small_onnx, path, source="retrained.pth")
+        for actor in named_below(os.getpid(), "Answerer"):
+            os.kill(actor, signal.SIGKILL)
+
+    with pytest.raises(RuntimeFailedError, match=r"^the run stopped: .*model\.onnx has changed since the run began"):
+        run_batch(request(path, photos, tmp_path / "out"), progress=replace)
 
 
 def test_ray_listens_on_this_machine_only():

@@ -4,12 +4,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from evodeploy.artefacts import identity
 from evodeploy.batch import predict
 from evodeploy.batch.decode import prepared_batches
 from evodeploy.batch.inputs import Files
 from evodeploy.engines.base import run_all
 from evodeploy.engines.finite import PROBLEM
+from evodeploy.errors import UsageError
 from evodeploy.specs import EngineOptions
+
+
+def answering(path):
+    return predict.Answerer(path, identity(path), "onnxruntime", EngineOptions(threads=1), top=2)
+
+
+def test_an_artefact_that_has_changed_since_the_run_began_is_refused(small_onnx):
+    with pytest.raises(UsageError, match=r"\.onnx has changed since the run began: restore it and resume"):
+        predict.Answerer(small_onnx, "0" * 64, "onnxruntime", EngineOptions(threads=1), top=2)
 
 
 @pytest.mark.parametrize("features", [False, True])
@@ -22,7 +33,7 @@ def test_an_output_that_is_no_number_is_the_error_of_its_image(small_onnx, tmp_p
     monkeypatch.setattr(predict, "run_all", run)
     for name in ("a.png", "c.png", "d.png"):
         Image.new("RGB", (70, 70)).save(tmp_path / name)
-    answerer = predict.Answerer(small_onnx, "onnxruntime", EngineOptions(threads=1), top=2)
+    answerer = answering(small_onnx)
     info = answerer._predictor.info
     if features:
         monkeypatch.setattr(answerer._predictor, "info", type(info)(**{**vars(info), "num_classes": 0}))
@@ -39,7 +50,7 @@ def test_an_output_that_is_no_number_is_the_error_of_its_image(small_onnx, tmp_p
 def test_an_engine_is_given_as_many_images_at_a_time_as_are_asked_for(small_onnx, tmp_path, monkeypatch):
     for number in range(40):
         Image.new("RGB", (70, 70)).save(tmp_path / f"{number:02}.png")
-    answerer = predict.Answerer(small_onnx, "onnxruntime", EngineOptions(threads=1), top=2)
+    answerer = answering(small_onnx)
     engine, sizes = answerer._predictor.engine, []
     run = engine._run
     monkeypatch.setattr(engine, "_run", lambda images, keep: sizes.append(len(images)) or run(images, keep))
