@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from benchmark.fakes import report, row
-from gpu.conftest import building_problem
+from gpu.conftest import building_problem, built_elastic
 from gpu.facts import write_json
 from gpu.parts import parts
 from gpu.steps import FAILED, NOT_ALL_RUN, PASSED, Step, run_steps
@@ -92,6 +93,13 @@ def test_a_run_that_is_interrupted_leaves_the_results_of_the_steps_before(tmp_pa
     assert started[1].wait(60) == -signal.SIGKILL
 
 
+def test_what_a_step_leaves_running_does_not_keep_the_run_from_ending(tmp_path):
+    before = {*threading.enumerate()}
+    leaves = PASSES + "import subprocess; subprocess.Popen(['sleep', '60'])"  # with the step's output
+    assert run_steps([step("leaves", leaves)], tmp_path / "results.json") == PASSED
+    assert {*threading.enumerate()} <= before
+
+
 def test_results_of_two_runs_are_compared(tmp_path, cli):
     for name, milliseconds in (("old", [4, 4.1, 4.2, 4.0, 4.1, 4.2]), ("new", [5, 5.1, 5.2, 5.0, 5.1, 5.2])):
         document = json.dumps(report([row("torch", milliseconds), row("tensorrt", 2, precision="fp16")]).to_dict())
@@ -109,6 +117,26 @@ def test_the_parts_of_test_gpu_are_the_files_of_tests_on_a_gpu(tmp_path):
     files = [Path(step.command[-1]) for step in parts(str(tmp_path))]
     assert sorted(files) == sorted(files[0].parent.glob("test_*.py"))
     assert len(files) == 4
+
+
+def test_the_bench_takes_no_elastic_engine(tmp_path, monkeypatch):
+    """`digits.onnx` is static, and a bench of both is refused."""
+    monkeypatch.setattr("evodeploy.exporter.pipeline.export", lambda checkpoint, onnx, elastic: onnx.touch())
+    monkeypatch.setattr("evodeploy.builder.pipeline.build", lambda onnx, plan, **how: plan.touch())
+    onnx, plan = built_elastic(tmp_path / "digits.pth", "tensorrt")
+    assert onnx.exists() and plan.exists()
+    assert list(tmp_path.glob("*.engine")) == []  # what gpu/test_bench.py takes
+
+
+def test_onnxruntime_on_tensorrt_is_not_run_where_tensorrt_is_missing(monkeypatch):
+    """`make test-gpu TENSORRT=tensorrt-rtx,cuda` installs none, and onnxruntime-gpu has the provider in any case."""
+    from gpu.test_onnxruntime import test_onnxruntime_on_the_gpu as check
+
+    providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: providers)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(pytest.skip.Exception, match="TensorRT, whose libraries"):
+        check((None, Path("none.onnx")), "onnxruntime-tensorrt")
 
 
 @pytest.mark.parametrize(

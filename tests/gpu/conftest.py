@@ -86,12 +86,16 @@ def elastic(exported, runtime):
 
 
 def built_elastic(checkpoint, runtime, targets=()):
-    """The elastic ONNX of `checkpoint` next to it, and its engine, made where they are missing."""
+    """The elastic ONNX of `checkpoint` and its engine, made where they are missing.
+
+    They lie in a folder of their own: the bench takes the engines that lie next to the checkpoint, which are static.
+    """
     from evodeploy.builder.pipeline import build
     from evodeploy.exporter.pipeline import export
 
-    onnx = checkpoint.with_name("elastic.onnx")
-    plan = checkpoint.with_name(f"{runtime}-elastic.engine")
+    folder = checkpoint.parent / "elastic"
+    folder.mkdir(exist_ok=True)
+    onnx, plan = folder / "elastic.onnx", folder / f"{runtime}.engine"
     if not onnx.exists():
         export(checkpoint, onnx, elastic=(0.1, 1.0))
     if not plan.exists():

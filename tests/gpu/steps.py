@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -78,9 +79,9 @@ def _run(step: Step, seconds: float) -> tuple[dict[str, Any], list[dict[str, Any
             copying.start()
             try:
                 cut = _ended_late(process, seconds)
-            except BaseException:
-                os.killpg(process.pid, signal.SIGKILL)
-                raise
+            finally:  # whatever it left, which may keep its output open
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
             copying.join(10)
         facts = json.loads(facts_path.read_text(encoding="utf-8")) if facts_path.exists() else {}
         log_text = log_path.read_bytes()[-LOG_BYTES:].decode(errors="replace")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,8 @@ def test_onnxruntime_on_the_gpu(exported, name):
 
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime has no CUDA: pip install onnxruntime-gpu in place of onnxruntime")
+    if name == "onnxruntime-tensorrt" and importlib.util.find_spec("tensorrt") is None:
+        pytest.skip("TensorRT, whose libraries ONNX Runtime loads, is not installed: TensorRT for RTX is another")
     images = np.random.default_rng(4).standard_normal((4, 3, 64, 64), dtype=np.float32)
     with open_engine(exported[1], name) as gpu, open_engine(exported[1], "onnxruntime") as cpu:
         for batch in (images, images[:1]):
