@@ -118,7 +118,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def save_as(
     path: str | os.PathLike[str], what: str, forms: Mapping[Kind, Callable[[], str]], force: bool, *sources: Path
 ) -> None:
-    """Write `what` to `path`, in the form that the suffix names.
+    """Write `what` to `path`, in the form that the suffix names; bytes of a path that are not UTF-8 become escapes.
 
     Raises UsageError for another suffix, and for a file that exists, which `force` replaces if it is of that form.
     """
@@ -126,7 +126,7 @@ def save_as(
     for kind, text in forms.items():
         if suffix_of(path) in kind.suffixes:
             with claimed([(path, kind)], force, *sources), replacing(path) as draft:
-                draft.write_text(text(), encoding="utf-8")
+                draft.write_text(text(), encoding="utf-8", errors="backslashreplace")
             return
     expected = ", ".join(suffix for kind in forms for suffix in kind.suffixes)
     raise UsageError(f"{what} cannot be written to {path}: expected a name that ends with {expected}")

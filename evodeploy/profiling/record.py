@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 from collections.abc import Iterable, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 from evodeploy.files import save_as
 from evodeploy.graph.parts import KINDS, Kind
 from evodeploy.kinds import DRAWING, PAGE, REPORT
+from evodeploy.text import json_text
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Profile:
         from evodeploy.profiling.picture import as_html, as_svg
 
         forms = {
-            REPORT: lambda: json.dumps(self.to_dict(), allow_nan=False, indent=1) + "\n",
+            REPORT: lambda: json_text(self.to_dict()) + "\n",
             DRAWING: lambda: as_svg(self),
             PAGE: lambda: as_html(self),
         }

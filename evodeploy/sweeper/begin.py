@@ -22,6 +22,7 @@ from evodeploy.machine.environment import package_versions
 from evodeploy.machine.nvml import gpus
 from evodeploy.sweeper.request import SweepRequest
 from evodeploy.sweeper.state import State, read_state
+from evodeploy.text import printable
 
 RESULTS = {"sweep.json": REPORT, "front.svg": DRAWING, "chosen.onnx": ONNX, "deploy.toml": DEPLOY}
 PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt")  # packages that decide how fast a candidate is
@@ -97,11 +98,11 @@ def _task(request: SweepRequest) -> dict[str, Any]:
     """What must be the same for measurements to be of use again; candidates may be added."""
     return {
         "checkpoint": identity(request.checkpoint),
-        "data": str(request.data.resolve()) if request.data else None,
+        "data": printable(str(request.data.resolve())) if request.data else None,
         "labels": sha256(request.labels) if request.labels else None,
         "class_map": sha256(request.class_map) if request.class_map else None,
         "limit": request.limit,
-        "images": str(request.images.resolve()) if request.images else None,
+        "images": printable(str(request.images.resolve())) if request.images else None,
         "batch": request.batch,
         "threads": request.threads,
         "reference": str(request.candidates[0]),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 from evodeploy.errors import BadFileError, EvodeployError, UnavailableError
 from evodeploy.files import replacing
 from evodeploy.schema import SchemaError, document, mapping, matching, number, read_json_file, sequence, text, whole
+from evodeploy.text import json_text
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class State:
         names = [each.name for each in dataclasses.fields(self) if each.name not in ("path", "unavailable")]
         values = {name: getattr(self, name) for name in names}
         with replacing(self.path) as draft:
-            draft.write_text(json.dumps({"schema": SCHEMA} | values, allow_nan=False, indent=1) + "\n", "utf-8")
+            draft.write_text(json_text({"schema": SCHEMA} | values) + "\n", "utf-8")
 
     def add_file(self, name: str) -> None:
         """Take down that the file `name` is the sweep's own, before it is written."""

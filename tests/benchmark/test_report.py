@@ -16,6 +16,7 @@ from rich.console import Console
 
 from evodeploy.benchmark.report.document import as_csv
 from evodeploy.benchmark.report.page import as_html
+from evodeploy.benchmark.report.reading import read_benches
 from evodeploy.benchmark.report.report import cautions, headlines
 from evodeploy.benchmark.report.table import as_table
 
@@ -248,6 +249,19 @@ def test_a_batch_of_rows_with_several_in_flight_alone_has_no_latencies():
 def test_names_in_the_page_are_escaped(found):
     subject = dataclasses.replace(found.subject, name="<b>bold</b>")
     assert "<b>bold" not in as_html(dataclasses.replace(found, subject=subject))
+
+
+def test_a_name_that_is_not_utf8_is_saved_as_escapes_in_every_form(tmp_path):
+    rows = [row("onnxruntime", 2), row("onnxruntime", 3)]
+    named = [
+        dataclasses.replace(each, spec=dataclasses.replace(each.spec, artefact=name))
+        for each, name in zip(rows, ("\udcff.onnx", "é.onnx"), strict=True)
+    ]
+    for name in ("b.json", "b.csv", "b.html"):
+        report(named).save(tmp_path / name)
+        assert rb"\udcff.onnx" in (tmp_path / name).read_bytes(), name
+    (document,) = read_benches(tmp_path / "b.json")
+    assert [each["artefact"] for each in document["results"]] == [r"\udcff.onnx", "é.onnx"]
 
 
 def test_an_output_of_another_shape_is_wrong_and_no_broken_json():

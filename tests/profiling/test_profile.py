@@ -23,6 +23,7 @@ from evodeploy.profiling.pipeline import node_times
 from evodeploy.profiling.record import NodeTime, Profile
 from evodeploy.profiling.recording import Origins, Step, serving
 from evodeploy.profiling.tensorrt_recorder import nodes_in
+from evodeploy.schema import read_json_file
 from evodeploy.specs import EngineOptions
 
 ONE_THREAD = EngineOptions(threads=1)
@@ -256,3 +257,11 @@ def test_a_profile_without_time_has_no_shares(tmp_path):
     assert [group.share for group in empty.kinds] == [0.0]
     empty.save(tmp_path / "x.svg")
     assert "other" in str(empty)
+
+
+def test_a_file_whose_name_is_not_utf8_is_saved_as_an_escape(tmp_path):
+    node = NodeTime("n", "Add", "", "", "other", (), 0.0, 1)
+    profile = Profile(tmp_path / "\udcff.onnx", "onnxruntime", "cpu", 1, (), 1, 0.0, 0.0, (node,))
+    for name in ("p.json", "p.svg", "p.html"):
+        profile.save(tmp_path / name)
+    assert read_json_file(tmp_path / "p.json", "a profile")["file"].endswith(r"\udcff.onnx")

@@ -143,6 +143,21 @@ def test_other_images_to_calibrate_on_make_it_another_sweep(request_, name):
     expect_another_sweep(request, lambda: Image.new("RGB", (99, 9)).save(f"data/{name}"), "calibration images")
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_names_that_are_not_utf8_do_not_lock_the_folder(request_, force):
+    data = Path("data\udcff")
+    for index in range(10):
+        (data / f"c{index}").mkdir(parents=True)
+    Image.new("RGB", (9, 9)).save(data / "c3/a.png")
+    request = dataclasses.replace(request_, candidates=(FIRST, INT8), data=data, images=data)
+    swept(request)
+    with begun(request) as state:
+        state.failures["keep 1"] = "\udcff.onnx is damaged"
+        state.write()
+    with begun(request, force) as state:
+        assert state.failures == ({} if force else {"keep 1": r"\udcff.onnx is damaged"})
+
+
 STATE = {
     "schema": 1, "task": {"checkpoint": "x", "reference": "y"}, "accuracies": {}, "speeds": {}, "failures": {},
     "reference": [],

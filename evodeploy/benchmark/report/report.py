@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from evodeploy.benchmark.subject import Subject
 from evodeploy.files import save_as
 from evodeploy.kinds import MEASUREMENTS, PAGE, REPORT
 from evodeploy.machine.environment import Environment
-from evodeploy.text import line, plain
+from evodeploy.text import json_text, line, plain
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -73,7 +72,7 @@ class Report:
         from evodeploy.benchmark.report.page import as_html
 
         forms = {
-            REPORT: lambda: json.dumps(self.to_dict(), allow_nan=False, indent=1) + "\n",
+            REPORT: lambda: json_text(self.to_dict()) + "\n",
             MEASUREMENTS: lambda: as_csv(self),
             PAGE: lambda: as_html(self),
         }
