@@ -20,7 +20,7 @@ from evodeploy.benchmark.row_specs import row_specs_of
 from evodeploy.benchmark.stages import end_to_end
 from evodeploy.benchmark.subject import Subject, sources_of, subject_of, without_deploy_files
 from evodeploy.benchmark.timed_rows import timed_rows
-from evodeploy.benchmark.usual import usual_engines, usual_precisions
+from evodeploy.benchmark.usual import stated_by_all, usual_engines, usual_precisions
 from evodeploy.datasets.sources import images_of
 from evodeploy.engines.opener import Source
 from evodeploy.errors import RuntimeFailedError, UsageError
@@ -54,7 +54,7 @@ def bench(
     precision_target: float = 0.02,
     build: bool = True,
     engine_cache: str | os.PathLike[str] | None = None,
-    tf32: bool = True,
+    tf32: bool | None = None,
     device: str | None = None,
     threads: int | None = None,
     keeps: Ratios | None = None,
@@ -72,7 +72,7 @@ def bench(
     Each row is timed at each of `batches` for `min_seconds` to `seconds` and at least `rounds` rounds, until the 95 %
     interval of every median is narrower than `precision_target`, relative to it. It runs on the pictures of the folder
     `images`, for which files to labels are timed too, or on noise. `tf32` lets FP32 products on a GPU round to TF32,
-    in all engines or in none. What cannot run is a row with the reason.
+    in all engines or in none; by default as deploy files state, else it does. What cannot run is a row with the reason.
 
     An elastic artefact, or a checkpoint with `keeps`, has a row for each of these keep ratios, out of one file and one
     engine: each a share of tokens for all stages, or one for each stage. The row at 1.0 is the dense twin. By default
@@ -94,7 +94,8 @@ def bench(
     threads = EngineOptions(threads).threads or usable_cores()
     machine = environment(threads)
     sources, stated = without_deploy_files(sources_of(artefacts, model))
-    device = device or next((each.device for each in stated if each.device), None)
+    device = device or stated_by_all(stated, "device")
+    tf32 = stated_by_all(stated, "tf32") is not False if tf32 is None else tf32
     stated_keeps = [each.keep_ratio for each in stated if each.keep_ratio is not None]
     subject = subject_of(sources, model, keeps, stated_keeps, fast_path)
     if paths and subject.info is None:

@@ -16,6 +16,7 @@ from evodeploy.benchmark.keep_ratios import kept_by
 from evodeploy.benchmark.measure.interleaved import BATCHES, Budget
 from evodeploy.benchmark.row_spec import Kept
 from evodeploy.benchmark.subject import sources_of, without_deploy_files
+from evodeploy.benchmark.usual import stated_by_all
 from evodeploy.engines.gate import LAUNCHES
 from evodeploy.engines.opener import Source
 from evodeploy.engines.tensorrt.plan import choose_profile
@@ -56,7 +57,7 @@ def trtexec_lines(
     *,
     batches: Sequence[int] = BATCHES,
     seconds: float = 5.0,
-    tf32: bool = True,
+    tf32: bool | None = None,
 ) -> list[Line]:
     """A line for each row of the engines in `artefacts`; where there is none, of the ONNX files that are to be built.
 
@@ -64,7 +65,8 @@ def trtexec_lines(
     of the current folder is. Raises UsageError where there is neither.
     """
     budget = Budget(seconds, min_seconds=min(1.0, seconds))
-    sources, _ = without_deploy_files(sources_of(artefacts))
+    sources, stated = without_deploy_files(sources_of(artefacts))
+    tf32 = stated_by_all(stated, "tf32") is not False if tf32 is None else tf32
     paths = [source for source in sources if isinstance(source, Path)]
     onnx = [path for path in paths if kind_of(path) == "onnx"]
     engines = [path for path in paths if kind_of(path) == "engine"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 from evodeploy.benchmark.plans import builder_problem
 from evodeploy.benchmark.subject import Subject
@@ -10,6 +11,7 @@ from evodeploy.benchmark.torch_rows import usual_torch
 from evodeploy.engines.deploy_file import DeployFile
 from evodeploy.engines.device import cuda_index
 from evodeploy.engines.opener import RUNTIMES, Runtime
+from evodeploy.errors import UsageError
 from evodeploy.machine.cpu import has_bf16
 from evodeploy.machine.driver import driver_problem
 from evodeploy.specs import Precision
@@ -52,3 +54,17 @@ def usual_precisions(device: str | None = None, stated: Collection[DeployFile] =
     if _on_gpu(device):
         return ("fp32", "fp16")
     return ("fp32", "bf16") if has_bf16() else ("fp32",)
+
+
+def stated_by_all(stated: Collection[DeployFile], name: str) -> Any:
+    """The `name` that the deploy files which state one have in common, None where none does.
+
+    Raises UsageError where they differ: a bench has one for all its rows.
+    """
+    found = sorted({value for each in stated if (value := getattr(each, name)) is not None})
+    if len(found) > 1:
+        raise UsageError(
+            f"the deploy files state {name} {' and '.join(map(str, found))}, expected one for all rows of a "
+            f"bench: choose it with --{name}"
+        )
+    return found[0] if found else None

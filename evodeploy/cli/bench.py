@@ -35,12 +35,13 @@ def bench(
         typer.Option(help="What FP32 files are computed in. Default: fp32, and bf16 or fp16 where it is fast here."),
     ] = None,
     tf32: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--tf32/--no-tf32",
-            help="On a GPU, let FP32 products round to TF32 in all engines: TensorRT and ONNX Runtime do by default.",
+            help="On a GPU, let FP32 products round to TF32, in all engines or in none. Default: what deploy files "
+            "state, or else --tf32.",
         ),
-    ] = True,
+    ] = None,
     batch: Annotated[str, typer.Option(help="Batch sizes.")] = "1,8,32",
     keep: Annotated[
         str | None,

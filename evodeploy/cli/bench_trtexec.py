@@ -15,7 +15,12 @@ _OWN = {"print_trtexec", "artefacts", "batch", "seconds", "tf32", "as_json"}
 
 
 def print_trtexec(
-    context: typer.Context, artefacts: Sequence[Path], batches: Sequence[int], seconds: float, tf32: bool, as_json: bool
+    context: typer.Context,
+    artefacts: Sequence[Path],
+    batches: Sequence[int],
+    seconds: float,
+    tf32: bool | None,
+    as_json: bool,
 ) -> None:
     """Print the command for each row of TensorRT's."""
     from evodeploy.benchmark.trtexec import trtexec_lines

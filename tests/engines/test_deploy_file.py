@@ -188,6 +188,41 @@ def test_a_bench_compares_what_it_states_with_pytorch(deployed, monkeypatch):
     ]
 
 
+def stating(deployed, name, line):
+    """The deploy file under another name, with one more line."""
+    path = deployed.with_name(name)
+    path.write_text(deployed.read_text().replace("[measured]", f"{line}\n[measured]"))
+    return path
+
+
+def test_a_bench_runs_where_and_as_closely_as_it_states(deployed, monkeypatch):
+    asked = []
+
+    def row_specs_of(subject, engines, precisions, threads, builds, tf32, device):
+        asked.append((builds.tf32, tf32, device))
+        raise UsageError("that is all to be seen")
+
+    monkeypatch.setattr(pipeline, "row_specs_of", row_specs_of)
+    exact = stating(deployed, "exact.toml", 'tf32 = false\ndevice = "cpu"')
+    for paths, options in (([deployed], {}), ([deployed, exact], {}), (exact, {"tf32": True, "device": "cuda:1"})):
+        with pytest.raises(UsageError, match="that is all"):
+            evodeploy.bench(paths, **options)
+    assert asked == [(True, True, None), (False, False, "cpu"), (True, True, "cuda:1")]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (("tf32 = false", "tf32 = true"), "state tf32 False and True, expected one .*: choose it with --tf32"),
+        (('device = "cpu"', 'device = "cuda:1"'), "state device cpu and cuda:1, expected one .* with --device"),
+    ],
+)
+def test_a_bench_of_files_that_state_different_things_is_refused(deployed, lines, message):
+    paths = [stating(deployed, f"{index}.toml", line) for index, line in enumerate(lines)]
+    with pytest.raises(UsageError, match=message):
+        evodeploy.bench(paths)
+
+
 def test_a_service_knows_its_artefact_by_its_checksum_too(deployed):
     names = [name for name, digest in fingerprint(deployed) if digest]
     assert names == ["deploy.toml", "models/chosen.onnx"]
