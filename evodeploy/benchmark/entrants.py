@@ -102,7 +102,14 @@ def racers_of(
     if engine is None:
         yield row
         return
-    row = replace(row, precision=_precision(spec, engine), device=engine.device, tf32=engine.tf32)
+    on_device = engine.device != "cpu"
+    row = replace(
+        row,
+        precision=_precision(spec, engine),
+        device=engine.device,
+        tf32=engine.tf32,
+        transfers="included" if on_device else "none",
+    )
     _log.info(f"batch {batch}: warming up {row.label} ({spec.role})")
     try:
         sample = sampled(engine)
@@ -110,11 +117,9 @@ def racers_of(
     except EvodeployError as error:
         yield replace(row, reason=str(error))
         return
-    on_device = engine.device != "cpu"
     row = replace(
         row,
         batch=fitting,
-        transfers="included" if on_device else "none",
         host_memory=entrant.memory.host,
         device_memory=entrant.memory.device if on_device else None,
     )

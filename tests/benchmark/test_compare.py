@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import json
 
@@ -10,6 +11,7 @@ from benchmark.fakes import report, row
 
 from evodeploy.benchmark.report.compare import compare
 from evodeploy.benchmark.report.reading import read_benches
+from evodeploy.benchmark.row import Row
 from evodeploy.errors import BadFileError, UsageError
 
 
@@ -66,6 +68,55 @@ def test_a_row_that_can_be_timed_now_is_repaired():
     assert (found.only_new, found.regressed) == ((), False)
     assert "repaired" in str(found)
     assert [change.verdict for change in compare([failed], [failed], 0.02).changes] == ["same"]
+
+
+TIMES = (4.0, 4.1, 4.2, 4.0, 4.1, 4.2)
+
+
+def on_gpu(*arguments, **options):
+    return dataclasses.replace(row(*arguments, **options), device="cuda:0", transfers="included")
+
+
+def unopened(spec, precision, batch=1):
+    return Row(dataclasses.replace(spec, precision=precision), batch, batch, precision, "", reason="no")
+
+
+def test_a_row_whose_engine_cannot_be_opened_now_is_broken_and_repaired_the_other_way_round():
+    """It does not know its device, or whether its products would be TF32; without a file not even its precision."""
+    cuda = dataclasses.replace(on_gpu("onnxruntime-cuda", TIMES), tf32=True)
+    resident, elastic = dataclasses.replace(cuda, transfers="resident"), on_gpu("tensorrt", TIMES, ratio=0.5)
+    ran = [row("torch", TIMES), cuda, resident, elastic]
+    lost = [unopened(cuda.spec, "fp32"), unopened(row("tensorrt", TIMES).spec, None)]
+    before, after = (report(rows).to_dict() for rows in (ran, [ran[0], *lost]))
+    found = compare([before], [after], 0.02)
+    assert [(change.label, change.verdict) for change in found.changes] == [
+        ("torch fp32 (evo)", "same"),
+        ("onnxruntime-cuda tf32 (evo)", "broken"),
+        ("onnxruntime-cuda tf32 resident (evo)", "broken"),
+        ("tensorrt fp32 keep 0.5 (evo)", "broken"),
+    ]
+    assert (found.regressed, found.only_old, found.only_new) == (True, (), ())
+    found = compare([after], [before], 0.02)
+    assert [change.verdict for change in found.changes] == ["same", *["repaired"] * 3]
+    assert (found.regressed, found.only_old, found.only_new) == (False, (), ())
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        unopened(row("onnxruntime-cuda", TIMES).spec, "fp16"),
+        unopened(row("onnxruntime-cuda", TIMES, role="dense").spec, "fp32"),
+        unopened(row("onnxruntime-cuda", TIMES).spec, "fp32", batch=4),
+        unopened(row("onnxruntime-tensorrt", TIMES).spec, "fp32"),
+        unopened(dataclasses.replace(row("onnxruntime-cuda", TIMES).spec, cuda_graph=True), "fp32"),
+        dataclasses.replace(unopened(row("onnxruntime-cuda", TIMES).spec, "fp32"), device="cuda:0"),
+    ],
+)
+def test_what_is_another_row_in_any_case_breaks_none(lost):
+    rows = [row("torch", TIMES), dataclasses.replace(on_gpu("onnxruntime-cuda", TIMES), tf32=True)]
+    found = compare([report(rows).to_dict()], [report([rows[0], lost]).to_dict()], 0.02)
+    assert [change.verdict for change in found.changes] == ["same"]
+    assert (len(found.only_old), len(found.only_new)) == (1, 1)
 
 
 def test_rows_of_another_depth_are_other_rows():

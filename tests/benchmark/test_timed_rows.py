@@ -39,6 +39,14 @@ def test_an_engine_that_cannot_open_or_fails_is_a_row_with_its_reason_and_the_ot
     assert "range of 1 to 2" in rows[2].reason
 
 
+def test_one_that_fails_on_a_gpu_knows_what_its_time_would_hold():
+    def fail(images):
+        raise RuntimeError("a kernel is missing")
+
+    (row,) = raced([fake("torch-compile", compute=fail, device_seconds=0.25)])
+    assert (row.device, row.transfers, row.timing) == ("cuda:0", "included", None)
+
+
 def test_one_that_fails_while_timed_leaves_and_the_others_are_timed_anew():
     calls = []
 

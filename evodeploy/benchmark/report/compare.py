@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from evodeploy.benchmark.measure.intervals import Interval, ratio_of_medians, same_location_probability
+from evodeploy.benchmark.report.matching import Key, by_key, matched, was_timed
 from evodeploy.benchmark.report.reading import Document, read_benches
 from evodeploy.errors import UsageError
-from evodeploy.text import line, plain, ratios_in_words, rich_table
+from evodeploy.text import line, plain, rich_table
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -22,44 +22,6 @@ if TYPE_CHECKING:
 MIN_CHANGE = 0.02  # a share of the median
 SIGNIFICANT = 0.01  # how probable it may be that any row of a comparison is called changed by chance
 MACHINE = ("processor", "cores", "threads", "memory_bytes", "gpus")
-
-
-class _Key(NamedTuple):
-    """What makes two rows the same: of several alike, which have other files, `number` counts.
-
-    `subject` is the model's name where several models are compared, else empty. `keep_ratios` are empty unless the
-    artefact is elastic.
-    """
-
-    subject: str
-    engine: str
-    precision: str | None
-    model: str
-    transfers: str
-    cuda_graph: bool
-    in_flight: int
-    keep_ratios: tuple[float, ...]
-    batch: int
-    number: int
-
-    @property
-    def label(self) -> str:
-        """All but the batch, in words."""
-        parts = (
-            f"{self.subject}:" if self.subject else None,
-            self.engine,
-            self.precision,
-            "graph" if self.cuda_graph else None,
-            "resident" if self.transfers == "resident" else None,
-            f"{self.in_flight} in flight" if self.in_flight > 1 else None,
-            f"keep {ratios_in_words(self.keep_ratios)}" if self.keep_ratios else None,
-            f"#{self.number}" if self.number > 1 else None,
-            f"({self.model})",
-        )
-        return " ".join(part for part in parts if part)
-
-    def __str__(self) -> str:
-        return f"{self.label} at batch {self.batch}"
 
 
 @dataclass(frozen=True)
@@ -79,7 +41,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows that both have, in the new document's order; what only one has; versions that differ."""
+    """All rows that both have; what only one has; versions that differ."""
 
     changes: tuple[Change, ...]
     only_old: tuple[str, ...]
@@ -133,22 +95,20 @@ def compare(old: Sequence[Document], new: Sequence[Document], smallest: float) -
     for pair in pairs:
         _refuse_unlike(*pair)
     several = len(old) > 1 or len(new) > 1
-    before, after = _by_key(old, several), _by_key(new, several)
-    was, now = ({key for key, row in rows.items() if row["status"] != "unavailable"} for rows in (before, after))
-    common = [key for key in after if key in was or (key in before and key in now)]
+    before, after = by_key(old, several), by_key(new, several)
+    rows = list(matched(before, after))
     probabilities = {
-        key: same_location_probability(before[key]["samples_ms"], after[key]["samples_ms"])
-        for key in common
-        if key in was & now
+        key: same_location_probability(was["samples_ms"], now["samples_ms"])
+        for key, was, now in rows
+        if was_timed(was) and was_timed(now)
     }
     significant = _holm(probabilities)
-    changes = [
-        _change(key, before[key], after[key], probabilities.get(key), key in significant, smallest) for key in common
-    ]
+    changes = [_change(key, was, now, probabilities.get(key), key in significant, smallest) for key, was, now in rows]
+    paired = {id(row) for _, *both in rows for row in both}
     return Comparison(
         tuple(changes),
-        tuple(str(key) for key in before if key not in after),
-        tuple(str(key) for key in after if key not in before),
+        tuple(str(key) for key, row in before.items() if key not in after and id(row) not in paired),
+        tuple(str(key) for key, row in after.items() if key not in before and id(row) not in paired),
         tuple(_differences(pairs[0][0]["environment"], pairs[0][1]["environment"])),
     )
 
@@ -165,38 +125,25 @@ def _names(benches: Sequence[Document]) -> str:
     return ", ".join(bench["model"]["name"] for bench in benches)
 
 
-def _by_key(benches: Sequence[Document], several: bool) -> dict[_Key, Document]:
-    seen: Counter[tuple[Any, ...]] = Counter()
-    rows = {}
-    for bench in benches:
-        subject = bench["model"]["name"] if several else ""
-        for row in bench["results"]:
-            identity = row | {"keep_ratios": tuple(row.get("keep_ratios") or ())}
-            what = (subject, *(identity[name] for name in _Key._fields[1:-1]))
-            seen[what] += 1
-            rows[_Key._make((*what, seen[what]))] = row
-    return rows
-
-
 def _change(
-    key: _Key, old: Document, new: Document, probability: float | None, significant: bool, smallest: float
+    key: Key, old: Document, new: Document, probability: float | None, significant: bool, smallest: float
 ) -> Change:
-    if old["status"] == "unavailable":
-        return Change(key.label, new["batch"], None, None, "repaired")
+    if not was_timed(old):
+        return Change(key.label, key.batch, None, None, "repaired")
     speedup = None
-    if new["status"] != "unavailable":
+    if was_timed(new):
         speedup = ratio_of_medians(old["samples_ms"], new["samples_ms"])
     verdict = "same"
     if speedup is None or (new["status"] == "wrong" and old["status"] == "ok"):
         verdict = "broken"
     elif significant and abs(speedup.value - 1) >= smallest:
         verdict = "faster" if speedup.value > 1 else "slower"
-    return Change(key.label, new["batch"], speedup, probability, verdict)
+    return Change(key.label, key.batch, speedup, probability, verdict)
 
 
-def _holm(probabilities: dict[_Key, float]) -> set[_Key]:
+def _holm(probabilities: dict[Key, float]) -> set[Key]:
     """The rows whose difference is significant when all are judged together (Holm, 1979)."""
-    found: set[_Key] = set()
+    found: set[Key] = set()
     for rank, key in enumerate(sorted(probabilities, key=lambda key: probabilities[key])):
         if probabilities[key] > SIGNIFICANT / (len(probabilities) - rank):
             break
