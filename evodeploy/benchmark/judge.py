@@ -54,8 +54,8 @@ def judged(
 ) -> Verdict:
     """Compare the first output (N, classes) of N images with the reference's, by the tolerance of `precision`.
 
-    Where the products of one of the two may be TF32, float32 is judged as FP16, which rounds as coarsely. A network
-    that `merges` tokens may be off in more images.
+    That is the lower one of the two. Where the products of one of the two may be TF32, float32 is judged as FP16, which
+    rounds as coarsely. A network that `merges` tokens may be off in more images.
     """
     rounding: Precision = "fp16" if precision == "fp32" and tf32 else precision
     limit = TOLERANCES[rounding].logits

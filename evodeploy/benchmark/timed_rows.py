@@ -17,6 +17,7 @@ from evodeploy.benchmark.measure.energy import SECONDS, joules_per_run
 from evodeploy.benchmark.measure.interleaved import Budget, Clock, Measurement, measured
 from evodeploy.benchmark.row import Row
 from evodeploy.benchmark.row_spec import Kept, Role, RowSpec
+from evodeploy.compare.tolerance import lowest
 from evodeploy.engines.base import Array, Engine
 from evodeploy.engines.finite import PROBLEM
 from evodeploy.errors import EvodeployError
@@ -33,7 +34,7 @@ def timed_rows(
     They run on `pictures` (N, H, W, 3), as `preprocess.cropped` gives them, or on noise. A row that cannot be
     opened, or fails, becomes a row with its reason, and the others go on; one that runs out of memory is run on half
     the batch. Each row is judged by what PyTorch eager computes in FP32, or else the first row of the same model,
-    weights and keep ratio, on 16 images or more.
+    weights and keep ratio, if possible one in FP32, on 16 images or more.
     """
     with ExitStack() as stack:
         entrants = list(_opened_once(specs, stack))
@@ -139,7 +140,7 @@ def _verdict(racer: Racer, outputs: dict[Racer, Array]) -> Verdict | None:
     classifies = info is None or info.output == "logits"
     merges = info is not None and not info.dense and info.fast_path == "merge"
     tf32 = racer.row.tf32 or reference.row.tf32
-    precision = racer.row.precision or "fp32"
+    precision = lowest([each.row.precision or "fp32" for each in (racer, reference)])
     return judged(outputs[reference], outputs[racer], precision, tf32=tf32, classifies=classifies, merges=merges)
 
 
@@ -150,7 +151,8 @@ def _joules(racer: Racer, budget: Budget) -> float | None:
 
 def _reference(racer: Racer, racers: Sequence[Racer]) -> Racer:
     peers = [other for other in racers if _computation(other) == _computation(racer)]
-    return next((p for p in peers if p.row.spec.engine == "torch" and p.row.precision == "fp32"), peers[0])
+    fp32 = [peer for peer in peers if peer.row.precision == "fp32"]
+    return next((peer for peer in fp32 if peer.row.spec.engine == "torch"), (fp32 or peers)[0])
 
 
 def _computation(racer: Racer) -> tuple[Role, Kept | None, bool]:

@@ -35,13 +35,18 @@ TOLERANCES: dict[Precision, Tolerance] = {
 }
 
 
+def lowest(precisions: Collection[Precision]) -> Precision:
+    """The one of `precisions` that rounds most."""
+    return max(precisions, key=lambda precision: TOLERANCES[precision].logits)
+
+
 def tolerance_of(precisions: Collection[Precision], tf32: str = "") -> Tolerance:
     """What the lowest of `precisions` may do.
 
     Of FP32 in an engine whose products may be TF32, named by `tf32`, it is what FP16 may do: both keep ten bits.
     """
-    lowest = max(precisions, key=lambda precision: TOLERANCES[precision].logits)
-    if lowest == "fp32" and tf32:
+    coarsest = lowest(precisions)
+    if coarsest == "fp32" and tf32:
         reason = f"FP16, for FP32 products of {tf32} may be TF32, which keeps ten bits of a factor as FP16 does"
         return dataclasses.replace(TOLERANCES["fp16"], reason=reason)
-    return dataclasses.replace(TOLERANCES[lowest], reason=f"{lowest.upper()}, the lowest precision of the two")
+    return dataclasses.replace(TOLERANCES[coarsest], reason=f"{coarsest.upper()}, the lowest precision of the two")

@@ -111,6 +111,21 @@ def test_a_fast_wrong_row_is_marked():
     assert "of the largest" in str(fast.verdict)
 
 
+def scaled(by):
+    return lambda images: {"logits": brightness_logits(images, 3) * np.float32(by)}
+
+
+def test_without_pytorch_the_first_row_in_fp32_judges():
+    first, second = raced([fake("openvino", precision="bf16", compute=scaled(1.01)), fake("onnxruntime")])
+    assert (first.verdict.correct, first.verdict.limit, second.verdict) == (True, 8e-2, None)
+
+
+def test_the_lower_precision_of_the_two_says_how_much_may_differ():
+    """Without a row in FP32 the first judges: 9 % are more than BF16 rounds, and less than INT8."""
+    first, second = raced([fake("openvino", precision="int8", compute=scaled(1.09)), fake("torch", precision="bf16")])
+    assert (first.verdict, second.verdict.correct, second.verdict.limit) == (None, True, 0.1)
+
+
 def test_a_device_gives_a_row_with_transfers_and_one_without():
     host, included, resident = raced([fake("torch"), fake("tensorrt", device_seconds=0.25)], [2])
     assert (host.transfers, included.transfers, resident.transfers) == ("none", "included", "resident")
