@@ -39,12 +39,14 @@ class FakeEngine(Engine):
         compute: Callable[[Array], dict[str, Array]] | None = None,
         device_seconds: float | None = None,
         deepest: int = 1,
+        ranges: tuple[BatchRange, ...] = (),
     ) -> None:
         super().__init__()
         self.info = info
         self.inputs = info.inputs
         self.outputs = (TensorSpec("logits", "float32", (None, info.num_classes)),)
         self.batch = batch or BatchRange()
+        self._ranges = ranges
         self.calls = 0
         self.keeps: list[tuple[int, ...]] = []
         self._counting = threading.Lock()
@@ -52,6 +54,11 @@ class FakeEngine(Engine):
         self.deepest = deepest
         self._device_seconds = device_seconds
         self._compute = compute or (lambda images: {"logits": brightness_logits(images, info.num_classes)})
+
+    @property
+    def ranges(self) -> tuple[BatchRange, ...]:
+        """Those that were given, or all of `batch`."""
+        return self._ranges or super().ranges
 
     def resident(self, images: Array, in_flight: int = 1, keep: Sequence[int] | None = None) -> Resident | None:
         """Return a batch that pretends to lie on the GPU, where this engine pretends to run on one."""

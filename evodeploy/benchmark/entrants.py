@@ -177,7 +177,7 @@ def _largest_fitting(entrant: Entrant, engine: Engine, batch: int, sample: Array
                 engine.run(sample[:batch], entrant.spec.tokens)
             return batch
         except OutOfMemoryError:
-            if batch // 2 not in engine.batch:
+            if not engine.takes(batch // 2):
                 raise
             _log.info(f"{engine.name} runs out of memory at batch {batch}: trying {batch // 2}")
             batch //= 2

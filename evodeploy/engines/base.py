@@ -107,6 +107,20 @@ class Engine(ABC):
         """
         return None
 
+    @property
+    def ranges(self) -> tuple[BatchRange, ...]:
+        """The batch sizes that it takes, all within `batch`: by default all of these."""
+        return (self.batch,)
+
+    def takes(self, batch: int) -> bool:
+        """Whether a run may have `batch` images."""
+        return any(batch in each for each in self.ranges)
+
+    def next_batch(self, images: int) -> int:
+        """The smallest batch it takes that has room for `images`, or its largest where none has."""
+        room = [max(images, each.min) for each in self.ranges if each.max is None or images <= each.max]
+        return min(room, default=self.batch.max or images)
+
     @contextmanager
     def working(self, images: Array, keep: Sequence[int] | None = None) -> Iterator[tuple[int, ...]]:
         """Work with `images` inside, at the `keep` that is given, while the engine stays open; raises as `run` does."""
@@ -160,8 +174,9 @@ class Engine(ABC):
         if images.ndim != len(spec.shape) or images.shape[1:] != spec.shape[1:]:
             expected = ", ".join("batch" if n is None else str(n) for n in spec.shape)
             raise InputError(f"input '{spec.name}' has shape {images.shape}, expected ({expected})")
-        if images.shape[0] not in self.batch:
-            raise InputError(f"a batch of {images.shape[0]} images is outside this engine's range of {self.batch}")
+        if not self.takes(images.shape[0]):
+            taken = ", ".join(map(str, self.ranges))
+            raise InputError(f"a batch of {images.shape[0]} images is outside this engine's range of {taken}")
 
     def _kept(self, keep: Sequence[int] | None) -> tuple[int, ...]:
         if self.info is None and keep is not None:
@@ -180,12 +195,13 @@ class Engine(ABC):
 def run_all(engine: Engine, images: Array, chunk: int = 32, keep: Sequence[int] | None = None) -> dict[str, Array]:
     """Outputs for any number of `images`, in batches that `engine` takes and of `chunk` images where it may choose.
 
-    Where a last batch is smaller than the engine's minimum, it is padded with copies of its last image.
+    Where the engine takes no batch of such a size, it gets the next larger one; the last batch is filled up with copies
+    of its last image.
     """
     counts: list[int] = []
 
     def counted() -> Iterator[Array]:
-        for batch, count in batches(engine.batch, images, chunk):
+        for batch, count in batches(engine, images, chunk):
             counts.append(count)
             yield batch
 
@@ -196,11 +212,11 @@ def run_all(engine: Engine, images: Array, chunk: int = 32, keep: Sequence[int] 
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
 
 
-def batches(allowed: BatchRange, images: Array, chunk: int = 32) -> Iterator[tuple[Array, int]]:
-    """`images` in `allowed` batches, each with how many of its images count: the rest fill up the last batch."""
-    size = max(allowed.min, min(chunk, allowed.max or chunk))
+def batches(engine: Engine, images: Array, chunk: int = 32) -> Iterator[tuple[Array, int]]:
+    """`images` in batches that `engine` takes, each with how many of its images count: others fill up the last one."""
+    size = engine.next_batch(chunk)
     for start in range(0, len(images), size):
         batch = images[start : start + size]
-        missing = max(0, allowed.min - len(batch))
+        missing = engine.next_batch(len(batch)) - len(batch)
         filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
         yield filled, len(batch)

@@ -121,5 +121,5 @@ def _measured(model: onnx.ModelProto, images: Array, names: list[str], *, by_cha
         path = folder / "ranges.onnx"
         write_onnx(probe, path)
         with OnnxRuntimeEngine(path, EngineOptions(device="cpu")) as engine:
-            found = [engine.run(batch) for batch, _ in batches(engine.batch, images, CHUNK)]
+            found = [engine.run(batch) for batch, _ in batches(engine, images, CHUNK)]
     return {name.removesuffix("_range"): np.max([part[name] for part in found], axis=0) for name in found[0]}

@@ -141,7 +141,7 @@ def measured(engine: Engine, budget: Budget, largest: int) -> Times:
     assert info is not None
     keeps = [info.keep_of(ratio) for ratio in budget.ratios]
     sizes = sorted({*(1 << power for power in range(largest.bit_length())), largest})
-    sizes = [size for size in sizes if size in engine.batch]
+    sizes = [size for size in sizes if engine.takes(size)]
     if not sizes:
         raise UsageError(f"the engine takes batches of {engine.batch}, and --max-batch is {largest}: raise it")
     table = []

@@ -72,9 +72,9 @@ class Worker:
         self._controller: Controller | None = None
         if settings.budget is not None:
             self._controller = Controller(settings.budget, measured(engine, settings.budget, settings.max_batch))
-        for size in range(1, self._largest + 1):  # what a runtime sets up for a batch size, before requests wait
-            if size in engine.batch:
-                engine.run(as_input(random_pictures(self.info, size), self.info))
+        for size in sorted({engine.next_batch(images) for images in range(1, self._largest + 1)}):
+            # What a runtime sets up for a batch size, before requests wait.
+            engine.run(as_input(random_pictures(self.info, size), self.info))
         largest = self._largest if self._controller is None else self._controller.largest
         self._batcher: Batcher[_Request, _Request, Answer] = Batcher(
             lambda request: request, self._compute, preparers=1, largest=largest, patience=settings.max_wait

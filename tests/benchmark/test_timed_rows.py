@@ -85,9 +85,11 @@ def test_where_no_half_of_the_batch_is_taken_the_reason_is_the_memory():
     def no_room(images):
         raise OutOfMemoryError("cuda:0 has no room for 8 MB more")
 
-    _, failed = raced([fake("torch"), fake("fixed", batch=BatchRange(8, 8), compute=no_room)], [8])
-    assert (failed.batch, failed.timing) == (8, None)
-    assert "has no room for 8 MB more" in failed.reason
+    gap = {"batch": BatchRange(1, 8), "ranges": (BatchRange(1, 2), BatchRange(8, 8))}
+    for taken in ({"batch": BatchRange(8, 8)}, gap):
+        _, failed = raced([fake("torch"), fake("fixed", compute=no_room, **taken)], [8])
+        assert (failed.batch, failed.timing) == (8, None)
+        assert "has no room for 8 MB more" in failed.reason
 
 
 @pytest.mark.parametrize(("fast_path", "wrong"), [("rest", True), ("merge", False)])

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from fake_engines import FakeEngine, brightness_logits
+from fake_engines import FakeEngine, brightness_logits, logits_by_first_pixel
 
 from evodeploy.elastic import ElasticStage, checked_keep, shared_ratios, shortest_ratio
 from evodeploy.engines.base import run_all
@@ -64,6 +64,25 @@ def test_views_reach_the_runtime_contiguous():
     ) as engine:
         engine.run(np.zeros((8, 8, 3, 2), np.float32).transpose(3, 2, 0, 1))
     assert seen[0].flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("chunk", "sizes"), [(32, [32, 8]), (4, [4] * 9 + [1]), (6, [8, 8, 8, 8, 8]), (16, [16, 16, 8]), (100, [37])]
+)
+def test_a_batch_between_two_profiles_is_filled_up_to_the_next_that_is_taken(chunk, sizes):
+    seen = []
+
+    def compute(images):
+        seen.append(len(images))
+        return logits_by_first_pixel(images)
+
+    images = np.arange(37, dtype=np.float32)[:, None, None, None] * np.ones((37, 3, 8, 8), np.float32)
+    gap = (BatchRange(1, 4), BatchRange(8, 64))
+    with FakeEngine(INFO, BatchRange(1, 64), compute, ranges=gap) as engine:
+        np.testing.assert_array_equal(run_all(engine, images, chunk)["logits"][:, 0], np.arange(37))
+        with pytest.raises(InputError, match="batch of 6 images is outside this engine's range of 1 to 4, 8 to 64"):
+            engine.run(images[:6])
+    assert seen == sizes
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from evodeploy.serving.metrics import Metrics
 from evodeploy.serving.settings import Limits, Settings
 from evodeploy.serving.tensors import metadata_of
 from evodeploy.serving.worker import Worker, named
-from evodeploy.specs import ModelInfo
+from evodeploy.specs import BatchRange, ModelInfo
 
 STAGES = (ElasticStage(64, 12, 64), ElasticStage(64, 12, 64))
 INFO = ModelInfo("small", 64, 8, 10, "stage", (0.5, 0.5), elastic=STAGES)
@@ -58,6 +58,25 @@ def together(worker, *asked):
         return await asyncio.gather(*(worker.run(IMAGES, each) for each in asked))
 
     return asyncio.run(run())
+
+
+@pytest.mark.parametrize("budget", [None, BUDGET])
+def test_a_worker_warms_up_each_batch_that_its_engine_takes(budget):
+    ran = []
+
+    def compute(images):
+        ran.append(len(images))
+        return {"logits": np.zeros((len(images), 10), np.float32)}
+
+    gaps = (BatchRange(1, 1), BatchRange(4, 4), BatchRange(6, 32))
+    engine = FakeEngine(INFO, BatchRange(1, 32), compute, device_seconds=1e-3, ranges=gaps)
+    settings = Settings(Path("a.onnx"), max_batch=5, max_wait=0.05, budget=budget)
+    worker = Worker(engine, named(settings, engine), lambda *_: None)
+    assert set(ran) == {1, 4, 6}
+    ran.clear()
+    (answer,) = together(worker, Asked())
+    assert (ran, len(answer.outputs["logits"])) == ([4], len(IMAGES))
+    worker.close()
 
 
 def test_without_a_budget_requests_get_the_artefacts_ratio_unless_they_ask_for_another(start, engine):

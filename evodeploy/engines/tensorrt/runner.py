@@ -20,7 +20,7 @@ from evodeploy.engines.tensorrt.cuda import Device, device
 from evodeploy.engines.tensorrt.execution import Execution, Launcher, Tensors
 from evodeploy.engines.tensorrt.lane import Lane
 from evodeploy.engines.tensorrt.lane_pool import LanePool
-from evodeploy.engines.tensorrt.plan import Plan, choose_profile
+from evodeploy.engines.tensorrt.plan import Plan
 from evodeploy.engines.tensorrt.recording import Key, RecordedExecution
 from evodeploy.engines.tensorrt.resident import LaneResident
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, read_sidecar
@@ -79,7 +79,7 @@ class TensorRtEngine(Engine):
                 plan.watch(watch)
             if rtx.is_rtx(flavour):
                 stack.callback(rtx.configure(plan, record.plan_sha256, architecture(index), options))
-            self._profiles = plan.profiles
+            self._ranges = tuple(BatchRange(profile.min, profile.max) for profile in plan.profiles)
             self.batch = BatchRange(min(p.min for p in plan.profiles), max(p.max for p in plan.profiles))
             refused: set[Key] | None = set() if options.cuda_graph and not rtx.is_rtx(flavour) else None
             self._new_lane = partial(_new_lane, gpu, plan, record, refused)
@@ -90,6 +90,11 @@ class TensorRtEngine(Engine):
                 pass  # so that memory for one caller is had now, or missed now
             held = stack.pop_all()
         self._release = weakref.finalize(self, _release, gpu, held)  # at the latest when the process ends
+
+    @property
+    def ranges(self) -> tuple[BatchRange, ...]:
+        """Those of the profiles; there may be gaps between them."""
+        return self._ranges
 
     def run_many(
         self, batches: Iterable[Array], in_flight: int = 2, keep: Sequence[int] | None = None
@@ -131,11 +136,6 @@ class TensorRtEngine(Engine):
     def _finish(self, lane: Lane) -> dict[str, Array]:
         with self._in_use(), self._translated(lane.batch), self._gpu.active(), self._lanes.working(lane):
             return lane.collect()
-
-    def _check(self, images: object) -> None:
-        super()._check(images)
-        if isinstance(images, np.ndarray):
-            choose_profile(self._profiles, len(images))  # there may be gaps between them
 
     def _close(self) -> None:
         self._release()
