@@ -152,18 +152,19 @@ class Engine(ABC):
         return self._usage.working(f"{self.name} engine")
 
     @contextmanager
-    def _translated(self, batch: int) -> Iterator[None]:
-        """Translate what a runtime raises at a batch of this size."""
+    def _translated(self, batch: int = 0) -> Iterator[None]:
+        """Translate what a runtime raises at a batch of this size, or without one while it opens."""
+        when, fix = f"at batch {batch}", "use a smaller batch"
+        if not batch:
+            when, fix = f"while it opens on {self.device}", "end what else uses that memory"
         try:
             yield
         except EvodeployError:
             raise
         except Exception as error:
             if means_out_of_memory(error):
-                raise OutOfMemoryError(
-                    f"{self.name} runs out of memory at batch {batch} ({reason(error)}): use a smaller batch"
-                ) from error
-            raise RuntimeFailedError(f"{self.name} failed at batch {batch}: {reason(error)}") from error
+                raise OutOfMemoryError(f"{self.name} runs out of memory {when} ({reason(error)}): {fix}") from error
+            raise RuntimeFailedError(f"{self.name} failed {when}: {reason(error)}") from error
 
     def _check(self, images: object) -> None:
         spec = self.inputs[0]

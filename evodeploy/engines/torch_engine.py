@@ -14,7 +14,7 @@ from evodeploy.engines.interface import batch_range
 from evodeploy.engines.torch_compiled import Forward, compiled_by_batch
 from evodeploy.engines.torch_modes import TORCH_MODES
 from evodeploy.engines.torch_tf32 import tf32_in_torch
-from evodeploy.errors import UnavailableError, needs
+from evodeploy.errors import UnavailableError, UsageError, needs
 from evodeploy.specs import EngineOptions, ModelInfo, Precision, TensorSpec
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ class TorchEngine(Engine):
 
     By default on CUDA where PyTorch has it, else on the CPU; a bound on the threads holds for all PyTorch in this
     process. The module brings its precision with it, but for autocast, which takes that of `options`. It is the
-    engine's own from then on.
+    engine's own from then on. Raises UnavailableError for a GPU that PyTorch does not find, UsageError for autocast to
+    no reduced precision.
     """
 
     def __init__(
@@ -59,12 +60,23 @@ class TorchEngine(Engine):
         self.device = "cpu" if gpu is None else f"cuda:{gpu}"
         self._tf32_allowed = options.tf32
         self.tf32 = self.device != "cpu" and options.tf32 is not False  # PyTorch's default for convolutions
+        if gpu is not None and not torch.cuda.is_available():
+            raise UnavailableError(
+                f"PyTorch {torch.__version__} finds no GPU here, got device {self.device}: take the device cpu, or "
+                "install PyTorch for CUDA"
+            )
         if mode.on_gpu and self.device == "cpu":
             raise UnavailableError(f"{name} replays CUDA graphs, and on the CPU is the same as torch-compile: use that")
+        self._autocast = torch_dtype(options.precision) if mode.autocast else None
+        if mode.autocast and self._autocast is None:
+            raise UsageError(
+                f"{name} casts FP32 weights to the precision that is asked for, got {options.precision or 'none'}: "
+                "take the precision fp16 or bf16, or the engine torch"
+            )
         if options.threads:
             torch.set_num_threads(options.threads)
-        self._autocast = torch_dtype(options.precision) if mode.autocast else None
-        self._eager = module.eval().to(self.device)
+        with self._translated():
+            self._eager = module.eval().to(self.device)
         if mode.channels_last:
             self._eager.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._forward: Forward = self._eager

@@ -664,6 +664,22 @@ def no_room():
     engine.close()
 
 
+def no_gpu_to_be_had():
+    """What the driver answers while an engine is opened is a sentence, and the next one opens."""
+    for call, code, error, words in (
+        (b"cuDevicePrimaryCtxRetain", 2, OutOfMemoryError, "cuda:0 does not start (cuDevicePrimaryCtxRetain failed"),
+        (b"cuDevicePrimaryCtxRetain", 101, RuntimeFailedError, "cuda:0 does not start"),
+        (b"cuStreamCreate", 2, OutOfMemoryError, "tensorrt runs out of memory while it opens on cuda:0"),
+        (b"cuStreamCreate", 1, RuntimeFailedError, "tensorrt failed while it opens on cuda:0: cuStreamCreate failed"),
+    ):
+        shim.shim_fail(call, 1, code)
+        with refused(error, words):
+            open_engine(PLAN, "tensorrt")
+    assert on_the_device() == [0] * 6
+    with open_engine(PLAN, "tensorrt") as engine:
+        same(engine.run(IMAGES), IMAGES)
+
+
 def failing_enqueue():
     with open_engine(PLAN, "tensorrt") as engine:
         held = on_the_device()

@@ -14,7 +14,7 @@ from evodeploy.engines.torch_compiled import compiled_by_batch
 from evodeploy.engines.torch_engine import TorchEngine
 from evodeploy.engines.torch_modes import TORCH_MODES
 from evodeploy.engines.torch_network import torch_engine
-from evodeploy.errors import UnavailableError
+from evodeploy.errors import OutOfMemoryError, RuntimeFailedError, UnavailableError, UsageError
 from evodeploy.models.random_weights import random_model
 from evodeploy.models.zoo import EvoDeiTConfig, dense_twin
 from evodeploy.specs import EngineOptions, TensorSpec
@@ -110,15 +110,49 @@ class Doubling(torch.nn.Module):
         return (images * 2,)
 
 
+def on_gpu(module, device="cuda:1"):
+    spec = TensorSpec("images", "float32", (None, 3))
+    return TorchEngine(module, (spec,), (spec,), options=EngineOptions(device=device))
+
+
 @pytest.mark.parametrize(("device", "found"), [("cuda", "cuda:0"), (None, "cuda:0"), ("cuda:1", "cuda:1")])
 def test_a_gpu_is_named_with_its_number(monkeypatch, device, found):
     """One GPU under two names would have two peaks, and an evaluation that names it would not resume."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.nn.Module, "to", lambda module, *where, **how: module)
-    spec = TensorSpec("images", "float32", (None, 3))
-    engine = TorchEngine(Doubling(), (spec,), (spec,), options=EngineOptions(device=device))
-    assert engine.device == found
+    assert on_gpu(Doubling(), device).device == found
+
+
+@pytest.mark.parametrize("precision", [None, "fp32"])
+def test_autocast_needs_a_precision_to_cast_to(precision):
+    with pytest.raises(UsageError, match="take the precision fp16 or bf16, or the engine torch"):
+        opened(DEIT, "torch-autocast", precision)
+
+
+def test_a_gpu_that_pytorch_does_not_find_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UnavailableError, match="finds no GPU here, got device cuda:1: take the device cpu, or install"):
+        on_gpu(Doubling())
+    with pytest.raises(UsageError, match="no device is called 'gpu'"):
+        on_gpu(Doubling(), "gpu")
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind", "message"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), OutOfMemoryError, "runs out of memory while it opens on cuda:1"),
+        (RuntimeError("invalid device ordinal"), RuntimeFailedError, "failed while it opens on cuda:1: invalid device"),
+    ],
+)
+def test_what_pytorch_raises_while_a_network_goes_to_the_gpu_is_translated(monkeypatch, failure, kind, message):
+    class Full(Doubling):
+        def to(self, *where):
+            raise failure
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(kind, match=f"^torch {message}"):
+        on_gpu(Full())
 
 
 COMPILING = [name for name, mode in TORCH_MODES.items() if mode.compile and not mode.on_gpu]

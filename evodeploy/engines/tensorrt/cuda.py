@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from evodeploy.engines.base import Array
+from evodeploy.engines.out_of_memory import means_out_of_memory
 from evodeploy.engines.tensorrt.once import once
 from evodeploy.errors import OutOfMemoryError, RuntimeFailedError, UsageError, needs
+from evodeploy.text import reason
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, for which pycuda has no name
 
@@ -39,14 +41,18 @@ class Device:
 
         self.driver, self.calls = driver, calls
         self.quiet = threading.RLock()
-        driver.init()
-        count = driver.Device.count()
-        if index >= count:
-            raise UsageError(f"there is no cuda:{index} here: the driver sees {count} GPU(s), numbered from 0")
         self._name = f"cuda:{index}"
         self._lost = ""
         self._kept: list[Any] = []
-        self._context = driver.Device(index).retain_primary_context()
+        try:
+            driver.init()
+            count = driver.Device.count()
+            if index >= count:
+                raise UsageError(f"there is no cuda:{index} here: the driver sees {count} GPU(s), numbered from 0")
+            self._context = driver.Device(index).retain_primary_context()
+        except driver.Error as error:
+            kind = OutOfMemoryError if means_out_of_memory(error) else RuntimeFailedError
+            raise kind(f"{self} does not start ({reason(error)}): end what else uses it") from error
         weakref.finalize(self, _detach, self._context)  # a primary context's own destructor gets this wrong
 
     def __str__(self) -> str:
@@ -137,7 +143,8 @@ class Device:
 def device(index: int) -> Device:
     """Return the GPU `index`, whose context this process keeps until it ends, as CUDA's own runtime does.
 
-    Raises UsageError where there is no such GPU, MissingExtraError without pycuda.
+    Raises UsageError where there is no such GPU, MissingExtraError without pycuda, RuntimeFailedError where it does not
+    start.
     """
     return Device(index)
 

@@ -72,7 +72,7 @@ class TensorRtEngine(Engine):
         self.inputs, self.outputs, self.info = record.inputs, record.outputs, record.model
         self._ahead = threading.Lock()
         self._residents: set[LaneResident] = set()
-        with gpu.active(), contextlib.ExitStack() as stack:
+        with self._translated(), gpu.active(), contextlib.ExitStack() as stack:
             plan = Plan(gpu, data, flavour, record.inputs[0].name, host_code=record.version_compatible)
             stack.callback(plan.close)
             if watch is not None:

@@ -55,8 +55,8 @@ def on_shim(libraries, small_onnx, tmp_path):
 @pytest.mark.parametrize(
     "case", ["batches_in_turn", "two_gpus", "streamed", "several_threads", "shared", "resident", "graphs",
              "clock_of_graphs", "graphs_refused", "recorded_next_to_others", "recorded_next_to_making",
-             "disturbed_recording", "next_to_torch", "staged_in_chunks", "no_room", "failing_enqueue",
-             "context_lost", "left_open", "profiled"],
+             "disturbed_recording", "next_to_torch", "staged_in_chunks", "no_room", "no_gpu_to_be_had",
+             "failing_enqueue", "context_lost", "left_open", "profiled"],
 )  # fmt: skip
 def test_on_the_shim(on_shim, plan, case):
     assert on_shim(case, plan()) == ([], "")
