@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from pathlib import Path
@@ -103,21 +102,17 @@ def parse_info(text: str | None, source: object) -> ModelInfo | None:
 
 
 def precision_of(model: onnx.ModelProto) -> Precision:
-    """Return what most of the weights are stored as."""
+    """Return the lowest precision that a matrix of weights is stored in: what is converted counts, not what is kept."""
     from onnx import TensorProto
 
     kinds: dict[int, Precision] = {
-        TensorProto.FLOAT: "fp32",
-        TensorProto.FLOAT16: "fp16",
-        TensorProto.BFLOAT16: "bf16",
         TensorProto.INT8: "int8",
         TensorProto.FLOAT8E4M3FN: "fp8",
+        TensorProto.FLOAT16: "fp16",
+        TensorProto.BFLOAT16: "bf16",
     }
-    counts: dict[Precision, int] = dict.fromkeys(kinds.values(), 0)
-    for tensor in model.graph.initializer:
-        if tensor.data_type in kinds:
-            counts[kinds[tensor.data_type]] += math.prod(tensor.dims)
-    return max(counts, key=lambda precision: counts[precision])
+    held = {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) > 1}
+    return next((precision for kind, precision in kinds.items() if kind in held), "fp32")
 
 
 def input_spec(model: onnx.ModelProto) -> TensorSpec:

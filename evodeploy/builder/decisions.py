@@ -14,7 +14,7 @@ from evodeploy.builder.request import Batches, BuildRequest
 from evodeploy.engines.device import onnxruntime_extra
 from evodeploy.engines.tensorrt.flavour import Flavour, load_flavour
 from evodeploy.engines.tensorrt.sidecar import KeepProfile, Profile, keep_profile
-from evodeploy.errors import UsageError, needs
+from evodeploy.errors import BadFileError, UnavailableError, UsageError, needs
 from evodeploy.machine.driver import driver_problem
 from evodeploy.onnx_files import info_of, input_spec, onnx_sha256, output_specs, precision_of, read_onnx
 from evodeploy.specs import Precision, Reduced
@@ -96,9 +96,7 @@ def decide(request: BuildRequest) -> Decided:
     targets = flavour.resolve_targets(request.targets, highest)
     if not request.targets and targets:
         _log.info(_chosen(targets, flavour, highest))
-    largest = ""
-    if conversion == "fp16" and request.images:
-        largest = _largest_activation(model, request.images, converted.kept)
+    largest = _largest_activation(model, request.images, converted.kept) if conversion == "fp16" else ""
     return Decided(
         model,
         checksum,
@@ -164,8 +162,15 @@ def _chosen(targets: tuple[str, ...], flavour: Flavour, precision: Precision) ->
     return every + (lacking if left_out else "")
 
 
-def _largest_activation(model: onnx.ModelProto, folder: Path, kept: Collection[str]) -> str:
-    with needs(onnxruntime_extra()):
-        from evodeploy.graph.ranges import largest_activation
+def _largest_activation(model: onnx.ModelProto, folder: Path | None, kept: Collection[str]) -> str:
+    """What becomes largest on the images of `folder`; on random ones where it can be run, else a warning and ''."""
+    try:
+        with needs(onnxruntime_extra()):
+            from evodeploy.graph.ranges import largest_activation
 
-    return str(largest_activation(model, folder, kept))
+        return str(largest_activation(model, folder, kept))
+    except (BadFileError, UnavailableError, UsageError) as error:
+        if folder is not None:
+            raise
+        _log.warning(f"whether FP16 holds every activation is not checked: {error}")
+        return ""

@@ -62,7 +62,7 @@ def build(
         profiles: In place of these, (min, opt, max) of each optimization profile.
         runtime: `tensorrt` or `tensorrt-rtx`; what is installed by default.
         targets: GPU architectures such as `sm89`. Default: the GPU here, else all.
-        images: Images to measure the range of activations on before FP16, see `evaluate`.
+        images: Images to measure the range of activations on before FP16, in place of two random ones; see `evaluate`.
         optimization_level: 0 to 5: build longer for a faster engine.
         workspace: The bytes that a kernel may use besides its tensors.
         timing_cache: A file in which builds share what they measured of kernels.

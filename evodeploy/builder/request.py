@@ -18,8 +18,8 @@ class BuildRequest:
 
     `precision` None keeps the ONNX file's; for quantized files, it is the precision of the other operators. `profiles`
     empty means one of the default range, and None in a profile is its default. `images` is a folder to measure the
-    range of activations on before FP16; `log` a file for all that TensorRT says. `keep_fp32` are patterns
-    of nodes that stay in FP32 when the others are converted.
+    range of activations on before FP16, in place of random ones; `log` a file for all that TensorRT says. `keep_fp32`
+    are patterns of nodes that stay in FP32 when the others are converted.
     """
 
     onnx: Path

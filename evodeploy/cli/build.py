@@ -42,7 +42,7 @@ def build_engine(
         str | None, typer.Option(help="GPU architectures, such as sm89,sm120. Default: the GPU here, else all.")
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="Images to measure the activations' range on, before FP16.")
+        Path | None, typer.Option(help="Images to measure FP16's range on, in place of two random ones.")
     ] = None,
     optimization_level: Annotated[
         int | None, whole("--optimization-level", 0, 5, "Build longer for a faster engine.")

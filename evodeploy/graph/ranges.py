@@ -81,11 +81,12 @@ def check_fp16_range(model: onnx.ModelProto, images: Array, kept: Collection[str
 
 def activation_ranges(model: onnx.ModelProto, images: Array) -> dict[str, float]:
     """Return the largest magnitude of every float32 value that `model` computes on `images`, by the value's name."""
-    inferred = onnx.shape_inference.infer_shapes(model)
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    made = {name for node in model.graph.node for name in node.output}  # files describe weights too, also replaced ones
     floats = [
         value.name
-        for value in (*inferred.graph.value_info, *inferred.graph.output)
-        if value.type.tensor_type.elem_type == TensorProto.FLOAT
+        for value in (*inferred.value_info, *inferred.output)
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT and value.name in made
     ]
     return {name: float(largest) for name, largest in _measured(model, images, floats, by_channel=False).items()}
 

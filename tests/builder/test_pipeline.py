@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
 import pytest
+from cases import SMALL
 from graphs import restated
+from PIL import Image
 
 import evodeploy
 from evodeploy.builder import decisions, engine
 from evodeploy.engines.tensorrt.sidecar import Profile, read_sidecar
-from evodeploy.errors import UsageError
+from evodeploy.errors import UsageError, VerificationError
 from evodeploy.files import sha256
+from evodeploy.inspection.describe import describe
+from evodeploy.models.random_weights import random_model
+from evodeploy.onnx_files import precision_of, read_onnx, write_onnx
 
 
 @pytest.fixture
@@ -69,3 +75,51 @@ def test_a_record_is_of_the_file_that_was_read(onnx, monkeypatch, module, step):
     monkeypatch.setattr(module, step, replaced)
     found = evodeploy.build(onnx, precision="fp16", targets="sm89").record
     assert found.source_sha256 == built_from != sha256(onnx)
+
+
+def test_activations_beyond_fp16_are_found_on_random_images(tmp_path, onnx, logged):
+    module = random_model(SMALL, seed=3).module
+    module.blocks[0].norm2.weight *= 1e3
+    module.blocks[0].mlp.fc1.weight *= 1e4
+    path = evodeploy.export(module, tmp_path / "beyond.onnx", verify=False).path
+    with pytest.raises(VerificationError, match="on 2 images .* beyond FP16's 65504"):
+        evodeploy.build(path, precision="fp16", targets="sm89", dry_run=True)
+    assert evodeploy.build(path, precision="bf16", targets="sm89", dry_run=True).engine.largest_activation == ""
+    held = evodeploy.build(onnx, precision="fp16", targets="sm89", dry_run=True).engine.largest_activation
+    assert any(held in line and "FP16 holds 65504" in line for line in logged)
+
+
+@pytest.mark.parametrize("lacking", ["metadata", "ONNX Runtime"])
+def test_a_range_that_cannot_be_measured_is_a_warning(onnx, monkeypatch, logged, lacking):
+    if lacking == "metadata":
+        model = read_onnx(onnx)
+        del model.metadata_props[:]
+        write_onnx(model, onnx)
+    else:
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    built = evodeploy.build(onnx, precision="fp16", targets="sm89", dry_run=True)
+    assert (built.engine.precision, built.engine.largest_activation) == ("fp16", "")
+    reason = {"metadata": "the ONNX carries no evodeploy metadata", "ONNX Runtime": "this needs onnxruntime"}[lacking]
+    assert any(line.startswith(f"whether FP16 holds every activation is not checked: {reason}") for line in logged)
+
+
+MOST = ("blocks.[1-5].*",)  # of the weights
+
+
+def test_what_an_export_keeps_in_fp32_a_build_keeps(small_checkpoint, tmp_path):
+    path = evodeploy.export(small_checkpoint, tmp_path / "x.onnx", precision="fp16", keep_fp32=MOST).path
+    assert precision_of(read_onnx(path)) == "fp16"
+    built = evodeploy.build(path, precision="fp16", targets="sm89", dry_run=True)
+    assert (built.engine.precision, built.engine.kept_fp32) == ("fp16", {})  # nothing is converted again
+    with pytest.raises(UsageError, match="what an ONNX that is converted already keeps in FP32 stays so"):
+        evodeploy.build(path, precision="fp16", keep_fp32=["Softmax"], targets="sm89", dry_run=True)
+
+
+def test_an_export_in_int8_that_keeps_most_in_fp32_is_int8(small_checkpoint, tmp_path):
+    Image.new("RGB", (70, 66), (200, 40, 90)).save(tmp_path / "plain.png")
+    path = tmp_path / "x.onnx"
+    evodeploy.export(small_checkpoint, path, precision="int8", images=tmp_path, keep_fp32=MOST, verify=False)
+    assert describe(path)["precision"] == "int8"
+    engine = evodeploy.build(path, precision="fp16", targets="sm89", dry_run=True).engine
+    assert (engine.precision, engine.rest) == ("int8", "fp16")
+    assert "on 2 images" in engine.largest_activation
