@@ -22,7 +22,8 @@ from evodeploy.errors import BadFileError, RuntimeFailedError, UnavailableError,
 from evodeploy.files import claimed, replacing, sha256
 from evodeploy.locks import scratch
 from evodeploy.machine.driver import architecture, driver_problem
-from evodeploy.onnx_files import info_of, write_onnx
+from evodeploy.onnx_files import info_of, precision_of, read_onnx, write_onnx
+from evodeploy.specs import ASKED
 
 
 @checked
@@ -31,11 +32,11 @@ def refit(
 ) -> Refit:
     """Write `engine` with the weights of `onnx` to `output`, without building it again; needs the GPU it was built for.
 
-    `onnx` is the same network in FP32; the precision stays the engine's. With `force` the output is replaced where it
-    exists.
+    `onnx` is the same network, in FP32 or as the engine's was; the precision stays the engine's, and so do the nodes
+    that were kept in FP32. With `force` the output is replaced where it exists.
 
     Raises UsageError for an engine that takes no other weights, UnavailableError where it cannot run, BadFileError for
-    an ONNX of another network. Nothing is written then.
+    an ONNX of another network, VerificationError for activations that FP16 does not hold. Nothing is written then.
     """
     begun = time.perf_counter()
     plan, source, path = Path(engine), Path(onnx), Path(output)
@@ -57,12 +58,12 @@ def _refit(plan: Path, onnx: Path, output: Path) -> PlanRecord:
     data = plan.read_bytes()
     check_unchanged(record, plan, data)
     check_fits(record, plan, flavour, architecture())
+    asked = tuple(node for node, why in record.kept_fp32.items() if why == ASKED)
+    _check_precision(record, plan, onnx, asked)
     batches = tuple((profile.min, profile.opt, profile.max) for profile in record.profiles)
-    request = BuildRequest(onnx, output, record.rest or record.precision, batches, record.runtime, record.targets)
+    precision = record.rest or record.precision
+    request = BuildRequest(onnx, output, precision, batches, record.runtime, record.targets, keep_fp32=asked)
     decided = decide(request)
-    made = decided.engine.precision
-    if made != record.precision:
-        raise UsageError(f"{onnx} makes {made.upper()} weights, expected {record.precision.upper()} as {plan} has them")
     if decided.engine.keep != keep_profile(record.model):
         kept = decided.engine.keep or "a fixed number of"
         raise UsageError(f"{onnx} keeps {kept} tokens, and {plan} was built for others: export it as that one was")
@@ -83,9 +84,20 @@ def _refit(plan: Path, onnx: Path, output: Path) -> PlanRecord:
         plan_bytes=len(content),
         stripped=False,
         refittable=refittable,
+        largest_activation=decided.engine.largest_activation,
     )
     write_sidecar(record, output)
     return record
+
+
+def _check_precision(record: PlanRecord, plan: Path, onnx: Path, asked: tuple[str, ...]) -> None:
+    """Raise UsageError for weights that do not become the plan's, in which the nodes `asked` for stay FP32."""
+    held, reduced = precision_of(read_onnx(onnx)), record.precision in ("fp16", "bf16")
+    expected = "fp32" if reduced and asked else record.precision
+    if held != expected and not (reduced and held == "fp32"):
+        raise UsageError(
+            f"{onnx} holds {held.upper()} weights, expected {expected.upper()} ones for {plan}: export it again"
+        )
 
 
 def refitted(plan: bytes, onnx: Path, flavour: Flavour) -> tuple[bytes, bool]:

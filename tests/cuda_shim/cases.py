@@ -11,6 +11,7 @@ import dataclasses
 import enum
 import gc
 import itertools
+import json
 import logging
 import sys
 import threading
@@ -22,11 +23,13 @@ import onnxruntime
 import sharing
 from cuda_shim.plans import write_exact, write_plan
 from graphs import restated
+from onnx import TensorProto
 
 from evodeploy.builder import refit as refitting
 from evodeploy.engines.base import run_all
 from evodeploy.engines.opener import open_engine
 from evodeploy.engines.tensorrt import lane
+from evodeploy.engines.tensorrt.sidecar import read_sidecar
 from evodeploy.errors import (
     BadFileError,
     InputError,
@@ -36,6 +39,7 @@ from evodeploy.errors import (
     UsageError,
 )
 from evodeploy.graph.fixed_keep import with_keep
+from evodeploy.graph.precision import reduced_from_onnx
 from evodeploy.machine.driver import architecture
 from evodeploy.onnx_files import info_of, read_onnx, set_info, write_onnx
 from evodeploy.specs import EngineOptions
@@ -752,11 +756,33 @@ def refit():
     sys.modules["tensorrt"].SerializationFlag = enum.Enum("Before10_14", {"EXCLUDE_WEIGHTS": 0})
     record = refitting.refit(PLAN, ONNX, PLAN.with_name("older.engine")).record
     assert (record.stripped, record.refittable) == (False, False)
+    half = PLAN.with_name("half.onnx")
+    write_onnx(reduced_from_onnx(read_onnx(ONNX), "fp16").model, half)
+    with refused(UsageError, "half.onnx holds FP16 weights, expected FP32 ones for"):
+        refitting.refit(PLAN, half, PLAN.with_name("again.engine"))
     with refused(BadFileError, "other.onnx does not fit the engine: the weights 'w' have another shape"):
         fake_tensorrt.OnnxParserRefitter.fits = False
         refitting.refit(PLAN, ONNX, PLAN.with_name("again.engine"))
     assert not PLAN.with_name("again.engine").exists()
     assert on_the_device() == [0] * 6
+
+
+def refit_kept():
+    """What the FP16 engine `PLAN` keeps in FP32 gets FP32 weights; the record has the range of what it computes now."""
+    (kept,) = read_sidecar(PLAN).kept_fp32
+    record = refitting.refit(PLAN, ONNX, PLAN.with_name("full.engine")).record
+    got = read_onnx(Path(json.loads(PLAN.read_text())["onnx"] + ".refitted")).graph
+    types = {tensor.name: tensor.data_type for tensor in got.initializer}
+    products = [node for node in got.node if node.op_type == "MatMul" and node.input[1] in types]
+    found = {node.name: types[node.input[1]] for node in products}
+    assert found.pop(kept) == TensorProto.FLOAT
+    assert {*found.values()} == {TensorProto.FLOAT16}
+    assert record.kept_fp32 == {kept: "asked for"}
+    assert "on 2 images" in record.largest_activation
+    half = PLAN.with_name("half.onnx")
+    write_onnx(reduced_from_onnx(read_onnx(ONNX), "fp16").model, half)
+    with refused(UsageError, "half.onnx holds FP16 weights, expected FP32 ones for"):
+        refitting.refit(PLAN, half, PLAN.with_name("again.engine"))
 
 
 def profiled():

@@ -16,6 +16,7 @@ from onnx import TensorProto, numpy_helper
 
 from evodeploy.engines.tensorrt import cuda
 from evodeploy.onnx_files import read_onnx, write_onnx
+from evodeploy.specs import ASKED
 
 SHIM = Path(__file__).parents[2] / "cuda_shim"
 
@@ -127,6 +128,13 @@ def test_a_plan_takes_other_weights(on_shim, plan, small_onnx, tmp_path):
     before = tmp_path / "before.onnx"
     shutil.copy(small_onnx, before)
     assert on_shim("refit", plan(onnx=before, refittable=True, stripped=True), other) == ([], "")
+
+
+def test_a_refitted_plan_keeps_in_fp32_what_it_kept(on_shim, plan, small_onnx, tmp_path):
+    before = shutil.copy(small_onnx, tmp_path / "before.onnx")
+    layer = next(node.name for node in read_onnx(small_onnx).graph.node if "mlp.fc1/MatMul" in node.name)
+    how = {"refittable": True, "precision": "fp16", "kept_fp32": {layer: ASKED}, "largest_activation": "before"}
+    assert on_shim("refit_kept", plan(onnx=before, **how)) == ([], "")
 
 
 def test_a_plan_that_tensorrt_refuses(on_shim, plan):
