@@ -98,6 +98,7 @@ def distill(
     train, held = setup.sides(Path(images), None if val is None else Path(val), student, labels, mapping)
     with contextlib.ExitStack() as stack:
         processes = stack.enter_context(joined(place))
+        processes.check_shares(min(batch, len(train)))
         stack.enter_context(setup.threads(threads))
         part = path.with_name(f"{path.name}.part")
         if processes.leads:

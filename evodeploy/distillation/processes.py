@@ -39,6 +39,14 @@ class Processes:
         """The part of `items` that this process has, which the processes divide among themselves."""
         return items[self.rank :: self.size]
 
+    def check_shares(self, count: int) -> None:
+        """Raise UsageError where a step of `count` pictures has none for one of the processes."""
+        if count < self.size:
+            raise UsageError(
+                f"each of the {self.size} processes needs a picture in every step, which has {count}: give --batch "
+                f"{self.size} or more and as many pictures, or start fewer processes"
+            )
+
     def add(self, tensor: Tensor) -> Tensor:
         """`tensor` summed over all processes, in place."""
         if self.size > 1:

@@ -77,9 +77,21 @@ def teacher_of(source: Source | None, student: LoadedModel) -> LoadedModel:
             f"the teacher {theirs.name} gives {teacher.info.output} of {theirs.output_width} columns, expected "
             f"{student.info.output} of {ours.output_width} as the student's"
         )
+    if moved := _elsewhere(student.info.class_names, teacher.info.class_names):
+        raise UsageError(
+            f"the teacher has its classes in another order than the student ({brief(moved)}), and would teach wrong "
+            "ones: give one with the student's order"
+        )
     if unlike := difference(student.info, teacher.info):
         raise UsageError(f"teacher and student prepare pictures differently ({unlike}): they would not see the same")
     return teacher
+
+
+def _elsewhere(ours: Sequence[str], theirs: Sequence[str]) -> str | None:
+    """A name that both have, each for another class; those that only one has may be other words for the same."""
+    known = {*theirs}
+    pairs = zip(ours, theirs, strict=False)  # one may have no names
+    return next((name for name, other in pairs if name != other and name in known and ours.count(name) == 1), None)
 
 
 def sides(

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from levit_cases import small as small_levit
 from vit_sources import TimmViT, filled
 
 import evodeploy
-from evodeploy.distillation import draws, job, loop, setup, teaching
+from evodeploy.distillation import draws, job, loop, processes, setup, teaching
 from evodeploy.distillation.data import Pictures, held_out, listed
 from evodeploy.distillation.network import answers
 from evodeploy.distillation.recipe import Recipe
@@ -417,6 +419,32 @@ def test_another_teacher_is_learnt_from(classifier, pictures, tmp_path):
         classifier, pictures, tmp_path / "b.pth", keep_ratio=0.5, teacher=tmp_path / "a.pth", **SHORT
     )
     assert taught.teacher_sha256 != record.teacher_sha256
+
+
+def test_a_teacher_with_its_classes_in_another_order_is_refused(classifier, pictures, tmp_path):
+    def named(path, *names):
+        model = load_checkpoint(classifier)
+        save_checkpoint(dataclasses.replace(model, info=dataclasses.replace(model.info, class_names=names)), path)
+        return path
+
+    student = named(tmp_path / "student.pth", "bird", "cat", "dog", "fox")
+    teacher = named(tmp_path / "teacher.pth", "bird", "dog", "cat", "fox")
+    with pytest.raises(UsageError, match=r"its classes in another order than the student \(cat\)"):
+        evodeploy.distill(student, pictures, tmp_path / "out.pth", teacher=teacher, keep_ratio=0.5, **SHORT)
+    others = named(tmp_path / "others.pth", "bird, fowl", "cat", "dog, hound", "fox")  # other words for the same
+    assert setup.teacher_of(others, load_checkpoint(student)).info.class_names[0] == "bird, fowl"
+
+
+def test_more_processes_than_pictures_in_a_step_are_refused(classifier, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "joined", lambda _: contextlib.nullcontext(processes.Processes(0, 9)))
+    with pytest.raises(UsageError, match="each of the 9 processes .* every step, which has 8: give --batch 9"):
+        evodeploy.distill(classifier, pictures, tmp_path / "out.pth", keep_ratio=0.5, **SHORT)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_keep_ratio_of_numpy_is_a_number(classifier, pictures, tmp_path):
+    options = SHORT | {"keep_ratio": np.float32(0.5), "batch": np.int64(8)}
+    assert evodeploy.distill(classifier, pictures, tmp_path / "out.pth", **options).recipe.keep_ratios == (0.5, 0.5)
 
 
 def test_the_command_says_what_the_record_says(classifier, pictures, tmp_path, cli):
