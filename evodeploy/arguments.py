@@ -31,15 +31,18 @@ _KINDS: dict[Any, tuple[type, str]] = {
 def checked(function: Callable[P, R]) -> Callable[P, R]:
     """Let `function` raise UsageError for an argument of a type that its annotation does not name.
 
-    Types that are not known here, such as images and the modules of torch, are left to the function.
+    Numbers of other libraries, such as NumPy's, become Python's. Types that are not known here, such as images and the
+    modules of torch, are left to the function.
     """
     signature, hints = inspect.signature(function), _hints(function)
 
     @functools.wraps(function)
     def checking(*args: P.args, **kwargs: P.kwargs) -> R:
-        for name, value in signature.bind(*args, **kwargs).arguments.items():
+        bound = signature.bind(*args, **kwargs)
+        for name, value in bound.arguments.items():
             check_type(name, value, hints[name])
-        return function(*args, **kwargs)
+            bound.arguments[name] = _plain(value)
+        return function(*bound.args, **bound.kwargs)
 
     return checking
 
@@ -48,6 +51,15 @@ def check_type(name: str, value: object, hint: Any) -> None:
     """Raise UsageError where the argument `name` has a `value` of none of the types in `hint`."""
     if not _fits(value, hint):
         raise UsageError(f"{name} is {brief(repr(value))}, expected {_in_words(hint)}")
+
+
+def _plain(value: Any) -> Any:
+    """`value` with Python's own numbers, also in a list or a tuple."""
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    if isinstance(value, bool | int | float) or not isinstance(value, numbers.Real):
+        return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
 def check_names(what: str, asked: Sequence[str], known: Collection[str]) -> None:

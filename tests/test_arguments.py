@@ -1,10 +1,15 @@
 from __future__ import annotations
 
 import inspect
+import json
+from collections.abc import Sequence
+from fractions import Fraction
 
+import numpy as np
 import pytest
 
 import evodeploy
+from evodeploy.arguments import checked
 from evodeploy.errors import UsageError
 
 
@@ -40,3 +45,13 @@ def test_refuses_an_argument_of_another_type(function, arguments, message):
 def test_public_functions_check_their_arguments():
     public = [getattr(evodeploy, name) for name in evodeploy.__all__]
     assert [each.__name__ for each in public if inspect.isfunction(each) and not hasattr(each, "__wrapped__")] == []
+
+
+def test_numbers_of_other_libraries_become_pythons():
+    @checked
+    def given(ratio: float | Sequence[float], stages: Sequence[int] = (), size: int | None = None) -> list:
+        return [ratio, stages, size]
+
+    found = given(np.float32(0.5), [np.int64(4), 8], size=np.uint8(3))
+    assert json.dumps(found) == "[0.5, [4, 8], 3]"
+    assert json.dumps(given((Fraction(1, 4), 2.0))) == "[[0.25, 2.0], [], null]"

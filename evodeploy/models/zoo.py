@@ -42,7 +42,7 @@ class EvoDeiTConfig:
     fast_path: FastPath = "rest"
 
     def __post_init__(self) -> None:
-        if self.width % self.heads or self.image_size % self.patch_size:
+        if self.width % self.heads or self.image_size < 1 or self.image_size % self.patch_size:
             raise UsageError(
                 f"{self.name}: width {self.width} must be a multiple of the {self.heads} heads, and image size "
                 f"{self.image_size} one of the patch size {self.patch_size}"

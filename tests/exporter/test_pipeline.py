@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 
+import numpy as np
 import pytest
 from torch import nn
 
@@ -52,3 +53,14 @@ def test_refuses_arguments_that_do_not_fit(small_checkpoint, tmp_path, arguments
 def test_a_module_needs_a_name_for_its_output():
     with pytest.raises(UsageError, match="its export needs a name: give the output, such as 'model.onnx'"):
         evodeploy.export(nn.Linear(1, 1))
+
+
+def test_numbers_of_numpy_are_numbers(small_checkpoint, tmp_path):
+    numbers = {"keep_ratio": np.float32(0.5), "stages": [np.int64(2), np.int64(4)], "top_k": np.int64(3)}
+    info = evodeploy.export(small_checkpoint, tmp_path / "x.onnx", verify=False, **numbers).info
+    assert (info.keep_ratios, info.stages, info.top_k) == ((0.5, 0.5), (2, 4), 3)
+
+
+def test_an_image_size_without_a_patch_is_refused(small_checkpoint, tmp_path):
+    with pytest.raises(UsageError, match="image size -8 a positive one of the patch size 8"):
+        evodeploy.export(small_checkpoint, tmp_path / "x.onnx", image_size=-8)

@@ -134,7 +134,7 @@ def test_the_image_size_is_chosen(tmp_path, source, recipe):
     before = load_checkpoint(path).module.pos_embed
     assert torch.equal(model.module.pos_embed, resized(before, 4, **recipe))
     assert model.module(torch.randn(2, 3, 32, 32)).shape == (2, model.config.output_width)
-    with pytest.raises(UsageError, match="image size 36 one of the patch size 8"):
+    with pytest.raises(UsageError, match="image size 36 a positive one of the patch size 8"):
         load_checkpoint(path, image_size=36)
 
 
