@@ -13,7 +13,7 @@ import torch
 from cases import SMALL
 
 from evodeploy.locks import locked
-from evodeploy.models.layouts import layout_for
+from evodeploy.models.layouts import to_published
 from evodeploy.models.random_weights import random_model
 from evodeploy.models.saving import save_checkpoint
 
@@ -28,7 +28,7 @@ def small():
 
 @pytest.fixture(scope="session")
 def small_state(small):
-    return layout_for(SMALL).to_published(small.module.state_dict())
+    return to_published(SMALL, small.module.state_dict())
 
 
 @pytest.fixture(scope="session")

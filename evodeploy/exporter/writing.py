@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-CALIBRATION = 256  # images that INT8 is calibrated on, at most
+CALIBRATION = 256  # images that INT8 and FP8 are calibrated on, at most
 
 
 def log_model(model: LoadedModel, source: Path | nn.Module) -> None:

@@ -166,7 +166,7 @@ class _Quantizer:
 def _reason(node: NodeProto) -> str:
     if node.op_type == "Conv":
         return "a convolution of the image: little work, and all that follows rests on it"
-    return f"{node.op_type} of two computed values: attention, from which selections are made"
+    return f"{node.op_type} of two computed values: attention, or what tokens are selected or merged by"
 
 
 def _check_finite(magnitudes: dict[str, Array], count: int) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from evodeploy.models.checkpoint_file import RawCheckpoint
 from evodeploy.models.hub_config import hints_of
 from evodeploy.models.layout import Hints, State
 from evodeploy.models.network import Network
+from evodeploy.models.layouts import to_published
 from evodeploy.text import brief, reason
 
 DIFFERENCE = 1e-6  # of float64 outputs, relative to their largest: rounding is 1e-13, another activation 1e-4 and more
@@ -44,8 +44,8 @@ def raw_from(module: nn.Module) -> RawCheckpoint:
     )
 
 
-def raw_from_network(network: Network, published: Callable[[State], State]) -> RawCheckpoint:
-    """Return the same for a network of this package, whose tensors are `published` under other names."""
+def raw_from_network(network: Network) -> RawCheckpoint:
+    """Return the same for a network of this package, by the names of published checkpoints."""
     config = network.config
     hints = Hints(
         model=config.name,
@@ -54,7 +54,7 @@ def raw_from_network(network: Network, published: Callable[[State], State]) -> R
         keep_ratios=config.keep_ratios,
         **config.settings,
     )
-    return RawCheckpoint(published(_copied(network.state_dict(), network)), hints, None, False)
+    return RawCheckpoint(to_published(config, _copied(network.state_dict(), network)), hints, None, False)
 
 
 def _copied(state: State, module: nn.Module) -> State:

@@ -12,7 +12,7 @@ from evodeploy.files import sha256
 from evodeploy.models.adopted import check_same, name_of, raw_from, raw_from_network
 from evodeploy.models.checkpoint_file import RawCheckpoint, read_checkpoint
 from evodeploy.models.class_names import fitting, read_class_names
-from evodeploy.models.layouts import at_image_size, fitted, layout_for, layout_of, shapes_of
+from evodeploy.models.layouts import at_image_size, fitted, layout_of, shapes_of
 from evodeploy.models.loaded import LoadedModel, model_info, with_interface
 from evodeploy.models.network import Network
 from evodeploy.models.preprocessing import Stated, completed, resolved
@@ -84,7 +84,7 @@ def _adopted(module: nn.Module, ema: bool) -> RawCheckpoint:
     if ema:
         raise UsageError("a module has no averaged weights next to its own: leave out ema")
     if isinstance(module, Network):
-        return raw_from_network(module, layout_for(module.config).to_published)
+        return raw_from_network(module)
     return raw_from(module)
 
 

@@ -90,7 +90,7 @@ def _optional(config: EvoDeiTConfig) -> Shapes:
 
 
 def to_module(state: State) -> State:
-    """Published names to the network's own; the training-only heads pass through where present."""
+    """Published names to the network's own."""
     module = {}
     for name, tensor in state.items():
         parts = name.split(".")
@@ -131,6 +131,5 @@ def _at_grid(state: State, grid: int) -> State:
 
 
 LAYOUT = Layout(
-    "Evo-DeiT", EvoDeiTConfig, _recognises, _infer, _required, _optional, to_module, to_published, EvoDeiT,
-    at_grid=_at_grid,
+    "Evo-DeiT", EvoDeiTConfig, _recognises, _infer, _required, _optional, to_module, EvoDeiT, at_grid=_at_grid,
 )  # fmt: skip

@@ -192,6 +192,4 @@ def to_published(state: State) -> State:
     return published
 
 
-LAYOUT = Layout(
-    "Evo-LeViT", EvoLeViTConfig, _recognises, _infer, _required, _optional, to_module, to_published, EvoLeViT, canonical
-)
+LAYOUT = Layout("Evo-LeViT", EvoLeViTConfig, _recognises, _infer, _required, _optional, to_module, EvoLeViT, canonical)

@@ -113,10 +113,10 @@ class Layout(Generic[C]):
     """How one family names its tensors. Shapes and states are keyed by the published names.
 
     `infer` reads a configuration off the shapes; `required` and `optional` (training-only) list the tensors that a
-    configuration has; `to_module` and `to_published` translate a complete state dict to the network's own names and
-    back, and `network` builds the module. `canonical` comes before all of them: where a family's files hold a tensor
-    under two names it keeps one. `at_grid` brings a state's position embeddings to a grid of that many tokens a side;
-    it is None where a network's size is fixed. `selects` says whether the family is trained with token selection.
+    configuration has; `to_module` translates a complete state dict to the network's own names, and `network` builds the
+    module. `canonical` comes before all of them: where a family's files hold a tensor under two names it keeps one.
+    `at_grid` brings a state's position embeddings to a grid of that many tokens a side; it is None where a network's
+    size is fixed. `selects` says whether the family is trained with token selection.
     """
 
     family: str
@@ -126,7 +126,6 @@ class Layout(Generic[C]):
     required: Callable[[C], Shapes]
     optional: Callable[[C], Shapes]
     to_module: Callable[[State], State]
-    to_published: Callable[[State], State]
     network: Callable[[C], Network]
     canonical: Callable[[State], State] = unchanged
     at_grid: Callable[[State, int], State] | None = None

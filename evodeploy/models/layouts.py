@@ -7,9 +7,10 @@ from typing import Any
 
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.models import evo_deit_layout, evo_levit_layout, hugging_face_layout, vit_layout
+from evodeploy.models.evo_levit_config import EvoLeViTConfig
 from evodeploy.models.layout import Layout, Shapes, State
 from evodeploy.models.network import Network
-from evodeploy.models.zoo import ModelConfig
+from evodeploy.models.zoo import EvoDeiTConfig, ModelConfig
 from evodeploy.text import brief
 
 LAYOUTS: tuple[Layout[Any], ...] = (
@@ -19,6 +20,8 @@ LAYOUTS: tuple[Layout[Any], ...] = (
     hugging_face_layout.VIT,
     hugging_face_layout.DINOV2,
 )
+
+_PUBLISHED = {EvoDeiTConfig: evo_deit_layout.to_published, EvoLeViTConfig: evo_levit_layout.to_published}
 
 
 def layout_of(state: State, source: object) -> Layout[Any]:
@@ -36,6 +39,11 @@ def layout_of(state: State, source: object) -> Layout[Any]:
 def layout_for(config: ModelConfig) -> Layout[Any]:
     """Return the layout of the family that `config` belongs to."""
     return next(layout for layout in LAYOUTS if isinstance(config, layout.config))
+
+
+def to_published(config: ModelConfig, state: State) -> State:
+    """`state`, of the network of `config`, by the names of its family's published checkpoints."""
+    return _PUBLISHED[type(config)](state)
 
 
 def shapes_of(state: State) -> Shapes:

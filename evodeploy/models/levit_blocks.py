@@ -137,13 +137,9 @@ class SubsampleAttention(nn.Module):
             logits = class_logits(query[:, :, :1], key, self.scale)
             attention = class_attention(logits).index_select(1, self.sampled) / self.heads
             total = scores.sum(dim=1, keepdim=True)
-            scores = blend(scores.index_select(1, self.sampled), attention, self.tradeoff())
+            scores = blend(scores.index_select(1, self.sampled), attention, self.learn_tradeoff.sigmoid())
             scores = scores * (total / scores.sum(dim=1, keepdim=True))
         return self.proj(F.hardswish(mixed)), scores
-
-    def tradeoff(self) -> Tensor:
-        """Return how much of the global class attention this module's own replaces: t, in (0, 1)."""
-        return self.learn_tradeoff.sigmoid()
 
 
 class Mlp(nn.Module):

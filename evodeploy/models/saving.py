@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from evodeploy.files import replacing
-from evodeploy.models.layouts import layout_for
+from evodeploy.models.layouts import to_published
 from evodeploy.models.loaded import LoadedModel
 from evodeploy.models.preprocessing import settings_of
 
@@ -38,7 +38,7 @@ def save_checkpoint(
     )
     if elastic is not None:
         args.elastic = list(elastic)
-    content = {"model": layout_for(config).to_published(model.module.state_dict()), "epoch": 0, "args": args}
+    content = {"model": to_published(config, model.module.state_dict()), "epoch": 0, "args": args}
     if distillation is not None:
         content["distillation"] = distillation
     with replacing(path) as draft, draft.open("wb", buffering=0) as file:

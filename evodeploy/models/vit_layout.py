@@ -17,7 +17,6 @@ import torch.nn.functional as F
 
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.models.evo_deit import EvoDeiT
-from evodeploy.models.evo_deit_layout import LAYOUT as EVO_DEIT
 from evodeploy.models.evo_deit_layout import embedding, linear, norm
 from evodeploy.models.layout import Hints, Layout, Shapes, State, depth_of, grid_of, ratio_of, shape_of
 from evodeploy.models.positions import resized
@@ -176,6 +175,6 @@ def _at_grid(state: State, grid: int) -> State:
 
 
 LAYOUT = Layout(
-    "timm ViT", EvoDeiTConfig, _recognises, infer, required, optional, to_module, EVO_DEIT.to_published, EvoDeiT,
-    canonical, _at_grid, selects=False,
+    "timm ViT", EvoDeiTConfig, _recognises, infer, required, optional, to_module, EvoDeiT, canonical, _at_grid,
+    selects=False,
 )  # fmt: skip

@@ -14,7 +14,7 @@ from PIL import Image
 
 from evodeploy.errors import UsageError
 from evodeploy.models.checkpoint import load_checkpoint
-from evodeploy.models.layouts import layout_for
+from evodeploy.models.layouts import to_published
 from evodeploy.models.random_weights import random_model
 from evodeploy.onnx_files import info_of, read_onnx
 from evodeploy.specs import Preprocessing
@@ -30,7 +30,8 @@ def bare(tmp_path_factory):
     """A state dict alone, which says nothing of images, of a network that is exported fast."""
     path = tmp_path_factory.mktemp("bare") / "bare.pth"
     config = dataclasses.replace(SMALL, width=64, heads=1, depth=2, stages=(1,), keep_ratios=(0.5,))
-    torch.save(layout_for(config).to_published(random_model(config).module.state_dict()), path)
+    state = to_published(config, random_model(config).module.state_dict())
+    torch.save({"model": state, "args": {"num_heads": 1}}, path)
     return path
 
 

@@ -18,7 +18,7 @@ from vit_sources import SOURCES, filled
 
 from evodeploy.errors import EvodeployError
 from evodeploy.models.checkpoint import load_checkpoint
-from evodeploy.models.layouts import layout_for
+from evodeploy.models.layouts import to_published
 from evodeploy.models.random_weights import random_model
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.bool, torch.complex64]
@@ -37,7 +37,7 @@ HEADER = {
 @functools.cache
 def state(family):
     if family == "Evo-DeiT":
-        return layout_for(SMALL).to_published(random_model(SMALL, seed=3).module.state_dict())
+        return to_published(SMALL, random_model(SMALL, seed=3).module.state_dict())
     return weights(small_levit()) if family == "Evo-LeViT" else dict(filled(SOURCES[family]()).state_dict())
 
 

@@ -8,7 +8,7 @@ from levit_cases import random_images, small
 
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.models.checkpoint import load_checkpoint
-from evodeploy.models.evo_levit_layout import LAYOUT
+from evodeploy.models.evo_levit_layout import LAYOUT, to_published
 from evodeploy.models.layout import Hints
 from evodeploy.models.random_weights import random_model
 from evodeploy.models.saving import save_checkpoint
@@ -52,7 +52,7 @@ def test_two_names_that_disagree_are_refused_by_name():
 @pytest.mark.parametrize("model", ["EvoLeViT_128S", "EvoLeViT_256"])
 def test_published_names_there_and_back(model):
     state = published(model)
-    back = LAYOUT.to_published(LAYOUT.to_module(LAYOUT.canonical(state)))
+    back = to_published(LAYOUT.to_module(LAYOUT.canonical(state)))
     assert back.keys() == state.keys()
     assert all(torch.equal(back[name], state[name]) for name in state)
 
