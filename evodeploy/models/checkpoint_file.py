@@ -29,6 +29,7 @@ _SHOWN = 80  # characters of a tensor's name
 _SHARED = 4  # tensors that may share their numbers, as tied weights do, on average
 _COUNT = "num_batches_tracked"  # a buffer of training, a whole number that no network reads
 _STATE_KEYS = ("model", "state_dict")
+_EMA_KEYS = ("model_ema", "state_dict_ema")  # of DeiT's code and of timm's
 _SETTINGS = ("args", "cfg")  # a namespace or a dictionary, as training writes it
 _PREFIX = re.compile(r"^(?:module\.|_orig_mod\.)+")
 
@@ -49,18 +50,18 @@ class RawCheckpoint:
 def read_checkpoint(path: Path, ema: bool = False) -> RawCheckpoint:
     """Read the tensors of `path`; nothing in the file is run.
 
-    Takes a training checkpoint (`model`, `model_ema`, `args`, …), a bare state dict, one under `state_dict`, names
-    prefixed by DataParallel or torch.compile, safetensors, and torch's format before 1.6. Raises BadFileError where
-    the file is none of these, UsageError where `ema` asks for a copy that is not there.
+    Takes a training checkpoint (`model`, `model_ema`, `args`, …; timm's `state_dict`, `state_dict_ema`), a bare state
+    dict, names prefixed by DataParallel or torch.compile, safetensors, and torch's format before 1.6. Raises
+    BadFileError where the file is none of these, UsageError where `ema` asks for a copy that is not there.
     """
     check_input(path, _WHAT)
     content = _load_safetensors(path) if suffix_of(path) == ".safetensors" else _load_torch(path)
     if not isinstance(content, dict):
         raise BadFileError(f"{path} holds a {type(content).__name__}, expected a dictionary of tensors")
-    has_ema = isinstance(content.get("model_ema"), dict)
+    has_ema = any(isinstance(content.get(key), dict) for key in _EMA_KEYS)
     if ema and not has_ema:
-        raise UsageError(f"{path} has no EMA weights ('model_ema'): leave out --ema")
-    keys = ("model_ema",) if ema else _STATE_KEYS
+        raise UsageError(f"{path} has no EMA weights ('model_ema' or 'state_dict_ema'): leave out --ema")
+    keys = _EMA_KEYS if ema else _STATE_KEYS
     state = next((content[key] for key in keys if isinstance(content.get(key), dict)), content)
     tensors = _tensors(path, state, content)
     epoch = content.get("epoch")

@@ -28,7 +28,8 @@ _FIGURES: dict[FastPath, str] = {
 def warning(model: LoadedModel) -> str:
     """What keep ratios below 1.0 cost such a network."""
     fast_path = model.info.fast_path
-    advice = "merge tokens (--fast-path merge), keep more, " if fast_path == "rest" else "keep more tokens, "
+    could_merge = fast_path == "rest" and "fast_path" in model.config.settings
+    advice = "merge tokens (--fast-path merge), keep more, " if could_merge else "keep more tokens, "
     return (
         f"{model.config.name} was not trained with selection, and a keep ratio below 1.0 costs accuracy: a "
         f"DINOv2 that reads digits gets {_FIGURES[fast_path]} (docs/results.md). `evodeploy "

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from levit_cases import small as small_levit
 from PIL import Image
 from vit_sources import SOURCES, filled
 
@@ -59,6 +60,7 @@ def test_a_classifier_as_trained(cli, folder):
 def test_selection_that_was_not_trained_is_warned_of(cli, folder, small_checkpoint):
     from evodeploy.models.checkpoint import load_checkpoint
     from evodeploy.models.untrained import warning
+    from evodeploy.models.random_weights import random_model
 
     code, _, err = cli("-q", "export", "vit.pth", "--keep-ratio", "0.5", "--no-verify")
     assert code == 0
@@ -72,6 +74,7 @@ def test_selection_that_was_not_trained_is_warned_of(cli, folder, small_checkpoi
     assert "76.3 % at 0.5" in resting
     assert "--fast-path merge" in resting
     code, _, err = cli("export", small_checkpoint, "-o", "small.onnx", "--no-verify")
+    assert "--fast-path" not in warning(random_model(small_levit()))  # it cannot merge
     assert code == 0
     assert "costs accuracy" not in err
     assert json.loads(cli("inspect", "small.onnx", "--json")[1])["keep_ratios"] == [0.5, 0.5]

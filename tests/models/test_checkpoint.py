@@ -122,6 +122,14 @@ def test_ema_weights_on_request_only(tmp_path, small_state, small, small_images)
     assert not torch.allclose(ema.module(images), plain.module(images))
 
 
+def test_averaged_weights_as_timm_names_them(tmp_path, small_state):
+    other = {name: tensor * 1.1 for name, tensor in small_state.items()}
+    path = saved(tmp_path, {"state_dict": small_state, "state_dict_ema": other, "args": ARGS})
+    assert read_checkpoint(path).has_ema
+    assert torch.equal(load_checkpoint(path, ema=True).module.pos_embed, other["pos_embed"])
+    assert torch.equal(load_checkpoint(path).module.pos_embed, small_state["pos_embed"])
+
+
 def test_half_precision_weights_become_float32(tmp_path, small_state):
     torch.save({"model": {k: v.half() for k, v in small_state.items()}, "args": ARGS}, tmp_path / "c.pth")
     loaded = load_checkpoint(tmp_path / "c.pth")
