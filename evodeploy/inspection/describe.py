@@ -41,8 +41,10 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         from evodeploy.models.checkpoint_file import read_checkpoint
     raw = read_checkpoint(path)
     model = load_checkpoint(path)
+    heads = model.config.heads
     return {
         **_model(model.info),
+        "heads": list(heads) if isinstance(heads, tuple) else heads,
         "trained_to_select": model.trained_to_select,
         "parameters": sum(parameter.numel() for parameter in model.module.parameters()),
         "tensors": len(raw.state),

@@ -7,6 +7,7 @@ else is refused.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from typing import Any
 
@@ -17,8 +18,8 @@ from evodeploy.errors import UsageError
 from evodeploy.models.checkpoint_file import RawCheckpoint
 from evodeploy.models.hub_config import hints_of
 from evodeploy.models.layout import Hints, State
-from evodeploy.models.network import Network
 from evodeploy.models.layouts import to_published
+from evodeploy.models.network import Network
 from evodeploy.text import brief, reason
 
 DIFFERENCE = 1e-6  # of float64 outputs, relative to their largest: rounding is 1e-13, another activation 1e-4 and more
@@ -118,4 +119,4 @@ def _hints(module: nn.Module) -> Hints:
         (found for each in module.modules() if isinstance(found := getattr(each, "num_heads", None), int)), None
     )
     eps = hints.norm_eps or next((each.eps for each in module.modules() if isinstance(each, nn.LayerNorm)), None)
-    return Hints(hints.model, heads, class_names=hints.class_names, norm_eps=eps, stated=hints.stated)
+    return dataclasses.replace(hints, num_heads=heads, norm_eps=eps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 
 from torch import nn
@@ -12,6 +13,7 @@ from evodeploy.files import sha256
 from evodeploy.models.adopted import check_same, name_of, raw_from, raw_from_network
 from evodeploy.models.checkpoint_file import RawCheckpoint, read_checkpoint
 from evodeploy.models.class_names import fitting, read_class_names
+from evodeploy.models.heads import assumption
 from evodeploy.models.layouts import at_image_size, fitted, layout_of, shapes_of
 from evodeploy.models.loaded import LoadedModel, model_info, with_interface
 from evodeploy.models.network import Network
@@ -19,6 +21,8 @@ from evodeploy.models.preprocessing import Stated, completed, resolved
 from evodeploy.models.zoo import ModelConfig, dense_twin, named, with_selection
 from evodeploy.spec_rules import read_model_info
 from evodeploy.specs import FastPath, ModelInfo, Preprocessing, Selection
+
+_log = logging.getLogger(__name__)
 
 
 def load_checkpoint(
@@ -44,6 +48,8 @@ def load_checkpoint(
     it was trained at, the position embeddings are interpolated. What is `stated` of the preprocessing comes before what
     the source says of it, and so do the names in the file `class_names`. With `preprocessing` no source is asked.
 
+    A warning says where the number of attention heads is assumed.
+
     Raises BadFileError for what is no checkpoint of a known family, UsageError for what does not fit the arguments, and
     for a module that computes something else than the network rebuilt from its tensors.
     """
@@ -66,6 +72,8 @@ def load_checkpoint(
     if image_size is not None and image_size != config.image_size:
         trained_at = config.image_size
         config, state = at_image_size(layout, config, state, image_size)
+    if isinstance(source, Path) and (guess := assumption(config, hints)):  # of a module, check_same says it
+        _log.warning("%s: %s", name, guess)
     module = fitted(layout, config, state, name)
     if class_names is not None:
         names = fitting(read_class_names(class_names), config.num_classes, class_names)

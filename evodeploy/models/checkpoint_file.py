@@ -69,7 +69,10 @@ def read_checkpoint(path: Path, ema: bool = False) -> RawCheckpoint:
 
 
 def _hints(content: dict[Any, Any], path: Path) -> Hints:
-    """What the training run's settings say, else a hub's files next to it; of the preprocessing the hub's first."""
+    """What the training run's settings say, else a hub's files next to it; of the preprocessing the hub's first.
+
+    Without either, the name may be there as `arch`.
+    """
     near = hints_near(path)
     for name in _SETTINGS:
         settings = content.get(name)
@@ -78,7 +81,8 @@ def _hints(content: dict[Any, Any], path: Path) -> Hints:
             hints = Hints.from_args(settings)
             said = {name: value for name, value in vars(hints).items() if value not in (None, ())}
             return dataclasses.replace(near, **said | {"stated": (*near.stated, *hints.stated)})
-    return near
+    arch = content.get("arch")
+    return dataclasses.replace(near, model=arch) if near.model is None and isinstance(arch, str) else near
 
 
 def _tensors(path: Path, state: dict[Any, Any], content: dict[Any, Any]) -> State:

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from evodeploy.errors import UsageError
 from evodeploy.models.evo_deit import EvoDeiT
+from evodeploy.models.heads import heads_of
 from evodeploy.models.layout import Hints, Layout, Shapes, State, depth_of, grid_of, ratio_of, shape_of
 from evodeploy.models.positions import resized
-from evodeploy.models.zoo import ZOO, EvoDeiTConfig
+from evodeploy.models.zoo import ZOO, EvoDeiTConfig, default_stages
 
 _RENAMED = {"norms": "norm1", "projs": "attn.proj"}
 
@@ -28,15 +28,9 @@ def _infer(shapes: Shapes, hints: Hints) -> EvoDeiTConfig:
     width, _, patch, _ = shape_of(shapes, "patch_embed.proj.weight", 4)
     grid = grid_of(shapes, "pos_embed")
     depth = depth_of(shapes, "qks")
-    heads = hints.num_heads if isinstance(hints.num_heads, int) else width // 64
-    if heads == 0 or width % heads:
-        raise UsageError(
-            f"cannot infer the attention heads of width {width} from the tensors: expected 'num_heads' in the "
-            "checkpoint's args, by which the width can be divided"
-        )
     sizes: dict[str, Any] = {
         "width": width,
-        "heads": heads,
+        "heads": heads_of(width, hints),
         "depth": depth,
         "image_size": grid * patch,
         "patch_size": patch,
@@ -45,12 +39,12 @@ def _infer(shapes: Shapes, hints: Hints) -> EvoDeiTConfig:
     classes = shape_of(shapes, "head.weight", 2)[0] if any(name.startswith("head.") for name in shapes) else 0
     stated: dict[str, Any] = {"num_classes": classes, "pooling": hints.pooling or "mean"}
     stated["norm_eps"] = 1e-6 if hints.norm_eps is None else hints.norm_eps
+    own = hints.model if hints.model not in ZOO else None  # a published name goes with its size alone
     for published in ZOO.values():
         if isinstance(published, EvoDeiTConfig) and sizes.items() <= dataclasses.asdict(published).items():
-            return dataclasses.replace(published, **stated)
-    stages = tuple(sorted({depth // 3, 2 * depth // 3} - {0}))
-    name = hints.model if hints.model and hints.model not in ZOO else "evo_deit_custom"
-    return EvoDeiTConfig(name, stages=stages, keep_ratios=(0.5,) * len(stages), **sizes, **stated)
+            return dataclasses.replace(published, name=own or published.name, **stated)
+    stages = default_stages(depth)
+    return EvoDeiTConfig(own or "evo_deit_custom", stages=stages, keep_ratios=(0.5,) * len(stages), **sizes, **stated)
 
 
 def linear(name: str, rows: int, columns: int) -> Shapes:

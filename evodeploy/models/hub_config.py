@@ -28,6 +28,11 @@ _DESCRIPTIONS = ("config.json", "preprocessor_config.json")
 _NAME = text(LARGEST_NAME)
 # A label may be a number; all other types are refused as no text.
 _LABEL = Rule(_NAME.expected, lambda value, field: _NAME(str(value) if type(value) is int else value, field))
+_LISTED, _NUMBERED = sequence(_LABEL, 0, 1_000_000), mapping(_LABEL, 1_000_000)
+_LABELS: Rule[Any] = Rule(
+    _LISTED.expected, lambda value, field: (_NUMBERED if isinstance(value, dict) else _LISTED)(value, field)
+)
+_HEADS = optional(whole(1, 1024))
 _NUMBER = optional(number(-1e30, 1e30))
 _CHANNELS = optional(sequence(number(-1e30, 1e30), 0, 100))
 # Their types alone: an option may replace a value that cannot be honoured.
@@ -47,11 +52,13 @@ _RULES = document(
         **_TRANSFORM,
         TIMM_KEY: _NAME,
         "pretrained_cfg": optional(document({}, _TRANSFORM)),
-        "label_names": optional(sequence(_LABEL, 0, 1_000_000)),
+        "global_pool": optional(_NAME),
+        "model_args": optional(document({}, {"num_heads": _HEADS, "global_pool": optional(_NAME)})),
+        "label_names": optional(_LABELS),
         "hidden_act": _NAME,
-        "num_attention_heads": optional(whole(1, 1024)),
+        "num_attention_heads": _HEADS,
         "layer_norm_eps": optional(number(0, 1, above=True)),
-        "id2label": optional(mapping(_LABEL, 1_000_000)),
+        "id2label": optional(_NUMBERED),
     },
 )  # all other fields are of other programs
 
@@ -112,8 +119,11 @@ def _labels(labels: dict[str, str]) -> tuple[str, ...]:
 
 
 def _timm(config: dict[str, Any]) -> Hints:
+    labels, more = config.get("label_names") or (), config.get("model_args") or {}
     return Hints(
         model=config[TIMM_KEY],
-        class_names=config.get("label_names") or (),
+        num_heads=more.get("num_heads"),
+        class_names=_labels(labels) if isinstance(labels, dict) else labels,
+        global_pool=config.get("global_pool") or more.get("global_pool"),
         stated=(stated_by_timm(config.get("pretrained_cfg") or config),),
     )

@@ -25,6 +25,7 @@ class Hints:
     """What the training run's `args`, or a hub's config, say beyond the tensors.
 
     A field that is absent or of another type is None. `num_heads` is one number, or one for each stage of an Evo-LeViT.
+    `global_pool` is what timm calls its pooling: token, avg and others.
     `stated` is what each source says of the preprocessing, the first to be asked first.
     """
 
@@ -37,6 +38,7 @@ class Hints:
     pooling: Pooling | None = None
     norm_eps: float | None = None
     fast_path: FastPath | None = None
+    global_pool: str | None = None
     stated: tuple[Stated, ...] = ()
 
     @classmethod
@@ -45,12 +47,13 @@ class Hints:
         model, selection = args.get("model"), args.get("selection")
         ratios, names = args.get("keep_ratio"), args.get("class_names")
         pooling, eps, stages = args.get("pooling"), args.get("norm_eps"), args.get("stages")
-        fast_path = args.get("fast_path")
+        fast_path, global_pool, more = args.get("fast_path"), args.get("gp"), args.get("model_kwargs")
+        stated_heads = args.get("num_heads", more.get("num_heads") if isinstance(more, Mapping) else None)
         numbered = isinstance(stages, (list, tuple)) and all(isinstance(block, int) for block in stages)
         listed = isinstance(ratios, (list, tuple)) and all(isinstance(r, float) and 0 < r <= 1 for r in ratios)
         return cls(
             model=model if isinstance(model, str) else None,
-            num_heads=_head_counts(args.get("num_heads")),
+            num_heads=_head_counts(stated_heads),
             selection=selection if selection in ("stage", "layer") else None,
             keep_ratios=tuple(ratios) if listed and ratios else None,
             class_names=tuple(map(str, names)) if isinstance(names, (list, tuple)) else (),
@@ -58,6 +61,7 @@ class Hints:
             pooling=pooling if pooling in ("mean", "class") else None,
             norm_eps=eps if isinstance(eps, float) and 0 < eps < 1 else None,
             fast_path=fast_path if fast_path in ("rest", "merge") else None,
+            global_pool=global_pool if isinstance(global_pool, str) else None,
             stated=(stated_by_settings(args),),
         )
 

@@ -15,12 +15,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from evodeploy.errors import BadFileError, UsageError
+from evodeploy.errors import BadFileError
 from evodeploy.models.evo_deit import EvoDeiT
 from evodeploy.models.evo_deit_layout import embedding, linear, norm
+from evodeploy.models.heads import heads_of
 from evodeploy.models.layout import Hints, Layout, Shapes, State, depth_of, grid_of, ratio_of, shape_of
 from evodeploy.models.positions import resized
-from evodeploy.models.zoo import EvoDeiTConfig
+from evodeploy.models.zoo import EvoDeiTConfig, default_stages
+from evodeploy.text import brief
 
 _REFUSED = {
     r"dist_token|head_dist\.|.*distillation": "a distillation token",
@@ -42,7 +44,6 @@ _SCALES = {
     re.compile(r"(blocks\.\d+)\.(?:ls2\.gamma|gamma_2)"): "mlp.fc2",
 }
 _SIZES = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge"}
-_HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}  # the known sizes whose heads are not 64 wide
 
 
 def refuse(names: Shapes | State) -> None:
@@ -87,6 +88,21 @@ def _fold(state: State, layer: str, name: str, gamma: torch.Tensor) -> None:
         state[f"{layer}.{kind}"] = tensor * gamma.reshape(-1, *[1] * (tensor.ndim - 1))
 
 
+def _check_stated(hints: Hints, pooled_norm: bool) -> None:
+    """Raise BadFileError for what the network does not compute and no tensor shows, but its source states."""
+    if hints.model and re.search(r"(?:^|_)rope(?:_|$)", hints.model):
+        raise BadFileError(
+            f"the vision transformer has rotary position embeddings ('{brief(hints.model)}'), which are not supported: "
+            "expected learnt positions alone"
+        )
+    norm, pooling = ("fc_norm", "avg") if pooled_norm else ("norm", "token")
+    if hints.global_pool and hints.global_pool != pooling:
+        raise BadFileError(
+            f"the vision transformer has the pooling '{brief(hints.global_pool)}' and the norm '{norm}', expected "
+            f"'{pooling}' with that norm: it computes no other"
+        )
+
+
 def _recognises(shapes: Shapes) -> bool:
     return any(re.match(r"blocks\.\d+\.((attns\.)?\d+\.)?attn\.(qkv|q_proj)\.weight", name) for name in shapes)
 
@@ -103,6 +119,7 @@ def infer(shapes: Shapes, hints: Hints) -> EvoDeiTConfig:
     if hidden == 2 * narrowed:
         raise BadFileError("the vision transformer has a SwiGLU MLP ('blocks.0.mlp.fc1'), which is not supported")
     pooled_norm = "fc_norm.weight" in shapes
+    _check_stated(hints, pooled_norm)
     if pooled_norm and "norm.weight" in shapes:
         raise BadFileError("the vision transformer has a norm before and after pooling ('norm' and 'fc_norm'): one, or "
                            "the other, is supported")  # fmt: skip
@@ -112,13 +129,13 @@ def infer(shapes: Shapes, hints: Hints) -> EvoDeiTConfig:
             "the classifier reads the class token next to the patches' mean (DINOv2's linear head), which is not "
             "supported: leave its head out to export the features"
         )
-    stages = tuple(sorted({depth // 3, 2 * depth // 3} - {0}))
+    stages = default_stages(depth)
     ratio = ratio_of(hidden, width)
     sizes: dict[str, Any] = {"depth": depth, "image_size": grid * patch, "patch_size": patch, "mlp_ratio": ratio}
     return EvoDeiTConfig(
         hints.model or f"vit_{_SIZES.get(width, width)}_patch{patch}",
         width,
-        _heads(width, hints),
+        heads_of(width, hints),
         num_classes=classes,
         stages=stages,
         keep_ratios=(1.0,) * len(stages),
@@ -126,16 +143,6 @@ def infer(shapes: Shapes, hints: Hints) -> EvoDeiTConfig:
         norm_eps=1e-6 if hints.norm_eps is None else hints.norm_eps,
         **sizes,
     )
-
-
-def _heads(width: int, hints: Hints) -> int:
-    heads = hints.num_heads if isinstance(hints.num_heads, int) else _HEADS.get(width, width // 64)
-    if heads == 0 or width % heads or (hints.num_heads is None and width not in _HEADS and width % 64):
-        raise UsageError(
-            f"cannot infer the attention heads of width {width} from the tensors: expected 'num_heads' in the "
-            "checkpoint's args, or a config.json next to model.safetensors"
-        )
-    return heads
 
 
 def required(config: EvoDeiTConfig) -> Shapes:

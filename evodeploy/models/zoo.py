@@ -45,7 +45,7 @@ class EvoDeiTConfig:
         if self.width % self.heads or self.image_size < 1 or self.image_size % self.patch_size:
             raise UsageError(
                 f"{self.name}: width {self.width} must be a multiple of the {self.heads} heads, and image size "
-                f"{self.image_size} one of the patch size {self.patch_size}"
+                f"{self.image_size} a positive one of the patch size {self.patch_size}"
             )
         if sorted({0, *self.stages, self.depth}) != [0, *self.stages, self.depth]:
             raise UsageError(f"{self.name}: stages {self.stages} must begin, in order, after block 0 of {self.depth}")
@@ -167,6 +167,11 @@ def named(name: str) -> ModelConfig:
     near = difflib.get_close_matches(name, ZOO, n=1)
     hint = f"did you mean {near[0]}?" if near else "`evodeploy models` lists them"
     raise UsageError(f"no model is called '{name}': {hint}")
+
+
+def default_stages(depth: int) -> tuple[int, ...]:
+    """The blocks at which stages begin in a network of `depth` blocks whose source names none: at its thirds."""
+    return tuple(sorted({depth // 3, 2 * depth // 3} - {0}))
 
 
 def with_selection(

@@ -51,7 +51,8 @@ def test_a_classifier_as_trained(cli, folder):
     assert "7 classes, keep ratio 1, 1" in err
     assert "was not trained with selection, so every token is kept" in err
     assert json.loads(cli("inspect", "vit.onnx", "--json")[1])["keep_ratios"] == [1.0, 1.0]
-    assert json.loads(cli("inspect", "vit.pth", "--json")[1])["trained_to_select"] is False
+    facts = json.loads(cli("inspect", "vit.pth", "--json")[1])
+    assert (facts["trained_to_select"], facts["heads"]) == (False, 2)
     code, out, _ = cli("predict", "vit.onnx", "image.png", "--top", "1")
     assert code == 0
     assert "class " in out
@@ -59,8 +60,8 @@ def test_a_classifier_as_trained(cli, folder):
 
 def test_selection_that_was_not_trained_is_warned_of(cli, folder, small_checkpoint):
     from evodeploy.models.checkpoint import load_checkpoint
-    from evodeploy.models.untrained import warning
     from evodeploy.models.random_weights import random_model
+    from evodeploy.models.untrained import warning
 
     code, _, err = cli("-q", "export", "vit.pth", "--keep-ratio", "0.5", "--no-verify")
     assert code == 0
@@ -73,8 +74,8 @@ def test_selection_that_was_not_trained_is_warned_of(cli, folder, small_checkpoi
     resting = warning(load_checkpoint(folder / "vit.pth", keep_ratios=(0.5,), fast_path="rest"))
     assert "76.3 % at 0.5" in resting
     assert "--fast-path merge" in resting
-    code, _, err = cli("export", small_checkpoint, "-o", "small.onnx", "--no-verify")
     assert "--fast-path" not in warning(random_model(small_levit()))  # it cannot merge
+    code, _, err = cli("export", small_checkpoint, "-o", "small.onnx", "--no-verify")
     assert code == 0
     assert "costs accuracy" not in err
     assert json.loads(cli("inspect", "small.onnx", "--json")[1])["keep_ratios"] == [0.5, 0.5]

@@ -27,7 +27,7 @@ EVERY = "mean, std, interpolation, crop_pct, crop_mode"
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory):
-    """A state dict alone, which says nothing of images, of a network that is exported fast."""
+    """A checkpoint that says nothing of images, of a network that is exported fast."""
     path = tmp_path_factory.mktemp("bare") / "bare.pth"
     config = dataclasses.replace(SMALL, width=64, heads=1, depth=2, stages=(1,), keep_ratios=(0.5,))
     state = to_published(config, random_model(config).module.state_dict())

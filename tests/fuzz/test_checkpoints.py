@@ -26,6 +26,7 @@ ARGS = {
     "model": "evo_deit_test", "num_heads": 2, "selection": "stage", "keep_ratio": [0.5, 0.5], "class_names": ["x"] * 10,
     "stages": [2, 4], "pooling": "mean", "norm_eps": 1e-6, "mean": [0.5] * 3, "std": [0.5] * 3, "crop_pct": 0.9,
     "interpolation": "bicubic", "crop_mode": "center", "input_size": 64, "eval_crop_ratio": 0.9,
+    "model_kwargs": {"num_heads": 2}, "gp": "token",
 }  # fmt: skip
 HEADER = {
     "head.weight": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]},

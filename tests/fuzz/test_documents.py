@@ -21,6 +21,7 @@ PLAN_JSON = json.loads(json.dumps(dataclasses.asdict(PLAN)))
 OLD_JSON = INFO_JSON | {"preprocessing": {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_ratio": 256 / 224}}
 TIMM = {
     "architecture": "vit_tiny_patch16_224", "num_classes": 2, "label_names": ["ant", "bee"],
+    "model_args": {"num_heads": 3}, "global_pool": "token",
     "pretrained_cfg": {
         "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "crop_pct": 0.9, "crop_mode": "center",
         "interpolation": "bicubic", "input_size": [3, 224, 224],

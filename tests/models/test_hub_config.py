@@ -44,6 +44,9 @@ def hints_of(tmp_path):
         ('{"id2label": {"0": "\\ud800"}}', None, "surrogates not allowed"),
         ({"architecture": 3}, None, "architecture is 3, expected text"),
         (TIMM | {"label_names": [True]}, None, r"label_names\[0\] is true, expected text"),
+        (TIMM | {"label_names": {"0": True}}, None, r"label_names.0 is true, expected text"),
+        (TIMM | {"model_args": {"num_heads": "4"}}, None, 'model_args.num_heads is "4", expected a whole number'),
+        (TIMM | {"global_pool": True}, None, "global_pool is true, expected text"),
         (TIMM | {"pretrained_cfg": "x"}, None, 'pretrained_cfg is "x", expected an object'),
         (TIMM | {"pretrained_cfg": {"mean": "0.5"}}, None, 'pretrained_cfg.mean is "0.5", expected a list'),
         (TIMM | {"pretrained_cfg": {"crop_pct": "0.9"}}, None, 'pretrained_cfg.crop_pct is "0.9", expected a number'),
@@ -71,6 +74,8 @@ def test_valid_descriptions_are_read(hints_of):
 def test_whole_numbers_are_labels(hints_of):
     assert hints_of({"id2label": {"0": 7, "1": 1}}).class_names == ("7", "1")
     assert hints_of(TIMM | {"label_names": [0, "one"]}).class_names == ("0", "one")
+    assert hints_of(TIMM | {"label_names": {"1": "one", "0": 0}}).class_names == ("0", "one")
+    assert hints_of(TIMM | {"label_names": {"1": "one", "7": "seven"}}).class_names == ()
 
 
 def test_a_pipe_in_place_of_a_configuration_is_refused_without_waiting_for_it(tmp_path):

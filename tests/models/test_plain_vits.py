@@ -18,8 +18,9 @@ from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.models.checkpoint import load_checkpoint
 from evodeploy.models.loaded import reconfigured
 from evodeploy.models.positions import resized
+from evodeploy.models.random_weights import random_model
 from evodeploy.models.saving import save_checkpoint
-from evodeploy.models.zoo import dense_twin
+from evodeploy.models.zoo import ZOO, dense_twin
 from evodeploy.onnx_files import write_onnx
 
 
@@ -141,8 +142,6 @@ def test_the_image_size_is_chosen(tmp_path, source, recipe):
 def test_an_evo_deit_takes_another_image_size_and_an_evo_levit_none(tmp_path, small_checkpoint):
     from levit_cases import small as small_levit
 
-    from evodeploy.models.random_weights import random_model
-
     assert load_checkpoint(small_checkpoint, image_size=96).config.tokens == 144
     assert load_checkpoint(small_checkpoint, image_size=64).trained_at is None
     save_checkpoint(random_model(small_levit()), tmp_path / "levit.pth")
@@ -249,18 +248,6 @@ def test_a_config_that_does_not_fit_is_refused(tmp_path, content, message):
         load_checkpoint(hub(tmp_path, {"config.json": content}))
 
 
-def test_known_widths_have_their_own_heads():
-    from evodeploy.models.layout import Hints
-    from evodeploy.models.vit_layout import infer
-
-    for width, heads in {192: 3, 1024: 16, 1280: 16, 1408: 16}.items():
-        shapes = {
-            "patch_embed.proj.weight": (width, 3, 14, 14), "pos_embed": (1, 257, width),
-            "blocks.0.mlp.fc1.weight": (4 * width, width), "blocks.0.mlp.fc2.weight": (width, 4 * width),
-        }  # fmt: skip
-        assert infer(shapes, Hints()).heads == heads
-
-
 def test_the_dense_twin_keeps_pooling_and_epsilon(tmp_path):
     model = load_checkpoint(saved(tmp_path, filled(SOURCES["Hugging Face ViT"]()).state_dict()), keep_ratios=(0.5,))
     twin = reconfigured(model, dense_twin(model.config))
@@ -278,3 +265,76 @@ def test_features_are_no_classes(tmp_path):
         assert predictor.predict_logits(np.zeros((0, 3, SIZE, SIZE), np.float32)).shape == (0, WIDTH)
         with pytest.raises(UsageError, match="no classifier: it gives features"):
             predictor.predict(np.zeros((SIZE, SIZE), np.uint8))
+
+
+HEADS = {
+    "nothing": ({}, 2, True),
+    "num_heads": ({"args": {"num_heads": 4}}, 4, False),
+    "timm's model_kwargs": ({"args": {"model": "mine", "model_kwargs": {"num_heads": 4}}}, 4, False),
+    "a name of timm": ({"args": {"model": "vit_tiny_patch8_48.tag"}}, 2, False),
+    "a name of one's own": ({"args": {"model": "mine"}}, 2, True),
+    "MoCo v3's ViT-S, whose heads are 32 wide": ({"arch": "vit_small", "epoch": 300}, 2, True),
+    "MoCo v3's ViT-B": ({"arch": "vit_base", "epoch": 300}, 2, False),
+}
+
+
+@pytest.mark.parametrize("source", HEADS)
+def test_heads_that_nothing_states_are_assumed_with_a_warning(tmp_path, caplog, source):
+    content, heads, assumed = HEADS[source]
+    path = saved(tmp_path, {"state_dict": TimmViT().state_dict(), **content})
+    assert load_checkpoint(path).config.heads == heads
+    warning = f"{path}: nothing states the number of attention heads, and 2 of 64 channels each are assumed"
+    assert [line.startswith(warning) for line in caplog.messages] == [True] * assumed
+
+
+def test_heads_of_a_module_are_compared_not_assumed(caplog):
+    load_checkpoint(filled(TimmViT()))
+    assert caplog.messages == []
+
+
+STATED = {
+    "the pooling 'avg' and the norm 'norm', expected 'token'": ("timm ViT", {"global_pool": "avg"}),
+    "the pooling 'max' and the norm 'norm', expected 'token'": ("timm ViT", {"model_args": {"global_pool": "max"}}),
+    "the pooling 'token' and the norm 'fc_norm', expected 'avg'": ("timm ViT, mean-pooled", {"global_pool": "token"}),
+    "rotary position embeddings .'vit_base_patch16_rope_ape_224.naver_in1k'": (
+        "DeiT III", {"architecture": "vit_base_patch16_rope_ape_224.naver_in1k"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", STATED)
+def test_what_no_tensor_shows_is_refused_where_a_config_states_it(tmp_path, message):
+    source, config = STATED[message]
+    with pytest.raises(BadFileError, match=message):
+        load_checkpoint(hub(tmp_path, {"config.json": {"architecture": "vit_tiny_patch8_48"} | config}, source))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"gp": "avg"}, "the pooling 'avg'"), ({"model": "rope_axial_ape_deit_small_patch16_LS"}, "rotary position")],
+)
+def test_what_no_tensor_shows_is_refused_where_the_run_states_it(tmp_path, settings, message):
+    content = {"state_dict": filled(SOURCES["timm ViT"]()).state_dict(), "args": argparse.Namespace(**settings)}
+    with pytest.raises(BadFileError, match=message):
+        load_checkpoint(saved(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("source", "pool"), [("timm ViT", "token"), ("timm ViT, mean-pooled", "avg"), ("DINOv2", ""), ("timm ViT", None)]
+)
+def test_the_pooling_of_its_norm_may_be_stated(tmp_path, source, pool):
+    config = {"architecture": "vit_europe_patch8_48", "global_pool": pool}
+    assert load_checkpoint(hub(tmp_path, {"config.json": config}, source)).config.name == "vit_europe_patch8_48"
+
+
+def test_heads_of_a_timm_config_are_read(tmp_path):
+    config = {"architecture": "vit_tiny_patch8_48", "model_args": {"num_heads": 4, "qkv_bias": True}}
+    assert load_checkpoint(hub(tmp_path, {"config.json": config}, "timm ViT")).config.heads == 4
+
+
+def test_saved_again_at_a_published_size_it_keeps_its_name_and_has_no_imagenet_classes(tmp_path):
+    config = dataclasses.replace(ZOO["evo_deit_tiny_patch16_224"], name="vit_mine", pooling="class")
+    save_checkpoint(random_model(config), tmp_path / "d.pth")
+    again = load_checkpoint(tmp_path / "d.pth")
+    assert again.config == config
+    assert again.info.class_names == ()

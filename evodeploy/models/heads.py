@@ -1,0 +1,48 @@
+"""How many attention heads a vision transformer has, which no shape of its tensors says."""
+
+from __future__ import annotations
+
+import re
+
+from evodeploy.errors import UsageError
+from evodeploy.models.layout import Hints
+from evodeploy.models.zoo import ZOO, EvoDeiTConfig, ModelConfig
+
+_USUAL = 64  # channels of a head
+_OF_WIDTH = {1152: 16, 1280: 16, 1408: 16, 1664: 16}  # the known sizes whose heads are not 64 wide
+_OF_NAME = {"test_vit": 2}  # timm's, whose heads are not 64 wide either
+# Sizes of the files that DeiT, DINO, DINOv2 and MAE publish without a name in them.
+_PUBLISHED = {192, 384, 768, 1024, *_OF_WIDTH}
+# What timm, DeiT, DINO, DINOv2, MAE and Evo-ViT call their networks. Not `vit_small` alone, which has 6 heads in DINO
+# and 12 in MoCo v3.
+_KNOWN = re.compile(r"(evo_)?(vit|deit3?)_\w+_patch\d+\w*|(flexivit|dino|dinov2)_\w+|vit_(tiny|base|large|huge)")
+
+
+def heads_of(width: int, hints: Hints) -> int:
+    """Return the heads that `hints` state, else those that the name or `width` imply; raises UsageError without any."""
+    implied = _OF_NAME.get(_name(hints)) or _OF_WIDTH.get(width) or (0 if width % _USUAL else width // _USUAL)
+    heads = hints.num_heads if isinstance(hints.num_heads, int) else implied
+    if heads == 0 or width % heads:
+        raise UsageError(
+            f"cannot infer the attention heads of width {width} from the tensors: expected 'num_heads' in the "
+            "checkpoint's args, by which the width can be divided, or a config.json next to model.safetensors"
+        )
+    return heads
+
+
+def assumption(config: ModelConfig, hints: Hints) -> str | None:
+    """What to warn of where the heads of `config` are a guess: no `hints`, known name or published size say them."""
+    if hints.num_heads is not None or config.name in ZOO or not isinstance(config, EvoDeiTConfig):
+        return None
+    name = _name(hints)
+    if name in _OF_NAME or _KNOWN.fullmatch(name) or (not name and config.width in _PUBLISHED):
+        return None
+    return (
+        f"nothing states the number of attention heads, and {config.heads} of {config.width // config.heads} channels "
+        "each are assumed: with another number all answers are wrong; state it as 'num_heads' in the checkpoint's args"
+    )
+
+
+def _name(hints: Hints) -> str:
+    """The architecture without timm's tag for its weights: vit_small_patch14_dinov2 of vit_small_….lvd142m."""
+    return (hints.model or "").partition(".")[0]
