@@ -25,12 +25,12 @@ def reason_not_to(count: int, sample: NDArray[np.uint8]) -> str | None:
     Mirrored writing is no writing, and a scan or X-ray has its grey levels and its sides for a reason.
     """
     if count < FEW:
-        return f"{count} pictures are few (less than {FEW})"
+        return f"{count} images are few (less than {FEW})"
     colour = float((sample.max(axis=3).astype(np.int16) - sample.min(axis=3)).mean())
     if colour < GREY:
-        return "the pictures have no colour, as writing, scans and drawings"
+        return "the images have no colour, as writing, scans and drawings"
     flat = float(((sample < EXTREME) | (sample >= 256 - EXTREME)).mean())
-    return "most of the pictures is black or white, as writing and drawings" if flat > WRITTEN else None
+    return "most of the images is black or white, as writing and drawings" if flat > WRITTEN else None
 
 
 NUMBERS = 7  # random ones for each picture

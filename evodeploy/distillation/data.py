@@ -80,17 +80,17 @@ def listed(
     else:
         numbers = {name: number for number, name in enumerate(classes or own)}
         if len(numbers) < 2 or not any(example.label in numbers for example in dataset.examples):
-            raise UsageError(f"{dataset.title} has no pictures of two classes or more: leave out labels")
+            raise UsageError(f"{dataset.title} has no images of two classes or more: leave out labels")
     kept = tuple(each for each in dataset.examples if each.label is not None and each.label in numbers)
     if left := len(dataset.examples) - len(kept):
-        _log.warning("%d pictures of %s are in no class, and are left out", left, dataset.title)
+        _log.warning("%d images of %s are in no class, and are left out", left, dataset.title)
     return Listing(dataset.title, kept, tuple(numbers[each.label] for each in kept if each.label is not None), own)
 
 
 def held_out(listing: Listing) -> tuple[Listing, Listing]:
-    """The pictures to train on, and every fifth, which is not trained on. Raises UsageError for too few."""
+    """The images to train on, and every fifth, which is not trained on. Raises UsageError for too few."""
     if len(listing) < LEAST * 2:
-        raise UsageError(f"{listing.title} has {len(listing)} pictures, expected {LEAST * 2} or more: add pictures")
+        raise UsageError(f"{listing.title} has {len(listing)} images, expected {LEAST * 2} or more: add images")
     held = range(0, len(listing), HELD_OUT)
     return listing.chosen(i for i in range(len(listing)) if i % HELD_OUT), listing.chosen(held)
 
@@ -146,10 +146,10 @@ class Pictures:
             picture = self._next(index)
             if picture is None:
                 raise BadFileError(
-                    f"{failed}: nor can another picture of its class: restore it, or remove it and start over"
+                    f"{failed}: nor can another image of its class: restore it, or remove it and start over"
                 ) from error
         if index not in self._replaced:
-            _log.warning("%s: the next picture takes its place", failed)
+            _log.warning("%s: the next image takes its place", failed)
         self._replaced.add(index)
         return self._keep(index, picture)
 

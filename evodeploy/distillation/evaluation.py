@@ -1,4 +1,4 @@
-"""How much a student answers as its teacher does, and how often rightly, on pictures that were not trained on."""
+"""How much a student answers as its teacher does, and how often rightly, on images that were not trained on."""
 
 from __future__ import annotations
 

@@ -138,4 +138,4 @@ def _compared(classes: int, probe: Probe | None) -> str:
         return "agreement is the share with the teacher's class"
     if probe is not None:
         return "agreement is the share with the teacher's class, read by a linear probe of the teacher's features"
-    return "agreement is 1 for the teacher's features, 0 for those of any other picture"
+    return "agreement is 1 for the teacher's features, 0 for those of any other image"

@@ -28,8 +28,8 @@ def in_parts(compute: Callable[[int], T], count: int, device: torch.device) -> t
             if not means_out_of_memory(error):
                 raise
             if count == 1:
-                raise OutOfMemoryError(f"{device} has no memory for one picture at a time") from error
+                raise OutOfMemoryError(f"{device} has no memory for one image at a time") from error
         count //= 2
-        _log.warning("memory ran out: from now on %d pictures are computed at once", count)
+        _log.warning("memory ran out: from now on %d images are computed at once", count)
         if device.type == "cuda":
             torch.cuda.empty_cache()

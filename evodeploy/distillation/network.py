@@ -59,7 +59,7 @@ def trainable(network: Network) -> Network:
 
     It stays in evaluation mode: batch norms keep the statistics that they were trained with, and their gains and
     offsets learn. Statistics of a training at several keep ratios would be those of none of them, would depend on how
-    many pictures are computed at once, and are folded into the weights at export.
+    many images are computed at once, and are folded into the weights at export.
     """
     return copy.deepcopy(network).eval().requires_grad_(True)
 

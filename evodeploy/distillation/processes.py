@@ -43,8 +43,8 @@ class Processes:
         """Raise UsageError where a step of `count` pictures has none for one of the processes."""
         if count < self.size:
             raise UsageError(
-                f"each of the {self.size} processes needs a picture in every step, which has {count}: give --batch "
-                f"{self.size} or more and as many pictures, or start fewer processes"
+                f"each of the {self.size} processes needs an image in every step, which has {count}: give --batch "
+                f"{self.size} or more and as many images, or start fewer processes"
             )
 
     def add(self, tensor: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ class Recipe:
         length = f"{self.epochs:g} epochs" if self.minutes is None else f"{self.minutes:g} minutes"
         one = f"keep ratio {ratios_in_words(self.keep_ratios)}"
         kept = one if self.elastic is None else "keep ratios {:g} to {:g}".format(*self.elastic)
-        return f"{length}, {kept}, {self.batch} pictures a step, learning rate {self.rate:g}, {self.precision}"
+        return f"{length}, {kept}, {self.batch} images a step, learning rate {self.rate:g}, {self.precision}"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

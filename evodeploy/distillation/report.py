@@ -111,11 +111,11 @@ class Distilled:
         table = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
         return "\n".join(
             [
-                f"{self.held_out} pictures that were not trained on, with 95 % intervals; {self.compared}",
+                f"{self.held_out} images that were not trained on, with 95 % intervals; {self.compared}",
                 "",
                 *(line.rstrip() for line in table),
                 "",
-                f"{self.steps} steps on {self.computed} of {self.images} pictures in {self.seconds / 60:.1f} minutes, "
+                f"{self.steps} steps on {self.computed} of {self.images} images in {self.seconds / 60:.1f} minutes, "
                 f"and {self.evaluation_seconds / 60:.1f} minutes of evaluation",
                 f"{self.output}  {self.model}",
             ]

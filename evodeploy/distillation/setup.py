@@ -83,7 +83,7 @@ def teacher_of(source: Source | None, student: LoadedModel) -> LoadedModel:
             "ones: give one with the student's order"
         )
     if unlike := difference(student.info, teacher.info):
-        raise UsageError(f"teacher and student prepare pictures differently ({unlike}): they would not see the same")
+        raise UsageError(f"teacher and student prepare images differently ({unlike}): they would not see the same")
     return teacher
 
 
@@ -97,7 +97,7 @@ def _elsewhere(ours: Sequence[str], theirs: Sequence[str]) -> str | None:
 def sides(
     source: Path, val: Path | None, student: LoadedModel, labels: bool, class_map: Path | None
 ) -> tuple[Listing, Listing]:
-    """The pictures to train on, and those to evaluate on, which are others."""
+    """The images to train on, and those to evaluate on, which are others."""
     if class_map is not None and not (labels and student.info.num_classes):
         raise UsageError("--class-map matches labels with a classifier's classes: add --labels, or leave it out")
     train = listed(source, student.info, labels, class_map=class_map)
@@ -105,16 +105,16 @@ def sides(
         train, held = held_out(train)
     else:
         if len(train) < LEAST:
-            raise UsageError(f"{source} has {len(train)} pictures, expected {LEAST} or more: add pictures")
+            raise UsageError(f"{source} has {len(train)} images, expected {LEAST} or more: add images")
         held = listed(val, student.info, labels, train.classes, class_map)
         known = {*train.classes, *student.info.class_names}
         if labels and train.classes and class_map is None and (strange := sorted(map(str, {*held.classes} - known))):
             raise UsageError(f"{val} has classes that {source} lacks, such as {brief(strange[0])}: rename them")
         if {example.place for example in train.examples} & {example.place for example in held.examples}:
-            raise UsageError(f"{val} and {source} share pictures: what is trained on measures nothing")
+            raise UsageError(f"{val} and {source} share images: what is trained on measures nothing")
     limited = held.limited(MOST_EVALUATED)
     _log.info(
-        "%d pictures to train on, %d to evaluate on (%s)%s",
+        "%d images to train on, %d to evaluate on (%s)%s",
         len(train),
         len(limited),
         "every fifth, not trained on" if val is None else str(val),
@@ -124,14 +124,14 @@ def sides(
 
 
 def augments(asked: bool | None, pictures: Pictures) -> bool:
-    """Whether pictures are augmented: as asked, or as suits them; says so in the log."""
+    """Whether images are augmented: as asked, or as suits them; says so in the log."""
     chosen = spread(range(len(pictures)), SAMPLE)
     reason = reason_not_to(len(pictures), next(pictures.in_turn([chosen])))
     if asked is None:
         _log.info("augmentation: %s", f"off, because {reason}" if reason else "crops, mirroring, light and contrast")
         return reason is None
     if asked and reason:
-        _log.warning("pictures are augmented as asked, although %s", reason)
+        _log.warning("images are augmented as asked, although %s", reason)
     return asked
 
 

@@ -79,7 +79,7 @@ def all_answers(
         _, at_once = in_parts(partial(answer, chunk.start, pixels), at_once, device)
         if time.perf_counter() - logged >= LOG_EVERY:
             logged = time.perf_counter()
-            _log.info("%s: %d of %d pictures", doing, chunk.stop, len(pictures))
+            _log.info("%s: %d of %d images", doing, chunk.stop, len(pictures))
     logits = None if found.logits is None else processes.add(found.logits).cpu()
     return Answers(processes.add(found.features).cpu(), logits)
 

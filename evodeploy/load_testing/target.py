@@ -114,7 +114,7 @@ def pictures_of(url: str, images: Path | None, labels: bool, token: str | None, 
         pairs = read_pictures(examples[: LABELLED if labels else PICTURES])
         bodies = [contents for _, contents in pairs]
         classes = [_label_of(each) for each, _ in pairs if labels]
-        what = f"{len(bodies)} pictures of {images}"
+        what = f"{len(bodies)} images of {images}"
     query = "" if keep_ratio is None else f"?keep_ratio={keep_ratio}"
     return Bodies(url, f"/v1/predict{query}", tuple(bodies), _headers(token), what, tuple(classes))
 
@@ -122,7 +122,7 @@ def pictures_of(url: str, images: Path | None, labels: bool, token: str | None, 
 def _label_of(example: Example) -> Label:
     if example.label is None:
         raise UsageError(
-            f"{brief(example.name)} has no label: put pictures into folders that are named as the model's classes"
+            f"{brief(example.name)} has no label: put images into folders that are named as the model's classes"
         )
     return example.label
 

@@ -74,12 +74,12 @@ def test_what_takes_long_before_and_after_training_logs_its_progress(backbone, p
     monkeypatch.setattr(teaching, "AT_ONCE", 8)
     with caplog.at_level("INFO", "evodeploy"):
         evodeploy.distill(backbone, pictures, tmp_path / "out.pth", elastic=(0.25, 1.0), **SHORT)
-    shown = [each for each in caplog.messages if " of " in each and "pictures" in each]
+    shown = [each for each in caplog.messages if " of " in each and "images" in each]
     held = [each for each in shown if each.startswith("evaluating before training, at keep ratio 0.25: ")]
     assert held and held == [
         each.replace("after", "before") for each in shown if "after training, at keep ratio 0.25" in each
     ]
-    assert any(each.startswith("asking the teacher, ") and each.endswith(": 8 of 32 pictures") for each in shown)
+    assert any(each.startswith("asking the teacher, ") and each.endswith(": 8 of 32 images") for each in shown)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_others(classifier, pictures, tmp_path):
@@ -266,7 +266,7 @@ def test_pictures_to_evaluate_on_of_other_classes_are_refused(kind, pictures, tm
 def test_too_few_pictures_are_refused_also_with_others_to_evaluate_on(classifier, pictures, tmp_path):
     shutil.copytree(pictures / "cat", tmp_path / "train")
     (tmp_path / "train" / "0.png").unlink()
-    with pytest.raises(UsageError, match="has 9 pictures, expected 10 or more"):
+    with pytest.raises(UsageError, match="has 9 images, expected 10 or more"):
         evodeploy.distill(classifier, tmp_path / "train", tmp_path / "out.pth", val=pictures, **SHORT)
 
 
@@ -289,12 +289,12 @@ def test_memory_that_runs_out_halves_what_is_computed_at_once(classifier, pictur
     monkeypatch.setattr(loop.Loop, "_compared", limited)
     evodeploy.distill(classifier, pictures, tmp_path / "b.pth", keep_ratio=0.5, progress=halved.append, **SHORT)
     assert [line for line in logged if "memory" in line] == [
-        "memory ran out: from now on 4 pictures are computed at once",
-        "memory ran out: from now on 2 pictures are computed at once",
+        "memory ran out: from now on 4 images are computed at once",
+        "memory ran out: from now on 2 images are computed at once",
     ]
     assert [step.loss for step in halved] == pytest.approx([step.loss for step in whole], rel=1e-3)
     most = 0
-    with pytest.raises(OutOfMemoryError, match="no memory for one picture"):
+    with pytest.raises(OutOfMemoryError, match="no memory for one image"):
         evodeploy.distill(classifier, pictures, tmp_path / "none.pth", **SHORT)
 
 
@@ -309,10 +309,10 @@ def test_memory_that_runs_out_halves_what_is_evaluated_at_once(classifier, pictu
     monkeypatch.setattr(teaching, "answers", limited)
     halved = evodeploy.distill(classifier, pictures, tmp_path / "b.pth", keep_ratio=0.5, **SHORT)
     found = [line for line in logged if "memory" in line]
-    assert found[:3] == [f"memory ran out: from now on {count} pictures are computed at once" for count in (16, 8, 4)]
+    assert found[:3] == [f"memory ran out: from now on {count} images are computed at once" for count in (16, 8, 4)]
     assert halved.levels == whole.levels
     most = 0
-    with pytest.raises(OutOfMemoryError, match="no memory for one picture"):
+    with pytest.raises(OutOfMemoryError, match="no memory for one image"):
         evodeploy.distill(classifier, pictures, tmp_path / "none.pth", **SHORT)
 
 
@@ -401,7 +401,7 @@ def test_what_cannot_be_honoured_is_refused(classifier, backbone, pictures, tmp_
         ({"keep_ratio": 1.0}, "the network as it is"),
         ({"elastic": (0.9, 0.2)}, "expected LOW:HIGH"),
         ({"epochs": 1, "minutes": 1}, "not both"),
-        ({"val": pictures}, "share pictures"),
+        ({"val": pictures}, "share images"),
         ({"teacher": backbone}, "gives features of 32 columns, expected logits of 4"),
         ({"device": "tpu"}, "expected cpu, cuda or cuda:N"),
         ({"precision": "int8"}, "expected one of fp32, bf16, fp16"),
@@ -451,8 +451,8 @@ def test_the_command_says_what_the_record_says(classifier, pictures, tmp_path, c
     options = ("--epochs", 1, "--batch", 8, "--precision", "fp32", "--elastic", "0.2:1.0", "--labels")
     code, out, err = cli("distill", classifier, "--images", pictures, "-o", tmp_path / "out.pth", *options)
     assert code == 0, err
-    assert "8 pictures that were not trained on" in out
-    assert "augmentation: off, because 32 pictures are few" in err
+    assert "8 images that were not trained on" in out
+    assert "augmentation: off, because 32 images are few" in err
     assert out.splitlines()[-1] == f"next: evodeploy export {tmp_path / 'out.pth'} --elastic 0.2:1"
     code, out, err = cli("distill", classifier, "--images", pictures, "-o", tmp_path / "out.pth", *options, "--json")
     assert code == 2

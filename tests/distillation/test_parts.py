@@ -139,7 +139,7 @@ def test_every_fifth_picture_is_held_out_and_too_few_are_refused(tmp_path):
     train, held = held_out(listing)
     assert held.labels == (0, 5, 10, 15, 20)
     assert sorted(train.labels + held.labels) == list(range(23))
-    with pytest.raises(UsageError, match="has 19 pictures, expected 20 or more"):
+    with pytest.raises(UsageError, match="has 19 images, expected 20 or more"):
         held_out(listing.chosen(range(19)))
 
 
@@ -147,7 +147,7 @@ def test_class_folders_are_labels_also_of_a_network_without_classes(pictures):
     config = EvoDeiTConfig("backbone", 32, 2, depth=3, image_size=32, patch_size=8, num_classes=0, stages=(1, 2))
     listing = listed(pictures, model_info(config), True)
     assert [listing.labels.count(label) for label in range(4)] == [10] * 4
-    with pytest.raises(UsageError, match="no pictures of two classes or more"):
+    with pytest.raises(UsageError, match="no images of two classes or more"):
         listed(pictures / "cat", model_info(config), True)
 
 
@@ -158,7 +158,7 @@ def test_pictures_in_no_class_folder_are_left_out_aloud(pictures, tmp_path, logg
     for classes in (0, 4):
         info = model_info(dataclasses.replace(config, num_classes=classes))
         assert len(listed(tmp_path, info, True)) == 40
-        assert logged[-1] == f"1 pictures of {tmp_path} are in no class, and are left out"
+        assert logged[-1] == f"1 images of {tmp_path} are in no class, and are left out"
 
 
 def test_pictures_of_a_tar_are_those_of_the_folder_that_it_was_made_of(pictures, tmp_path):
@@ -207,7 +207,7 @@ def test_a_picture_that_cannot_be_read_is_named_where_none_can_take_its_place(tm
     broken.write_bytes(b"no picture")
     config = EvoDeiTConfig("tiny", 32, 2, depth=3, image_size=32, patch_size=8, stages=(1, 2))
     reader = Pictures(Listing("data", (Example("broken.png", broken),)), model_info(config))
-    with pytest.raises(BadFileError, match=r"broken\.png cannot be used.*nor can another picture of its class"):
+    with pytest.raises(BadFileError, match=r"broken\.png cannot be used.*nor can another image of its class"):
         next(reader.in_turn([[0]]))
     reader.close()
 

@@ -95,7 +95,7 @@ def test_answers_are_compared_with_the_folders_of_pictures(address, small_onnx, 
         ).loads
         assert load.accuracy == accuracy
         assert load.cells()[-1] == f"{accuracy:.1%}"
-    with pytest.raises(UsageError, match="a.png has no label: put pictures into folders"):
+    with pytest.raises(UsageError, match="a.png has no label: put images into folders"):
         evodeploy.load_test(address, images=folder, labels=True)
 
 
@@ -109,7 +109,7 @@ def test_the_command_writes_all_forms(cli, address, tmp_path):
     document = json.loads(out)
     check_fields("Load test", document)
     assert document == json.loads((tmp_path / "l.json").read_text())
-    assert document["what"] == f"1 pictures of {tmp_path}"
+    assert document["what"] == f"1 images of {tmp_path}"
     assert document["loads"][0]["answers"].keys() == {"200"}
     page = (tmp_path / "l.html").read_text()
     assert "20/s" in page
