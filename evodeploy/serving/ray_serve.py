@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -16,7 +17,7 @@ from evodeploy.serving.settings import Settings
 from evodeploy.text import reason
 
 APPLICATION = NAMESPACE = "evodeploy"
-KEPT = ("name", "host", "port", "metrics_port", "token", "allow_hosts", "limits")
+REPLACED = {"artefact", "engine", "options"}  # of the settings, by an update: all else stays
 STORE = 80 << 20  # bytes of Ray's object store: Ray's least, since requests do not go through it
 VARIABLES = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "evodeploy.serving.connections:bound_connections"}
 
@@ -48,7 +49,7 @@ def running(settings: Settings, files: Fingerprint, cluster: str | None = None) 
 
 
 def update(settings: Settings, files: Fingerprint, cluster: str | None = None) -> str:
-    """See `service.update`; returns where the metrics are. What must be as it was is `KEPT`."""
+    """See `service.update`; returns where the metrics are. It may change what is `REPLACED`."""
     _check_offered(settings)
     _import_ray()
     from ray import serve
@@ -58,10 +59,12 @@ def update(settings: Settings, files: Fingerprint, cluster: str | None = None) -
         if not found or APPLICATION not in serve.status().applications:
             raise none
         before: Settings = serve.get_app_handle(APPLICATION).current_settings.remote().result(timeout_s=30)
-        other = [name for name in KEPT if getattr(before, name) != getattr(settings, name)]
+        kept = [each.name for each in dataclasses.fields(Settings) if each.name not in REPLACED]
+        other = [name for name in kept if getattr(before, name) != getattr(settings, name)]
         if other:
             raise UsageError(
-                f"the service was started with another {' and '.join(other)}: give the options that it was started with"
+                f"an update keeps the service's options, and these differ: {', '.join(other)}; give those that it was "
+                "started with"
             )
         _deploy(settings, files)
     return _metrics(settings)

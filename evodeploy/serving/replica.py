@@ -82,8 +82,8 @@ def _refusal(path: Path, files: Fingerprint) -> str | None:
     name, expected = other[0]
     return (
         f"{path.parent / name} is not the file that the service was started with ({_shown(found.get(name))}, expected "
-        f"{_shown(expected)}): take the new one with `evodeploy serve {path.name} --update`, or put the old one "
-        "back and start the service again"
+        f"{_shown(expected)}): take the new one with `evodeploy serve {path.name} --update` and the options of the "
+        "start, or put the old one back and start the service again"
     )
 
 

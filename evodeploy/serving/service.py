@@ -82,8 +82,8 @@ def running(settings: Settings, cluster: str | None = None) -> Iterator[Service]
 def update(settings: Settings, cluster: str | None = None) -> Service:
     """Let the service on Ray that runs on this machine, or on `cluster`, serve `settings.artefact` instead.
 
-    No request is lost. Raises UsageError where none runs, or where it was started with another token, limit, address
-    or name: to change those is no matter of an artefact.
+    No request is lost. Raises UsageError where none runs, or where it was started with other settings than these: only
+    the artefact, its engine and the engine's options may be others.
     """
     from evodeploy.serving import ray_serve
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import os
 import re
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 from pathlib import Path
 
 import grpc
@@ -25,12 +27,14 @@ from served import NAME, Load, free_port, logits, started
 
 from evodeploy.cluster import ATTEMPTS
 from evodeploy.engines.opener import open_engine
-from evodeploy.errors import RuntimeFailedError
+from evodeploy.errors import RuntimeFailedError, UsageError
 from evodeploy.exporter.to_onnx import onnx_from_model
 from evodeploy.models.random_weights import random_model
 from evodeploy.onnx_files import write_onnx
 from evodeploy.serving import ray_serve
+from evodeploy.serving.budget import Budget
 from evodeploy.serving.settings import Settings
+from evodeploy.specs import EngineOptions
 
 serve = functools.partial(started, "serve")
 
@@ -147,7 +151,7 @@ def test_an_update_and_a_killed_replica_lose_no_other_request(service, small_onn
     command = [sys.executable, "-m", "evodeploy", "serve", str(other), "--port", address.split(":")[1], "--update"]
     refused = subprocess.run([*command, "--metrics-port", str(metrics)], env=dropping, capture_output=True, text=True)
     assert refused.returncode == 2
-    assert "was started with another token: give the options" in refused.stderr
+    assert "these differ: replicas, token; give those that it was started with" in refused.stderr
 
     with Load(f"http://{address}") as load:
         update = serve(other, "--replicas", 2, "--port", address.split(":")[1], "--metrics-port", metrics, "--update")
@@ -198,6 +202,46 @@ def test_an_update_without_a_service_is_refused(small_onnx, cli):
     code, out, err = cli("serve", small_onnx, "--update", "--port", port)
     assert (code, out) == (2, "")
     assert f"no service on Ray runs here on port {port}: start one with `serve --replicas N`" in err
+
+
+@pytest.fixture
+def updated(monkeypatch):
+    """A function that updates a service that was started with 2 replicas; its answer is what was deployed."""
+    before = Settings(Path("a.onnx"), "a", "openvino", replicas=2, gpus=0.5, max_batch=32)
+    deployed = []
+
+    def answer(timeout_s):
+        return before
+
+    handle = types.SimpleNamespace(
+        current_settings=types.SimpleNamespace(remote=lambda: types.SimpleNamespace(result=answer))
+    )
+    monkeypatch.setattr(ray_serve, "_joined", lambda *_: contextlib.nullcontext(True))
+    monkeypatch.setattr("ray.serve.status", lambda: types.SimpleNamespace(applications={"evodeploy": None}))
+    monkeypatch.setattr("ray.serve.get_app_handle", lambda name: handle)
+    monkeypatch.setattr(ray_serve, "_deploy", lambda settings, files: deployed.append(settings))
+
+    def update(**changes):
+        ray_serve.update(dataclasses.replace(before, artefact=Path("b.onnx"), **changes), files=())
+        return deployed[-1]
+
+    return update
+
+
+def test_an_update_takes_another_artefact_its_engine_and_its_options(updated):
+    options = EngineOptions(threads=1)
+    deployed = updated(engine="onnxruntime", options=options)
+    assert (deployed.artefact, deployed.engine, deployed.options) == (Path("b.onnx"), "onnxruntime", options)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"replicas": 1}, {"max_replicas": 8}, {"gpus": 0.0}, {"budget": Budget(0.1, 0.3)}, {"max_batch": 16}, {"token": "x"}],
+)
+def test_an_update_drops_no_option_of_the_service(updated, changes):
+    (name,) = changes
+    with pytest.raises(UsageError, match=f"these differ: {name}; give those that it was started with"):
+        updated(**changes)
 
 
 def test_why_serve_does_not_start_is_the_error(monkeypatch):
