@@ -1,4 +1,8 @@
-"""When requests are sent: at times drawn before, whatever becomes of those before them."""
+"""When requests are sent: at times drawn before, whatever becomes of those before them.
+
+Each client is a thread with a connection of its own. An interrupt ends them all: none asks again, and none keeps the
+process waiting for its answer.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -23,42 +26,61 @@ def poisson(rate: float, seconds: float, seed: int) -> list[float]:
 
 
 def open_loop(make: Callable[[], Asking], times: Sequence[float], most: int) -> list[Outcome]:
-    """Ask at each of `times`, in seconds from now, in up to `most` threads with a connection of their own.
+    """Ask at each of `times`, in seconds from now, by up to `most` clients.
 
-    A request for which no thread is free waits for one, and its seconds count from its time on: a server that stalls
+    A request for which no client is free waits for one, and its seconds count from its time on: a server that stalls
     is not asked less, as it would be by clients that wait for their answers (coordinated omission).
     """
     outcomes: list[Outcome] = []
-    local = threading.local()
+    due: queue.SimpleQueue[float | None] = queue.SimpleQueue()  # None is the end, for all clients
+    free, over = threading.Semaphore(0), threading.Event()
     began = time.perf_counter()
 
-    def ask(intended: float) -> None:
-        if not hasattr(local, "asking"):
-            local.asking = make()
-        reply = local.asking()
-        outcomes.append(Outcome(time.perf_counter() - intended, *reply))
+    def ask() -> None:
+        asking = make()
+        while (intended := due.get()) is not None and not over.is_set():
+            reply = asking()
+            outcomes.append(Outcome(time.perf_counter() - intended, *reply))
+            free.release()
+        due.put(None)
 
-    with ThreadPoolExecutor(min(most, max(1, len(times))), "evodeploy-load") as pool:
+    clients: list[threading.Thread] = []
+    try:
         for moment in times:
             time.sleep(max(0.0, began + moment - time.perf_counter()))
-            pool.submit(ask, began + moment)
+            if not free.acquire(blocking=False) and len(clients) < most:
+                clients.append(_started(ask))
+            due.put(began + moment)
+        due.put(None)
+        for client in clients:
+            client.join()
+    finally:
+        over.set()
+        due.put(None)
     return outcomes
 
 
 def closed_loop(make: Callable[[], Asking], connections: int, seconds: float) -> list[Outcome]:
-    """Ask in `connections` threads, each as soon as it is answered, until the time is over."""
-    found: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+    """Ask by `connections` clients, each as soon as it is answered, until the time is over."""
+    outcomes: list[Outcome] = []
+    over = threading.Event()
     end = time.perf_counter() + seconds
 
     def ask() -> None:
         asking = make()
-        while (sent := time.perf_counter()) < end:
+        while (sent := time.perf_counter()) < end and not over.is_set():
             reply = asking()
-            found.put(Outcome(time.perf_counter() - sent, *reply))
+            outcomes.append(Outcome(time.perf_counter() - sent, *reply))
 
-    threads = [threading.Thread(target=ask, name="evodeploy-load") for _ in range(connections)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return [found.get() for _ in range(found.qsize())]
+    try:
+        for client in [_started(ask) for _ in range(connections)]:
+            client.join()
+    finally:
+        over.set()
+    return outcomes
+
+
+def _started(ask: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=ask, name="evodeploy-load", daemon=True)
+    thread.start()
+    return thread

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import signal
 import threading
 import time
 from typing import ClassVar
@@ -11,6 +12,7 @@ from typing import ClassVar
 import pytest
 from PIL import Image
 from reference_pages import check_fields
+from served import started, wait_until
 
 import evodeploy
 from evodeploy.errors import RuntimeFailedError, UsageError
@@ -293,6 +295,37 @@ class Tench(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+
+class Stalling(Tench):
+    """Answers its first request, the one that is not measured, and no other before it is `released`."""
+
+    asked = 0
+    released = threading.Event()
+
+    def do_POST(self):
+        Stalling.asked += 1
+        if Stalling.asked > 1:
+            Stalling.released.wait(120)
+        super().do_POST()
+
+
+@pytest.mark.parametrize("load", [("--connections", 2), ("--rate", 50)])
+def test_ctrl_c_ends_it_though_nothing_is_answered(load):
+    Stalling.asked = 0
+    Stalling.released.clear()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stalling) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        process = started("load-test", f"http://127.0.0.1:{server.server_port}", *load, "--seconds", 3600)
+        try:
+            wait_until(lambda: Stalling.asked > 2)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
+            Stalling.released.set()
+            server.shutdown()
+    assert (process.returncode, err) == (130, "Error: interrupted\n")
 
 
 @pytest.mark.parametrize(
