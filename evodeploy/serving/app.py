@@ -50,7 +50,7 @@ def create_app(
         app.add_middleware(counts.Measured, metrics=metrics)
         app.include_router(counts.routes(metrics))
     app.add_middleware(Heads)
-    answer_errors(app, limits.seconds)
+    answer_errors(app)
 
     @app.get("/v2/health/live", tags=["health"])
     async def live() -> dict[str, bool]:
@@ -68,7 +68,7 @@ def create_app(
         """What this server is."""
         return {"name": "evodeploy", "version": __version__, "extensions": ["binary_tensor_data"]}
 
-    app.include_router(tensors.routes(backend, name, limits))
+    app.include_router(tensors.routes(backend, name))
     app.include_router(images.routes(backend, limits))
     app.include_router(pages.routes())
     plain = app.openapi

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -57,8 +56,3 @@ class Backend(Protocol):
 
     async def run(self, images: Array, asked: Asked) -> Answer:
         """The answer for any number of images, prepared as `inputs[0]` says; raises as `check` does."""
-
-
-async def run_within(backend: Backend, images: Array, asked: Asked, seconds: float) -> Answer:
-    """`backend.run`; raises asyncio.TimeoutError after `seconds`."""
-    return await asyncio.wait_for(backend.run(images, asked), seconds)

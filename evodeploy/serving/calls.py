@@ -40,7 +40,7 @@ def create_calls(
     calls = FastAPI(openapi_url=None)
     calls.add_middleware(Gate, limits=limits, token=token, exempt=OPEN, room=room, whole=True)
     calls.add_middleware(Measured, metrics=metrics)
-    answer_errors(calls, limits.seconds)
+    answer_errors(calls)
 
     @calls.get(f"{SERVICE}/ServerLive")
     async def live() -> Response:
@@ -79,7 +79,7 @@ def create_calls(
             tensors.check_named(name, asked.model_name, asked.model_version or tensors.VERSION)
             return messages.request_of(asked, spec, outputs)
 
-        parsed, answer = await tensors.inferred(backend(), limits.seconds, read)
+        parsed, answer = await tensors.inferred(backend(), read)
         return Response(messages.response_of(name, tensors.VERSION, parsed, answer.outputs, answer.shown))
 
     return calls

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hmac
 from typing import Any
 
@@ -47,7 +48,7 @@ class Gate:
         self._arrivals, self._whole = self._room.arrivals, whole
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass the request on, or answer 400, 401, 408, 413, 429, 431 or 504."""
+        """Pass the request on, or answer 400, 401, 408, 413, 429, 431 or 504; nothing where its client leaves."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -86,16 +87,39 @@ class Gate:
         elif self._room.admitted >= self._limits.admitted:
             await _too_many()(scope, receive, send)
         else:
-            whole = iter([{"type": "http.request", "body": body, "more_body": False}])
-
-            async def received() -> Any:
-                return next(whole, None) or await receive()
-
             self._room.admitted += 1
             try:
-                await self._app(scope, received, send)
+                await self._answer(scope, body, receive, send)
             finally:
                 self._room.admitted -= 1
+
+    async def _answer(self, scope: Any, body: bytes, receive: Any, send: Any) -> None:
+        """Let the endpoint answer within the limit of seconds, as long as its client is there."""
+        whole, begun = iter([{"type": "http.request", "body": body, "more_body": False}]), False
+
+        async def received() -> Any:
+            return next(whole, None) or await asyncio.shield(left)
+
+        async def sent(message: Any) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        left = asyncio.ensure_future(receive())  # what comes after the body: that the client has left
+        answering = asyncio.ensure_future(self._app(scope, received, sent))
+        first = functools.partial(asyncio.wait, [left, answering], return_when=asyncio.FIRST_COMPLETED)
+        try:
+            done, _ = await first(timeout=self._limits.seconds)
+            if begun and not done:
+                done, _ = await first()
+        finally:
+            left.cancel()
+            if answering.cancel():
+                await asyncio.wait([answering])
+        if answering in done:
+            answering.result()
+        elif not done:
+            await JSONResponse({"error": f"not done within {self._limits.seconds:g} s"}, 504)(scope, receive, send)
 
     async def _body(self, receive: Any, sends: bool) -> bytes | JSONResponse | None:
         """All of it, or what it is refused with, or None where the client left.

@@ -126,12 +126,16 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     async def _ask(self, path: str, context: Any) -> tuple[int, bytes]:
         """The status and the body that the application answers with."""
-        status, parts = 400, [b'{"error": "the call has no message"}']
+        status, parts, taken = 400, [b'{"error": "the call has no message"}'], False
 
         async def receive() -> dict[str, Any]:
+            nonlocal taken
+            if taken:  # one message is all: a client that leaves ends the call
+                await asyncio.get_running_loop().create_future()
             message = await context.read()
             if message is grpc.aio.EOF:
                 return {"type": "http.disconnect"}
+            taken = True
             return {"type": "http.request", "body": message, "more_body": False}
 
         async def send(message: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from evodeploy.errors import InputError, RuntimeFailedError
 from evodeploy.inference.answers import classes_to_name, predictions_of
 from evodeploy.preprocess import prepare_upload
 from evodeploy.serving import openapi
-from evodeploy.serving.backend import KEEP_HEADER, Asked, Backend, run_within
+from evodeploy.serving.backend import KEEP_HEADER, Asked, Backend
 from evodeploy.serving.refusals import check_query
 from evodeploy.serving.settings import Limits
 from evodeploy.specs import ModelInfo
@@ -47,7 +47,7 @@ def routes(backend: Callable[[], Backend], limits: Limits) -> APIRouter:
         classes = classes_to_name(here.info, top)
         body = await _image_of(request)
         prepared = await asyncio.to_thread(prepare_upload, body, here.info, limits.pixels)
-        answer = await run_within(here, prepared[None], asked, limits.seconds)
+        answer = await here.run(prepared[None], asked)
         (prediction,) = predictions_of(answer.outputs, here.info, classes, [0.0], 0.0)
         if isinstance(prediction, RuntimeFailedError):
             raise prediction

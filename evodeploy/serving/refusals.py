@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -29,8 +27,8 @@ async def check_query(request: Request) -> None:
     check_known("query parameter", request.query_params, known)
 
 
-def answer_errors(app: FastAPI, seconds: float) -> None:
-    """Let `app`, which gives a request `seconds`, answer every error with its reason."""
+def answer_errors(app: FastAPI) -> None:
+    """Let `app` answer every error with its reason."""
 
     @app.exception_handler(EvodeployError)
     async def refused(request: Request, error: EvodeployError) -> JSONResponse:
@@ -45,10 +43,6 @@ def answer_errors(app: FastAPI, seconds: float) -> None:
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         return JSONResponse({"error": printable(f"{' '.join(map(str, first['loc']))}: {first['msg']}")}, 422)
-
-    @app.exception_handler(asyncio.TimeoutError)  # not the built-in one before Python 3.11
-    async def late(request: Request, error: TimeoutError) -> JSONResponse:
-        return JSONResponse({"error": f"not done within {seconds:g} s"}, 504)
 
     @app.exception_handler(Exception)  # its traceback is logged
     async def failed(request: Request, error: Exception) -> JSONResponse:

@@ -13,11 +13,10 @@ from fastapi import APIRouter, Depends, Request, Response
 from evodeploy.elastic import shortest_ratio
 from evodeploy.preprocess import in_words
 from evodeploy.serving import openapi, protocol
-from evodeploy.serving.backend import KEEP_HEADER, Answer, Asked, Backend, run_within
+from evodeploy.serving.backend import KEEP_HEADER, Answer, Asked, Backend
 from evodeploy.serving.budget import Budget
 from evodeploy.serving.protocol import InferenceRequest
 from evodeploy.serving.refusals import NoModelError, check_query
-from evodeploy.serving.settings import Limits
 from evodeploy.specs import ModelInfo, TensorSpec
 from evodeploy.text import brief
 
@@ -25,7 +24,7 @@ PROTOCOL = "Open Inference Protocol"
 VERSION = "1"
 
 
-def routes(backend: Callable[[], Backend], name: str, limits: Limits) -> APIRouter:
+def routes(backend: Callable[[], Backend], name: str) -> APIRouter:
     """The endpoints of the one model `name`, with its version 1 in the path or without."""
 
     async def of_model(model: str) -> None:
@@ -34,7 +33,7 @@ def routes(backend: Callable[[], Backend], name: str, limits: Limits) -> APIRout
     async def of_version(model: str, version: str) -> None:
         check_named(name, model, version)
 
-    models = _model_routes(backend, name, limits)
+    models = _model_routes(backend, name)
     router = APIRouter()
     router.include_router(models, prefix="/v2/models/{model}", dependencies=[Depends(of_model)])
     router.include_router(models, prefix="/v2/models/{model}/versions/{version}", dependencies=[Depends(of_version)])
@@ -62,17 +61,17 @@ def metadata_of(here: Backend, name: str) -> dict[str, Any]:
 
 
 async def inferred(
-    here: Backend, seconds: float, read: Callable[[TensorSpec, list[str]], InferenceRequest]
+    here: Backend, read: Callable[[TensorSpec, list[str]], InferenceRequest]
 ) -> tuple[InferenceRequest, Answer]:
-    """The request that `read` finds for the input and the names of outputs, and its answer within `seconds`."""
+    """The request that `read` finds for the input and the names of outputs, and its answer."""
     arrived = time.monotonic()
     here.check(1, Asked())
     parsed = await asyncio.to_thread(read, here.inputs[0], [spec.name for spec in here.outputs])
     asked = Asked(parsed.keep_ratio, parsed.least_keep_ratio, arrived)
-    return parsed, await run_within(here, parsed.images, asked, seconds)
+    return parsed, await here.run(parsed.images, asked)
 
 
-def _model_routes(backend: Callable[[], Backend], name: str, limits: Limits) -> APIRouter:
+def _model_routes(backend: Callable[[], Backend], name: str) -> APIRouter:
     models = APIRouter(tags=[PROTOCOL], responses=openapi.REFUSALS, dependencies=[Depends(check_query)])
 
     @models.get("", responses=openapi.answer("The model", {"application/json": openapi.METADATA}))
@@ -97,7 +96,7 @@ def _model_routes(backend: Callable[[], Backend], name: str, limits: Limits) -> 
         """Outputs for prepared images, in JSON or with the binary tensor extension."""
         body, length = await request.body(), ", ".join(request.headers.getlist(protocol.JSON_LENGTH)) or None
         read = functools.partial(protocol.parse_request, body, length)
-        parsed, answer = await inferred(backend(), limits.seconds, read)
+        parsed, answer = await inferred(backend(), read)
         body, length_of_json = protocol.make_response(name, parsed, answer.outputs, answer.shown)
         headers = {KEEP_HEADER: answer.shown}
         if length_of_json is None:

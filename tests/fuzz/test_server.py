@@ -113,7 +113,7 @@ class Service:
         sent = []
 
         async def receive():
-            return given.pop(0) if given else {"type": "http.disconnect"}
+            return given.pop(0) if given else await self.loop.create_future()  # the client stays
 
         async def send(message):
             sent.append(message)

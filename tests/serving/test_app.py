@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import io
 import json
+import threading
 import time
 
 import numpy as np
@@ -19,7 +20,7 @@ from schemathesis.specs.openapi import checks as openapi_checks
 import evodeploy
 from evodeploy import preprocess
 from evodeploy.engines.base import run_all
-from evodeploy.serving import pages
+from evodeploy.serving import images, pages
 from evodeploy.serving.backend import Answer
 
 CHECKS = [
@@ -290,6 +291,19 @@ def test_what_takes_too_long_gets_504(app, backend):
     backend.gate.clear()
     with TestClient(app(seconds=0.05)) as client:
         assert client.post("/v1/predict", content=picture()).status_code == 504
+
+
+def test_decoding_counts_for_the_time_of_an_answer(app, monkeypatch):
+    asked = threading.Event()
+
+    def slow(*given):
+        asked.wait(5)
+        return preprocess.prepare_upload(*given)
+
+    monkeypatch.setattr(images, "prepare_upload", slow)
+    with TestClient(app(seconds=0.05)) as client:
+        assert client.post("/v1/predict", content=picture()).status_code == 504
+        asked.set()
 
 
 def test_a_token_is_asked_for_everywhere_but_at_health_and_page(app):

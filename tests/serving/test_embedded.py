@@ -89,6 +89,19 @@ def test_metrics_ask_for_the_token_and_are_there_when_too_many_requests_are(serv
         assert first.result().status_code == 200
 
 
+def test_a_client_that_leaves_before_its_answer_is_counted_so_and_keeps_no_place(serve, held):
+    with serve() as service, httpx.Client(base_url=service.address) as client:
+        host, port = service.address.removeprefix("http://").split(":")
+        data = PICTURE.read_bytes()
+        with socket.create_connection((host, int(port)), timeout=60) as leaving:
+            head = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data)
+            leaving.sendall(head + data)
+            wait_until(lambda: held.arrived == 1)
+        wait_until(lambda: value(client, "evodeploy_requests_ongoing") == 1)  # the one that asks
+        assert value(client, "evodeploy_requests_total", status="499") == 1
+        held.set()
+
+
 def test_a_request_that_was_begun_is_answered_before_it_ends(serve, held):
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         with serve() as service:

@@ -17,14 +17,17 @@ CHUNKED = (b"transfer-encoding", b"chunked")
 
 
 class Client:
-    """A request whose body comes in the given parts, each when `more` is set; then what it was answered."""
+    """A request whose body comes in the given parts, the last when `more` is set; its client leaves at `left`."""
 
     def __init__(self, *parts, headers=(), path="/v1/predict"):
         self.scope = {"type": "http", "path": path, "headers": [(b"host", b"localhost"), *headers]}
-        self.more, self._parts = asyncio.Event(), list(parts) or [b""]
+        self.more, self.left, self._parts = asyncio.Event(), asyncio.Event(), list(parts) or [b""]
         self.status, self.body = None, b""
 
     async def _receive(self):
+        if not self._parts:
+            await self.left.wait()
+            return {"type": "http.disconnect"}
         part = self._parts.pop(0)
         if self._parts:
             return {"type": "http.request", "body": part, "more_body": True}
@@ -66,10 +69,9 @@ def test_slow_bodies_keep_no_other_request_out():
         waiting = [asyncio.create_task(client.ask(application)) for client in slow]
         await asyncio.sleep(0)
         assert [await Client(b"x").at_once().ask(application) for _ in range(5)] == [200] * 5
-        for client in slow:
+        for client, answer in zip(slow, waiting, strict=True):
             client.more.set()
-        assert await asyncio.gather(*waiting) == [200] * 20
-        assert {client.body for client in slow} == {b"ab"}
+            assert (await answer, client.body) == (200, b"ab")
 
     asyncio.run(run())
 
@@ -88,6 +90,29 @@ def test_a_place_is_taken_once_the_body_is_there_and_given_back():
         assert await Client(b"x").at_once().ask(application) == 429
         done.set()
         assert await first == 200
+        assert await Client(b"x").at_once().ask(application) == 200
+
+    asyncio.run(run())
+
+
+def test_who_leaves_is_answered_no_more_and_gives_the_place_back():
+    async def run():
+        begun, ended = asyncio.Event(), asyncio.Event()
+
+        async def never(scope, receive, send):
+            begun.set()
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                ended.set()
+
+        client, application = Client(b"x").at_once(), gated(never, admitted=1)
+        asking = asyncio.create_task(client.ask(application))
+        await begun.wait()
+        client.left.set()
+        assert await asyncio.wait_for(asking, 60) is None
+        assert ended.is_set()
+        application._app = echo
         assert await Client(b"x").at_once().ask(application) == 200
 
     asyncio.run(run())
@@ -247,6 +272,21 @@ def test_a_slow_body_is_taken_as_long_as_some_of_it_comes(seconds, parts, status
         assert json.loads(client.body)["error"] == "nothing of the request came for 30 s"
     else:
         assert len(client.body) == 5_000_000
+
+
+@pytest.mark.parametrize(("before", "status", "seconds"), [(31, 504, 30), (29, 200, 129)])
+def test_an_answer_begins_in_time_and_may_then_take_as_long_as_its_client(before, status, seconds):
+    async def slow(scope, receive, send):
+        await asyncio.sleep(before)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.sleep(100)
+        await send({"type": "http.response.body", "body": b"whole"})
+
+    loop, client = Leaping(), Client(b"x").at_once()
+    assert loop.run_until_complete(client.ask(gated(slow))) == status
+    assert loop.now == seconds
+    assert client.body == (b"whole" if status == 200 else b'{"error":"not done within 30 s"}')
+    loop.close()
 
 
 @pytest.mark.parametrize("token", [None, "secret"])
