@@ -23,11 +23,12 @@ _RESOURCES: dict[str, dict[str, str]] = {
 _PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
 _HTTP = 8080  # where KServe expects a predictor of one's own
 _TARGET = 100  # milliseconds
+_GRACE = 45  # seconds until Kubernetes kills it: for 30 by default `serve` answers what was begun
 _BUCKET = "Replace YOUR-BUCKET by where the folder models was uploaded to (s3://, gs://, pvc:// or https://)."
 _ADAPTIVE = (
     "In place of Triton: `evodeploy serve`, which keeps fewer tokens under load to answer 99 of 100 requests in the",
     "milliseconds of --target-p99, which are to be chosen, as are the shares of tokens of --keep-ratio.",
-    "Replace YOUR-REGISTRY by that of an image with evodeploy[serve,cpu], YOUR-HOST by the host that requests name.",
+    "Replace YOUR-REGISTRY by that of an image with evodeploy[serve,{}], YOUR-HOST by the host that requests name.",
 )
 _IMAGE = "Replace YOUR-REGISTRY by that of an image of Triton whose Python has evodeploy, for the ensemble."
 _RELEASE = "Replace YY.MM by a Triton release; for an engine by the one with the TensorRT that built it."
@@ -43,7 +44,8 @@ def manifests(model: ServedModel, serving: Serving) -> dict[str, str]:
     }
     ratios = shared_ratios(model.info.elastic) if model.info else ()
     if ratios and model.backend == "onnxruntime":
-        texts["kserve-adaptive"] = _text([*_ADAPTIVE, _BUCKET], [_adaptive(model, serving, ratios[0], ratios[-1])])
+        comments = [each.format(serving.device) for each in _ADAPTIVE]  # the extras are called as the devices
+        texts["kserve-adaptive"] = _text([*comments, _BUCKET], [_adaptive(model, serving, ratios[0], ratios[-1])])
     return texts
 
 
@@ -90,6 +92,7 @@ def _adaptive(model: ServedModel, serving: Serving, low: float, high: float) -> 
     options = {
         "--name": serving.name,
         "--device": "cuda" if serving.device == "gpu" else "cpu",
+        "--threads": _RESOURCES[serving.device]["cpu"],
         "--target-p99": str(_TARGET),
         "--keep-ratio": f"{low:g}:{high:g}",
         "--host": "0.0.0.0",
@@ -114,7 +117,7 @@ def _adaptive(model: ServedModel, serving: Serving, low: float, high: float) -> 
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
         "metadata": _metadata(model, serving) | {"name": f"{serving.name}-adaptive"[:63].rstrip("-")},
-        "spec": {"predictor": {"containers": [container]}},
+        "spec": {"predictor": {"terminationGracePeriodSeconds": _GRACE, "containers": [container]}},
     }
 
 

@@ -18,6 +18,7 @@ import uvicorn
 
 from evodeploy.errors import BadFileError, EvodeployError, RuntimeFailedError, UsageError, needs
 from evodeploy.files import open_regular
+from evodeploy.machine.cores import usable_cores
 from evodeploy.serving.app import create_app
 from evodeploy.serving.connections import KEEP_ALIVE, BoundedProtocol
 from evodeploy.serving.gate import Room
@@ -80,6 +81,8 @@ class _Server(uvicorn.Server):
         self._calls = calls
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        pool = ThreadPoolExecutor(min(32, usable_cores() + 4), "evodeploy-prepare")  # Python's own counts all cores
+        asyncio.get_running_loop().set_default_executor(pool)
         if self._calls is not None:
             await self._calls.start()
         await super().startup(sockets)

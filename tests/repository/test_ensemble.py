@@ -271,6 +271,14 @@ def test_kserve_may_run_the_adaptive_server_on_an_elastic_file(small_elastic, tm
         "0.1:1",
         container["ports"][0]["containerPort"],
     )
+    assert service["spec"]["predictor"]["terminationGracePeriodSeconds"] > read["timeout"]
+    assert read["threads"] == float(container["resources"]["limits"]["cpu"])
+
+
+@pytest.mark.parametrize(("device", "extra"), [("cpu", "evodeploy[serve,cpu]"), ("gpu", "evodeploy[serve,gpu]")])
+def test_the_image_of_the_adaptive_server_has_a_runtime_for_the_device(small_elastic, device, extra):
+    text = manifests(served_model(small_elastic), Serving("net", device))["kserve-adaptive"]
+    assert f"an image with {extra}," in text
 
 
 @pytest.mark.parametrize("kept", [(29, 57), (24, 24), (98, 98)])

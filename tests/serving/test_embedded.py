@@ -23,7 +23,8 @@ from served import NAME, PICTURE, Load, logits, started, value, wait_until
 import evodeploy
 from evodeploy.engines.opener import open_engine
 from evodeploy.errors import RuntimeFailedError, UsageError
-from evodeploy.serving import embedded
+from evodeploy.preprocess import prepare_upload
+from evodeploy.serving import embedded, images
 from evodeploy.serving.budget import Budget
 from evodeploy.serving.ports import listening as listening_on
 from evodeploy.serving.service import running
@@ -126,6 +127,29 @@ def test_a_header_without_an_end_is_not_taken(serve):
         with socket.create_connection((host, int(port)), timeout=60) as client:
             client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Large: " + b"x" * 70_000)
             assert client.recv(100).startswith(b"HTTP/1.1 431 ")
+
+
+def test_as_many_images_are_prepared_at_once_as_cores_may_be_used_and_four_more(serve, monkeypatch):
+    begun, free = [], threading.Event()
+
+    def prepare(*given):
+        begun.append(given)
+        assert free.wait(60)
+        return prepare_upload(*given)
+
+    monkeypatch.setattr(embedded, "usable_cores", lambda: 1)
+    monkeypatch.setattr(images, "prepare_upload", prepare)
+    with (
+        serve() as service,
+        httpx.Client(base_url=service.address) as client,
+        concurrent.futures.ThreadPoolExecutor(9) as pool,
+    ):
+        asked = [pool.submit(httpx.post, f"{service.address}/v1/predict", content=PICTURE.read_bytes()) for _ in "x" * 9]
+        wait_until(lambda: value(client, "evodeploy_requests_ongoing") == 10 and len(begun) >= 5)
+        time.sleep(0.1)  # for a sixth
+        assert len(begun) == 5
+        free.set()
+        assert {each.result().status_code for each in asked} == {200}
 
 
 def test_idle_connections_outlive_those_of_proxies(serve, monkeypatch):
