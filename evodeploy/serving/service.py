@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from evodeploy.artefacts import Fingerprint, fingerprint
-from evodeploy.errors import needs
+from evodeploy.engines.device import cuda_index
+from evodeploy.engines.torch_modes import TORCH_MODES
+from evodeploy.errors import UsageError, needs
 from evodeploy.machine.cores import usable_cores
 from evodeploy.serving.settings import Settings
 from evodeploy.serving.worker import named, open_served
@@ -112,9 +114,17 @@ def _shared_out(settings: Settings) -> Settings:
 
 
 def _tried(settings: Settings) -> tuple[Settings, Fingerprint]:
-    """`settings` with the names that an engine opened on trial gives, and the files that it was opened from."""
+    """`settings` with the names that an engine opened on trial gives, and the files that it was opened from.
+
+    Raises UsageError where replicas would have GPUs that the engine leaves alone, or a GPU that Ray did not choose.
+    """
+    if settings.gpus and cuda_index(settings.options.device):
+        raise UsageError(f"--device is {settings.options.device}, but Ray chooses the GPU of a replica: give cuda alone")
     files = fingerprint(settings.artefact)
     with open_served(settings) as opened:
+        by_itself = opened.name in TORCH_MODES and settings.options.device is None  # takes what GPU a replica has
+        if settings.gpus and opened.device == "cpu" and not by_itself:
+            raise UsageError(f"replicas would have GPUs, and {opened.name} computes on the CPU: give --device cuda too")
         return named(settings, opened), files
 
 

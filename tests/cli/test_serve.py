@@ -42,6 +42,8 @@ def nothing_starts(monkeypatch):
             for ratios in ("1:0.3", "0_3:1", "0.2", "0.2:", "a:b", "nan:1", "0.2:0.7:1", ":")
         ),
         (("--gpus", "0.5"), "gpus are shared out among replicas on Ray"),
+        (("--gpus", "0.5", "--replicas", "2"), "onnxruntime computes on the CPU: give --device cuda too"),
+        (("--gpus", "1", "--replicas", "2", "--device", "cuda:1"), "--device is cuda:1, but Ray chooses the GPU"),
         (("--tls-cert", "cat.txt"), "give both --tls-cert and --tls-key"),
         (("--tls-cert", "cat.txt", "--tls-key", "none.pem"), "none.pem does not exist (expected a private key in PEM)"),
         (("--tls-cert", "cat.txt", "--tls-key", "cat.txt", "--replicas", "2"), "TLS is for one process without Ray"),
@@ -65,6 +67,12 @@ def test_what_cannot_be_served_is_refused(cli, small_onnx, tmp_path, monkeypatch
     code, out, err = cli("serve", small_onnx, *options)
     assert (code, out) == (2, "")
     assert message in err
+
+
+def test_a_checkpoint_takes_the_gpu_of_its_replica_by_itself(small_checkpoint):
+    """So it may be tried on a machine without one."""
+    settings, _ = service._tried(Settings(small_checkpoint, replicas=2, gpus=1.0))
+    assert settings.options.device is None
 
 
 def test_an_artefact_that_is_none_is_reported_before_anything_starts(cli, tmp_path):
