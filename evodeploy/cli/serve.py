@@ -16,7 +16,7 @@ from evodeploy.specs import EngineOptions
 @options.opens_engine
 def serve(
     artefact: Annotated[Path, values.artefact("A checkpoint, an ONNX file, an engine or a deploy file.")],
-    max_batch: Annotated[int, whole("--max-batch", 1, values.BATCH, "Requests run together, at most.")] = 16,
+    max_batch: Annotated[int, whole("--max-batch", 1, values.BATCH, "Images run together, at most.")] = 16,
     max_wait_ms: Annotated[
         float, real("--max-wait-ms", 0, 60_000, "Milliseconds that a request waits for others, at most.")
     ] = 5.0,

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from evodeploy.errors import EvodeployError, UsageError
@@ -17,12 +18,22 @@ R = TypeVar("R")
 K = TypeVar("K", bound=Hashable)
 
 
+@dataclass(frozen=True, eq=False)
+class _Entry(Generic[P, R]):
+    """An item that is prepared, its result, and until when it waits for others."""
+
+    item: P
+    future: Future[R]
+    due: float
+
+
 class Batcher(Generic[T, P, R]):
     """Prepares what is submitted, each in a thread of a pool, and runs it in batches of up to `largest`.
 
-    `largest` may be set at any time. An item waits for others no longer than `patience` seconds. Threads may submit at
-    the same time. An error of preparation or among the results fails only that item; an error of a run fails all its
-    items.
+    That is how much the items of a batch `weigh` together, by default one each; one that weighs more is run alone.
+    Once it is prepared, an item waits for others no longer than `patience` seconds, a run before its own included.
+    Both may be set at any time. Threads may submit at the same time. An error of preparation or among the results fails
+    only that item; an error of a run fails all its items.
     """
 
     def __init__(
@@ -33,10 +44,13 @@ class Batcher(Generic[T, P, R]):
         preparers: int,
         largest: int,
         patience: float,
+        weigh: Callable[[P], int] = lambda _: 1,
     ) -> None:
-        self._prepare, self._compute, self.largest, self._patience = prepare, compute, largest, patience
+        self._prepare, self._compute, self._weigh = prepare, compute, weigh
+        self.largest, self.patience = largest, patience
         self._pool = ThreadPoolExecutor(preparers, "evodeploy-prepare")
-        self._waiting: queue.SimpleQueue[tuple[P, Future[R]] | None] = queue.SimpleQueue()  # None is the end
+        self._waiting: queue.SimpleQueue[_Entry[P, R] | None] = queue.SimpleQueue()  # None is the end
+        self._next: _Entry[P, R] | None = None  # what was one too many for the last batch
         self._lock = threading.Lock()
         self._closed = False
         self._thread = threading.Thread(target=self._serve, name="evodeploy-batcher", daemon=True)
@@ -68,7 +82,7 @@ class Batcher(Generic[T, P, R]):
         if future.cancelled():
             return
         try:
-            self._waiting.put((self._prepare(item), future))
+            self._waiting.put(_Entry(self._prepare(item), future, time.monotonic() + self.patience))
         except Exception as error:
             if future.set_running_or_notify_cancel():
                 future.set_exception(_light(error))
@@ -80,37 +94,41 @@ class Batcher(Generic[T, P, R]):
             if batch:
                 self._run(batch)
 
-    def _gathered(self) -> tuple[list[tuple[P, Future[R]]], bool]:
+    def _gathered(self) -> tuple[list[_Entry[P, R]], bool]:
         """Return the next batch, and whether it is the last."""
-        first = self._waiting.get()
+        first, self._next = self._next or self._waiting.get(), None
         if first is None:
             return [], True
-        batch, deadline = [first], time.monotonic() + self._patience
-        while len(batch) < self.largest:
+        batch, weight = [first], self._weigh(first.item)
+        while weight < self.largest:
             try:
-                entry = self._waiting.get(timeout=max(0.0, deadline - time.monotonic()))
+                entry = self._waiting.get(timeout=max(0.0, first.due - time.monotonic()))
             except queue.Empty:
                 break
             if entry is None:
                 return batch, True
+            weight += self._weigh(entry.item)
+            if weight > self.largest:
+                self._next = entry
+                break
             batch.append(entry)
         return batch, False
 
-    def _run(self, gathered: list[tuple[P, Future[R]]]) -> None:
-        batch = [(item, future) for item, future in gathered if future.set_running_or_notify_cancel()]
+    def _run(self, gathered: list[_Entry[P, R]]) -> None:
+        batch = [entry for entry in gathered if entry.future.set_running_or_notify_cancel()]
         if not batch:
             return
         try:
-            results = self._compute([item for item, _ in batch])
+            results = self._compute([entry.item for entry in batch])
         except Exception as error:
-            for _, future in batch:
-                future.set_exception(_light(error))
+            for entry in batch:
+                entry.future.set_exception(_light(error))
         else:
-            for (_, future), result in zip(batch, results, strict=True):
+            for entry, result in zip(batch, results, strict=True):
                 if isinstance(result, EvodeployError):
-                    future.set_exception(result)
+                    entry.future.set_exception(result)
                 else:
-                    future.set_result(result)
+                    entry.future.set_result(result)
 
 
 def run_alike(

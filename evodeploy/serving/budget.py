@@ -133,6 +133,14 @@ def largest_batch(times: Times, budget: Budget) -> int:
     return next((size for size in sizes if 2 * times.of(size, 0) <= budget.planned), times.batches[0])
 
 
+def patience(times: Times, budget: Budget) -> float:
+    """Seconds that an image may wait for others to run with.
+
+    With a run of all tokens they are the shortest time in which images that wait are to be answered.
+    """
+    return max(0.0, CLEARED_GROWING * budget.planned - times.of(times.batches[0], len(times.ratios) - 1))
+
+
 def latest(times: Times, level: int, ages: Sequence[float], largest: int) -> float:
     """The longest seconds from arrival to answer, if all that wait are run now, in batches of `largest`, at a level.
 

@@ -48,6 +48,11 @@ class Controller:
         with self._lock:
             return plan.largest_batch(self._slowed, self._budget)
 
+    def patience(self, most: float) -> float:
+        """Seconds that an image may wait now for others to run with, up to `most`."""
+        with self._lock:
+            return min(most, plan.patience(self._slowed, self._budget))
+
     def check_room(self, images: int) -> None:
         """Raise BusyError where `images` more could not be answered in time, even at the lowest ratio."""
         with self._lock:

@@ -48,7 +48,7 @@ def tls_of(certificate: Path | None, key: Path | None) -> Tls | None:
 class Settings:
     """A service of `artefact`, called `name` in its addresses, by default as the model is.
 
-    `engine` and `options` say what runs it. Up to `max_batch` requests are run together, none waits longer for others
+    `engine` and `options` say what runs it. Up to `max_batch` images are run together, none waits longer for others
     than `max_wait` seconds. With a `token` every request but for health must carry it; without one, it names this
     machine, the `host`, or one of `allow_hosts` as its host. `port` 0 is any that is free. With a `grpc_port` it is
     there by gRPC too. With `tls` it is HTTPS, and TLS for gRPC.

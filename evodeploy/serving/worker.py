@@ -65,7 +65,8 @@ class Worker:
 
     def __init__(self, engine: Engine, settings: Settings, ran: Ran) -> None:
         assert engine.info is not None
-        self._engine, self._ran, self._largest = engine, ran, settings.max_batch
+        self._engine, self._ran = engine, ran
+        self._largest, self._max_wait = settings.max_batch, settings.max_wait
         self.info: ModelInfo = engine.info
         self.inputs, self.outputs, self.engine = engine.inputs, engine.outputs, engine.name
         self.budget = settings.budget
@@ -75,10 +76,13 @@ class Worker:
         for size in sorted({engine.next_batch(images) for images in range(1, self._largest + 1)}):
             # What a runtime sets up for a batch size, before requests wait.
             engine.run(as_input(random_pictures(self.info, size), self.info))
-        largest = self._largest if self._controller is None else self._controller.largest
+        largest, patience = self._largest, settings.max_wait
+        if self._controller is not None:
+            largest, patience = self._controller.largest, self._controller.patience(patience)
         self._batcher: Batcher[_Request, _Request, Answer] = Batcher(
-            lambda request: request, self._compute, preparers=1, largest=largest, patience=settings.max_wait
-        )
+            lambda request: request, self._compute, preparers=1, largest=largest, patience=patience,
+            weigh=lambda request: len(request.images),
+        )  # fmt: skip
 
     def check(self, images: int, asked: Asked) -> None:
         """See `backend.Backend`."""
@@ -135,6 +139,7 @@ class Worker:
         if self._controller is not None and ratio is not None:
             self._controller.ran(len(images), ratio, seconds)
             self._batcher.largest = self._controller.largest
+            self._batcher.patience = self._controller.patience(self._max_wait)
         self._ran(len(images), seconds, ratios)
         ends = np.cumsum([len(request.images) for request in requests])[:-1]
         parts = {name: np.split(value, ends) for name, value in outputs.items()}

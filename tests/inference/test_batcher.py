@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+import types
 import weakref
 
 import pytest
@@ -87,6 +88,39 @@ def test_an_item_alone_is_not_kept_waiting_for_ever():
     one = batcher(Recorder(), patience=0.01)
     assert one.submit(3).result(10) == 6
     one.close()
+
+
+def test_what_waited_for_a_run_longer_than_its_patience_does_not_wait_for_others_too(monkeypatch):
+    compute, clock = Recorder(), types.SimpleNamespace(now=0.0)
+    monkeypatch.setattr("evodeploy.inference.batcher.time", types.SimpleNamespace(monotonic=lambda: clock.now))
+    compute.gate.clear()
+    one = batcher(compute, patience=60.0)
+    futures = [one.submit(value) for value in (1, 2, 3, 4)]
+    while not all(each.running() for each in futures):
+        time.sleep(0.001)
+    late = one.submit(5)
+    while one._waiting.empty():
+        time.sleep(0.001)
+    clock.now = 61.0
+    compute.gate.set()
+    assert late.result(10) == 10
+    one.close()
+
+
+def test_items_weigh_up_to_the_largest_together_and_one_that_weighs_more_runs_alone():
+    compute = Recorder()
+    compute.gate.clear()
+    one = Batcher(refuse_seven, compute, preparers=1, largest=8, patience=0.0, weigh=lambda value: value)
+    first = one.submit(8)
+    while not first.running():
+        time.sleep(0.001)
+    futures = [one.submit(value) for value in (3, 5, 1, 9, 2, 2)]
+    while one._waiting.qsize() < 6:
+        time.sleep(0.001)
+    compute.gate.set()
+    assert [future.result(10) for future in futures] == [6, 10, 2, 18, 4, 4]
+    one.close()
+    assert compute.sizes == [1, 2, 1, 1, 2]
 
 
 def test_a_broken_item_fails_alone_and_a_failing_run_fails_its_items():

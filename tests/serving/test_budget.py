@@ -287,6 +287,19 @@ def test_batches_are_no_larger_than_the_target_allows():
     plan.check_target(TIMES, Budget(0.03, 0.3))
 
 
+@pytest.mark.parametrize("target", [0.1, 0.25, 1.0])
+def test_waiting_for_others_costs_no_tokens(target):
+    budget = Budget(target, 0.3)
+    waits = plan.patience(TIMES, budget)
+    assert waits > 0
+    assert plan.possible(TIMES, budget, [waits, 0.0], 0.0) == 4
+    assert plan.patience(TIMES.slowed(10), budget) < waits
+
+
+def test_no_image_waits_for_others_where_a_target_leaves_no_time():
+    assert plan.patience(TIMES, Budget(0.03, 0.3)) == 0
+
+
 def test_what_is_no_budget_is_refused():
     for wrong in ((0, 0.3), (1, 0), (1, 0.5, 0.4), (1, 0.5, 1.5), (math.nan, 0.5)):
         with pytest.raises(UsageError):

@@ -42,8 +42,8 @@ def start(engine):
     """A function that makes a worker, with a budget unless it is None; its warm-up is not counted."""
     workers = []
 
-    def made(budget=BUDGET, ran=lambda *_: None):
-        settings = Settings(Path("a.onnx"), max_batch=4, max_wait=0.05, budget=budget)
+    def made(budget=BUDGET, ran=lambda *_: None, max_wait=0.05):
+        settings = Settings(Path("a.onnx"), max_batch=8, max_wait=max_wait, budget=budget)
         workers.append(Worker(engine, named(settings, engine), ran))
         engine.keeps.clear()
         return workers[-1]
@@ -115,6 +115,24 @@ def test_batches_are_no_larger_than_the_target_allows_now(start, monkeypatch):
     together(worker, Asked())
     together(worker, Asked(), Asked(), Asked())
     assert runs == [len(IMAGES)] * 4
+
+
+def test_the_images_of_requests_that_run_together_are_no_more_than_that(start, monkeypatch):
+    runs = []
+    worker = start(ran=lambda images, *_: runs.append(images))
+    monkeypatch.setattr(plan, "largest_batch", lambda *_: 5)
+    together(worker, Asked())
+    runs.clear()
+    together(worker, *[Asked()] * 5)
+    assert sum(runs) == 5 * len(IMAGES)
+    assert max(runs) <= 5
+
+
+@pytest.mark.timeout(60)
+def test_a_request_waits_for_no_others_longer_than_its_target_allows(start):
+    worker = start(Budget(0.1, 0.25), max_wait=3600)
+    (answer,) = together(worker, Asked())
+    assert len(answer.outputs["logits"]) == len(IMAGES)
 
 
 def test_a_run_that_fails_is_over_for_the_budget(engine, start):
