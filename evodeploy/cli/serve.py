@@ -57,8 +57,9 @@ def serve(
     ] = None,
     gpus: Annotated[float, real("--gpus", 0, 64, "With Ray, GPUs of a replica, also a share of one: 0.5.")] = 0.0,
     metrics_port: Annotated[
-        int, whole("--metrics-port", 1, 65535, "With Ray, where Prometheus finds metrics; else at /metrics.")
-    ] = 8099,
+        int | None,
+        whole("--metrics-port", 1, 65535, "Where the Ray that it starts has metrics, 8099 by default; else at /metrics."),
+    ] = None,
     ray: options.Ray = None,
     update: Annotated[
         bool,

@@ -40,6 +40,8 @@ def running(settings: Settings) -> Iterator[tuple[str, str | None, Settings]]:
     """A service as `service.running` describes it; yields its address, that of gRPC, and `settings` complete."""
     if settings.gpus:
         raise UsageError("gpus are shared out among replicas on Ray: choose a GPU by the device, cuda:N")
+    if settings.metrics_port is not None:
+        raise UsageError("one process has its metrics at its own port, at /metrics: leave --metrics-port out")
     context = None if settings.tls is None else _context(settings.tls)
     check_free(settings.host, settings.port, "--port")
     if settings.grpc_port is not None:
@@ -59,7 +61,7 @@ def running(settings: Settings) -> Iterator[tuple[str, str | None, Settings]]:
         app = create_app(lambda: worker, settings.name, settings.limits, settings.token, hosts, metrics, room)
         calls = None if settings.grpc_port is None else _calls(worker, settings, metrics, room)
         port = stack.enter_context(_listening(app, settings, context, calls))
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        host = settings.url_host
         at = None if calls is None else f"{host}:{calls.port}"
         yield f"{'https' if context else 'http'}://{host}:{port}", at, settings
 

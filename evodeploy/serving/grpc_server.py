@@ -48,8 +48,7 @@ class GrpcServer:
         settings = self._settings
         self._server = grpc.aio.server(options=_options(settings.limits))
         self._server.add_generic_rpc_handlers((self._handler,))
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        address = f"{host}:{settings.grpc_port}"
+        address = f"{settings.url_host}:{settings.grpc_port}"
         try:
             if settings.tls is None:
                 self.port = self._server.add_insecure_port(address)

@@ -18,24 +18,25 @@ from evodeploy.text import reason
 
 APPLICATION = NAMESPACE = "evodeploy"
 REPLACED = {"artefact", "engine", "options"}  # of the settings, by an update: all else stays
+METRICS_PORT = 8099  # of a Ray that is started here, where nothing else is said
 STORE = 80 << 20  # bytes of Ray's object store: Ray's least, since requests do not go through it
 VARIABLES = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "evodeploy.serving.connections:bound_connections"}
 
 
 @contextmanager
-def running(settings: Settings, files: Fingerprint, cluster: str | None = None) -> Iterator[str]:
-    """A service as `service.running` describes it, on Ray; yields where its metrics are.
+def running(settings: Settings, files: Fingerprint, cluster: str | None = None) -> Iterator[str | None]:
+    """A service as `service.running` describes it, on Ray; yields where its metrics are, None on a Ray that it joins.
 
     It starts its own Ray on this machine, or joins the Ray at the address `cluster` and leaves alone what else runs
     there. Raises UsageError where a port or that Ray is in use for another, RuntimeFailedError where Ray or the
     artefact does not start.
     """
-    _check_offered(settings)
+    _check_offered(settings, cluster)
     if cluster is None:
-        if settings.port == settings.metrics_port:
+        if settings.port == _metrics_port(settings):
             raise UsageError(f"requests and metrics would share port {settings.port}: choose another --metrics-port")
         check_free(settings.host, settings.port, "--port")
-        check_free(LOOPBACK, settings.metrics_port, "--metrics-port")
+        check_free(LOOPBACK, _metrics_port(settings), "--metrics-port")
     _import_ray()
     with _ray(settings, cluster):
         if cluster is not None:
@@ -43,14 +44,14 @@ def running(settings: Settings, files: Fingerprint, cluster: str | None = None) 
         _listen(settings)
         try:
             _deploy(settings, files)
-            yield _metrics(settings)
+            yield _metrics(settings, cluster)
         finally:
             _delete()
 
 
-def update(settings: Settings, files: Fingerprint, cluster: str | None = None) -> str:
+def update(settings: Settings, files: Fingerprint, cluster: str | None = None) -> str | None:
     """See `service.update`; returns where the metrics are. It may change what is `REPLACED`."""
-    _check_offered(settings)
+    _check_offered(settings, cluster)
     _import_ray()
     from ray import serve
 
@@ -67,14 +68,16 @@ def update(settings: Settings, files: Fingerprint, cluster: str | None = None) -
                 "started with"
             )
         _deploy(settings, files)
-    return _metrics(settings)
+    return _metrics(settings, cluster)
 
 
-def _check_offered(settings: Settings) -> None:
-    """Refuse what only one process has."""
+def _check_offered(settings: Settings, cluster: str | None) -> None:
+    """Refuse what only one process has, and a port of metrics that the Ray to join has chosen."""
     asked = {"TLS": settings.tls is not None, "port 0": settings.port == 0, "gRPC": settings.grpc_port is not None}
     for what in (what for what, is_asked in asked.items() if is_asked):
         raise UsageError(f"{what} is for one process without Ray: put a proxy before Ray, or leave replicas out")
+    if cluster is not None and settings.metrics_port is not None:
+        raise UsageError(f"the Ray at {cluster} has a port of metrics already: leave --metrics-port out")
 
 
 def _import_ray() -> None:
@@ -94,7 +97,7 @@ def _ray(settings: Settings, cluster: str | None) -> AbstractContextManager[None
         namespace=NAMESPACE,
         num_cpus=settings.most_replicas + 1,  # places for replicas, one more in an update; threads are another matter
         object_store_memory=STORE,
-        _metrics_export_port=settings.metrics_port,
+        _metrics_export_port=_metrics_port(settings),
     )
 
 
@@ -134,8 +137,12 @@ def _running_serve() -> tuple[str, int] | None:
     return None if client is None else (client.http_config.host, client.http_config.port)
 
 
-def _metrics(settings: Settings) -> str:
-    return f"http://{LOOPBACK}:{settings.metrics_port}/metrics"
+def _metrics_port(settings: Settings) -> int:
+    return METRICS_PORT if settings.metrics_port is None else settings.metrics_port
+
+
+def _metrics(settings: Settings, cluster: str | None) -> str | None:
+    return None if cluster is not None else f"http://{LOOPBACK}:{_metrics_port(settings)}/metrics"
 
 
 def _name(settings: Settings) -> str:

@@ -30,14 +30,14 @@ LOOK_EVERY = 0.5  # seconds
 class Service:
     """What answers: the model `name` of `artefact`, run by `engine`, at `address`; Prometheus finds it at `metrics`.
 
-    `grpc` is HOST:PORT where it answers by gRPC too.
+    On a Ray that it joined they are where that Ray has its own. `grpc` is HOST:PORT where it answers by gRPC too.
     """
 
     name: str
     artefact: Path
     engine: str
     address: str
-    metrics: str
+    metrics: str | None
     grpc: str | None = None
 
     def __str__(self) -> str:
@@ -74,8 +74,9 @@ def running(settings: Settings, cluster: str | None = None) -> Iterator[Service]
 
             settings, files = _tried(settings)
             metrics = stack.enter_context(ray_serve.running(settings, files, cluster))
-            service = _service(settings, f"http://{settings.host}:{settings.port}", metrics)
-        _log.info("%s answers; Prometheus metrics: %s", service.address, service.metrics)
+            service = _service(settings, f"http://{settings.url_host}:{settings.port}", metrics)
+        metrics = service.metrics or "where the Ray that it joined has them"
+        _log.info("%s answers; Prometheus metrics: %s", service.address, metrics)
         if service.grpc is not None:
             _log.info("%s answers by gRPC", service.grpc)
         yield service
@@ -91,7 +92,7 @@ def update(settings: Settings, cluster: str | None = None) -> Service:
 
     settings, files = _tried(_shared_out(settings))
     metrics = ray_serve.update(settings, files, cluster)
-    return _service(settings, f"http://{settings.host}:{settings.port}", metrics)
+    return _service(settings, f"http://{settings.url_host}:{settings.port}", metrics)
 
 
 def until_stopped(announce: Callable[[], None]) -> None:
@@ -128,7 +129,7 @@ def _tried(settings: Settings) -> tuple[Settings, Fingerprint]:
         return named(settings, opened), files
 
 
-def _service(settings: Settings, address: str, metrics: str, grpc: str | None = None) -> Service:
+def _service(settings: Settings, address: str, metrics: str | None, grpc: str | None = None) -> Service:
     assert settings.name is not None
     assert settings.engine is not None
     return Service(settings.name, settings.artefact, settings.engine, address, metrics, grpc)

@@ -55,7 +55,8 @@ class Settings:
     With a `budget` each batch of an elastic artefact keeps as many tokens as answers in time allow.
 
     One process serves, and gives its metrics on the same port. More `replicas`, or `max_replicas` to which they may
-    grow under load, need Ray, which has its metrics at `metrics_port` and gives each replica `gpus` GPUs.
+    grow under load, need Ray, which gives each replica `gpus` GPUs, and has its metrics at `metrics_port` where it is
+    started for the service.
     """
 
     artefact: Path
@@ -69,7 +70,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     grpc_port: int | None = None
-    metrics_port: int = 8099
+    metrics_port: int | None = None
     gpus: float = 0.0
     limits: Limits = field(default_factory=Limits)
     allow_hosts: tuple[str, ...] = ()
@@ -99,3 +100,8 @@ class Settings:
     def most_replicas(self) -> int:
         """How many there may be at once."""
         return self.max_replicas or self.replicas
+
+    @property
+    def url_host(self) -> str:
+        """The host as addresses have it: one of IPv6 in brackets."""
+        return f"[{self.host}]" if ":" in self.host else self.host

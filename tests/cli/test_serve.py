@@ -42,6 +42,8 @@ def nothing_starts(monkeypatch):
             for ratios in ("1:0.3", "0_3:1", "0.2", "0.2:", "a:b", "nan:1", "0.2:0.7:1", ":")
         ),
         (("--gpus", "0.5"), "gpus are shared out among replicas on Ray"),
+        (("--metrics-port", "8099"), "one process has its metrics at its own port, at /metrics: leave --metrics-port out"),
+        (("--metrics-port", "8099", "--ray", "auto"), "the Ray at auto has a port of metrics already"),
         (("--gpus", "0.5", "--replicas", "2"), "onnxruntime computes on the CPU: give --device cuda too"),
         (("--gpus", "1", "--replicas", "2", "--device", "cuda:1"), "--device is cuda:1, but Ray chooses the GPU"),
         (("--tls-cert", "cat.txt"), "give both --tls-cert and --tls-key"),
@@ -73,6 +75,15 @@ def test_a_checkpoint_takes_the_gpu_of_its_replica_by_itself(small_checkpoint):
     """So it may be tried on a machine without one."""
     settings, _ = service._tried(Settings(small_checkpoint, replicas=2, gpus=1.0))
     assert settings.options.device is None
+
+
+@pytest.mark.parametrize(("host", "address"), [("::1", "http://[::1]:8000"), ("127.0.0.1", "http://127.0.0.1:8000")])
+def test_a_service_on_ray_has_a_url(small_onnx, monkeypatch, host, address):
+    monkeypatch.setattr(ray_serve, "running", lambda *_: contextlib.nullcontext("metrics"))
+    monkeypatch.setattr(ray_serve, "update", lambda *_: "metrics")
+    settings = Settings(small_onnx, host=host, replicas=2)
+    with service.running(settings) as started:
+        assert started.address == service.update(settings).address == address
 
 
 def test_an_artefact_that_is_none_is_reported_before_anything_starts(cli, tmp_path):

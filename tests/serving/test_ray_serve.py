@@ -206,7 +206,7 @@ def test_an_update_without_a_service_is_refused(small_onnx, cli):
 
 @pytest.fixture
 def updated(monkeypatch):
-    """A function that updates a service that was started with 2 replicas; its answer is what was deployed."""
+    """A function that updates a service of 2 replicas, and gives what was deployed and where its metrics are."""
     before = Settings(Path("a.onnx"), "a", "openvino", replicas=2, gpus=0.5, max_batch=32)
     deployed = []
 
@@ -221,16 +221,16 @@ def updated(monkeypatch):
     monkeypatch.setattr("ray.serve.get_app_handle", lambda name: handle)
     monkeypatch.setattr(ray_serve, "_deploy", lambda settings, files: deployed.append(settings))
 
-    def update(**changes):
-        ray_serve.update(dataclasses.replace(before, artefact=Path("b.onnx"), **changes), files=())
-        return deployed[-1]
+    def update(cluster=None, **changes):
+        metrics = ray_serve.update(dataclasses.replace(before, artefact=Path("b.onnx"), **changes), (), cluster)
+        return deployed[-1], metrics
 
     return update
 
 
 def test_an_update_takes_another_artefact_its_engine_and_its_options(updated):
     options = EngineOptions(threads=1)
-    deployed = updated(engine="onnxruntime", options=options)
+    deployed, _ = updated(engine="onnxruntime", options=options)
     assert (deployed.artefact, deployed.engine, deployed.options) == (Path("b.onnx"), "onnxruntime", options)
 
 
@@ -242,6 +242,11 @@ def test_an_update_drops_no_option_of_the_service(updated, changes):
     (name,) = changes
     with pytest.raises(UsageError, match=f"these differ: {name}; give those that it was started with"):
         updated(**changes)
+
+
+def test_metrics_are_where_the_ray_has_them(updated):
+    assert updated()[1] == "http://127.0.0.1:8099/metrics"
+    assert updated("auto")[1] is None  # `ray start --metrics-export-port` says it
 
 
 def test_why_serve_does_not_start_is_the_error(monkeypatch):
