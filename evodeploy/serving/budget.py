@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -118,12 +119,14 @@ class State:
 
 
 def check_target(times: Times, budget: Budget) -> None:
-    """Raise UsageError where not even single images are in time."""
-    least = 2 * times.of(times.batches[0], 0)
+    """Raise UsageError where not even the smallest batches are in time."""
+    smallest = times.batches[0]
+    least = 2 * times.of(smallest, 0)
     if least > budget.planned:
+        what = "one image" if smallest == 1 else f"a batch of {smallest} images"
         raise UsageError(
-            f"one image at keep ratio {times.ratios[0]:g} takes {least * 500:.1f} ms, so a target of "
-            f"{budget.target * 1000:g} ms cannot be held: give {least / MARGIN * 1000:.0f} or more, or a lower ratio"
+            f"{what} at keep ratio {times.ratios[0]:g} takes {least * 500:.1f} ms, so a target of "
+            f"{budget.target * 1000:g} ms cannot be held: give {math.ceil(least / MARGIN * 1000)} or more, or a lower ratio"
         )
 
 

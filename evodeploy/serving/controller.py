@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from evodeploy.engines.base import Engine
-from evodeploy.errors import UnavailableError, UsageError
+from evodeploy.errors import UnavailableError
 from evodeploy.preprocess import as_input, random_pictures
 from evodeploy.serving import budget as plan
 from evodeploy.serving.budget import Budget, State, Times
@@ -135,8 +135,14 @@ class Controller:
             )
 
 
+def batches_of(engine: Engine, largest: int, every: bool = False) -> list[int]:
+    """The batches that `engine` runs 1, 2, 4, … and `largest` images in, or `every` number of images up to that."""
+    images = range(1, largest + 1) if every else {*(1 << power for power in range(largest.bit_length())), largest}
+    return sorted({engine.next_batch(each) for each in images})
+
+
 def measured(engine: Engine, budget: Budget, largest: int) -> Times:
-    """Seconds of runs of 1, 2, 4, … `largest` images at the ratios of `budget`, the least of `RUNS`.
+    """Seconds of runs of `batches_of(engine, largest)` images at the ratios of `budget`, the least of `RUNS`.
 
     The machine may have other work at the start: how much slower runs are than that is seen once they serve.
 
@@ -145,10 +151,7 @@ def measured(engine: Engine, budget: Budget, largest: int) -> Times:
     info = engine.info
     assert info is not None
     keeps = [info.keep_of(ratio) for ratio in budget.ratios]
-    sizes = sorted({*(1 << power for power in range(largest.bit_length())), largest})
-    sizes = [size for size in sizes if engine.takes(size)]
-    if not sizes:
-        raise UsageError(f"the engine takes batches of {engine.batch}, and --max-batch is {largest}: raise it")
+    sizes = batches_of(engine, largest)
     table = []
     for size in sizes:
         images = as_input(random_pictures(info, size), info)

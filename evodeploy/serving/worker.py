@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,13 +13,16 @@ import numpy as np
 
 from evodeploy.engines.base import Array, Engine, run_all
 from evodeploy.engines.opener import open_engine
+from evodeploy.engines.torch_modes import TORCH_MODES
 from evodeploy.errors import BadFileError, EvodeployError, InputError
 from evodeploy.inference.batcher import Batcher, run_alike
 from evodeploy.preprocess import as_input, random_pictures
 from evodeploy.serving.backend import Answer, Asked
-from evodeploy.serving.controller import Controller, Waiting, measured
+from evodeploy.serving.controller import Controller, Waiting, batches_of, measured
 from evodeploy.serving.settings import Settings
 from evodeploy.specs import NO_METADATA, ModelInfo
+
+_log = logging.getLogger(__name__)
 
 Ran = Callable[[int, float, tuple[float, ...]], None]  # is given the images of a run, its seconds and its keep ratios
 
@@ -56,6 +60,12 @@ def named(settings: Settings, engine: Engine) -> Settings:
     return dataclasses.replace(settings, name=settings.name or engine.info.model, engine=engine.name)
 
 
+def _prepares_each_size(engine: Engine) -> bool:
+    """Whether it sets up kernels or compiles for each batch size on its own, which no request is to wait for."""
+    mode = TORCH_MODES.get(engine.name)
+    return engine.device != "cpu" or (mode is not None and mode.compile is not None)
+
+
 class Worker:
     """A `backend.Backend`: one engine, which it owns, behind a queue that runs requests together.
 
@@ -71,18 +81,23 @@ class Worker:
         self.inputs, self.outputs, self.engine = engine.inputs, engine.outputs, engine.name
         self.budget = settings.budget
         self._controller: Controller | None = None
+        _log.info("running batches of up to %d images once, before requests are taken", self._largest)
         if settings.budget is not None:
-            self._controller = Controller(settings.budget, measured(engine, settings.budget, settings.max_batch))
-        for size in sorted({engine.next_batch(images) for images in range(1, self._largest + 1)}):
-            # What a runtime sets up for a batch size, before requests wait.
+            self._controller = Controller(settings.budget, measured(engine, settings.budget, self._largest))
+        for size in batches_of(engine, self._largest, every=_prepares_each_size(engine)):
             engine.run(as_input(random_pictures(self.info, size), self.info))
-        largest, patience = self._largest, settings.max_wait
-        if self._controller is not None:
-            largest, patience = self._controller.largest, self._controller.patience(patience)
+        largest, patience = self._room
         self._batcher: Batcher[_Request, _Request, Answer] = Batcher(
             lambda request: request, self._compute, preparers=1, largest=largest, patience=patience,
             weigh=lambda request: len(request.images),
         )  # fmt: skip
+
+    @property
+    def _room(self) -> tuple[int, float]:
+        """The most images of a batch, and the most seconds that an image waits for others, now."""
+        if self._controller is None:
+            return self._largest, self._max_wait
+        return min(self._largest, self._controller.largest), self._controller.patience(self._max_wait)
 
     def check(self, images: int, asked: Asked) -> None:
         """See `backend.Backend`."""
@@ -138,8 +153,7 @@ class Worker:
         seconds, ratios = time.perf_counter() - began, self.info.ratios_of(ratio)
         if self._controller is not None and ratio is not None:
             self._controller.ran(len(images), ratio, seconds)
-            self._batcher.largest = self._controller.largest
-            self._batcher.patience = self._controller.patience(self._max_wait)
+            self._batcher.largest, self._batcher.patience = self._room
         self._ran(len(images), seconds, ratios)
         ends = np.cumsum([len(request.images) for request in requests])[:-1]
         parts = {name: np.split(value, ends) for name, value in outputs.items()}

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
+from fake_engines import FakeEngine
 
+from evodeploy.elastic import ElasticStage
 from evodeploy.errors import UsageError
 from evodeploy.serving import budget as plan
 from evodeploy.serving.budget import Budget, State, Times, budget_of
-from evodeploy.serving.controller import COMING, BusyError, Controller
+from evodeploy.serving.controller import COMING, BusyError, Controller, measured
+from evodeploy.specs import BatchRange, ModelInfo
 
 # Evo-DeiT-S, OpenVINO BF16 on two cores: 86, 121 and 147 images a second at keep 1, 0.5 and 0.3, single ones slower.
 RATIOS = (0.3, 0.475, 0.65, 0.825, 1.0)
@@ -285,6 +289,25 @@ def test_batches_are_no_larger_than_the_target_allows():
     with pytest.raises(UsageError, match=r"one image at keep ratio 0.3 takes 8.8 ms, so a target of 10 ms cannot"):
         plan.check_target(TIMES, Budget(0.01, 0.3))
     plan.check_target(TIMES, Budget(0.03, 0.3))
+
+
+@pytest.mark.parametrize("slower", [1.0, 1.1, 1.25, 1.7])
+def test_a_target_that_cannot_be_held_is_answered_with_one_that_can(slower):
+    times = TIMES.slowed(slower)
+    with pytest.raises(UsageError) as refused:
+        plan.check_target(times, Budget(0.01, 0.3))
+    give = int(re.search(r"give (\d+) or more", str(refused.value))[1]) / 1000
+    plan.check_target(times, Budget(give, 0.3))
+    with pytest.raises(UsageError):
+        plan.check_target(times, Budget(give - 0.001, 0.3))
+
+
+def test_an_engine_of_one_batch_alone_has_times_of_that():
+    engine = FakeEngine(ModelInfo("small", 64, 8, 10, "stage", (0.5,), elastic=(ElasticStage(64, 12, 64),)), BatchRange(3, 3))
+    times = measured(engine, BUDGET, 16)
+    assert times.batches == measured(engine, BUDGET, 2).batches == (3,)
+    with pytest.raises(UsageError, match="a batch of 3 images at keep ratio 0.3 takes"):
+        plan.check_target(dataclasses.replace(times, seconds=((1.0,) * 5,)), BUDGET)
 
 
 @pytest.mark.parametrize("target", [0.1, 0.25, 1.0])

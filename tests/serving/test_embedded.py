@@ -212,6 +212,7 @@ def test_signals_end_the_command_in_order(small_onnx, to):
         process.kill()
     assert process.returncode == 0, err
     assert err.splitlines() == [
+        "running batches of up to 16 images once, before requests are taken",
         f"{address} answers; Prometheus metrics: {address}/metrics",
         *(f"{each} answers by gRPC" for each in addresses[1:]),
         "answering what was begun, then stopping",

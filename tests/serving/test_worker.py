@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_engines import FakeEngine
+from fake_engines import FakeEngine, brightness_logits
 from fastapi.testclient import TestClient
 from PIL import Image
 
@@ -77,6 +77,28 @@ def test_a_worker_warms_up_each_batch_that_its_engine_takes(budget):
     (answer,) = together(worker, Asked())
     assert (ran, len(answer.outputs["logits"])) == ([4], len(IMAGES))
     worker.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "device_seconds", "expected"),
+    [
+        ("fake", None, [1, 2, 4, 6]),
+        ("fake", 0.001, [1, 2, 3, 4, 5, 6]),  # on a GPU
+        ("torch-compile", None, [1, 2, 3, 4, 5, 6]),
+    ],
+)
+def test_batches_are_run_before_requests_are_taken(logged, name, device_seconds, expected):
+    sizes = []
+
+    def compute(images):
+        sizes.append(len(images))
+        return {"logits": brightness_logits(images, 10)}
+
+    engine = FakeEngine(INFO, compute=compute, device_seconds=device_seconds)
+    engine.name = name
+    Worker(engine, Settings(Path("a.onnx"), max_batch=6), lambda *_: None).close()
+    assert sizes == expected
+    assert list(logged) == ["running batches of up to 6 images once, before requests are taken"]
 
 
 def test_without_a_budget_requests_get_the_artefacts_ratio_unless_they_ask_for_another(start, engine):
