@@ -208,6 +208,25 @@ def test_an_elastic_model_has_a_slider_and_answers_their_command_on_a_phone(brow
         page.close()
 
 
+def test_an_elastic_model_has_its_own_ratios_until_the_slider_is_moved(browser, listening, small_elastic):
+    with open_engine(small_elastic, "onnxruntime") as engine:
+        backend = Direct(engine)
+        backend.info = dataclasses.replace(engine.info, keep_ratios=(0.75, 0.5))
+        page = browser.new_page()
+        page.goto(f"http://{listening(create_app(lambda: backend, 'small', Limits()))}/")
+        page.wait_for_selector("#budget:visible")
+        own = "75\xa0%, 50\xa0%"
+        assert page.inner_text("#model").endswith(f"keeps {own} of the tokens") and page.inner_text("#chosen") == own
+        page.set_input_files("#file", IMAGES / "digit-7-0.png")
+        page.wait_for_selector("#status:has-text('digit-7-0.png: ')")
+        assert facts(page) == ["in N ms, keeping 75 %, 50 % of the tokens"]
+        page.focus("#ratio")
+        page.keyboard.press("End")
+        page.wait_for_selector(".facts:has-text('keeping 100')")
+        assert page.inner_text("#chosen") == "100\xa0%"
+        page.close()
+
+
 def test_with_a_target_the_server_chooses_the_ratio_unless_one_is_asked_for(browser, small_elastic):
     settings = Settings(small_elastic, port=0, max_batch=2, budget=Budget(30, 0.3, 0.75))
     with running(settings) as service:

@@ -11,6 +11,7 @@ const [ratio, chosen, automatic, copy, sample, clear] = ["ratio", "chosen", "aut
 let facts = null;
 let entries = []; // { picture, card, turn, failed, sample }, the newest first
 let latest = 0; // the newest round of requests: only its summary is said
+let moved = false; // the slider
 
 const percent = (share, digits = 0) => `${(share * 100).toFixed(digits)}\u00a0%`; // on one line
 const shares = (ratios) => (new Set(ratios).size === 1 ? ratios.slice(0, 1) : ratios).map((each) => percent(each)).join(", ");
@@ -180,13 +181,13 @@ function add(pictures, isSample = false) {
   askAll(added);
 }
 
+// Without a target the model has ratios of its own, one for each stage, until the slider is moved.
+const asksRatio = () => !at("budget").hidden && !automatic.checked && (moved || facts.target !== null);
+const endpoint = () => (asksRatio() ? `v1/predict?keep_ratio=${ratio.value}` : "v1/predict");
+
 function showRatio() {
   ratio.disabled = automatic.checked;
-  chosen.textContent = automatic.checked ? "" : percent(ratio.value);
-}
-
-function endpoint() {
-  return at("budget").hidden || automatic.checked ? "v1/predict" : `v1/predict?keep_ratio=${ratio.value}`;
+  chosen.textContent = automatic.checked ? "" : asksRatio() ? percent(ratio.value) : shares(facts.keep_ratios);
 }
 
 // Words as one, as a shell reads them.
@@ -214,7 +215,10 @@ sample.addEventListener("click", async () => {
   const bytes = await (await fetch("sample.png")).blob();
   add([new File([bytes], "sample.png", { type: bytes.type })], true);
 });
-ratio.addEventListener("input", showRatio);
+ratio.addEventListener("input", () => {
+  moved = true;
+  showRatio();
+});
 ratio.addEventListener("change", () => askAll(entries));
 automatic.addEventListener("change", () => {
   showRatio();
