@@ -21,7 +21,7 @@ from evodeploy.serving.gate import HEADER_BYTES
 SECONDS = 10.0  # from a connection's, or a further request's, first moment to its header's end; and without any reading
 KEEP_ALIVE = 90  # seconds that a connection waits for a further request: longer than proxies keep theirs, as Ray does
 MOST = 4 * HEADER_BYTES  # bytes of a header that does not end; the gate refuses smaller ones with a better sentence
-_WORDS = {408: "Request Timeout", 431: "Request Header Fields Too Large"}
+_WORDS = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large"}
 
 
 class Watch:
@@ -113,6 +113,11 @@ class BoundedProtocol(HttpToolsProtocol):
             if not self._dropped.is_on:
                 self._dropped.begin()
             self._dropped.seen += len(data)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no request as all else is refused."""
+        self._header.seen += 1  # there is something to answer
+        self._close(400, "the request is not valid HTTP/1.1")
 
     def _end_header(self, _: int) -> None:
         self._close(408, f"the headers did not arrive within {SECONDS:g} s")

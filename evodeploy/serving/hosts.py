@@ -1,6 +1,7 @@
 """Which hosts a request may name: a page of another site that has its name point here names its own.
 
-Without a token, and without this, such a page could read every answer (DNS rebinding).
+Without a token, and without this, such a page could read every answer (DNS rebinding). And a page of another site may
+send nothing: it could read no answer, but the request would be computed.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ def hosts_for(settings: Settings) -> frozenset[str] | None:
 
 
 class HostGate:
-    """An ASGI middleware: requests to one of `hosts`, with any port, pass; others get 421, or 400 without one host."""
+    """An ASGI middleware: requests to one of `hosts`, with any port, pass; others get 421, or 400 without one host.
+
+    Those of pages of other sites get 403, but for a link to here.
+    """
 
     def __init__(self, app: Any, hosts: frozenset[str]) -> None:
         self._app, self._hosts = app, hosts
@@ -50,6 +54,10 @@ class HostGate:
             if not self._is_allowed(host):
                 answer = f"'{printable(host[:100])}' is not a host of this service: allow it with `serve --allow-host`"
                 await JSONResponse({"error": answer}, 421)(scope, receive, send)
+                return
+            if _is_of_another_site(scope):
+                error = "a page of another site asks, which this service takes no requests from"
+                await JSONResponse({"error": error}, 403)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -72,3 +80,10 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_of_another_site(scope: Any) -> bool:
+    """Whether a browser says so (https://www.w3.org/TR/fetch-metadata/), and nobody has followed a link."""
+    named = {key: value for key, value in scope["headers"] if key.startswith(b"sec-fetch-")}
+    follows = scope.get("method") == "GET" and named.get(b"sec-fetch-mode") == b"navigate"
+    return named.get(b"sec-fetch-site") == b"cross-site" and not follows

@@ -92,7 +92,9 @@ _ERROR = {"content": {"application/json": {"schema": {"type": "object", "propert
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The request is not one that the model takes", **_ERROR},
     401: {"description": "A bearer token is needed", **_ERROR},
+    403: {"description": "A page of another site asks", **_ERROR},
     404: {"description": "There is no such model or version", **_ERROR},
+    408: {"description": "The body came too slowly", **_ERROR},
     413: {"description": "The request is too large", **_ERROR},
     421: {"description": "The host is not one of this service", **_ERROR},
     422: {"description": "A parameter is of another type", **_ERROR},
@@ -141,6 +143,8 @@ def _samples(path: str, place: str, here: Backend, curl: str) -> list[tuple[str,
             lines.append(("Keeping a share of the tokens", _zeros(place, here, curl, {"keep_ratio": ratio})))
         return lines
     if path == "/v1/predict":
+        if not here.info.num_classes:  # no image has an answer of 200
+            return []
         lines = [
             ("The sample of the page", f"curl --silent {SERVER}/sample.png | {curl}--data-binary @- {place}"),
             ("A file, and its best class", f"{curl}--data-binary @cat.jpg '{place}?top=1'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import select
 import socket
 import threading
@@ -49,6 +50,18 @@ def test_a_header_of_any_size_is_not_taken(connect):
         except OSError:  # closed before all was sent
             return
         pytest.fail("all of it was taken")
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /v2/health/ready HTTP/1.1\r\nHost: x\r\n\r\n"])
+def test_what_is_no_request_is_refused_in_json(connect, before):
+    with connect() as client:
+        client.sendall(before)
+        if before:
+            assert client.recv(65536).startswith(b"HTTP/1.1 200")
+        client.sendall(b"GARBAGE\r\n\r\n")
+        head, _, body = answer(client).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n")
+        assert json.loads(body) == {"error": "the request is not valid HTTP/1.1"}
 
 
 REFUSED = b"POST /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n"

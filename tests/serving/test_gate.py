@@ -335,6 +335,23 @@ def test_a_host_that_is_not_of_the_service_is_refused(bound, host, status):
     assert asyncio.run(run()) == status
 
 
+@pytest.mark.parametrize(
+    ("method", "site", "mode", "status"),
+    [
+        ("POST", b"cross-site", b"no-cors", 403),
+        ("POST", b"cross-site", b"navigate", 403),  # a form
+        ("GET", b"cross-site", b"no-cors", 403),  # an image
+        ("GET", b"cross-site", b"navigate", 200),  # a link
+        ("POST", b"same-origin", b"cors", 200),
+        ("GET", b"none", b"navigate", 200),
+    ],
+)
+def test_a_page_of_another_site_is_refused(method, site, mode, status):
+    client = Client(headers=[(b"sec-fetch-site", site), (b"sec-fetch-mode", mode)]).at_once()
+    client.scope["method"] = method
+    assert asyncio.run(client.ask(HostGate(echo, allowed_hosts("127.0.0.1", [])))) == status
+
+
 def test_two_hosts_or_none_are_refused():
     application = HostGate(echo, allowed_hosts("127.0.0.1", []))
     assert asked(application, headers=[(b"host", b"localhost")])[0] == 400

@@ -63,6 +63,13 @@ def test_samples_ask_an_elastic_model_alone_for_a_ratio_and_for_one_that_it_take
     assert all('"keep_ratio": 0.2}' in line or "keep_ratio=0.2'" in line for line in lines)
 
 
+def test_a_model_without_classes_has_no_sample_that_asks_for_them():
+    app = create_app(lambda: Direct(FakeEngine(ModelInfo("x", 64, 8, 0, "stage", (0.5, 0.5)))), "small", Limits())
+    paths = app.openapi()["paths"]
+    assert paths["/v1/predict"]["post"]["x-codeSamples"] == []
+    assert paths["/v2/models/{model}/infer"]["post"]["x-codeSamples"]
+
+
 def test_the_ratio_of_a_sample_is_taken_where_one_number_of_tokens_is():
     info = ModelInfo("x", 80, 8, 10, "stage", (0.291,), elastic=(ElasticStage(100, 29, 29),))
     lines = [line for _, label, line in samples(document(FakeEngine(info))) if "Keeping" in label]
