@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -16,32 +18,43 @@ SECONDS = tuple(0.001 * 2**power for power in range(15))  # upper ends of the cl
 RATIOS = tuple(step / 20 for step in range(1, 21))  # upper ends of the classes of keep ratios
 
 
+def counted_runs(
+    counter: Callable[[str, str], Any], histogram: Callable[[str, str, tuple[float, ...]], Any]
+) -> Callable[[int, float, tuple[float, ...]], None]:
+    """A function that counts a run of the engine: its images, its seconds, and the keep ratios of its stages.
+
+    A `counter` is made of its name and its description, a `histogram` of the upper ends of its classes too.
+    """
+    images = counter("evodeploy_images", "Images computed.")
+    batch = histogram("evodeploy_batch_images", "Images in a run.", SIZES)
+    ratio = histogram("evodeploy_keep_ratio", "Mean keep ratio of stages, of each image.", RATIOS)
+    run = histogram("evodeploy_run_seconds", "Seconds of a run.", SECONDS)
+
+    def ran(count: int, seconds: float, ratios: tuple[float, ...]) -> None:
+        for _ in range(count if ratios else 0):
+            ratio.observe(sum(ratios) / len(ratios))
+        images.inc(count)
+        batch.observe(count)
+        run.observe(seconds)
+
+    return ran
+
+
 class Metrics:
-    """The counts of one service. Threads may share them."""
+    """The counts of one service; `ran` counts a run of the engine. Threads may share them."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._answers = Counter("evodeploy_requests", "Requests, by status.", ["status"], registry=self._registry)
-        self._taken = Histogram(
-            "evodeploy_request_seconds", "Seconds from a POST's header to its answer, where that is 200.",
-            buckets=SECONDS, registry=self._registry,
-        )  # fmt: skip
-        self.ongoing = Gauge("evodeploy_requests_ongoing", "Requests not answered yet.", registry=self._registry)
-        self._images = Counter("evodeploy_images", "Images computed.", registry=self._registry)
-        self._batch = Histogram("evodeploy_batch_images", "Images in a run.", buckets=SIZES, registry=self._registry)
-        self._ratio = Histogram(
-            "evodeploy_keep_ratio", "Mean keep ratio of stages, of each image.", buckets=RATIOS, registry=self._registry
+        self._taken = self._histogram(
+            "evodeploy_request_seconds", "Seconds from a POST's header to its answer, where that is 200.", SECONDS
         )
-        self._run = Histogram("evodeploy_run_seconds", "Seconds of a run.", buckets=SECONDS, registry=self._registry)
+        self.ongoing = Gauge("evodeploy_requests_ongoing", "Requests not answered yet.", registry=self._registry)
+        self.ran = counted_runs(functools.partial(Counter, registry=self._registry), self._histogram)
 
-    def ran(self, images: int, seconds: float, ratios: tuple[float, ...]) -> None:
-        """Count a run of the engine, at these keep ratios."""
-        for _ in range(images if ratios else 0):
-            self._ratio.observe(sum(ratios) / len(ratios))
-        self._images.inc(images)
-        self._batch.observe(images)
-        self._run.observe(seconds)
+    def _histogram(self, name: str, what: str, ends: tuple[float, ...]) -> Histogram:
+        return Histogram(name, what, buckets=ends, registry=self._registry)
 
     def answered(self, method: str, status: int, seconds: float) -> None:
         """Count an answer, which was there `seconds` after the request's header."""

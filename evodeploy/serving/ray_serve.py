@@ -19,6 +19,7 @@ from evodeploy.text import reason
 APPLICATION = NAMESPACE = "evodeploy"
 REPLACED = {"artefact", "engine", "options"}  # of the settings, by an update: all else stays
 METRICS_PORT = 8099  # of a Ray that is started here, where nothing else is said
+ANSWER = 30  # seconds that a replica may take to say what it was started with
 STORE = 80 << 20  # bytes of Ray's object store: Ray's least, since requests do not go through it
 VARIABLES = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "evodeploy.serving.connections:bound_connections"}
 
@@ -59,7 +60,7 @@ def update(settings: Settings, files: Fingerprint, cluster: str | None = None) -
     with _joined(settings, cluster) as found:
         if not found or APPLICATION not in serve.status().applications:
             raise none
-        before: Settings = serve.get_app_handle(APPLICATION).current_settings.remote().result(timeout_s=30)
+        before = _settings_of(serve.get_app_handle(APPLICATION))
         kept = [each.name for each in dataclasses.fields(Settings) if each.name not in REPLACED]
         other = [name for name in kept if getattr(before, name) != getattr(settings, name)]
         if other:
@@ -69,6 +70,18 @@ def update(settings: Settings, files: Fingerprint, cluster: str | None = None) -
             )
         _deploy(settings, files)
     return _metrics(settings, cluster)
+
+
+def _settings_of(service: Any) -> Settings:
+    """What a replica of the `service` was started with; raises RuntimeFailedError where none says it."""
+    try:
+        settings: Settings = service.current_settings.remote().result(timeout_s=ANSWER)
+    except Exception as error:  # Ray raises what its parts and replicas raise
+        raise RuntimeFailedError(
+            f"no replica of the service says what it was started with ({reason(error)}): look at its log, or stop it and "
+            "start it again"
+        ) from error
+    return settings
 
 
 def _check_offered(settings: Settings, cluster: str | None) -> None:

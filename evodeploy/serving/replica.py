@@ -16,7 +16,7 @@ from evodeploy.errors import EvodeployError
 from evodeploy.serving.app import create_app
 from evodeploy.serving.gate import BODIES
 from evodeploy.serving.hosts import hosts_for
-from evodeploy.serving.metrics import RATIOS, SECONDS, SIZES
+from evodeploy.serving.metrics import counted_runs
 from evodeploy.serving.refusals import NotReadyError
 from evodeploy.serving.settings import Settings
 from evodeploy.serving.worker import Worker, open_served
@@ -35,19 +35,13 @@ class Replica(Worker):
         self.refusal = _refusal(settings.artefact, files)
         if self.refusal is not None:
             return
-        images = Counter("evodeploy_images", "Images computed.")
-        batch = Histogram("evodeploy_batch_images", "Images in a run.", boundaries=list(SIZES))
-        run = Histogram("evodeploy_run_seconds", "Seconds of a run.", boundaries=list(SECONDS))
-        ratio = Histogram("evodeploy_keep_ratio", "Mean keep ratio of stages, of each image.", boundaries=list(RATIOS))
-
-        def ran(count: int, seconds: float, ratios: tuple[float, ...]) -> None:
-            for _ in range(count if ratios else 0):
-                ratio.observe(sum(ratios) / len(ratios))
-            images.inc(count)
-            batch.observe(count)
-            run.observe(seconds)
-
-        super().__init__(open_served(settings), settings, ran)
+        engine = open_served(settings)
+        self.refusal = _refusal(settings.artefact, files)  # it may have been replaced while it was opened
+        if self.refusal is not None:
+            engine.close()
+            return
+        counted = counted_runs(Counter, lambda name, what, ends: Histogram(name, what, boundaries=list(ends)))
+        super().__init__(engine, settings, counted)
 
     def current_settings(self) -> Settings:
         """What this replica was started with, for an update to compare with."""

@@ -204,21 +204,20 @@ def test_an_update_without_a_service_is_refused(small_onnx, cli):
     assert f"no service on Ray runs here on port {port}: start one with `serve --replicas N`" in err
 
 
+def remote(result):
+    """A method of a replica, as Ray Serve's handle has it."""
+    return types.SimpleNamespace(remote=lambda: types.SimpleNamespace(result=lambda timeout_s: result()))
+
+
 @pytest.fixture
 def updated(monkeypatch):
     """A function that updates a service of 2 replicas, and gives what was deployed and where its metrics are."""
     before = Settings(Path("a.onnx"), "a", "openvino", replicas=2, gpus=0.5, max_batch=32)
     deployed = []
-
-    def answer(timeout_s):
-        return before
-
-    handle = types.SimpleNamespace(
-        current_settings=types.SimpleNamespace(remote=lambda: types.SimpleNamespace(result=answer))
-    )
     monkeypatch.setattr(ray_serve, "_joined", lambda *_: contextlib.nullcontext(True))
     monkeypatch.setattr("ray.serve.status", lambda: types.SimpleNamespace(applications={"evodeploy": None}))
-    monkeypatch.setattr("ray.serve.get_app_handle", lambda name: handle)
+    handle = types.SimpleNamespace(current_settings=remote(lambda: before))
+    monkeypatch.setattr("ray.serve.get_app_handle", lambda _: handle)
     monkeypatch.setattr(ray_serve, "_deploy", lambda settings, files: deployed.append(settings))
 
     def update(cluster=None, **changes):
@@ -247,6 +246,15 @@ def test_an_update_drops_no_option_of_the_service(updated, changes):
 def test_metrics_are_where_the_ray_has_them(updated):
     assert updated()[1] == "http://127.0.0.1:8099/metrics"
     assert updated("auto")[1] is None  # `ray start --metrics-export-port` says it
+
+
+def test_a_service_without_a_replica_that_answers_is_not_updated(updated, monkeypatch):
+    def stalled():
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr("ray.serve.get_app_handle", lambda _: types.SimpleNamespace(current_settings=remote(stalled)))
+    with pytest.raises(RuntimeFailedError, match=r"no replica .* says what it was started with \(timed out\)"):
+        updated()
 
 
 def test_why_serve_does_not_start_is_the_error(monkeypatch):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import types
+from pathlib import Path
 
 import onnx
 import pytest
@@ -36,6 +38,19 @@ def test_another_file_is_not_served_and_every_answer_says_so(small_onnx, tmp_pat
             assert reason in answer.json()["error"]
             assert "model.onnx" in answer.json()["error"]
         assert client.get("/v2/health/live").status_code == 200
+
+
+def test_a_file_that_is_replaced_while_it_is_opened_is_not_served(small_onnx, tmp_path, monkeypatch):
+    artefact, closed = Path(shutil.copy(small_onnx, tmp_path / "model.onnx")), []
+
+    def opened(settings):
+        artefact.write_bytes(b"another")
+        return types.SimpleNamespace(close=lambda: closed.append(settings))
+
+    monkeypatch.setattr("evodeploy.serving.replica.open_served", opened)
+    replica = Replica(Settings(artefact, "small"), fingerprint(artefact))
+    assert "is not the file that the service was started with" in replica.refusal
+    assert len(closed) == 1
 
 
 def described(small_checkpoint, folder):
