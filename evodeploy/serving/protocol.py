@@ -151,13 +151,15 @@ def _tensor(tensor: dict[str, Any], rest: bytes, spec: TensorSpec) -> Array:
         raise InputError(f"input '{spec.name}' has the shape {str(shape)[:60]}, expected {expected['shape']}")
     assert isinstance(shape, list)
     count, size = math.prod(shape), _parameters(tensor, "an input", (SIZE,)).get(SIZE)
-    if size is None:
+    if size is None and not rest:
         return _finite(_from_list(tensor.get("data"), count, spec), spec).reshape(shape)
     if size != len(rest) or size != count * np.dtype(spec.dtype).itemsize:
         raise InputError(
             f"input '{spec.name}' brings {len(rest)} bytes and says {str(size)[:20]}, expected "
             f"{count * np.dtype(spec.dtype).itemsize} of them for the shape {shape}"
         )
+    if "data" in tensor:
+        raise InputError(f"the data of input '{spec.name}' are there more than once")
     values = np.frombuffer(rest, np.dtype(spec.dtype).newbyteorder("<")).astype(spec.dtype, copy=False)
     return _finite(values, spec).reshape(shape)
 

@@ -101,15 +101,18 @@ class Worker:
 
     def check(self, images: int, asked: Asked) -> None:
         """See `backend.Backend`."""
-        for ratio in (asked.keep_ratio, asked.least_keep_ratio):
-            if ratio is not None:
-                self.info.keep_of(ratio)
+        self._check_ratios(asked)
         if self._controller is not None:
             self._controller.check_room(images)
 
+    def _check_ratios(self, asked: Asked) -> None:
+        for ratio in (asked.keep_ratio, asked.least_keep_ratio):
+            if ratio is not None:
+                self.info.keep_of(ratio)
+
     async def run(self, images: Array, asked: Asked) -> Answer:
         """See `backend.Backend`."""
-        self.check(len(images), asked)
+        self._check_ratios(asked)
         controller = self._controller
         if controller is None:
             return await asyncio.wrap_future(self._batcher.submit(_Request(images, asked, None)))

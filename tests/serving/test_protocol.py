@@ -109,6 +109,19 @@ def test_what_is_no_request_is_refused_in_a_sentence(given, message):
         parse_request(given, None, FLOATS, OUTPUTS)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (tensor(), "brings 32 bytes and says None, expected 32"),
+        (tensor(parameters={"binary_data_size": 32}), "the data of input 'images' are there more than once"),
+    ],
+)
+def test_data_that_are_there_twice_are_refused(given, message):
+    head = body(given)
+    with pytest.raises(InputError, match=message):
+        parse_request(head + IMAGES.tobytes(), str(len(head)), FLOATS, OUTPUTS)
+
+
 @pytest.mark.parametrize("length", ["-1", "x", "9999", "²", "9" * 5000])
 def test_a_length_that_is_none_is_refused(length):
     with pytest.raises(InputError, match="expected a number of bytes of the body"):
