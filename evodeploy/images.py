@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import io
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeAlias
@@ -24,6 +25,10 @@ FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 UPLOADED = ("JPEG", "PNG", "WEBP", "TIFF")  # those of them that services take
 UPLOADED_BYTES, UPLOADED_PIXELS = 16 << 20, 50_000_000  # of an image that a service takes, at most, by default
 LARGEST_ASPECT = 10_000  # times that one side may be the other
+MOST_SCANS = 100  # of a JPEG file that a service takes, as libtiff has it; usual ones have ten
+
+# Of JPEG, with its length behind it: no restart, no filling, and no byte of a scan.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
 
 
 class StoredImage(abc.ABC):
@@ -97,6 +102,21 @@ def check_sides(sides: tuple[int, int]) -> None:
             f"the image has {sides[0]} x {sides[1]} pixels, expected one side to be {LARGEST_ASPECT} times the other "
             "at most"
         )
+
+
+def check_scans(body: bytes) -> None:
+    """Raise BadFileError for a JPEG file of more than `MOST_SCANS`: each is decoded over all pixels, though it is empty.
+
+    Markers are those that libjpeg finds, which are not all bytes that look like one.
+    """
+    if not body.startswith(b"\xff\xd8") or body.count(b"\xff\xda") <= MOST_SCANS:
+        return
+    scans, place = 0, 2
+    while (found := _MARKER.search(body, place)) and found[0] != b"\xff\xd9":  # the end of the image
+        scans += found[0] == b"\xff\xda"
+        if scans > MOST_SCANS:
+            raise BadFileError(f"the image has more than {MOST_SCANS} scans: save it as a JPEG that is not progressive")
+        place = found.end() + int.from_bytes(body[found.end() : found.end() + 2], "big")
 
 
 def _bytes_of(given: Array) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from evodeploy.errors import BadFileError, EvodeployError, UsageError
-from evodeploy.images import UPLOADED, ImageLike, check_sides, open_image
+from evodeploy.images import UPLOADED, ImageLike, check_scans, check_sides, open_image
 from evodeploy.resampling import rows, taps
 from evodeploy.specs import Interpolation, ModelInfo, Preprocessing
 
@@ -52,7 +52,7 @@ def prepare(image: Image.Image, info: ModelInfo) -> Array:
 def prepare_upload(body: bytes, info: ModelInfo, pixels: int) -> Array:
     """An image file from outside, the bytes `body`, as the model takes it, without the batch axis.
 
-    Its size is looked at before it is decoded. Raises BadFileError for more than `pixels`, and for what is no image of
+    Its size is looked at before it is decoded. Raises BadFileError for more than `pixels` or scans, and for no image of
     `UPLOADED`.
     """
     try:
@@ -60,6 +60,7 @@ def prepare_upload(body: bytes, info: ModelInfo, pixels: int) -> Array:
             size = image.width * image.height
             if size > pixels:
                 raise BadFileError(f"the image has {size} pixels, expected {pixels} at most")
+            check_scans(body)
             image.load()
         return prepare(image, info)
     except EvodeployError:

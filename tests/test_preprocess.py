@@ -158,6 +158,29 @@ def test_an_upload_is_prepared_as_the_picture_is_and_what_is_none_is_a_bad_file(
         prepare_upload(file.getvalue()[:60], INFO, 2000)
 
 
+def scanned(times, before=b""):
+    """A progressive JPEG of ten scans, the last of which comes that often."""
+    file = io.BytesIO()
+    photo(50, 40).save(file, "JPEG", progressive=True)
+    head, scan, tail = file.getvalue().rpartition(b"\xff\xda")
+    assert head.count(scan) == 9
+    return head + (before + scan + tail[:-2]) * times + tail[-2:]
+
+
+@pytest.mark.parametrize("before", [b"", b"\xff\x01", b"\xff\xfe\x00\x03x"])  # a marker alone, and a comment
+def test_an_upload_of_many_scans_is_refused(before):
+    assert prepare_upload(scanned(91), INFO, 2000).shape == (3, 32, 32)
+    with pytest.raises(BadFileError, match="the image has more than 100 scans"):
+        prepare_upload(scanned(92, before), INFO, 2000)
+
+
+def test_what_looks_like_scans_in_a_comment_or_after_the_image_is_none():
+    file = io.BytesIO()
+    photo(50, 40).save(file, "JPEG", comment=b"\xff\xda" * 200)
+    file.write(b"\xff\xda" * 200)
+    assert prepare_upload(file.getvalue(), INFO, 2000).shape == (3, 32, 32)
+
+
 def test_a_format_that_starts_another_program_is_refused(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "image.png", "EPS")
     with pytest.raises(BadFileError, match="is not a readable image of BMP"):

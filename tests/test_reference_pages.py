@@ -21,6 +21,7 @@ from served import Direct
 from evodeploy.benchmark.measure.intervals import Interval
 from evodeploy.benchmark.report.compare import Change, Comparison
 from evodeploy.engines.tensorrt.flavour import load_flavour
+from evodeploy.images import MOST_SCANS
 from evodeploy.machine import environment
 from evodeploy.serving import arrivals, calls, connections, gate, grpc_server, messages, metrics, openapi, pages
 from evodeploy.serving.app import create_app
@@ -124,6 +125,7 @@ def test_limits_are_the_numbers_of_the_code():
     for number in (
         f"{limits.body >> 20} MiB of a body",
         f"{limits.pixels // 1_000_000} million pixels",
+        f"{MOST_SCANS} scans of a JPEG",
         f"{limits.admitted} requests in a replica",
         f"{limits.seconds:g} seconds without a byte",
         f"{gate.HEADER_BYTES >> 10} KiB of headers, {connections.SECONDS:g} seconds until",
