@@ -105,7 +105,7 @@ def check_sides(sides: tuple[int, int]) -> None:
 
 
 def check_scans(body: bytes) -> None:
-    """Raise BadFileError for a JPEG file of more than `MOST_SCANS`: each is decoded over all pixels, though it is empty.
+    """Raise BadFileError for a JPEG file of more than `MOST_SCANS`: each passes over all pixels, though it is empty.
 
     Markers are those that libjpeg finds, which are not all bytes that look like one.
     """

@@ -58,7 +58,7 @@ def serve(
     gpus: Annotated[float, real("--gpus", 0, 64, "With Ray, GPUs of a replica, also a share of one: 0.5.")] = 0.0,
     metrics_port: Annotated[
         int | None,
-        whole("--metrics-port", 1, 65535, "Where the Ray that it starts has metrics, 8099 by default; else at /metrics."),
+        whole("--metrics-port", 1, 65535, "The port of metrics of the Ray that it starts, 8099 by default."),
     ] = None,
     ray: options.Ray = None,
     update: Annotated[

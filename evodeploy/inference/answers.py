@@ -24,8 +24,8 @@ def check_classes(info: ModelInfo, top: int) -> None:
     """Raise UsageError where the artefact names fewer classes."""
     if not info.num_classes:
         raise UsageError(
-            f"{info.model} has no classifier: it gives features, not classes; in Python predict_logits returns them, of a "
-            "server infer"
+            f"{info.model} has no classifier: it gives features, not classes; in Python predict_logits returns them, "
+            "of a server infer"
         )
     check_type("top", top, int)
     if top < 1:

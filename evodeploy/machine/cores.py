@@ -30,7 +30,7 @@ def _quotas() -> list[float]:
 
     https://docs.kernel.org/admin-guide/cgroup-v2.html, and for version 1 sched-bwc.
     """
-    limits = [("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")]
+    limits: list[tuple[str, ...]] = [("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")]
     with contextlib.suppress(OSError, StopIteration):
         lines = OWN_GROUP.read_text().splitlines()
         own = PurePosixPath(next(line for line in lines if line.startswith("0::")).removeprefix("0::/"))

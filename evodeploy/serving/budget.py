@@ -124,9 +124,10 @@ def check_target(times: Times, budget: Budget) -> None:
     least = 2 * times.of(smallest, 0)
     if least > budget.planned:
         what = "one image" if smallest == 1 else f"a batch of {smallest} images"
+        give = math.ceil(least / MARGIN * 1000)
         raise UsageError(
             f"{what} at keep ratio {times.ratios[0]:g} takes {least * 500:.1f} ms, so a target of "
-            f"{budget.target * 1000:g} ms cannot be held: give {math.ceil(least / MARGIN * 1000)} or more, or a lower ratio"
+            f"{budget.target * 1000:g} ms cannot be held: give {give} or more, or a lower ratio"
         )
 
 

@@ -78,8 +78,8 @@ def _settings_of(service: Any) -> Settings:
         settings: Settings = service.current_settings.remote().result(timeout_s=ANSWER)
     except Exception as error:  # Ray raises what its parts and replicas raise
         raise RuntimeFailedError(
-            f"no replica of the service says what it was started with ({reason(error)}): look at its log, or stop it and "
-            "start it again"
+            f"no replica of the service says what it was started with ({reason(error)}): look at its log, or stop "
+            "it and start it again"
         ) from error
     return settings
 

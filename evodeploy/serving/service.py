@@ -120,7 +120,7 @@ def _tried(settings: Settings) -> tuple[Settings, Fingerprint]:
     Raises UsageError where replicas would have GPUs that the engine leaves alone, or a GPU that Ray did not choose.
     """
     if settings.gpus and cuda_index(settings.options.device):
-        raise UsageError(f"--device is {settings.options.device}, but Ray chooses the GPU of a replica: give cuda alone")
+        raise UsageError(f"--device is {settings.options.device}, and Ray chooses the GPU of a replica: give cuda")
     files = fingerprint(settings.artefact)
     with open_served(settings) as opened:
         by_itself = opened.name in TORCH_MODES and settings.options.device is None  # takes what GPU a replica has

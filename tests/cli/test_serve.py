@@ -42,10 +42,10 @@ def nothing_starts(monkeypatch):
             for ratios in ("1:0.3", "0_3:1", "0.2", "0.2:", "a:b", "nan:1", "0.2:0.7:1", ":")
         ),
         (("--gpus", "0.5"), "gpus are shared out among replicas on Ray"),
-        (("--metrics-port", "8099"), "one process has its metrics at its own port, at /metrics: leave --metrics-port out"),
+        (("--metrics-port", "8099"), "one process has its metrics at its own port, at /metrics: leave --met"),
         (("--metrics-port", "8099", "--ray", "auto"), "the Ray at auto has a port of metrics already"),
         (("--gpus", "0.5", "--replicas", "2"), "onnxruntime computes on the CPU: give --device cuda too"),
-        (("--gpus", "1", "--replicas", "2", "--device", "cuda:1"), "--device is cuda:1, but Ray chooses the GPU"),
+        (("--gpus", "1", "--replicas", "2", "--device", "cuda:1"), "--device is cuda:1, and Ray chooses the GPU"),
         (("--tls-cert", "cat.txt"), "give both --tls-cert and --tls-key"),
         (("--tls-cert", "cat.txt", "--tls-key", "none.pem"), "none.pem does not exist (expected a private key in PEM)"),
         (("--tls-cert", "cat.txt", "--tls-key", "cat.txt", "--replicas", "2"), "TLS is for one process without Ray"),

@@ -303,7 +303,8 @@ def test_a_target_that_cannot_be_held_is_answered_with_one_that_can(slower):
 
 
 def test_an_engine_of_one_batch_alone_has_times_of_that():
-    engine = FakeEngine(ModelInfo("small", 64, 8, 10, "stage", (0.5,), elastic=(ElasticStage(64, 12, 64),)), BatchRange(3, 3))
+    info = ModelInfo("small", 64, 8, 10, "stage", (0.5,), elastic=(ElasticStage(64, 12, 64),))
+    engine = FakeEngine(info, BatchRange(3, 3))
     times = measured(engine, BUDGET, 16)
     assert times.batches == measured(engine, BUDGET, 2).batches == (3,)
     with pytest.raises(UsageError, match="a batch of 3 images at keep ratio 0.3 takes"):

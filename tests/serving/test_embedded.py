@@ -144,7 +144,8 @@ def test_as_many_images_are_prepared_at_once_as_cores_may_be_used_and_four_more(
         httpx.Client(base_url=service.address) as client,
         concurrent.futures.ThreadPoolExecutor(9) as pool,
     ):
-        asked = [pool.submit(httpx.post, f"{service.address}/v1/predict", content=PICTURE.read_bytes()) for _ in "x" * 9]
+        url, data = f"{service.address}/v1/predict", PICTURE.read_bytes()
+        asked = [pool.submit(httpx.post, url, content=data) for _ in range(9)]
         wait_until(lambda: value(client, "evodeploy_requests_ongoing") == 10 and len(begun) >= 5)
         time.sleep(0.1)  # for a sixth
         assert len(begun) == 5

@@ -235,7 +235,14 @@ def test_an_update_takes_another_artefact_its_engine_and_its_options(updated):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"replicas": 1}, {"max_replicas": 8}, {"gpus": 0.0}, {"budget": Budget(0.1, 0.3)}, {"max_batch": 16}, {"token": "x"}],
+    [
+        {"replicas": 1},
+        {"max_replicas": 8},
+        {"gpus": 0.0},
+        {"budget": Budget(1, 0.3)},
+        {"max_batch": 16},
+        {"token": "x"},
+    ],
 )
 def test_an_update_drops_no_option_of_the_service(updated, changes):
     (name,) = changes
