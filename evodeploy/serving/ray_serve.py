@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -14,7 +15,7 @@ from evodeploy.errors import RuntimeFailedError, UsageError, needs
 from evodeploy.serving.arrivals import RATE
 from evodeploy.serving.ports import check_free
 from evodeploy.serving.settings import Settings
-from evodeploy.text import reason
+from evodeploy.text import one_line, reason
 
 APPLICATION = NAMESPACE = "evodeploy"
 REPLACED = {"artefact", "engine", "options"}  # of the settings, by an update: all else stays
@@ -182,7 +183,18 @@ def _deploy(settings: Settings, files: Fingerprint) -> None:
     try:
         serve.run(deployment(settings, files), name=APPLICATION, route_prefix="/", blocking=False)
     except Exception as error:
-        raise RuntimeFailedError(f"the service does not start: {reason(error)}") from error
+        raise RuntimeFailedError(f"the service does not start: {_of_replica() or reason(error)}") from error
+
+
+def _of_replica() -> str | None:
+    """Why the last replica did not start: Ray has it of the deployment, at the end of a traceback; None without one."""
+    from ray import serve
+
+    try:
+        messages = [each.message for each in serve.status().applications[APPLICATION].deployments.values()]
+    except Exception:  # Ray raises what its parts raise: then there is no deployment
+        return None
+    return re.sub(r"^evodeploy\.errors\.\w+: ", "", one_line("".join(messages), "", -1)) or None
 
 
 def _delete() -> None:

@@ -264,6 +264,27 @@ def test_a_service_without_a_replica_that_answers_is_not_updated(updated, monkey
         updated()
 
 
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [
+        ("failed. Error:\n  File x\nevodeploy.errors.UsageError: one image takes 9 ms\n", "one image takes 9 ms"),
+        ("failed 6 times. Error:\nOSError: no space left", "OSError: no space left"),
+        ("", "Deploying failed: see the status"),
+        (None, "Deploying failed: see the status"),
+    ],
+)
+def test_why_a_replica_does_not_start_is_the_error(monkeypatch, message, sentence):
+    def run(*_, **__):
+        raise RuntimeError("Deploying failed: see the status")
+
+    deployments = {} if message is None else {"evodeploy": types.SimpleNamespace(message=message)}
+    status = types.SimpleNamespace(applications={"evodeploy": types.SimpleNamespace(deployments=deployments)})
+    monkeypatch.setattr("ray.serve.run", run)
+    monkeypatch.setattr("ray.serve.status", lambda: status)
+    with pytest.raises(RuntimeFailedError, match=f"^the service does not start: {sentence}$"):
+        ray_serve._deploy(Settings(Path("model.onnx"), "model"), ())
+
+
 def test_why_serve_does_not_start_is_the_error(monkeypatch):
     """Without a controller Ray cannot delete either, which says nothing to the user."""
 
