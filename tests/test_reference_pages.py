@@ -27,7 +27,7 @@ from evodeploy.serving import arrivals, calls, connections, gate, grpc_server, m
 from evodeploy.serving.app import create_app
 from evodeploy.serving.backend import KEEP_HEADER
 from evodeploy.serving.metrics import Metrics
-from evodeploy.serving.protocol import JSON_LENGTH
+from evodeploy.serving.protocol import JSON_LENGTH, MOST_LISTS
 from evodeploy.serving.settings import Limits
 from evodeploy.specs import Precision
 
@@ -126,6 +126,7 @@ def test_limits_are_the_numbers_of_the_code():
         f"{limits.body >> 20} MiB of a body",
         f"{limits.pixels // 1_000_000} million pixels",
         f"{MOST_SCANS} scans of a JPEG",
+        f"{MOST_LISTS:,} lists and objects",
         f"{limits.admitted} requests in a replica",
         f"{limits.seconds:g} seconds without a byte",
         f"{gate.HEADER_BYTES >> 10} KiB of headers, {connections.SECONDS:g} seconds until",

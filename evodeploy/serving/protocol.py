@@ -21,6 +21,7 @@ from evodeploy.text import brief
 
 SIZE = "binary_data_size"
 JSON_LENGTH = "inference-header-content-length"
+MOST_LISTS = 1_000_000  # and objects of a request in JSON: one of three bytes takes a hundred once it is read
 _SHOWN = 200  # characters of a request's words that an answer holds
 
 DATATYPES = {
@@ -124,6 +125,8 @@ def _split(body: bytes, json_length: str | None) -> tuple[dict[str, Any], bytes]
         if not digits or int(json_length) > len(body):
             raise InputError(f"{JSON_LENGTH} is '{brief(json_length, 20)}', expected a number of bytes of the body")
         length = int(json_length)
+    if body.count(b"[", 0, length) + body.count(b"{", 0, length) > MOST_LISTS:
+        raise InputError(f"the request has more than {MOST_LISTS:,} lists and objects: send flat data, or bytes")
     try:
         header = json.loads(body[:length])
     except (ValueError, RecursionError) as error:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from evodeploy.errors import InputError
+from evodeploy.serving import protocol
 from evodeploy.serving.protocol import make_response, parse_request, tensor_metadata
 from evodeploy.specs import TensorSpec
 
@@ -120,6 +121,18 @@ def test_data_that_are_there_twice_are_refused(given, message):
     head = body(given)
     with pytest.raises(InputError, match=message):
         parse_request(head + IMAGES.tobytes(), str(len(head)), FLOATS, OUTPUTS)
+
+
+def test_more_lists_than_data_need_are_refused_unread(monkeypatch):
+    monkeypatch.setattr(protocol, "MOST_LISTS", 20)
+    assert parse_request(body(tensor(data=IMAGES.tolist())), None, FLOATS, OUTPUTS).images.shape == IMAGES.shape
+    binary = tensor(parameters={"binary_data_size": 32})
+    del binary["data"]
+    head = body(binary)
+    assert parse_request(head + b"[" * 32, str(len(head)), FLOATS, OUTPUTS)
+    for many in ([[]] * 20, [{}] * 20):
+        with pytest.raises(InputError, match="more than 20 lists and objects: send flat data, or bytes"):
+            parse_request(body(tensor(data=many)), None, FLOATS, OUTPUTS)
 
 
 @pytest.mark.parametrize("length", ["-1", "x", "9999", "²", "9" * 5000])
