@@ -20,7 +20,7 @@ from evodeploy.benchmark.row_specs import row_specs_of
 from evodeploy.benchmark.stages import end_to_end
 from evodeploy.benchmark.subject import Subject, sources_of, subject_of, without_deploy_files
 from evodeploy.benchmark.timed_rows import timed_rows
-from evodeploy.benchmark.usual import stated_by_all, usual_engines, usual_precisions
+from evodeploy.benchmark.usual import stated_by_all, tf32_of, usual_engines, usual_precisions
 from evodeploy.datasets.sources import images_of
 from evodeploy.engines.opener import Source
 from evodeploy.errors import RuntimeFailedError, UsageError
@@ -95,7 +95,7 @@ def bench(
     machine = environment(threads)
     sources, stated = without_deploy_files(sources_of(artefacts, model))
     device = device or stated_by_all(stated, "device")
-    tf32 = stated_by_all(stated, "tf32") is not False if tf32 is None else tf32
+    tf32 = tf32_of(tf32, stated)
     stated_keeps = [each.keep_ratio for each in stated if each.keep_ratio is not None]
     subject = subject_of(sources, model, keeps, stated_keeps, fast_path)
     if paths and subject.info is None:

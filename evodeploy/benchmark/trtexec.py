@@ -12,11 +12,11 @@ from pathlib import Path
 
 from evodeploy.artefacts import family_of
 from evodeploy.benchmark.entrants import DEPTHS
-from evodeploy.benchmark.keep_ratios import kept_by
+from evodeploy.benchmark.keep_ratios import Ratios, kept_by
 from evodeploy.benchmark.measure.interleaved import BATCHES, Budget
 from evodeploy.benchmark.row_spec import Kept
 from evodeploy.benchmark.subject import sources_of, without_deploy_files
-from evodeploy.benchmark.usual import stated_by_all
+from evodeploy.benchmark.usual import tf32_of
 from evodeploy.engines.gate import LAUNCHES
 from evodeploy.engines.opener import Source
 from evodeploy.engines.tensorrt.plan import choose_profile
@@ -66,14 +66,15 @@ def trtexec_lines(
     """
     budget = Budget(seconds, min_seconds=min(1.0, seconds))
     sources, stated = without_deploy_files(sources_of(artefacts))
-    tf32 = stated_by_all(stated, "tf32") is not False if tf32 is None else tf32
+    tf32 = tf32_of(tf32, stated)
+    keeps = [each.keep_ratio for each in stated if each.keep_ratio is not None]
     paths = [source for source in sources if isinstance(source, Path)]
     onnx = [path for path in paths if kind_of(path) == "onnx"]
     engines = [path for path in paths if kind_of(path) == "engine"]
     engines = engines or [built for path in onnx for built in family_of(path).engines]
-    found = [line for path in engines for line in lines_of_engine(path, batches, budget)]
+    found = [line for path in engines for line in lines_of_engine(path, batches, budget, keeps)]
     if not engines:
-        found = [line for path in onnx for line in lines_of_onnx(path, batches, budget, tf32=tf32)]
+        found = [line for path in onnx for line in lines_of_onnx(path, batches, budget, keeps, tf32=tf32)]
     if not found:
         raise UsageError("--print-trtexec prints lines for engines or ONNX files, got none: name some")
     if any(line.command.startswith(RTX_TOOL) for line in found):
@@ -84,12 +85,15 @@ def trtexec_lines(
     return found
 
 
-def lines_of_engine(path: Path, batches: Sequence[int], budget: Budget) -> Iterator[Line]:
-    """One for each row of the plan `path`, in the words of the TensorRT that it was built with."""
+def lines_of_engine(path: Path, batches: Sequence[int], budget: Budget, keeps: Ratios = ()) -> Iterator[Line]:
+    """One for each row of the plan `path`, in the words of the TensorRT that it was built with.
+
+    An elastic one runs at `keeps`, or else at its own keep ratios, and at 1.0.
+    """
     record = read_sidecar(path)
     major = int(record.runtime_version.partition(".")[0])
     rtx = record.runtime == "tensorrt-rtx"
-    for batch, kept in itertools.product(batches, _kept(record.model)):
+    for batch, kept in itertools.product(batches, _kept(record.model, keeps)):
         try:
             shapes = _shapes(record.inputs[0], batch, "shapes", kept.tokens if kept else ())
             loaded = [f"--loadEngine={path}", *shapes, *_opening(record, batch)]
@@ -102,7 +106,9 @@ def lines_of_engine(path: Path, batches: Sequence[int], budget: Budget) -> Itera
             yield Line(path.name, batch, transfers, in_flight, graph, shlex.join(words), keep=kept)
 
 
-def lines_of_onnx(path: Path, batches: Sequence[int], budget: Budget, *, tf32: bool) -> Iterator[Line]:
+def lines_of_onnx(
+    path: Path, batches: Sequence[int], budget: Budget, keeps: Ratios = (), *, tf32: bool
+) -> Iterator[Line]:
     """The same for an ONNX file that no engine is built from yet: trtexec builds it, in the precision that it holds.
 
     FP32 products may be TF32 where `tf32` allows it.
@@ -110,7 +116,7 @@ def lines_of_onnx(path: Path, batches: Sequence[int], budget: Budget, *, tf32: b
     model = read_onnx(path)
     info, spec, major = info_of(model), input_spec(model), _installed_major()
     keep = keep_profile(info)
-    for profile, kept in itertools.product(profiles_for(batches), _kept(info)):
+    for profile, kept in itertools.product(profiles_for(batches), _kept(info, keeps)):
         batch, fixed = profile.opt, spec.shape[0]
         if fixed not in (None, batch):
             reason = f"the file has a fixed batch of {fixed}: export it with --batch dynamic for another"
@@ -137,9 +143,9 @@ def lines_of_onnx(path: Path, batches: Sequence[int], budget: Budget, *, tf32: b
             yield Line(path.name, batch, transfers, in_flight, graph, shlex.join(words), keep=kept)
 
 
-def _kept(info: ModelInfo | None) -> tuple[Kept | None, ...]:
+def _kept(info: ModelInfo | None, stated: Ratios) -> tuple[Kept | None, ...]:
     """What the rows of a bench keep by default; None of a static artefact, which keeps what it was made with."""
-    return kept_by(info, {}, None) or (None,)
+    return kept_by(info, {}, None, stated) or (None,)
 
 
 def _rows() -> Iterator[tuple[str, int, bool]]:

@@ -56,6 +56,11 @@ def usual_precisions(device: str | None = None, stated: Collection[DeployFile] =
     return ("fp32", "bf16") if has_bf16() else ("fp32",)
 
 
+def tf32_of(asked: bool | None, stated: Collection[DeployFile]) -> bool:
+    """Whether FP32 products may be TF32: as `asked`, else as deploy files state, else they may."""
+    return stated_by_all(stated, "tf32") is not False if asked is None else asked
+
+
 def stated_by_all(stated: Collection[DeployFile], name: str) -> Any:
     """The `name` that the deploy files which state one have in common, None where none does.
 

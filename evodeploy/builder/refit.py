@@ -28,12 +28,18 @@ from evodeploy.specs import ASKED
 
 @checked
 def refit(
-    engine: str | os.PathLike[str], onnx: str | os.PathLike[str], output: str | os.PathLike[str], *, force: bool = False
+    engine: str | os.PathLike[str],
+    onnx: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    images: str | os.PathLike[str] | None = None,
+    force: bool = False,
 ) -> Refit:
     """Write `engine` with the weights of `onnx` to `output`, without building it again; needs the GPU it was built for.
 
     `onnx` is the same network, in FP32 or as the engine's was; the precision stays the engine's, and so do the nodes
-    that were kept in FP32. With `force` the output is replaced where it exists.
+    that were kept in FP32. FP16's range is measured on `images`, in place of two random ones. With `force` the output
+    is replaced where it exists.
 
     Raises UsageError for an engine that takes no other weights, UnavailableError where it cannot run, BadFileError for
     an ONNX of another network, VerificationError for activations that FP16 does not hold. Nothing is written then.
@@ -41,11 +47,11 @@ def refit(
     begun = time.perf_counter()
     plan, source, path = Path(engine), Path(onnx), Path(output)
     with claimed(engine_files(path), force, source, *(each for each, _ in engine_files(plan))):
-        record = _refit(plan, source, path)
+        record = _refit(plan, source, path, None if images is None else Path(images))
     return Refit(path, source, time.perf_counter() - begun, record)
 
 
-def _refit(plan: Path, onnx: Path, output: Path) -> PlanRecord:
+def _refit(plan: Path, onnx: Path, output: Path, images: Path | None) -> PlanRecord:
     record = read_sidecar(plan)
     if not record.refittable:
         raise UsageError(f"{plan} takes no other weights: build it with --refittable or --strip-plan")
@@ -62,7 +68,9 @@ def _refit(plan: Path, onnx: Path, output: Path) -> PlanRecord:
     _check_precision(record, plan, onnx, asked)
     batches = tuple((profile.min, profile.opt, profile.max) for profile in record.profiles)
     precision = record.rest or record.precision
-    request = BuildRequest(onnx, output, precision, batches, record.runtime, record.targets, keep_fp32=asked)
+    request = BuildRequest(
+        onnx, output, precision, batches, record.runtime, record.targets, images=images, keep_fp32=asked
+    )
     decided = decide(request)
     if decided.engine.keep != keep_profile(record.model):
         kept = decided.engine.keep or "a fixed number of"

@@ -112,11 +112,14 @@ def refit(
     engine: Annotated[Path, typer.Argument(help="Built with --refittable or --strip-plan.")],
     onnx: Annotated[Path, typer.Argument(help="The same network with the weights to put in, in FP32.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The engine with these weights.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Images to measure FP16's range on, in place of two random ones.")
+    ] = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Give an engine the weights of another ONNX file, without building it again; needs the GPU it was built for."""
-    done = evodeploy.refit(engine, onnx, output, force=force)
+    done = evodeploy.refit(engine, onnx, output, images=images, force=force)
     answer(done, as_json)
 
 

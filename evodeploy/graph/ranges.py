@@ -73,8 +73,8 @@ def check_fp16_range(model: onnx.ModelProto, images: Array, kept: Collection[str
     if beyond:
         others = f" and {len(beyond) - 1} other activations as far or less" if len(beyond) > 1 else ""
         raise VerificationError(
-            f"the activation {largest}{others}, beyond FP16's {FP16_LARGEST:.0f}: take --bf16 or FP32; "
-            "nothing was written"
+            f"the activation {largest}{others}, beyond FP16's {FP16_LARGEST:.0f}: take BF16 or FP32, or "
+            "where yours do not reach it other --images; nothing was written"
         )
     return largest
 

@@ -25,7 +25,8 @@ from evodeploy.sweeper.state import State, read_state
 from evodeploy.text import printable
 
 RESULTS = {"sweep.json": REPORT, "front.svg": DRAWING, "chosen.onnx": ONNX, "deploy.toml": DEPLOY}
-PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt")  # packages that decide how fast a candidate is
+# Packages that decide how fast a candidate is.
+PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-cu12", "tensorrt-cu13")
 
 
 @contextlib.contextmanager

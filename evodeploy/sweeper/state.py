@@ -35,7 +35,7 @@ _STATE = document(
         "reference": sequence(number(0, 1e9), 0, MOST),
         "files": sequence(matching(FILES, "the name of a file that a sweep writes"), 0, MOST),
     },
-    {"machine": mapping(text(300), 100)},  # which the states of earlier versions do not name
+    {"machine": mapping(text(10_000), 100)},  # which the states of earlier versions do not name
 )
 
 
@@ -70,7 +70,7 @@ class State:
         _log.info(f"left out: {name}: {error}")
 
     def now_on(self, machine: dict[str, str]) -> None:
-        """Forget, with a warning, the speeds of another machine than this one, which are not comparable."""
+        """Forget what failed on another machine than this one and, with a warning, speeds, which are not comparable."""
         changed = [name for name in sorted({**self.machine, **machine}) if self.machine.get(name) != machine.get(name)]
         if changed and self.speeds:
             _log.warning(
@@ -78,7 +78,7 @@ class State:
                 f"({', '.join(changed)} changed): all are measured again, and accuracies are kept"
             )
         if changed:
-            self.machine, self.speeds, self.reference = machine, {}, []
+            self.machine, self.speeds, self.reference, self.failures = machine, {}, [], {}
 
     def write(self) -> None:
         """Write what the next run takes."""

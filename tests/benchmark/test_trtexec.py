@@ -71,6 +71,8 @@ def test_an_elastic_engine_or_file_is_measured_at_the_ratios_of_a_bench(tmp_path
     assert heads == [
         f"# m.engine, batch 4, transfers included, 1 in flight, keep {ratios}" for ratios in ("0.5/0.25", "1")
     ]
+    stated = list(lines_of_engine(tmp_path / "m.engine", [4], BUDGET, [0.75]))  # by a deploy file
+    assert {parsed(line, "10.16")[1]["--shapes"].partition(",")[2] for line in stated} == {"keep:48x48", "keep:64x64"}
     lines = list(lines_of_onnx(onnx, [4], BUDGET, tf32=True))
     found = [parsed(line, "10.16" if "--stronglyTyped" in line.command else "11.1")[1] for line in lines]
     assert [options["--shapes"] for options in found] == kept

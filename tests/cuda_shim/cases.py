@@ -24,6 +24,7 @@ import sharing
 from cuda_shim.plans import write_exact, write_plan
 from graphs import restated
 from onnx import TensorProto
+from PIL import Image
 
 from evodeploy.builder import refit as refitting
 from evodeploy.engines.base import run_all
@@ -779,6 +780,12 @@ def refit_kept():
     assert {*found.values()} == {TensorProto.FLOAT16}
     assert record.kept_fp32 == {kept: "asked for"}
     assert "on 2 images" in record.largest_activation
+    folder = PLAN.with_name("pictures")
+    folder.mkdir()
+    for number in range(3):
+        Image.new("RGB", (64, 64), (80 * number,) * 3).save(folder / f"{number}.png")
+    record = refitting.refit(PLAN, ONNX, PLAN.with_name("measured.engine"), images=folder).record
+    assert "on 3 images" in record.largest_activation
     half = PLAN.with_name("half.onnx")
     write_onnx(reduced_from_onnx(read_onnx(ONNX), "fp16").model, half)
     with refused(UsageError, "half.onnx holds FP16 weights, expected FP32 ones for"):

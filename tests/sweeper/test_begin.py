@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from data_kinds import contents
@@ -75,15 +76,19 @@ def test_speeds_of_another_machine_or_runtime_are_measured_again(request_, monke
     here = {"processor": "a CPU", "openvino": "2026.4"}
     monkeypatch.setattr(begin, "processor_name", lambda: here["processor"])
     monkeypatch.setattr(begin, "package_versions", lambda names: {"openvino": here["openvino"]})
+    monkeypatch.setattr(begin, "gpus", lambda: [SimpleNamespace(name="NVIDIA A100-SXM4-40GB")] * 16)
     with begun(request_) as state:
+        state.failures["keep 0.5"] = "the runtime has no such operator"
         state.accuracies["keep 1"], state.speeds["keep 1"], state.reference = [0.5, 0.4, 0.6], [[1.0, 0.9, 1.1]], [2.0]
         state.write()
     with begun(request_) as state:
         assert (state.speeds, state.reference) == ({"keep 1": [[1.0, 0.9, 1.1]]}, [2.0])
+        assert state.failures
     assert not logged
     here[changed] = "another"
     with begun(request_) as state:
         assert (state.accuracies, state.speeds, state.reference) == ({"keep 1": [0.5, 0.4, 0.6]}, {}, [])
+        assert not state.failures
         state.write()
     assert len(logged) == 1 and f"({changed} changed)" in logged[0]
     with begun(request_):  # which is this machine's now
