@@ -74,7 +74,7 @@ def check_fp16_range(model: onnx.ModelProto, images: Array, kept: Collection[str
         others = f" and {len(beyond) - 1} other activations as far or less" if len(beyond) > 1 else ""
         raise VerificationError(
             f"the activation {largest}{others}, beyond FP16's {FP16_LARGEST:.0f}: take BF16 or FP32, or "
-            "where yours do not reach it other --images; nothing was written"
+            "measure on your own --images; nothing was written"
         )
     return largest
 

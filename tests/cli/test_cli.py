@@ -151,7 +151,7 @@ def test_activations_beyond_fp16_are_reported_not_saturated(cli, folder):
     torch.save(content, "large.pth")
     code, _, err = cli("export", "large.pth", "--fp16")
     assert code == 1
-    assert "beyond FP16's 65504: take --bf16" in err
+    assert "beyond FP16's 65504: take BF16 or FP32" in err
     assert names(folder) == ["ckpt.pth", "large.pth"]
 
 
