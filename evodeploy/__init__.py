@@ -3,7 +3,7 @@
     checkpoint ──▶ network ──▶ ONNX ──────────▶ engine file ──▶ predictor, bench, service
      models/       models/    exporter/, graph/  builder/        engines/, inference/, benchmark/, serving/
 
-The ONNX file is the border: what runs an ONNX file or an engine needs no torch. Names are imported when first used.
+The ONNX file is the dividing line: code that runs an ONNX file or an engine needs no torch. Names are imported lazily.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ __all__ = ["__version__", *sorted(_HOME_OF)]
 
 
 def __dir__() -> list[str]:
-    """Return the public names too, which are not imported yet: for completion in a notebook."""
+    """Return the public names as well, which may not be imported yet, for completion in a notebook."""
     return sorted({*globals(), *__all__})
 
 

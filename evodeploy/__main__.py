@@ -1,10 +1,10 @@
-"""The `evodeploy` command, also as `python -m evodeploy`."""
+"""The `evodeploy` command, which also runs as `python -m evodeploy`."""
 
 import sys
 
 
 def main() -> None:
-    """Run the command line and leave through `sys.exit`."""
+    """Run the command line and exit through `sys.exit`."""
     try:
         from evodeploy.cli import app
     except KeyboardInterrupt:  # before the command line itself can catch it

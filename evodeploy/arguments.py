@@ -1,4 +1,4 @@
-"""Arguments of public functions, checked against their annotations where they enter."""
+"""Type checks of the arguments of public functions, against their annotations."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _KINDS: dict[Any, tuple[type, str]] = {
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """Let `function` raise UsageError for an argument of a type that its annotation does not name.
+    """Make `function` raise UsageError for an argument whose type its annotation does not name.
 
-    Numbers of other libraries, such as NumPy's, become Python's. Types that are not known here, such as images and the
-    modules of torch, are left to the function.
+    Numbers of other libraries, such as NumPy's, become Python numbers. Types that are not known here, such as images
+    and torch modules, are left to the function.
     """
     signature, hints = inspect.signature(function), _hints(function)
 
@@ -48,13 +48,13 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def check_type(name: str, value: object, hint: Any) -> None:
-    """Raise UsageError where the argument `name` has a `value` of none of the types in `hint`."""
+    """Raise UsageError if the `value` of the argument `name` has none of the types in `hint`."""
     if not _fits(value, hint):
         raise UsageError(f"{name} is {brief(repr(value))}, expected {_in_words(hint)}")
 
 
 def _plain(value: Any) -> Any:
-    """`value` with Python's own numbers, also in a list or a tuple."""
+    """Return `value` with Python's own numbers, also inside a list or a tuple."""
     if type(value) in (list, tuple):
         return type(value)(map(_plain, value))
     if isinstance(value, bool | int | float) or not isinstance(value, numbers.Real):
@@ -63,21 +63,21 @@ def _plain(value: Any) -> Any:
 
 
 def check_names(what: str, asked: Sequence[str], known: Collection[str]) -> None:
-    """Raise UsageError where one of the names `asked` for, each of a `what`, is not `known`."""
+    """Raise UsageError if one of the names `asked` for is not `known`; `what` is the kind of thing they name."""
     unknown = [name for name in asked if name not in known]
     if unknown:
         raise UsageError(f"no {what} is called '{unknown[0]}': expected some of {', '.join(known)}")
 
 
 class _Names(dict[str, Any]):
-    """The names of a module; what is text, or is imported for type checkers only, means any type."""
+    """The names of a module. A name that is text, or that only type checkers import, means any type."""
 
     def __missing__(self, name: str) -> Any:
         return types.SimpleNamespace(Module=Any) if name == "nn" else Any
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the annotations of `function`, by the argument's name."""
+    """Return the annotations of `function`, by argument name."""
     known = {**vars(builtins), **getattr(function, "__globals__", {})}
     names = _Names({name: value for name, value in known.items() if not isinstance(value, str)})
     return {name: eval(hint, {}, names) for name, hint in function.__annotations__.items()}
@@ -119,5 +119,5 @@ def _in_words(hint: Any) -> str:
 
 
 def several_names(names: str | Sequence[str]) -> Sequence[str]:
-    """Return one name or several as several."""
+    """Return one name or several as a sequence."""
     return (names,) if isinstance(names, str) else names

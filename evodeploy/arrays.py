@@ -1,4 +1,4 @@
-"""Arrays of other libraries, read as NumPy's."""
+"""Arrays of other libraries, read as NumPy arrays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = NDArray[Any]
 
 @runtime_checkable
 class DLPack(Protocol):
-    """A tensor of PyTorch, CuPy, JAX or the like, which NumPy reads without a copy."""
+    """A tensor of PyTorch, CuPy, JAX or a similar library, which NumPy reads without a copy."""
 
     def __dlpack__(self, **options: Any) -> Any: ...
 
@@ -23,15 +23,15 @@ class DLPack(Protocol):
 
 
 def as_array(value: Array | DLPack) -> Array:
-    """`value` as a NumPy array of the same memory; anything that is no tensor is returned as it is.
+    """Return `value` as a NumPy array that shares its memory. Anything that is not a tensor is returned unchanged.
 
-    Raises InputError for a tensor that is not in host memory, needs gradients, or is of a type that NumPy lacks.
+    Raises InputError if a tensor is not in host memory, needs gradients, or has a type that NumPy lacks.
     """
     if isinstance(value, np.ndarray) or not isinstance(value, DLPack):
         return value
     try:
         array: Array = np.from_dlpack(value)
-    except Exception as error:  # each library raises its own
+    except Exception as error:  # each library raises different types
         raise InputError(
             f"NumPy cannot read this {type(value).__name__} ({reason(error)}): expected a tensor in host memory, "
             "detached, of a type that NumPy has"

@@ -1,4 +1,4 @@
-"""The pipeline's files: what decides what each computes, and which belong together."""
+"""The files of the pipeline: which of them decide what a file computes, and which belong together."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ Fingerprint = tuple[tuple[str, str], ...]
 
 
 def fingerprint(path: Path) -> Fingerprint:
-    """The files that decide what `path` computes, itself first: their names in its folder, and the SHA-256 of each.
+    """Return the files that decide what `path` computes, itself first, each as its name and its SHA-256.
 
-    That of a file that would count and is not there is empty. Raises UsageError where `path` itself is not there.
+    Names are relative to the folder of `path`. A file that would count but does not exist has an empty checksum.
+    Raises UsageError if `path` itself does not exist.
     """
     if is_deploy_file(path):
         artefact = artefact_of(path)
         below = artefact.parent.relative_to(path.parent)
         return (path.name, sha256(path)), *((str(below / name), digest) for name, digest in fingerprint(artefact))
-    kind = ARTEFACTS.get(suffix_of(path), "checkpoint")  # which may have any name
+    kind = ARTEFACTS.get(suffix_of(path), "checkpoint")  # a checkpoint may have any name
     if kind == "engine":
         others: tuple[str, ...] = (sidecar_path(path).name,)
     elif kind == "onnx":
@@ -43,9 +44,9 @@ def fingerprint(path: Path) -> Fingerprint:
 
 
 def identity(path: Path) -> str:
-    """One SHA-256 of all contents that decide what `path` computes, for what is resumed: names do not count.
+    """Return one SHA-256 of all contents that decide what `path` computes, to resume work. File names do not count.
 
-    It is that of the file where no other counts. Raises as `fingerprint` does.
+    If no other file counts, it is the SHA-256 of the file itself. Raises the same errors as `fingerprint`.
     """
     own, *others = (digest for _, digest in fingerprint(path))
     return hashlib.sha256(repr([own, *others]).encode()).hexdigest() if others else own
@@ -53,7 +54,7 @@ def identity(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Family:
-    """One export and what belongs to it: the ONNX, the checkpoint it came from where that is found, its engines."""
+    """One export and its files: the ONNX file, the checkpoint it came from if that was found, and its engines."""
 
     onnx: Path
     checkpoint: Path | None
@@ -61,14 +62,14 @@ class Family:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """All files, in the pipeline's order."""
+        """All files, in the order of the pipeline."""
         return (*([self.checkpoint] if self.checkpoint else []), self.onnx, *self.engines)
 
 
 def newest_export(folder: Path) -> Path | None:
-    """Return the ONNX file in `folder` that was written last; None where there is no ONNX file.
+    """Return the ONNX file in `folder` that was written last, or None if there is no ONNX file.
 
-    Raises BadFileError where it cannot be read, UsageError where evodeploy did not make it, or where the folder holds
+    Raises BadFileError if it cannot be read. Raises UsageError if evodeploy did not make it, or if the folder holds
     exports of several checkpoints.
     """
     there = [path for path in _ending(folder, ".onnx") if path.is_file()]
@@ -92,13 +93,13 @@ def newest_export(folder: Path) -> Path | None:
 
 
 def _source(onnx: Path) -> tuple[str, str] | None:
-    """The model and the checkpoint's checksum that `onnx` was exported from; None where evodeploy did not make it."""
+    """Return the model and the checkpoint checksum from which `onnx` was exported; None if it is not evodeploy's."""
     info = info_of(read_onnx(onnx))
     return None if info is None else (info.model, info.source_sha256)
 
 
 def family_of(onnx: Path) -> Family:
-    """The files in the folder of `onnx` that belong to it: its source by checksum, its engines by their records."""
+    """Return the files next to `onnx` that belong to it: its source by checksum, its engines by their records."""
     info = info_of(read_onnx(onnx))
     source = onnx.with_name(Path(info.source).name) if info and info.source else None
     if source is not None and not (source.is_file() and info and sha256(source) == info.source_sha256):

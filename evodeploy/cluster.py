@@ -1,7 +1,7 @@
-"""Ray on this machine for one command: on loopback, behind a token, and out of the way of other Rays.
+"""Ray on this machine for one command: on loopback, protected by a token, and separate from other Ray instances.
 
-A Ray of one's own has its own folder and random ports, and neither RAY_ADDRESS nor the files by which Ray finds others
-matter to it. SIGTERM to a whole process group, or to all processes of a service as systemd sends it, does not reach its
+Ray started here has its own folder and random ports. It ignores RAY_ADDRESS and the files by which Ray finds other
+instances. A SIGTERM sent to a whole process group, or to all processes of a service as systemd does, does not reach its
 processes: the command ends them in order.
 """
 
@@ -24,17 +24,17 @@ from typing import Any
 from evodeploy.errors import RuntimeFailedError, UsageError
 from evodeploy.text import reason
 
-ROOT = Path("/tmp")  # as Ray's own: the paths of its sockets may have 107 characters
+ROOT = Path("/tmp")  # the same as Ray's default: the paths of its sockets may have at most 107 characters
 LOOPBACK = "127.0.0.1"
-ATTEMPTS = 3  # Ray gives its processes half a minute to start, which a busy machine may not
+ATTEMPTS = 3  # Ray allows its processes half a minute to start, which may be too short on a busy machine
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
 @contextlib.contextmanager
 def own_ray(name: str, variables: Mapping[str, str], **options: Any) -> Iterator[None]:
-    """Ray started on this machine with `options` of ray.init and environment `variables`, ended after the body.
+    """Start Ray on this machine with `options` of ray.init and environment `variables`, and end it after the body.
 
-    Raises UsageError where another one of this `name` runs, RuntimeFailedError where Ray does not start.
+    Raises UsageError if a Ray of this `name` is already running, RuntimeFailedError if Ray does not start.
     """
     import ray
 
@@ -44,13 +44,13 @@ def own_ray(name: str, variables: Mapping[str, str], **options: Any) -> Iterator
             (home / "address").write_text(address)
             yield
         finally:
-            _kill(home, scripts=True)  # nothing needs them any more, and Ray would wait for each a second
+            _kill(home, scripts=True)  # nothing needs them any more, and Ray would wait a second for each
             ray.shutdown()
 
 
 @contextlib.contextmanager
 def found_ray(name: str, **options: Any) -> Iterator[bool]:
-    """The Ray of this `name` that another process of this user started, joined for the body; False where none runs."""
+    """Join the Ray of this `name` that another process of this user started, for the body; yield False if none runs."""
     home = _root() / name
     if not _is_claimed(home) or not (home / "address").exists():
         yield False
@@ -62,13 +62,13 @@ def found_ray(name: str, **options: Any) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def joined_ray(address: str, **options: Any) -> Iterator[None]:
-    """The Ray cluster at `address`, joined for the body and left as it is; raises RuntimeFailedError."""
+    """Join the Ray cluster at `address` for the body, and leave it running. Raises RuntimeFailedError if that fails."""
     import ray
 
     with _sigterm_handler() as own_handler:
         try:
             ray.init(address, **QUIET, **options)
-        except Exception as error:  # Ray raises what its parts raise
+        except Exception as error:  # Ray passes on the errors of its parts
             lacking = os.environ.get("RAY_AUTH_MODE") != "token"
             token = ": where it asks for a token, as `ray start` lets it, set RAY_AUTH_MODE=token here too" * lacking
             raise RuntimeFailedError(f"cannot join Ray at {address}: {reason(error)}{token}") from error
@@ -80,7 +80,7 @@ def joined_ray(address: str, **options: Any) -> Iterator[None]:
 
 
 def _start(home: Path, options: Mapping[str, Any], own_handler: Callable[[], None]) -> str:
-    """Start Ray in `home`, then handle SIGTERM by `own_handler`; returns its address."""
+    """Start Ray in `home` and handle SIGTERM with `own_handler` from then on; return Ray's address."""
     import ray
 
     for attempt in range(ATTEMPTS):
@@ -92,10 +92,10 @@ def _start(home: Path, options: Mapping[str, Any], own_handler: Callable[[], Non
                 )  # fmt: skip
                 own_handler()
             return str(ray.get_runtime_context().gcs_address)
-        except SystemExit:  # Ray's own answer to SIGTERM, with another code
+        except SystemExit:  # Ray's own response to SIGTERM, with another exit code
             _kill(home)
             raise SystemExit(128 + signal.SIGTERM) from None
-        except Exception as error:  # Ray raises what its parts raise
+        except Exception as error:  # Ray passes on the errors of its parts
             _kill(home)
             if "timed out" not in str(error) or attempt == ATTEMPTS - 1:
                 raise RuntimeFailedError(f"Ray cannot start here: {reason(error)}") from error
@@ -104,7 +104,7 @@ def _start(home: Path, options: Mapping[str, Any], own_handler: Callable[[], Non
 
 @contextlib.contextmanager
 def _claimed(name: str) -> Iterator[Path]:
-    """The folder of the Ray of this `name`, for this process alone; those that killed processes left are removed."""
+    """Claim the folder of the Ray of this `name` for this process. Folders that killed processes left are removed."""
     root = _root()
     home = root / name
     with contextlib.ExitStack() as stack:
@@ -135,7 +135,7 @@ def _is_claimed(home: Path) -> bool:
 
 
 def _root() -> Path:
-    """Return the folder of this user's Rays, which nobody else may enter."""
+    """Return the folder of this user's Ray instances, which nobody else may enter."""
     root = ROOT / f"evodeploy-{os.getuid()}"
     root.mkdir(mode=0o700, exist_ok=True)
     found = root.lstat()
@@ -146,7 +146,7 @@ def _root() -> Path:
 
 @contextlib.contextmanager
 def _locked(path: Path, wait: bool = True) -> Iterator[None]:
-    """Hold the lock `path`, which ends with this process at the latest; raises BlockingIOError where it must `wait`."""
+    """Hold the lock file `path`, at most until this process ends. Without `wait`, raises BlockingIOError if held."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -157,20 +157,20 @@ def _locked(path: Path, wait: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _environment(home: Path, variables: Mapping[str, str]) -> Iterator[None]:
-    """The environment of the Ray in `home`, as it was after the body; Ray's processes inherit it."""
+    """Set the environment of the Ray in `home`, which its processes inherit, and restore the old one after the body."""
     token = home / "token"
     if not token.exists():
         token.touch(0o600)
         token.write_text(secrets.token_hex(32))
     changed = {
-        "AUTOSCALER_METRIC_PORT": "0",  # any, as all others: Ray's own choice is the same for every Ray
+        "AUTOSCALER_METRIC_PORT": "0",  # any free port: by default it is the same for every Ray instance
         "DASHBOARD_METRIC_PORT": "0",
         "RAY_ADDRESS": None,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": None,
         "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray takes an address of the network for 127.0.0.1
-        "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anyone
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # otherwise Ray uses a network address instead of 127.0.0.1
+        "RAY_USAGE_STATS_ENABLED": "0",  # send no usage reports
         **variables,
     }
     before = {name: os.environ.get(name) for name in changed}
@@ -192,7 +192,7 @@ def _set(variables: Mapping[str, str | None]) -> None:
 
 
 def _reread_environment(alone: bool) -> None:
-    """Ray reads its variables when it is imported, which may have been long ago."""
+    """Make Ray read its variables again: it reads them when it is imported, which may have been long ago."""
     from ray._private import ray_constants
 
     raylet: Any = importlib.import_module("ray._raylet")
@@ -203,7 +203,7 @@ def _reread_environment(alone: bool) -> None:
 
 @contextlib.contextmanager
 def _blocked(*signals: signal.Signals) -> Iterator[None]:
-    """Block `signals` in this thread, and so forever in the processes that it starts."""
+    """Block `signals` in this thread, and permanently in the processes that it starts meanwhile."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
@@ -213,9 +213,9 @@ def _blocked(*signals: signal.Signals) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _sigterm_handler() -> Iterator[Callable[[], None]]:
-    """SIGTERM in the body does what it did before, or raises SystemExit where that was to end the process at once.
+    """Keep the handling of SIGTERM in the body; if the default is to end the process, raise SystemExit instead.
 
-    The function that it yields sees to that again, once Ray has put a handler of its own.
+    The function that it yields installs this handler again after Ray has installed its own.
     """
     before = signal.getsignal(signal.SIGTERM)
 
@@ -237,7 +237,7 @@ def _sigterm_handler() -> Iterator[Callable[[], None]]:
 
 
 def _kill(home: Path, scripts: bool = False) -> None:
-    """End the processes that this one started in `home`, which they name, or of them only Python's `scripts`."""
+    """Kill the processes started in `home`, which their arguments name; with `scripts`, only those that run scripts."""
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             arguments = (entry / "cmdline").read_bytes().split(b"\0")

@@ -1,4 +1,4 @@
-"""How many tokens an elastic artefact may keep in a run, and checks of what a run asks for."""
+"""The number of tokens that an elastic artefact may keep in a run, and checks of the number that a run asks for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from evodeploy.text import brief
 
 @dataclass(frozen=True)
 class ElasticStage:
-    """A selecting stage that keeps as many of its `tokens` as each run says, from `low` to `high`."""
+    """A selecting stage for which each run sets how many of its `tokens` to keep, from `low` to `high`."""
 
     tokens: int
     low: int
@@ -24,7 +24,7 @@ class ElasticStage:
 def stage_ratios(ratios: float | Sequence[float], stages: int) -> tuple[float, ...]:
     """Return a keep ratio for each of `stages`: `ratios` is one for all, or one for each.
 
-    Raises InputError for ratios outside (0, 1] or of another number.
+    Raises InputError if a ratio is outside (0, 1], or if the number of ratios is wrong.
     """
     several = isinstance(ratios, Sequence) and not isinstance(ratios, str)
     given = tuple(cast("Sequence[float]", ratios)) if several else (cast("float", ratios),)
@@ -41,9 +41,9 @@ def stage_ratios(ratios: float | Sequence[float], stages: int) -> tuple[float, .
 
 
 def shortest_ratio(kept: int, tokens: int) -> float:
-    """Return the shortest keep ratio that keeps `kept` of `tokens`.
+    """Return the keep ratio with the fewest digits that keeps `kept` of `tokens`.
 
-    Each is tried, for kept / tokens may keep one less: in floats 0.29 · 100 is less than 29.
+    Each candidate is tried, because kept / tokens may keep one token less: in floats 0.29 · 100 is less than 29.
     """
     sizes = [10**digits for digits in range(1, 6)]
     rounded = ((int(kept / tokens * size) + more) / size for size in sizes for more in range(3))
@@ -51,7 +51,7 @@ def shortest_ratio(kept: int, tokens: int) -> float:
 
 
 def shared_ratios(stages: Sequence[ElasticStage]) -> tuple[float, ...]:
-    """The keep ratios of each stage's fewest and most tokens, as far as all `stages` take them, in rising order."""
+    """Return the keep ratios of the stages' smallest and largest numbers that all `stages` accept, in rising order."""
     ends = {shortest_ratio(end, stage.tokens) for stage in stages for end in (stage.low, stage.high)}
     return tuple(
         ratio for ratio in sorted(ends) if all(each.low <= int(ratio * each.tokens) <= each.high for each in stages)
@@ -59,7 +59,7 @@ def shared_ratios(stages: Sequence[ElasticStage]) -> tuple[float, ...]:
 
 
 def checked_keep(keep: Sequence[int], stages: Sequence[ElasticStage]) -> tuple[int, ...]:
-    """Return `keep`, the tokens that each of `stages` keeps; raises InputError outside of their bounds."""
+    """Return `keep`, the tokens that each of `stages` keeps. Raises InputError if one is out of bounds."""
     if len(keep) != len(stages):
         raise InputError(f"keep has {len(keep)} numbers of tokens, expected {len(stages)}: one for each stage")
     for number, (kept, stage) in enumerate(zip(keep, stages, strict=True)):

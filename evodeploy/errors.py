@@ -1,4 +1,4 @@
-"""Every error a caller can meet.
+"""All errors that evodeploy raises.
 
     EvodeployError              exit code
     ├── VerificationError       1   two artefacts that should agree do not, or nothing meets a target
@@ -10,8 +10,8 @@
     │       └── OutOfMemoryError    3   a device without room for what was asked
     └── BadFileError            4   a file that is not what it should be
 
-Messages are one sentence or two: what happened, what was given, what was expected, how to fix it. Failures of
-third-party libraries are translated where they are called and chained as the cause.
+Messages have one or two sentences: what happened, what was given, what was expected, how to fix it. Failures of
+third-party libraries are translated where the library is called, and chained as the cause.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import ClassVar
 
 
 class EvodeployError(Exception):
-    """Base of all errors; `exit_code` is what the command line ends with."""
+    """Base class of all errors; `exit_code` is the exit code of the command line."""
 
     exit_code: ClassVar[int] = 3
 
@@ -40,7 +40,7 @@ class UsageError(EvodeployError):
 
 
 class InputError(UsageError, ValueError):
-    """Images whose shape, type or number the engine does not take."""
+    """Images whose shape, type or number the engine does not accept."""
 
 
 class UnavailableError(EvodeployError):
@@ -67,7 +67,7 @@ class BadFileError(EvodeployError):
 
 @contextlib.contextmanager
 def needs(extra: str) -> Iterator[None]:
-    """Imports made inside come with evodeploy's `extra`: where one is missing, raises MissingExtraError naming it."""
+    """Raise MissingExtraError if an import in the body fails: its message names evodeploy's `extra` to install."""
     try:
         yield
     except ImportError as error:

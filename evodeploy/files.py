@@ -1,4 +1,4 @@
-"""Atomic file writes: outputs are checked before any work, owned while they are written, and replaced at the end."""
+"""Atomic file writes: outputs are checked before any work, locked while they are written, and replaced at the end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def claimed(outputs: Iterable[tuple[Path, Kind]], force: bool, *sources: Path) -> Iterator[None]:
-    """Check all outputs of a request against each other and its inputs, then own them until the end."""
+    """Check all outputs of a request against each other and against its inputs, then lock them until the end."""
     outputs = tuple(outputs)
     check_distinct(*(path for path, _ in outputs))
     with contextlib.ExitStack() as held:
@@ -33,7 +33,7 @@ def claimed(outputs: Iterable[tuple[Path, Kind]], force: bool, *sources: Path) -
 
 
 def check_distinct(*outputs: Path) -> None:
-    """Refuse two outputs with one name: raises UsageError."""
+    """Raise UsageError if two outputs have the same name."""
     seen: set[str] = set()
     for path in outputs:
         place = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
@@ -43,9 +43,9 @@ def check_distinct(*outputs: Path) -> None:
 
 
 def check_output(path: Path, force: bool, *sources: Path, kind: Kind) -> None:
-    """Refuse, before any work is done, an output that could not be written: raises UsageError.
+    """Check, before any work is done, that an output can be written. Raises UsageError if not.
 
-    Also one that is an input in `sources`, and with `force` one that holds anything but an earlier file of `kind`.
+    An output that is an input in `sources` is refused. With `force`, only an earlier file of `kind` is replaced.
     """
     try:
         for source in sources if path.exists() else ():
@@ -69,7 +69,7 @@ def check_output(path: Path, force: bool, *sources: Path, kind: Kind) -> None:
 
 
 def _check_replaceable(path: Path) -> None:
-    """Refuse to replace what is no regular file; links too, because what they point to is not known."""
+    """Raise UsageError if `path` is not a regular file. Links are refused too: what they point to is not known."""
     if path.is_symlink():
         raise UsageError(f"{path} is a symbolic link: name the file it leads to, or another, with -o")
     if path.is_dir():
@@ -80,7 +80,7 @@ def _check_replaceable(path: Path) -> None:
 
 @contextlib.contextmanager
 def made_folder(folder: Path) -> Iterator[None]:
-    """Make `folder` where it is missing; a new one that is empty at the end is removed. Raises UsageError."""
+    """Make `folder` if it is missing, and remove it at the end if it is new and empty. Raises UsageError."""
     missing = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,15 +96,15 @@ def made_folder(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a draft in the folder of `path`; on success it becomes `path`, on any failure it is removed.
+    """Yield a draft in the folder of `path`. On success the draft becomes `path`, on any failure it is removed.
 
-    Raises UsageError where `path` cannot be written, is no regular file, or another run is writing it.
+    Raises UsageError if `path` cannot be written, is not a regular file, or another run is writing it.
     """
     draft = draft_of(path)
     try:
         _check_replaceable(path)
         with owned(path):
-            draft.unlink(missing_ok=True)  # of a run that was killed
+            draft.unlink(missing_ok=True)  # left by a run that was killed
             try:
                 draft.touch(exist_ok=False)
                 yield draft
@@ -118,9 +118,9 @@ def replacing(path: Path) -> Iterator[Path]:
 def save_as(
     path: str | os.PathLike[str], what: str, forms: Mapping[Kind, Callable[[], str]], force: bool, *sources: Path
 ) -> None:
-    """Write `what` to `path`, in the form that the suffix names; bytes of a path that are not UTF-8 become escapes.
+    """Write `what` to `path` in the format of its suffix. Bytes of a path that are not UTF-8 become escapes.
 
-    Raises UsageError for another suffix, and for a file that exists, which `force` replaces if it is of that form.
+    Raises UsageError for any other suffix, or if the file exists: `force` replaces it if it has that format.
     """
     path = Path(path)
     for kind, text in forms.items():
@@ -133,7 +133,7 @@ def save_as(
 
 
 def sha256(*paths: Path) -> str:
-    """Return the SHA-256 of a file, or of several one after the other, as hexadecimal text."""
+    """Return the SHA-256 of a file, or of the contents of several in sequence, as hexadecimal text."""
     digest = hashlib.sha256()
     for path in paths:
         with open_regular(path, "a file") as file:
@@ -143,19 +143,19 @@ def sha256(*paths: Path) -> str:
 
 
 def open_regular(path: Path | str, what: str, limit: int | None = None) -> BinaryIO:
-    """Open the regular file `path` to read `what` from it: never a folder, a pipe or a device, and without waiting.
+    """Open the regular file `path` to read `what` from it, without waiting. Folders, pipes and devices are refused.
 
-    Raises UsageError where there is no such file or it cannot be read, BadFileError for more than `limit` bytes.
+    Raises UsageError if there is no such file or it cannot be read, BadFileError if it has more than `limit` bytes.
     """
     shown = brief(os.fspath(path))
     if not shown:
         raise UsageError(f"the name of a file is empty (expected {what})")
     try:
-        _check_kind(Path(path).stat(), shown, what)  # before it is opened: to open a device may already do something
+        _check_kind(Path(path).stat(), shown, what)  # checked before opening: opening a device can already have effects
         file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: PTH123, SIM115
     except FileNotFoundError as error:
         raise UsageError(f"{shown} does not exist (expected {what})") from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name, or a name that this locale cannot say
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name, or a name that this locale cannot encode
         raise UsageError(f"cannot read {shown}: {getattr(error, 'strerror', None) or error}") from error
     try:
         found = os.fstat(file.fileno())
@@ -176,9 +176,9 @@ def _check_kind(found: os.stat_result, shown: str, what: str) -> None:
 
 
 def entries_below(folder: Path) -> Iterator[str]:
-    """The path of every file and folder below `folder`; raises UsageError for a folder that cannot be read.
+    """Yield the path of every file and folder below `folder`. Raises UsageError if a folder cannot be read.
 
-    Links to folders are not followed, and a warning says so.
+    Links to folders are not followed; a warning names one of them.
     """
     links: list[str] = []
     for parent, folders, files in os.walk(folder, onerror=_unreadable):
@@ -192,12 +192,12 @@ def entries_below(folder: Path) -> Iterator[str]:
 
 
 def inside(folder: str | os.PathLike[str]) -> str:
-    """What the paths of all that lies in `folder` begin with, as `Path` would write them."""
+    """Return the prefix of all paths inside `folder`, as `Path` would write it."""
     return "" if Path(folder) == Path() else os.path.join(Path(folder), "")  # noqa: PTH118 - also of /
 
 
 def check_folder(folder: str | os.PathLike[str]) -> None:
-    """Refuse a folder that cannot be listed: raises UsageError."""
+    """Raise UsageError if `folder` cannot be listed."""
     try:
         os.scandir(folder).close()
     except OSError as error:
@@ -210,7 +210,7 @@ def _unreadable(error: OSError) -> None:
 
 
 def check_input(path: Path, what: str) -> None:
-    """Refuse an input that is missing, no regular file, empty or unreadable."""
+    """Raise UsageError if `path` is missing, not a regular file or unreadable, BadFileError if it is empty."""
     with open_regular(path, what) as file:
         if not file.read(1):
             raise BadFileError(f"{brief(str(path))} is empty (expected {what})")

@@ -1,6 +1,6 @@
-"""Checkpoints of the Hugging Face Hub, by name: `hf://OWNER/NAME`, or `hf://OWNER/NAME@REVISION`.
+"""Checkpoints of the Hugging Face Hub by name: `hf://OWNER/NAME`, or `hf://OWNER/NAME@REVISION`.
 
-The library huggingface_hub fetches them into its own cache, and takes its own settings: HF_HOME, HF_TOKEN,
+The library huggingface_hub fetches them into its own cache and reads its own settings: HF_HOME, HF_TOKEN,
 HF_HUB_OFFLINE, HF_ENDPOINT.
 """
 
@@ -16,20 +16,20 @@ from evodeploy.schema import read_json_file
 from evodeploy.text import brief, reason
 
 SCHEME = "hf://"
-_PART = r"(?!\.+(?:/|$))[\w.-]+"  # of a revision, which is a path in the cache: not `..`
+_PART = r"(?!\.+(?:/|$))[\w.-]+"  # part of a revision, which becomes a path in the cache: `..` is excluded
 _ID = re.compile(rf"hf://([\w.-]+/[\w.-]+?)(?:@({_PART}(?:/{_PART})*))?")
-CHECKPOINTS = ("model.safetensors", "pytorch_model.bin")  # the files that a config.json next to them describes
-TIMM_KEY = "architecture"  # is in timm's config.json, which also says how images are prepared
+CHECKPOINTS = ("model.safetensors", "pytorch_model.bin")  # the file names that a config.json next to them describes
+TIMM_KEY = "architecture"  # a key of timm's config.json, which also describes how images are prepared
 _SNAPSHOT = re.compile(r".*/models--([\w.-]+)--([\w.-]+)/snapshots/([0-9a-f]{40})/[^/]+")
 
 _log = logging.getLogger(__name__)
 
 
 def local(source: str | os.PathLike[str]) -> Path:
-    """`source` as a path; a name of the hub is fetched first, with the files that describe it next to it.
+    """Return `source` as a path. A name of the hub is fetched first, together with the files that describe it.
 
-    Raises UsageError for a name that is not one, or that the hub does not have; UnavailableError where the hub cannot
-    be reached or refuses access; BadFileError where it has no checkpoint under that name.
+    Raises UsageError if the name is malformed or the hub does not have it, UnavailableError if the hub cannot be
+    reached or refuses access, BadFileError if it has no checkpoint under that name.
     """
     text = os.fspath(source)
     if not text.startswith(SCHEME):
@@ -44,7 +44,7 @@ def local(source: str | os.PathLike[str]) -> Path:
         import huggingface_hub  # noqa: F401
     config = _fetched(repository, revision, "config.json")
     pinned = _SNAPSHOT.fullmatch(os.fspath(config)) if config else None
-    commit = pinned[3] if pinned else revision  # all files are of one commit, also while the hub gets another
+    commit = pinned[3] if pinned else revision  # all files come from one commit, even if the hub changes meanwhile
     found = (_fetched(repository, commit, name) for name in CHECKPOINTS)
     checkpoint = next((path for path in found if path is not None), None)
     if checkpoint is None:
@@ -57,13 +57,13 @@ def local(source: str | os.PathLike[str]) -> Path:
 
 
 def origin(path: Path) -> str | None:
-    """Return the name and the commit of a file in the hub's cache, as `local` takes them; None for a file elsewhere."""
+    """Return the name and commit of a file in the hub's cache, in the form that `local` takes; None for other files."""
     place = _SNAPSHOT.fullmatch(os.fspath(path))
     return f"{SCHEME}{place[1]}/{place[2]}@{place[3]}" if place else None
 
 
 def _fetched(repository: str, revision: str | None, name: str) -> Path | None:
-    """Return the file `name` in the cache; None where the hub does not have it."""
+    """Return the path of the file `name` in the cache, or None if the hub does not have it."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -92,5 +92,5 @@ def _fetched(repository: str, revision: str | None, name: str) -> Path | None:
         ) from error
     except EntryNotFoundError:
         return None
-    except Exception as error:  # all others of the library, and of the one that it fetches with
+    except Exception as error:  # all other errors of the library, and of its HTTP library
         raise UnavailableError(f"{source}: {name} cannot be fetched: {reason(error)}") from error

@@ -1,4 +1,4 @@
-"""What callers have of an image, as Pillow's: paths, bytes of a file, places in larger files, arrays, tensors."""
+"""Images in every form that callers may pass: paths, bytes of a file, places in larger files, arrays, tensors."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ from evodeploy.files import open_regular
 from evodeploy.text import reason
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
-# What Pillow decodes by itself: for EPS, say, it would start Ghostscript.
+# Formats that Pillow decodes by itself: for EPS, for example, it would start Ghostscript.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-UPLOADED = ("JPEG", "PNG", "WEBP", "TIFF")  # those of them that services take
-UPLOADED_BYTES, UPLOADED_PIXELS = 16 << 20, 50_000_000  # of an image that a service takes, at most, by default
-LARGEST_ASPECT = 10_000  # times that one side may be the other
-MOST_SCANS = 100  # of a JPEG file that a service takes, as libtiff has it; usual ones have ten
+UPLOADED = ("JPEG", "PNG", "WEBP", "TIFF")  # the formats that services accept
+UPLOADED_BYTES, UPLOADED_PIXELS = 16 << 20, 50_000_000  # default limits of an image that a service accepts
+LARGEST_ASPECT = 10_000  # of the longer side to the shorter
+MOST_SCANS = 100  # in a JPEG file that a service accepts, the same as in libtiff; ordinary files have ten
 
-# Of JPEG, with its length behind it: no restart, no filling, and no byte of a scan.
+# A JPEG marker that is followed by its length: no restart marker, fill byte or byte of a scan.
 _MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
 
 
 class StoredImage(abc.ABC):
-    """An image inside a file of many; as text, where it lies. Threads may share it."""
+    """An image inside a larger file. Its text names the place. Threads may share it."""
 
     __slots__ = ()
 
     @property
     @abc.abstractmethod
     def size(self) -> int:
-        """Its bytes where they are known by themselves, else those of the file that it is in."""
+        """Size of the image in bytes if it is known, else the size of the file that contains it."""
 
     @property
     @abc.abstractmethod
     def place(self) -> tuple[str, int]:
-        """The file that it is in, and where: the same for the same image."""
+        """The file that contains it and the position there, which identify the image."""
 
     @abc.abstractmethod
     def read(self) -> bytes:
-        """The bytes of an image file; raises BadFileError where they cannot be read."""
+        """Return the bytes of the image file. Raises BadFileError if they cannot be read."""
 
 
 ImageLike: TypeAlias = "Image.Image | os.PathLike[str] | str | bytes | StoredImage | Array | DLPack"
@@ -58,9 +58,9 @@ Images: TypeAlias = "ImageLike | Iterable[ImageLike]"
 def open_image(source: ImageLike) -> Image.Image:
     """Return a Pillow image from a path, bytes, a place in a larger file, a Pillow image, an array or a CPU tensor.
 
-    Arrays and tensors are (H, W), (H, W, 3) or, with an alpha that is left out, (H, W, 4), or with the channels first,
-    as torchvision has them, (3, H, W): uint8, or floats from 0 to 1, which are rounded to the 256 levels of a picture
-    file. Raises UsageError where there is no such file, BadFileError for what is no readable image (broken, truncated,
+    Arrays and tensors are (H, W), (H, W, 3), (H, W, 4), whose alpha is dropped, or with the channels first, as in
+    torchvision, (3, H, W). Values are uint8, or floats from 0 to 1, which are rounded to the 256 levels of an image
+    file. Raises UsageError if there is no such file, BadFileError if it is not a readable image (broken, truncated,
     with one side far longer than the other, or larger than Pillow's limit of 179 megapixels), InputError for other
     arrays and for tensors that are not in host memory.
     """
@@ -78,7 +78,7 @@ def open_image(source: ImageLike) -> Image.Image:
         return Image.fromarray(_bytes_of(array))
     try:
         if isinstance(source, Image.Image):
-            source.load()  # it may be a file that was opened and not read
+            source.load()  # it may be a file that was opened but not yet read
             return source
         file = io.BytesIO(source) if isinstance(source, bytes) else open_regular(source, "an image")
         with file, Image.open(file, formats=FORMATS) as image:
@@ -90,13 +90,13 @@ def open_image(source: ImageLike) -> Image.Image:
         raise
     except UnidentifiedImageError as error:
         raise BadFileError(f"{name} is not a readable image of {', '.join(FORMATS)}") from error
-    except Exception as error:  # decoders raise whatever comes to them of bytes that are no image
+    except Exception as error:  # decoders raise errors of any type for bytes that are not an image
         why = getattr(error, "strerror", None) or reason(error)
         raise BadFileError(f"{name} is not a readable image: {why}") from error
 
 
 def check_sides(sides: tuple[int, int]) -> None:
-    """Raise BadFileError for an image whose one side is too long for the other."""
+    """Raise BadFileError if one side of an image is too long for the other."""
     if max(sides) > LARGEST_ASPECT * min(sides):
         raise BadFileError(
             f"the image has {sides[0]} x {sides[1]} pixels, expected one side to be {LARGEST_ASPECT} times the other "
@@ -105,9 +105,9 @@ def check_sides(sides: tuple[int, int]) -> None:
 
 
 def check_scans(body: bytes) -> None:
-    """Raise BadFileError for a JPEG file of more than `MOST_SCANS`: each passes over all pixels, though it is empty.
+    """Raise BadFileError for a JPEG file of more than `MOST_SCANS`: each scan passes over all pixels, even if empty.
 
-    Markers are those that libjpeg finds, which are not all bytes that look like one.
+    Only the markers that libjpeg would find are counted, not every pair of bytes that looks like one.
     """
     if not body.startswith(b"\xff\xd8") or body.count(b"\xff\xda") <= MOST_SCANS:
         return
@@ -126,7 +126,7 @@ def _bytes_of(given: Array) -> NDArray[np.uint8]:
     if array.ndim in (2, 3) and array.shape[2:] in ((), (3,), (4,)) and array.size:
         if array.dtype == np.uint8:
             return array
-        if array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1:  # false where there is a NaN
+        if array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1:  # false if there is a NaN
             scaled: NDArray[np.uint8] = np.rint(array.astype(np.float64) * 255).astype(np.uint8)
             return scaled
     values = f", values from {given.min():g} to {given.max():g}" if given.dtype.kind == "f" and given.size else ""

@@ -1,6 +1,6 @@
-"""The kinds of files: those that stages read, by suffix, and those that commands write, by how they begin as well.
+"""The kinds of files: those that stages read, by suffix, and those that commands write, also by how they begin.
 
-`--force` replaces no file of another kind.
+`--force` never replaces a file of another kind.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ ARTEFACTS: dict[str, ArtefactKind] = {
 
 
 def suffix_of(path: str | os.PathLike[str]) -> str:
-    """Return the suffix in lower case: it says what a file is, and some systems write it in capitals."""
-    return os.path.splitext(os.fspath(path).rstrip("/"))[1].lower()  # noqa: PTH122 - a path costs ten times as much
+    """Return the suffix in lower case: it gives the kind of a file, and some systems write it in capitals."""
+    return os.path.splitext(os.fspath(path).rstrip("/"))[1].lower()  # noqa: PTH122 - a Path costs ten times as much
 
 
 def kind_of(path: str | os.PathLike[str]) -> ArtefactKind:
-    """Return what `path` is by its suffix, in any case; raises UsageError for one that no stage writes or reads."""
+    """Return the kind of `path` by its suffix, in any case. Raises UsageError for a suffix that no stage uses."""
     kind = ARTEFACTS.get(suffix_of(path))
     if kind is None:
         raise UsageError(f"cannot infer what {path} is: expected a name that ends with {', '.join(ARTEFACTS)}")
@@ -39,19 +39,19 @@ def kind_of(path: str | os.PathLike[str]) -> ArtefactKind:
 
 
 def is_deploy_file(path: str | os.PathLike[str]) -> bool:
-    """Return whether `path` is one that names an artefact and how to run it, by its suffix."""
+    """Return whether `path` is a deploy file, which names an artefact and how to run it, by its suffix."""
     return suffix_of(path) == ".toml"
 
 
-HEAD = 4096  # bytes that are read of a file
+HEAD = 4096  # bytes that are read at the start of a file
 FOOT = 1 << 16
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of output: its name, its suffixes (without any, all), how its files begin, and what they end with.
+    """A kind of output: its name, its suffixes (none: any suffix), how its files begin, and what they end with.
 
-    `record` is a suffix to the file's name: a file with an engine's record next to it is one, however it begins.
+    `record` is a suffix to the file's name: a file next to an engine's record is of this kind, however it begins.
     """
 
     name: str
@@ -61,14 +61,14 @@ class Kind:
     record: str = ""
 
     def check_suffix(self, path: Path) -> None:
-        """Raise UsageError for a name that files of this kind do not have."""
+        """Raise UsageError if `path` has a suffix that files of this kind do not have."""
         if self.suffixes and path.suffix.lower() not in self.suffixes:
             raise UsageError(
                 f"{path} would be {self.name}, expected a name that ends with {' or '.join(self.suffixes)}"
             )
 
     def is_kind_of(self, path: Path) -> bool:
-        """Whether the file at `path` looks like one of this kind; an empty file is of any, for nothing is lost."""
+        """Return whether the file at `path` looks like this kind. An empty file always does: it has nothing to lose."""
         with path.open("rb") as file:
             head = file.read(HEAD)
             if not head:
@@ -98,7 +98,7 @@ PAGE = _kind("a report page", ".html .htm", rb'<!doctype html>.{0,99}<meta name=
 DRAWING = _kind("a drawing", ".svg", rb'<svg [^>]*data-made-by="evodeploy"')
 DEPLOY = _kind("a deploy file", ".toml", rb"# Written by evodeploy sweep")
 PICTURE = _kind("a picture of kept tokens", ".png", rb"\x89PNG\r\n.{0,99}tEXtSoftware\x00evodeploy")
-TIMINGS = _kind("a timing cache", "", b"")  # whose content TensorRT itself judges
+TIMINGS = _kind("a timing cache", "", b"")  # TensorRT itself checks the content
 LOG = _kind("a build's log", "", rb"\[[A-Z_]+\] ")
 PREDICTIONS = {
     ".jsonl": _kind("predictions as JSON lines", ".jsonl", rb'\{"image": '),

@@ -1,8 +1,8 @@
 """Outputs that one run owns: locks that end with their process, drafts, and temporary folders.
 
-While an output NAME is written, next to it are `.NAME.evodeploy-draft` and `.NAME.evodeploy-lock`. A killed run leaves
-both: its lock is then held by nobody, so the next run that writes NAME takes the lock over and removes the draft.
-Where a file system offers no locks, outputs are written without.
+While an output NAME is written, `.NAME.evodeploy-draft` and `.NAME.evodeploy-lock` lie next to it. A killed run leaves
+both behind, but nobody holds its lock any more: the next run that writes NAME takes the lock and removes the draft.
+If a file system offers no locks, outputs are written without them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from evodeploy.errors import UsageError
 
 DRAFT, LOCK = "evodeploy-draft", "evodeploy-lock"
-LONGEST = 200  # bytes of an output's name that fit into its draft's
+LONGEST = 200  # bytes of an output's name that still fit into the name of its draft
 SCRATCH = "evodeploy-scratch-"
 _NOT_OFFERED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF)  # some network file systems
 
@@ -30,15 +30,15 @@ _OWNED: ContextVar[frozenset[Path]] = ContextVar("owned outputs of this thread",
 
 
 def draft_of(path: Path) -> Path:
-    """Where the content of `path` is written before it is complete."""
+    """Return the path at which the content of `path` is written until it is complete."""
     return _hidden(path, DRAFT)
 
 
 @contextlib.contextmanager
 def owned(path: Path) -> Iterator[None]:
-    """Own the output `path` until the end; what owns it already in this thread may do so again.
+    """Own the output `path` until the end of the body. A thread that owns it already may do so again.
 
-    Raises UsageError while another run or thread owns it, and where its folder takes no lock.
+    Raises UsageError if another run or thread owns it, or if its folder accepts no lock.
     """
     path = Path(os.path.realpath(path.parent), path.name)
     if path in _OWNED.get():
@@ -60,9 +60,9 @@ def owned(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold the lock file `path`, which is removed at the end; raises BlockingIOError where another holds it.
+    """Hold the lock file `path`, and remove it at the end. Raises BlockingIOError if another process holds it.
 
-    With `wait` waits for the other instead. The kernel ends the lock with the process, whatever ends that.
+    With `wait`, waits for the other process instead. The kernel releases the lock when the process ends for any reason.
     """
     descriptor = _acquired(path, wait)
     try:
@@ -70,12 +70,12 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             path.unlink()
-        flock(descriptor, fcntl.LOCK_UN)  # closing alone would leave it to a forked child
+        flock(descriptor, fcntl.LOCK_UN)  # closing alone would leave the lock to a forked child
         os.close(descriptor)
 
 
 def flock(descriptor: int, how: int) -> None:
-    """What flock does, or nothing where locks are not offered; raises BlockingIOError where another holds it."""
+    """Call flock, or do nothing if locks are not offered. Raises BlockingIOError if another process holds the lock."""
     try:
         fcntl.flock(descriptor, how)
     except OSError as error:
@@ -85,7 +85,7 @@ def flock(descriptor: int, how: int) -> None:
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
-    """A temporary folder of this run; those that killed runs left are removed first."""
+    """Make a temporary folder for this run, after removing those that killed runs left."""
     for found in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
         if re.fullmatch(rf"{SCRATCH}[a-z0-9_]{{8}}", found.name):
             _clear(found)
@@ -105,7 +105,7 @@ def _hidden(path: Path, what: str) -> Path:
 
 
 def _acquired(path: Path, wait: bool) -> int:
-    """Return a descriptor of `path` with the lock on it."""
+    """Return a descriptor of `path` with the lock held on it."""
     while True:
         descriptor = _opened(path)
         try:
@@ -122,7 +122,7 @@ def _acquired(path: Path, wait: bool) -> int:
 
 
 def _opened(path: Path) -> int:
-    """A descriptor of the lock file `path`; one that another user's killed run left may be open to readers alone."""
+    """Open the lock file `path`. A file that another user's killed run left may be open to readers only."""
     flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o666)
@@ -147,23 +147,23 @@ def _new_scratch() -> tuple[Path, int]:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        if descriptor is not None:  # else another run took it for one that was left, and removed it
+        if descriptor is not None:  # otherwise another run took the folder for an abandoned one and removed it
             return folder, descriptor
 
 
 def _clear(folder: Path) -> None:
-    """Remove a temporary folder of this user's that no run holds."""
+    """Remove a temporary folder of this user if no run holds it."""
     with contextlib.suppress(OSError):
         if folder.stat(follow_symlinks=False).st_uid != os.getuid():
             return
-        descriptor = _locked_folder(folder, fcntl.flock)  # without locks, another run may be using it
+        descriptor = _locked_folder(folder, fcntl.flock)  # fcntl's: without locks, another run may be using the folder
         if descriptor is not None:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(descriptor)
 
 
 def _locked_folder(folder: Path, lock: Callable[[int, int], None]) -> int | None:
-    """Return a descriptor of the folder after `lock` of it, or None where another run holds or has removed it."""
+    """Return a descriptor of the folder after calling `lock` on it, or None if another run holds or has removed it."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:

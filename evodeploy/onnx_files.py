@@ -1,4 +1,4 @@
-"""ONNX files: read with every check that a runtime's own parser may leave out, and written whole."""
+"""Reading ONNX files, with the checks that a runtime's parser may leave out, and writing them atomically."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from evodeploy.text import brief, reason
 if TYPE_CHECKING:
     import onnx
 
-LARGEST = 2**31 - 2**24  # bytes of weights in one file: protobuf writes no 2 GiB, and the graph needs some of them
+LARGEST = 2**31 - 2**24  # bytes of weights in one file: protobuf cannot write 2 GiB, and the graph needs a part of them
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
-    """Load and check `path`; raises BadFileError where it is damaged, empty of content, too large, or no ONNX model."""
+    """Load and check `path`. Raises BadFileError if it is damaged, without content, too large, or not an ONNX model."""
     check_input(path, "an ONNX model")
     with needs("onnx"):
         import onnx
@@ -29,7 +29,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
         if size <= LARGEST:
             onnx.checker.check_model(model)
-    except Exception as error:  # protobuf's decoding errors, the checker's own, missing external data
+    except Exception as error:  # protobuf's decoding errors, the checker's own errors, missing external data
         raise BadFileError(f"{path} is damaged or not an ONNX model ({reason(error)})") from error
     if size > LARGEST:
         raise BadFileError(
@@ -43,9 +43,9 @@ def read_onnx(path: Path) -> onnx.ModelProto:
 
 
 def external_data(path: Path) -> tuple[str, ...]:
-    """Return the names of the files below the folder of `path` in which it keeps weights, without the package onnx.
+    """Return the names of the files below the folder of `path` that hold its weights, without the package onnx.
 
-    A tensor says so by an entry `location` (StringStringEntryProto of onnx.proto: field 1 the key, field 2 the value).
+    A tensor names its file in an entry `location` (StringStringEntryProto of onnx.proto: field 1 key, field 2 value).
     """
     with open_regular(path, "an ONNX model") as file:
         data = file.read()
@@ -60,9 +60,9 @@ def external_data(path: Path) -> tuple[str, ...]:
 
 
 def onnx_sha256(path: Path) -> str:
-    """The SHA-256 of `path` followed by the files in which it keeps weights; of most exports that of the one file.
+    """Return the SHA-256 of `path` followed by the files that hold its weights. Most exports are one file.
 
-    Raises UsageError where one of them cannot be read.
+    Raises UsageError if one of them cannot be read.
     """
     return sha256(path, *(path.parent / name for name in external_data(path)))
 
@@ -74,27 +74,27 @@ def write_onnx(model: onnx.ModelProto, path: Path) -> None:
 
 
 def save_onnx(model: onnx.ModelProto, draft: Path) -> None:
-    """Write `model` into a draft, one self-contained file."""
+    """Write `model` into the file `draft`, which is self-contained."""
     import onnx
 
     onnx.save(model, str(draft), format="protobuf")
 
 
 def info_of(model: onnx.ModelProto, source: object = "the ONNX file") -> ModelInfo | None:
-    """Return the model's facts from the metadata of the file `source`, or None where evodeploy did not make it."""
+    """Return the model's facts from the metadata of the file `source`, or None if evodeploy did not make it."""
     text = next((entry.value for entry in model.metadata_props if entry.key == METADATA_KEY), None)
     return parse_info(text, source)
 
 
 def set_info(model: onnx.ModelProto, info: ModelInfo) -> None:
-    """Write the model's facts into its metadata, the only entry there."""
+    """Write the model's facts into its metadata, as the only entry there."""
     import onnx
 
     onnx.helper.set_model_props(model, {METADATA_KEY: info.to_json()})
 
 
 def parse_info(text: str | None, source: object) -> ModelInfo | None:
-    """The metadata property of `source` as ModelInfo, or None where there is none; raises BadFileError where wrong."""
+    """Return the metadata property of `source` as ModelInfo, or None if it is empty. Raises BadFileError if wrong."""
     try:
         return read_model_info(text) if text else None
     except ValueError as error:
@@ -102,7 +102,7 @@ def parse_info(text: str | None, source: object) -> ModelInfo | None:
 
 
 def precision_of(model: onnx.ModelProto) -> Precision:
-    """Return the lowest precision that a matrix of weights is stored in: what is converted counts, not what is kept."""
+    """Return the lowest precision in which a weight matrix is stored, even if others keep a higher one."""
     from onnx import TensorProto
 
     kinds: dict[int, Precision] = {
@@ -116,9 +116,9 @@ def precision_of(model: onnx.ModelProto) -> Precision:
 
 
 def input_spec(model: onnx.ModelProto) -> TensorSpec:
-    """Return the images, the one input that is no weight but for `keep` of an elastic model.
+    """Return the specification of the images, the only input that is not a weight, but for `keep` of an elastic model.
 
-    Raises BadFileError where there are others, or the type of one is unknown.
+    Raises BadFileError if there are other inputs, or if the type of one is unknown.
     """
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
@@ -130,7 +130,7 @@ def input_spec(model: onnx.ModelProto) -> TensorSpec:
 
 
 def output_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
-    """Return all outputs, in the file's order."""
+    """Return the specifications of all outputs, in the file's order."""
     return tuple(map(_spec, model.graph.output))
 
 

@@ -1,4 +1,4 @@
-"""Images to the tensors that a model was trained on: the evaluation transform of the published training code."""
+"""Preparation of images for a model: the evaluation transform of the published training code."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _FILTERS: dict[Interpolation, Image.Resampling] = {
 }
 
 
-_LONG = 100  # times the other, above which a side is resized only where it is kept
-HELD = 2 << 30  # bytes of pictures in memory, which as float32 take four times as much
-_AT_ONCE = 1 << 20  # pixels that are converted at once
-_ORIENTATION = 0x0112  # of EXIF
-_TURNS = {  # by orientation
+_LONG = 100  # above this ratio of the sides, only the part that is kept is resized
+HELD = 2 << 30  # bytes of images in memory; as float32 they take four times as much
+_AT_ONCE = 1 << 20  # pixels that are converted in one step
+_ORIENTATION = 0x0112  # the EXIF tag
+_TURNS = {  # by the value of the tag
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -44,16 +44,16 @@ _TURNS = {  # by orientation
 
 
 def prepare(image: Image.Image, info: ModelInfo) -> Array:
-    """`image` as the model takes it, without the batch axis."""
+    """Return `image` in the form that the model takes, without the batch axis."""
     prepared: Array = as_input(cropped(image, info.image_size, info.preprocessing)[None], info)[0]
     return prepared
 
 
 def prepare_upload(body: bytes, info: ModelInfo, pixels: int) -> Array:
-    """An image file from outside, the bytes `body`, as the model takes it, without the batch axis.
+    """Return an uploaded image file, the bytes `body`, in the form that the model takes, without the batch axis.
 
-    Its size is looked at before it is decoded. Raises BadFileError for more than `pixels` or scans, and for no image of
-    `UPLOADED`.
+    Its size is checked before it is decoded. Raises BadFileError if it has more than `pixels` pixels or too many scans,
+    or is not an image in one of the formats `UPLOADED`.
     """
     try:
         with Image.open(io.BytesIO(body), formats=UPLOADED) as image:
@@ -65,14 +65,14 @@ def prepare_upload(body: bytes, info: ModelInfo, pixels: int) -> Array:
         return prepare(image, info)
     except EvodeployError:
         raise
-    except Exception as error:  # decoders raise whatever comes to them of bytes that are no image
+    except Exception as error:  # decoders raise errors of any type for bytes that are not an image
         raise BadFileError(f"the body is not a readable image of {', '.join(UPLOADED)}") from error
 
 
 def cropped(image: Image.Image, size: int, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Return what a model sees of `image`: upright RGB, resized with Pillow, the centre: (size, size, 3).
+    """Return what a model sees of `image`: upright RGB, resized with Pillow, cropped to the centre: (size, size, 3).
 
-    Raises BadFileError for an image whose one side is too long for the other, or whose levels are not known.
+    Raises BadFileError if one side is too long for the other, or if the range of its grey levels is not known.
     """
     check_sides(image.size)
     image = _upright(image)
@@ -88,42 +88,42 @@ def cropped(image: Image.Image, size: int, preprocessing: Preprocessing) -> NDAr
 def _centre(
     image: Image.Image, scaled: tuple[int, int], corner: tuple[int, int], size: int, preprocessing: Preprocessing
 ) -> NDArray[np.uint8]:
-    """Return the square of `size` pixels at `corner` of `image` resized to `scaled`, computed without the rest."""
+    """Return the square of `size` pixels at `corner` of `image` resized to `scaled`, without computing the rest."""
     across, down = (
         taps(side, to, first, size, preprocessing.interpolation)
         for side, to, first in zip(image.size, scaled, corner, strict=True)
     )
     pixels = np.asarray(_rgb(image.crop((across.start, down.start, across.end, down.end))))
-    if image.height > image.width and scaled[1] < image.height:  # then Pillow begins with the rows
+    if image.height > image.width and scaled[1] < image.height:  # in this case Pillow begins with the rows
         return _turned(rows(_turned(rows(pixels, down)), across))
     return rows(_turned(rows(_turned(pixels), across)), down)
 
 
 def _turned(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Rows as columns."""
+    """Swap rows and columns."""
     turned: NDArray[np.uint8] = pixels.swapaxes(0, 1)
     return turned
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """`image` turned as its EXIF data says: itself, not a copy, where that is nothing, or cannot be read."""
+    """Return `image` turned as its EXIF data says, or the same object if it needs no turn or the data is unreadable."""
     image.load()
     try:
         turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # of a damaged block Pillow raises SyntaxError, ValueError and others; the pixels are whole
+    except Exception:  # for damaged EXIF Pillow raises SyntaxError, ValueError and others; the pixels are intact
         return image
     return image if turn is None else image.transpose(turn)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """`image` in RGB: itself, not a copy, where it is."""
+    """Return `image` in RGB, or the same object if it is RGB already."""
     if image.mode.startswith("I") or image.mode == "F":
         image = _eight_bits(image)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _resized(sides: tuple[int, int], size: int, preprocessing: Preprocessing) -> tuple[int, int]:
-    """Width and height of an image of `sides` before the crop."""
+    """Return the width and height before the crop of an image of `sides`."""
     short, (width, height) = preprocessing.resized(size), sides
     if preprocessing.crop_mode == "squash":
         return short, short
@@ -131,9 +131,9 @@ def _resized(sides: tuple[int, int], size: int, preprocessing: Preprocessing) ->
 
 
 def as_input(pictures: NDArray[np.uint8], info: ModelInfo) -> Array:
-    """Return what `cropped` gave of N images, (N, size, size, 3), as the model takes it.
+    """Return the result of `cropped` for N images, (N, size, size, 3), in the form that the model takes.
 
-    That is float32 (N, 3, size, size), normalised, or the bytes where its graph does that.
+    That is normalised float32 (N, 3, size, size), or bytes if the model's graph normalises them itself.
     """
     if info.input_format == "uint8":
         return pictures
@@ -143,13 +143,13 @@ def as_input(pictures: NDArray[np.uint8], info: ModelInfo) -> Array:
 
 
 def normalised(pictures: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """Bytes (N, size, size, 3) to float32 (N, 3, size, size): scaled to [0, 1], less the mean, by the deviation."""
+    """Convert bytes (N, size, size, 3) to float32 (N, 3, size, size): scale to [0, 1], normalise by mean and std."""
     mean, std = np.array(preprocessing.mean, np.float32), np.array(preprocessing.std, np.float32)
     return np.ascontiguousarray(((pictures.astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2))
 
 
 def in_words(info: ModelInfo) -> str:
-    """Return what happens to a picture before it is normalised."""
+    """Describe what happens to an image before it is normalised."""
     how, size = info.preprocessing, info.image_size
     side = how.resized(size)
     sides = "both sides" if how.crop_mode == "squash" else "the shorter side"
@@ -158,7 +158,7 @@ def in_words(info: ModelInfo) -> str:
 
 
 def assumption(info: ModelInfo) -> str | None:
-    """A warning that names what of the preprocessing no source stated, and the options that state it; or None."""
+    """Return a warning about preprocessing fields that no source states, with the options that set them, or None."""
     assumed = info.preprocessing.assumed
     if not assumed:
         return None
@@ -170,9 +170,9 @@ def assumption(info: ModelInfo) -> str | None:
 
 
 def difference(first: ModelInfo, second: ModelInfo) -> str | None:
-    """In what two models prepare images differently, or None where they do it alike.
+    """Return the fields in which two models prepare images differently, with both values, or None if they agree.
 
-    Shares and rounding that give the same pixels at the models' image sizes are alike.
+    Values of `crop_pct` and `rounding` that give the same pixels at the models' image sizes agree.
     """
     ours, theirs, sizes = first.preprocessing, second.preprocessing, {first.image_size, second.image_size}
     ignored = {"assumed"}
@@ -189,7 +189,7 @@ def difference(first: ModelInfo, second: ModelInfo) -> str | None:
 
 
 def _offsets(preprocessing: Preprocessing, size: int) -> list[int]:
-    """Where the crop begins, on the resized side and, with another side kept in proportion, on somewhat longer ones."""
+    """Return where the crop begins, on the resized side and, if the aspect ratio is kept, on slightly longer sides."""
     short = preprocessing.resized(size)
     longest = short if preprocessing.crop_mode == "squash" else short + 3  # halves round alike every four pixels
     return [preprocessing.offset(side, size) for side in range(short, longest + 1)]
@@ -200,9 +200,9 @@ def _shown(value: object) -> str:
 
 
 def pictures(images: Sequence[ImageLike], info: ModelInfo) -> NDArray[np.uint8]:
-    """Return what a model sees of `images`, all in memory: (N, size, size, 3).
+    """Return what a model sees of `images`, all held in memory: (N, size, size, 3).
 
-    Raises as `open_image` does, and UsageError for more than memory should hold.
+    Raises the same errors as `open_image`, and UsageError if there are more images than memory should hold.
     """
     shape = (info.image_size, info.image_size, 3)
     most = HELD // math.prod(shape)
@@ -217,13 +217,13 @@ def pictures(images: Sequence[ImageLike], info: ModelInfo) -> NDArray[np.uint8]:
 
 
 def random_pictures(info: ModelInfo, count: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Noise in place of `count` pictures: (count, size, size, 3), the same for the same seed."""
+    """Return noise in place of `count` images: (count, size, size, 3), the same for the same seed."""
     generator = np.random.Generator(np.random.PCG64(seed))
     return generator.integers(0, 256, (count, info.image_size, info.image_size, 3), np.uint8)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Greys of 16 bits or floats as 8 bits: Pillow's own conversion clips everything above 255 to white.
+    """Convert grey levels of 16 bits or floats to 8 bits: Pillow's own conversion clips everything above 255 to white.
 
     Levels from 0 to 65535 are divided by 257, floats from 0 to 1 multiplied by 255, and rounded; others are refused.
     """
@@ -233,7 +233,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     for top in range(0, image.height, step):
         band = image.crop((0, top, image.width, min(top + step, image.height)))
         values = np.asarray(band, np.float64)
-        if not (values.min() >= 0 and values.max() <= most):  # so too where there is a NaN
+        if not (values.min() >= 0 and values.max() <= most):  # also true if there is a NaN
             raise BadFileError(
                 f"the image has grey levels from {values.min():g} to {values.max():g}, expected 0 to {most:g} in "
                 f"Pillow's mode '{image.mode}': save it with 8 bits"

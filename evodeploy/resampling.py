@@ -1,7 +1,7 @@
-"""A part of a resized image without the rest: for images so long that all of it would fill any memory.
+"""Resizing of a part of an image without the rest, for images so long that the whole result would not fit in memory.
 
-The arithmetic is Pillow's, in its order and in its fixed point, so that the pixels are those of its `resize`. It is
-slower, and used where one side is more than a hundred times the other.
+The arithmetic is the same as Pillow's, in the same order and in fixed point, so that the pixels equal those of its
+`resize`. It is slower, and only used if one side is more than a hundred times the other.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from evodeploy.specs import Interpolation
 
-_BITS = 22  # behind the point of a weight
+_BITS = 22  # fraction bits of a weight
 
 
 @dataclass(frozen=True)
 class Taps:
-    """What each of some pixels of the resized side is made of: the first pixel of the source, and weights from there.
+    """How some pixels of the resized side are computed: for each the first source pixel, and the weights from there on.
 
-    `start` and `end` bound the pixels of the source that all of them need.
+    `start` and `end` bound the source pixels that all of them together need.
     """
 
     weights: tuple[tuple[int, NDArray[np.int64]], ...]
@@ -31,14 +31,14 @@ class Taps:
 
 
 def taps(side: int, resized: int, first: int, count: int, interpolation: Interpolation) -> Taps:
-    """For `count` pixels from `first` on, of `side` pixels resized to `resized`."""
+    """Return the taps of `count` pixels, from `first` on, of a side of `side` pixels resized to `resized`."""
     made = _nearest(side, resized, first, count) if interpolation == "nearest" else None
     weights = made or tuple(_weights(side, resized, at, interpolation) for at in range(first, first + count))
     return Taps(weights, min(at for at, _ in weights), max(at + len(each) for at, each in weights))
 
 
 def rows(pixels: NDArray[np.uint8], made: Taps) -> NDArray[np.uint8]:
-    """Return the rows that `made` describes, of the source's rows from `made.start` on: (count, width, channels)."""
+    """Compute the rows that `made` describes from the source's rows `made.start` onwards: (count, width, channels)."""
     result = np.empty((len(made.weights), *pixels.shape[1:]), np.uint8)
     for row, (at, weights) in enumerate(made.weights):
         window = pixels[at - made.start : at - made.start + len(weights)].astype(np.int64)
@@ -48,7 +48,7 @@ def rows(pixels: NDArray[np.uint8], made: Taps) -> NDArray[np.uint8]:
 
 
 def _nearest(side: int, resized: int, first: int, count: int) -> tuple[tuple[int, NDArray[np.int64]], ...]:
-    """Positions are summed up step by step, as Pillow does: their rounding is its."""
+    """Return the taps of the nearest pixels. Positions are summed step by step, to be rounded the same as in Pillow."""
     step = side / resized
     steps = np.full(first + count, step)
     steps[0] = step * 0.5
@@ -65,7 +65,7 @@ def _weights(side: int, resized: int, at: int, interpolation: Interpolation) -> 
     end = min(side, int(centre + reach * stretch + 0.5))
     values = [kernel((position - centre + 0.5) * shrink) for position in range(start, end)]
     total = 0.0
-    for value in values:  # one after the other: sum() rounds less often than Pillow
+    for value in values:  # one by one: sum() rounds less often than Pillow
         total += value
     shares = [value / total for value in values] if total else values
     fixed = [math.trunc(share * (1 << _BITS) + math.copysign(0.5, share)) for share in shares]

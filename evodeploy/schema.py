@@ -1,7 +1,7 @@
-"""Documents from outside, checked once, where they enter: types, ranges, lengths. Behind this door nothing is checked.
+"""Validation of documents from outside: types, ranges and lengths are checked once, when a document is read.
 
-A `Rule` takes a plain JSON value and gives what the program works with, or raises SchemaError with the field, what was
-got and what was expected. Rules are put together as the documents are: `sequence(number(0, 1), 1, 8)`.
+A `Rule` takes a plain JSON value and returns the value that the program works with, or raises SchemaError with the
+field, its value and what was expected. Rules nest like the documents: `sequence(number(0, 1), 1, 8)`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from evodeploy.text import brief
 
 T = TypeVar("T")
 
-BYTES = 10_000_000  # of a document, where its door sets no other limit; 21 000 class names take one
-DEPTH = 32  # objects and lists inside each other; ours have seven
+BYTES = 10_000_000  # of a document, if its reader sets no other limit; 21 000 class names fit into it
+DEPTH = 32  # of nested objects and lists; the project's own documents have seven levels
 DIGITS = 30  # of a whole number
 _SHOWN = 60  # characters of a wrong value
 _MISSING = object()
@@ -30,7 +30,7 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class SchemaError(ValueError):
-    """The `field` of a document is `got` and not as `expected`; without a name it is the document itself."""
+    """The `field` of a document is `got` instead of `expected`. An empty `field` is the document itself."""
 
     def __init__(self, field: str, got: object, expected: str) -> None:
         super().__init__(f"{brief(field, 120) or 'it'} is {_shown(got)}, expected {expected}")
@@ -43,20 +43,20 @@ def _shown(got: object) -> str:
         return f"a list of {len(got)}"
     if isinstance(got, dict):
         return f"an object of {len(got)}"
-    if isinstance(got, int) and abs(got) >= 10**DIGITS:  # Python itself refuses to write the longest
+    if isinstance(got, int) and abs(got) >= 10**DIGITS:  # Python itself refuses to print very long numbers
         return f"a number of more than {DIGITS} digits"
     return brief(json.dumps(got, ensure_ascii=False) if isinstance(got, (str, bool, type(None))) else str(got), _SHOWN)
 
 
 @dataclass(frozen=True)
 class Rule(Generic[T]):
-    """What a value must be, in words, and how it is read."""
+    """What a value must be, in words, and the function that reads it."""
 
     expected: str
     read: Callable[[Any, str], T]
 
     def __call__(self, value: Any, field: str = "") -> T:
-        """Read `value`, which a document calls `field`; raises SchemaError."""
+        """Read `value`, which is called `field` in the document. Raises SchemaError if it breaks the rule."""
         return self.read(value, field)
 
 
@@ -70,12 +70,12 @@ def _rule(expected: str, fits: Callable[[Any], bool]) -> Rule[Any]:
 
 
 def whole(low: int, high: int) -> Rule[int]:
-    """A whole number from `low` to `high`; true and 3.0 are none."""
+    """Return the rule of a whole number from `low` to `high`; true and 3.0 are refused."""
     return _rule(f"a whole number from {low} to {high}", lambda value: type(value) is int and low <= value <= high)
 
 
 def number(low: float, high: float, *, above: bool = False) -> Rule[float]:
-    """A finite number from `low` to `high`, or `above` the lower bound and no more than the upper."""
+    """Return the rule of a finite number from `low` to `high`; with `above`, `low` itself is refused."""
     words = f"a number above {low:g}, up to {high:g}" if above else f"a number from {low:g} to {high:g}"
 
     def fits(value: Any) -> bool:
@@ -85,33 +85,33 @@ def number(low: float, high: float, *, above: bool = False) -> Rule[float]:
 
 
 def text(limit: int, *, least: int = 0) -> Rule[str]:
-    """Text of `least` to `limit` characters."""
+    """Return the rule of a text of `least` to `limit` characters."""
     return _rule(f"text of {least} to {limit} characters", lambda v: isinstance(v, str) and least <= len(v) <= limit)
 
 
 def matching(pattern: str, expected: str) -> Rule[str]:
-    """Text that `pattern` matches as a whole; the pattern must bound its length."""
+    """Return the rule of a text that `pattern` matches as a whole; the pattern must bound its length."""
     compiled = re.compile(pattern, re.ASCII)
     return _rule(expected, lambda value: isinstance(value, str) and compiled.fullmatch(value) is not None)
 
 
 def one_of(*values: str, words: str = "") -> Rule[Any]:
-    """One of these texts, which `words` describe where they are many."""
+    """Return the rule of one of these texts; `words` describes them if there are many."""
     return _rule(words or " or ".join(values), lambda value: isinstance(value, str) and value in values)
 
 
 def boolean() -> Rule[bool]:
-    """True or false."""
+    """Return the rule of true or false."""
     return _rule("true or false", lambda value: isinstance(value, bool))
 
 
 def optional(rule: Rule[T]) -> Rule[T | None]:
-    """What `rule` takes, or null."""
+    """Return the rule of a value that `rule` accepts, or null."""
     return Rule(f"{rule.expected}, or null", lambda value, field: None if value is None else rule(value, field))
 
 
 def sequence(rule: Rule[T], least: int, most: int) -> Rule[tuple[T, ...]]:
-    """A list of `least` to `most` values that each fit `rule`, as a tuple."""
+    """Return the rule of a list of `least` to `most` values that each fit `rule`, read as a tuple."""
     words = f"a list of {least}" if least == most else f"a list of {least} to {most}"
 
     def read(value: Any, field: str) -> tuple[T, ...]:
@@ -123,7 +123,7 @@ def sequence(rule: Rule[T], least: int, most: int) -> Rule[tuple[T, ...]]:
 
 
 def mapping(rule: Rule[T], most: int) -> Rule[dict[str, T]]:
-    """An object of at most `most` values that each fit `rule`, under names of at most 300 characters."""
+    """Return the rule of an object of at most `most` values that fit `rule`, with names of at most 300 characters."""
     words, named = f"an object of at most {most}", text(300)
 
     def read(value: Any, field: str) -> dict[str, T]:
@@ -135,7 +135,7 @@ def mapping(rule: Rule[T], most: int) -> Rule[dict[str, T]]:
 
 
 def document(needed: Mapping[str, Rule[Any]], known: Mapping[str, Rule[Any]] | None = None) -> Rule[dict[str, Any]]:
-    """An object with the `needed` fields; those and the `known` ones fit their rules, all others are kept."""
+    """Return the rule of an object with the `needed` and perhaps the `known` fields; other fields pass unchecked."""
 
     def read(value: Any, field: str) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -147,9 +147,9 @@ def document(needed: Mapping[str, Rule[Any]], known: Mapping[str, Rule[Any]] | N
 
 
 def record(kind: type[T], make: Callable[..., T] | None = None, *, strict: bool = False, **rules: Rule[Any]) -> Rule[T]:
-    """An object as the dataclass `kind`, with a rule for each of its fields, made by `make` where fields must agree.
+    """Return the rule of an object that is read as the dataclass `kind`, by `make` if its fields must be consistent.
 
-    A field may be absent where it has a default. Fields of a later version are left out, or refused if `strict`.
+    Each field has a rule; one with a default may be missing. Unknown fields are ignored, or refused if `strict`.
     """
     fields = dataclasses.fields(kind)  # type: ignore[arg-type]
     needed = {each.name for each in fields if each.default is each.default_factory is dataclasses.MISSING}
@@ -178,10 +178,10 @@ def _at(holder: str, name: object) -> str:
 
 
 def read_json(content: str | bytes, limit: int = BYTES) -> Any:
-    """The JSON `content` as plain values; raises ValueError for what no reader should have to take.
+    """Read the JSON `content` as plain values. Raises ValueError for content that no reader should have to accept.
 
-    That is more than `limit` bytes, more than DEPTH values inside each other, NaN and Infinity, numbers that overflow,
-    and text that cannot be encoded.
+    That is more than `limit` bytes, values nested more than DEPTH deep, NaN and Infinity, numbers that overflow, and
+    text that cannot be encoded.
     """
     data = content.encode() if isinstance(content, str) else content
     if len(data) > limit:
@@ -196,7 +196,7 @@ def read_json(content: str | bytes, limit: int = BYTES) -> Any:
 
 
 def read_json_file(path: Path, what: str, limit: int = BYTES) -> Any:
-    """The JSON in the regular file `path`; raises UsageError where it cannot be read, BadFileError where it is none."""
+    """Read the JSON file `path`. Raises UsageError if it cannot be read, BadFileError if it is not valid JSON."""
     with open_regular(path, what, limit) as file:
         data = file.read(limit + 1)
     try:
@@ -214,7 +214,7 @@ def _depth(words: str) -> int:
 
 
 def _brackets(words: str) -> Iterable[str]:
-    """Brackets outside of strings; without a look where there are too few to nest."""
+    """Yield the brackets outside of strings, or none if there are too few to nest too deep."""
     if words.count("[") + words.count("{") <= DEPTH:
         return ()
     return (found[0] for found in _BRACKETS.finditer(words) if found[0][0] != '"')

@@ -1,4 +1,4 @@
-"""What the facts of `specs` must be where they are read from a file: one rule for each of them."""
+"""Rules for the facts of `specs` when they are read from a file, one for each field."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ from evodeploy.specs import (
 
 
 def read_model_info(line: str) -> ModelInfo:
-    """Read what `ModelInfo.to_json` wrote; raises ValueError (of `schema`) where it is not that."""
+    """Read a line that `ModelInfo.to_json` wrote. Raises ValueError (of `schema`) if it is anything else."""
     return MODEL_INFO(read_json(line))
 
 
 def _model_info(**values: Any) -> ModelInfo:
-    """Return the facts, where they agree with each other; raises SchemaError."""
+    """Return the facts as ModelInfo. Raises SchemaError if they contradict each other."""
     info = ModelInfo(**values)
     if info.patch_size > info.image_size:
         raise SchemaError("patch_size", info.patch_size, f"at most the image size, {info.image_size}")
@@ -70,7 +70,7 @@ def _model_info(**values: Any) -> ModelInfo:
 
 
 def _upgraded(values: Any, field: str) -> Any:
-    """Return what an older version wrote as this one writes it, which keeps its meaning; raises SchemaError."""
+    """Convert what an older version wrote to this version's form, with the same meaning. Raises SchemaError."""
     document({"image_size": _SIZE, "preprocessing": document({})})(values, field)
     preprocessing = dict(values["preprocessing"])
     if "resize_ratio" not in preprocessing:
@@ -81,9 +81,9 @@ def _upgraded(values: Any, field: str) -> Any:
 
 
 def _crop_pct(resize_ratio: float, image_size: int) -> float:
-    """Return the share that resizes `image_size` to int(ratio · size), as the first version did."""
+    """Return the crop share that resizes `image_size` to int(ratio · size), as the first version did."""
     shorter = int(resize_ratio * image_size)
-    shares = (round(1 / resize_ratio, 6), 1 / resize_ratio)  # the first is what was stated: 1 / (1 / 0.9) is not 0.9
+    shares = (round(1 / resize_ratio, 6), 1 / resize_ratio)  # the first is the stated value: 1 / (1 / 0.9) is not 0.9
     found = next((share for share in shares if math.floor(image_size / share) == shorter), None)
     return found or math.nextafter(image_size / shorter, 0)
 
@@ -99,7 +99,7 @@ _SIZE = whole(1, LARGEST_IMAGE_SIZE)
 _TOKENS = whole(1, LARGEST_IMAGE_SIZE**2)
 PREPROCESSING = record(
     Preprocessing,
-    strict=True,  # what an unknown field would do to an image is not known
+    strict=True,  # an unknown field could change images in an unknown way
     mean=sequence(number(-1e4, 1e4), 3, 3),
     std=sequence(number(1e-4, 1e4), 3, 3),
     interpolation=one_of(*get_args(Interpolation)),

@@ -1,7 +1,7 @@
-"""The facts that travel with a model through the pipeline, as frozen data: no torch, no onnx.
+"""The facts that accompany a model through the pipeline, as frozen data: no torch, no onnx.
 
-`ModelInfo` is written into the metadata of every ONNX file and into the sidecar of every engine, so that whatever
-runs the artefact knows how to prepare images and how to name the classes.
+`ModelInfo` is written into the metadata of every ONNX file and into the record of every engine, so that any program
+that runs the artefact knows how to prepare images and what the classes are called.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def check_choice(name: str, value: object, choices: Any) -> None:
-    """Raise UsageError for a `value` that is neither None nor one of `choices`, a Literal."""
+    """Raise UsageError if `value` is neither None nor one of `choices`, a Literal."""
     if value is not None and value not in get_args(choices):
         raise UsageError(f"{name} is {brief(repr(value))}, expected one of {', '.join(get_args(choices))}")
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output of an engine: a None in `shape` is a dynamic axis, in front that of the batch."""
+    """One input or output of an engine. A None in `shape` is a dynamic axis; the first axis is the batch."""
 
     name: str
     dtype: str
@@ -55,7 +55,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class BatchRange:
-    """The batch sizes an engine takes, both ends included; no maximum is `max=None`."""
+    """The batch sizes that an engine accepts, including both ends. `max=None` means no maximum."""
 
     min: int = 1
     max: int | None = None
@@ -71,13 +71,13 @@ class BatchRange:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """The options of a runtime when it opens a file; None leaves the choice to the runtime.
+    """The options with which a runtime opens a file. None leaves the choice to the runtime.
 
-    `threads` bounds the CPU threads of one run. `device` is cpu, cuda or cuda:N. `precision` is what an FP32 file is
-    computed in, where the runtime can compute it in another. `cuda_graph` replays a recorded launch for each batch
-    size. `cache` is a folder for what the runtime compiles, so that the next start is faster. `tf32` lets FP32
-    products on a GPU round their factors to ten bits, which is faster there. `fixed_keep` opens an elastic file as a
-    static one of these keep ratios, one for all stages or one for each: it takes no others then.
+    `threads` bounds the CPU threads of one run. `device` is cpu, cuda or cuda:N. `precision` is the one in which an
+    FP32 file is computed, if the runtime can use another. `cuda_graph` replays a recorded launch for each batch size.
+    `cache` is a folder for what the runtime compiles, so that the next start is faster. `tf32` lets FP32 products on a
+    GPU round their factors to ten bits, which is faster there. `fixed_keep` opens an elastic file as a static one with
+    these keep ratios, one for all stages or one for each; it then accepts no others.
     """
 
     threads: int | None = None
@@ -89,7 +89,7 @@ class EngineOptions:
     fixed_keep: float | Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        """Take `cache` as a path, and refuse what no runtime can honour: raises UsageError."""
+        """Convert `cache` to a path and check the options. Raises UsageError for those that no runtime can satisfy."""
         if self.cache is not None:
             object.__setattr__(self, "cache", Path(self.cache))
         most = most_threads()
@@ -104,9 +104,9 @@ class EngineOptions:
 class Preprocessing:
     """How an image becomes a tensor: resize, crop the centre, scale to [0, 1], normalise.
 
-    `crop_mode` center resizes the shorter side and keeps the aspect ratio; squash resizes both sides alike. `crop_pct`
-    is the share of the resized side that the crop keeps. `rounding` says whose rule turns shares into pixels. `assumed`
-    names the fields that no source states; two preprocessings that differ in it alone are equal.
+    `crop_mode` center resizes the shorter side and keeps the aspect ratio; squash resizes both sides to one length.
+    `crop_pct` is the share of the resized side that the crop keeps. `rounding` names the library whose rule turns
+    shares into pixels. `assumed` names the fields that no source states; comparisons ignore it.
     """
 
     mean: tuple[float, ...] = IMAGENET_MEAN
@@ -118,32 +118,32 @@ class Preprocessing:
     assumed: tuple[str, ...] = field(default=(), compare=False)
 
     def resized(self, image_size: int) -> int:
-        """Pixels of the shorter side before the crop: at 0.875, 256 for 224 and 438 for 384."""
+        """Return the pixels of the shorter side before the crop: at 0.875, 256 for 224 and 438 for 384."""
         exact = image_size / self.crop_pct
         return round(exact) if self.rounding == "hugging-face" else math.floor(exact)
 
     def offset(self, side: int, image_size: int) -> int:
-        """Where on a side of `side` pixels the crop begins."""
+        """Return the pixel at which the crop begins on a side of `side` pixels."""
         return (side - image_size) // 2 if self.rounding == "hugging-face" else round((side - image_size) / 2)
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a deployed model is.
+    """The facts of a deployed model.
 
-    `precision` is that of its weights. `keep_ratios` has one entry per selecting stage; all 1.0 is the dense twin.
-    `pooling` says what the head reads: the mean of the patch tokens, or the class token. `stages` holds the block at
-    which each selecting stage begins, where the family lets them be chosen. `fast_path` says what becomes of tokens
-    that a selection does not keep: they rest, or each is merged into the kept token most like it, and then those are
-    kept that no other could represent. A network without a classifier has `num_classes` 0. `ema` says whether its
+    `precision` is the one of its weights. `keep_ratios` has one entry per selecting stage; all 1.0 is the dense twin.
+    `pooling` is what the head reads: the mean of the patch tokens, or the class token. `stages` holds the block at
+    which each selecting stage begins, if the family lets them be chosen. `fast_path` is what happens to tokens that are
+    not selected: they rest, or each is merged into the most similar kept token. With merging, the selection keeps the
+    tokens that no other could represent. A network without a classifier has `num_classes` 0. `ema` is true if the
     weights are the averaged ones of the source.
 
-    `input_format` is what the artefact takes: `float32` is (batch, 3, H, W), normalised; `uint8` is (batch, H, W, 3)
-    and `uint8-nchw` (batch, 3, H, W), RGB from 0 to 255 that the graph itself normalises. With `top_k` the artefact
-    gives that many most probable classes in place of all logits.
+    `input_format` is the input of the artefact: `float32` is (batch, 3, H, W), normalised; `uint8` is (batch, H, W, 3)
+    and `uint8-nchw` (batch, 3, H, W), RGB from 0 to 255, which the graph itself normalises. With `top_k` the artefact
+    returns that number of most probable classes instead of all logits.
 
-    An elastic artefact has one entry per selecting stage in `elastic` and a second input, `keep`: the tokens that each
-    stage keeps in that run. Its `keep_ratios` are what a run gets that asks for none.
+    An elastic artefact has one entry per selecting stage in `elastic` and a second input, `keep`: the number of tokens
+    that each stage keeps in that run. Its `keep_ratios` are the default of a run.
     """
 
     model: str
@@ -168,30 +168,30 @@ class ModelInfo:
 
     @property
     def dense(self) -> bool:
-        """Whether every token takes the slow path in every block, in every run."""
+        """Whether every token takes the slow path in every block of every run."""
         return not self.elastic and all(ratio == 1.0 for ratio in self.keep_ratios)
 
     @property
     def output(self) -> str:
-        """The first output's name: `logits`, `features` without a classifier, or with `top_k` `probabilities`."""
+        """Name of the first output: `logits`, `features` without a classifier, or `probabilities` with `top_k`."""
         return "probabilities" if self.top_k else output_name(self.num_classes)
 
     @property
     def input(self) -> TensorSpec:
-        """The input with a dynamic batch."""
+        """The image input, with a dynamic batch."""
         side = self.image_size
         shape = (None, side, side, 3) if self.input_format == "uint8" else (None, 3, side, side)
         return TensorSpec("images", "float32" if self.input_format == "float32" else "uint8", shape)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        """The images, and of an elastic artefact the tokens that each stage keeps."""
+        """The images and, for an elastic artefact, the numbers of tokens that the stages keep."""
         return (self.input, TensorSpec(KEEP, "int64", (len(self.elastic),))) if self.elastic else (self.input,)
 
     def ratios_of(self, ratios: float | Sequence[float] | None = None) -> tuple[float, ...]:
         """Return a keep ratio for each stage: `ratios`, one for all or one for each, or by default `keep_ratios`.
 
-        Raises InputError where the artefact is not elastic, and for ratios outside (0, 1] or of another number.
+        Raises InputError if the artefact is not elastic, a ratio is outside (0, 1], or the number of ratios is wrong.
         """
         if ratios is None:
             return self.keep_ratios
@@ -199,9 +199,9 @@ class ModelInfo:
         return stage_ratios(ratios, len(self.elastic))
 
     def keep_of(self, ratios: float | Sequence[float] | None = None) -> tuple[int, ...]:
-        """K = int(ratio · N), the tokens that each stage keeps at `ratios_of(ratios)`; none of a static artefact.
+        """Return K = int(ratio · N), the tokens that each stage keeps at `ratios_of(ratios)`; () for a static artefact.
 
-        Raises InputError as `ratios_of` does, and outside the artefact's bounds.
+        Raises the same errors as `ratios_of`, and InputError outside the artefact's bounds.
         """
         given = self.ratios_of(ratios)
         if not self.elastic:
@@ -209,7 +209,7 @@ class ModelInfo:
         return self.checked([int(ratio * stage.tokens) for ratio, stage in zip(given, self.elastic, strict=True)])
 
     def checked(self, keep: Sequence[int]) -> tuple[int, ...]:
-        """`keep`, tokens for each stage, where they are within the artefact's bounds; raises InputError."""
+        """Return `keep`, the tokens of each stage. Raises InputError if they are outside the artefact's bounds."""
         self._check_elastic()
         return checked_keep(keep, self.elastic)
 
@@ -222,26 +222,26 @@ class ModelInfo:
             )
 
     def label(self, index: int) -> str:
-        """Return the name of class `index`, or its number where no names are known."""
+        """Return the name of class `index`, or its number if no names are known."""
         return self.class_names[index] if index < len(self.class_names) else f"class {index}"
 
     def to_json(self) -> str:
-        """Return one line of JSON."""
+        """Return the facts as one line of JSON."""
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False, allow_nan=False)
 
 
 def output_name(num_classes: int) -> str:
-    """Return what the first output of a network of that many classes is called; 0 means that it has no classifier."""
+    """Return the name of the first output of a network of `num_classes`; 0 means that it has no classifier."""
     return "logits" if num_classes else "features"
 
 
 NO_METADATA = "carries no evodeploy metadata: export its checkpoint with `evodeploy export`"
 METADATA_KEY = "evodeploy"  # the ONNX metadata property that holds ModelInfo as JSON
 
-ASKED = "asked for"  # why a node stayed in FP32 that `keep_fp32` names
+ASKED = "asked for"  # the reason for a node that stayed in FP32 because `keep_fp32` names it
 
-KEEP = "keep"  # the input that says how many tokens each stage keeps
+KEEP = "keep"  # the input with the number of tokens that each stage keeps
 
-FP16_LARGEST = 65504.0  # magnitude that FP16 holds
-LARGEST_IMAGE_SIZE = 4096  # pixels of a side
-LARGEST_NAME = 300  # characters of a class, a model or a source
+FP16_LARGEST = 65504.0  # the largest magnitude in FP16
+LARGEST_IMAGE_SIZE = 4096  # pixels per side
+LARGEST_NAME = 300  # characters of the name of a class, a model or a source

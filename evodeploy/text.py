@@ -1,7 +1,7 @@
 """Text from outside, made safe to print: names, paths and messages that others wrote.
 
-A terminal acts on some characters, and some cannot be written at all. They are shown as escapes, once, where text
-leaves.
+Some characters control a terminal, and some cannot be encoded. They are shown as escapes, at the one place where text
+is printed.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-WIDE = 1000  # characters of a line that is not folded
-NAMED = 10  # of what was left out, in the log
-LIMIT = 300  # characters of a text from outside that one sentence shows
-_PLACE = "Exception from "  # OpenVINO's messages begin with lines that name places in its source
+WIDE = 1000  # characters of a line that is not wrapped
+NAMED = 10  # entries that the log names of those left out
+LIMIT = 300  # characters that one sentence shows of a text from outside
+_PLACE = "Exception from "  # OpenVINO's messages begin with lines that name places in its source code
 
 _BIDIRECTIONAL = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
-_SEPARATORS = "\u2028\u2029"  # a reader that splits lines as Unicode does sees two lines
-_SURROGATES = "\ud800-\udfff"  # a path's bytes that are not UTF-8, or half of a pair in JSON: no encoding has them
+_SEPARATORS = "\u2028\u2029"  # a reader that splits lines by Unicode's rules sees two lines
+_SURROGATES = "\ud800-\udfff"  # bytes of a path that are not UTF-8, or half of a pair in JSON: no encoding has them
 _UNSAFE = re.compile(rf"[\x00-\x09\x0b-\x1f\x7f-\x9f{_BIDIRECTIONAL}{_SEPARATORS}{_SURROGATES}]")
 
 
 def printable(text: str) -> str:
-    r"""`text` with control and bidirectional characters and lone surrogates as escapes (`\x1b`); newlines are kept."""
+    r"""Return `text` with control and bidirectional characters and lone surrogates as escapes; newlines are kept."""
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def line(text: str) -> RenderableType:
-    """`text` for Rich: whole, however long it is."""
+    """Return `text` for Rich without wrapping or cutting it."""
     from rich.text import Text
 
     return Text(text, no_wrap=True, overflow="ignore")
 
 
 def rich_table(headings: Sequence[str], left: Container[str] = (), *, folds: bool = True) -> Table:
-    """An empty table without lines: the columns whose headings are in `left` are aligned left, the others right."""
+    """Return an empty table without lines: the columns in `left` are aligned left, the others right."""
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -49,7 +49,7 @@ def rich_table(headings: Sequence[str], left: Container[str] = (), *, folds: boo
 
 
 def plain(what: RenderableType, width: int = 120) -> str:
-    """Return what Rich shows of `what` as text without colours, tables at most `width` characters wide."""
+    """Return `what` as Rich prints it, as text without colours, with tables at most `width` characters wide."""
     from rich.console import Console
 
     console = Console(width=width, color_system=None, highlight=False, markup=False, emoji=False)
@@ -59,34 +59,34 @@ def plain(what: RenderableType, width: int = 120) -> str:
 
 
 def json_text(document: Any) -> str:
-    r"""`document` as JSON on indented lines; a lone surrogate, which no encoding has, is the text of its escape."""
+    r"""Return `document` as indented JSON. Lone surrogates, which no encoding can write, become text like `\ud83d`."""
     text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1)
     return re.sub(f"[{_SURROGATES}]", lambda found: rf"\\u{ord(found[0]):x}", text)
 
 
 def ratios_in_words(ratios: Sequence[float]) -> str:
-    """Keep ratios of the stages: `0.7`, or where stages differ `0.7/0.5`, as `--keep` takes them."""
+    """Format the keep ratios of the stages: `0.7`, or `0.7/0.5` if stages differ, as `--keep` takes them."""
     return "/".join(f"{ratio:g}" for ratio in (ratios if len(set(ratios)) > 1 else ratios[:1]))
 
 
 def megabytes(size: int) -> str:
-    """`size` bytes in millions."""
+    """Format `size` bytes in millions."""
     return f"{size / 1e6:.1f} MB"
 
 
 def reason(error: BaseException, line: int = 0) -> str:
-    """What a library raised, for a sentence of ours: one `line` of its message, or the error's type without one."""
+    """Return why a library failed, for a sentence of ours: one `line` of its message, or the error's type if empty."""
     return one_line(str(error), type(error).__name__, line)
 
 
 def one_line(message: str, otherwise: str, line: int = 0) -> str:
-    """One of the lines of `message` that say something, the first by default, and `otherwise` where none does."""
+    """Return one of the informative lines of `message`, the first by default, or `otherwise` if there is none."""
     lines = [each.strip() for each in message.splitlines() if each.strip()] or [otherwise]
     return brief(([each for each in lines if not each.startswith(_PLACE)] or lines)[line])
 
 
 def left_out(what: Sequence[object]) -> list[str]:
-    """Lines for the log on what was left out: the first `NAMED`, each with its reason, and how many more."""
+    """Return log lines about what was left out: the first `NAMED` entries, and the number of the others."""
     more = len(what) - NAMED
     return [f"left out: {each}" for each in what[:NAMED]] + ([f"left out: {more} more"] if more > 0 else [])
 
