@@ -1,1 +1,1 @@
-"""Stage 3: what runs an ONNX file, a plan or a network, behind one interface."""
+"""Stage 3: engines that run an ONNX file, a plan or a network, behind one interface."""

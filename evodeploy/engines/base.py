@@ -1,4 +1,4 @@
-"""The one interface of everything that runs a model."""
+"""The common interface of all engines, and functions that run any number of images in batches."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 
 class Resident(ABC):
-    """A batch that lies in a device's memory, run there without transfers; close it before its engine.
+    """A batch held in a device's memory and run there without transfers. Close it before its engine.
 
-    It belongs to one thread. Other threads may run its engine, or batches of their own.
+    It belongs to one thread. Other threads may run its engine, or their own batches.
     """
 
     @property
     def launches(self) -> int:
-        """How many runs in a row the next `time` takes the mean of."""
+        """The number of consecutive runs that the next `time` averages over."""
         return 1
 
     @property
     def hidden(self) -> bool:
-        """Whether the last `time` holds nothing of the time that the host took to start the runs."""
+        """Whether the last `time` contains none of the time that the host took to start the runs."""
         return True
 
     @abstractmethod
@@ -43,11 +43,11 @@ class Resident(ABC):
 
     @abstractmethod
     def time(self) -> float:
-        """Seconds that the device takes for a run of the batch, by its own clock."""
+        """Return the seconds that the device takes for a run of the batch, measured by its own clock."""
 
     @abstractmethod
     def outputs(self) -> dict[str, Array]:
-        """Return what the last run computed, fetched."""
+        """Copy the outputs of the last run to the host and return them."""
 
     @abstractmethod
     def close(self) -> None:
@@ -55,15 +55,15 @@ class Resident(ABC):
 
 
 class Engine(ABC):
-    """Something that maps a batch of images to named outputs; close it, or use it in a `with` statement.
+    """An engine maps a batch of images to named outputs. Close it, or use it in a `with` statement.
 
     Threads may share an engine: each gets the outputs of its own images, and `close` waits for the runs in progress.
 
-    Subclasses set the attributes and implement `_run`, which sees only input that fits them, and which several threads
-    may call at the same time; its `keep` has the tokens of each stage of an elastic artefact, and of others nothing.
-    Whatever `_run` raises is translated, and the engine stays usable afterwards. `device` is where it runs: cpu, or
-    cuda:N. `tf32` says that its FP32 products may be TF32, with ten bits of each factor. `deepest` is how many batches
-    it can have in flight at a time for one caller; 1 where more gain nothing.
+    Subclasses set the attributes and implement `_run`. It receives only valid input, and several threads may call it at
+    the same time. Its argument `keep` holds the number of tokens for each stage of an elastic artefact, and is empty
+    for others. Any exception of `_run` is translated, and the engine stays usable afterwards. `device` is the device
+    that it runs on: cpu or cuda:N. `tf32` says that FP32 products may be computed in TF32, with ten bits of each
+    factor. `deepest` is the largest number of batches in flight for one caller; it is 1 if more would not be faster.
     """
 
     name: str
@@ -79,11 +79,11 @@ class Engine(ABC):
         self._usage = Usage()
 
     def run(self, images: Array | DLPack, keep: Sequence[int] | None = None) -> dict[str, Array]:
-        """Outputs by name for `images`, an array or a tensor in host memory, shaped and typed as `inputs[0]` says.
+        """Return the outputs by name for `images`, an array or tensor in host memory, shaped and typed as `inputs[0]`.
 
-        `keep` is how many tokens each stage of an elastic artefact keeps in this run, by default what its ratios say:
-        see `ModelInfo.keep_of`. Raises InputError where images or `keep` do not fit, UsageError after `close`,
-        OutOfMemoryError where memory runs out, RuntimeFailedError where the runtime fails.
+        `keep` is the number of tokens that each stage of an elastic artefact keeps in this run. By default it follows
+        from the keep ratios, see `ModelInfo.keep_of`. Raises InputError if images or `keep` do not fit, UsageError
+        after `close`, OutOfMemoryError if memory runs out, RuntimeFailedError if the runtime fails.
         """
         array = as_array(images)
         with self.working(array, keep) as kept:
@@ -92,38 +92,39 @@ class Engine(ABC):
     def run_many(
         self, batches: Iterable[Array], in_flight: int = 2, keep: Sequence[int] | None = None
     ) -> Iterator[dict[str, Array]]:
-        """The outputs of each of `batches`, in their order, at `keep`; raises as `run` does.
+        """Yield the outputs of each of `batches`, in order, at `keep`. Raises the same errors as `run`.
 
-        An engine on a device may have up to `in_flight` batches, and no more than its `deepest`, taken before it gives
-        the outputs of the first of them, so that copies and computing overlap.
+        An engine on a device may take up to `in_flight` batches, but no more than its `deepest`, before it yields the
+        outputs of the first. Copies and computation then overlap.
         """
         for images in batches:
             yield self.run(images, keep)
 
     def resident(self, images: Array, in_flight: int = 1, keep: Sequence[int] | None = None) -> Resident | None:
-        """`images` placed on the engine's device for runs without transfers, or None where it computes in host memory.
+        """Place `images` on the engine's device for runs without transfers. Returns None if it computes in host memory.
 
-        It computes `in_flight` of them at a time, up to the engine's `deepest`, at `keep`. Raises as `run` does.
+        A run computes `in_flight` copies at a time, up to the engine's `deepest`, at `keep`. Raises the same errors as
+        `run`.
         """
         return None
 
     @property
     def ranges(self) -> tuple[BatchRange, ...]:
-        """The batch sizes that it takes, all within `batch`: by default all of these."""
+        """The accepted batch sizes, all within `batch`. By default this is all of `batch`."""
         return (self.batch,)
 
     def takes(self, batch: int) -> bool:
-        """Whether a run may have `batch` images."""
+        """Return whether a run may have `batch` images."""
         return any(batch in each for each in self.ranges)
 
     def next_batch(self, images: int) -> int:
-        """The smallest batch it takes that has room for `images`, or its largest where none has."""
+        """Return the smallest accepted batch size with room for `images`, or the largest one if none has."""
         room = [max(images, each.min) for each in self.ranges if each.max is None or images <= each.max]
         return min(room, default=self.batch.max or images)
 
     @contextmanager
     def working(self, images: Array, keep: Sequence[int] | None = None) -> Iterator[tuple[int, ...]]:
-        """Work with `images` inside, at the `keep` that is given, while the engine stays open; raises as `run` does."""
+        """Check the input, keep the engine open for the work inside, and yield the `keep` to use. Raises as `run`."""
         with self._in_use():
             self._check(images)
             kept = self._kept(keep)
@@ -131,7 +132,7 @@ class Engine(ABC):
                 yield kept
 
     def close(self) -> None:
-        """Wait for the runs in progress, then release what the engine holds; closing twice is harmless.
+        """Wait for the runs in progress, then release what the engine holds. Closing twice is harmless.
 
         A thread that calls `run` afterwards gets a UsageError.
         """
@@ -144,7 +145,7 @@ class Engine(ABC):
     def _close(self) -> None: ...
 
     def _fed(self, images: Array, keep: tuple[int, ...]) -> dict[str, Array]:
-        """Return a run's inputs by name, as arrays."""
+        """Return the inputs of a run by name, as arrays."""
         fed = {self.inputs[0].name: images}
         return fed | {KEEP: np.array(keep, np.int64)} if keep else fed
 
@@ -153,7 +154,7 @@ class Engine(ABC):
 
     @contextmanager
     def _translated(self, batch: int = 0) -> Iterator[None]:
-        """Translate what a runtime raises at a batch of this size, or without one while it opens."""
+        """Translate the exceptions of a runtime during a run of `batch` images, or, with 0, while the engine opens."""
         when, fix = f"at batch {batch}", "use a smaller batch"
         if not batch:
             when, fix = f"while it opens on {self.device}", "end what else uses that memory"
@@ -194,10 +195,9 @@ class Engine(ABC):
 
 
 def run_all(engine: Engine, images: Array, chunk: int = 32, keep: Sequence[int] | None = None) -> dict[str, Array]:
-    """Outputs for any number of `images`, in batches that `engine` takes and of `chunk` images where it may choose.
+    """Return the outputs for any number of `images`, run in batches of `chunk` images if the engine accepts that size.
 
-    Where the engine takes no batch of such a size, it gets the next larger one; the last batch is filled up with copies
-    of its last image.
+    Otherwise the batches have the next larger accepted size. Copies of the last image fill up the last batch.
     """
     counts: list[int] = []
 
@@ -214,7 +214,7 @@ def run_all(engine: Engine, images: Array, chunk: int = 32, keep: Sequence[int] 
 
 
 def batches(engine: Engine, images: Array, chunk: int = 32) -> Iterator[tuple[Array, int]]:
-    """`images` in batches that `engine` takes, each with how many of its images count: others fill up the last one."""
+    """Yield `images` in batches that `engine` takes, each with its number of real images: the last one is filled up."""
     size = engine.next_batch(chunk)
     for start in range(0, len(images), size):
         batch = images[start : start + size]

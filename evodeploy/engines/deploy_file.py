@@ -1,13 +1,13 @@
-"""How an artefact is to be run, in a file next to it: `deploy.toml`, which `evodeploy sweep` writes.
+"""Deploy files: how to run an artefact, in a file next to it, `deploy.toml`, which `evodeploy sweep` writes.
 
 schema = 1
 artefact = "chosen.onnx"  # in the file's folder or below
 sha256 = "…"
 engine = "openvino"
-precision = "bf16"        # may be left out, as device, cuda_graph, tf32 and keep_ratio
-keep_ratio = 0.35         # what each run of an elastic artefact keeps that asks for nothing; [0.5, 0.3] by stage
+precision = "bf16"        # optional, like device, cuda_graph, tf32 and keep_ratio
+keep_ratio = 0.35         # of an elastic artefact, for runs that ask for none; [0.5, 0.3] for two stages
 
-[measured]                # where, and how fast: for people, nothing reads it
+[measured]                # machine and speed: for people, no program reads it
 """
 
 from __future__ import annotations
@@ -46,16 +46,17 @@ else:
     import tomli as tomllib
 
 SCHEMA = 1
-BYTES = 65_536  # of a file
-BEGINS = "# Written by evodeploy sweep"  # kinds.DEPLOY knows a file by it
+BYTES = 65_536  # limit on a file's size
+BEGINS = "# Written by evodeploy sweep"  # kinds.DEPLOY recognizes the file by it
 
 
 @dataclass(frozen=True)
 class DeployFile:
-    """What runs the artefact at the path `artefact`, which lies below the file's folder, and how.
+    """The engine and options for the artefact at the path `artefact`, which lies below the file's folder.
 
-    None and False leave the choice to the caller that opens it, and `keep_ratio` None to the artefact: else it is the
-    share of tokens that an elastic one keeps, of all stages or of each. `measured` is what the sweep found.
+    None and False leave the choice to the caller that opens it. A `keep_ratio` of None leaves it to the artefact;
+    otherwise it is the share of tokens that an elastic one keeps, in all stages or in each. `measured` is what the
+    sweep found.
     """
 
     schema: int
@@ -70,14 +71,14 @@ class DeployFile:
     measured: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def under(self, options: EngineOptions) -> EngineOptions:
-        """`options`, and the file's own where those say nothing."""
+        """Return `options`, completed with the values of the file for options left at their defaults."""
         stated = {name: getattr(self, name) for name in ("precision", "device", "cuda_graph", "tf32")}
         empty = EngineOptions()
         left = {name: value for name, value in stated.items() if getattr(options, name) == getattr(empty, name)}
         return dataclasses.replace(options, **left)
 
     def to_toml(self) -> str:
-        """The file's text."""
+        """Return the content of the file."""
         values = dataclasses.asdict(self)
         measured = values.pop("measured")
         lines = [f"{BEGINS}: predict, serve, eval and bench take it, and evodeploy.load.", *_lines(values)]
@@ -108,7 +109,7 @@ _DEPLOY_FILE = record(
 
 
 def read_deploy_file(path: Path) -> DeployFile:
-    """What `path` says, without a look at the artefact; raises UsageError where it cannot be read, and BadFileError."""
+    """Read the deploy file `path`, but not its artefact. Raises UsageError if unreadable, BadFileError if invalid."""
     with open_regular(path, "a deploy file", BYTES) as file:
         data = file.read(BYTES + 1)
     try:
@@ -120,17 +121,17 @@ def read_deploy_file(path: Path) -> DeployFile:
 
 
 def artefact_of(path: Path) -> Path:
-    """The artefact that the deploy file `path` names, not checked; any other path as it is."""
+    """Return the artefact that the deploy file `path` names, unchecked. Any other path is returned unchanged."""
     return path.parent / read_deploy_file(path).artefact if is_deploy_file(path) else path
 
 
 def stated_precision(source: object) -> Precision | None:
-    """What the deploy file `source` computes FP32 weights in; None for other paths, and for modules."""
+    """Return the precision for FP32 weights that the deploy file `source` states; None for other paths and modules."""
     return read_deploy_file(source).precision if isinstance(source, Path) and is_deploy_file(source) else None
 
 
 def checked_artefact(path: Path, stated: DeployFile) -> Path:
-    """The artefact of the deploy file `path`; raises BadFileError where it is another than the file was written for."""
+    """Return the artefact of the deploy file `path`. Raises BadFileError if its content has changed."""
     artefact = path.parent / stated.artefact
     if sha256(artefact) != stated.sha256:
         raise BadFileError(
@@ -140,9 +141,9 @@ def checked_artefact(path: Path, stated: DeployFile) -> Path:
 
 
 def at_stated_ratio(engine: Engine, path: Path, stated: DeployFile) -> Engine:
-    """`engine`, with the keep ratio that the deploy file `path` states as its own: what a run gets that asks for none.
+    """Give `engine` the keep ratio that the deploy file `path` states, as the default for runs that ask for none.
 
-    Closes it and raises BadFileError where the artefact is not elastic, or not to that ratio.
+    If the artefact is not elastic, or does not support that ratio, closes the engine and raises BadFileError.
     """
     if stated.keep_ratio is None:
         return engine
@@ -158,7 +159,7 @@ def at_stated_ratio(engine: Engine, path: Path, stated: DeployFile) -> Engine:
 
 
 def _lines(values: Mapping[str, Any]) -> list[str]:
-    """The values but None as TOML, whose strings, numbers, truth values and lists are here written as JSON's."""
+    """Return the values other than None as TOML, which writes their types the same as JSON."""
     return [
         f"{name} = {json.dumps(printable(value) if isinstance(value, str) else value, ensure_ascii=False)}"
         for name, value in values.items()

@@ -1,4 +1,4 @@
-"""Names of devices: cpu, cuda, cuda:N."""
+"""Device names: cpu, cuda, cuda:N."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from evodeploy.machine.driver import driver_problem
 
 
 def cuda_index(device: str | None) -> int | None:
-    """Return the number of the GPU that `device` names, or None for the CPU; unnamed is the first GPU.
+    """Return the number of the GPU that `device` names, or None for the CPU. None and "cuda" mean the first GPU.
 
-    Raises UsageError for what is no device's name.
+    Raises UsageError if it is not the name of a device.
     """
     if device == "cpu":
         return None
@@ -22,5 +22,5 @@ def cuda_index(device: str | None) -> int | None:
 
 
 def onnxruntime_extra() -> str:
-    """The extra that brings ONNX Runtime: where a GPU works that for both, since it excludes the one for the CPU."""
+    """Return the extra for ONNX Runtime: with a working GPU the GPU build, since the two builds exclude each other."""
     return "gpu" if driver_problem() is None else "cpu"

@@ -1,4 +1,4 @@
-"""Outputs that are no numbers, which are an answer nowhere."""
+"""Detection of outputs with NaN or infinity, which are never returned as an answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a GPU takes for a run, without the time that the host takes to enqueue it."""
+"""Measurement of a run's time on the GPU, without the time that the host takes to enqueue it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Protocol
 from evodeploy.engines.base import Resident
 from evodeploy.errors import RuntimeFailedError
 
-LAUNCHES = 10  # timed in a row at most, as many as trtexec averages over by default
-SHORTEST, LONGEST = 0.001, 0.1  # seconds that a stream is held
+LAUNCHES = 10  # at most, in a row; trtexec averages over as many by default
+SHORTEST, LONGEST = 0.001, 0.1  # seconds for which a stream is held
 
 
 class Timeline(Protocol):
-    """Work in a stream of a GPU between two events."""
+    """Work in a GPU stream between two events."""
 
     def hold(self, seconds: float) -> None:
-        """Let the stream wait for so long before it does what comes next."""
+        """Make the stream wait `seconds` before the work that follows."""
 
     def start(self) -> None:
         """Record the first event."""
@@ -32,15 +32,15 @@ class Timeline(Protocol):
         """Return whether the first event has happened."""
 
     def elapsed(self) -> float:
-        """Wait for the second event; seconds between the two."""
+        """Wait for the second event, and return the seconds between the two."""
 
 
 class GatedClock:
     """Times launches that were all enqueued, while the stream was held, before the first of them began.
 
-    Where that does not succeed it holds the stream longer. After that it launches less often, for a stream takes only
-    so much work ahead, and then enqueueing waits. `launches` is how often it does now; `hidden` is false where even a
-    single launch began before it was enqueued, so that the host's time may be in the last result.
+    If that does not succeed, it holds the stream longer. After that it launches less often, because a stream queues
+    only a limited amount of work and enqueueing then blocks. `launches` is the current number of launches. `hidden` is
+    False if even a single launch began before it was enqueued, so that the last result may contain time of the host.
     """
 
     def __init__(self, timeline: Timeline) -> None:
@@ -49,7 +49,7 @@ class GatedClock:
         self.hidden = True
 
     def __call__(self) -> float:
-        """Seconds of one launch by the GPU's own clock: the mean of `launches` in a row."""
+        """Return the seconds of one launch by the GPU's own clock: the mean of `launches` in a row."""
         while True:
             self._timeline.hold(self._held)
             self._timeline.start()
@@ -62,7 +62,7 @@ class GatedClock:
                 return seconds
 
     def _try_harder(self) -> bool:
-        """Return whether there is anything left to try."""
+        """Change the settings for another attempt. Returns False if there is nothing left to try."""
         if self._held < LONGEST:
             self._held = min(2 * self._held, LONGEST)
             return True
@@ -74,7 +74,7 @@ class GatedClock:
 
 
 class GatedResident(Resident):
-    """A batch whose runs are timed by the clock that a subclass sets."""
+    """A batch whose runs are timed by a clock that a subclass sets."""
 
     _clock: GatedClock
 
@@ -90,11 +90,11 @@ class GatedResident(Resident):
 
 
 def hold(stream: int, seconds: float) -> None:
-    """Let `stream` wait `seconds` before it does what is put there next; a context is current.
+    """Make `stream` wait `seconds` before the work that is enqueued next. A CUDA context must be current.
 
-    By a function of the host that sleeps, as trtexec does for --sleepTime. It is the C library's own, for the driver
-    calls it in a thread that must not wait for Python. It ends whatever happens to this process's other threads, so a
-    stream that takes no more work makes them wait, never forever.
+    The stream calls a host function that sleeps, as trtexec does for --sleepTime. It is the function of the C library,
+    because the driver calls it in a thread that must not wait for Python. The sleep ends whatever the other threads of
+    this process do, so a stream whose queue is full blocks them for a limited time only.
     """
     if sys.platform == "win32":
         driver, sleep, amount = ctypes.CDLL("nvcuda.dll"), ctypes.WinDLL("kernel32").Sleep, seconds * 1e3

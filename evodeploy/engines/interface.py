@@ -1,4 +1,4 @@
-"""The inputs and outputs of a network in a file, compared with what an engine runs and with its metadata."""
+"""Checks of a network's inputs and outputs against what an engine can run and against its metadata."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from evodeploy.specs import KEEP, BatchRange, ModelInfo, TensorSpec
 
 
 def batch_range(inputs: tuple[TensorSpec, ...]) -> BatchRange:
-    """Any batch where the first axis is dynamic, else the one it is fixed at."""
+    """Return the range of batch sizes: any if the first axis is dynamic, else the fixed size."""
     fixed = inputs[0].shape[0]
     return BatchRange() if fixed is None else BatchRange(fixed, fixed)
 
@@ -21,7 +21,7 @@ def batch_range(inputs: tuple[TensorSpec, ...]) -> BatchRange:
 def check_interface(
     path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], info: ModelInfo | None
 ) -> None:
-    """Raise BadFileError where the network in `path` does not map one batch to arrays, or not as `info` says."""
+    """Raise BadFileError if the network in `path` does not map one batch to arrays, or contradicts `info`."""
     stated = info.inputs if info else ()
     if len(inputs) != (len(stated) or 1) or not outputs:
         wanted = f"one batch of images{f', `{KEEP}`' if len(stated) > 1 else ''} and an output"

@@ -1,4 +1,4 @@
-"""Runs of ONNX Runtime on tensors that stay where they are, which its CUDA graphs need."""
+"""ONNX Runtime on tensors at fixed addresses, which its CUDA graphs need."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from evodeploy.specs import TensorSpec
 
 
 class BoundBatch:
-    """One batch size: its input and outputs allocated on `device`, cpu or cuda, once and for all."""
+    """One batch size, whose input and outputs are allocated once on `device`, which is cpu or cuda."""
 
     def __init__(
         self,
@@ -33,10 +33,10 @@ class BoundBatch:
         for name, value in self._outputs.items():
             self._binding.bind_ortvalue_output(name, value)
         self._options = ort.RunOptions()
-        self._options.add_run_config_entry("gpu_graph_id", str(batch))  # a graph of its own for each batch size
+        self._options.add_run_config_entry("gpu_graph_id", str(batch))  # a separate graph for each batch size
 
     def run(self, images: Array) -> dict[str, Array]:
-        """Outputs by name, the caller's to keep."""
+        """Return the outputs by name, as copies that the caller may keep."""
         self._input.update_inplace(images)
         self._binding.synchronize_inputs()
         self._session.run_with_iobinding(self._binding, self._options)

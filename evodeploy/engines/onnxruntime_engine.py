@@ -1,4 +1,4 @@
-"""ONNX Runtime as an engine: on the CPU, or on a GPU through its CUDA or TensorRT provider."""
+"""The ONNX Runtime engine: on the CPU, or on a GPU through its CUDA or TensorRT provider."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from evodeploy.onnx_files import parse_info
 from evodeploy.specs import METADATA_KEY, EngineOptions, TensorSpec
 from evodeploy.text import reason
 
-SESSIONS = 8  # batch sizes with a session each, where a session holds a single CUDA graph
+SESSIONS = 8  # at most, one for each batch size, if a session holds a single CUDA graph
 
-OPTIMIZED = "optimized.onnx"  # the graph that ONNX Runtime computes, in the folder of a trace
+OPTIMIZED = "optimized.onnx"  # the graph that ONNX Runtime runs, in the folder of a trace
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -34,10 +34,10 @@ _DTYPES = {
 
 
 class OnnxRuntimeEngine(Engine):
-    """Runs an ONNX file with one execution provider; with `cuda_graph`, on tensors that stay on the GPU.
+    """Runs an ONNX file with one execution provider. With `cuda_graph` its tensors stay on the GPU.
 
-    With a folder `trace` ONNX Runtime writes into it what it makes of the graph, and when `end_trace` is called a trace
-    of all runs.
+    With a folder `trace`, ONNX Runtime writes its optimized graph there, and a trace of all runs when `end_trace` is
+    called.
     """
 
     def __init__(
@@ -61,8 +61,8 @@ class OnnxRuntimeEngine(Engine):
                 'onnxruntime && pip install "evodeploy[gpu]"'
             )
         if provider.on_gpu:
-            with contextlib.redirect_stdout(sys.stderr):  # where it prints what it does not find
-                ort.preload_dlls()  # CUDA and cuDNN that came with pip, which nothing else looks for
+            with contextlib.redirect_stdout(sys.stderr):  # it prints there which libraries it does not find
+                ort.preload_dlls()  # CUDA and cuDNN installed by pip, which are found in no other way
         profile = _profile_of(path) if provider.profiled else {}
         kept = cache_prefix(path, options) if provider.profiled else {}
         self._new_session = partial(_new_session, path, provider, options, {**profile, **kept}, trace)
@@ -83,7 +83,7 @@ class OnnxRuntimeEngine(Engine):
         self._one_at_a_time = threading.Lock()
 
     def end_trace(self) -> Path:
-        """Return the trace of the runs until now: Chrome's format, a JSON list of events; later runs are not in it."""
+        """Return the trace of the runs so far, a JSON list of events in Chrome's format. Later runs are not in it."""
         return Path(self._session.end_profiling())
 
     def _run(self, images: Array, keep: tuple[int, ...]) -> dict[str, Array]:
@@ -111,7 +111,7 @@ class OnnxRuntimeEngine(Engine):
 
 
 def _profile_of(path: Path) -> dict[str, str]:
-    """Return the `elastic_profile` of the file `path`, which is opened on the CPU for it; raises BadFileError."""
+    """Return the `elastic_profile` of the file `path`, which is opened on the CPU to read it. Raises BadFileError."""
     import onnxruntime as ort
 
     session = ort.SessionOptions()
@@ -125,12 +125,12 @@ def _profile_of(path: Path) -> dict[str, str]:
 def _new_session(
     path: Path, provider: Provider, options: EngineOptions, further: dict[str, str], trace: Path | None
 ) -> Any:
-    """`path` opened by `provider`, which computes all of it; raises as the engine does."""
+    """Open `path` with `provider`, which computes all of it. Raises the same errors as the engine."""
     import onnxruntime as ort
 
     session = ort.SessionOptions()
-    # What it logs names the file's nodes as they are, and the exception says the same: errors are logged only on a
-    # GPU, where they name the libraries that are missing.
+    # Its log lines contain unescaped node names and repeat the exception. On a GPU errors are logged nevertheless,
+    # because they name the missing libraries.
     session.log_severity_level = 3 if provider.on_gpu else 4
     session.add_session_config_entry("session.force_spinning_stop", "1")  # idle workers leave the cores to others
     if trace is not None:
@@ -155,10 +155,10 @@ def _opened(path: Path, session: Any, providers: list[Any], fused: bool = True) 
     import onnxruntime as ort
 
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # where ONNX Runtime prints that it falls back to the CPU
+        with contextlib.redirect_stdout(sys.stderr):  # ONNX Runtime prints there that it falls back to the CPU
             return ort.InferenceSession(_model(path), session, providers=providers)
-    except Exception as error:  # ONNX Runtime raises a type of its own for each status code
-        if fused and "float8" in str(error):  # before 1.32 it fuses products of FP8 into one of integers
+    except Exception as error:  # ONNX Runtime has a separate exception type for each status code
+        if fused and "float8" in str(error):  # before 1.32 it fuses FP8 products into an integer product
             session.add_session_config_entry("session.disable_quant_qdq", "1")
             return _opened(path, session, providers, fused=False)
         kind = OutOfMemoryError if means_out_of_memory(error) else BadFileError
@@ -167,7 +167,7 @@ def _opened(path: Path, session: Any, providers: list[Any], fused: bool = True) 
 
 
 def _model(path: Path) -> str | bytes:
-    """What ONNX Runtime opens: the path, or where its name is not UTF-8, which it cannot open, the file's content."""
+    """Return the path, or the file's content if the name is not UTF-8: ONNX Runtime cannot open such a path."""
     try:
         str(path).encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""ONNX Runtime's execution providers as engines: what each is called, and what our options are called there."""
+"""The execution providers of ONNX Runtime as engines, and the translation of our options into theirs."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from evodeploy.onnx_files import onnx_sha256
 from evodeploy.specs import KEEP, BatchRange, EngineOptions, ModelInfo, TensorSpec
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
-PROFILE = BatchRange(1, 128)  # the batches of an elastic file in TensorRT's provider, where its batch is dynamic
+PROFILE = BatchRange(1, 128)  # batches of an elastic file in the TensorRT provider, if its batch axis is dynamic
 BEST_BATCH = 32
 
 
 @dataclass(frozen=True)
 class Provider:
-    """An engine's `name`, its execution providers, the first choice first, and how our options are given to it.
+    """An engine's `name`, its execution providers in order of preference, and the translation of our options.
 
-    The names of those options were looked up in the libraries of onnxruntime-gpu 1.22. `one_graph` says that a session
-    keeps a single CUDA graph, which it replays whatever the batch size is. `tf32` says that products are TF32 where no
-    option says otherwise, `profiled` that ranges of shapes are stated when an elastic file is opened.
+    The names of the options were looked up in the libraries of onnxruntime-gpu 1.22. `one_graph` says that a session
+    keeps a single CUDA graph, which it replays for any batch size. `tf32` says that products are TF32 by default.
+    `profiled` says that opening an elastic file needs ranges of shapes.
     """
 
     name: str
@@ -41,9 +41,9 @@ class Provider:
     def configured(
         self, options: EngineOptions, further: Mapping[str, str] = MappingProxyType({})
     ) -> list[str | tuple[str, dict[str, str]]]:
-        """Return the chain with options, as a session takes it: what TensorRT leaves to CUDA runs on the same GPU.
+        """Return the chain with options, as a session takes it. TensorRT and CUDA get the same GPU.
 
-        `further` are options of the first choice alone, see `elastic_profile` and `cache_prefix`.
+        `further` are options of the first provider only, see `elastic_profile` and `cache_prefix`.
         """
         first, *rest = self.chain
         same = {"device_id": str(cuda_index(options.device))}
@@ -54,12 +54,12 @@ class Provider:
 
 
 def elastic_profile(inputs: Sequence[TensorSpec], info: ModelInfo | None) -> dict[str, str]:
-    """Options of TensorRT's provider for an elastic file: the batches and numbers of kept tokens that runs may ask for.
+    """Return the TensorRT provider's options for an elastic file: the ranges of batch sizes and of kept tokens.
 
-    Nothing of a static one. Without it the provider builds an engine again whenever a run leaves the range of those
-    before. `keep` decides shapes, so its values are what its profile holds; the best of them are the highest, because
-    ONNX Runtime took the best of such an input for the highest and the highest for the best until September 2026
-    (pull request 32415), which TensorRT refuses unless they are equal.
+    The result is empty for a static file. Without a profile, the provider rebuilds its engine whenever a run leaves the
+    range of the earlier runs. `keep` is a shape tensor, so its profile holds values. The optimum equals the maximum
+    because ONNX Runtime swapped the two for such an input until September 2026 (pull request 32415), and TensorRT
+    refuses swapped values unless they are equal.
     """
     if info is None or not info.elastic:
         return {}
@@ -73,10 +73,10 @@ def elastic_profile(inputs: Sequence[TensorSpec], info: ModelInfo | None) -> dic
 
 
 def cache_prefix(path: Path, options: EngineOptions) -> dict[str, str]:
-    """Options of TensorRT's provider by which it names the engines that it keeps of the file `path`, if it keeps any.
+    """Return the TensorRT provider's option that names the engines it caches for `path`; empty without a cache.
 
-    By itself it names them by the file's name and those of its nodes, and so takes an engine with the weights of
-    another export of that name.
+    By default these names depend only on the names of the file and of its nodes. The provider would then use a cached
+    engine with the weights of an earlier export of the same name.
     """
     return {} if options.cache is None else {"trt_engine_cache_prefix": onnx_sha256(path)[:16]}
 

@@ -1,4 +1,4 @@
-"""The runtimes by name, and the one opener of whatever they run: checkpoints, modules, ONNX files and plans."""
+"""The runtimes by name, and the one function that opens checkpoints, modules, ONNX files and plans."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from evodeploy.specs import EngineOptions, ModelInfo
 if TYPE_CHECKING:
     from torch import nn
 
-Source: TypeAlias = "str | os.PathLike[str] | nn.Module"  # a path, a name of the hub, or a module
+Source: TypeAlias = "str | os.PathLike[str] | nn.Module"  # a path, a name on the hub, or a module
 
 
 @dataclass(frozen=True)
 class Opening:
-    """What is opened: a file or a module, by the runtime `name`.
+    """One request to open a file or a module with the runtime `name`.
 
-    `tokens` and `like` are for checkpoints, see `open_engine`.
+    `tokens` and `like` apply to checkpoints, see `open_engine`.
     """
 
     source: Path | nn.Module
@@ -41,17 +41,17 @@ class Opening:
 
     @property
     def path(self) -> Path:
-        """The source of a runtime that runs files only."""
-        assert isinstance(self.source, Path)  # modules are checkpoints, which PyTorch alone runs
+        """The source, for a runtime that runs only files."""
+        assert isinstance(self.source, Path)  # a module counts as a checkpoint, which only PyTorch runs
         return self.source
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """How an engine is opened.
+    """A way to open an engine.
 
-    The kind of artefact that it runs, the package it needs, the options that it can honour, and whether it computes on
-    a GPU only.
+    It holds the kind of artefact that it runs, the package it needs, the options that it supports, and whether it
+    computes only on a GPU.
     """
 
     runs: ArtefactKind
@@ -62,7 +62,7 @@ class Runtime:
 
     @property
     def installed(self) -> bool:
-        """Whether its package can be found; whether it works is known once it is opened."""
+        """Whether its package can be found. Whether it works is known only after opening."""
         return importlib.util.find_spec(self.package) is not None
 
 
@@ -96,7 +96,7 @@ def _tensorrt(wanted: Opening) -> Engine:
 
 _TORCH = Runtime("checkpoint", "torch", _torch, frozenset({"threads", "device", "precision", "tf32"}))
 
-# In the order of preference among those for one kind of file and device.
+# In order of preference among those for one kind of file and device.
 RUNTIMES = {
     **dict.fromkeys(TORCH_MODES, _TORCH),
     "onnxruntime": Runtime("onnx", "onnxruntime", _onnxruntime, frozenset({"threads", "device"})),
@@ -109,7 +109,7 @@ RUNTIMES = {
         "onnx", "onnxruntime", _onnxruntime, frozenset({"threads", "device", "precision", "cuda_graph", "cache"}),
         on_gpu=True,
     ),
-    "tensorrt": Runtime(  # computes on no CPU thread
+    "tensorrt": Runtime(  # does not use CPU threads
         "engine", "tensorrt", _tensorrt, frozenset({"threads", "device", "cuda_graph", "cache"}),
         on_gpu=True,
     ),
@@ -117,29 +117,29 @@ RUNTIMES = {
 
 
 def resolved(source: Source) -> Path | nn.Module:
-    """`source` as a path or a module: what the hub names is fetched, see `hub.local`.
+    """Return `source` as a path or a module, and fetch it if it is a name on the hub, see `hub.local`.
 
-    Raises UsageError for what is neither.
+    Raises UsageError for any other type.
     """
     if isinstance(source, (str, os.PathLike)):
         return local(source)
-    if not callable(getattr(source, "state_dict", None)):  # torch may not be here
+    if not callable(getattr(source, "state_dict", None)):  # torch may not be installed
         raise UsageError(f"a source is a {type(source).__name__}, expected a path, a name of the hub or a torch module")
     return source
 
 
 def several(sources: Source | Sequence[Source]) -> Sequence[Source]:
-    """Return one source or several as several."""
+    """Return one source or several as a sequence."""
     return sources if isinstance(sources, Sequence) and not isinstance(sources, str) else (sources,)
 
 
 def kind_of_source(source: Path | nn.Module) -> ArtefactKind:
-    """What `source` is, or what a deploy file names: a module counts as a checkpoint; raises as `kind_of` does."""
+    """Return the kind of `source`, or of the artefact in a deploy file; a module is a checkpoint. Raises UsageError."""
     return kind_of(artefact_of(source)) if isinstance(source, Path) else "checkpoint"
 
 
 def title_of(source: Path | nn.Module) -> str:
-    """Return what `source` is called in messages: its path, or the module's class."""
+    """Return the name of `source` in messages: its path, or the module's class."""
     return str(source) if isinstance(source, Path) else type(source).__name__
 
 
@@ -154,14 +154,14 @@ def open_engine(
 ) -> Engine:
     """Open a checkpoint, a PyTorch module, an ONNX file, a plan or a deploy file in the runtime `name`.
 
-    Without a name it is the first installed one that runs such a file as `options` say: PyTorch for checkpoints. A
-    checkpoint may also be named as one of the hub, see `hub.local`; a module is taken as `models.adopted` says.
-    `tokens` adds a checkpoint's selections to its outputs, and it selects as the model that `like` describes; what is
-    exported already has the outputs and the selection that it was exported with. A deploy file says what `name` and
+    By default this is the first installed runtime for the file that supports `options`: PyTorch for checkpoints. A
+    checkpoint may also be a name on the hub, see `hub.local`. For modules see `models.adopted`. `tokens` adds the token
+    selections of a checkpoint to its outputs. With `like`, a checkpoint selects tokens as the model described there
+    does. Exported files already have fixed outputs and a fixed selection. A deploy file supplies what `name` and
     `options` leave open, see `engines.deploy_file`.
 
-    Raises UsageError for an unknown name or suffix and for an option that the runtime cannot honour, MissingExtraError
-    where no runtime for the file is installed, BadFileError for a file that cannot be read.
+    Raises UsageError for an unknown name or suffix and for an option that the runtime does not support,
+    MissingExtraError if no runtime for the file is installed, BadFileError if a file cannot be read.
     """
     opened = resolved(source)
     options = options or EngineOptions()
@@ -179,9 +179,9 @@ def open_engine(
 
 
 def runtime_for(source: Path | nn.Module, name: str | None, options: EngineOptions) -> str:
-    """Return the name of the runtime that opens `source`: `name`, or by default as `open_engine` says.
+    """Return the name of the runtime that opens `source`: `name`, or the default described in `open_engine`.
 
-    Raises UsageError where that runtime does not run it, or has no option that is asked for.
+    Raises UsageError if that runtime does not run it, or lacks an option that was set.
     """
     kind = kind_of_source(source)
     fitting = {key: runtime for key, runtime in RUNTIMES.items() if runtime.runs == kind}
@@ -196,8 +196,8 @@ def runtime_for(source: Path | nn.Module, name: str | None, options: EngineOptio
 
 
 def _check_stated(path: Path, stated: DeployFile, name: str | None, options: EngineOptions) -> None:
-    """Raise UsageError where the engine `name`, which is given, cannot do what the deploy file `path` states."""
-    if name not in RUNTIMES or RUNTIMES[name].runs != kind_of(stated.artefact):  # refused for that
+    """Raise UsageError if the engine `name`, chosen by the caller, cannot do what the deploy file `path` states."""
+    if name not in RUNTIMES or RUNTIMES[name].runs != kind_of(stated.artefact):  # refused later, with a better message
         return
     lacking = _asked(stated.under(options)) - _asked(options) - RUNTIMES[name].honours
     if lacking:
@@ -208,7 +208,7 @@ def _check_stated(path: Path, stated: DeployFile, name: str | None, options: Eng
 
 
 def _first(fitting: dict[str, Runtime], options: EngineOptions) -> str:
-    """Return the first runtime for the device and the options that is installed, else the first for them."""
+    """Return the first installed runtime for the device and the options, or the first one if none is installed."""
     on_gpu = options.device is not None and cuda_index(options.device) is not None
     there = [key for key, runtime in fitting.items() if runtime.on_gpu == on_gpu] or list(fitting)
     able = [key for key in there if _asked(options) <= fitting[key].honours] or there
@@ -216,7 +216,7 @@ def _first(fitting: dict[str, Runtime], options: EngineOptions) -> str:
 
 
 def check_honoured(name: str, honours: frozenset[str], options: EngineOptions) -> None:
-    """Raise UsageError where `options` say something that the engine `name`, which honours these, would ignore."""
+    """Raise UsageError if `options` sets an option that the engine `name` would ignore, one not in `honours`."""
     if options.precision in ("int8", "fp8"):
         raise UsageError(
             f"{options.precision.upper()} is a property of the file, not of how it is run: export it with "
@@ -230,5 +230,5 @@ def check_honoured(name: str, honours: frozenset[str], options: EngineOptions) -
 
 
 def _asked(options: EngineOptions) -> set[str]:
-    """Return the names of the options that say something."""
+    """Return the names of the options that differ from their defaults."""
     return {field.name for field in dataclasses.fields(options) if getattr(options, field.name) != field.default}

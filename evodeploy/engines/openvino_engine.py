@@ -1,4 +1,4 @@
-"""OpenVINO as an engine, on the CPU."""
+"""The OpenVINO engine, on the CPU."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from evodeploy.onnx_files import parse_info
 from evodeploy.specs import KEEP, METADATA_KEY, EngineOptions, ModelInfo, TensorSpec
 from evodeploy.text import reason
 
-_NO_NODES = {"Constant", "Parameter", "Result"}  # types of what computes nothing
-_MARK = np.frombuffer(b"No answr", np.uint8)  # two floats above 1e17, or one whole number above 1e18
+_NO_NODES = {"Constant", "Parameter", "Result"}  # node types that compute nothing
+_MARK = np.frombuffer(b"No answr", np.uint8)  # two floats above 1e17, or one integer above 1e18
 
 
 class OpenVinoEngine(Engine):
     """Runs an ONNX file on the CPU, in float32 unless the options name another precision, or at a `fixed_keep`.
 
-    OpenVINO computes one batch at a time. Each thread that runs takes an infer request of its own from a pool, so that
-    one thread computes while others read their outputs. With `counting` each run is timed node by node, see `times`.
+    OpenVINO computes one batch at a time. Each running thread takes its own infer request from a pool, so that one
+    thread computes while others read their outputs. With `counting`, each run is timed node by node, see `times`.
     """
 
     name = "openvino"
@@ -52,14 +52,14 @@ class OpenVinoEngine(Engine):
         with needs("cpu"):
             import openvino as ov
 
-        # OpenVINO would choose bfloat16 by itself where the processor has it.
+        # By default OpenVINO would choose bfloat16 if the processor supports it.
         hint = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}[options.precision or "fp32"]
         properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
         if counting:
             properties["PERF_COUNT"] = True
         if options.threads:
             properties["INFERENCE_NUM_THREADS"] = options.threads
-            properties["ENABLE_CPU_PINNING"] = False  # or two processes with a thread each share the first core
+            properties["ENABLE_CPU_PINNING"] = False  # or two processes with one thread each would share the first core
         with _loading(path):
             model = ov.Core().read_model(path)
         key = ["framework", METADATA_KEY]
@@ -95,10 +95,10 @@ class OpenVinoEngine(Engine):
         return outputs
 
     def times(self) -> list[tuple[str, str, float]]:
-        """Name, type and seconds of each node that the last run of this thread computed, in order.
+        """Return the name, type and seconds of each node that the last run of this thread computed, in order.
 
-        For an engine opened with `counting`, which no other thread uses. OpenVINO calls not run what took less than a
-        microsecond, and gives no implementation to what it fused into others.
+        The engine must have been opened with `counting`, and no other thread may use it. OpenVINO marks a node that
+        took less than a microsecond as not run, and gives no implementation for nodes that were fused into others.
         """
         assert self._requests is not None  # a run was made
         found = self._requests.idle[-1].get_profiling_info()
@@ -106,15 +106,15 @@ class OpenVinoEngine(Engine):
         return [(each.node_name, each.node_type, each.real_time.total_seconds()) for each in ran]
 
     def compiled_graph(self) -> Any:
-        """Return the graph that OpenVINO computes, as a model of its own."""
+        """Return the graph that OpenVINO runs, as a separate model."""
         assert self._requests is not None
         return self._requests.compiled.get_runtime_model()
 
     def _infer(self, request: Any, images: Array, keep: tuple[int, ...]) -> None:
-        """Compute the outputs of `request`; raises OutOfMemoryError where OpenVINO did not and says nothing.
+        """Compute the outputs of `request`. Raises OutOfMemoryError if OpenVINO silently computed nothing.
 
-        With one thread it is silent when memory runs out, and leaves the outputs as they were: so each is marked
-        before. A network writes over the mark.
+        With one thread OpenVINO reports no error when memory runs out, and leaves the outputs unchanged. So each output
+        gets a mark before the run, which a network overwrites.
         """
         for tensor, spec in zip(request.output_tensors, self.outputs, strict=True):
             _mark(tensor, spec)
@@ -128,20 +128,20 @@ class OpenVinoEngine(Engine):
 
 
 class _Requests:
-    """The infer requests of one compiled model, as many as threads used at the same time."""
+    """The infer requests of one compiled model, as many as threads have used at the same time."""
 
     def __init__(self, compiled: Any) -> None:
         self.compiled = compiled
         self.idle = [compiled.create_infer_request()]
 
     def taken(self) -> Any:
-        """Return the request that was used last, or a new one where all are in use."""
+        """Return the request that was used last, or a new one if all are in use."""
         return self.idle.pop() if self.idle else self.compiled.create_infer_request()
 
 
 @contextmanager
 def _loading(path: Path) -> Iterator[None]:
-    """Translate what OpenVINO raises while it loads `path`."""
+    """Translate the exceptions that OpenVINO raises while it loads `path`."""
     import openvino as ov
 
     try:
@@ -154,10 +154,10 @@ def _loading(path: Path) -> Iterator[None]:
 
 
 def _with_fixed_keep(model: Any, info: ModelInfo | None, ratios: float | Sequence[float]) -> ModelInfo:
-    """Put the tokens that `ratios` keep in the place of the model's input `keep`; the facts of what it then is.
+    """Replace the model's input `keep` by the numbers of tokens that `ratios` keep. Returns the new metadata.
 
-    All its sizes but the batch are then known when it is compiled. Raises InputError where it is not elastic, or does
-    not take them.
+    All sizes except the batch are then known at compilation. Raises InputError if the model is not elastic, or does not
+    accept the ratios.
     """
     from openvino import opset13
 
@@ -172,16 +172,16 @@ def _with_fixed_keep(model: Any, info: ModelInfo | None, ratios: float | Sequenc
 
 
 def _compiled(model: Any, properties: dict[str, Any]) -> Any:
-    """`model` compiled by a Core of its own: one whose model failed crashes the process when it compiles again."""
+    """Compile `model` in a new Core. A Core whose model failed crashes the process when it compiles again."""
     import openvino as ov
 
     return ov.Core().compile_model(model, "CPU", properties)
 
 
 def _mark(tensor: Any, spec: TensorSpec) -> None:
-    """Put `_MARK` at the end of an output, which no network computes; empty one that is smaller and grows with a batch.
+    """Write `_MARK`, which no network computes, at the end of an output. If it is too small, empty it if it can grow.
 
-    To empty it would always do, and takes a run longer than to write eight bytes.
+    Emptying would always work, but makes a run slower than writing eight bytes.
     """
     if tensor.byte_size >= len(_MARK):
         _end_of(tensor)[:] = _MARK
@@ -194,13 +194,13 @@ def _is_marked(tensor: Any) -> bool:
 
 
 def _end_of(tensor: Any) -> NDArray[np.uint8]:
-    """Return the last bytes of a tensor, as many as `_MARK` has, to read and to write."""
+    """Return the last bytes of a tensor as a writable view, as many as `_MARK` has."""
     end: NDArray[np.uint8] = tensor.data.reshape(-1).view(np.uint8)[-len(_MARK) :]
     return end
 
 
 def _interface(model: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Return inputs and outputs."""
+    """Return the inputs and outputs of the model."""
     return tuple(map(_spec, model.inputs)), tuple(map(_spec, model.outputs))
 
 

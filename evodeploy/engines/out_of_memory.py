@@ -1,11 +1,11 @@
-"""Whether an exception of a runtime means that memory ran out: each runtime has its own type and words."""
+"""Recognition of out-of-memory errors: each runtime has its own exception types and messages."""
 
 from __future__ import annotations
 
-# Found in the messages of these runtimes, in lower case.
+# Phrases in the messages of the runtimes, in lower case.
 _PHRASES = (
-    "out of memory",  # CUDA's own name of its error, passed on by all
-    "bad_alloc",  # the C++ library's, passed on by ONNX Runtime and OpenVINO
+    "out of memory",  # the name of the CUDA error, which all runtimes pass on
+    "bad_alloc",  # the C++ library's error, which ONNX Runtime and OpenVINO pass on
     "can't allocate memory",  # PyTorch on Linux
     "not enough memory",  # PyTorch on Windows
     "failed to allocate",  # ONNX Runtime and OpenVINO
@@ -17,13 +17,13 @@ _PHRASES = (
 
 
 def means_out_of_memory(error: Exception) -> bool:
-    """Whether `error` says that memory ran out: by its type (MemoryError, torch.OutOfMemoryError), or by its words."""
+    """Return whether `error` means out of memory, by its type (MemoryError, torch.OutOfMemoryError) or its message."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return says_out_of_memory(str(error))
 
 
 def says_out_of_memory(message: str) -> bool:
-    """Return whether a runtime's `message` says that memory ran out."""
+    """Return whether the `message` of a runtime says that memory ran out."""
     text = message.lower()
     return any(phrase in text for phrase in _PHRASES)

@@ -1,4 +1,4 @@
-"""torch.compile with a program of its own for each batch size, and of an elastic network for each `keep`."""
+"""torch.compile with a separate program for each batch size and, for an elastic network, for each `keep`."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from evodeploy.errors import UnavailableError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Forward = Callable[..., tuple["Tensor", ...]]  # of images and, where it is elastic, `keep`
+Forward = Callable[..., tuple["Tensor", ...]]  # takes images and, if the network is elastic, `keep`
 
-# PyTorch compiles with state of the whole process: a thread that runs compiled code meanwhile can fail.
+# Compilation changes process-wide state in PyTorch: a thread that runs compiled code meanwhile can fail.
 _one_at_a_time = threading.Lock()
 
 
 def compiled_by_batch(module: nn.Module, mode: str, cuda_graphs: bool) -> Forward:
-    """`module` compiled in `mode` at the first run of each shape; one thread of the process compiles or runs.
+    """Compile `module` in `mode` at the first run of each shape. One thread of the process compiles or runs at a time.
 
-    A shape is a batch size and, of an elastic network, a `keep`. PyTorch stops compiling a code object that it has
-    compiled 8 times, and runs it eagerly from then on. So each shape gets a code object of its own. What PyTorch does
-    not compile whole, or with `cuda_graphs` record, raises UnavailableError or PyTorch's own error. The outputs are the
-    caller's: a CUDA graph would overwrite its own.
+    A shape is a batch size and, for an elastic network, a `keep`. PyTorch compiles one code object at most 8 times and
+    then runs it eagerly, so each shape gets its own code object. If PyTorch does not compile the whole network, or with
+    `cuda_graphs` does not record it, this raises UnavailableError or PyTorch's own error. The caller may keep the
+    outputs: they are copied, because a CUDA graph would overwrite them.
     """
     programs: dict[tuple[int, ...], Forward] = {}
 
@@ -56,12 +56,12 @@ def _compiled(module: nn.Module, keep: tuple[tuple[int, ...], ...], shape: tuple
 
 
 def _first_run(program: Forward, images: Tensor, cuda_graphs: bool) -> tuple[Tensor, ...]:
-    """What `program` gives for `images`, compiled now; PyTorch counts what it compiles and what it does not record."""
+    """Compile `program` by running it on `images`. PyTorch's counters show whether it compiled and recorded."""
     from torch._dynamo.utils import counters
     from torch._inductor import config as inductor
 
     compiled, skipped = counters["stats"]["unique_graphs"], counters["inductor"]["cudagraph_skips"]
-    with inductor.patch(autotune_num_choices_displayed=0):  # max-autotune prints all that it tries
+    with inductor.patch(autotune_num_choices_displayed=0):  # max-autotune would print everything it tries
         outputs = program(images)
     if counters["stats"]["unique_graphs"] == compiled:
         raise UnavailableError(

@@ -1,4 +1,4 @@
-"""PyTorch as an engine: the baseline that others are compared with."""
+"""The PyTorch engine, the baseline for comparisons with the others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def torch_dtype(precision: Precision | None) -> torch.dtype | None:
-    """PyTorch's type of a reduced precision, None for float32."""
+    """Return the PyTorch type of a reduced precision, or None for float32."""
     import torch
 
     return {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision or "fp32")
@@ -32,10 +32,10 @@ def torch_dtype(precision: Precision | None) -> torch.dtype | None:
 class TorchEngine(Engine):
     """Runs a module that maps images to a tuple of outputs, in the mode of `TORCH_MODES` called `name`.
 
-    By default on CUDA where PyTorch has it, else on the CPU; a bound on the threads holds for all PyTorch in this
-    process. The module brings its precision with it, but for autocast, which takes that of `options`. It is the
-    engine's own from then on. Raises UnavailableError for a GPU that PyTorch does not find, UsageError for autocast to
-    no reduced precision.
+    By default it runs on CUDA if PyTorch has it, else on the CPU. A bound on the threads applies to all of PyTorch in
+    this process. The module already has its precision, except for autocast, which uses the one in `options`. The engine
+    owns the module from then on. Raises UnavailableError for a GPU that PyTorch does not find, UsageError for autocast
+    without a reduced precision.
     """
 
     def __init__(
@@ -84,9 +84,9 @@ class TorchEngine(Engine):
             self._forward = compiled_by_batch(self._eager, mode.compile, mode.cuda_graphs and self.device != "cpu")
 
     def run_in_float64(self, images: Array, keep: Sequence[int] | None = None) -> dict[str, Array]:
-        """What `run` gives, computed in float64 by a copy of the network, with floating-point outputs in float64.
+        """Return the outputs of `run`, computed in float64 by a copy of the network, floating-point ones as float64.
 
-        Raises as `run` does.
+        Raises the same errors as `run`.
         """
         import torch
 
@@ -97,7 +97,7 @@ class TorchEngine(Engine):
         return {spec.name: value.cpu().numpy() for spec, value in zip(self.outputs, values, strict=True)}
 
     def resident(self, images: Array, in_flight: int = 1, keep: Sequence[int] | None = None) -> Resident | None:
-        """On CUDA a batch in the GPU's memory."""
+        """Place a batch in the GPU's memory; on the CPU, return None."""
         if self.device == "cpu":
             return None
         with self.working(images, keep) as kept:
@@ -106,7 +106,7 @@ class TorchEngine(Engine):
             return TorchResident(self, images, kept)
 
     def forward(self, images: Tensor, keep: tuple[int, ...]) -> tuple[Tensor, ...]:
-        """Return what the module gives for `images`, which lie on its device, at `keep`, empty of a static artefact."""
+        """Return the module's outputs for `images`, which lie on its device, at `keep`, empty for a static artefact."""
         import torch
 
         kind = torch.device(self.device).type
@@ -115,7 +115,7 @@ class TorchEngine(Engine):
             return self._forward(images, *_argument(keep))
 
     def fetched(self, values: tuple[Tensor, ...]) -> dict[str, Array]:
-        """`values` by name on the host, floating-point ones as float32."""
+        """Return `values` by name on the host, floating-point ones as float32."""
         floats = (value.float() if value.is_floating_point() else value for value in values)
         return {spec.name: value.cpu().numpy() for spec, value in zip(self.outputs, floats, strict=True)}
 
@@ -129,5 +129,5 @@ class TorchEngine(Engine):
 
 
 def _argument(keep: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """Return what a module takes after the images: only an elastic one takes something."""
+    """Return the further arguments of the module after the images. Only an elastic one takes any."""
     return (keep,) if keep else ()

@@ -1,4 +1,4 @@
-"""The ways in which PyTorch runs a network, by the name of the engine."""
+"""The modes in which PyTorch runs a network, by engine name."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TorchMode:
-    """Eager, or with `compile` by torch.compile in the mode of that name.
+    """Eager execution, or torch.compile in the mode `compile`.
 
     `autocast` keeps the weights in float32 and casts them at each run; otherwise a reduced precision is that of the
-    weights. `channels_last` stores the weights of convolutions so. `cuda_graphs` says that torch.compile replays CUDA
-    graphs on a GPU, `on_gpu` that the mode is another's on the CPU.
+    weights. `channels_last` stores the weights of convolutions in that format. `cuda_graphs` says that torch.compile
+    replays CUDA graphs on a GPU. `on_gpu` says that the mode is for GPUs only: on the CPU it is the same as another
+    mode.
     """
 
     compile: str | None = None

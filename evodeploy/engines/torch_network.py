@@ -1,4 +1,4 @@
-"""A loaded network as an engine."""
+"""Loaded networks as engines."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from evodeploy.specs import EngineOptions
 def torch_engine(
     model: LoadedModel, *, tokens: bool = False, name: str = "torch", options: EngineOptions | None = None
 ) -> TorchEngine:
-    """`model` in PyTorch as the engine `name`, with the outputs that its export has.
+    """Return `model` as the PyTorch engine `name`, with the same outputs as its export.
 
-    In a reduced precision a copy of the network has its weights so, and what decides its selections stays float32.
+    A reduced precision applies to a copy of the network. The computation of its token selections stays in float32.
     """
     dtype = torch_dtype(options.precision if options else None)
     if dtype is not None and not TORCH_MODES[name].autocast:

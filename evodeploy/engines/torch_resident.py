@@ -1,4 +1,4 @@
-"""A batch of images that PyTorch keeps on its device."""
+"""Batches of images that PyTorch keeps on its device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class TorchResident(GatedResident):
-    """Runs `engine` on `images` where they lie, timed by events of the device."""
+    """Runs `engine` on `images` in device memory, timed by device events."""
 
     def __init__(self, engine: TorchEngine, images: Array, keep: tuple[int, ...]) -> None:
         self._engine, self._host = engine, images

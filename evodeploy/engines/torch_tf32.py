@@ -1,4 +1,4 @@
-"""Whether PyTorch may compute FP32 products of a GPU in TF32: a setting of the whole process."""
+"""A process-wide setting: whether PyTorch may compute FP32 products on a GPU in TF32."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _one_at_a_time = threading.Lock()
 
 @contextmanager
 def tf32_in_torch(allowed: bool | None) -> Iterator[None]:
-    """Allow or forbid it inside, in one thread of the process at a time; None leaves it as it is."""
+    """Allow or forbid TF32 inside, in one thread of the process at a time. None leaves it unchanged."""
     if allowed is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""Work in progress, counted so that closing waits for it."""
+"""A count of the work in progress, so that closing waits for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from evodeploy.errors import UsageError
 
 
 class Usage:
-    """Counts who works with something that is closed once. Threads may share it."""
+    """Counts the users of an object that is closed once. Threads may share it."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -19,7 +19,7 @@ class Usage:
 
     @contextlib.contextmanager
     def working(self, name: str) -> Iterator[None]:
-        """Keep it open for the work inside. Raises UsageError, which calls it `name`, after `close`."""
+        """Keep the object open for the work inside. After `close`, raises UsageError that calls it `name`."""
         with self._changed:
             if self._closed:
                 raise UsageError(f"the {name} is closed: open it again")
@@ -32,7 +32,7 @@ class Usage:
                 self._changed.notify_all()
 
     def close(self, release: Callable[[], None]) -> None:
-        """Refuse new work, wait for the work in progress, then call `release`, the first time only."""
+        """Refuse new work, wait for the work in progress, then call `release`. Further calls do not release again."""
         with self._changed:
             self._closed = True
             self._changed.wait_for(lambda: not self._working)

@@ -1,1 +1,1 @@
-"""TensorRT plans run, for every flavour of TensorRT: `builder` makes them."""
+"""Running TensorRT plans of every flavour. `builder` makes the plans."""

@@ -1,4 +1,4 @@
-"""Whether a plan can run here, found out before TensorRT sees it: its own refusals are cryptic, or a crash."""
+"""Checks that a plan can run here, before TensorRT loads it: its own errors are cryptic, and it may crash."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from evodeploy.specs import TensorSpec
 
 
 def runtime_of(record: PlanRecord) -> Flavour:
-    """Return the TensorRT to run a plan with: the flavour that built it, or the lean runtime where that is enough.
+    """Return the TensorRT that runs a plan: the flavour that built it, or the lean runtime if that is enough.
 
-    Raises MissingExtraError where neither is installed.
+    Raises MissingExtraError if neither is installed.
     """
     try:
         return load_flavour(record.runtime)
@@ -31,7 +31,7 @@ def runtime_of(record: PlanRecord) -> Flavour:
 
 
 def check_whole(record: PlanRecord, path: Path) -> None:
-    """Raise UsageError where the plan `path` was built without its weights."""
+    """Raise UsageError if the plan `path` was built without its weights."""
     if record.stripped:
         raise UsageError(
             f"{path} holds no weights: put them in with `evodeploy refit {path} {record.source} -o FULL.engine`"
@@ -39,7 +39,7 @@ def check_whole(record: PlanRecord, path: Path) -> None:
 
 
 def check_unchanged(record: PlanRecord, path: Path, data: bytes) -> None:
-    """Raise BadFileError where `data`, the content of the plan `path`, is not what was built."""
+    """Raise BadFileError if `data`, the content of the plan `path`, is not what was built."""
     found = hashlib.sha256(data).hexdigest()
     if found != record.plan_sha256:
         raise BadFileError(
@@ -49,7 +49,7 @@ def check_unchanged(record: PlanRecord, path: Path, data: bytes) -> None:
 
 
 def check_fits(record: PlanRecord, path: Path, flavour: Flavour, architecture: str) -> None:
-    """Raise UnavailableError where the plan was built for another TensorRT or GPU than `flavour`, `architecture`."""
+    """Raise UnavailableError if the plan was built for another TensorRT than `flavour`, or for another GPU."""
     if not (_version_fits(record, flavour.version) and _gpu_fits(record, architecture)):
         built_for = ", ".join(record.targets) or record.architecture or "another GPU"
         raise UnavailableError(
@@ -59,10 +59,10 @@ def check_fits(record: PlanRecord, path: Path, flavour: Flavour, architecture: s
 
 
 def check_lengths(path: Path, outputs: Iterable[TensorSpec], *, elastic: bool = False) -> None:
-    """Raise BadFileError where an output of `path` has a length that is known only once it is computed.
+    """Raise BadFileError if an output of `path` has a length that is known only after the computation.
 
-    Its memory is taken before, and kernels would write beyond the end of it. Of an `elastic` network an output may be
-    as long as the tokens that it keeps, which are known before.
+    Memory for it is allocated before, and kernels would write past its end. In an `elastic` network an output may be as
+    long as the number of kept tokens, which is known before.
     """
     for spec in outputs:
         unknown = spec.shape[1:].count(None)
@@ -75,7 +75,7 @@ def check_lengths(path: Path, outputs: Iterable[TensorSpec], *, elastic: bool = 
 
 
 def _version_fits(record: PlanRecord, here: str) -> bool:
-    built, found = _numbers(record.runtime_version)[:4], _numbers(here)[:4]  # what follows is the packaging's
+    built, found = _numbers(record.runtime_version)[:4], _numbers(here)[:4]  # further numbers belong to the packaging
     return found >= built if record.version_compatible else found == built
 
 

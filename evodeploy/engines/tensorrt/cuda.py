@@ -1,7 +1,8 @@
-"""A GPU through pycuda: its context, its memory, and its failures translated.
+"""A GPU through pycuda: its context, its memory, and translation of its errors.
 
-PyTorch and TensorRT share a GPU's primary context, so that one is retained and none is created. It is current only
-around calls: pycuda keeps a stack of contexts for each thread, and a thread that ends with one on it ends the process.
+PyTorch and TensorRT share a GPU's primary context, so the device retains that one and creates none. It is current only
+around calls: pycuda keeps a stack of contexts for each thread, and a thread that ends with a context on it ends the
+process.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ from evodeploy.engines.tensorrt.once import once
 from evodeploy.errors import OutOfMemoryError, RuntimeFailedError, UsageError, needs
 from evodeploy.text import reason
 
-_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, for which pycuda has no name
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, which pycuda does not name
 
-# After these the context computes nothing any more: cuda.h of CUDA 12.9 says so of each. All others pass, as do those
-# of a recording that was disturbed, 900 to 908.
+# After these errors the context computes nothing any more, according to cuda.h of CUDA 12.9. All other errors are
+# temporary, including those of a disturbed recording, 900 to 908.
 _STICKY = frozenset({226, 700, 702, 709, 710, *range(714, 720), 721, 810, 911})
 
 
 class Device:
     """GPU number `index`; see `device`. Memory and streams are made and freed inside `active` or `releasing`.
 
-    `driver` is pycuda's, `calls` are the driver's own, for what pycuda lacks. `quiet` is held while a stream is
-    recorded, and around what may wait for the whole GPU, such as TensorRT's making and freeing: that would end the
-    recording.
+    `driver` is the driver module of pycuda, `calls` are the driver's functions that pycuda lacks. `quiet` is held while
+    a stream is recorded, and around calls that may wait for the whole GPU, such as creating and freeing TensorRT
+    objects. Such a wait would end the recording.
     """
 
     def __init__(self, index: int) -> None:
@@ -53,7 +54,7 @@ class Device:
         except driver.Error as error:
             kind = OutOfMemoryError if means_out_of_memory(error) else RuntimeFailedError
             raise kind(f"{self} does not start ({reason(error)}): end what else uses it") from error
-        weakref.finalize(self, _detach, self._context)  # a primary context's own destructor gets this wrong
+        weakref.finalize(self, _detach, self._context)  # the destructor of pycuda's primary context does this wrongly
 
     def __str__(self) -> str:
         return self._name
@@ -62,7 +63,7 @@ class Device:
     def active(self) -> Iterator[None]:
         """Work on the GPU in this thread.
 
-        Raises RuntimeFailedError where a failure, now or earlier, has lost the context: nothing runs in it any more.
+        Raises RuntimeFailedError if a failure, now or earlier, has lost the context. Nothing can run in it any more.
         """
         if self._lost:
             raise RuntimeFailedError(f"{self} was lost to an earlier failure ({self._lost}): start the process again")
@@ -78,7 +79,7 @@ class Device:
 
     @contextmanager
     def releasing(self) -> Iterator[None]:
-        """Free what lies on the GPU, in this thread and in a lost context too."""
+        """Free memory and objects on the GPU, in this thread, even if the context is lost."""
         self._context.push()
         try:
             yield
@@ -89,9 +90,9 @@ class Device:
             self._context.pop()
 
     def release(self, thing: Any) -> None:
-        """Free memory, or let go of a stream or an event.
+        """Free memory, or drop a stream or an event.
 
-        In a lost context that would only fail, loudly: there it is kept until the process ends.
+        In a lost context freeing would fail and print errors, so `thing` is kept until the process ends.
         """
         if self._lost:
             self._kept.append(thing)
@@ -99,9 +100,10 @@ class Device:
             thing.free()
 
     def lost(self) -> bool:
-        """Return whether the context no longer works, found out after a failure, while it is current.
+        """Return whether the context is lost. Call it after a failure, while the context is current.
 
-        Any call says so. This one waits for nothing: to wait for the context would end a recording in another thread.
+        Any call would report it. This one waits for nothing: waiting for the context would end a recording in another
+        thread.
         """
         status = self.calls.cuMemGetInfo()[0]
         if status in _STICKY:
@@ -109,18 +111,18 @@ class Device:
         return bool(self._lost)
 
     def stream(self) -> Any:
-        """Return a stream that does not wait for the default stream: work put there by others would end a recording."""
+        """Return a stream that does not wait for the default stream, where others' work would end a recording."""
         return self.driver.Stream(_NON_BLOCKING)
 
     def memory(self, size: int) -> Any:
-        """`size` bytes of the GPU's memory: an int is its address, `release` frees it. Raises OutOfMemoryError."""
+        """Allocate `size` bytes on the GPU: an int gives its address, `release` frees it. Raises OutOfMemoryError."""
         try:
             return self.driver.mem_alloc(size)
         except self.driver.MemoryError as error:
             raise self.out_of_memory(size) from error
 
     def page_locked(self, shape: tuple[int, ...], dtype: str) -> Array:
-        """Memory of the host that the GPU copies from and to by itself; `release` its `base`."""
+        """Return host memory that the GPU can copy from and to directly. Free it by `release` of its `base`."""
         try:
             array: Array = self.driver.pagelocked_empty(shape, dtype)
         except self.driver.MemoryError as error:
@@ -131,7 +133,7 @@ class Device:
         return array
 
     def out_of_memory(self, wanted: int) -> OutOfMemoryError:
-        """Return the error for `wanted` bytes that could not be had."""
+        """Return the error for `wanted` bytes that could not be allocated."""
         free, total = self.driver.mem_get_info()
         return OutOfMemoryError(
             f"{self} has no room for {wanted / 1e6:.1f} MB more: {free / 1e6:.1f} of {total / 1e6:.1f} MB are free; "
@@ -141,16 +143,16 @@ class Device:
 
 @once
 def device(index: int) -> Device:
-    """Return the GPU `index`, whose context this process keeps until it ends, as CUDA's own runtime does.
+    """Return the GPU `index`. This process keeps its context until it ends, as the CUDA runtime does.
 
-    Raises UsageError where there is no such GPU, MissingExtraError without pycuda, RuntimeFailedError where it does not
+    Raises UsageError if there is no such GPU, MissingExtraError without pycuda, RuntimeFailedError if it does not
     start.
     """
     return Device(index)
 
 
 def _forget_variables(error: BaseException) -> None:
-    """Let go of the variables of what `error` ended: kept with it, those on the GPU would outlive their context."""
+    """Clear the local variables in the traceback of `error`: memory on the GPU would otherwise outlive its context."""
     cause: BaseException | None = error
     while cause is not None:
         traceback.clear_frames(cause.__traceback__)
@@ -159,4 +161,4 @@ def _forget_variables(error: BaseException) -> None:
 
 def _detach(context: Any) -> None:
     context.push()
-    context.detach()  # takes it off this thread's stack too
+    context.detach()  # also removes it from this thread's stack

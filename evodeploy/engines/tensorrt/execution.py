@@ -1,4 +1,4 @@
-"""Launching a plan on a stream."""
+"""Launches of a plan on a stream."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Tensors:
-    """What a plan reads and writes: `images`, `keep` of an elastic plan, and the outputs.
+    """The inputs and outputs of a plan: `images`, `keep` if it is elastic, and the outputs.
 
-    `longest` is the most tokens that any stage has: as long is an output's axis at most whose length a run decides.
+    `longest` is the highest number of tokens of any stage. It bounds an output axis whose length depends on the run.
     """
 
     images: TensorSpec
@@ -29,12 +29,12 @@ class Tensors:
 
 
 class Launcher(Protocol):
-    """Puts the computing of a batch, whose tensors lie at fixed addresses, into a stream."""
+    """Enqueues the computation of a batch, whose tensors have fixed addresses, in a stream."""
 
     def launch(self, batch: int, keep: tuple[int, ...] = ()) -> Shapes:
-        """Start computing the first `batch` images of the input's memory, with `keep` tokens; does not wait.
+        """Start computing the first `batch` images of the input's memory, with `keep` tokens. Does not wait.
 
-        Returns the shapes of the outputs whose length `keep` decides.
+        Returns the shapes of the outputs whose length depends on `keep`.
         """
 
     def close(self) -> None:
@@ -42,17 +42,17 @@ class Launcher(Protocol):
 
 
 class Execution:
-    """Launches through one execution context, which gets a new shape whenever the batch or `keep` changes.
+    """Launches through one execution context, which is reshaped whenever the batch or `keep` changes.
 
-    The numbers of kept tokens lie in page-locked memory of its own: TensorRT reads them there on the host when a launch
-    is enqueued, and they may not change before it is done. They change only when nothing is under way in the stream,
-    for a lane computes one batch at a time; those that a CUDA graph was recorded with never do.
+    The numbers of kept tokens lie in separate page-locked memory. TensorRT reads them there on the host when a launch
+    is enqueued, and they must not change before it is done. They change only when the stream is idle, because a lane
+    computes one batch at a time. Those that a CUDA graph was recorded with never change.
     """
 
     def __init__(self, plan: Plan, tensors: Tensors, addresses: Mapping[str, int], scratch: int, stream: int) -> None:
-        """`addresses` are those of the images and of all outputs by name.
+        """Prepare an execution context; `addresses` are those of the images and of all outputs, by name.
 
-        `scratch` is the address of the memory to compute in, which other executions on this stream may have too.
+        `scratch` is the address of the working memory, which other executions on this stream may share.
         """
         self._plan, self._tensors, self._stream = plan, tensors, stream
         self._shaped: tuple[int, tuple[int, ...]] | None = None
@@ -69,7 +69,7 @@ class Execution:
             self._held = stack.pop_all()
 
     def launch(self, batch: int, keep: tuple[int, ...] = ()) -> Shapes:
-        """See Launcher; raises InputError where no profile takes `batch`, RuntimeFailedError with TensorRT's reason."""
+        """See Launcher. Raises InputError if no profile takes `batch`, RuntimeFailedError with TensorRT's reason."""
         self._plan.listen()
         if (batch, keep) != self._shaped:
             self._reshape(batch, keep)
@@ -78,7 +78,7 @@ class Execution:
 
     @property
     def shapes(self) -> Shapes:
-        """What the last launch returned."""
+        """The shapes that the last launch returned."""
         return self._shapes
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class Execution:
 
     def _reshape(self, batch: int, keep: tuple[int, ...]) -> None:
         profile = choose_profile(self._plan.profiles, batch)
-        self._shaped = None  # should it fail halfway
+        self._shaped = None  # in case it fails halfway
         if self._context.active_optimization_profile != profile:
             switched = self._context.set_optimization_profile_async(profile, self._stream)
             self._done(switched, f"could not switch to profile {profile}")
@@ -96,13 +96,13 @@ class Execution:
         self._done(shaped, f"takes no batch of {batch}")
         if self._tensors.keep is not None and self._keep is not None:
             self._keep[:] = keep
-            self._address(self._tensors.keep.name, self._keep.ctypes.data)  # again, so that it is read again
+            self._address(self._tensors.keep.name, self._keep.ctypes.data)  # set again, so that TensorRT reads it again
             lengthy = (spec.name for spec in self._tensors.outputs if None in spec.shape[1:])
             self._shapes = {name: self._shape(name, batch) for name in lengthy}
         self._shaped = batch, keep
 
     def _shape(self, name: str, batch: int) -> tuple[int, ...]:
-        """Return the shape that an output has now; refused where it is more than there is memory for."""
+        """Return the current shape of an output. Raises RuntimeFailedError if it exceeds the allocated memory."""
         shape = tuple(map(int, self._context.get_tensor_shape(name)))
         if shape[:1] != (batch,) or not all(0 <= size <= self._tensors.longest for size in shape[1:]):
             raise RuntimeFailedError(

@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT for RTX: one API, and the few places where they differ."""
+"""TensorRT and TensorRT for RTX: one API, and their few differences."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from evodeploy.specs import Precision
 _PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
 
-# Builder options that TensorRT for RTX would ignore or break on, with the reason; measured with 1.7.1.116.
+# Builder options that TensorRT for RTX would ignore or fail on, with the reason. Measured with 1.7.1.116.
 _RTX_LACKS = {
     "optimization_level": "its plans are the same at every level",
     "timing_cache": "it measures nothing while it builds, since kernels are finished on the GPU that runs them",
@@ -26,7 +26,7 @@ _RTX_NEEDS_GPU = ("refittable", "strip_plan")
 
 @dataclass(frozen=True)
 class Flavour:
-    """One installed TensorRT: `name` as the command line says it, `trt` the Python module."""
+    """One installed TensorRT: `name` is the one on the command line, `trt` the Python module."""
 
     name: str
     trt: ModuleType
@@ -36,20 +36,20 @@ class Flavour:
 
     @property
     def version(self) -> str:
-        """The library's version, such as 1.7.1.116."""
+        """The version of the library, such as 1.7.1.116."""
         return str(self.trt.__version__)
 
     @property
     def targets(self) -> dict[str, Any]:
-        """The GPU architectures it can build for without having one, by name: only RTX has any."""
+        """The GPU architectures that it can build for without such a GPU, by name. Only RTX has any."""
         members = getattr(getattr(self.trt, "ComputeCapability", None), "__members__", {})
         return {name.lower(): member for name, member in members.items() if name.startswith("SM")}
 
     def resolve_targets(self, asked: tuple[str, ...], precision: Precision) -> tuple[str, ...]:
-        """The targets to build for; none asked means the GPU here, without one every target that takes `precision`.
+        """Return the targets to build for: by default the GPU here, or without one all that support `precision`.
 
-        Empty for a flavour that builds for the GPU it runs on. Raises UsageError for a target that is unknown or
-        lacks `precision`, UnavailableError where it needs a GPU to build, or has no target for the one here.
+        The result is empty for a flavour that builds for the GPU it runs on. Raises UsageError if a target is unknown
+        or lacks `precision`, UnavailableError if the flavour needs a GPU to build, or has no target for the GPU here.
         """
         unknown = [name for name in asked if name not in self.targets]
         if unknown and not self.targets:
@@ -74,7 +74,7 @@ class Flavour:
         return tuple(name for name in self.targets if name not in refused)
 
     def _target_here(self) -> tuple[str, ...]:
-        """The architecture of the GPU here: left unset, TensorRT for RTX takes every one that is Ampere or later."""
+        """Return the architecture of the GPU here. By default TensorRT for RTX builds for every one from Ampere on."""
         if not self.targets:
             return ()
         here = architecture()
@@ -86,7 +86,7 @@ class Flavour:
         return (here,)
 
     def refused_targets(self, precision: Precision) -> tuple[str, ...]:
-        """The targets whose kernels lack `precision`: in TensorRT for RTX, SM75 multiplies matrices in FP16 alone.
+        """Return the targets whose kernels lack `precision`. SM75 of TensorRT for RTX multiplies matrices only in FP16.
 
         FP8 begins with Ada, SM89.
         """
@@ -94,20 +94,20 @@ class Flavour:
         return tuple(name for name in self.targets if int(name.removeprefix("sm")) < least)
 
     def lacks(self, option: str) -> str:
-        """Return why the builder option of that name cannot be honoured here; empty where it can."""
+        """Return why the builder option of that name cannot be used here, or an empty string if it can."""
         if self.name != "tensorrt-rtx":
             return ""
         problem = driver_problem() if option in _RTX_NEEDS_GPU else None
         return f"it needs a GPU for that, and here {problem}" if problem else _RTX_LACKS.get(option, "")
 
     def strongly_typed_network(self, builder: Any) -> Any:
-        """Return an empty network whose types are those of the ONNX."""
-        flag = self.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED  # its bit differs between majors
+        """Return an empty network that takes its types from the ONNX."""
+        flag = self.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED  # the bit differs between major versions
         return builder.create_network(1 << int(flag))
 
 
 def load_flavour(name: str | None = None) -> Flavour:
-    """The flavour called `name`; unnamed, TensorRT where a GPU works and RTX elsewhere, else whichever is installed."""
+    """Load the flavour `name`; by default TensorRT with a working GPU, else RTX, or the only one that is installed."""
     if name is not None and name not in _PACKAGES:
         raise UsageError(f"no runtime is called '{name}': expected {' or '.join(_PACKAGES)}")
     preferred = list(_PACKAGES) if driver_problem() is None else list(reversed(_PACKAGES))
@@ -115,7 +115,7 @@ def load_flavour(name: str | None = None) -> Flavour:
     for candidate in [name] if name else preferred:
         try:
             return Flavour(candidate, importlib.import_module(_PACKAGES[candidate]))
-        except Exception as error:  # bindings without their libraries raise OSError, ImportError or others
+        except Exception as error:  # bindings without their libraries raise OSError, ImportError or other types
             problems[candidate] = error
     reasons = "; ".join(f"{key}: {(str(error) or repr(error)).splitlines()[0]}" for key, error in problems.items())
     extra = name or "tensorrt-rtx"

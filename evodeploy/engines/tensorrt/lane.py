@@ -1,4 +1,4 @@
-"""What one caller computes with on a GPU."""
+"""Lanes: the stream, memory and launcher with which one caller computes on a GPU."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from evodeploy.engines.tensorrt.cuda import Device
 from evodeploy.engines.tensorrt.execution import Launcher, Shapes, Tensors
 from evodeploy.specs import TensorSpec
 
-CHUNK = 4 << 20  # bytes of images that are copied to page-locked memory, and from there to the GPU, at a time
+CHUNK = 4 << 20  # bytes of images copied at a time to page-locked memory, and from there to the GPU
 
 
 @dataclass(frozen=True)
 class Buffer:
-    """A tensor of the largest batch, on the GPU and in page-locked memory of the host."""
+    """A tensor of the largest batch size, on the GPU and in page-locked host memory."""
 
     spec: TensorSpec
     host: Array
     device: Any
 
     def of(self, shape: tuple[int, ...]) -> Array:
-        """Return the beginning of the host's memory as an array of `shape`, as densely as the GPU writes it."""
+        """Return the beginning of the host memory as an array of `shape`, packed as the GPU writes it."""
         count = math.prod(shape)
         return self.host.reshape(-1)[:count].reshape(shape)
 
 
-# Given the addresses of all tensors by name, that of the memory to compute in (0 where there is none) and the stream.
+# Takes the addresses of all tensors by name, the address of the working memory (0 if there is none) and the stream.
 MakeLauncher = Callable[[dict[str, int], int, int], Launcher]
 
 
 class Lane:
-    """A stream, memory for the largest batch, and a launcher: one batch at a time goes in, is computed, comes out."""
+    """A stream, memory for the largest batch, and a launcher. It processes one batch at a time."""
 
     def __init__(self, device: Device, tensors: Tensors, largest: int, scratch: int, launcher: MakeLauncher) -> None:
-        """All memory is taken here, `scratch` bytes of it for the computing.
+        """Allocate all memory, `scratch` bytes of it as working memory.
 
-        Raises OutOfMemoryError where there is not enough, with nothing kept.
+        Raises OutOfMemoryError if there is not enough, and then keeps nothing.
         """
         self._device, self._driver = device, device.driver
         self.batch = 0
@@ -62,13 +62,13 @@ class Lane:
             self._held = stack.pop_all()
 
     def load(self, images: Array, keep: tuple[int, ...] = ()) -> None:
-        """Start copying a batch to the GPU, to be computed with `keep` tokens; `images` may change afterwards."""
+        """Start copying a batch to the GPU, to be computed with `keep` tokens. `images` may change afterwards."""
         self.batch, self._keep = len(images), keep
         bytes_each = self._input.host[0].nbytes
         at_a_time = max(1, CHUNK // bytes_each)
         for first in range(0, self.batch, at_a_time):
             some = slice(first, min(first + at_a_time, self.batch))
-            np.copyto(self._input.host[some], images[some])  # while the chunk before is on its way
+            np.copyto(self._input.host[some], images[some])  # while the previous chunk is being transferred
             target = int(self._input.device) + first * bytes_each
             self._driver.memcpy_htod_async(target, self._input.host[some], self.stream)
 
@@ -82,22 +82,22 @@ class Lane:
             self._driver.memcpy_dtoh_async(self._computed(buffer), buffer.device, self.stream)
 
     def start(self, images: Array, keep: tuple[int, ...] = ()) -> None:
-        """Start the whole way of a batch, to the GPU and back; `collect` waits for its end."""
+        """Start copying a batch to the GPU, computing it and copying the outputs back. `collect` waits for the end."""
         self.load(images, keep)
         self.launch()
         self.unload()
 
     def collect(self) -> dict[str, Array]:
-        """Wait for all that was started; the outputs by name, the caller's to keep."""
+        """Wait for everything that was started. Returns the outputs by name, as copies that the caller may keep."""
         self.stream.synchronize()
         return {buffer.spec.name: self._computed(buffer).copy() for buffer in self._outputs}
 
     def close(self) -> None:
-        """Wait for what is under way, and free everything."""
+        """Wait for the work in progress, and free everything."""
         self._held.close()
 
     def _computed(self, buffer: Buffer) -> Array:
-        """Where the host has an output of the batch, or will have it."""
+        """Return the host memory that holds an output of the batch, or will hold it."""
         shape = self._shapes.get(buffer.spec.name)
         return buffer.host[: self.batch] if shape is None else buffer.of(shape)
 
@@ -116,7 +116,7 @@ class Lane:
         try:
             self.stream.synchronize()
         except self._driver.Error:
-            self._device.lost()  # if it is, there is nothing to wait for
+            self._device.lost()  # a lost device has no work to wait for
 
     def _drop_stream(self) -> None:
         stream, self.stream = self.stream, None

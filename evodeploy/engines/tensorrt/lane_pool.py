@@ -1,4 +1,4 @@
-"""Lanes for several callers at a time."""
+"""A pool of lanes for several callers at a time."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from evodeploy.errors import UsageError
 
 
 class LanePool:
-    """Lanes for callers in several threads: made when needed up to `limit`, after that waited for.
+    """Lanes for callers in several threads. They are made on demand up to `limit`; then callers wait.
 
-    A lane is free, working for a call that is under way, or parked by a caller that will come back for it.
+    A lane is free, working for a call in progress, or parked by a caller that will come back for it.
     """
 
     def __init__(self, make: Callable[[], Lane], limit: int) -> None:
@@ -27,9 +27,10 @@ class LanePool:
 
     @contextlib.contextmanager
     def working(self, parked: Lane | None = None, *, park: bool = False) -> Iterator[Lane]:
-        """A lane for the calls inside: the one `parked` before, or any; afterwards free, or parked with `park`.
+        """Yield a lane for the calls inside: the `parked` one, or any. Afterwards it is free, or parked with `park`.
 
-        After a failure it is closed, for work may be under way in it. Raises UsageError once the pool is closed.
+        After a failure the lane is closed, because work may be in progress in it. Raises UsageError once the pool is
+        closed.
         """
         lane = self._resume(parked) if parked else self._take()
         try:
@@ -48,7 +49,7 @@ class LanePool:
             self._working -= 1
 
     def close(self) -> None:
-        """Wait for the calls under way, then close all lanes, also those that are parked."""
+        """Wait for the calls in progress, then close all lanes, including parked ones."""
         with self._change():
             self._closed = True
         with self._changed:
@@ -56,7 +57,7 @@ class LanePool:
             lanes = [*self._free, *self._parked]
             self._free.clear()
             self._parked.clear()
-        with contextlib.ExitStack() as stack:  # which closes all of them, whichever fails
+        with contextlib.ExitStack() as stack:  # closes all lanes, even if one fails
             for lane in lanes:
                 stack.callback(lane.close)
 
@@ -75,7 +76,7 @@ class LanePool:
             raise
 
     def _gone(self) -> None:
-        """Count one lane less, which was working."""
+        """Decrease the count of lanes after a working one was lost."""
         with self._change():
             self._made -= 1
             self._working -= 1

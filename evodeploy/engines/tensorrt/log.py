@@ -1,4 +1,4 @@
-"""TensorRT's log: the one logger of a process, who receives its messages, and the errors in them."""
+"""TensorRT's log: the single logger of a process, the receivers of its messages, and the errors in them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Sink = Callable[[str, str], None]
 
 
 class Relay:
-    """Passes TensorRT's log on: a process keeps only the first logger it registers.
+    """Passes on TensorRT's log, since a process keeps only the first logger that it registers.
 
-    To `sink` where there is one, else to the `usual` one.
+    Messages go to `sink` if there is one, else to `usual`.
     """
 
     usual: Sink | None = None
@@ -34,7 +34,7 @@ class Relay:
 
     @contextlib.contextmanager
     def to(self, sink: Sink) -> Iterator[None]:
-        """Pass it to `sink` inside."""
+        """Pass messages to `sink` inside the `with` block."""
         before, self.sink = self.sink, sink
         try:
             yield
@@ -44,10 +44,10 @@ class Relay:
 
 @once
 def shared_logger(flavour: Flavour) -> tuple[Any, Relay]:
-    """Return the process's one logger for `flavour`, and the relay that receives (severity, message).
+    """Return the process's only logger for `flavour`, and the relay that receives (severity, message).
 
-    TensorRT calls it for every message: only its own logger, which prints, can be given a least severity. The 6,000
-    verbose lines of a build take hundredths of a second.
+    TensorRT calls it for every message. A minimum severity can be set only for TensorRT's own logger, which prints. The
+    6,000 verbose lines of a build take hundredths of a second.
     """
     relay = Relay()
     base: Any = flavour.trt.ILogger
@@ -63,7 +63,7 @@ def shared_logger(flavour: Flavour) -> tuple[Any, Relay]:
 
 
 class Errors:
-    """TensorRT's latest errors with the threads they happened in, None for those that are not Python's."""
+    """The latest errors of TensorRT with their threads; None for threads that Python did not start."""
 
     def __init__(self) -> None:
         self._logged: deque[tuple[int | None, str]] = deque(maxlen=256)
@@ -80,13 +80,13 @@ class Errors:
         return self._taken(threading.get_ident())
 
     def first(self) -> str:
-        """Return the first error of all threads: those that follow are its consequences."""
+        """Return the first error of all threads. Later errors are its consequences."""
         return one_line("".join(message for _, message in list(self._logged)[:1]), _NO_REASON)
 
     def reason(self) -> str:
-        """Return the first error of this thread since it was last forgotten, and forget it.
+        """Return the first error of this thread since they were last forgotten, and forget it.
 
-        Where it has none, the first of the threads that TensorRT started for itself.
+        If this thread has none, it is the first error of the threads that TensorRT started.
         """
         found = self.forget() or self._taken(None)
         return one_line("".join(found[:1]), _NO_REASON)
@@ -100,7 +100,7 @@ class Errors:
 
 @once
 def engine_errors(flavour: Flavour) -> Errors:
-    """Return the process's errors of `flavour` outside builds."""
+    """Return the process's errors of `flavour` that occur outside of builds."""
     errors = Errors()
     shared_logger(flavour)[1].usual = errors
     return errors

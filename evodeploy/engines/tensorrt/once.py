@@ -1,4 +1,4 @@
-"""What a process has one of."""
+"""Objects that a process has only one of."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Value = TypeVar("Value")
 
 
 def once(make: Callable[[Key], Value]) -> Callable[[Key], Value]:
-    """`make`, called once for each key and kept; threads wait for the first, which functools.cache does not see to."""
+    """Decorate `make` to run once for each key. Other threads wait for it, which functools.cache does not ensure."""
     lock, kept = threading.RLock(), functools.cache(make)
 
     @functools.wraps(make)

@@ -1,4 +1,4 @@
-"""A plan on a GPU: deserialized, its profiles known, ready to make execution contexts."""
+"""A plan on a GPU: deserialized, with known profiles, ready to make execution contexts."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from evodeploy.errors import InputError, OutOfMemoryError, RuntimeFailedError
 
 
 class Plan:
-    """What TensorRT made of a serialized plan; used and closed while its device is active."""
+    """A deserialized plan. Use and close it while its device is active."""
 
     def __init__(self, device: Device, data: bytes, flavour: Flavour, input_name: str, *, host_code: bool) -> None:
-        """Deserialize `data`, which runs code in it; `host_code` admits the runtime that a portable plan carries.
+        """Deserialize `data`, which runs code in it. `host_code` allows the runtime that a portable plan contains.
 
         Raises RuntimeFailedError with TensorRT's reason.
         """
@@ -40,11 +40,11 @@ class Plan:
 
     @property
     def context_bytes(self) -> int:
-        """The GPU memory that an execution context computes in, with the profile that needs the most."""
+        """The GPU memory in bytes that an execution context needs to compute, with the largest profile."""
         return int(self._engine.device_memory_size_v2)
 
     def watch(self, report: Callable[[str, float], None]) -> None:
-        """Let `report` be called with the name and the milliseconds of each layer that the next contexts compute.
+        """Call `report` with the name and the milliseconds of each layer that contexts made from now on compute.
 
         A launch then waits for its end, and cannot be recorded.
         """
@@ -60,13 +60,13 @@ class Plan:
         self._profiler = Profiler()
 
     def runtime_config(self) -> Any:
-        """How contexts are made, in the flavour that has this option; kept as `config` it holds for the next ones."""
+        """Return settings for making contexts, in the flavour that has them. Assign them to `config` to apply them."""
         return self._engine.create_runtime_config()
 
     def new_context(self, memory: int) -> Any:
         """Return an execution context that computes in `context_bytes` at the address `memory`.
 
-        Contexts may have that memory in common as long as they compute one after the other. Raises RuntimeFailedError,
+        Contexts may share that memory if they compute one after the other. Raises RuntimeFailedError or
         OutOfMemoryError with TensorRT's reason.
         """
         self.listen()
@@ -82,17 +82,17 @@ class Plan:
         return context
 
     def listen(self) -> None:
-        """Forget the errors that TensorRT logged in this thread: `failure` then knows those of what comes next."""
+        """Forget the errors that TensorRT logged in this thread, so that `failure` reports only later ones."""
         self._errors.forget()
 
     def failure(self, what: str) -> RuntimeFailedError:
-        """Return the error for a call that TensorRT answered with nothing but failure, with the reason it logged."""
+        """Return the error for a call that TensorRT reported as failed, with the reason that it logged."""
         reason = self._errors.reason()
         kind = OutOfMemoryError if says_out_of_memory(reason) else RuntimeFailedError
         return kind(f"{self.flavour} {what}: {reason}")
 
     def close(self) -> None:
-        """Free it, the last made first."""
+        """Free everything, in reverse order of creation."""
         with self.device.quiet:
             self.config = None
             self.kernels = None
@@ -101,7 +101,7 @@ class Plan:
 
 
 def choose_profile(profiles: Sequence[Profile], batch: int) -> int:
-    """Which of `profiles` runs `batch` images: the narrowest of those that do. Raises InputError where none does."""
+    """Return the index of the narrowest of `profiles` that takes `batch` images. Raises InputError if none does."""
     fitting = [index for index, profile in enumerate(profiles) if profile.min <= batch <= profile.max]
     if not fitting:
         ranges = ", ".join(f"{profile.min} to {profile.max}" for profile in profiles)

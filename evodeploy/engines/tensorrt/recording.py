@@ -1,4 +1,4 @@
-"""Launching a plan as CUDA graphs: one call for each batch instead of one for each kernel."""
+"""Launches of a plan as CUDA graphs: one call for each batch instead of one for each kernel."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from evodeploy.engines.tensorrt.cuda import Device
 from evodeploy.engines.tensorrt.execution import Execution, Shapes
 from evodeploy.errors import RuntimeFailedError
 
-GRAPHS = 32  # kept by a lane, those used last: each holds an execution context
+GRAPHS = 32  # kept by a lane, the most recently used: each holds an execution context
 
-Key = tuple[int, tuple[int, ...]]  # a batch size, and the numbers of kept tokens of an elastic plan
+Key = tuple[int, tuple[int, ...]]  # a batch size, and the numbers of kept tokens if the plan is elastic
 
 _log = logging.getLogger(__name__)
 
 
 class RecordedExecution:
-    """Replays CUDA graphs, recorded at the first launch of each batch size, of an elastic plan with each `keep`.
+    """Replays CUDA graphs, recorded at the first launch of each batch size and, for an elastic plan, each `keep`.
 
-    A graph holds for as long as the execution context that it was recorded from is left alone, so each has one of its
-    own. Where recording fails, batches of that size are launched as without graphs, and a warning says why.
+    A graph is valid as long as the execution context that it was recorded from is unchanged, so each graph has its own.
+    If recording fails, batches of that size are launched without a graph, and a warning gives the reason.
     """
 
     def __init__(self, device: Device, execution: Callable[[], Execution], refused: set[Key], stream: int) -> None:
-        """`refused` is what cannot be recorded: the lanes of an engine share what they learn."""
+        """Prepare without a graph; `refused` holds what cannot be recorded, and is shared by the lanes of an engine."""
         self._device, self._calls = device, device.calls
         self._new, self._refused, self._stream = execution, refused, stream
-        self._recorded: dict[Key, tuple[Any, Execution]] = {}  # the graph used last is the last
-        self._free: Execution | None = execution()  # of no graph
+        self._recorded: dict[Key, tuple[Any, Execution]] = {}  # the graph used last comes last
+        self._free: Execution | None = execution()  # belongs to no graph
 
     def launch(self, batch: int, keep: tuple[int, ...] = ()) -> Shapes:
-        """See Launcher; the first launch of each takes the time to record it. Raises as Execution does."""
+        """See Launcher. The first launch of each key also records it. Raises the same errors as Execution."""
         key = batch, keep
         if key in self._recorded:
             graph, execution = self._recorded[key] = self._recorded.pop(key)
             self._call(self._calls.cuGraphLaunch, graph, self._stream)
             return execution.shapes
         execution = self._unused()
-        shapes = execution.launch(batch, keep)  # computes, and lets TensorRT set up what cannot be recorded
+        shapes = execution.launch(batch, keep)  # computes, and lets TensorRT do the setup that cannot be recorded
         self._record(execution, key)
         return shapes
 
@@ -53,7 +53,7 @@ class RecordedExecution:
 
     def _unused(self) -> Execution:
         if self._free is None and len(self._recorded) == GRAPHS:
-            self._call(self._calls.cuStreamSynchronize, self._stream)  # the graph may still compute
+            self._call(self._calls.cuStreamSynchronize, self._stream)  # the graph may still be computing
             graph, self._free = self._recorded.pop(next(iter(self._recorded)))
             self._calls.cuGraphExecDestroy(graph)
         if self._free is None:
@@ -76,7 +76,7 @@ class RecordedExecution:
     def _captured(self, execution: Execution, key: Key) -> Any:
         try:
             return self._captured_once(execution, key)
-        except RuntimeFailedError:  # perhaps another thread disturbed it, by waiting for the whole GPU
+        except RuntimeFailedError:  # another thread may have disturbed it by waiting for the whole GPU
             return self._captured_once(execution, key)
 
     def _captured_once(self, execution: Execution, key: Key) -> Any:
@@ -84,7 +84,7 @@ class RecordedExecution:
         self._call(self._calls.cuStreamBeginCapture, self._stream, mode)
         try:
             execution.launch(*key)
-        except BaseException:  # the reason is TensorRT's, not that of the call that ends the recording
+        except BaseException:  # the reason is in TensorRT's log, not in the status of the call that ends the recording
             status, graph = self._calls.cuStreamEndCapture(self._stream)
             if status == self._calls.CUresult.CUDA_SUCCESS:
                 self._calls.cuGraphDestroy(graph)

@@ -1,4 +1,4 @@
-"""Batches that stay on the GPU, for timing what the GPU does alone."""
+"""Batches that stay on the GPU, for timing only its work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from evodeploy.errors import UsageError
 
 
 class LaneResident(GatedResident):
-    """The same batch in one lane or several, computed in each at a time; leaves the set `open_ones` when closed."""
+    """The same batch in one or more lanes, computed in all of them at once. Closing removes it from `open_ones`."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class LaneResident(GatedResident):
                 lane = new_lane()
                 stack.callback(lane.close)
                 self._timeline.add(lane)
-                lane.start(images, keep)  # kernels are finished, graphs recorded, outputs there
+                lane.start(images, keep)  # then kernels are finished, graphs recorded, and outputs present
                 lane.collect()
             self._held = stack.pop_all()
         open_ones.add(self)
@@ -63,7 +63,7 @@ class LaneResident(GatedResident):
             return lane.collect()
 
     def close(self) -> None:
-        """See Resident; the engine's own close does it too."""
+        """See Resident. Closing the engine does this too."""
         if self in self._open_ones:
             self._open_ones.remove(self)
             with self._device.releasing():
@@ -115,6 +115,6 @@ class _LanesTimeline:
         return float(self._start.time_till(self._ends[0])) / 1e3
 
     def _drop_events(self) -> None:
-        """Let go of the events while the context is current: otherwise some threads cannot free them."""
+        """Drop the events while the context is current: some threads cannot free them otherwise."""
         events, self._ends, self._start = [self._start, *self._ends], [], None
         self._device.release(events)

@@ -1,4 +1,4 @@
-"""What TensorRT for RTX does on the GPU by itself: it finishes kernels just in time, and records CUDA graphs."""
+"""What only TensorRT for RTX does on the GPU: it finishes kernels just in time, and records CUDA graphs itself."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def is_rtx(flavour: Flavour) -> bool:
 
 
 def configure(plan: Plan, plan_sha256: str, architecture: str, options: EngineOptions) -> Callable[[], None]:
-    """Make `plan`'s contexts as `options` say; what is returned keeps the finished kernels for the next start.
+    """Apply `options` to the contexts that `plan` makes. Returns a function that saves the finished kernels.
 
-    The first run of each batch size waits until its kernels are finished. Left to itself TensorRT would run slower,
-    general kernels meanwhile, whose results differ a little, and would record no graph of them. All contexts share what
-    was finished. Kept, it lies in the folder `options.cache`, in a file for each plan and GPU, which TensorRT ignores
-    where it is of another driver; where it cannot be written, a warning says why. Raises UsageError where the folder
+    The first run of each batch size waits until its kernels are finished. By default TensorRT would meanwhile run
+    slower, general kernels, whose results differ a little, and would not record them as a graph. All contexts share the
+    finished kernels. They are saved in the folder `options.cache`, in one file for each plan and GPU. TensorRT ignores
+    a file of another driver. If it cannot be written, a warning gives the reason. Raises UsageError if the folder
     cannot be made or read.
     """
     trt = plan.flavour.trt
@@ -48,7 +48,7 @@ def configure(plan: Plan, plan_sha256: str, architecture: str, options: EngineOp
     def save() -> None:
         try:
             _write(path, kernels.serialize(), known)
-        except EvodeployError as error:  # the engine has done its work, and the next start does without
+        except EvodeployError as error:  # the engine has done its work, and the next start works without the file
             _log.warning("the finished kernels are not kept: %s", error)
 
     return save

@@ -1,4 +1,4 @@
-"""A plan as an engine on an NVIDIA GPU."""
+"""The engine that runs a plan on an NVIDIA GPU."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LANES = 4  # batches in flight, of all callers; two keep a GPU busy with copies 
 
 
 class TensorRtEngine(Engine):
-    """Runs a plan, in any number of threads; each that computes at a time takes memory for the largest batch."""
+    """Runs a plan, in any number of threads. Each concurrent run takes memory for the largest batch."""
 
     name = "tensorrt"
     deepest = LANES - 1  # the last lane is for calls between two batches of a stream
@@ -42,9 +42,9 @@ class TensorRtEngine(Engine):
     ) -> None:
         """Open the plan `path`, which runs code in it, with its record next to it.
 
-        `watch` is called with each layer that is computed, see `Plan.watch`, in place of recording CUDA graphs.
-        Raises BadFileError where they do not belong together, UnavailableError where the plan cannot run on this
-        machine or with the TensorRT installed, OutOfMemoryError where it does not fit.
+        `watch` is called with each layer that is computed, see `Plan.watch`; CUDA graphs are not recorded then. Raises
+        BadFileError if plan and record do not belong together, UnavailableError if the plan cannot run on this machine
+        or with the TensorRT installed, OutOfMemoryError if it does not fit.
         """
         super().__init__()
         options = options or EngineOptions()
@@ -87,19 +87,19 @@ class TensorRtEngine(Engine):
             stack.callback(self._lanes.close)
             stack.callback(_close_all, self._residents)
             with self._lanes.working():
-                pass  # so that memory for one caller is had now, or missed now
+                pass  # allocates the memory for one caller now, so that a lack of it shows now
             held = stack.pop_all()
         self._release = weakref.finalize(self, _release, gpu, held)  # at the latest when the process ends
 
     @property
     def ranges(self) -> tuple[BatchRange, ...]:
-        """Those of the profiles; there may be gaps between them."""
+        """The ranges of the profiles. There may be gaps between them."""
         return self._ranges
 
     def run_many(
         self, batches: Iterable[Array], in_flight: int = 2, keep: Sequence[int] | None = None
     ) -> Iterator[dict[str, Array]]:
-        """See Engine; one caller at a time looks ahead, so that waiting lanes cannot block one another."""
+        """See Engine. Only one caller at a time looks ahead, so that waiting lanes cannot block each other."""
         depth = max(1, min(in_flight, self.deepest))
         if not self._ahead.acquire(blocking=False):
             yield from super().run_many(batches, keep=keep)
@@ -114,7 +114,7 @@ class TensorRtEngine(Engine):
                 yield self._finish(under_way.popleft())
         finally:
             for lane in under_way:
-                with contextlib.suppress(EvodeployError):  # of a caller who left early, or knows of a failure
+                with contextlib.suppress(EvodeployError):  # the caller left early, or already knows of a failure
                     self._finish(lane)
             self._ahead.release()
 
@@ -142,7 +142,7 @@ class TensorRtEngine(Engine):
 
 
 def _new_lane(gpu: Device, plan: Plan, record: PlanRecord, refused: set[Key] | None) -> Lane:
-    """Return a lane that records CUDA graphs, but of what is `refused`; None of it means that it records nothing."""
+    """Return a lane, which records CUDA graphs except for the keys in `refused`. If that is None, it records none."""
     longest = max((stage.tokens for stage in record.elastic), default=0)
     tensors = Tensors(record.inputs[0], record.keep, record.outputs, longest)
 

@@ -1,4 +1,4 @@
-"""The JSON file next to every plan that says what was built: a plan itself shows nothing before it runs."""
+"""The JSON file next to every plan that describes what was built: a plan itself shows nothing before it runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from evodeploy.text import brief, json_text
 
 @dataclass(frozen=True)
 class Profile:
-    """The batch sizes of an optimization profile: the range, and the one to be fastest at."""
+    """The batch sizes of an optimization profile: the range, and the size with the best speed."""
 
     min: int = 1
     opt: int = 32
@@ -44,7 +44,7 @@ class Profile:
 
 @dataclass(frozen=True)
 class KeepProfile:
-    """How many tokens each stage of an elastic plan may keep, in all profiles: the range, and what is to be fastest."""
+    """The number of tokens that each stage of an elastic plan may keep, in all profiles: the range and the optimum."""
 
     min: tuple[int, ...]
     opt: tuple[int, ...]
@@ -56,7 +56,7 @@ class KeepProfile:
 
 
 def keep_profile(info: ModelInfo | None) -> KeepProfile | None:
-    """That of a model, best at its own keep ratios; None of a static one."""
+    """Return the profile of a model, optimal at its own keep ratios, or None if it is static."""
     if info is None or not info.elastic:
         return None
     low, high = zip(*((stage.low, stage.high) for stage in info.elastic), strict=True)
@@ -64,21 +64,21 @@ def keep_profile(info: ModelInfo | None) -> KeepProfile | None:
 
 
 def profiles_for(batches: Iterable[int]) -> tuple[Profile, ...]:
-    """Return one for each of `batches`, fastest there, together without a gap."""
+    """Return one profile for each of `batches`, optimal at that size. Together they have no gap."""
     rising = sorted(set(batches))
     return tuple(Profile(low + 1, batch, batch) for low, batch in zip((0, *rising), rising, strict=False))
 
 
 @dataclass(frozen=True)
 class PlanRecord:
-    """What a plan is. `targets` is empty where it was built for the GPU of the building machine, `architecture`.
+    """The description of a plan. `targets` is empty if it was built for the GPU of the build machine, `architecture`.
 
-    Its inputs are the images and, of an elastic plan, the numbers of kept tokens, whose bounds `model` holds. `rest` is
-    what a plan whose weights are quantized computes in elsewhere, None for FP32. `kept_fp32` names the nodes that
-    stayed FP32 in an FP16 plan, with the reason of each; memory is in bytes; `attentions` is how many the ONNX had,
-    each of which a plan may hold as one kernel; `largest_activation` what the check of FP16's range found; of the
-    builder's options those that matter later. `tf32` says whether FP32 products may be TF32; older records leave it at
-    None.
+    Its inputs are the images and, for an elastic plan, the numbers of kept tokens, whose bounds are in `model`. `rest`
+    is the precision of all other operations in a plan with quantized weights, None for FP32. `kept_fp32` maps the nodes
+    that stayed FP32 in an FP16 plan to the reasons. Memory is in bytes. `attentions` is their number in the ONNX; a
+    plan may run each as one kernel. `largest_activation` is the result of the check of FP16's range. Of the builder's
+    options, only those that matter later are recorded. `tf32` says whether FP32 products may be TF32; it is None in
+    older records.
     """
 
     runtime: str
@@ -109,29 +109,29 @@ class PlanRecord:
 
     @property
     def elastic(self) -> tuple[ElasticStage, ...]:
-        """The stages whose number of kept tokens each run chooses, with its bounds; none of a static plan."""
+        """The stages whose number of kept tokens each run chooses, with its bounds. Empty for a static plan."""
         return self.model.elastic if self.model else ()
 
     @property
     def keep(self) -> TensorSpec | None:
-        """The input that holds these numbers; None of a static plan."""
+        """The input that holds these numbers, or None for a static plan."""
         return self.inputs[1] if self.elastic else None
 
     @property
     def may_be_tf32(self) -> bool:
-        """Whether FP32 products may be TF32: they may by TensorRT's default."""
+        """Whether FP32 products may be TF32, which is TensorRT's default."""
         return self.tf32 is not False
 
 
 def sidecar_path(plan: Path) -> Path:
-    """Where the record of `plan` lies: OUT.engine.json next to OUT.engine."""
+    """Return the path of the record of `plan`: OUT.engine.json next to OUT.engine."""
     return plan.with_name(plan.name + ".json")
 
 
 def write_sidecar(record: PlanRecord, plan: Path) -> Path:
-    """Write the record next to `plan`, its words shortened to what `read_sidecar` takes.
+    """Write the record next to `plan`, with texts shortened to the limits of `read_sidecar`.
 
-    Raises BadFileError, and writes nothing, where the rest is not within its limits.
+    Raises BadFileError, and writes nothing, if anything else exceeds its limits.
     """
     path = sidecar_path(plan)
     short = dataclasses.replace(
@@ -143,7 +143,7 @@ def write_sidecar(record: PlanRecord, plan: Path) -> Path:
     content = json_text(dataclasses.asdict(short)) + "\n"
     try:
         PLAN_RECORD(read_json(content))
-    except ValueError as error:  # SchemaError too
+    except ValueError as error:  # includes SchemaError
         raise BadFileError(f"the record of {plan} could not be read again: {error}") from error
     with replacing(path) as draft:
         draft.write_text(content, encoding="utf-8")
@@ -151,12 +151,12 @@ def write_sidecar(record: PlanRecord, plan: Path) -> Path:
 
 
 def _short(node: str, index: int) -> str:
-    """Return a node's name that fits; its index distinguishes names that begin alike."""
+    """Return a node's name, shortened if necessary. The index distinguishes names with the same beginning."""
     return node if len(node) <= LARGEST_NAME else f"{brief(node, LARGEST_NAME - 20)} #{index}"
 
 
 def read_sidecar(plan: Path) -> PlanRecord:
-    """Return the record next to `plan`; raises BadFileError where it is missing or not one."""
+    """Return the record next to `plan`. Raises BadFileError if it is missing or invalid."""
     check_input(plan, "a TensorRT engine")
     path = sidecar_path(plan)
     if not path.exists():
@@ -169,13 +169,13 @@ def read_sidecar(plan: Path) -> PlanRecord:
 
 
 def check_intact(plan: Path, record: PlanRecord) -> None:
-    """Raise BadFileError where `plan` is not the file that `record` is of."""
+    """Raise BadFileError if `plan` is not the file that `record` describes."""
     if sha256(plan) != record.plan_sha256:
         raise BadFileError(f"{plan} differs from its record: it was altered or copied incompletely; build it again")
 
 
 def _plan_record(**values: Any) -> PlanRecord:
-    """Return the record, where its inputs are those that its model has; raises SchemaError."""
+    """Return the record if its inputs are those of its model. Raises SchemaError otherwise."""
     plan = PlanRecord(**values)
     expected = plan.model.inputs[1:] if plan.model else ()
     if plan.inputs[1:] != expected:
@@ -197,7 +197,7 @@ _VERSION = matching(r"[\w.+-]{0,64}", "a version of letters, digits and dots")
 _RUNTIME_VERSION = matching(r"\d{1,4}(\.[\w.+-]{1,59})?", "a version of letters, digits and dots, such as 10.13.0.35")
 _SHA256 = matching(r"[0-9a-f]{64}", "a SHA-256 of 64 hexadecimal digits")
 _LINE = text(LARGEST_NAME)
-_REASON = 1000  # characters of why a node stayed FP32
+_REASON = 1000  # characters of the reason why a node stayed FP32
 PLAN_RECORD = record(
     PlanRecord,
     _plan_record,
