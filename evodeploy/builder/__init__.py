@@ -1,1 +1,1 @@
-"""Stage 3: ONNX file to engine file: precision converted, built by TensorRT, checked and recorded."""
+"""Stage 3: ONNX file to engine file. The precision is converted, TensorRT builds, the result is recorded."""

@@ -1,4 +1,4 @@
-"""TensorRT's messages while it builds: what of them is logged, and what is read from them."""
+"""TensorRT's messages during a build: which of them are logged, and what is read from them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _NOISE = re.compile(r"INT64|Detected invalid timing cache|Make sure \w+ .* has I
 
 
 class BuildLog:
-    """Takes every message: logs it, keeps errors, and writes all to `file` where there is one.
+    """Receives every message, logs it, keeps errors, and writes everything to `file` if there is one.
 
-    A warning is logged as one the first time, everything else for debugging. That indices are INT64 is no warning:
-    TensorRT computes with them as they are.
+    A warning is logged as a warning the first time; everything else is logged for debugging. Warnings about INT64
+    indices are ignored, because TensorRT computes with them correctly.
     """
 
     def __init__(self, file: TextIO | None = None) -> None:
@@ -26,10 +26,10 @@ class BuildLog:
         self._logged: set[str] = set()
         self._errors = Errors()
         self.memory: dict[str, int] = {}  # bytes of Weights and of Activation
-        self.loss: OSError | None = None  # why the file does not hold all of it
+        self.loss: OSError | None = None  # why the file is incomplete
 
     def __call__(self, severity: str, message: str) -> None:
-        """Take one message; called by TensorRT, so it raises nothing."""
+        """Take one message. Raises nothing, because TensorRT calls it."""
         if self._file is not None and self.loss is None:
             try:
                 self._file.write(f"[{severity}] {message}\n")
@@ -45,5 +45,5 @@ class BuildLog:
 
     @property
     def reason(self) -> str:
-        """TensorRT's first error."""
+        """The first error of TensorRT."""
         return self._errors.first()

@@ -1,4 +1,4 @@
-"""All that is decided before TensorRT starts: everything is checked, and the ONNX is converted in memory."""
+"""The decisions before TensorRT starts: all options are checked, and the ONNX is converted in memory."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ MAX_BATCH = 128
 
 @dataclass(frozen=True)
 class Decisions:
-    """What an engine will be.
+    """The properties of an engine to build.
 
-    `rest` is what a quantized network computes in elsewhere, None for FP32. `targets` is empty for the GPU here. Of its
-    `attentions` the keys of `keys_widened` were widened; `kept_fp32` names the nodes that stay FP32, with reasons;
-    `largest_activation` is empty where it was not measured. `options` are those of the builder that were asked for.
-    `keep` is how many tokens an elastic engine may keep, None of a static one.
+    `rest` is the precision of the other operators in a quantized network, None for FP32. `targets` is empty for the GPU
+    here. `keys_widened` is how many of the `attentions` had their keys widened. `kept_fp32` names the nodes that stay
+    FP32, with reasons. `largest_activation` is empty if it was not measured. `options` are the builder options that
+    were set. `keep` is the range of tokens that an elastic engine may keep, None for a static one.
     """
 
     runtime: str
@@ -53,9 +53,9 @@ class Decisions:
 
 @dataclass(frozen=True)
 class Decided:
-    """The ONNX as it was read and as it will be parsed, who parses it, and what the engine will be.
+    """The ONNX as read and as TensorRT will parse it, the TensorRT that parses it, and the engine's properties.
 
-    `checksum` is that of the file before it was read: it may be another before the engine is built.
+    `checksum` was taken before the file was read. The file may change before the engine is built.
     """
 
     source: onnx.ModelProto
@@ -66,13 +66,13 @@ class Decided:
 
 
 def decide(request: BuildRequest) -> Decided:
-    """Check everything and convert the ONNX, in memory; choices made on the way are logged.
+    """Check everything and convert the ONNX in memory. Choices that were made by default are logged.
 
-    Raises BadFileError for an ONNX that cannot be read, UsageError for a profile, target, precision or option that
-    cannot be honoured, UnavailableError for what is missing here, VerificationError for activations that FP16 cannot
-    hold.
+    Raises BadFileError if the ONNX cannot be read, UsageError if a profile, target, precision or option is not
+    possible, UnavailableError if something is missing on this machine, VerificationError if activations exceed the
+    range of FP16.
     """
-    checksum = onnx_sha256(request.onnx)  # first: an engine of a file that is replaced meanwhile must not count as new
+    checksum = onnx_sha256(request.onnx)  # first: a file that is replaced meanwhile must not count as built
     model = read_onnx(request.onnx)
     held = precision_of(model)
     conversion = _conversion(request, held)
@@ -119,7 +119,7 @@ def decide(request: BuildRequest) -> Decided:
 
 
 def _conversion(request: BuildRequest, held: Precision) -> Reduced | None:
-    """What the floats of an ONNX that holds `held` weights are converted to, None for nothing; raises UsageError."""
+    """Return the precision to convert the floats of an ONNX with `held` weights to, or None. Raises UsageError."""
     wanted = request.precision or held
     if wanted == held:
         if request.images is not None:
@@ -138,14 +138,14 @@ def _conversion(request: BuildRequest, held: Precision) -> Reduced | None:
 
 
 def _profiles(asked: tuple[Batches, ...], model: onnx.ModelProto) -> tuple[Profile, ...]:
-    """Return the profiles `asked` for, or one of the default range, as the input allows them; raises UsageError."""
+    """Return the profiles `asked` for, or one with the default range, if the input allows them. Raises UsageError."""
     spec = input_spec(model)
-    output_specs(model)  # refused here where they do not fit the record
+    output_specs(model)  # raises if they do not fit the record
     return tuple(check_profile(_profile(batches, spec.shape[0]), spec) for batches in asked or ((None,) * 3,))
 
 
 def _profile(batches: Batches, fixed: int | None) -> Profile:
-    """Return what was asked for, the rest filled in so that it fits: a fixed batch is the default for all three."""
+    """Return a profile with the missing values filled in. A fixed batch is the default for all three."""
     low, best, high = batches
     low = low if low is not None else fixed or 1
     high = high if high is not None else fixed or max(MAX_BATCH, best or 0, low)
@@ -153,7 +153,7 @@ def _profile(batches: Batches, fixed: int | None) -> Profile:
 
 
 def _chosen(targets: tuple[str, ...], flavour: Flavour, precision: Precision) -> str:
-    """Return the sentence for targets that were not named."""
+    """Return the log message about targets that were not named."""
     if driver_problem() is None:
         return f"building for the GPU here, {targets[0]}: name others with --target"
     left_out = flavour.refused_targets(precision)
@@ -163,7 +163,7 @@ def _chosen(targets: tuple[str, ...], flavour: Flavour, precision: Precision) ->
 
 
 def _largest_activation(model: onnx.ModelProto, folder: Path | None, kept: Collection[str]) -> str:
-    """What becomes largest on the images of `folder`; on random ones where it can be run, else a warning and ''."""
+    """Return the largest activation on the images of `folder`, or on random ones; '' with a warning if impossible."""
     try:
         with needs(onnxruntime_extra()):
             from evodeploy.graph.ranges import largest_activation

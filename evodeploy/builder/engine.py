@@ -1,4 +1,4 @@
-"""ONNX file to engine file: what was decided is built, checked, and recorded next to the plan."""
+"""ONNX file to engine file: builds what was decided, checks it, and records it next to the plan."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _log = logging.getLogger(__name__)
 
 
 def build_engine(request: BuildRequest, progress: Progress | None = None) -> PlanRecord:
-    """Write the engine and its sidecar, and return what was built; raises as `decide` does.
+    """Write the engine and its sidecar, and return the record. Raises the same errors as `decide`.
 
-    And BadFileError for an ONNX that TensorRT cannot parse, RuntimeFailedError where the build fails or an FP16 engine
-    turns out to be FP32. On any of them nothing is written. A log that cannot be written is a UsageError at the end:
-    the engine is kept.
+    Also raises BadFileError if TensorRT cannot parse the ONNX, and RuntimeFailedError if the build fails or an FP16
+    engine turns out to be FP32. After any of these nothing is written. If the log cannot be written, it raises
+    UsageError at the end, but keeps the engine.
     """
     return build_decided(request, decide(request), progress)
 
@@ -89,11 +89,11 @@ def _build_log(request: BuildRequest) -> Iterator[BuildLog]:
         yield BuildLog()
         return
     try:
-        file = request.log.open("w", encoding="utf-8", buffering=1)  # a line is there as soon as TensorRT says it
+        file = request.log.open("w", encoding="utf-8", buffering=1)  # each line is written at once
     except OSError as error:
         raise UsageError(f"cannot write the log to {request.log}: {error.strerror or error}") from error
-    try:  # what a build says is kept when it fails too: that is what a log is for
+    try:  # the log is kept if the build fails: then it is needed most
         yield BuildLog(file)
     finally:
-        with contextlib.suppress(OSError):  # of a line that did not fit, which the log knows
+        with contextlib.suppress(OSError):  # a line could not be written, which the log has noted
             file.close()

@@ -1,6 +1,6 @@
-"""ONNX to plan: one recipe for TensorRT 10, 11 and RTX.
+"""ONNX to plan: one procedure for TensorRT 10, 11 and RTX.
 
-The network is strongly typed, so precision is what the ONNX holds and no flag can be ignored or downgraded.
+The network is strongly typed. The ONNX determines the precision, and no flag can be ignored or lowered.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from evodeploy.engines.tensorrt.sidecar import KeepProfile, Profile
 from evodeploy.errors import BadFileError, RuntimeFailedError, UnavailableError, UsageError
 from evodeploy.specs import Precision, TensorSpec
 
-# Called with the phase's name and the share of it done; False cancels the build.
+# Called with the name of a phase and the share of it that is done. Returning False cancels the build.
 Progress = Callable[[str, float], bool]
 
 _INDEX_LIMIT = 2**31 - 1
@@ -33,7 +33,7 @@ _INDEX_LIMIT = 2**31 - 1
 
 @dataclass(frozen=True)
 class BuiltPlan:
-    """A serialized engine, its tensors, the bytes of memory in the builder's log, and whether it has TF32."""
+    """A serialized engine, its tensors, the memory in bytes from the builder's log, and whether it may use TF32."""
 
     plan: memoryview
     inputs: tuple[TensorSpec, ...]
@@ -44,7 +44,7 @@ class BuiltPlan:
 
 
 def check_profile(profile: Profile, spec: TensorSpec) -> Profile:
-    """`profile` as the input `spec` allows; raises UsageError where it is out of order or out of range."""
+    """Return `profile` if the input `spec` allows it. Raises UsageError if it is out of order or out of range."""
     if not 1 <= profile.min <= profile.opt <= profile.max:
         raise UsageError(
             f"batch sizes min {profile.min}, opt {profile.opt}, max {profile.max} are out of order: "
@@ -63,16 +63,16 @@ def check_profile(profile: Profile, spec: TensorSpec) -> Profile:
 
 
 def new_builder(flavour: Flavour, logger: Any, log: BuildLog) -> Any:
-    """Return a builder of `flavour`; raises UnavailableError where TensorRT cannot start here."""
+    """Return a builder of `flavour`. Raises UnavailableError if TensorRT cannot start here."""
     trt = flavour.trt
     try:
         return trt.Builder(logger)
-    except Exception as error:  # the binding's way to say that the library gave it a null pointer
+    except Exception as error:  # the binding raises if the library returned a null pointer
         raise UnavailableError(f"{flavour} cannot start here: {log.reason}") from error
 
 
 def set_targets(flavour: Flavour, config: Any, targets: Sequence[str]) -> None:
-    """Let `config` build for the GPUs `targets`; for the one that is here where there are none."""
+    """Make `config` build for the GPUs `targets`, or for the GPU here if there are none."""
     if targets:
         config.num_compute_capabilities = len(targets)
     for index, target in enumerate(targets):
@@ -90,11 +90,11 @@ def plan_from_onnx(
     progress: Progress | None = None,
     keep: KeepProfile | None = None,
 ) -> BuiltPlan:
-    """Build the ONNX file `path`, already checked, whose attention is of `precision`; `options` are checked too.
+    """Build a plan from the ONNX file `path`, whose attention has `precision`. File and `options` are already checked.
 
-    With `keep` its second input holds how many tokens each stage keeps. Raises BadFileError where TensorRT's parser
-    refuses a node or an output has no known length, RuntimeFailedError with TensorRT's own first error where the build
-    fails, KeyboardInterrupt where it was cancelled.
+    With `keep`, its second input holds the number of tokens that each stage keeps. Raises BadFileError if TensorRT's
+    parser refuses a node or the length of an output is unknown, RuntimeFailedError with TensorRT's first error if the
+    build fails, KeyboardInterrupt if it was cancelled.
     """
     trt = flavour.trt
     logger, relay = shared_logger(flavour)
@@ -135,10 +135,11 @@ def plan_from_onnx(
 
 
 def _check_products(trt: Any, network: Any, precision: Precision) -> None:
-    """Refuse a network that computes most of its products in FP32 though a lower `precision` was asked for.
+    """Raise RuntimeFailedError if most products are in FP32 although a lower `precision` was requested.
 
-    Of a strongly typed network TensorRT changes no type, so this says what the plan will be. Its memory does not:
-    engines hold kernels and weights in several layouts as well, in TensorRT 11 up to 17 bytes for a weight in FP16.
+    TensorRT changes no type in a strongly typed network, so the network shows the types of the plan. The plan's memory
+    does not: engines also hold kernels, and weights in several layouts, up to 17 bytes for an FP16 weight in TensorRT
+    11.
     """
     wanted = {"fp16": "HALF", "bf16": "BF16"}.get(precision)
     if wanted is None:
@@ -167,7 +168,7 @@ def _add_profile(
 
 
 def let_attention_decompose(trt: Any, network: Any) -> None:
-    """Fused attention exists in reduced precision only; in FP32 an Attention operator must be allowed to decompose."""
+    """Allow FP32 attention to decompose: fused attention exists only in reduced precision."""
     kind = getattr(trt.LayerType, "ATTENTION_INPUT", None)
     for index in range(network.num_layers if kind is not None else 0):
         layer = network.get_layer(index)
@@ -178,7 +179,7 @@ def let_attention_decompose(trt: Any, network: Any) -> None:
 
 @contextlib.contextmanager
 def _deferred_interrupt() -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM inside set the event yielded, for nothing may be raised into TensorRT; they act at the end."""
+    """Defer SIGINT and SIGTERM to the end, since nothing may be raised into TensorRT. Yields an event that they set."""
     interrupted = threading.Event()
     received: list[int] = []
 
@@ -186,7 +187,7 @@ def _deferred_interrupt() -> Iterator[threading.Event]:
         received.append(number)
         interrupted.set()
 
-    here = threading.current_thread() is threading.main_thread()  # signals arrive in no other
+    here = threading.current_thread() is threading.main_thread()  # only this thread receives signals
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)} if here else {}
     try:
         yield interrupted
@@ -196,7 +197,7 @@ def _deferred_interrupt() -> Iterator[threading.Event]:
         for first in received[:1]:
             signal.raise_signal(first)
         if interrupted.is_set():
-            raise KeyboardInterrupt  # rather than TensorRT's complaint that it was cancelled
+            raise KeyboardInterrupt  # instead of TensorRT's error about the cancellation
 
 
 def _monitor(trt: Any, progress: Progress, interrupted: threading.Event) -> Any:

@@ -1,4 +1,4 @@
-"""The options of a TensorRT builder."""
+"""Options of the TensorRT builder."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ HardwareCompatibility = Literal["ampere-plus", "same-capability"]
 
 @dataclass(frozen=True)
 class BuilderOptions:
-    """None and False leave the choice to TensorRT.
+    """Builder options, of which None and False leave the choice to TensorRT.
 
-    `optimization_level` 0 to 5 spends more time for a faster plan. `workspace` bounds, in bytes, what a kernel may use
-    besides its tensors. `timing_cache` is a file in which builds share what they measured. A `version_compatible` plan
-    runs in later versions, a `hardware_compatible` one on more GPUs than the one here. A `refittable` plan can be given
-    other weights; with `strip_plan` it holds none. `tf32` lets FP32 products round their factors to ten bits.
+    `optimization_level` is 0 to 5: a higher one takes longer and gives a faster plan. `workspace` is the limit in bytes
+    on a kernel's memory besides its tensors. `timing_cache` is a file in which builds share their measurements. A
+    `version_compatible` plan runs in later versions, a `hardware_compatible` one on further GPUs. A `refittable` plan
+    can get other weights; with `strip_plan` it contains none. `tf32` lets FP32 products round their factors to ten
+    bits.
     """
 
     optimization_level: int | None = None
@@ -33,7 +34,7 @@ class BuilderOptions:
     tf32: bool | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no builder takes: raises UsageError."""
+        """Raise UsageError for values that no builder accepts."""
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
             raise UsageError(f"the optimization level is {self.optimization_level}, expected 0 to 5")
         if self.workspace is not None and self.workspace < 1:
@@ -44,7 +45,7 @@ class BuilderOptions:
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """What was asked for, by name."""
+        """The options that were set, by name."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in values.items() if value is not None and value is not _DEFAULTS[name]}
 
@@ -53,7 +54,7 @@ _DEFAULTS = {field.name: field.default for field in dataclasses.fields(BuilderOp
 
 
 def check_options(flavour: Flavour, options: BuilderOptions, profiles: int = 1) -> None:
-    """Raise UsageError where `flavour` would ignore or break on one of `options` with that number of `profiles`."""
+    """Raise UsageError if `flavour` would ignore one of `options`, or fail on it with that number of `profiles`."""
     for name in options.chosen:
         reason = flavour.lacks(name)
         if reason:
@@ -65,7 +66,7 @@ def check_options(flavour: Flavour, options: BuilderOptions, profiles: int = 1) 
 
 
 def _refit_problem(flavour: Flavour, options: BuilderOptions, profiles: int) -> str:
-    """Return why no engine that takes other weights can be built so; empty where one can. By NVIDIA's documentation."""
+    """Return why a refittable engine cannot be built this way, according to NVIDIA; empty if it can."""
     if options.version_compatible:
         return "and --version-compatible exclude each other, for the lean runtime cannot refit: leave out one of them"
     if profiles > 1:
@@ -76,7 +77,7 @@ def _refit_problem(flavour: Flavour, options: BuilderOptions, profiles: int) -> 
 
 
 def apply_options(flavour: Flavour, config: Any, options: BuilderOptions) -> None:
-    """Set `options`, already checked, on a builder's `config`; `shared_timings` sets the timing cache."""
+    """Set `options`, already checked, on a builder's `config`. The timing cache is set by `shared_timings`."""
     flags = flavour.trt.BuilderFlag
     if options.optimization_level is not None:
         config.builder_optimization_level = options.optimization_level

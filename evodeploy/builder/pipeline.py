@@ -1,4 +1,4 @@
-"""ONNX file to engine file, as a program asks for it."""
+"""The Python function that builds an ONNX file into an engine file."""
 
 from __future__ import annotations
 
@@ -53,40 +53,41 @@ def build(
     Args:
         onnx: The ONNX file.
         output: The engine to write, with its record next to it. Default: next to the ONNX.
-        precision: What floats are converted to; as in the ONNX by default. Of a quantized ONNX, the other operators'.
+        precision: The precision to convert floats to; by default that of the ONNX. For a quantized ONNX, it applies to
+            the other operators.
         keep_fp32: Nodes that stay in FP32 when the others are converted: patterns of names and operator types, such as
             `blocks.11.*` and `Softmax`.
-        min_batch: The smallest batch, 1 by default; an ONNX with a fixed batch has it for all three.
-        opt_batch: The batch to be fastest at, 32 by default.
+        min_batch: The smallest batch, 1 by default. A fixed batch in the ONNX is the default for all three.
+        opt_batch: The batch to optimize for, 32 by default.
         max_batch: The largest batch, 128 by default.
-        profiles: In place of these, (min, opt, max) of each optimization profile.
-        runtime: `tensorrt` or `tensorrt-rtx`; what is installed by default.
-        targets: GPU architectures such as `sm89`. Default: the GPU here, else all.
-        images: Images to measure the range of activations on before FP16, in place of two random ones; see `evaluate`.
+        profiles: Instead of these, (min, opt, max) of each optimization profile.
+        runtime: `tensorrt` or `tensorrt-rtx`; by default the one that is installed.
+        targets: GPU architectures such as `sm89`. Default: the GPU here, or all if there is none.
+        images: Images to measure the range of activations for FP16, instead of two random ones; see `evaluate`.
         optimization_level: 0 to 5: build longer for a faster engine.
         workspace: The bytes that a kernel may use besides its tensors.
-        timing_cache: A file in which builds share what they measured of kernels.
+        timing_cache: A file in which builds share their measurements of kernels.
         version_compatible: Let later versions of TensorRT run it, and the lean runtime.
         hardware_compatible: Let other GPUs run it.
         refittable: Let `refit` give it other weights.
         strip_plan: Leave the weights out; `refit` puts them in.
-        tf32: Let FP32 products round their factors to TF32; TensorRT does by default.
-        log: A file for all that TensorRT says, also if the build fails.
+        tf32: Let FP32 products round their factors to TF32, which is TensorRT's default.
+        log: A file for all messages of TensorRT, also if the build fails.
         dry_run: Check everything, return what would be built, and write nothing.
-        progress: Called with each phase of TensorRT and the share of it done; False cancels the build.
-        force: Replace the outputs where they exist.
+        progress: Called with each phase of TensorRT and the share of it that is done; False cancels the build.
+        force: Replace existing outputs.
 
     Raises:
         BadFileError: The ONNX is damaged, or TensorRT cannot parse it.
-        UsageError: A profile, target, precision or option cannot be honoured.
-        UnavailableError: What this needs is not here, or TensorRT failed.
-        VerificationError: FP16 does not hold the activations.
+        UsageError: A profile, target, precision or option is not possible.
+        UnavailableError: A requirement is missing on this machine, or TensorRT failed.
+        VerificationError: Activations exceed the range of FP16.
 
-    Nothing is written then, but for the log.
+    After an error nothing is written, except the log.
     """
     begun = time.perf_counter()
     source = Path(onnx)
-    check_input(source, "an ONNX model")  # before its folder is found missing as that of the output
+    check_input(source, "an ONNX model")  # before the folder of the output is reported missing
     batches = (min_batch, opt_batch, max_batch)
     if profiles and any(batch is not None for batch in batches):
         raise UsageError("--profile and --min-batch, --opt-batch, --max-batch exclude each other: choose one way")
@@ -107,7 +108,7 @@ def build(
     )
     outputs = [*engine_files(request.output), *([(request.log, LOG)] if request.log else [])]
     if cache is not None:
-        shared = Path(os.path.realpath(cache))  # what a link leads to
+        shared = Path(os.path.realpath(cache))  # the target of a link
         check_distinct(shared, *(path for path, _ in outputs))
         check_output(shared, True, source, kind=TIMINGS)
     with claimed(outputs, force or dry_run, *filter(None, (source, request.images, cache))):
@@ -117,5 +118,5 @@ def build(
 
 
 def engine_files(path: Path) -> list[tuple[Path, Kind]]:
-    """Return the files of an engine: itself and its record."""
+    """Return the files of an engine: the engine itself and its record."""
     return [(path, ENGINE), (sidecar_path(path), RECORD)]

@@ -1,4 +1,4 @@
-"""What building and refitting return."""
+"""The results of building and refitting."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _HERE = "the GPU here"
 
 @dataclass(frozen=True)
 class Build:
-    """An engine file that was written, or with `dry_run` one that would be.
+    """An engine file that was written or, with `dry_run`, would be written.
 
-    `engine` is what was decided before TensorRT started, `record` what lies next to the file, None after a dry run;
-    `seconds` is how long it took.
+    `engine` holds the decisions before TensorRT started. `record` is the record next to the file, None after a dry run.
+    `seconds` is the duration.
     """
 
     path: Path
@@ -47,7 +47,7 @@ class Build:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, as `evodeploy build-engine --json` prints them."""
+        """Return plain values for JSON, as `evodeploy build-engine --json` prints them."""
         if self.record is not None:
             return dataclasses.asdict(self.record) | {"engine": str(self.path), "seconds": self.seconds}
         targets = list(self.engine.targets) or [_HERE]
@@ -56,7 +56,7 @@ class Build:
 
 @dataclass(frozen=True)
 class Refit:
-    """An engine file that was written with the weights of `onnx`; `record` is what lies next to it."""
+    """An engine file that was written with the weights of `onnx`. `record` is the record next to it."""
 
     path: Path
     onnx: Path
@@ -68,5 +68,5 @@ class Refit:
         return f"{size}  with the weights of {self.onnx}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, as `evodeploy refit --json` prints them."""
+        """Return plain values for JSON, as `evodeploy refit --json` prints them."""
         return {"engine": str(self.path), "bytes": self.record.plan_bytes, "seconds": self.seconds}

@@ -1,4 +1,4 @@
-"""An engine file, given the weights of another ONNX file of the same network."""
+"""Refitting: an engine file gets the weights of another ONNX file of the same network."""
 
 from __future__ import annotations
 
@@ -35,14 +35,15 @@ def refit(
     images: str | os.PathLike[str] | None = None,
     force: bool = False,
 ) -> Refit:
-    """Write `engine` with the weights of `onnx` to `output`, without building it again; needs the GPU it was built for.
+    """Write `engine` with the weights of `onnx` to `output`, without a new build. Needs the GPU that it was built for.
 
-    `onnx` is the same network, in FP32 or as the engine's was; the precision stays the engine's, and so do the nodes
-    that were kept in FP32. FP16's range is measured on `images`, in place of two random ones. With `force` the output
-    is replaced where it exists.
+    `onnx` holds the same network, in FP32 or in the precision of the engine's ONNX. The engine's precision does not
+    change, nor do the nodes that were kept in FP32. FP16's range is measured on `images`, instead of two random ones.
+    With `force` an existing output is replaced.
 
-    Raises UsageError for an engine that takes no other weights, UnavailableError where it cannot run, BadFileError for
-    an ONNX of another network, VerificationError for activations that FP16 does not hold. Nothing is written then.
+    Raises UsageError if the engine accepts no other weights, UnavailableError if it cannot run, BadFileError if the
+    ONNX is of another network, VerificationError if activations exceed the range of FP16. After an error nothing is
+    written.
     """
     begun = time.perf_counter()
     plan, source, path = Path(engine), Path(onnx), Path(output)
@@ -99,7 +100,7 @@ def _refit(plan: Path, onnx: Path, output: Path, images: Path | None) -> PlanRec
 
 
 def _check_precision(record: PlanRecord, plan: Path, onnx: Path, asked: tuple[str, ...]) -> None:
-    """Raise UsageError for weights that do not become the plan's, in which the nodes `asked` for stay FP32."""
+    """Raise UsageError if the weights cannot become those of the plan, in which the nodes in `asked` stay FP32."""
     held, reduced = precision_of(read_onnx(onnx)), record.precision in ("fp16", "bf16")
     expected = "fp32" if reduced and asked else record.precision
     if held != expected and not (reduced and held == "fp32"):
@@ -109,10 +110,10 @@ def _check_precision(record: PlanRecord, plan: Path, onnx: Path, asked: tuple[st
 
 
 def refitted(plan: bytes, onnx: Path, flavour: Flavour) -> tuple[bytes, bool]:
-    """`plan` with the weights of the file `onnx`, and whether the result takes other weights in its turn.
+    """Return `plan` with the weights of the file `onnx`, and whether the result can be refitted again.
 
-    The file holds what the plan was built from but for the values of the weights. Needs a working driver, found out
-    before. Raises BadFileError where the weights are others, RuntimeFailedError with TensorRT's reason.
+    The file must match the plan's source except for the values of the weights. Needs a working driver, to be checked
+    before. Raises BadFileError if the weights do not match, RuntimeFailedError with TensorRT's reason.
     """
     trt = flavour.trt
     logger, relay = shared_logger(flavour)
@@ -135,13 +136,13 @@ def refitted(plan: bytes, onnx: Path, flavour: Flavour) -> tuple[bytes, bool]:
         flags = trt.SerializationFlag.__members__
         config = engine.create_serialization_config()
         config.clear_flag(flags["EXCLUDE_WEIGHTS"])
-        if "INCLUDE_REFIT" in flags:  # from TensorRT 10.14 on; without it a plan that had no weights takes no others
+        if "INCLUDE_REFIT" in flags:  # since TensorRT 10.14; else a plan without weights can be refitted only once
             config.set_flag(flags["INCLUDE_REFIT"])
         serialized = engine.serialize_with_config(config)
         if serialized is None:
             raise RuntimeFailedError(f"{flavour} could not write the engine: {log.reason}")
         content = bytes(serialized)
-        del serialized, config, parser, refitter, engine  # their memory is needed for the result
+        del serialized, config, parser, refitter, engine  # frees memory for the result
         result = runtime.deserialize_cuda_engine(content)
         if result is None:
             raise RuntimeFailedError(f"{flavour} cannot load the engine that it wrote: {log.reason}")

@@ -1,4 +1,4 @@
-"""Whether TensorRT builds a model at all, and what it says where it does not."""
+"""A check of whether TensorRT can build a model, with its reason if it cannot."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from evodeploy.engines.tensorrt.log import shared_logger
 
 
 def refusal(model: ModelProto, flavour: Flavour, targets: Sequence[str]) -> str:
-    """Why `flavour` does not build `model`, whose shapes are fixed; empty where it does.
+    """Return why `flavour` cannot build `model`, whose shapes are fixed, or an empty string if it can.
 
-    Raises UnavailableError where TensorRT cannot start here.
+    Raises UnavailableError if TensorRT cannot start here.
     """
     trt = flavour.trt
     log = BuildLog()

@@ -1,4 +1,4 @@
-"""What an engine is built from, and how: all that shapes it."""
+"""The request to build an engine: its source and all options."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 from evodeploy.builder.options import BuilderOptions
 from evodeploy.specs import Precision, check_choice
 
-Batches = tuple[int | None, int | None, int | None]  # the smallest, the one to be fastest at, the largest
+Batches = tuple[int | None, int | None, int | None]  # the smallest, the one to optimize for, the largest
 
 
 @dataclass(frozen=True)
 class BuildRequest:
     """One engine to build.
 
-    `precision` None keeps the ONNX file's; for quantized files, it is the precision of the other operators. `profiles`
-    empty means one of the default range, and None in a profile is its default. `images` is a folder to measure the
-    range of activations on before FP16, in place of random ones; `log` a file for all that TensorRT says. `keep_fp32`
-    are patterns of nodes that stay in FP32 when the others are converted.
+    With `precision` None it is the precision of the ONNX. For quantized files it applies to the other operators. Empty
+    `profiles` mean one with the default range, and None in a profile is the default. `images` is a folder on which the
+    range of activations is measured for FP16, instead of random images. `log` is a file for all messages of TensorRT.
+    `keep_fp32` holds patterns of nodes that stay in FP32 when the others are converted.
     """
 
     onnx: Path
@@ -34,5 +34,5 @@ class BuildRequest:
     keep_fp32: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a precision that is none: raises UsageError."""
+        """Check the precision. Raises UsageError if it is unknown."""
         check_choice("precision", self.precision, Precision)

@@ -1,4 +1,4 @@
-"""What builds measured of kernels, in a file that they share: the next build need not measure it again."""
+"""A file in which builds share their measurements of kernels, so that the next build need not repeat them."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def shared_timings(config: Any, path: Path | None) -> Iterator[None]:
-    """Build with the timings in `path`, and add what the build inside measured; without a path do nothing.
+    """Build with the timings in `path`, and add those that the build inside measured. Without a path do nothing.
 
     Builds may run at the same time: the file is locked while it is read or written, not while a build measures. Raises
-    UsageError where it cannot be used, or is of another TensorRT or GPU.
+    UsageError if it cannot be used, or belongs to another TensorRT or GPU.
     """
     if path is None:
         yield
         return
-    path = Path(os.path.realpath(path))  # builds share what a link leads to
+    path = Path(os.path.realpath(path))  # the target of a link is shared
     check_output(path, True, kind=TIMINGS)
     with _locked(path):
         known = path.read_bytes() if path.exists() else b""
@@ -56,7 +56,7 @@ def _content(cache: Any) -> bytes:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Alone with `path` among builds: a lock on a file next to it, since `path` itself is replaced."""
+    """Exclude other builds from `path`. The lock is on a file next to it, since `path` itself is replaced."""
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(locked(path.with_name(f".{path.name}.lock"), wait=True))

@@ -1,10 +1,10 @@
-"""What this machine is and does: all that is read of its system and of NVIDIA's driver.
+"""The properties of this machine, read from the system and from NVIDIA's driver.
 
 cores.py        how many threads may compute
 cpu.py          the processor and its memory
 memory.py       the memory of this process
-energy.py       counters of energy, the processor's and the GPU's
+energy.py       energy counters of the processor and the GPU
 driver.py       CUDA's driver: whether it works, and the GPU's architecture
 nvml.py         NVIDIA's management library: clocks, temperature, power, memory of a GPU
-environment.py  all of it together, as a measurement records it
+environment.py  all of these together, as a measurement records them
 """

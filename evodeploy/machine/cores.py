@@ -1,4 +1,4 @@
-"""What of this machine may be used."""
+"""The number of cores and threads that may be used on this machine."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import math
 import os
 from pathlib import Path, PurePosixPath
 
-THREADS_PER_CORE = 4  # more only wait for each other, and far more end ONNX Runtime's process
+THREADS_PER_CORE = 4  # more only wait for each other, and many more crash the process of ONNX Runtime
 GROUPS, OWN_GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def usable_cores() -> int:
-    """Cores this process may run on, where the system reports them, else all; no more than its CPU quota amounts to.
+    """Return the number of cores this process may run on, or all if that is unknown, limited by its CPU quota.
 
     The quota is that of a container or a service (Linux control groups), such as Kubernetes' `limits: cpu`.
     """
@@ -21,12 +21,12 @@ def usable_cores() -> int:
 
 
 def most_threads() -> int:
-    """The most threads that an engine may be asked to use."""
+    """Return the highest number of threads that an engine may be asked to use."""
     return THREADS_PER_CORE * usable_cores()
 
 
 def _quotas() -> list[float]:
-    """Cores' worth of time that the control groups of this process allow, each of those that have a limit.
+    """Return the CPU limits, in cores, of the control groups of this process that have one.
 
     https://docs.kernel.org/admin-guide/cgroup-v2.html, and for version 1 sched-bwc.
     """
@@ -37,7 +37,7 @@ def _quotas() -> list[float]:
         limits += [(f"{group}/cpu.max",) for group in (own, *own.parents)]
     found = []
     for files in limits:
-        with contextlib.suppress(OSError, ValueError):  # none is there, or it is "max"
+        with contextlib.suppress(OSError, ValueError):  # the file does not exist, or contains "max"
             quota, period = " ".join((GROUPS / file).read_text() for file in files).split()
             found += [int(quota) / int(period)] if int(quota) > 0 else []
     return found

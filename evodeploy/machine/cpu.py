@@ -10,17 +10,17 @@ _CPU = Path("/sys/devices/system/cpu/cpu0")
 
 
 def processor_name() -> str:
-    """The CPU's own name."""
+    """Return the CPU's name."""
     return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def cpu_flags() -> set[str]:
-    """The instruction sets of the CPU, as the kernel names them; empty where it does not say."""
+    """Return the instruction sets of the CPU by the kernel's names, or an empty set if unknown."""
     return set((_cpuinfo("flags") or _cpuinfo("Features") or "").split())
 
 
 def has_bf16() -> bool:
-    """Whether the CPU multiplies BF16 by instructions of its own."""
+    """Return whether the CPU has instructions to multiply BF16."""
     return bool({"avx512_bf16", "amx_bf16"} & cpu_flags())
 
 
@@ -33,13 +33,13 @@ def _cpuinfo(field: str) -> str | None:
 
 
 def clock_mhz() -> float | None:
-    """The first core's clock now; None where the system does not say."""
+    """Return the current clock of the first core, or None if unknown."""
     found = _cpuinfo("cpu MHz")
     return float(found) if found else None
 
 
 def caches() -> dict[str, str]:
-    """The sizes of the first core's caches by level, such as L1d."""
+    """Return the cache sizes of the first core by level, such as L1d."""
     found = {}
     for folder in sorted((_CPU / "cache").glob("index*")):
         level, kind, size = (_text(folder / name) for name in ("level", "type", "size"))
@@ -50,7 +50,7 @@ def caches() -> dict[str, str]:
 
 
 def memory_bytes() -> int | None:
-    """The machine's memory; None where the system does not say."""
+    """Return the size of the machine's memory, or None if unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -58,7 +58,7 @@ def memory_bytes() -> int | None:
 
 
 def governor() -> str | None:
-    """What sets the first core's clock, such as performance; None where the system does not say."""
+    """Return the governor that sets the first core's clock, such as performance, or None if unknown."""
     return _text(_CPU / "cpufreq" / "scaling_governor")
 
 

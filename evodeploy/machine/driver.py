@@ -1,6 +1,6 @@
-"""What the NVIDIA driver says of this machine, asked without touching any TensorRT runtime.
+"""The state of the NVIDIA driver on this machine, read without any TensorRT runtime.
 
-Without a driver TensorRT's own runtime may end the process, so this is asked first.
+Without a driver TensorRT's own runtime may end the process, so this is checked first.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
 
 
 def driver_problem() -> str | None:
-    """Why CUDA does not work on this machine, in a few words; None where it does."""
+    """Return why CUDA does not work on this machine, in a few words, or None if it works."""
     try:
         cuda = ctypes.CDLL(_LIBRARY)
     except OSError:
@@ -27,7 +27,7 @@ def driver_problem() -> str | None:
 
 
 def architecture(index: int = 0) -> str:
-    """The architecture of GPU `index`, such as sm89, where `driver_problem` finds none; empty for no such GPU."""
+    """Return the architecture of GPU `index`, such as sm89; empty if there is none. Call `driver_problem` first."""
     cuda, device, part = ctypes.CDLL(_LIBRARY), ctypes.c_int(), ctypes.c_int()
     if cuda.cuDeviceGet(ctypes.byref(device), index) != 0:
         return ""
@@ -39,7 +39,7 @@ def architecture(index: int = 0) -> str:
 
 
 def gpu_name() -> str:
-    """Return the first GPU's name, such as NVIDIA L4, where `driver_problem` finds none; empty without a GPU."""
+    """Return the name of the first GPU, such as NVIDIA L4; empty without a GPU. Call `driver_problem` first."""
     cuda, device, name = ctypes.CDLL(_LIBRARY), ctypes.c_int(), ctypes.create_string_buffer(256)
     if cuda.cuDeviceGet(ctypes.byref(device), 0) != 0:
         return ""

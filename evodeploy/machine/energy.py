@@ -1,4 +1,4 @@
-"""Counters of energy: the processor's own (RAPL) or the GPU's (NVML), where they can be read."""
+"""Energy counters of the processor (RAPL) and the GPU (NVML), if they can be read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Meter = Callable[[], float]  # joules since some moment in the past
 
 
 def meter_of(device: str) -> Meter | None:
-    """What counts the energy of `device`, or None where nothing does or it may not be read."""
+    """Return the energy counter of `device`, or None if there is none or it may not be read."""
     if device.startswith("cuda"):
         return _nvml if energy_joules() is not None else None
     packages = [zone for zone in sorted(POWERCAP.glob("intel-rapl:*")) if _is_package(zone)]
@@ -21,7 +21,7 @@ def meter_of(device: str) -> Meter | None:
 
 
 class _Rapl:
-    """The energy of all processor packages; their counters start again at zero every few minutes under load."""
+    """The energy of all processor packages. Under load their counters restart at zero every few minutes."""
 
     def __init__(self, packages: list[Path]) -> None:
         self._packages = packages
@@ -48,7 +48,7 @@ def _nvml() -> float:
 
 
 def _is_package(zone: Path) -> bool:
-    """Whether it counts a processor package, and may be read: others are parts of one, or on laptops all around it."""
+    """Return whether `zone` counts a processor package and is readable: others count parts, or a whole laptop."""
     try:
         return (zone / "name").read_text().startswith("package") and bool((zone / "energy_uj").read_text())
     except OSError:

@@ -1,4 +1,4 @@
-"""What a measurement was taken on."""
+"""The machine and the software versions of a measurement."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ _VARIABLES = (
 
 @dataclass(frozen=True)
 class Environment:
-    """The machine and the versions; `threads` is the number of CPU threads that every engine was given.
+    """The machine and the versions. `threads` is the number of CPU threads that every engine was given.
 
-    `flags` are those instruction sets of the CPU that matter to matrix products. `mhz` and `governor` are what the
-    system reports of the clock, None without; `caches` are sizes by level. `variables` are those set that bear on
-    threads or devices. `commit` is evodeploy's, where it runs from a repository, with a + where files differ.
+    `flags` are the instruction sets of the CPU that affect matrix products. `mhz` and `governor` are the system's
+    values for the clock, or None. `caches` are sizes by level. `variables` are the environment variables about threads
+    or devices. `commit` is that of evodeploy, if it runs from a repository, with a + if files were changed.
     """
 
     processor: str
@@ -65,7 +65,7 @@ class Environment:
 
 
 def environment(threads: int) -> Environment:
-    """Read it off this machine."""
+    """Read the environment from this machine."""
     return Environment(
         processor=processor_name(),
         cores=usable_cores(),
@@ -86,7 +86,7 @@ def environment(threads: int) -> Environment:
 
 
 def package_versions(names: tuple[str, ...]) -> dict[str, str]:
-    """The versions of those of `names` that are installed."""
+    """Return the versions of those of `names` that are installed."""
     installed = {}
     for name in names:
         try:

@@ -9,7 +9,7 @@ _RESET = Path("/proc/self/clear_refs")
 
 
 def begin_peak() -> int | None:
-    """Set the high-water mark to what is resident now, and return that; None where the system has no such mark."""
+    """Reset the high-water mark to the resident memory now, and return it; None if the system has no such mark."""
     try:
         _RESET.write_text("5")
         return resident_bytes()
@@ -18,12 +18,12 @@ def begin_peak() -> int | None:
 
 
 def resident_bytes() -> int:
-    """What is resident now."""
+    """Return the bytes that are resident now."""
     return _bytes("VmRSS")
 
 
 def peak_bytes() -> int:
-    """The most that was resident since `begin_peak`."""
+    """Return the largest number of bytes that were resident since `begin_peak`."""
     return _bytes("VmHWM")
 
 

@@ -1,8 +1,8 @@
-"""NVIDIA's management library, asked through ctypes: it comes with every driver, and needs no package.
+"""Calls to NVIDIA's management library through ctypes: it comes with every driver, and needs no package.
 
-NVIDIA's own binding, nvidia-ml-py (BSD, maintained), would make this shorter. It would be 8,000 lines in every
-installation, with a stray module called `example`, and what runs from a checkout and installs nothing, as the
-acceptance on a GPU does, would lose clocks, energy and memory. `tests/gpu/nvml_step.py` compares the two on a GPU.
+NVIDIA's own binding, nvidia-ml-py (BSD, maintained), would make this shorter. But it would add 8,000 lines to every
+installation, with a stray module called `example`. Runs from a checkout without an installation, such as the acceptance
+test on a GPU, would lose clocks, energy and memory. `tests/gpu/nvml_step.py` compares the two on a GPU.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from dataclasses import dataclass
 _LIBRARY = "nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1"
 _SM_CLOCK, _MEMORY_CLOCK = 1, 2  # NVML_CLOCK_SM, NVML_CLOCK_MEM
 _OF_THE_GPU = 0  # NVML_TEMPERATURE_GPU
-# nvmlClocksEventReasons, formerly ThrottleReasons, that lower the clocks under load. Others are idling and settings.
+# nvmlClocksEventReasons, formerly ThrottleReasons, that lower the clocks under load. The others are idle states and
+# settings.
 _SLOWDOWNS = {
     0x04: "power_cap",
     0x08: "hardware_slowdown",
@@ -27,9 +28,9 @@ _SLOWDOWNS = {
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU: clocks are of its multiprocessors in MHz, the power limit in watts; None where it does not say.
+    """One GPU: clocks of its multiprocessors in MHz, the power limit in watts. Unknown values are None.
 
-    With `mig` it is divided into instances, and what it says is of the whole card.
+    With `mig` it is divided into instances, and the values are those of the whole card.
     """
 
     name: str
@@ -43,7 +44,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class GpuState:
-    """A GPU at one moment: clocks in MHz, degrees Celsius, and why it is slower than it could be, None if not said."""
+    """A GPU at one moment: clocks in MHz, degrees Celsius, and the reasons for slowdowns. Unknown values are None."""
 
     mhz: int | None
     memory_mhz: int | None
@@ -56,15 +57,16 @@ class _Memory(ctypes.Structure):
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """All GPUs that the driver knows; none without a driver."""
+    """Return all GPUs that the driver knows; none without a driver."""
     nvml = _library()
     return () if nvml is None else tuple(_gpu(nvml, handle) for handle in _handles(nvml))
 
 
 def gpu_state() -> GpuState | None:
-    """What the machine's only GPU does now; None where it cannot be asked.
+    """Return the current state of the machine's only GPU, or None if it cannot be read.
 
-    Of several GPUs none is asked, here and for energy and memory: NVML's numbers of them need not be CUDA's.
+    With several GPUs the result is None, and so it is for energy and memory: NVML may number them differently from
+    CUDA.
     """
     nvml, handle = _only_gpu()
     if nvml is None or handle is None:
@@ -80,7 +82,7 @@ def gpu_state() -> GpuState | None:
 
 
 def energy_joules() -> float | None:
-    """What the machine's only GPU has used since the driver was loaded; None where it does not say, or is divided."""
+    """Return the energy that the machine's only GPU used since the driver was loaded; None if unknown or divided."""
     nvml, handle = _only_gpu()
     if nvml is None or handle is None or _is_divided(nvml, handle):
         return None
@@ -89,7 +91,7 @@ def energy_joules() -> float | None:
 
 
 def used_bytes() -> int | None:
-    """How much memory of the machine's only GPU is in use, by whatever process; None where it is divided."""
+    """Return the memory in use on the machine's only GPU, by all processes; None if unknown or the GPU is divided."""
     nvml, handle = _only_gpu()
     if nvml is None or handle is None or _is_divided(nvml, handle):
         return None
@@ -105,7 +107,7 @@ def _only_gpu() -> tuple[ctypes.CDLL | None, ctypes.c_void_p | None]:
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    """The library, initialised until the process ends: that takes longer than all questions."""
+    """Return the library, initialised once until the process ends, because that takes longer than all queries."""
     try:
         nvml = ctypes.CDLL(_LIBRARY)
     except OSError:
@@ -143,7 +145,7 @@ def _gpu(nvml: ctypes.CDLL, handle: ctypes.c_void_p) -> Gpu:
 
 
 def _is_divided(nvml: ctypes.CDLL, handle: ctypes.c_void_p) -> bool:
-    """Whether the GPU is in MIG mode."""
+    """Return whether the GPU is in MIG mode."""
     now, after_reset = ctypes.c_uint(), ctypes.c_uint()
     return nvml.nvmlDeviceGetMigMode(handle, ctypes.byref(now), ctypes.byref(after_reset)) == 0 and now.value == 1
 
@@ -154,7 +156,7 @@ def _memory(nvml: ctypes.CDLL, handle: ctypes.c_void_p) -> _Memory | None:
 
 
 def _asked(nvml: ctypes.CDLL, function: str, handle: ctypes.c_void_p, *arguments: int) -> int | None:
-    """One number from `function`, or None where the GPU does not support it."""
+    """Return one number from `function`, or None if the GPU does not support it."""
     value = ctypes.c_ulonglong()
     status = getattr(nvml, function)(handle, *arguments, ctypes.byref(value))
     return value.value if status == 0 else None
