@@ -1,4 +1,4 @@
-"""The service's endpoints, on anything that computes: so they are tested without Ray."""
+"""The endpoints of the service. They run on any backend, so they are tested without Ray."""
 
 from __future__ import annotations
 
@@ -31,12 +31,11 @@ def create_app(
     metrics: Metrics | None = None,
     room: Room | None = None,
 ) -> FastAPI:
-    """The service of the model `name`; `backend` is asked for at each request, so that it may be replaced.
+    """Create the service of the model `name`. `backend` is called at each request, so that it may be replaced.
 
-    Requests beyond `limits` get 413, 429 with Retry-After, 431 or 504; without the `token`, where there is one, 401;
-    to another host than the `hosts`, where they are given, 421. With `metrics` all
-    requests are counted, and an endpoint gives the counts to clients that have the token. `room` is what requests by
-    another protocol take from too.
+    Requests beyond `limits` get 413, 429 with Retry-After, 431 or 504. If there is a `token`, requests without it get
+    401. If `hosts` are given, requests to any other host get 421. With `metrics`, all requests are counted, and an
+    endpoint returns the counts to clients that have the token. Requests by another protocol may share the `room`.
     """
     app = FastAPI(
         title=f"evodeploy: {name}", version=__version__, docs_url=None, redoc_url=None,
@@ -54,18 +53,18 @@ def create_app(
 
     @app.get("/v2/health/live", tags=["health"])
     async def live() -> dict[str, bool]:
-        """Whether the process answers."""
+        """Return whether the process answers."""
         return {"live": True}
 
     @app.get("/v2/health/ready", tags=["health"], responses={503: openapi.REFUSALS[503]})
     async def ready() -> dict[str, bool]:
-        """Whether the model is there."""
+        """Return whether the model is ready."""
         backend()
         return {"ready": True}
 
     @app.get("/v2", tags=[tensors.PROTOCOL])
     async def server() -> dict[str, Any]:
-        """What this server is."""
+        """Describe this server."""
         return {"name": "evodeploy", "version": __version__, "extensions": ["binary_tensor_data"]}
 
     app.include_router(tensors.routes(backend, name))
@@ -76,7 +75,7 @@ def create_app(
     def described() -> dict[str, Any]:
         try:
             here = backend()
-        except EvodeployError:  # health says why the model is not there
+        except EvodeployError:  # the health endpoint gives the reason
             return plain()
         return openapi.with_samples(plain(), here, name, token is not None)
 

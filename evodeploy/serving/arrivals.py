@@ -1,17 +1,17 @@
-"""Bodies of requests on their way: how many there may be, what they hold together, and which must give way."""
+"""The request bodies that are being received: limits on their number and total size, and the choice of one to drop."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-RATE = 16 << 10  # bytes a second: a body that comes faster keeps its place
-PATIENCE = 2.0  # seconds that a body may be behind that
+RATE = 16 << 10  # bytes per second: a body that arrives faster keeps its place
+PATIENCE = 2.0  # seconds that a body may lag behind that rate
 
 
 @dataclass(eq=False)
 class Arrival:
-    """A body on its way, `due` to have given its place back or to have sent more; `evict` ends it."""
+    """A body that is being received. By `due` it must be complete or have sent more. `evict` drops it."""
 
     evict: Callable[[], object]
     due: float
@@ -21,10 +21,10 @@ class Arrival:
 
 
 class Arrivals:
-    """The bodies on their way: at most `places`, holding at most `most` bytes.
+    """The bodies that are being received: at most `places`, with at most `most` bytes in total.
 
-    Where there is no room for more, the body that is furthest behind `RATE` gives way; without one that is behind
-    there is no room. What a body sends ahead of that counts for `PATIENCE` seconds and no longer.
+    If there is no room for more, the body that lags furthest behind `RATE` is dropped. If none lags, nothing more is
+    admitted. Bytes that a body sends ahead of the rate count for at most `PATIENCE` seconds.
     """
 
     def __init__(self, places: int, most: int) -> None:
@@ -33,7 +33,7 @@ class Arrivals:
         self._here: set[Arrival] = set()
 
     def admit(self, evict: Callable[[], object], now: float, placed: bool) -> Arrival | None:
-        """A body that begins `now`, with a place or in need of none; None where there is no place."""
+        """Admit a body that begins `now`, with or without a place as `placed` says. Return None if no place is free."""
         while placed and sum(arrival.placed for arrival in self._here) >= self._places:
             if not self._gives_way(now):
                 return None
@@ -42,7 +42,7 @@ class Arrivals:
         return arrival
 
     def grows(self, arrival: Arrival, size: int, now: float) -> bool:
-        """Count bytes that have come; False where there is no room for them."""
+        """Count bytes that have arrived. Return False if there is no room for them."""
         arrival.due = min(max(arrival.due, now - PATIENCE) + size / RATE, now + PATIENCE)
         arrival.size += size
         self._held += size
@@ -52,7 +52,7 @@ class Arrivals:
         return True
 
     def leave(self, arrival: Arrival) -> None:
-        """Give the place back."""
+        """Free the place of the body."""
         if arrival in self._here:
             self._here.remove(arrival)
             self._held -= arrival.size

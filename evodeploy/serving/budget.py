@@ -1,6 +1,6 @@
 """How many tokens a batch may keep so that every request is answered in time: pure functions on measured run times.
 
-A level is a place in the list of keep ratios: the higher, the more tokens, the slower.
+A level is an index into the list of keep ratios. A higher level keeps more tokens and is slower.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from dataclasses import dataclass
 
 from evodeploy.errors import UsageError
 
-MARGIN = 0.8  # of the target is planned with: the rest is for decoding, HTTP, and runs that take longer than measured
-ADMITTED = 0.9  # of the target counts for admission: a refused request is never in time, one that is taken mostly is
-CLEARED = 0.6  # of the planned time in which several that wait are to be answered: where several wait, more may come
-CLEARED_GROWING = 0.3  # the same where the queue grows; not 0, as clients that wait for answers seem to let it grow
-LOW = 0.3  # the least keep ratio, where none is said
-LEVELS = 5  # ratios that are measured and chosen among
-CALM = 4  # batches in a row that must allow a higher level before it is taken
-BUSY = 0.9  # of the time may pass in runs: where images come at a rate that needs more, the queue grows
-RECENT = 9  # runs whose median says how much slower runs are than measured: a few odd ones decide nothing
+MARGIN = 0.8  # share of the target to plan with: the rest is for decoding, HTTP, and runs slower than measured
+ADMITTED = 0.9  # share of the target used for admission: a refused request is never in time, an admitted one usually is
+CLEARED = 0.6  # share of the planned time in which several waiting images must be answered: more may follow
+CLEARED_GROWING = 0.3  # the same if the queue grows; not 0, since clients that wait for answers make it seem to grow
+LOW = 0.3  # the default of the lowest keep ratio
+LEVELS = 5  # number of ratios to measure and to choose from
+CALM = 4  # consecutive batches that must allow a higher level before it is used
+BUSY = 0.9  # share of the time that runs may take: if images arrive at a rate that needs more, the queue grows
+RECENT = 9  # runs whose median gives the slowdown against the measured times: a few outliers do not change it
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Answers within `target` seconds, 99 of 100, by keep ratios from `low` to `high`."""
+    """A target of `target` seconds for 99 of 100 answers, reached by keep ratios from `low` to `high`."""
 
     target: float
     low: float
     high: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be: raises UsageError."""
+        """Check the values. Raises UsageError if the target or the range of ratios is impossible."""
         if not self.target > 0:
             raise UsageError(f"the target is {self.target:g} s, expected more than 0")
         if not 0 < self.low <= self.high <= 1:
@@ -42,12 +42,12 @@ class Budget:
 
     @property
     def planned(self) -> float:
-        """Seconds from a request's arrival to the end of its run that batches are planned for."""
+        """Seconds from a request's arrival to the end of its run for which batches are planned."""
         return self.target * MARGIN
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """Those to choose among, ascending."""
+        """The keep ratios to choose from, in ascending order."""
         if self.low == self.high:
             return (self.low,)
         step = (self.high - self.low) / (LEVELS - 1)
@@ -56,7 +56,7 @@ class Budget:
 
 
 def budget_of(milliseconds: float | None, keep_ratios: tuple[float, float] | None) -> Budget | None:
-    """The budget for a target and the lowest and highest ratio; None without a target. Raises UsageError."""
+    """Return the budget for a target and the lowest and highest ratio; None without a target. Raises UsageError."""
     if milliseconds is not None:
         return Budget(milliseconds / 1000, *(keep_ratios or (LOW,)))
     if keep_ratios is not None:
@@ -66,14 +66,14 @@ def budget_of(milliseconds: float | None, keep_ratios: tuple[float, float] | Non
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of a run: `seconds[i][j]` of `batches[i]` images at `ratios[j]`; all of them ascend."""
+    """Duration of runs: `seconds[i][j]` for `batches[i]` images at `ratios[j]`. All three are in ascending order."""
 
     batches: tuple[int, ...]
     ratios: tuple[float, ...]
     seconds: tuple[tuple[float, ...], ...]
 
     def of(self, images: int, level: int) -> float:
-        """Seconds of `images` at a level: between measured batches on a line, beyond the largest in several runs."""
+        """Return the seconds of `images` at a level: interpolated between batches, several runs above the largest."""
         whole, rest = divmod(images, self.batches[-1])
         seconds = whole * self.seconds[-1][level]
         if rest:
@@ -86,12 +86,12 @@ class Times:
         return seconds
 
     def slowed(self, factor: float) -> Times:
-        """The same where each run takes `factor` times as long."""
+        """Return the times if each run takes `factor` times as long."""
         return dataclasses.replace(self, seconds=tuple(tuple(factor * each for each in row) for row in self.seconds))
 
 
 def times_of(batches: Sequence[int], ratios: Sequence[float], seconds: Sequence[Sequence[float]]) -> Times:
-    """Times as measured: no run counts as longer than one that has more to do, which shows what held it up."""
+    """Return the measured times. A run slower than one with more work was held up, and counts as fast as that one."""
     table = [list(row) for row in seconds]
     for i in reversed(range(len(batches))):
         for j in reversed(range(len(ratios))):
@@ -103,9 +103,9 @@ def times_of(batches: Sequence[int], ratios: Sequence[float], seconds: Sequence[
 
 @dataclass(frozen=True)
 class State:
-    """The level of the last batch, for how many batches a higher one was possible, and how much slower runs were.
+    """The level of the last batch, the number of batches that allowed a higher one, and the recent slowdown.
 
-    `recent` has of each of the last runs how many times as long as measured it took.
+    `recent` holds the duration of each of the last runs, relative to the measured one.
     """
 
     level: int
@@ -114,12 +114,12 @@ class State:
 
     @property
     def slower(self) -> float:
-        """How many times as long as measured runs take now."""
+        """The current duration of runs, relative to the measured one."""
         return statistics.median(self.recent)
 
 
 def check_target(times: Times, budget: Budget) -> None:
-    """Raise UsageError where not even the smallest batches are in time."""
+    """Raise UsageError if even the smallest batches cannot be in time."""
     smallest = times.batches[0]
     least = 2 * times.of(smallest, 0)
     if least > budget.planned:
@@ -132,23 +132,23 @@ def check_target(times: Times, budget: Budget) -> None:
 
 
 def largest_batch(times: Times, budget: Budget) -> int:
-    """The most images to run at once: who comes as a run begins waits for it, and is run then, both at `low`."""
+    """Return the most images to run together: one that just misses a run waits for it and then runs, both at `low`."""
     sizes = range(times.batches[-1], times.batches[0], -1)
     return next((size for size in sizes if 2 * times.of(size, 0) <= budget.planned), times.batches[0])
 
 
 def patience(times: Times, budget: Budget) -> float:
-    """Seconds that an image may wait for others to run with.
+    """Return the seconds that an image may wait for others to run with it.
 
-    With a run of all tokens they are the shortest time in which images that wait are to be answered.
+    Together with a run at the highest ratio, that is the shortest time in which waiting images must be answered.
     """
     return max(0.0, CLEARED_GROWING * budget.planned - times.of(times.batches[0], len(times.ratios) - 1))
 
 
 def latest(times: Times, level: int, ages: Sequence[float], largest: int) -> float:
-    """The longest seconds from arrival to answer, if all that wait are run now, in batches of `largest`, at a level.
+    """Return the longest time from arrival to answer if all waiting images run now at `level`, in batches of `largest`.
 
-    `ages` has the seconds since the arrival of each image, the oldest first.
+    `ages` holds the seconds since the arrival of each image, the oldest first.
     """
     ended = worst = 0.0
     for start in range(0, len(ages), largest):
@@ -159,9 +159,9 @@ def latest(times: Times, level: int, ages: Sequence[float], largest: int) -> flo
 
 
 def possible(times: Times, budget: Budget, ages: Sequence[float], rate: float) -> int:
-    """The highest level at which all that wait are in time, and so is who comes as this batch begins; 0 where none.
+    """Return the highest level at which all waiting images, and one that arrives now, are in time; 0 if there is none.
 
-    Those that wait are to be in time the sooner where `rate` images a second let the queue grow at that level.
+    If `rate` images per second let the queue grow at a level, the waiting images must be answered sooner there.
     """
     largest = largest_batch(times, budget)
     size, reserve = min(len(ages), largest), times.of(largest, 0)
@@ -174,7 +174,7 @@ def possible(times: Times, budget: Budget, ages: Sequence[float], rate: float) -
 
 
 def settled(state: State, level: int) -> State:
-    """The state after a batch that allows `level`: lower at once, higher by one step after `CALM` batches."""
+    """Return the state after a batch that allows `level`: lower at once, higher by one step after `CALM` batches."""
     if level <= state.level:
         return dataclasses.replace(state, level=level, calm=0)
     if state.calm + 1 < CALM:
@@ -183,14 +183,14 @@ def settled(state: State, level: int) -> State:
 
 
 def corrected(state: State, predicted: float, actual: float) -> State:
-    """The state after a run that was `predicted` to take that many seconds, as measured, and took `actual`."""
+    """Return the state after a run that took `actual` seconds instead of the `predicted` ones, which were measured."""
     return dataclasses.replace(state, recent=(*state.recent[1:], actual / predicted))
 
 
 def admits(times: Times, budget: Budget, ages: Sequence[float], images: int, remaining: float) -> bool:
-    """Whether, with `images` more, all that wait are in time at the lowest level, after `remaining` seconds of a run.
+    """Return whether all waiting images and `images` more are in time at level 0, after `remaining` seconds of a run.
 
-    Where none wait the images are always taken: none is sooner answered by asking again.
+    If no image waits, the new ones are always admitted: asking again would not get an answer sooner.
     """
     whole = [*ages, *[0.0] * images]
     return not ages or remaining + latest(times, 0, whole, largest_batch(times, budget)) <= ADMITTED * budget.target

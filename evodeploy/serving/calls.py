@@ -1,6 +1,6 @@
 """The methods of the Open Inference Protocol's gRPC service, as endpoints whose bodies are messages.
 
-They have the gate, the counts and the refusals of the HTTP service; `grpc_server.py` lets gRPC clients call them.
+They share the gate, the metrics and the refusals of the HTTP service. `grpc_server.py` lets gRPC clients call them.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ METHODS = dict.fromkeys(OPEN, "GET") | {
 def create_calls(
     backend: Callable[[], Backend], name: str, limits: Limits, token: str | None, metrics: Metrics, room: Room
 ) -> FastAPI:
-    """The methods of the one model `name`, each under its path; limits, `token` and `metrics` as `app.create_app` has.
+    """Create the methods of the one model `name`, each under its path.
 
-    `room` is what the requests take from, here and over HTTP.
+    `limits`, `token` and `metrics` are the same as in `app.create_app`. `room` is shared with the requests over HTTP.
     """
     calls = FastAPI(openapi_url=None)
     calls.add_middleware(Gate, limits=limits, token=token, exempt=OPEN, room=room, whole=True)
@@ -67,7 +67,7 @@ def create_calls(
         asked = messages.read("ModelMetadataRequest", await request.body())
         tensors.check_named(name, asked.name, asked.version or tensors.VERSION)
         facts = tensors.metadata_of(backend(), name)
-        del facts["parameters"]  # the message has no place for them
+        del facts["parameters"]  # the message has no field for them
         return _answer("ModelMetadataResponse", **facts)
 
     @calls.post(f"{SERVICE}/ModelInfer")

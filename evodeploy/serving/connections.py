@@ -1,8 +1,8 @@
-"""What a connection may take before its request has begun, and after it was answered.
+"""Limits on a connection before its request has begun and after it was answered.
 
-uvicorn on httptools would wait for a header forever, take one of any size, keep an answer for ever for a client that
-does not read it, and keep a connection for ever on which anything comes that is no further request: the rest of a body
-that was refused, or empty lines. In the process that takes connections: this one, or Ray's proxy.
+uvicorn on httptools has no limit on four things: the time a header takes, its size, the time for which it keeps an
+answer that a client does not read, and the life of a connection that sends anything but a further request: the rest of
+a refused body, or empty lines. The limits apply in the process that accepts connections: this one, or Ray's proxy.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from evodeploy.serving.arrivals import RATE
 from evodeploy.serving.gate import HEADER_BYTES
 
-SECONDS = 10.0  # from a connection's, or a further request's, first moment to its header's end; and without any reading
-KEEP_ALIVE = 90  # seconds that a connection waits for a further request: longer than proxies keep theirs, as Ray does
-MOST = 4 * HEADER_BYTES  # bytes of a header that does not end; the gate refuses smaller ones with a better sentence
+SECONDS = 10.0  # from the start of a connection or request to its header's end; also for an answer to stay unread
+KEEP_ALIVE = 90  # seconds that a connection waits for a further request: longer than proxies keep theirs, as in Ray
+MOST = 4 * HEADER_BYTES  # bytes of an unfinished header; the gate refuses smaller ones with a better message
 _WORDS = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large"}
 
 
 class Watch:
-    """A timer with a count of what was `seen`: `SECONDS` after it began it calls `ends` with that, unless it ended."""
+    """A timer that counts what was `seen`. After `SECONDS` it calls `ends` with the count, unless ended before."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, ends: Callable[[int], object]) -> None:
         self._loop, self._ends = loop, ends
@@ -34,17 +34,17 @@ class Watch:
 
     @property
     def is_on(self) -> bool:
-        """Whether it will call."""
+        """Whether the timer is running."""
         return self._timer is not None
 
     def begin(self, seen: int = 0) -> None:
-        """Watch from now on, anew, with `seen` of what it counts."""
+        """Start or restart the timer, with the count at `seen`."""
         self.end()
         self.seen = seen
         self._timer = self._loop.call_later(SECONDS, self._expire)
 
     def end(self) -> None:
-        """Watch no more."""
+        """Stop the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -55,15 +55,15 @@ class Watch:
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """A connection that is closed where a header does not end in time or in size, or nobody reads an answer.
+    """A connection that is closed if a header is too slow or too large, or if nobody reads an answer.
 
-    What comes after an answer and is no further request is dropped, and must come as fast as `RATE`.
+    Anything after an answer that is not a further request is dropped, and must arrive at least as fast as `RATE`.
     """
 
     def __init__(self, *given: Any, **more: Any) -> None:
         super().__init__(*given, **more)
-        self._header = Watch(self.loop, self._end_header)  # counts its bytes
-        self._unread = Watch(self.loop, self._end_unread)  # holds the bytes of the answer that were not read at first
+        self._header = Watch(self.loop, self._end_header)  # counts the bytes of the header
+        self._unread = Watch(self.loop, self._end_unread)  # holds the unread bytes of the answer when it began
         self._dropped = Watch(self.loop, self._end_dropped)  # counts the bytes that were dropped
 
     def connection_made(self, transport: Any) -> None:
@@ -79,30 +79,30 @@ class BoundedProtocol(HttpToolsProtocol):
             self._header.begin()
 
     def on_headers_complete(self) -> None:
-        """Wait no more: the gate bounds what follows."""
+        """Stop waiting: the gate limits what follows."""
         self._header.end()
         super().on_headers_complete()
         if self.parser.should_upgrade():
-            self.cycle.keep_alive = False  # the parser takes nothing after the offer of another protocol
+            self.cycle.keep_alive = False  # the parser accepts nothing after an offer of another protocol
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no more."""
+        """Stop all timers."""
         for watch in (self._header, self._unread, self._dropped):
             watch.end()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Watch whether the client reads what it is sent."""
+        """Start to watch whether the client reads the answer."""
         super().pause_writing()
         self._unread.begin(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
-        """The client has read nearly all."""
+        """Stop watching: the client has read nearly all of the answer."""
         self._unread.end()
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and count what is of a header that has not ended."""
+        """Parse the data, and count the bytes of an unfinished header or those that are dropped after an answer."""
         waited = self._header.is_on
         super().data_received(data)
         if waited and self._header.is_on:
@@ -115,7 +115,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._dropped.seen += len(data)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no request as all else is refused."""
+        """Refuse data that is not a request in the same form as all other refusals."""
         self._header.seen += 1  # there is something to answer
         self._close(400, "the request is not valid HTTP/1.1")
 
@@ -136,7 +136,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._dropped.begin()
 
     def _close(self, status: int, reason: str) -> None:
-        """Close, with an answer where a request has begun and none before it is still being answered."""
+        """Close the connection. If a request has begun and no earlier one is still being answered, answer it first."""
         self._header.end()
         if self._header.seen and (self.cycle is None or self.cycle.response_complete):
             body = json.dumps({"error": reason})
@@ -146,6 +146,6 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 def bound_connections() -> list[Any]:
-    """Let the server that this process starts take connections so; it gets no further middleware."""
+    """Make the server that this process starts use this protocol; return no further middleware."""
     auto.AutoHTTPProtocol = BoundedProtocol
     return []

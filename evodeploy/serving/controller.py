@@ -1,4 +1,4 @@
-"""The budget of a running worker: what waits, what runs, and how many tokens the next batch keeps."""
+"""The budget of a running worker: which requests wait, which run, and how many tokens the next batch keeps."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from evodeploy.preprocess import as_input, random_pictures
 from evodeploy.serving import budget as plan
 from evodeploy.serving.budget import Budget, State, Times
 
-COMING = 100  # images at least whose arrivals say how many come in a second
-RUNS = 3  # of each batch and ratio at the start, after one that is not counted
+COMING = 100  # images at least from whose arrivals the rate is computed
+RUNS = 3  # runs of each batch and ratio at the start, after one that is not counted
 
 
 class BusyError(UnavailableError):
-    """A request that could not be answered in time."""
+    """A request cannot be answered in time."""
 
 
 @dataclass(frozen=True, eq=False)
 class Waiting:
-    """Images of one request that wait since `arrived`, by the controller's clock."""
+    """Images of one request that have waited since `arrived`, by the controller's clock."""
 
     images: int
     arrived: float
 
 
 class Controller:
-    """Holds a budget for one worker. Threads may share it."""
+    """Keeps one worker within its budget. Threads may share it."""
 
     def __init__(self, budget: Budget, times: Times, clock: Callable[[], float] = time.monotonic) -> None:
         plan.check_target(times, budget)
@@ -40,26 +40,26 @@ class Controller:
         self._lock = threading.Lock()
         self._waiting: set[Waiting] = set()
         self._came = deque([(clock(), 0)])  # when requests entered, the oldest first, and the images until then
-        self._ends = 0.0  # when the run that is on will be over
+        self._ends = 0.0  # when the current run will be over
 
     @property
     def largest(self) -> int:
-        """The most images to run at once now."""
+        """The most images to run together now."""
         with self._lock:
             return plan.largest_batch(self._slowed, self._budget)
 
     def patience(self, most: float) -> float:
-        """Seconds that an image may wait now for others to run with, up to `most`."""
+        """Return the seconds that an image may now wait for others to run with it, up to `most`."""
         with self._lock:
             return min(most, plan.patience(self._slowed, self._budget))
 
     def check_room(self, images: int) -> None:
-        """Raise BusyError where `images` more could not be answered in time, even at the lowest ratio."""
+        """Raise BusyError if `images` more could not be answered in time, even at the lowest ratio."""
         with self._lock:
             self._check_room(images)
 
     def enter(self, images: int, arrived: float) -> Waiting:
-        """Let images wait; raises BusyError as `check_room` does."""
+        """Add waiting images. Raises the same error as `check_room`."""
         with self._lock:
             self._check_room(images)
             entry = Waiting(images, arrived)
@@ -71,36 +71,36 @@ class Controller:
         return entry
 
     def leave(self, entry: Waiting) -> None:
-        """Nobody waits for its answer any more; may be said twice."""
+        """Remove a request that nobody waits for any more. May be called twice."""
         with self._lock:
             self._waiting.discard(entry)
 
     def begin(self) -> float:
-        """The keep ratio of the batch that begins now, whose images wait still."""
+        """Choose the keep ratio of the batch that begins now, whose images still count as waiting."""
         with self._lock:
             level = plan.possible(self._slowed, self._budget, self._ages, self._rate)
             self._state = plan.settled(self._state, level)
             return self._times.ratios[self._state.level]
 
     def running(self, images: int, ratio: float, entries: Sequence[Waiting]) -> None:
-        """A run of `images` images begins: those of `entries`, which wait no more."""
+        """Note that a run of `images` images begins. The requests in `entries` no longer wait."""
         with self._lock:
             self._waiting.difference_update(entries)
             self._ends = self._clock() + self._state.slower * self._predicted(images, ratio)
 
     def ran(self, images: int, ratio: float, seconds: float) -> None:
-        """That run is over."""
+        """Note that this run is over, and how long it took."""
         with self._lock:
             self._state = plan.corrected(self._state, self._predicted(images, ratio), seconds)
             self._ends = 0.0
 
     def failed(self) -> None:
-        """That run is over without a result, which says nothing of how long runs take."""
+        """Note that this run is over without a result. It does not show how long runs take."""
         with self._lock:
             self._ends = 0.0
 
     def at_least(self, floor: float) -> float:
-        """The lowest ratio of the budget that is not below `floor`, else its highest."""
+        """Return the lowest ratio of the budget that is not below `floor`, or its highest if there is none."""
         return next((ratio for ratio in self._times.ratios if ratio >= floor), self._times.ratios[-1])
 
     @property
@@ -109,9 +109,9 @@ class Controller:
 
     @property
     def _rate(self) -> float:
-        """Images that come in a second; 0 before `COMING` came, and where no time passed. Refused ones do not count.
+        """Images that arrive per second, without refused ones; 0 before `COMING` have arrived or if no time has passed.
 
-        Nor do those of the oldest request, however many it has: they came in the time before it.
+        The images of the oldest request do not count, however many there are: they arrived in the time before it.
         """
         since, before = self._came[0]
         images, seconds = self._came[-1][1] - before, self._clock() - since
@@ -136,17 +136,17 @@ class Controller:
 
 
 def batches_of(engine: Engine, largest: int, every: bool = False) -> list[int]:
-    """The batches that `engine` runs 1, 2, 4, … and `largest` images in, or `every` number of images up to that."""
+    """Return the batch sizes in which `engine` runs 1, 2, 4, … and `largest` images, or `every` number up to that."""
     images = range(1, largest + 1) if every else {*(1 << power for power in range(largest.bit_length())), largest}
     return sorted({engine.next_batch(each) for each in images})
 
 
 def measured(engine: Engine, budget: Budget, largest: int) -> Times:
-    """Seconds of runs of `batches_of(engine, largest)` images at the ratios of `budget`, the least of `RUNS`.
+    """Measure runs of `batches_of(engine, largest)` images at the ratios of `budget`: the shortest of `RUNS`.
 
-    The machine may have other work at the start: how much slower runs are than that is seen once they serve.
+    The machine may be busy with other work at the start. How much slower runs are later is measured while they serve.
 
-    Raises UsageError where the artefact is not elastic, or not to these ratios.
+    Raises UsageError if the artefact is not elastic, or not elastic to these ratios.
     """
     info = engine.info
     assert info is not None

@@ -1,4 +1,4 @@
-"""A service in this process: uvicorn in a thread, on one port, and gRPC in its event loop, on another if at all."""
+"""A service in this process: uvicorn in a thread, on one port, and optionally gRPC in its event loop, on another."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from evodeploy.text import reason
 if TYPE_CHECKING:
     from evodeploy.serving.grpc_server import GrpcServer
 
-LARGEST_PEM = 1 << 20  # bytes of a certificate or a key
+LARGEST_PEM = 1 << 20  # bytes of a file with a certificate or a key
 
 
 @contextmanager
 def running(settings: Settings) -> Iterator[tuple[str, str | None, Settings]]:
-    """A service as `service.running` describes it; yields its address, that of gRPC, and `settings` complete."""
+    """Run a service as `service.running` describes it; yield its address, the one of gRPC, and the full `settings`."""
     if settings.gpus:
         raise UsageError("gpus are shared out among replicas on Ray: choose a GPU by the device, cuda:N")
     if settings.metrics_port is not None:
@@ -46,9 +46,9 @@ def running(settings: Settings) -> Iterator[tuple[str, str | None, Settings]]:
     check_free(settings.host, settings.port, "--port")
     if settings.grpc_port is not None:
         check_free(settings.host, settings.grpc_port, "--grpc-port")
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read at the import: else any client fills the log
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read on import: otherwise any client can fill the log
         with needs("grpc"):
-            import grpc  # noqa: F401  # first: without it Triton's package raises no ImportError
+            import grpc  # noqa: F401  # first: without it Triton's package does not raise ImportError
             import tritonclient.grpc  # noqa: F401
     with contextlib.ExitStack() as stack:
         engine = stack.enter_context(open_served(settings))
@@ -76,14 +76,14 @@ def _calls(worker: Worker, settings: Settings, metrics: Metrics, room: Room) -> 
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, and gRPC where it is asked for, which begin and end together in one event loop."""
+    """uvicorn and optionally gRPC, which start and stop together in one event loop."""
 
     def __init__(self, config: uvicorn.Config, calls: GrpcServer | None) -> None:
         super().__init__(config)
         self._calls = calls
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        pool = ThreadPoolExecutor(min(32, usable_cores() + 4), "evodeploy-prepare")  # Python's own counts all cores
+        pool = ThreadPoolExecutor(min(32, usable_cores() + 4), "evodeploy-prepare")  # Python's default counts all cores
         asyncio.get_running_loop().set_default_executor(pool)
         if self._calls is not None:
             await self._calls.start()
@@ -96,8 +96,8 @@ class _Server(uvicorn.Server):
 
 @contextmanager
 def _listening(app: Any, settings: Settings, context: ssl.SSLContext | None, calls: GrpcServer | None) -> Iterator[int]:
-    """`app` behind a port, which is yielded; after the body what was begun is answered, within the limit of seconds."""
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # else any client that sends nonsense fills the log
+    """Serve `app` on a port and yield it. After the body, requests that have begun are answered within the limit."""
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # otherwise any client that sends nonsense fills the log
     config = uvicorn.Config(
         app,
         http=BoundedProtocol,
@@ -105,7 +105,7 @@ def _listening(app: Any, settings: Settings, context: ssl.SSLContext | None, cal
         lifespan="off",
         log_config=None,
         access_log=False,
-        proxy_headers=False,  # else a client on this machine says who it is
+        proxy_headers=False,  # otherwise a client on this machine could claim to be another
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=math.ceil(settings.limits.seconds),
@@ -131,13 +131,13 @@ def _listening(app: Any, settings: Settings, context: ssl.SSLContext | None, cal
 
 
 def _context(tls: Tls) -> ssl.SSLContext:
-    """What TLS needs of the files; raises UsageError where one is not there, BadFileError where it is none."""
+    """Return the TLS context of the files. Raises UsageError if one does not exist, BadFileError if one is invalid."""
     for path, what in ((tls.certificate, "a certificate"), (tls.key, "a private key")):
         open_regular(path, f"{what} in PEM", LARGEST_PEM).close()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(tls.certificate, tls.key, password="")  # an encrypted key is refused, not asked for
+        context.load_cert_chain(tls.certificate, tls.key, password="")  # an encrypted key is refused: nobody is asked
     except (ssl.SSLError, OSError) as error:
         raise BadFileError(
             f"{tls.certificate} and {tls.key} are not a certificate and its unencrypted key in PEM ({reason(error)})"

@@ -1,4 +1,4 @@
-"""Before any endpoint: who asks, how much they send, and how many do at once."""
+"""Checks before any endpoint: who sends a request, how much it sends, and how many run at once."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from evodeploy.serving.arrivals import RATE, Arrival, Arrivals
 from evodeploy.serving.settings import Limits
 
 HEADER_BYTES = 16 << 10  # of all headers of a request together
-BODIES = 512  # requests whose bodies may be on their way at once: where there are more, slow ones give way
+BODIES = 512  # request bodies that may be received at once: above that, slow ones are dropped
 
 
 class Room:
-    """What requests take of a service's `limits`, by whatever protocol they come: for one event loop."""
+    """The share of a service's `limits` that its requests use, by any protocol, in one event loop."""
 
     def __init__(self, limits: Limits) -> None:
         self.admitted = 0
-        self.arrivals = Arrivals(BODIES, limits.body * limits.admitted)  # they hold no more than all admitted may
+        self.arrivals = Arrivals(BODIES, limits.body * limits.admitted)  # in total as much as all admitted may hold
 
 
 class Gate:
-    """An ASGI middleware: requests within `limits` and with the `token` pass, and whatever asks for `exempt` paths.
+    """An ASGI middleware that passes requests within `limits` and with the `token`. `exempt` paths need no token.
 
-    Requests for `unlimited` paths need the token, and pass also where too many are there. Any other one takes
-    one of the `limits.admitted` places once its body is there, so that a slow one keeps no other out. Gates may share
-    their `room`. Where bodies come `whole`, what there is of one is not seen on its way: it counts as the largest.
+    Requests for `unlimited` paths pass even if there are too many. Any other request takes one of the
+    `limits.admitted` places when its body has arrived, so that a slow one keeps no other out. Gates may share their
+    `room`. If bodies arrive `whole`, their progress is not visible, and each counts as the largest allowed one.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Gate:
         self._arrivals, self._whole = self._room.arrivals, whole
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass the request on, or answer 400, 401, 408, 413, 429, 431 or 504; nothing where its client leaves."""
+        """Pass the request on, or answer 400, 401, 408, 413, 429, 431 or 504; send nothing if the client leaves."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -61,7 +61,7 @@ class Gate:
             await self._limited(scope, receive, send)
 
     def _refusal(self, headers: list[tuple[bytes, bytes]], exempt: bool) -> JSONResponse | None:
-        """What the headers alone are refused for."""
+        """Return the refusal of a request by its headers alone, or None."""
         if sum(len(name) + len(value) for name, value in headers) > HEADER_BYTES:
             return JSONResponse({"error": f"the headers are larger than {HEADER_BYTES} bytes"}, 431)
         given = [value for name, value in headers if name == b"authorization"]
@@ -78,7 +78,7 @@ class Gate:
         return None
 
     async def _limited(self, scope: Any, receive: Any, send: Any) -> None:
-        """Take the whole body, within the limits, and only then let the endpoint begin."""
+        """Receive the whole body, within the limits, and only then start the endpoint."""
         body = await self._body(receive, _sends(scope["headers"]))
         if body is None:
             return
@@ -94,7 +94,7 @@ class Gate:
                 self._room.admitted -= 1
 
     async def _answer(self, scope: Any, body: bytes, receive: Any, send: Any) -> None:
-        """Let the endpoint answer within the limit of seconds, as long as its client is there."""
+        """Run the endpoint within the limit of seconds, and as long as the client is connected."""
         whole, begun = iter([{"type": "http.request", "body": body, "more_body": False}]), False
 
         async def received() -> Any:
@@ -105,7 +105,7 @@ class Gate:
             begun = True
             await send(message)
 
-        left = asyncio.ensure_future(receive())  # what comes after the body: that the client has left
+        left = asyncio.ensure_future(receive())  # the message after the body: that the client has left
         answering = asyncio.ensure_future(self._app(scope, received, sent))
         first = functools.partial(asyncio.wait, [left, answering], return_when=asyncio.FIRST_COMPLETED)
         try:
@@ -122,10 +122,10 @@ class Gate:
             await JSONResponse({"error": f"not done within {self._limits.seconds:g} s"}, 504)(scope, receive, send)
 
     async def _body(self, receive: Any, sends: bool) -> bytes | JSONResponse | None:
-        """All of it, or what it is refused with, or None where the client left.
+        """Return the whole body, or the answer that refuses it, or None if the client left.
 
-        It may take as long as some of it comes. Only one that `sends` a body takes a place among those on their way.
-        Where there is no room for all of them, those that come too slowly get 408.
+        It may take any time as long as data keeps arriving. Only a request that `sends` a body takes one of the places
+        for bodies. If there is no room for all of them, those that arrive too slowly get 408.
         """
         loop = asyncio.get_running_loop()
         reading: asyncio.Future[bytes | JSONResponse | None]
@@ -175,14 +175,14 @@ class Gate:
 
 
 def _sends(headers: list[tuple[bytes, bytes]]) -> bool:
-    """Whether a body comes, which HTTP announces."""
+    """Return whether a body follows, which HTTP announces."""
     return any(
         name == b"transfer-encoding" or (name == b"content-length" and int(value) > 0) for name, value in headers
     )
 
 
 def _upgrades(headers: list[tuple[bytes, bytes]]) -> bool:
-    """Whether another protocol is offered, as `curl --http2` does: then the parser drops the body."""
+    """Return whether another protocol is offered, as by `curl --http2`: the parser then drops the body."""
     return any(name == b"upgrade" for name, _ in headers) and any(
         name == b"connection" and b"upgrade" in value.lower() for name, value in headers
     )

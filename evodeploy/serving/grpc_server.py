@@ -1,6 +1,6 @@
-"""gRPC before an ASGI application: a call becomes a request to its path, and the answer its message or its status.
+"""gRPC in front of an ASGI application: a call becomes a request to its path, the answer its message or its status.
 
-A call reaches the application with its header; the application takes its message, once the gate lets it.
+The application receives a call with its header, and reads the message when the gate permits.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from evodeploy.serving.settings import Limits, Settings
 
 _log = logging.getLogger(__name__)
 
-LARGEST = 2**31 - 1  # of what gRPC takes as a limit, and of a message
-QUIET = 10  # tenths of a second, at most, in which a service that stops waits for one in which no call comes
-AGE = 600  # seconds of a connection: an answer that is not read is held no longer
+LARGEST = 2**31 - 1  # the largest limit that gRPC accepts, and the largest message
+QUIET = 10  # tenths of a second, at most, that a stopping service waits for one in which no call arrives
+AGE = 600  # lifetime of a connection in seconds: an unread answer is held no longer
 
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT, 401: grpc.StatusCode.UNAUTHENTICATED, 404: grpc.StatusCode.NOT_FOUND,
@@ -34,9 +34,9 @@ _CODES = {
 
 
 class GrpcServer:
-    """Calls of the `methods`, which are paths and what HTTP calls their method, to `app`, where `settings` say.
+    """Serves calls of `methods` with `app`. `methods` maps paths to HTTP methods.
 
-    It has the limits, the address and the certificate of `settings`. Start and stop it in one event loop.
+    The limits, the address and the certificate come from `settings`. Start and stop it in one event loop.
     """
 
     def __init__(self, app: Any, methods: Mapping[str, str], settings: Settings) -> None:
@@ -44,7 +44,7 @@ class GrpcServer:
         self.port = 0
 
     async def start(self) -> None:
-        """Listen, on `port`. Raises RuntimeFailedError where that fails."""
+        """Listen, and set `port`. Raises RuntimeFailedError if that fails."""
         settings = self._settings
         self._server = grpc.aio.server(options=_options(settings.limits))
         self._server.add_generic_rpc_handlers((self._handler,))
@@ -60,19 +60,19 @@ class GrpcServer:
         await self._server.start()
 
     async def stop(self) -> None:
-        """Refuse every further call, and end once those begun are answered, within the limit of seconds.
+        """Refuse all further calls, and end when those that have begun are answered, within the limit of seconds.
 
-        A call that meets gRPC's own end is CANCELLED, which says nothing to a client: so that comes last, when no call
-        has come for a while.
+        Calls that gRPC itself ends are CANCELLED, which gives a client no reason. So gRPC is stopped last, when no call
+        has arrived for a while.
         """
         ended = await self._handler.drained(self._settings.limits.seconds)
         await self._server.stop(self._settings.limits.seconds if ended else 0)
 
 
 def _options(limits: Limits) -> list[tuple[str, int]]:
-    """What a connection may take, as `connections.py` and `gate.py` say it for HTTP."""
+    """Return the limits of a connection, the same as those of `connections.py` and `gate.py` for HTTP."""
     return [
-        ("grpc.so_reuseport", 0),  # a port for this process alone
+        ("grpc.so_reuseport", 0),  # no other process may share the port
         ("grpc.max_receive_message_length", min(limits.body, LARGEST)),
         ("grpc.max_metadata_size", HEADER_BYTES),
         ("grpc.absolute_max_metadata_size", HEADER_BYTES),
@@ -80,8 +80,8 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.server_handshake_timeout_ms", int(SECONDS * 1000)),
         ("grpc.max_connection_idle_ms", KEEP_ALIVE * 1000),
         ("grpc.max_connection_age_ms", int(AGE * 1000)),
-        ("grpc.max_connection_age_grace_ms", min(int(2 * limits.seconds * 1000), LARGEST)),  # a message, its answer
-        ("grpc.compression_enabled_algorithms_bitset", 1),  # none: a small message may be a huge one
+        ("grpc.max_connection_age_grace_ms", min(int(2 * limits.seconds * 1000), LARGEST)),  # message and answer
+        ("grpc.compression_enabled_algorithms_bitset", 1),  # none: a small compressed message may become a huge one
     ]
 
 
@@ -92,7 +92,7 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._ends, self._refused = False, 0
 
     async def drained(self, seconds: float) -> bool:
-        """Refuse calls from now on, until none comes any more; False where those begun did not end in these seconds."""
+        """Refuse calls from now on until no more arrive. Return False if those that began did not end in `seconds`."""
         self._ends = True
         late = (await asyncio.wait(self._calls, timeout=seconds))[1] if self._calls else None
         for _ in range(QUIET):
@@ -103,7 +103,7 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
         return not late
 
     def service(self, details: Any) -> Any:
-        """What answers a call, None for no such method: as one of a stream, which may answer before it reads."""
+        """Return the stream handler of a call, which may answer before it reads, or None if the method is unknown."""
         path = details.method
         if path not in self._methods:
             return None
@@ -124,12 +124,12 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
         return grpc.stream_stream_rpc_method_handler(answer)
 
     async def _ask(self, path: str, context: Any) -> tuple[int, bytes]:
-        """The status and the body that the application answers with."""
+        """Return the status and the body of the application's answer."""
         status, parts, taken = 400, [b'{"error": "the call has no message"}'], False
 
         async def receive() -> dict[str, Any]:
             nonlocal taken
-            if taken:  # one message is all: a client that leaves ends the call
+            if taken:  # there is only one message: if the client leaves, the call ends
                 await asyncio.get_running_loop().create_future()
             message = await context.read()
             if message is grpc.aio.EOF:
@@ -152,12 +152,12 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
         }  # fmt: skip
         try:
             await self._app(scope, receive, send)
-        except Exception:  # the application has answered; gRPC's own answer would say what it is
+        except Exception:  # the application has answered; gRPC's own answer would expose the error
             _log.exception("a call of %s failed", path)
         return status, b"".join(parts)
 
 
 def _headers(metadata: Iterable[tuple[str, str | bytes]]) -> list[tuple[bytes, bytes]]:
-    """Who asks, and that a body comes, of a length that is not known."""
+    """Return the headers: the authorization, and the announcement of a body of unknown length."""
     given = [value.encode() if isinstance(value, str) else value for key, value in metadata if key == "authorization"]
     return [(b"transfer-encoding", b"chunked"), *((b"authorization", value) for value in given)]

@@ -1,4 +1,4 @@
-"""HEAD, which is answered as GET is, without the body (RFC 9110, 9.3.2): FastAPI's routes know GET alone."""
+"""HEAD requests, answered like GET without the body (RFC 9110, 9.3.2): FastAPI's routes know only GET."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 
 class Heads:
-    """An ASGI middleware that asks the application for GET in place of HEAD, and sends the headers of its answer."""
+    """An ASGI middleware that asks the application for GET instead of HEAD, and sends only the answer's headers."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass the request on."""
+        """Pass the request on, a HEAD request as GET."""
         if scope["type"] != "http" or scope["method"] != "HEAD":
             await self._app(scope, receive, send)
             return

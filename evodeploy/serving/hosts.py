@@ -1,7 +1,7 @@
-"""Which hosts a request may name: a page of another site that has its name point here names its own.
+"""Checks of the Host header. If another site makes its domain name point here, requests of its pages carry that name.
 
-Without a token, and without this, such a page could read every answer (DNS rebinding). And a page of another site may
-send nothing: it could read no answer, but the request would be computed.
+Without a token and without this check, such a page could read every answer (DNS rebinding). Requests from pages of
+other sites are refused as well: the page could not read the answer, but the request would be computed.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from fastapi.responses import JSONResponse
 from evodeploy.serving.settings import Settings
 from evodeploy.text import printable
 
-ANY_ADDRESS = "*"  # every IP address: a page of another site is found by a name
+ANY_ADDRESS = "*"  # any IP address: another site's page can only come here by a name
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 def allowed_hosts(bound: str, more: Iterable[str]) -> frozenset[str]:
-    """The names of this machine, the address `bound`, and `more`; all addresses where it listens on all of them."""
+    """Return the names of this machine, the address `bound` and `more`; every address if it listens on all of them."""
     hosts = {*LOCAL, bound, *(_plain(each) for each in more)}
     if bound in ("0.0.0.0", "::"):
         hosts |= {ANY_ADDRESS, socket.gethostname()}
@@ -29,14 +29,14 @@ def allowed_hosts(bound: str, more: Iterable[str]) -> frozenset[str]:
 
 
 def hosts_for(settings: Settings) -> frozenset[str] | None:
-    """The hosts that requests to a service may name; None, which is any, where it asks for a token."""
+    """Return the hosts that requests to a service may name, or None, which means any, if a token is needed."""
     return None if settings.token is not None else allowed_hosts(settings.host, settings.allow_hosts)
 
 
 class HostGate:
-    """An ASGI middleware: requests to one of `hosts`, with any port, pass; others get 421, or 400 without one host.
+    """An ASGI middleware that passes requests to `hosts`, with any port. Others get 421, or 400 if they name none.
 
-    Those of pages of other sites get 403, but for a link to here.
+    Requests from pages of other sites get 403, except when a user follows a link to the service.
     """
 
     def __init__(self, app: Any, hosts: frozenset[str]) -> None:
@@ -66,7 +66,7 @@ class HostGate:
 
 
 def _plain(host: str) -> str:
-    """`host` in lower case, without its port and the brackets of IPv6."""
+    """Return `host` in lower case, without its port and without the brackets of IPv6."""
     host = host.strip().lower()
     if host.startswith("["):
         return host[1:].partition("]")[0]
@@ -83,7 +83,7 @@ def _is_address(host: str) -> bool:
 
 
 def _is_of_another_site(scope: Any) -> bool:
-    """Whether a browser says so (https://www.w3.org/TR/fetch-metadata/), and nobody has followed a link."""
+    """Return whether the browser marks it so (https://www.w3.org/TR/fetch-metadata/), and it is not a followed link."""
     named = {key: value for key, value in scope["headers"] if key.startswith(b"sec-fetch-")}
     follows = scope.get("method") == "GET" and named.get(b"sec-fetch-mode") == b"navigate"
     return named.get(b"sec-fetch-site") == b"cross-site" and not follows

@@ -1,4 +1,4 @@
-"""`/v1/predict`: an image file to its most probable classes and the tokens that were kept."""
+"""`/v1/predict`: the most probable classes of an image file, and the tokens that were kept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from evodeploy.specs import ModelInfo
 
 
 def routes(backend: Callable[[], Backend], limits: Limits) -> APIRouter:
-    """The endpoint for image files."""
+    """Create the endpoint for image files."""
     router = APIRouter(tags=["images"], responses=openapi.REFUSALS, dependencies=[Depends(check_query)])
 
     @router.post(
@@ -37,10 +37,10 @@ def routes(backend: Callable[[], Backend], limits: Limits) -> APIRouter:
         keep_ratio: float | None = None,
         least_keep_ratio: float | None = None,
     ) -> dict[str, Any]:
-        """The most probable classes of an image file, the body or a form's one file; and which tokens were kept.
+        """Return the most probable classes of an image file, the body or a form's one file, and which tokens were kept.
 
-        `top` is how many classes, by default 5, or all where there are fewer. Of an elastic model `keep_ratio` is the
-        share of tokens to keep, `least_keep_ratio` the least that will do: one of them.
+        `top` is the number of classes: by default 5, or all if there are fewer. For an elastic model, `keep_ratio` is
+        the share of tokens to keep, or `least_keep_ratio` the lowest share that is acceptable. Each excludes the other.
         """
         here, asked = backend(), Asked(keep_ratio, least_keep_ratio)
         here.check(1, asked)
@@ -65,7 +65,7 @@ def routes(backend: Callable[[], Backend], limits: Limits) -> APIRouter:
 
 
 async def _image_of(request: Request) -> bytes:
-    """The image's bytes: the body, or the one file of a form."""
+    """Return the bytes of the image: the body, or the one file of a form."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         return await request.body()
     async with request.form(max_files=1) as form:
@@ -76,6 +76,6 @@ async def _image_of(request: Request) -> bytes:
 
 
 def _selections(outputs: dict[str, Array], info: ModelInfo) -> list[dict[str, Any]]:
-    """For each selection the tokens of a side of its grid, and the positions on it that were kept."""
+    """Return for each selection the tokens per side of its grid, and the positions on it that were kept."""
     selections = selections_from(outputs, info)
     return [{"side": each.side, "kept": sorted(each.own_positions[0].tolist())} for each in selections]

@@ -1,7 +1,7 @@
-"""Tensors of the Open Inference Protocol v2 over gRPC: what JSON has in `protocol.py`, in messages.
+"""Tensors of the Open Inference Protocol v2 over gRPC: the counterpart of `protocol.py` for messages.
 
-A tensor's data are in the message's `raw_input_contents`, as Triton's client sends them, or typed in the tensor itself;
-the answer has its outputs the same way.
+The data of a tensor are in the message's `raw_input_contents`, as Triton's client sends them, or as typed numbers in
+the tensor itself. The answer holds its outputs in the same form.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from evodeploy.serving import protocol
 from evodeploy.serving.protocol import DATATYPES, InferenceRequest
 from evodeploy.specs import TensorSpec
 
-MOST_FIELDS = 10_000  # of a message and of those in it: one of two bytes takes a hundred once it is read
+MOST_FIELDS = 10_000  # of a message and its nested ones: a field of two bytes takes a hundred once it is parsed
 
-# The field that has a tensor's numbers, by datatype: FP16 has none.
+# The field that holds the numbers of a tensor, by datatype: there is none for FP16.
 _FIELDS = {
     "FP32": "fp32_contents", "FP64": "fp64_contents", "BOOL": "bool_contents", "INT64": "int64_contents",
     "UINT64": "uint64_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
@@ -30,7 +30,7 @@ _FIELDS = {
 
 
 def read(kind: str, body: bytes) -> Any:
-    """The message of this kind in `body`; raises InputError where there is none, or one of too many `MOST_FIELDS`."""
+    """Parse `body` as a message of this kind. Raises InputError if it is not one, or has more than `MOST_FIELDS`."""
     wanted = getattr(service_pb2, kind)
     try:
         _count(memoryview(body), wanted.DESCRIPTOR, MOST_FIELDS)
@@ -40,12 +40,12 @@ def read(kind: str, body: bytes) -> Any:
 
 
 def write(kind: str, **fields: Any) -> bytes:
-    """A message of this kind, in bytes."""
+    """Return the bytes of a message of this kind."""
     return bytes(getattr(service_pb2, kind)(**fields).SerializeToString())
 
 
 def request_of(message: Any, spec: TensorSpec, outputs: Sequence[str]) -> InferenceRequest:
-    """Read a ModelInferRequest as `protocol.parse_request` reads JSON; `binary` says that its data are raw."""
+    """Read a ModelInferRequest as `protocol.parse_request` reads JSON; `binary` is true if its data are raw."""
     if len(message.inputs) != 1:
         raise InputError(f"the request has {len(message.inputs)} inputs, expected one, '{spec.name}'")
     if len(message.outputs) > len(outputs):
@@ -69,7 +69,7 @@ def request_of(message: Any, spec: TensorSpec, outputs: Sequence[str]) -> Infere
 
 
 def response_of(model: str, version: str, request: InferenceRequest, outputs: Mapping[str, Array], ratio: str) -> bytes:
-    """The ModelInferResponse; the keep ratio is named in its parameters."""
+    """Return the bytes of the ModelInferResponse, with the keep ratio in its parameters."""
     message = service_pb2.ModelInferResponse(model_name=model, model_version=version, id=request.identity)
     message.parameters["keep_ratio"].string_param = ratio
     wanted = {name: outputs[name] for name in request.outputs or outputs}
@@ -85,10 +85,10 @@ def response_of(model: str, version: str, request: InferenceRequest, outputs: Ma
 
 
 def _count(data: memoryview, kind: Any, left: int) -> int:
-    """How many fields may follow those in `data`, a message of this `kind` (a Descriptor) as it is encoded.
+    """Return how many fields may follow those in `data`, an encoded message of this `kind` (a Descriptor).
 
-    https://protobuf.dev/programming-guides/encoding/. Raises InputError for more than `left`, IndexError or DecodeError
-    for no message.
+    https://protobuf.dev/programming-guides/encoding/. Raises InputError if there are more than `left`, IndexError or
+    DecodeError if it is not a message.
     """
     place = 0
     while place < len(data):
@@ -112,7 +112,7 @@ def _count(data: memoryview, kind: Any, left: int) -> int:
 
 
 def _number(data: memoryview, place: int) -> tuple[int, int]:
-    """A number of seven bits a byte, of ten bytes at most, and the place after it."""
+    """Read a number with seven bits per byte, of at most ten bytes; return it and the position after it."""
     number = 0
     for shift in range(0, 70, 7):
         byte = data[place]
@@ -124,7 +124,7 @@ def _number(data: memoryview, place: int) -> tuple[int, int]:
 
 
 def _packed(contents: Any, spec: TensorSpec) -> bytes:
-    """Typed numbers as the bytes that they would be sent as."""
+    """Return typed numbers as the bytes in which they would be sent raw."""
     datatype = DATATYPES[spec.dtype]
     if datatype not in _FIELDS:
         raise InputError(f"input '{spec.name}' is {datatype}, which has no typed contents: send raw_input_contents")
@@ -137,6 +137,6 @@ def _packed(contents: Any, spec: TensorSpec) -> bytes:
 
 
 def _parameters(holder: Any) -> dict[str, Any]:
-    """The parameters of a request or a tensor, without those that have no value."""
+    """Return the parameters of a request or a tensor, without those that have no value."""
     found = {name: (value, value.WhichOneof("parameter_choice")) for name, value in holder.parameters.items()}
     return {name: getattr(value, choice) for name, (value, choice) in found.items() if choice is not None}

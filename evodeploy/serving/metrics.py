@@ -1,4 +1,4 @@
-"""What Prometheus is given of a service in one process: requests by their answers, batches, and how long they took."""
+"""Metrics for Prometheus of a service in one process: requests by status, batches, and durations."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 PATH = "/metrics"
-SIZES = (1, 2, 4, 8, 16, 32, 64, 128)  # upper ends of the classes of batches
-SECONDS = tuple(0.001 * 2**power for power in range(15))  # upper ends of the classes of times
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128)  # upper bounds of the buckets of batch sizes
+SECONDS = tuple(0.001 * 2**power for power in range(15))  # upper bounds of the buckets of durations
 
-RATIOS = tuple(step / 20 for step in range(1, 21))  # upper ends of the classes of keep ratios
+RATIOS = tuple(step / 20 for step in range(1, 21))  # upper bounds of the buckets of keep ratios
 
 
 def counted_runs(
     counter: Callable[[str, str], Any], histogram: Callable[[str, str, tuple[float, ...]], Any]
 ) -> Callable[[int, float, tuple[float, ...]], None]:
-    """A function that counts a run of the engine: its images, its seconds, and the keep ratios of its stages.
+    """Return a function that counts a run of the engine: its images, its seconds, and the keep ratios of its stages.
 
-    A `counter` is made of its name and its description, a `histogram` of the upper ends of its classes too.
+    `counter` makes a counter from a name and a description; `histogram` also takes the upper bounds of the buckets.
     """
     images = counter("evodeploy_images", "Images computed.")
     batch = histogram("evodeploy_batch_images", "Images in a run.", SIZES)
@@ -41,7 +41,7 @@ def counted_runs(
 
 
 class Metrics:
-    """The counts of one service; `ran` counts a run of the engine. Threads may share them."""
+    """The metrics of one service. `ran` counts a run of the engine. Threads may share them."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -57,24 +57,24 @@ class Metrics:
         return Histogram(name, what, buckets=ends, registry=self._registry)
 
     def answered(self, method: str, status: int, seconds: float) -> None:
-        """Count an answer, which was there `seconds` after the request's header."""
+        """Count an answer that was sent `seconds` after the request's header."""
         self._answers.labels(str(status)).inc()
         if method == "POST" and status == 200:
             self._taken.observe(seconds)
 
     def text(self) -> bytes:
-        """All of them in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
 class Measured:
-    """An ASGI middleware that counts what passes."""
+    """An ASGI middleware that counts the requests it passes."""
 
     def __init__(self, app: Any, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass the request on."""
+        """Pass the request on and count its answer."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -90,19 +90,19 @@ class Measured:
             try:
                 await self._app(scope, receive, sent)
             except Exception:
-                status = 500 if status == 499 else status  # what answers an error that nobody expects is further out
+                status = 500 if status == 499 else status  # an outer layer answers unexpected errors
                 raise
             finally:
                 self._metrics.answered(scope["method"], status, time.perf_counter() - began)
 
 
 def routes(metrics: Metrics) -> APIRouter:
-    """The endpoint that Prometheus asks."""
+    """Create the endpoint that Prometheus reads."""
     router = APIRouter(tags=["health"])
 
     @router.get(PATH, response_class=Response)
     async def measured() -> Response:
-        """Counts and times in Prometheus' text format."""
+        """Return counts and durations in Prometheus' text format."""
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     return router

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says that FastAPI cannot see in the code: bodies, answers, refusals, samples."""
+"""The parts of the OpenAPI document that FastAPI cannot derive from the code: bodies, answers, refusals, samples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from evodeploy.serving.backend import Backend
 from evodeploy.serving.protocol import tensor_metadata
 from evodeploy.specs import ModelInfo
 
-SERVER = "SERVER"  # in samples; the page puts its own address in its place
+SERVER = "SERVER"  # in samples; the page replaces it with its own address
 
 
 def _object(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -107,12 +107,12 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 
 
 def body(content: dict[str, Any]) -> dict[str, Any]:
-    """The description of a body that has one of the media types of `content`, each with its schema."""
+    """Describe a body that has one of the media types of `content`, each with its schema."""
     return {"requestBody": {"required": True, "content": _media(content)}}
 
 
 def answer(description: str, content: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
-    """The description of an answer 200 in the media types of `content`, each with its schema."""
+    """Describe an answer 200 in the media types of `content`, each with its schema."""
     return {200: {"description": description, "content": _media(content)}}
 
 
@@ -121,9 +121,9 @@ def _media(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_samples(document: dict[str, Any], here: Backend, name: str, asks_token: bool) -> dict[str, Any]:
-    """`document`, and lines for a shell that ask each endpoint, as `x-codeSamples`: the server answers them with 200.
+    """Return `document` with shell samples for each endpoint, as `x-codeSamples`. The server answers them with 200.
 
-    They need curl; `cat.jpg` is an image in the working folder, and $EVODEPLOY_TOKEN holds the token.
+    They need curl. `cat.jpg` is an image in the working folder, and $EVODEPLOY_TOKEN holds the token.
     """
     document = copy.deepcopy(document)
     access = '--header "Authorization: Bearer $EVODEPLOY_TOKEN" ' if asks_token else ""
@@ -143,7 +143,7 @@ def _samples(path: str, place: str, here: Backend, curl: str) -> list[tuple[str,
             lines.append(("Keeping a share of the tokens", _zeros(place, here, curl, {"keep_ratio": ratio})))
         return lines
     if path == "/v1/predict":
-        if not here.info.num_classes:  # no image has an answer of 200
+        if not here.info.num_classes:  # without classes, no image is answered with 200
             return []
         lines = [
             ("The sample of the page", f"curl --silent {SERVER}/sample.png | {curl}--data-binary @- {place}"),
@@ -159,7 +159,7 @@ def _samples(path: str, place: str, here: Backend, curl: str) -> list[tuple[str,
 
 
 def _zeros(place: str, here: Backend, curl: str, parameters: dict[str, float]) -> str:
-    """A request in JSON with an image of zeros, which the shell writes: it has too many numbers to be shown."""
+    """Return a JSON request with an image of zeros, written by the shell because it has too many numbers to show."""
     tensor = tensor_metadata(here.inputs[0])
     tensor["shape"][0] = 1
     request = {"inputs": [tensor | {"data": []}], "outputs": [{"name": here.outputs[0].name}]}
@@ -170,7 +170,7 @@ def _zeros(place: str, here: Backend, curl: str, parameters: dict[str, float]) -
 
 
 def _ratio(info: ModelInfo) -> float | None:
-    """A keep ratio that an elastic model takes: a half, else its highest; None of others."""
+    """Return a keep ratio that an elastic model accepts: 0.5, or else its highest; None for other models."""
     if not info.elastic:
         return None
     try:

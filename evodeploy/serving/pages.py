@@ -1,6 +1,6 @@
-"""The web page and the page that describes the endpoints: files of `page/`, and nothing from elsewhere.
+"""The web page and the page that describes the endpoints: files of `page/`, which load nothing from elsewhere.
 
-The sample picture is a seven, drawn for the page.
+The sample image is a seven, drawn for the page.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ POLICY = "default-src 'self'; img-src 'self' blob: data:; style-src 'self'; fram
 
 
 def routes() -> APIRouter:
-    """The pages and what they load."""
+    """Create the endpoints of the pages and of the files that they load."""
     router = APIRouter(include_in_schema=False)
     for path, name in DOCUMENTS.items():
         router.get(path)(_document(name))

@@ -1,4 +1,4 @@
-"""Ports: those that nobody listens on, and listening on them alone."""
+"""Finding ports that are free, and listening on them exclusively."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Any
 from evodeploy.errors import UsageError
 from evodeploy.text import brief
 
-BACKLOG = 2048  # connections that wait to be taken
-ABSENT = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)  # for an address that this machine lacks, as ::1 where IPv6 is off
+BACKLOG = 2048  # connections that wait to be accepted
+ABSENT = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)  # the machine lacks such an address, for example ::1 if IPv6 is off
 
 
 def check_free(host: str, port: int, option: str) -> None:
-    """Raise UsageError, which names the `option` for another, where `port` of `host` cannot be listened on.
+    """Raise UsageError if `port` of `host` cannot be listened on; the message names the `option` to choose another.
 
-    Ray shares its port with other processes of this user that do so too (SO_REUSEPORT): each would get some requests.
+    Ray shares its port with other processes of this user that do the same (SO_REUSEPORT): each would get some requests.
     """
     for each in listening(host, port, option):
         each.close()
 
 
 def listening(host: str, port: int, option: str) -> list[socket.socket]:
-    """Sockets that listen on `port` of every address of `host`, for this process alone; port 0 is any that is free.
+    """Return sockets that listen on `port` of every address of `host`, exclusively. Port 0 is any free port.
 
-    Addresses that this machine lacks are left out. Raises UsageError, which names the `option` for another port, or
-    --host where no address is left.
+    Addresses that this machine lacks are left out. Raises UsageError; its message names the `option` to choose another
+    port, or --host if no address is left.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError) as error:  # the latter for a name that DNS cannot have
+    except (OSError, UnicodeError) as error:  # the latter for a name that is not valid in DNS
         why = getattr(error, "strerror", None) or error
         raise UsageError(f"'{brief(host, 60)}' is no address ({why}): choose another --host") from error
     failed = f"port {port} of {host} cannot be listened on"
@@ -54,12 +54,12 @@ def listening(host: str, port: int, option: str) -> list[socket.socket]:
 
 
 def _opened(family: int, kind: int, protocol: int, address: Any) -> socket.socket:
-    """A socket that listens on `address`; raises OSError."""
+    """Return a socket that listens on `address`. Raises OSError."""
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(socket.socket(family, kind, protocol))
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else what was closed just now is in the way
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else a socket just closed blocks the port
         if family == socket.AF_INET6:
-            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4 has a socket of its own
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4 has a separate socket
         opened.bind(address)
         opened.listen(BACKLOG)
         stack.pop_all()

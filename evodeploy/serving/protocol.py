@@ -1,7 +1,7 @@
 """Tensors of the Open Inference Protocol v2 over HTTP, in JSON and with the binary extension.
 
-https://github.com/kserve/open-inference-protocol; the extension, which Triton's clients use by default, puts the
-tensors' bytes behind the JSON, whose length the header Inference-Header-Content-Length gives.
+https://github.com/kserve/open-inference-protocol. The extension, which Triton's clients use by default, appends the
+bytes of the tensors to the JSON. The header Inference-Header-Content-Length gives the length of the JSON.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from evodeploy.text import brief
 
 SIZE = "binary_data_size"
 JSON_LENGTH = "inference-header-content-length"
-MOST_LISTS = 1_000_000  # and objects of a request in JSON: one of three bytes takes a hundred once it is read
-_SHOWN = 200  # characters of a request's words that an answer holds
+MOST_LISTS = 1_000_000  # lists and objects in a JSON request: one of three bytes takes a hundred once it is parsed
+_SHOWN = 200  # characters of a request's text that an answer repeats
 
 DATATYPES = {
     "float32": "FP32", "float16": "FP16", "float64": "FP64", "uint8": "UINT8", "int8": "INT8", "int16": "INT16",
@@ -32,9 +32,9 @@ DATATYPES = {
 
 @dataclass(frozen=True)
 class InferenceRequest:
-    """The one input, and which outputs are wanted, each as binary or not; none named means all of them as `binary`.
+    """The input and the wanted outputs, each as binary or not. If no output is named, all are wanted as `binary` says.
 
-    `keep_ratio` is the share of tokens that is asked for, `least_keep_ratio` the least that will do.
+    `keep_ratio` is the share of tokens to keep, `least_keep_ratio` the lowest share that is acceptable.
     """
 
     identity: str
@@ -46,13 +46,13 @@ class InferenceRequest:
 
 
 def tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
-    """A tensor as the protocol describes it: -1 is the dynamic batch."""
+    """Describe a tensor in the protocol's form: -1 is the dynamic batch."""
     shape = [-1 if size is None else size for size in spec.shape]
     return {"name": spec.name, "datatype": DATATYPES[spec.dtype], "shape": shape}
 
 
 def check_known(what: str, given: Iterable[str], known: Collection[str]) -> None:
-    """Raise InputError where one of the names that are `given` is not `known`; `what` they are, in words."""
+    """Raise InputError if one of the names in `given` is not `known`. `what` is the kind of thing they name."""
     for name in given:
         if name not in known:
             expected = f"expected {', '.join(known)}" if known else "there is none here"
@@ -60,12 +60,12 @@ def check_known(what: str, given: Iterable[str], known: Collection[str]) -> None
 
 
 def parse_request(body: bytes, json_length: str | None, spec: TensorSpec, outputs: Sequence[str]) -> InferenceRequest:
-    """Read a request for an engine that takes `spec` and gives `outputs`; raises InputError with what is wrong."""
+    """Parse a request for an engine that takes `spec` and returns `outputs`. Raises InputError if it is invalid."""
     return request_of(*_split(body, json_length), spec, outputs)
 
 
 def request_of(header: dict[str, Any], rest: bytes, spec: TensorSpec, outputs: Sequence[str]) -> InferenceRequest:
-    """See `parse_request`: the request of its JSON and of the bytes that follow."""
+    """Build the request of `parse_request` from its JSON and the bytes that follow it."""
     given = header.get("inputs")
     if not isinstance(given, list) or len(given) != 1 or not isinstance(given[0], dict):
         raise InputError(f"'inputs' must be a list of one tensor, '{spec.name}'")
@@ -94,9 +94,9 @@ def request_of(header: dict[str, Any], rest: bytes, spec: TensorSpec, outputs: S
 def make_response(
     model: str, request: InferenceRequest, outputs: Mapping[str, Array], keep_ratio: str
 ) -> tuple[bytes, int | None]:
-    """The body, and the length of its JSON where tensors follow in binary; `keep_ratio` is named in its parameters.
+    """Return the body, and the length of its JSON if binary tensors follow. Its parameters hold `keep_ratio`.
 
-    Raises RuntimeFailedError for JSON of what is not finite.
+    Raises RuntimeFailedError if an output in JSON is not finite.
     """
     described, tail = [], []
     for name, binary in (request.outputs or dict.fromkeys(outputs, request.binary)).items():
@@ -170,7 +170,7 @@ def _tensor(tensor: dict[str, Any], rest: bytes, spec: TensorSpec) -> Array:
 def _from_list(data: Any, count: int, spec: TensorSpec) -> Array:
     try:
         given = np.asarray(data)
-        if given.dtype.kind not in "iufO":  # strings and truth values would be taken as numbers; huge ones are objects
+        if given.dtype.kind not in "iufO":  # strings and booleans would become numbers; huge integers are objects
             raise TypeError(f"{given.dtype}")
         if given.dtype.kind == "O" and not all(type(value) is int for value in given.ravel()):
             raise TypeError("no numbers")

@@ -1,4 +1,4 @@
-"""A service on Ray: replicas that are updated while they run, and stopped once the last request is answered."""
+"""A service on Ray: its replicas can be updated while they run, and stop when the last request is answered."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from evodeploy.serving.settings import Settings
 from evodeploy.text import one_line, reason
 
 APPLICATION = NAMESPACE = "evodeploy"
-REPLACED = {"artefact", "engine", "options"}  # of the settings, by an update: all else stays
-METRICS_PORT = 8099  # of a Ray that is started here, where nothing else is said
-ANSWER = 30  # seconds that a replica may take to say what it was started with
-STORE = 80 << 20  # bytes of Ray's object store: Ray's least, since requests do not go through it
+REPLACED = {"artefact", "engine", "options"}  # settings that an update may change; all others must stay
+METRICS_PORT = 8099  # the default for a Ray that is started here
+ANSWER = 30  # seconds in which a replica must report its settings
+STORE = 80 << 20  # bytes of Ray's object store: the minimum, since requests do not use it
 VARIABLES = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "evodeploy.serving.connections:bound_connections"}
 
 
 @contextmanager
 def running(settings: Settings, files: Fingerprint, cluster: str | None = None) -> Iterator[str | None]:
-    """A service as `service.running` describes it, on Ray; yields where its metrics are, None on a Ray that it joins.
+    """Run a service as `service.running` describes it, on Ray; yield the address of its metrics, None on a joined Ray.
 
-    It starts its own Ray on this machine, or joins the Ray at the address `cluster` and leaves alone what else runs
-    there. Raises UsageError where a port or that Ray is in use for another, RuntimeFailedError where Ray or the
+    It starts its own Ray on this machine, or joins the Ray at the address `cluster` without touching anything else
+    that runs there. Raises UsageError if a port or that Ray is already in use, RuntimeFailedError if Ray or the
     artefact does not start.
     """
     _check_offered(settings, cluster)
@@ -52,7 +52,7 @@ def running(settings: Settings, files: Fingerprint, cluster: str | None = None) 
 
 
 def update(settings: Settings, files: Fingerprint, cluster: str | None = None) -> str | None:
-    """See `service.update`; returns where the metrics are. It may change what is `REPLACED`."""
+    """Update the service, see `service.update`; return the address of the metrics. Only `REPLACED` may differ."""
     _check_offered(settings, cluster)
     _import_ray()
     from ray import serve
@@ -74,10 +74,10 @@ def update(settings: Settings, files: Fingerprint, cluster: str | None = None) -
 
 
 def _settings_of(service: Any) -> Settings:
-    """What a replica of the `service` was started with; raises RuntimeFailedError where none says it."""
+    """Return the settings with which the `service` was started. Raises RuntimeFailedError if no replica answers."""
     try:
         settings: Settings = service.current_settings.remote().result(timeout_s=ANSWER)
-    except Exception as error:  # Ray raises what its parts and replicas raise
+    except Exception as error:  # Ray passes on the errors of its parts and of replicas
         raise RuntimeFailedError(
             f"no replica of the service says what it was started with ({reason(error)}): look at its log, or stop "
             "it and start it again"
@@ -86,7 +86,7 @@ def _settings_of(service: Any) -> Settings:
 
 
 def _check_offered(settings: Settings, cluster: str | None) -> None:
-    """Refuse what only one process has, and a port of metrics that the Ray to join has chosen."""
+    """Raise UsageError for options that only one process offers, and for a metrics port if a Ray is joined."""
     asked = {"TLS": settings.tls is not None, "port 0": settings.port == 0, "gRPC": settings.grpc_port is not None}
     for what in (what for what, is_asked in asked.items() if is_asked):
         raise UsageError(f"{what} is for one process without Ray: put a proxy before Ray, or leave replicas out")
@@ -102,14 +102,14 @@ def _import_ray() -> None:
 
 
 def _ray(settings: Settings, cluster: str | None) -> AbstractContextManager[None]:
-    """The Ray that the service runs on."""
+    """Return a context manager for the Ray on which the service runs."""
     if cluster is not None:
         return joined_ray(cluster, namespace=NAMESPACE)
     return own_ray(
         _name(settings),
         VARIABLES,
         namespace=NAMESPACE,
-        num_cpus=settings.most_replicas + 1,  # places for replicas, one more in an update; threads are another matter
+        num_cpus=settings.most_replicas + 1,  # places for replicas, and one more for updates; not threads
         object_store_memory=STORE,
         _metrics_export_port=_metrics_port(settings),
     )
@@ -126,7 +126,7 @@ def _joined(settings: Settings, cluster: str | None) -> Iterator[bool]:
 
 
 def _check_joined(settings: Settings, cluster: str) -> None:
-    """Refuse a Ray that has a service of ours, or whose Serve listens elsewhere, and a port that another listens on."""
+    """Raise UsageError if the Ray has a service of evodeploy, its Serve listens elsewhere, or the port is taken."""
     from ray import serve
 
     running = _running_serve()
@@ -144,7 +144,7 @@ def _check_joined(settings: Settings, cluster: str) -> None:
 
 
 def _running_serve() -> tuple[str, int] | None:
-    """Where the Serve of the joined Ray listens; None where it runs none."""
+    """Return the host and port of Serve on the joined Ray, or None if it does not run there."""
     from ray.serve.context import _get_global_client
 
     client: Any = _get_global_client(raise_if_no_controller_running=False)
@@ -166,7 +166,7 @@ def _name(settings: Settings) -> str:
 def _listen(settings: Settings) -> None:
     from ray import serve
 
-    slowest = settings.limits.body / RATE  # seconds of the largest body; the gate ends all else before
+    slowest = settings.limits.body / RATE  # seconds for the largest body; the gate ends everything else earlier
     timeout = slowest + 2 * settings.limits.seconds
     http = {"host": settings.host, "port": settings.port, "request_timeout_s": timeout}
     try:
@@ -187,18 +187,18 @@ def _deploy(settings: Settings, files: Fingerprint) -> None:
 
 
 def _of_replica() -> str | None:
-    """Why the last replica did not start: Ray has it of the deployment, at the end of a traceback; None without one."""
+    """Return why the last replica did not start, from the end of the traceback in its deployment, or None."""
     from ray import serve
 
     try:
         messages = [each.message for each in serve.status().applications[APPLICATION].deployments.values()]
-    except Exception:  # Ray raises what its parts raise: then there is no deployment
+    except Exception:  # Ray passes on the errors of its parts: in that case there is no deployment
         return None
     return re.sub(r"^evodeploy\.errors\.\w+: ", "", one_line("".join(messages), "", -1)) or None
 
 
 def _delete() -> None:
-    """Wait until replicas have answered; the proxy is still there and refuses what is new."""
+    """Wait until the replicas have answered. The proxy is still running and refuses new requests."""
     from ray import serve
 
     serve.delete(APPLICATION)

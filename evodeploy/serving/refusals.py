@@ -1,4 +1,4 @@
-"""How an error becomes an answer: its status, and its sentence as `error` in JSON."""
+"""The conversion of errors to answers: a status, and the message as `error` in JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from evodeploy.text import printable
 
 
 class NoModelError(UsageError):
-    """The path names another model or version."""
+    """The path names an unknown model or version."""
 
 
 class NotReadyError(UnavailableError):
@@ -22,13 +22,13 @@ class NotReadyError(UnavailableError):
 
 
 async def check_query(request: Request) -> None:
-    """Raise InputError where a request has a query parameter that its endpoint does not have."""
+    """Raise InputError if a request has a query parameter that its endpoint does not know."""
     known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
     check_known("query parameter", request.query_params, known)
 
 
 def answer_errors(app: FastAPI) -> None:
-    """Let `app` answer every error with its reason."""
+    """Make `app` answer every error with its reason."""
 
     @app.exception_handler(EvodeployError)
     async def refused(request: Request, error: EvodeployError) -> JSONResponse:

@@ -1,4 +1,4 @@
-"""A worker as Ray Serve runs it."""
+"""A worker that Ray Serve runs."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from evodeploy.serving.worker import Worker, open_served
 
 
 class Replica(Worker):
-    """A worker with metrics of Ray's.
+    """A worker with Ray metrics.
 
-    For another artefact Ray starts new replicas and drains these. A replica that finds another file in the artefact's
-    place has a `refusal` and no engine: one that failed to start would leave requests waiting while Ray tries again.
+    For another artefact, Ray starts new replicas and drains these. If a replica finds another file in place of the
+    artefact, it has a `refusal` and no engine. If it failed to start, requests would wait while Ray tries again.
     """
 
     def __init__(self, settings: Settings, files: Fingerprint) -> None:
@@ -36,7 +36,7 @@ class Replica(Worker):
         if self.refusal is not None:
             return
         engine = open_served(settings)
-        self.refusal = _refusal(settings.artefact, files)  # it may have been replaced while it was opened
+        self.refusal = _refusal(settings.artefact, files)  # the file may have been replaced while it was opened
         if self.refusal is not None:
             engine.close()
             return
@@ -44,12 +44,12 @@ class Replica(Worker):
         super().__init__(engine, settings, counted)
 
     def current_settings(self) -> Settings:
-        """What this replica was started with, for an update to compare with."""
+        """Return the settings with which this replica was started, for an update to compare."""
         return self._settings
 
 
 def _listen_on_loopback() -> None:
-    """Keep the port that Ray opens in a replica, on all interfaces, on this machine where all of Ray is."""
+    """Bind the port that Ray opens in a replica to loopback, not to all interfaces, if Ray is on this machine only."""
     from ray.serve._private import replica
 
     if ray.util.get_node_ip_address() == LOOPBACK:
@@ -58,14 +58,14 @@ def _listen_on_loopback() -> None:
 
 
 def ready(replica: Replica) -> Replica:
-    """`replica` itself; raises NotReadyError with its refusal."""
+    """Return `replica`. Raises NotReadyError if it has a refusal."""
     if replica.refusal is not None:
         raise NotReadyError(replica.refusal)
     return replica
 
 
 def _refusal(path: Path, files: Fingerprint) -> str | None:
-    """Why what is in the place of the artefact `path` must not be served: it is to have these `files`."""
+    """Return why the artefact at `path` must not be served, or None if it still consists of these `files`."""
     try:
         found = dict(fingerprint(path))
     except (OSError, EvodeployError) as error:
@@ -86,7 +86,7 @@ def _shown(sha256: str | None) -> str:
 
 
 def deployment(settings: Settings, files: Fingerprint) -> serve.Application:
-    """`settings` as an application of Ray Serve, of an artefact that consists of these `files`."""
+    """Create the Ray Serve application for `settings` and an artefact that consists of these `files`."""
     assert settings.name is not None
     name, limits, token = settings.name, settings.limits, settings.token
     hosts = hosts_for(settings)
@@ -102,7 +102,7 @@ def deployment(settings: Settings, files: Fingerprint) -> serve.Application:
         "graceful_shutdown_timeout_s": limits.seconds,
         "graceful_shutdown_wait_loop_s": 0.2,
         "health_check_period_s": 5,
-        "max_surge_percent": 1,  # rounded up to one: in an update none stops before another is ready
+        "max_surge_percent": 1,  # rounded up to one: in an update no replica stops before another is ready
         "logging_config": {"enable_access_log": False},
     }
     if grows:

@@ -1,4 +1,4 @@
-"""A service: started, updated while it runs, stopped once its last request is answered."""
+"""The life of a service: start, update while it runs, and stop when its last request is answered."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ LOOK_EVERY = 0.5  # seconds
 
 @dataclass(frozen=True)
 class Service:
-    """What answers: the model `name` of `artefact`, run by `engine`, at `address`; Prometheus finds it at `metrics`.
+    """A running service: the model `name` of `artefact`, run by `engine`, at `address`; Prometheus reads `metrics`.
 
-    On a Ray that it joined they are where that Ray has its own. `grpc` is HOST:PORT where it answers by gRPC too.
+    On a joined Ray, the metrics are where that Ray has them. `grpc` is HOST:PORT if it also answers over gRPC.
     """
 
     name: str
@@ -45,22 +45,22 @@ class Service:
         return f"serving {self.name} from {self.artefact} with {self.engine}: {also}{self.address}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The facts, ready for JSON."""
+        """Return the facts in a form ready for JSON."""
         return dataclasses.asdict(self) | {"artefact": str(self.artefact)}
 
 
 def on_ray(settings: Settings, cluster: str | None) -> bool:
-    """Whether Ray Serve is what serves: for several replicas, also such as may come, and on a Ray to join."""
+    """Return whether Ray Serve is used: for several replicas, also if only under load, and if a Ray is joined."""
     return cluster is not None or settings.most_replicas > 1
 
 
 @contextmanager
 def running(settings: Settings, cluster: str | None = None) -> Iterator[Service]:
-    """A service that answers until the body ends; then no request is taken any more, and those begun are answered.
+    """Run a service until the body ends. Then no more requests are accepted, and those that have begun are answered.
 
-    It is this process, or Ray Serve where `on_ray` says so; `cluster` is the address of a Ray to join.
-    Raises UsageError where the port or the Ray is in use for another or a setting is for the other way of serving,
-    RuntimeFailedError where Ray or the artefact does not start, and what `open_engine` raises.
+    It runs in this process, or on Ray Serve if `on_ray` is true. `cluster` is the address of a Ray to join.
+    Raises UsageError if the port or the Ray is already in use or a setting does not fit this way of serving,
+    RuntimeFailedError if Ray or the artefact does not start, and the errors of `open_engine`.
     """
     settings = _shared_out(settings)
     with contextlib.ExitStack() as stack:
@@ -83,10 +83,10 @@ def running(settings: Settings, cluster: str | None = None) -> Iterator[Service]
 
 
 def update(settings: Settings, cluster: str | None = None) -> Service:
-    """Let the service on Ray that runs on this machine, or on `cluster`, serve `settings.artefact` instead.
+    """Make the service that runs on Ray on this machine, or on `cluster`, serve `settings.artefact` instead.
 
-    No request is lost. Raises UsageError where none runs, or where it was started with other settings than these: only
-    the artefact, its engine and the engine's options may be others.
+    No request is lost. Raises UsageError if no service runs, or if it was started with other settings: only the
+    artefact, its engine and the engine's options may differ.
     """
     from evodeploy.serving import ray_serve
 
@@ -96,34 +96,34 @@ def update(settings: Settings, cluster: str | None = None) -> Service:
 
 
 def until_stopped(announce: Callable[[], None]) -> None:
-    """Call `announce` and return at Ctrl-C or SIGTERM, also at one that comes while it is called."""
+    """Call `announce` and return at Ctrl-C or SIGTERM, even if it arrives during that call."""
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     announce()
-    # Python handles a signal in the main thread, which one that another thread receives does not wake: so it looks.
+    # Python handles signals in the main thread, and one that another thread receives does not wake it: so it polls.
     while not stopped.wait(LOOK_EVERY):
         pass
 
 
 def _shared_out(settings: Settings) -> Settings:
-    """`settings` with absolute paths, and with the cores shared out among replicas."""
+    """Return `settings` with absolute paths, and with the cores divided among the replicas."""
     threads = settings.options.threads or max(1, usable_cores() // settings.most_replicas)
-    cache = settings.options.cache and settings.options.cache.absolute()  # replicas have folders of their own
+    cache = settings.options.cache and settings.options.cache.absolute()  # replicas have different working folders
     options = dataclasses.replace(settings.options, threads=threads, cache=cache)
     return dataclasses.replace(settings, artefact=settings.artefact.resolve(), options=options)
 
 
 def _tried(settings: Settings) -> tuple[Settings, Fingerprint]:
-    """`settings` with the names that an engine opened on trial gives, and the files that it was opened from.
+    """Open the engine as a trial. Return `settings` with the names that it gives, and the files it was opened from.
 
-    Raises UsageError where replicas would have GPUs that the engine leaves alone, or a GPU that Ray did not choose.
+    Raises UsageError if replicas would have GPUs that the engine does not use, or a GPU that Ray did not choose.
     """
     if settings.gpus and cuda_index(settings.options.device):
         raise UsageError(f"--device is {settings.options.device}, and Ray chooses the GPU of a replica: give cuda")
     files = fingerprint(settings.artefact)
     with open_served(settings) as opened:
-        by_itself = opened.name in TORCH_MODES and settings.options.device is None  # takes what GPU a replica has
+        by_itself = opened.name in TORCH_MODES and settings.options.device is None  # uses any GPU that a replica has
         if settings.gpus and opened.device == "cpu" and not by_itself:
             raise UsageError(f"replicas would have GPUs, and {opened.name} computes on the CPU: give --device cuda too")
         return named(settings, opened), files

@@ -1,4 +1,4 @@
-"""What a service is started with."""
+"""The settings of a service."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from evodeploy.text import brief
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may cost: bytes of its body, pixels of its image, seconds; how many a replica admits at once."""
+    """Limits on a request: bytes of its body, pixels of its image, seconds; and how many a replica admits at once."""
 
     body: int = UPLOADED_BYTES
     pixels: int = UPLOADED_PIXELS
@@ -23,7 +23,7 @@ class Limits:
     admitted: int = 64
 
     def __post_init__(self) -> None:
-        """Refuse what serves nobody: raises UsageError."""
+        """Check the limits. Raises UsageError if one is not positive."""
         for name in ("body", "pixels", "seconds", "admitted"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"the limit of {name} is {getattr(self, name)}, expected more than 0")
@@ -31,14 +31,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Tls:
-    """Files in PEM: the server's certificate, with those that vouch for it, and its private key."""
+    """PEM files: the server's certificate with its chain, and its private key."""
 
     certificate: Path
     key: Path
 
 
 def tls_of(certificate: Path | None, key: Path | None) -> Tls | None:
-    """Both files, or None for neither; raises UsageError for one without the other."""
+    """Return both files, or None if there are none. Raises UsageError if only one is given."""
     if (certificate is None) != (key is None):
         raise UsageError("TLS needs a certificate and its key: give both --tls-cert and --tls-key")
     return None if certificate is None or key is None else Tls(certificate, key)
@@ -46,16 +46,16 @@ def tls_of(certificate: Path | None, key: Path | None) -> Tls | None:
 
 @dataclass(frozen=True)
 class Settings:
-    """A service of `artefact`, called `name` in its addresses, by default as the model is.
+    """A service of `artefact`, called `name` in its addresses, by default the name of the model.
 
-    `engine` and `options` say what runs it. Up to `max_batch` images are run together, none waits longer for others
-    than `max_wait` seconds. With a `token` every request but for health must carry it; without one, it names this
-    machine, the `host`, or one of `allow_hosts` as its host. `port` 0 is any that is free. With a `grpc_port` it is
-    there by gRPC too. With `tls` it is HTTPS, and TLS for gRPC.
-    With a `budget` each batch of an elastic artefact keeps as many tokens as answers in time allow.
+    `engine` and `options` choose the runtime. Up to `max_batch` images run together, and none waits longer than
+    `max_wait` seconds for others. With a `token`, every request except for pages and health must send it. Without one,
+    it must address this machine, the `host`, or one of `allow_hosts`. `port` 0 is any free port. With a `grpc_port` the
+    service also answers over gRPC. With `tls` it uses HTTPS, and TLS for gRPC.
+    With a `budget`, each batch of an elastic artefact keeps as many tokens as answers in time allow.
 
-    One process serves, and gives its metrics on the same port. More `replicas`, or `max_replicas` to which they may
-    grow under load, need Ray, which gives each replica `gpus` GPUs, and has its metrics at `metrics_port` where it is
+    By default one process serves, with its metrics on the same port. More `replicas`, or `max_replicas` to which they
+    may grow under load, need Ray. Ray gives each replica `gpus` GPUs, and has its metrics on `metrics_port` if it is
     started for the service.
     """
 
@@ -79,7 +79,7 @@ class Settings:
     budget: Budget | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be: raises UsageError."""
+        """Check the settings. Raises UsageError if they are invalid or contradict each other."""
         if self.replicas < 1 or (self.max_replicas is not None and self.max_replicas < self.replicas):
             raise UsageError(
                 f"{self.replicas} replicas that may become {self.max_replicas}: expected 1 or more, growing"
@@ -98,10 +98,10 @@ class Settings:
 
     @property
     def most_replicas(self) -> int:
-        """How many there may be at once."""
+        """The largest number of replicas at once."""
         return self.max_replicas or self.replicas
 
     @property
     def url_host(self) -> str:
-        """The host as addresses have it: one of IPv6 in brackets."""
+        """The host in the form used in addresses: IPv6 in brackets."""
         return f"[{self.host}]" if ":" in self.host else self.host

@@ -1,4 +1,4 @@
-"""`/v2/models/…`: prepared images to outputs by the Open Inference Protocol."""
+"""`/v2/models/…`: outputs for prepared images, by the Open Inference Protocol."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VERSION = "1"
 
 
 def routes(backend: Callable[[], Backend], name: str) -> APIRouter:
-    """The endpoints of the one model `name`, with its version 1 in the path or without."""
+    """Create the endpoints of the one model `name`, with or without its version 1 in the path."""
 
     async def of_model(model: str) -> None:
         check_named(name, model)
@@ -41,7 +41,7 @@ def routes(backend: Callable[[], Backend], name: str) -> APIRouter:
 
 
 def check_named(name: str, model: str, version: str = VERSION) -> None:
-    """Raise NoModelError where a request is for another model than `name`, or another version than the one."""
+    """Raise NoModelError if a request is for another model than `name`, or for another version than `VERSION`."""
     if model != name:
         raise NoModelError(f"there is no model '{brief(model, 60)}' here: expected '{name}'")
     if version != VERSION:
@@ -49,7 +49,7 @@ def check_named(name: str, model: str, version: str = VERSION) -> None:
 
 
 def metadata_of(here: Backend, name: str) -> dict[str, Any]:
-    """The model as the protocol describes it, and what evodeploy knows of it."""
+    """Describe the model in the protocol's form, with the facts that evodeploy knows."""
     return {
         "name": name,
         "versions": [VERSION],
@@ -63,7 +63,7 @@ def metadata_of(here: Backend, name: str) -> dict[str, Any]:
 async def inferred(
     here: Backend, read: Callable[[TensorSpec, list[str]], InferenceRequest]
 ) -> tuple[InferenceRequest, Answer]:
-    """The request that `read` finds for the input and the names of outputs, and its answer."""
+    """Parse the request with `read`, given the input and the names of the outputs; return it with its answer."""
     arrived = time.monotonic()
     here.check(1, Asked())
     parsed = await asyncio.to_thread(read, here.inputs[0], [spec.name for spec in here.outputs])
@@ -76,12 +76,12 @@ def _model_routes(backend: Callable[[], Backend], name: str) -> APIRouter:
 
     @models.get("", responses=openapi.answer("The model", {"application/json": openapi.METADATA}))
     async def metadata() -> dict[str, Any]:
-        """The model's inputs and outputs, and what evodeploy knows of it."""
+        """Return the model's inputs and outputs, and the facts that evodeploy knows."""
         return metadata_of(backend(), name)
 
     @models.get("/ready")
     async def model_ready() -> dict[str, Any]:
-        """Whether this model is there."""
+        """Return whether this model is ready."""
         backend()
         return {"name": name, "ready": True}
 
@@ -93,7 +93,7 @@ def _model_routes(backend: Callable[[], Backend], name: str) -> APIRouter:
         ),
     )
     async def infer(request: Request) -> Response:
-        """Outputs for prepared images, in JSON or with the binary tensor extension."""
+        """Compute outputs for prepared images, in JSON or with the binary tensor extension."""
         body, length = await request.body(), ", ".join(request.headers.getlist(protocol.JSON_LENGTH)) or None
         read = functools.partial(protocol.parse_request, body, length)
         parsed, answer = await inferred(backend(), read)
@@ -108,7 +108,7 @@ def _model_routes(backend: Callable[[], Backend], name: str) -> APIRouter:
 
 
 def _target(budget: Budget | None) -> dict[str, Any] | None:
-    """The latency that is aimed at, and between which keep ratios the server chooses for it."""
+    """Return the target latency, and the keep ratios between which the server chooses to reach it."""
     if budget is None:
         return None
     return {"milliseconds": round(budget.target * 1000, 3), "keep_ratios": [budget.low, budget.high]}

@@ -1,4 +1,4 @@
-"""What computes: an engine behind a queue that runs requests together."""
+"""The worker of a service: an engine behind a queue that runs requests together."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from evodeploy.specs import NO_METADATA, ModelInfo
 
 _log = logging.getLogger(__name__)
 
-Ran = Callable[[int, float, tuple[float, ...]], None]  # is given the images of a run, its seconds and its keep ratios
+Ran = Callable[[int, float, tuple[float, ...]], None]  # receives the images of a run, its seconds and its keep ratios
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class _Request:
 
 
 def open_served(settings: Settings) -> Engine:
-    """The engine that `settings` ask for; raises BadFileError where it does not know how images are prepared."""
+    """Open the engine of `settings`. Raises BadFileError if it has no metadata on how to prepare images."""
     engine = open_engine(settings.artefact, settings.engine, settings.options)
     if engine.info is None:
         engine.close()
@@ -44,9 +44,9 @@ def open_served(settings: Settings) -> Engine:
 
 
 def named(settings: Settings, engine: Engine) -> Settings:
-    """`settings` with the names of the model and the runtime that they leave open.
+    """Return `settings` with the names of the model and the runtime filled in.
 
-    Raises InputError where they have a budget and the artefact is not elastic, or not to its ratios.
+    Raises InputError if they have a budget and the artefact is not elastic, or not elastic to its ratios.
     """
     assert engine.info is not None
     if settings.budget is not None:
@@ -61,7 +61,7 @@ def named(settings: Settings, engine: Engine) -> Settings:
 
 
 def _prepares_each_size(engine: Engine) -> bool:
-    """Whether it sets up kernels or compiles for each batch size on its own, which no request is to wait for."""
+    """Return whether it prepares kernels or compiles for each batch size, which no request should have to wait for."""
     mode = TORCH_MODES.get(engine.name)
     return engine.device != "cpu" or (mode is not None and mode.compile is not None)
 
@@ -69,8 +69,8 @@ def _prepares_each_size(engine: Engine) -> bool:
 class Worker:
     """A `backend.Backend`: one engine, which it owns, behind a queue that runs requests together.
 
-    With a budget it chooses the keep ratio of each batch. `ran` gets each run, in the worker's own thread. Threads may
-    share a worker; close it once all is answered.
+    With a budget it chooses the keep ratio of each batch. `ran` is called for each run, in the worker's own thread.
+    Threads may share a worker. Close it when all requests are answered.
     """
 
     def __init__(self, engine: Engine, settings: Settings, ran: Ran) -> None:
@@ -94,13 +94,13 @@ class Worker:
 
     @property
     def _room(self) -> tuple[int, float]:
-        """The most images of a batch, and the most seconds that an image waits for others, now."""
+        """The largest number of images in a batch, and the most seconds that an image waits for others, at present."""
         if self._controller is None:
             return self._largest, self._max_wait
         return min(self._largest, self._controller.largest), self._controller.patience(self._max_wait)
 
     def check(self, images: int, asked: Asked) -> None:
-        """See `backend.Backend`."""
+        """Check a request, see `backend.Backend`."""
         self._check_ratios(asked)
         if self._controller is not None:
             self._controller.check_room(images)
@@ -111,18 +111,18 @@ class Worker:
                 self.info.keep_of(ratio)
 
     async def run(self, images: Array, asked: Asked) -> Answer:
-        """See `backend.Backend`."""
+        """Compute an answer, see `backend.Backend`."""
         self._check_ratios(asked)
         controller = self._controller
         if controller is None:
             return await asyncio.wrap_future(self._batcher.submit(_Request(images, asked, None)))
         entry = controller.enter(len(images), asked.arrived)
         future = self._batcher.submit(_Request(images, asked, entry))
-        future.add_done_callback(lambda _: controller.leave(entry))  # also where its client has left
+        future.add_done_callback(lambda _: controller.leave(entry))  # also if the client has left
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
-        """Finish what was submitted, then close the engine."""
+        """Finish the submitted requests, then close the engine."""
         self._batcher.close()
         self._engine.close()
 
@@ -131,7 +131,7 @@ class Worker:
         return run_alike(requests, lambda request: self._ratio(request.asked, chosen), self._run)
 
     def _ratio(self, asked: Asked, chosen: float | None) -> float | None:
-        """The keep ratio that a request is run at; None is the artefact's own."""
+        """Return the keep ratio with which a request runs; None is the artefact's own."""
         if asked.keep_ratio is not None:
             return asked.keep_ratio
         floor = asked.least_keep_ratio

@@ -1,4 +1,4 @@
-// Shows this server's own OpenAPI document: what each endpoint takes and answers, and lines that ask it.
+// Shows this server's OpenAPI document: the requests and answers of each endpoint, and sample commands for it.
 
 const here = new URL("./", location).href.replace(/\/$/, "");
 
@@ -9,12 +9,12 @@ function element(name, words, ...children) {
   return made;
 }
 
-// Text in which `code` is between backticks.
+// Text with `code` between backticks.
 function prose(name, words) {
   return element(name, "", ...words.split("`").map((part, index) => (index % 2 ? element("code", part) : part)));
 }
 
-// A schema as the JSON that it describes.
+// Outlines the JSON that a schema describes.
 function outline(schema, indent = "") {
   const inner = `${indent}  `;
   if (schema.anyOf) return schema.anyOf.filter((each) => each.type !== "null").map((each) => outline(each, indent)).join(" or ");
@@ -30,7 +30,7 @@ function outline(schema, indent = "") {
   return schema.format === "binary" ? "bytes" : schema.type ?? "any";
 }
 
-// Long lines are scrolled, also by keyboard.
+// Long lines scroll, also by keyboard.
 function code(words, label) {
   const made = element("pre", "", element("code", words));
   made.tabIndex = 0;

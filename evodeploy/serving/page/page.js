@@ -1,19 +1,19 @@
-// Sends pictures to /v1/predict and lists the answers; draws over each picture what every selection kept.
+// Sends images to /v1/predict and lists the answers. Draws over each image what every selection kept.
 
-const AT_ONCE = 4; // requests on their way
-const MOST = 100; // pictures of one choice: folders are for `evodeploy predict`
-const PIXELS = 240; // of a drawn picture's side
-const DIM = "rgba(90, 94, 104, 0.7)"; // over what a selection did not keep
+const AT_ONCE = 4; // requests at the same time
+const MOST = 100; // images chosen at once: for folders there is `evodeploy predict`
+const PIXELS = 240; // per side of a drawn image
+const DIM = "rgba(90, 94, 104, 0.7)"; // drawn over patches that a selection did not keep
 
 const at = (id) => document.getElementById(id);
 const [form, file, drop, status, token, list] = ["form", "file", "drop", "status", "token", "list"].map(at);
 const [ratio, chosen, automatic, copy, sample, clear] = ["ratio", "chosen", "automatic", "copy", "sample", "clear"].map(at);
 let facts = null;
 let entries = []; // { picture, card, turn, failed, sample }, the newest first
-let latest = 0; // the newest round of requests: only its summary is said
-let moved = false; // the slider
+let latest = 0; // the newest round of requests: only its summary is shown
+let moved = false; // whether the slider was moved
 
-const percent = (share, digits = 0) => `${(share * 100).toFixed(digits)}\u00a0%`; // on one line
+const percent = (share, digits = 0) => `${(share * 100).toFixed(digits)}\u00a0%`; // not split over two lines
 const shares = (ratios) => (new Set(ratios).size === 1 ? ratios.slice(0, 1) : ratios).map((each) => percent(each)).join(", ");
 
 function say(text, wrong = false) {
@@ -36,7 +36,7 @@ async function asked(path, options = {}) {
 async function introduce() {
   const title = (await (await fetch("openapi.json")).json()).info.title.replace("evodeploy: ", "");
   facts = (await asked(`v2/models/${encodeURIComponent(title)}`)).parameters;
-  if (facts.elastic.length && at("budget").hidden) { // once: else a choice is lost when the form is sent
+  if (facts.elastic.length && at("budget").hidden) { // once: otherwise sending the form would reset the choice
     ratio.min = Math.max(...facts.elastic.map(([low]) => Math.ceil(low * 100) / 100));
     ratio.max = Math.min(...facts.elastic.map(([, high]) => high));
     ratio.value = facts.keep_ratios[0];
@@ -52,7 +52,7 @@ async function introduce() {
   say("");
 }
 
-// What of the picture the network sees: the centre, as large as its crop is of what the server resizes to.
+// The part of the image that the network sees: the centre, with the same share that the server crops after resizing.
 function crop({ width, height }) {
   const share = facts ? facts.image_size / facts.resized : 1;
   const short = Math.min(width, height);
@@ -130,7 +130,7 @@ function refuse({ card }, reason) {
 }
 
 async function ask(entry) {
-  const turn = ++entry.turn; // an answer that comes after a newer question is not shown
+  const turn = ++entry.turn; // an answer to an older request is not shown
   try {
     const began = performance.now();
     const answer = await asked(endpoint(), { method: "POST", body: entry.picture });
@@ -139,7 +139,7 @@ async function ask(entry) {
     if (turn !== entry.turn) return "";
     entry.failed = false;
     show(entry, answer, bitmap, milliseconds);
-    bitmap?.close(); // as large as the picture
+    bitmap?.close(); // it takes as much memory as the image
     const [best] = answer.labels;
     return `${entry.picture.name}: ${best.name}, ${percent(best.probability, 1)}, ${entry.card.querySelector(".facts").textContent}`;
   } catch (error) {
@@ -181,7 +181,7 @@ function add(pictures, isSample = false) {
   askAll(added);
 }
 
-// Without a target the model has ratios of its own, one for each stage, until the slider is moved.
+// Without a target the model uses its default ratios, one for each stage, until the slider is moved.
 const asksRatio = () => !at("budget").hidden && !automatic.checked && (moved || facts.target !== null);
 const endpoint = () => (asksRatio() ? `v1/predict?keep_ratio=${ratio.value}` : "v1/predict");
 
@@ -190,7 +190,7 @@ function showRatio() {
   chosen.textContent = automatic.checked ? "" : asksRatio() ? percent(ratio.value) : shares(facts.keep_ratios);
 }
 
-// Words as one, as a shell reads them.
+// Quotes text as one word for a shell.
 function quoted(text) {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }
@@ -205,7 +205,7 @@ function showCommand({ picture, sample: isSample }) {
 
 file.addEventListener("change", () => {
   add(file.files);
-  file.value = ""; // so that the same picture can be chosen again
+  file.value = ""; // so that the same image can be chosen again
 });
 form.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -226,7 +226,7 @@ automatic.addEventListener("change", () => {
 });
 copy.addEventListener("click", () => {
   getSelection().selectAllChildren(at("curl"));
-  const copied = navigator.clipboard?.writeText(at("curl").textContent) ?? Promise.reject(); // none without HTTPS
+  const copied = navigator.clipboard?.writeText(at("curl").textContent) ?? Promise.reject(); // missing without HTTPS
   copied.then(() => say("Copied"), () => say("The line is selected: copy it with Ctrl+C"));
 });
 clear.addEventListener("click", () => {
@@ -239,7 +239,7 @@ clear.addEventListener("click", () => {
 });
 for (const name of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(name, (event) => {
-    event.preventDefault(); // else the browser leaves the page for a picture that misses the field
+    event.preventDefault(); // otherwise the browser leaves the page for an image dropped next to the field
     drop.classList.toggle("over", name === "dragover");
     if (name === "drop") add(event.dataTransfer.files);
   });
