@@ -1,7 +1,7 @@
-"""Engines that a bench built, kept for the next one: an engine is built again where anything that shapes it differs.
+"""A cache of the engines that benches built. An engine is built again if any of its inputs or options differs.
 
-An entry is `KEY.engine` and its record, where KEY is the SHA-256 of all that shapes the engine. So entries of another
-TensorRT, GPU or evodeploy are never read; they go when the folder passes its limit.
+An entry is `KEY.engine` and its record, where KEY is the SHA-256 of everything that determines the engine. So entries
+of another TensorRT, GPU or evodeploy are never read. They are removed when the folder exceeds its limit.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _log = logging.getLogger(__name__)
 
 LIMIT = 10_000_000_000  # bytes of a folder
 
-_ENTRY = re.compile(r"\.?([0-9a-f]{64})\.engine.*")  # also what a killed build left of one
+_ENTRY = re.compile(r"\.?([0-9a-f]{64})\.engine.*")  # also matches what a killed build left behind
 
 
 def usual_folder() -> Path:
-    """Where engines are kept: `evodeploy/engines` in the user's cache. Raises UsageError where there is none."""
+    """Return the default folder, `evodeploy/engines` in the user's cache. Raises UsageError if there is no home."""
     stated = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
         caches = stated if stated.is_absolute() else Path.home() / ".cache"
@@ -47,10 +47,11 @@ def usual_folder() -> Path:
 
 
 def cached_build(request: BuildRequest, folder: Path, limit: int = LIMIT) -> PlanRecord:
-    """Write what `request` asks for as `build_engine` does, from `folder` where such an engine was built before.
+    """Write the engine of `request` as `build_engine` does, or copy it from `folder` if it was built before.
 
-    What is built is kept there; a damaged entry is built again. Processes may share the folder: one builds, those that
-    want the same engine wait for it. Raises as `build_engine` does, and UsageError where the folder cannot be used.
+    A new engine is kept there, and a damaged entry is built again. Processes may share the folder: one builds, and
+    others that need the same engine wait for it. Raises the same errors as `build_engine`, and UsageError if the folder
+    cannot be used.
     """
     flavour = load_flavour(request.runtime)
     kept = folder / f"{key_of(request, flavour, _gpu())}.engine"
@@ -60,7 +61,7 @@ def cached_build(request: BuildRequest, folder: Path, limit: int = LIMIT) -> Pla
             record = build_engine(dataclasses.replace(request, output=kept))
         else:
             _log.info(f"taking the {record.precision.upper()} engine of {request.onnx.name} from {folder}")
-            with contextlib.suppress(OSError):  # another user's
+            with contextlib.suppress(OSError):  # it may belong to another user
                 os.utime(kept)
         for source, copy in zip(_files(kept), _files(request.output), strict=True):
             with replacing(copy) as draft:
@@ -70,7 +71,7 @@ def cached_build(request: BuildRequest, folder: Path, limit: int = LIMIT) -> Pla
 
 
 def key_of(request: BuildRequest, flavour: Flavour, gpu: str) -> str:
-    """The SHA-256 of all that shapes the engine of `request`, built with `flavour` for the GPU so called."""
+    """Return the SHA-256 of everything that determines the engine of `request`, for `flavour` and the named GPU."""
     facts = {
         "onnx": onnx_sha256(request.onnx),
         "precision": request.precision,
@@ -81,13 +82,13 @@ def key_of(request: BuildRequest, flavour: Flavour, gpu: str) -> str:
         "tensorrt": str(flavour),
         "gpu": gpu,
         "evodeploy": __version__,
-        "tf32": os.environ.get("NVIDIA_TF32_OVERRIDE"),  # 0 keeps TF32 out of what NVIDIA's libraries build
+        "tf32": os.environ.get("NVIDIA_TF32_OVERRIDE"),  # 0 disables TF32 in builds by NVIDIA's libraries
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _gpu() -> str:
-    """The GPU here, by architecture and name; empty without one."""
+    """Return the architecture and name of the GPU here, or an empty string without one."""
     return f"{architecture()} {gpu_name()}" if driver_problem() is None else ""
 
 
@@ -96,7 +97,7 @@ def _files(plan: Path) -> tuple[Path, Path]:
 
 
 def _intact(plan: Path) -> PlanRecord | None:
-    """The record of a complete entry; None where it is missing or damaged."""
+    """Return the record of a complete entry, or None if it is missing or damaged."""
     try:
         record = read_sidecar(plan)
         check_intact(plan, record)
@@ -107,7 +108,7 @@ def _intact(plan: Path) -> PlanRecord | None:
 
 @contextlib.contextmanager
 def _alone_with(plan: Path) -> Iterator[None]:
-    """Alone with an entry among processes; the folder is made where it is missing, for this user alone."""
+    """Lock an entry against other processes. The folder is created if it is missing, for this user only."""
     with contextlib.ExitStack() as held:
         try:
             plan.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -125,9 +126,9 @@ def _lock(plan: Path) -> Path:
 
 
 def _shrink(folder: Path, limit: int) -> None:
-    """Remove the entries that were not used for longest, until those left are within `limit` bytes together.
+    """Remove the least recently used entries until the rest fits into `limit` bytes.
 
-    One that another process works with stays, and counts. What was taken from an entry does not need it any more.
+    An entry that another process is using stays, and counts. Copies taken from an entry do not need it any more.
     """
     entries: dict[Path, list[Path]] = defaultdict(list)
     for path in folder.iterdir():
@@ -145,7 +146,7 @@ def _shrink(folder: Path, limit: int) -> None:
 
 
 def _stats(paths: list[Path]) -> Iterator[os.stat_result]:
-    """Facts of the files that are still there: another process may remove some at any time."""
+    """Yield the status of the files that still exist: another process may remove some at any time."""
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
             yield path.stat()

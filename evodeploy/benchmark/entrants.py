@@ -1,4 +1,4 @@
-"""Engines opened, warmed once, and made ready to be timed at one batch size, with one batch on its way or more."""
+"""Opens and warms up engines, and prepares them for timing at one batch size, with one or more batches in flight."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _log = logging.getLogger(__name__)
 Pictures = NDArray[np.uint8]
 Entered = TypeVar("Entered")
 
-DEPTHS = (2, 3)  # batches in flight, besides one
+DEPTHS = (2, 3)  # further numbers of batches in flight besides one
 
 
 @dataclass
 class Entrant:
-    """A planned row and the engine it was opened as, or the reason why there is none."""
+    """A planned row and its opened engine, or the reason why it could not be opened."""
 
     spec: RowSpec
     engine: Engine | None = None
@@ -40,12 +40,12 @@ class Entrant:
     memory: MemoryMeter = field(default_factory=MemoryMeter)
 
 
-@dataclass(eq=False)  # two of them may look alike
+@dataclass(eq=False)  # compared by identity: two may hold equal values
 class Racer:
-    """One way of running one engine: what times it, and what it last computed.
+    """One way of running one engine: its clock, and the outputs of the last run.
 
-    `work` is what `clock` times, without waiting for anything else, and runs `batches` of them. `exposed` says of each
-    time that `clock` gave whether the host's time for starting the run may be in it.
+    `clock` times `work`, without waiting for anything else; one call runs `batches` batches. `exposed` holds, for each
+    time from `clock`, whether it may include the host's time to start the run.
     """
 
     row: Row
@@ -60,7 +60,7 @@ class Racer:
     exposed: list[bool] = field(default_factory=list)
 
     def first_outputs(self) -> Array:
-        """What the first output is for each image of the sample, the timed batch as the last timed run left it."""
+        """Return the first output for each image of the sample, for the timed batch from the last timed run."""
         name, size = self.engine.outputs[0].name, self.row.batch
         rest, keep = self.sample[size:], self.row.spec.tokens
         parts = [self.computed()[name]] + ([run_all(self.engine, rest, size, keep)[name]] if len(rest) else [])
@@ -79,7 +79,7 @@ class _HostRun:
 
 
 def opened(spec: RowSpec, stack: ExitStack) -> Entrant:
-    """`spec` with its engine, which `stack` closes; where it cannot be opened with the reason."""
+    """Open the engine of `spec`, which `stack` closes. If that fails, the entrant holds the reason."""
     entrant = Entrant(spec)
     _log.info(f"opening {spec.engine} {spec.precision or ''} ({spec.role})")
     try:
@@ -93,9 +93,9 @@ def opened(spec: RowSpec, stack: ExitStack) -> Entrant:
 def racers_of(
     entrant: Entrant, batch: int, sampled: Callable[[Engine], Array], stack: ExitStack
 ) -> Iterator[Racer | Row]:
-    """The racers of one entrant, warmed once: with transfers, and where it can keep a batch on its device without.
+    """Yield the racers of one entrant, warmed up: with transfers and, if its device can hold a batch, without.
 
-    Where an engine gains by several batches in flight, either comes with one, and with each of `DEPTHS`.
+    If the engine gains from several batches in flight, each comes with one and with each of `DEPTHS`.
     """
     spec, engine = entrant.spec, entrant.engine
     row = Row(spec, batch, batch, spec.precision, "", reason=entrant.reason)
@@ -138,7 +138,7 @@ def racers_of(
 
 
 def _or_reason(row: Row, enter: Callable[[Row], Entered]) -> Entered | Row:
-    """What `enter` gives for `row`, or the row with the reason why it fails."""
+    """Return the result of `enter` for `row`, or the row with the reason if that fails."""
     try:
         return enter(row)
     except EvodeployError as error:
@@ -147,7 +147,7 @@ def _or_reason(row: Row, enter: Callable[[Row], Entered]) -> Entered | Row:
 
 def _streaming(engine: Engine, sample: Array, row: Row) -> Racer:
     stream = Stream(engine, sample[: row.batch], row.in_flight, row.spec.tokens)
-    stream()  # takes the memory of all that are in flight
+    stream()  # allocates the memory of all batches in flight
     row = replace(row, launches=TIMED)
     return Racer(row, engine, stream, lambda: stream.outputs, sample, stream, stream.batches)
 
@@ -162,14 +162,14 @@ def _resident(engine: Engine, sample: Array, stack: ExitStack, row: Row) -> Race
 
 
 def _precision(spec: RowSpec, engine: Engine) -> Precision | None:
-    """What was asked for where the engine could choose, else what its artefact says."""
+    """Return the requested precision if the engine has that option, else the one in its artefact's metadata."""
     return spec.precision or (engine.info.precision if engine.info else None)
 
 
 def _largest_fitting(entrant: Entrant, engine: Engine, batch: int, sample: Array) -> int:
-    """Run once; the batch that went through: `batch`, or where memory ran out a half of it, or a quarter and so on.
+    """Run once, and return the batch size that fits: `batch` or, if memory runs out, half of it, a quarter and so on.
 
-    Raises OutOfMemoryError where memory runs out at the smallest of these that the engine takes.
+    Raises OutOfMemoryError if memory runs out at the smallest of these sizes that the engine takes.
     """
     while True:
         try:
@@ -184,9 +184,9 @@ def _largest_fitting(entrant: Entrant, engine: Engine, batch: int, sample: Array
 
 
 def sample_of(engine: Engine, pictures: Pictures | None, count: int, made: dict[str, Array]) -> Array:
-    """`count` of `pictures`, over again where they are fewer, or noise, as `engine` takes them: the same for all.
+    """Return `count` of `pictures`, repeated if necessary, or noise, as input for `engine`: the same for all engines.
 
-    `made` keeps them, so that engines share what they share.
+    `made` caches them by input format, so that engines share arrays.
     """
     spec = engine.inputs[0]
     if engine.info is not None:

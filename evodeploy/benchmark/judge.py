@@ -1,4 +1,4 @@
-"""Whether a row that was timed computes what its reference computes: a fast wrong row is worth nothing."""
+"""Checks that a timed row computes the same as its reference: speed is worthless if the results are wrong."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from evodeploy.compare.tolerance import TOLERANCES
 from evodeploy.engines.base import Array
 from evodeploy.specs import Precision
 
-SAMPLE = 16  # images compared, at least
-# How many images may be off by more than rounding explains: where scores nearly tie, reduced precision selects other
-# tokens, and what follows in that image is another computation. Where each dropped token is merged as well, more nearly
-# tie: the median image decides.
+SAMPLE = 16  # minimum number of images compared
+# The share of images that may deviate by more than rounding explains. If scores nearly tie, reduced precision selects
+# other tokens, and the rest of the computation for that image differs. If dropped tokens are merged, more scores nearly
+# tie, so the median image decides.
 DEVIATING: dict[Precision, float] = {"fp32": 0.0, "fp16": 0.25, "bf16": 0.25, "int8": 0.25, "fp8": 0.25}
-DEVIATING_MERGED = 0.5  # in place of 0.25
+DEVIATING_MERGED = 0.5  # instead of 0.25
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One row's outputs against its reference's, image by image.
+    """One row's outputs compared with its reference's, image by image.
 
-    `error` is the largest difference in an image relative to the reference's largest magnitude, in the median image;
-    `deviating` the share of images where it exceeds `limit`; `top1` the share whose best class is the same, None for
-    features. Top-1 does not decide: classes may nearly tie as well, and do in networks of random weights.
+    For each image, the error is the largest difference relative to the reference's largest magnitude. `error` is that
+    of the median image, `deviating` the share of images above `limit`, `top1` the share with the same best class, None
+    for features. Top-1 does not decide: classes may nearly tie too, and do so in networks with random weights.
     """
 
     images: int
@@ -52,10 +52,10 @@ class Verdict:
 def judged(
     expected: Array, got: Array, precision: Precision, *, tf32: bool, classifies: bool, merges: bool = False
 ) -> Verdict:
-    """Compare the first output (N, classes) of N images with the reference's, by the tolerance of `precision`.
+    """Compare the first output (N, classes) of N images with the reference's, with the tolerance of `precision`.
 
-    That is the lower one of the two. Where the products of one of the two may be TF32, float32 is judged as FP16, which
-    rounds as coarsely. A network that `merges` tokens may be off in more images.
+    `precision` is the lower one of the two. If either may compute its products in TF32, float32 is judged like FP16,
+    which rounds as coarsely. If the network `merges` tokens, more images may deviate.
     """
     rounding: Precision = "fp16" if precision == "fp32" and tf32 else precision
     limit = TOLERANCES[rounding].logits
@@ -63,7 +63,7 @@ def judged(
         problem = f"its output has shape {got.shape}, expected {expected.shape}"
         return Verdict(len(expected), math.inf, 1.0, limit, 0.0, None, problem)
     errors = relative_errors(expected, got)
-    off = ~(errors <= limit)  # NaN never is
+    off = ~(errors <= limit)  # true for NaN too
     return Verdict(
         images=len(expected),
         error=float(np.median(errors)),

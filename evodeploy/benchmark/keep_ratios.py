@@ -1,4 +1,4 @@
-"""At which keep ratios the rows of a bench run: those of elastic artefacts, or of a checkpoint that is run as one."""
+"""The keep ratios of a bench's rows, for elastic artefacts or for a checkpoint that is run as elastic."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from evodeploy.text import brief, ratios_in_words
 if TYPE_CHECKING:
     from evodeploy.models.loaded import LoadedModel
 
-Ratios = Sequence[float | Sequence[float]]  # of each row: one for all stages, or one for each
+Ratios = Sequence[float | Sequence[float]]  # one per row: for all stages, or one for each
 Facts = Mapping[Path, ModelInfo | None]
 
 
 def as_elastic(model: LoadedModel | None, facts: Facts, ratios: Ratios | None) -> LoadedModel | None:
-    """`model` elastic where a file is, or where `ratios` are asked for without any file: then from one token to all.
+    """Return `model` elastic if a file is, or if `ratios` are given without files: then from one token to all.
 
-    Raises UsageError for a network that cannot be elastic.
+    Raises UsageError if the network cannot be elastic.
     """
     if model is None or model.info.elastic:
         return model
@@ -37,10 +37,10 @@ def as_elastic(model: LoadedModel | None, facts: Facts, ratios: Ratios | None) -
 
 
 def kept_by(info: ModelInfo | None, facts: Facts, ratios: Ratios | None, stated: Ratios = ()) -> tuple[Kept, ...]:
-    """What the rows of the model that `info` describes keep, at `ratios`; none where nothing is elastic.
+    """Return the tokens that the rows of the model in `info` keep, at `ratios`; nothing if nothing is elastic.
 
-    By default what deploy files have `stated`, or what it says itself, and every token where all its files can. Raises
-    InputError for ratios that it, or one of its files, cannot keep.
+    By default these are the ratios in deploy files (`stated`) or the model's own, and also every token if all of its
+    files support that. Raises InputError for ratios that the model, or one of its files, does not support.
     """
     if ratios is not None and (isinstance(ratios, str) or not isinstance(ratios, Sequence) or not ratios):
         raise UsageError(f"keeps are {brief(repr(ratios))}, expected keep ratios such as (1.0, 0.5)")
@@ -63,9 +63,9 @@ def kept_by(info: ModelInfo | None, facts: Facts, ratios: Ratios | None, stated:
 
 
 def refuse_static(facts: Facts, roles: Mapping[Path, Role], kept: tuple[Kept, ...], ratios: Ratios | None) -> None:
-    """Raise UsageError for a file that keeps a fixed share where `ratios` are asked for, or where others are elastic.
+    """Raise UsageError for a file with a fixed share of tokens if `ratios` are given, or if other files are elastic.
 
-    The dense twin of files that do not reach 1.0 is none of these.
+    The dense twin of elastic files that do not reach 1.0 is allowed.
     """
     for path, info in facts.items():
         if info is not None and info.elastic:

@@ -1,4 +1,4 @@
-"""One bench from its artefacts to its report."""
+"""The Python function that runs one bench, from artefacts to report."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from evodeploy.benchmark.entrants import Pictures
 
 LARGEST_BATCH = 16384  # images run at a time
-SAMPLE = 64  # pictures of a folder that rows are run on and judged by
+SAMPLE = 64  # pictures of a folder for running and judging the rows
 
 _log = logging.getLogger(__name__)
 
@@ -60,28 +60,29 @@ def bench(
     keeps: Ratios | None = None,
     fast_path: FastPath | None = None,
 ) -> Report:
-    """Measure engines against PyTorch, and the model against its dense twin, all in turn in this process.
+    """Measure engines against PyTorch, and the model against its dense twin, in turn in this process.
 
-    `artefacts` are a checkpoint, a module, ONNX files, engines or deploy files of one model, also as names of the hub;
-    without any they are the newest export of the current folder, or else the published `model` with random weights.
-    `engines` and `precisions` are what to compare: by default PyTorch and what the deploy files state; without such
-    files PyTorch and all that is installed and works on `device`, in FP32 and the reduced precision that is fast there.
-    A runtime that can replay CUDA graphs has rows with and without. With `build` the TensorRT engines that are missing
-    are built, and kept in the folder `engine_cache`.
+    `artefacts` are a checkpoint, a module, ONNX files, engines or deploy files of one model, or names on the hub. By
+    default they are the newest export of the current folder, or else the published `model` with random weights.
+    `engines` and `precisions` are what to compare: by default PyTorch and what the deploy files state. Without such
+    files they are PyTorch and everything that is installed and works on `device`, in FP32 and the reduced precision
+    that is fast there. A runtime that can replay CUDA graphs has rows with and without. With `build`, missing TensorRT
+    engines are built, and kept in the folder `engine_cache`.
 
     Each row is timed at each of `batches` for `min_seconds` to `seconds` and at least `rounds` rounds, until the 95 %
     interval of every median is narrower than `precision_target`, relative to it. It runs on the pictures of the folder
-    `images`, for which files to labels are timed too, or on noise. `tf32` lets FP32 products on a GPU round to TF32,
-    in all engines or in none; by default as deploy files state, else it does. What cannot run is a row with the reason.
+    `images`, for which the time from files to labels is measured too, or on noise. `tf32` lets FP32 products on a GPU
+    round to TF32, in all engines or in none; by default it follows the deploy files, else it is allowed. A row that
+    cannot run holds the reason.
 
-    An elastic artefact, or a checkpoint with `keeps`, has a row for each of these keep ratios, out of one file and one
-    engine: each a share of tokens for all stages, or one for each stage. The row at 1.0 is the dense twin. By default
-    an elastic artefact is run at its own ratios, or at those of its deploy file, and at 1.0, or, where its bounds end
-    below that, next to a static dense twin. `fast_path` says what becomes of the tokens that a checkpoint, or the
+    An elastic artefact, or a checkpoint with `keeps`, has a row for each of these keep ratios, from one file and one
+    engine: each is a share of tokens for all stages, or one for each stage. The row at 1.0 is the dense twin. By
+    default an elastic artefact runs at its own ratios, or those of its deploy file, and at 1.0. If its bounds end below
+    1.0, it is compared with a static dense twin. `fast_path` is the treatment of tokens that a checkpoint, or the
     published `model`, does not keep: see `export`. Files state theirs.
 
-    Raises UsageError for what cannot be honoured, InputError for ratios that the artefact cannot keep, BadFileError
-    for a file that cannot be read.
+    Raises UsageError if options contradict each other or the artefacts, InputError for ratios that the artefact does
+    not support, BadFileError if a file cannot be read.
     """
     whole = all(type(batch) is int and 1 <= batch <= LARGEST_BATCH for batch in batches)
     if not batches or not whole or len(set(batches)) < len(batches):
@@ -118,12 +119,12 @@ def bench(
 
 
 def _sample(paths: Sequence[ImageLike], subject: Subject, batches: Sequence[int]) -> Pictures | None:
-    """The pictures that rows are run on, as many as the largest batch; None for noise."""
+    """Return the pictures to run the rows on, at least as many as the largest batch if available; None for noise."""
     return pictures(paths[: max(SAMPLE, *batches)], subject.info) if paths and subject.info else None
 
 
 def _peaks(timed: Sequence[Row], threads: int) -> Peaks:
-    """The machine's limits; none where that fails, for the rows have been measured by then."""
+    """Return the machine's limits. If that fails, return none, because the rows have already been measured."""
     _log.info("measuring the machine's matrix products")
     try:
         return peaks([(row.device, row.arithmetic) for row in timed if row.arithmetic], threads)

@@ -1,4 +1,4 @@
-"""The TensorRT engines of a bench: those given, and those built because they were not."""
+"""The TensorRT engines of a bench: the given ones, and those built because they were missing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from evodeploy.specs import ASKED, Precision, Quantized
 
 @dataclass(frozen=True)
 class Plan:
-    """An engine that is given or `built`, or the reason why it could not be; `runtime` is the TensorRT it is of."""
+    """An engine that is given or `built`, or the reason why it could not be built. `runtime` is its TensorRT."""
 
     artefact: str
     runtime: str
@@ -34,7 +34,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Wanted:
-    """An engine that both the model and its twin are to have, built as what `like` records, where that is known."""
+    """An engine that both the model and its twin need, built with the settings in the record `like` if there is one."""
 
     runtime: str
     precision: Precision
@@ -43,9 +43,9 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Builds:
-    """How a bench builds the engines that it lacks.
+    """How a bench builds missing engines.
 
-    For which batch sizes; where it keeps them, None for the usual folder; whether with TF32.
+    It holds the batch sizes, the cache folder (None for the default one), and whether TF32 is allowed.
     """
 
     batches: tuple[int, ...]
@@ -54,7 +54,7 @@ class Builds:
 
 
 def builder_problem() -> str | None:
-    """Why no engine can be built for a GPU of this machine; None where that may work."""
+    """Return why no engine can be built for a GPU of this machine, or None if that may work."""
     problem = driver_problem()
     if problem is not None:
         return problem
@@ -66,13 +66,13 @@ def builder_problem() -> str | None:
 
 
 def given_plans(paths: Iterable[Path]) -> tuple[Plan, ...]:
-    """The engines in files, as their records say."""
+    """Return the engines in files, as their records describe them."""
     records = {path: read_sidecar(path) for path in paths}
     return tuple(Plan(path.name, record.runtime, record.precision, path) for path, record in records.items())
 
 
 def wanted_engines(given: Iterable[Path], precisions: Iterable[Precision]) -> list[Wanted]:
-    """What the model and its twin are both to have: the like of each engine given, and one in every precision.
+    """Return the engines that the model and its twin both need: one like each given engine, and one in every precision.
 
     So each row is compared with a twin that the same TensorRT built in the same way.
     """
@@ -91,10 +91,10 @@ def built_plans(
     builds: Builds,
     folder: Path,
 ) -> list[Plan]:
-    """The `missing` engines of one role, in `folder`, built from `sources` or taken from the cache.
+    """Return the `missing` engines of one role, in `folder`, built from `sources` or taken from the cache.
 
-    `sources` are ONNX files with the precision of their weights: one in FP32 serves every precision, others their own.
-    An engine that is like no other has a profile for each batch. A build that fails is a plan with the reason.
+    `sources` are ONNX files with the precision of their weights: FP32 serves every precision, others only their own. By
+    default an engine has a profile for each batch. If a build fails, the plan holds the reason.
     """
     plans = []
     for one in missing:
@@ -105,7 +105,7 @@ def built_plans(
 
 
 def _serves(held: Precision | None, precision: Precision) -> bool:
-    """Whether a build may start from weights of `held`: conversion to INT8 or FP8 needs pictures."""
+    """Return whether a build may start from weights in `held`: conversion to INT8 or FP8 needs pictures."""
     return held == precision or (held in (None, "fp32") and precision not in get_args(Quantized))
 
 
@@ -115,7 +115,7 @@ def _built(role: Role, source: Path, wanted: Wanted, builds: Builds, folder: Pat
     like = wanted.like
     try:
         if like is None:
-            fixed = input_spec(read_onnx(source)).shape[0] is not None  # then there is only one
+            fixed = input_spec(read_onnx(source)).shape[0] is not None  # a fixed batch allows only one profile
             profiles = () if fixed else profiles_for(builds.batches)
             options = BuilderOptions(tf32=None if builds.tf32 else False)
         else:

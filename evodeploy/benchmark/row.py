@@ -1,4 +1,4 @@
-"""One line of a bench: an engine at one batch size, and what was measured."""
+"""One line of a bench: an engine at one batch size, and its measurements."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Transfers = Literal["none", "included", "resident"]
 
 @dataclass(frozen=True)
 class Row:
-    """One engine at one batch size: what was measured, or the reason why nothing was.
+    """One engine at one batch size: its measurements, or the reason why there are none.
 
-    `batch` is what was run, less than `asked` where memory ran out. `transfers` says whether the time holds those to
-    and from a device: `included`, or none because the batch is `resident` there; `none` on the host itself. With
-    several batches `in_flight` the timing is of throughput and says nothing of latency: it is the time from the end of
-    one to that of the next. A sample is the mean of `launches` runs in a row, or of more. `exposed` says that the
-    host's time for starting a run may be in that of the device, in one sample or more. `verdict` is None for the row
-    that others are compared with. Memory is in bytes, energy in joules of one image; `clocks` are a GPU's.
+    `batch` is the size that was run, less than `asked` if memory ran out. `transfers` says whether the time includes
+    those to and from a device: `included`, or not, because the batch is `resident` there; `none` on the host itself.
+    With several batches `in_flight` the timing is one of throughput, not of latency: it is the time from the end of one
+    batch to that of the next. A sample is the mean of at least `launches` consecutive runs. `exposed` says that the
+    time of the device may include the host's time to start a run, in one sample or more. `verdict` is None for the
+    reference row. Memory is in bytes, energy in joules per image. `clocks` are those of a GPU.
     """
 
     spec: RowSpec
@@ -48,7 +48,7 @@ class Row:
 
     @property
     def arithmetic(self) -> str | None:
-        """The precision, but tf32 for FP32 whose products may be that."""
+        """The precision, or tf32 for FP32 whose products may be TF32."""
         return "tf32" if self.tf32 and self.precision == "fp32" else self.precision
 
     @property
@@ -58,21 +58,21 @@ class Row:
 
     @property
     def way(self) -> str:
-        """The engine, its arithmetic, and whether it replays a CUDA graph: what the model and its twin share."""
+        """The engine, its arithmetic, and whether it replays a CUDA graph: the same for the model and its twin."""
         parts = (self.spec.engine, self.arithmetic or "", "graph" if self.spec.cuda_graph else "")
         return " ".join(part for part in parts if part)
 
     @property
     def latency(self) -> RunTimes | None:
-        """The timing, where a batch is on its way alone."""
+        """The timing, if only one batch is in flight."""
         return self.timing if self.in_flight == 1 else None
 
     @property
     def images_per_second(self) -> Interval | None:
-        """Throughput at the median run."""
+        """The throughput at the median run."""
         return self.timing.interval.inverted(self.batch) if self.timing else None
 
     @property
     def wrong(self) -> bool:
-        """Whether it was timed and computes something else than it should."""
+        """Whether it was timed, but computes wrong results."""
         return self.verdict is not None and not self.verdict.correct

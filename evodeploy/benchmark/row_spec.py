@@ -1,4 +1,4 @@
-"""What one row of a bench is to be."""
+"""The specification of one row of a bench."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Kept:
 
     @property
     def dense(self) -> bool:
-        """Whether it is every token."""
+        """Whether every token is kept."""
         return all(ratio == 1.0 for ratio in self.ratios)
 
     def __str__(self) -> str:
@@ -35,10 +35,10 @@ class Kept:
 class RowSpec:
     """One planned row: an engine on the model (`evo`) or on its twin that keeps every token (`dense`).
 
-    `precision` is what it computes in, None where that is known only once it is opened; `flops` is what the matrix
-    products of one image take, None where that cannot be counted. `open` gives the engine, or raises UnavailableError
-    with the reason why this machine has none. With `random` weights it is as fast as with the model's, and computes
-    something else. `keep` is what an elastic artefact is run at; rows that differ in it alone share `open`.
+    `precision` is that of the computation, None if it is known only after opening. `flops` are those of the matrix
+    products of one image, None if they cannot be counted. `open` returns the engine, or raises UnavailableError with
+    the reason why this machine has none. With `random` weights the speed is the same as with the model's, but the
+    results differ. `keep` is the setting of an elastic artefact; rows that differ only in it share `open`.
     """
 
     engine: str
@@ -53,12 +53,12 @@ class RowSpec:
 
     @property
     def tokens(self) -> tuple[int, ...] | None:
-        """The `keep` of `Engine.run`."""
+        """The argument `keep` of `Engine.run`."""
         return self.keep.tokens if self.keep else None
 
 
 def without_tf32(spec: RowSpec) -> RowSpec:
-    """`spec`, which raises UnavailableError when it is opened where its FP32 products may be TF32."""
+    """Return `spec`, changed to raise UnavailableError on opening if its FP32 products may be TF32."""
     if isinstance(spec.open, Refusal):
         return spec
 
@@ -76,16 +76,16 @@ def without_tf32(spec: RowSpec) -> RowSpec:
 
 
 def unless_fp32(precision: Precision) -> Precision | None:
-    """The option that makes an engine compute in `precision`: none for FP32, which files are in."""
+    """Return the option for computing in `precision`: None for FP32, the precision of the files."""
     return None if precision == "fp32" else precision
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """The `open` of a row that this machine has no engine for: raises UnavailableError with the reason."""
+    """The `open` of a row without an engine on this machine. Raises UnavailableError with the reason."""
 
     reason: str
 
     def __call__(self) -> Engine:
-        """Raise."""
+        """Raise UnavailableError."""
         raise UnavailableError(self.reason)

@@ -31,7 +31,7 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 
 @dataclass(frozen=True)
 class _Onnx:
-    """An ONNX file of one role: what its weights are stored as, where that can be read, and the work of one image."""
+    """An ONNX file of one role: the precision of its weights, if it can be read, and the FLOPs of one image."""
 
     path: Path
     precision: Precision | None
@@ -40,9 +40,9 @@ class _Onnx:
 
 @dataclass(frozen=True)
 class _Side:
-    """The model or its twin, and all that its rows are made of; whether its network and its files are random.
+    """The model or its twin, and everything that its rows are made of, with whether its network and files are random.
 
-    `lacking` is why it has no network, or no ONNX file.
+    `lacking` is the reason why it has no network or no ONNX file.
     """
 
     role: Role
@@ -65,12 +65,12 @@ def row_specs_of(
     tf32: bool = True,
     device: str | None = None,
 ) -> Iterator[list[RowSpec]]:
-    """All rows that `engines` and `precisions` ask for, in their order, the model's before the twin's.
+    """Yield the rows for `engines` and `precisions`, in their order, those of the model before those of the twin.
 
-    A plan and an ONNX file of reduced precision are run as they are. ONNX files that are wanted and were not given are
-    exported into a folder that lives as long as this context, and with `builds` so are plans, where there is a GPU.
-    An elastic artefact has a row for each keep ratio of the subject; that at 1.0 is the twin's.
-    `tf32` allows TF32 to all that compute FP32 on a GPU, or to none.
+    Plans and ONNX files of reduced precision are run unchanged. Missing ONNX files are exported into a folder that
+    exists as long as this context. With `builds`, missing plans are built there if there is a GPU. An elastic artefact
+    has a row for each keep ratio of the subject; the one at 1.0 is the twin's. `tf32` allows TF32 to all engines that
+    compute FP32 on a GPU, or to none.
     """
     check_names("engine", engines, RUNTIMES)
     check_names("precision", precisions, PRECISIONS)
@@ -96,7 +96,7 @@ def row_specs_of(
 
 
 def _no_plan(device: str | None) -> str | None:
-    """Why no TensorRT engine can be built and run on `device`; None where it can."""
+    """Return why no TensorRT engine can be built and run on `device`, or None if it can."""
     return "a TensorRT engine computes on a GPU only" if device == "cpu" else builder_problem()
 
 
@@ -105,7 +105,7 @@ def _runs_onnx(engine: str) -> bool:
 
 
 def _twin(model: LoadedModel | None) -> LoadedModel | None:
-    """The dense twin, or None where the model is dense itself or there is none."""
+    """Return the dense twin, or None if there is no model or it is dense itself."""
     if model is None or model.info.dense:
         return None
     from evodeploy.models.loaded import reconfigured
@@ -120,7 +120,7 @@ def _side(subject: Subject, role: Role, model: LoadedModel | None, exporting: bo
     if model is not None and not onnx and exporting:
         try:
             onnx = (_exported(model, folder / f"{role}.onnx"),)
-        except EvodeployError as error:  # such as more weights than a file holds; PyTorch needs no file
+        except EvodeployError as error:  # such as weights too large for one file; PyTorch needs no file
             lacking = str(error)
     files = tuple(_read(path) for path in onnx)
     flops = files[0].flops if files else _counted(model)
@@ -128,7 +128,7 @@ def _side(subject: Subject, role: Role, model: LoadedModel | None, exporting: bo
 
 
 def _with_plans(side: _Side, wanted: Sequence[Wanted], builds: Builds, folder: Path) -> _Side:
-    """The side with those of the engines `wanted` that it lacks."""
+    """Return the side, completed with those of the engines in `wanted` that it lacks."""
     had = {(plan.runtime, plan.precision) for plan in side.plans}
     missing = [one for one in wanted if (one.runtime, one.precision) not in had]
     sources = [(file.path, file.precision) for file in side.onnx]
@@ -153,7 +153,7 @@ def _read(path: Path) -> _Onnx:
 
 
 def _counted(model: LoadedModel | None, keep: Kept | None = None) -> float | None:
-    """What one image takes, counted on the network itself where no graph says it: an elastic one has no sizes."""
+    """Return the FLOPs of one image, counted on the network, since the graph of an elastic one has no fixed sizes."""
     if model is None:
         return None
     from evodeploy.models.cost import cost_of
@@ -164,7 +164,7 @@ def _counted(model: LoadedModel | None, keep: Kept | None = None) -> float | Non
 
 
 def _at_each_ratio(row: RowSpec, subject: Subject) -> Iterator[RowSpec]:
-    """`row` at each of the subject's keep ratios; the row itself where it is the twin's own, or none can be opened."""
+    """Yield `row` at each keep ratio of the subject, or unchanged if it is the twin's or cannot be opened."""
     if not subject.keeps or row.role == "dense" or isinstance(row.open, Refusal):
         yield row
         return
@@ -177,7 +177,7 @@ def _at_each_ratio(row: RowSpec, subject: Subject) -> Iterator[RowSpec]:
 def _rows(
     name: str, side: _Side, precisions: Sequence[Precision], how: EngineOptions, no_plan: str | None
 ) -> Iterator[RowSpec]:
-    """The rows of one engine on one side, each marked where its weights are random."""
+    """Yield the rows of one engine on one side, marked if their weights are random."""
     found: list[tuple[bool, Iterable[RowSpec]]]
     if RUNTIMES[name].runs == "checkpoint":
         rows = torch_rows(name, side.role, side.model, precisions, how, side.flops, side.lacking)
@@ -206,7 +206,7 @@ def _plan_rows(name: str, side: _Side, plan: Plan, how: EngineOptions) -> Iterat
 def _file_rows(
     name: str, role: Role, file: _Onnx, precisions: Sequence[Precision], how: EngineOptions
 ) -> Iterator[RowSpec]:
-    """The rows of one file: in each precision that its engine can be asked for, with CUDA graphs and without."""
+    """Yield the rows of one file: in each precision that its engine has an option for, with and without CUDA graphs."""
     honours = RUNTIMES[name].honours
     row = partial(RowSpec, name, role, artefact=file.path.name, flops=file.flops)
     if file.precision not in (None, "fp32") or not precisions:

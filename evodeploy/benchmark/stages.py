@@ -1,4 +1,4 @@
-"""From picture files to labels, stage by stage: how fast an engine is when decoding and preparation count."""
+"""Timing from picture files to labels, stage by stage: the speed of an engine with decoding and preparation."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from evodeploy.specs import ModelInfo
 _log = logging.getLogger(__name__)
 
 STAGES = ("decode", "preprocess", "inference", "postprocess")
-TOP = 5  # labels named for each image
+TOP = 5  # labels for each image
 
 
 @dataclass(frozen=True)
 class EndToEnd:
-    """One engine from files to labels, one image after another but for the inference of a batch.
+    """One engine from files to labels, one image after the other except for the inference of a batch.
 
-    `seconds` are of one image in each of the `STAGES`, the median over batches; or the `reason` why there are none.
+    `seconds` are those of one image in each of the `STAGES`, medians over batches. If there are none, `reason` says
+    why.
     """
 
     label: str
@@ -39,21 +40,21 @@ class EndToEnd:
 
     @property
     def images_per_second(self) -> float:
-        """With one stage after the other, as `predict` runs them."""
+        """The throughput with one stage after the other, as `predict` runs them."""
         return 1 / sum(self.seconds.values())
 
     @property
     def bottleneck(self) -> str:
-        """The stage that takes longest: what no faster engine helps, unless it is inference."""
+        """The stage that takes longest. Unless it is inference, a faster engine does not help."""
         return max(self.seconds, key=lambda stage: self.seconds[stage])
 
 
 def end_to_end(
     specs: Iterable[tuple[str, RowSpec]], paths: Sequence[ImageLike], batch: int, seconds: float
 ) -> list[EndToEnd]:
-    """Each labelled engine on the pictures at `paths`, in batches, over again for `seconds`, at least twice.
+    """Time each labelled engine on the pictures at `paths`, in batches, repeatedly for `seconds`, at least twice.
 
-    Files are read from the system's cache after the first time, as a server's are from its network.
+    After the first time files are read from the system's cache, as a server reads them from its network.
     """
     return [_of_one(label, spec, paths, batch, seconds) for label, spec in specs]
 

@@ -1,4 +1,4 @@
-"""Of which model a bench is, and which of its files take part."""
+"""The model that a bench measures, and which of its files are used."""
 
 from __future__ import annotations
 
@@ -30,17 +30,18 @@ DEFAULT_MODEL = "evo_deit_small_patch16_224"
 
 _log = logging.getLogger(__name__)
 
-_FACTS = ("model", "image_size", "patch_size", "num_classes", "pooling")  # which the model and its twin share
+_FACTS = ("model", "image_size", "patch_size", "num_classes", "pooling")  # the same in the model and its twin
 _SELECTION = ("selection", "keep_ratios", "stages", "fast_path")
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured: the network, or why there is none; the files given, those of its twin; what was assumed.
+    """The subject of a bench: its network, or why there is none; the files given, those of its twin; assumptions.
 
-    `info` is None where only files are given that evodeploy did not make. `random` says that the network's weights are:
-    nothing that is given is their source. `keeps` is what elastic artefacts are run at. A `twinless` subject needs no
-    twin: it keeps every token at one of these, or the ratios were asked for, and are all that is measured.
+    `info` is None if only files without evodeploy's metadata are given. `random` says that the network's weights are
+    random because no source of them is given. `keeps` are the settings for elastic artefacts. A `twinless` subject
+    needs no twin: it keeps every token in one of these settings, or the ratios were given explicitly and nothing else
+    is measured.
     """
 
     name: str
@@ -58,10 +59,10 @@ class Subject:
 
 
 def sources_of(artefacts: Source | Sequence[Source] | None, model_name: str | None = None) -> list[Path | nn.Module]:
-    """One or several artefacts as paths and modules: those named as of the hub are fetched.
+    """Return one or several artefacts as paths and modules. Names on the hub are fetched.
 
-    Without any they are the files of the current folder's newest export, or none where a model is named or none is
-    there.
+    Without artefacts these are the files of the newest export in the current folder. The list is empty if a model is
+    named or there is no export.
     """
     given = [] if artefacts is None else several(artefacts)
     if given:
@@ -75,9 +76,9 @@ def sources_of(artefacts: Source | Sequence[Source] | None, model_name: str | No
 
 
 def without_deploy_files(sources: Sequence[Path | nn.Module]) -> tuple[list[Path | nn.Module], list[DeployFile]]:
-    """`sources` with the artefacts of deploy files in place of those, and what the files state.
+    """Return `sources` with deploy files replaced by their artefacts, and the contents of the deploy files.
 
-    Raises BadFileError for an artefact that is not the one that its file was written for.
+    Raises BadFileError if an artefact is not the one that its file was written for.
     """
     stated = {path: read_deploy_file(path) for path in sources if isinstance(path, Path) and is_deploy_file(path)}
     taken = [
@@ -94,15 +95,15 @@ def subject_of(
     stated_keeps: Ratios = (),
     fast_path: FastPath | None = None,
 ) -> Subject:
-    """The subject of a bench over `sources`: the checkpoint, ONNX files and engines of one model and its dense twin.
+    """Return the subject of a bench over `sources`: checkpoint, ONNX files and engines of one model and its dense twin.
 
-    With an ONNX come the engines that were built from it, and the checkpoint that it was exported from, where they lie
-    next to it; without a checkpoint, random weights of the same sizes, which are as fast. With no sources at all, the
-    published model called `model_name` is taken so. A module is taken as a checkpoint is. Elastic artefacts are run at
-    the ratios `keeps`, and so is a checkpoint without files; by default at those of deploy files, `stated_keeps`, or
-    their own, and at 1.0. `fast_path` says what becomes of the tokens that a checkpoint or random weights do not keep.
-    Raises UsageError for the file of another model, for a `fast_path` with files, which state theirs, or where every
-    token is kept, and as `benchmark.keep_ratios` says.
+    With an ONNX file come the engines built from it and the checkpoint it was exported from, if they lie next to it.
+    Without a checkpoint it gets random weights of the same sizes, which are as fast; without any sources, so does the
+    published model `model_name`. A module is treated like a checkpoint. Elastic artefacts, and a checkpoint without
+    files, are run at the ratios `keeps`; by default at `stated_keeps` from deploy files, or their own, and at 1.0.
+    `fast_path` is the treatment of tokens that a checkpoint or random weights do not keep. Raises UsageError for a file
+    of another model, and for a `fast_path` with files, which state theirs, or if every token is kept; also the errors
+    in `benchmark.keep_ratios`.
     """
     paths = [source for source in sources if isinstance(source, Path) and kind_of(source) != "checkpoint"]
     checkpoints = [source for source in sources if source not in paths]
@@ -131,7 +132,7 @@ def subject_of(
         )
     stated = facts[describing] if describing else None
     info = model.info if model else stated
-    compared = info if checkpoints else stated  # random weights may be of other classes
+    compared = info if checkpoints else stated  # random weights may have other classes
     roles = {path: role_of(path, its, compared) for path, its in facts.items()}
     kept = kept_by(info, facts, keeps, stated_keeps)
     refuse_static(facts, roles, kept, keeps)
@@ -156,12 +157,12 @@ def subject_of(
 
 
 def role_of(path: Path, info: ModelInfo | None, subject: ModelInfo | None) -> Role:
-    """Whose rows the file `path` is for, by its metadata `info`: those of the model, or those of its dense twin.
+    """Return whether the file `path` with metadata `info` belongs to the model or to its dense twin.
 
-    It is the twin's where it keeps every token and the model does not. A file without metadata is taken for the
-    model's. Raises UsageError, with the fact that differs, for the file of another model, and of another selection.
+    It is the twin's if it keeps every token and the model does not. A file without metadata belongs to the model.
+    Raises UsageError, with the fact that differs, for a file of another model or another selection.
 
-    An elastic file is the model's: which of its rows are the twin's is decided by what each keeps.
+    An elastic file is the model's. Which of its rows are the twin's depends on what each keeps.
     """
     if info is None or subject is None:
         return "evo"
@@ -177,7 +178,7 @@ def role_of(path: Path, info: ModelInfo | None, subject: ModelInfo | None) -> Ro
 
 
 def _facts(path: Path) -> ModelInfo | None:
-    """What a file says of its model; None where it says nothing, or nothing that reads it is installed."""
+    """Return the metadata of a file about its model; None if it has none, or no installed package can read it."""
     if kind_of(path) == "engine":
         return read_sidecar(path).model
     try:
@@ -187,7 +188,7 @@ def _facts(path: Path) -> ModelInfo | None:
 
 
 def _of_the_model(facts: dict[Path, ModelInfo | None]) -> Path | None:
-    """The file that says what the model is: an elastic one, else one that selects, ONNX first, else a dense one."""
+    """Return the file that describes the model: an elastic one, else one that selects, ONNX first, else a dense one."""
     known = [(path, info) for path, info in facts.items() if info]
     known.sort(key=lambda one: (not one[1].elastic, one[1].dense, kind_of(one[0]) == "engine"))
     return known[0][0] if known else None
@@ -206,7 +207,7 @@ def _model(
         from evodeploy.models.zoo import ZOO, named, with_selection
 
     if name is not None:
-        named(name)  # refused even where the files say what they are
+        named(name)  # raises for an unknown name, even if the files name the model
     if checkpoints:
         return _of_checkpoint(checkpoints[0], facts, name, fast_path)
     info = facts[describing] if describing else None
@@ -232,7 +233,7 @@ def _model(
 def _of_checkpoint(
     source: Path | nn.Module, facts: dict[Path, ModelInfo | None], name: str | None, fast_path: FastPath | None
 ) -> tuple[LoadedModel, str]:
-    """The checkpoint as the files made from it run it; those that keep every token say nothing of the selection."""
+    """Load the checkpoint with the settings of the files made from it. Dense files say nothing about the selection."""
     from evodeploy.models.checkpoint import load_checkpoint, load_checkpoint_like
     from evodeploy.models.untrained import selection_note
 

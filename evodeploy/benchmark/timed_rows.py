@@ -1,4 +1,4 @@
-"""The rows of a bench: engines opened, timed in turn, and judged."""
+"""The rows of a bench: opens engines, times them in turn, and judges their results."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _log = logging.getLogger(__name__)
 def timed_rows(
     specs: Sequence[RowSpec], batches: Sequence[int], budget: Budget, pictures: Pictures | None = None
 ) -> list[Row]:
-    """Time all `specs` at each of `batches`, interleaved; what is being done is logged.
+    """Time all `specs` at each of `batches`, interleaved. Progress is logged.
 
-    They run on `pictures` (N, H, W, 3), as `preprocess.cropped` gives them, or on noise. A row that cannot be
-    opened, or fails, becomes a row with its reason, and the others go on; one that runs out of memory is run on half
-    the batch. Each row is judged by what PyTorch eager computes in FP32, or else the first row of the same model,
-    weights and keep ratio, if possible one in FP32, on 16 images or more.
+    They run on `pictures` (N, H, W, 3), as `preprocess.cropped` returns them, or on noise. A row that cannot be opened,
+    or fails, holds its reason, and the others continue. A row that runs out of memory is run with half the batch. Each
+    row is compared with PyTorch eager in FP32, or else with the first row of the same model, weights and keep ratio,
+    preferably in FP32, on 16 images or more.
     """
     with ExitStack() as stack:
         entrants = list(_opened_once(specs, stack))
@@ -45,7 +45,7 @@ def timed_rows(
 
 
 def _opened_once(specs: Sequence[RowSpec], stack: ExitStack) -> Iterator[Entrant]:
-    """Each of `specs` with its engine: the keep ratios of an elastic artefact share one."""
+    """Yield each of `specs` with its engine. The keep ratios of an elastic artefact share one engine."""
     engines: dict[Callable[[], Engine], Entrant] = {}
     for spec in specs:
         if spec.open not in engines:
@@ -55,7 +55,7 @@ def _opened_once(specs: Sequence[RowSpec], stack: ExitStack) -> Iterator[Entrant
 
 
 class _RacerFailedError(Exception):
-    """Carries the racer that failed out of the rounds."""
+    """Names the racer that failed, to end the rounds."""
 
     def __init__(self, racer: Racer, error: EvodeployError) -> None:
         super().__init__(str(error))
@@ -78,7 +78,7 @@ def _at_batch(entrants: Sequence[Entrant], batch: int, budget: Budget, pictures:
 
 
 def _raced(racers: Sequence[Racer], budget: Budget) -> tuple[Measurement, dict[Racer, str]]:
-    """All racers timed in turn, and why those failed that did: one that fails leaves, and the others start again."""
+    """Time all racers in turn, and return the reasons of failures. If one fails, the others start again without it."""
     failed: dict[Racer, str] = {}
     while True:
         running = [racer for racer in racers if racer not in failed]
@@ -105,9 +105,9 @@ def _guarded(racer: Racer) -> Clock:
 
 
 def _finished(racers: Sequence[Racer], measurement: Measurement, budget: Budget) -> Iterator[Row]:
-    """The rows of what was timed, judged, and with their energy where it can be measured and `budget` has the time.
+    """Yield the judged rows of what was timed, with energy if it can be measured and `budget` allows the time.
 
-    One that fails now, or computes no numbers, is a row with that reason, and judges no other.
+    A racer that fails here, or whose outputs are not finite, becomes a row with that reason, and is not a reference.
     """
     outputs: dict[Racer, Array] = {}
     failed: dict[Racer, str] = {}
@@ -128,7 +128,7 @@ def _finished(racers: Sequence[Racer], measurement: Measurement, budget: Budget)
             row = replace(row, joules=_joules(racer, budget), clocks=racer.clocks.summary())
         except EvodeployError as error:
             row = replace(racer.row, reason=str(error))
-        resident, exposed = racer.resident, any(racer.exposed[-len(timing.samples) :])  # warm-up runs came before
+        resident, exposed = racer.resident, any(racer.exposed[-len(timing.samples) :])  # without those of the warm-up
         yield replace(row, launches=resident.launches, exposed=exposed) if resident else row
 
 
@@ -156,6 +156,6 @@ def _reference(racer: Racer, racers: Sequence[Racer]) -> Racer:
 
 
 def _computation(racer: Racer) -> tuple[Role, Kept | None, bool]:
-    """What rows share that are to compute the same."""
+    """Return the key that is equal for rows that should compute the same."""
     spec = racer.row.spec
     return spec.role, spec.keep, spec.random

@@ -1,7 +1,7 @@
-"""The PyTorch rows of a bench: what the other engines are compared with.
+"""The PyTorch rows of a bench, the baseline for the other engines.
 
-They are given what an export has too: layers folded into each other, weights in the precision of the row, attention by
-`scaled_dot_product_attention`.
+They get the same optimizations as an export: layers folded into each other, weights in the precision of the row,
+attention by `scaled_dot_product_attention`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ON_GPU = ("torch", "torch-channels-last", *(name for name, mode in TORCH_MODES.i
 
 
 def usual_torch(*, on_gpu: bool) -> tuple[str, ...]:
-    """The engines that are compared unless others are named."""
+    """Return the engines that are compared by default."""
     return ON_GPU if on_gpu else ON_CPU
 
 
@@ -37,7 +37,7 @@ def torch_rows(
     flops: float | None,
     no_model: str,
 ) -> Iterator[RowSpec]:
-    """The engine `name` on `model` in each of `precisions`; without a model each says why, which is `no_model`."""
+    """Yield the rows of engine `name` on `model` in each of `precisions`, or without a model with reason `no_model`."""
     for precision in precisions:
         options = dataclasses.replace(how, precision=unless_fp32(precision))
         opened: Callable[[], Engine] = partial(_engine, name, model, options) if model else Refusal(no_model)

@@ -1,4 +1,4 @@
-"""The line of trtexec that measures what a TensorRT row of a bench measures."""
+"""Command lines of trtexec that measure the same as the TensorRT rows of a bench."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from evodeploy.specs import KEEP, ModelInfo, TensorSpec
 _log = logging.getLogger(__name__)
 
 RTX_TOOL = "tensorrt_rtx"
-NEWEST = 11  # TensorRT's major version, where none is installed
+NEWEST = 11  # major version of TensorRT, assumed if none is installed
 
 
 @dataclass(frozen=True)
 class Line:
-    """A row, by what makes it one, and the command; or the reason why there is none."""
+    """The identity of a row, and its command, or the reason why there is none."""
 
     artefact: str
     batch: int
@@ -46,7 +46,7 @@ class Line:
     keep: Kept | None = None
 
     def __str__(self) -> str:
-        """For a shell: what it is as a comment, then the command."""
+        """Return text for a shell: a comment that identifies the row, then the command."""
         more = (", CUDA graph" if self.cuda_graph else "") + (f", {self.keep}" if self.keep else "")
         row = f"# {self.artefact}, batch {self.batch}, transfers {self.transfers}, {self.in_flight} in flight{more}"
         return f"{row}: {self.reason}" if self.reason else f"{row}\n{self.command}"
@@ -59,10 +59,10 @@ def trtexec_lines(
     seconds: float = 5.0,
     tf32: bool | None = None,
 ) -> list[Line]:
-    """A line for each row of the engines in `artefacts`; where there is none, of the ONNX files that are to be built.
+    """Return a line for each row of the engines in `artefacts`, or if there are none, of the ONNX files to build.
 
-    Engines that were built from an ONNX file and lie next to it are taken with it; without artefacts the newest export
-    of the current folder is. Raises UsageError where there is neither.
+    Engines next to the ONNX file that they were built from are included. By default the artefacts are the newest export
+    of the current folder. Raises UsageError if there are neither engines nor ONNX files.
     """
     budget = Budget(seconds, min_seconds=min(1.0, seconds))
     sources, stated = without_deploy_files(sources_of(artefacts))
@@ -86,9 +86,9 @@ def trtexec_lines(
 
 
 def lines_of_engine(path: Path, batches: Sequence[int], budget: Budget, keeps: Ratios = ()) -> Iterator[Line]:
-    """One for each row of the plan `path`, in the words of the TensorRT that it was built with.
+    """Yield one line for each row of the plan `path`, with the options of the TensorRT that built it.
 
-    An elastic one runs at `keeps`, or else at its own keep ratios, and at 1.0.
+    An elastic plan runs at `keeps`, or else at its own keep ratios, and at 1.0.
     """
     record = read_sidecar(path)
     major = int(record.runtime_version.partition(".")[0])
@@ -109,9 +109,9 @@ def lines_of_engine(path: Path, batches: Sequence[int], budget: Budget, keeps: R
 def lines_of_onnx(
     path: Path, batches: Sequence[int], budget: Budget, keeps: Ratios = (), *, tf32: bool
 ) -> Iterator[Line]:
-    """The same for an ONNX file that no engine is built from yet: trtexec builds it, in the precision that it holds.
+    """Yield the same for an ONNX file without engines: trtexec builds it, in the precision that it holds.
 
-    FP32 products may be TF32 where `tf32` allows it.
+    FP32 products may be TF32 if `tf32` allows it.
     """
     model = read_onnx(path)
     info, spec, major = info_of(model), input_spec(model), _installed_major()
@@ -144,12 +144,12 @@ def lines_of_onnx(
 
 
 def _kept(info: ModelInfo | None, stated: Ratios) -> tuple[Kept | None, ...]:
-    """What the rows of a bench keep by default; None of a static artefact, which keeps what it was made with."""
+    """Return what the rows of a bench keep by default; None for a static artefact, whose ratios are fixed."""
     return kept_by(info, {}, None, stated) or (None,)
 
 
 def _rows() -> Iterator[tuple[str, int, bool]]:
-    """What an engine's rows differ in."""
+    """Yield the columns in which the rows of an engine differ: transfers, batches in flight, CUDA graph."""
     for graph in (False, True):
         for transfers in ("included", "resident"):
             for in_flight in (1, *DEPTHS):
@@ -157,9 +157,9 @@ def _rows() -> Iterator[tuple[str, int, bool]]:
 
 
 def _shapes(spec: TensorSpec, batch: int, option: str, keep: tuple[int, ...] = ()) -> list[str]:
-    """The option for a batch that keeps `keep` tokens: of a shape tensor trtexec takes the values for its shape.
+    """Return the option for a batch that keeps `keep` tokens. For a shape tensor trtexec takes the values as its shape.
 
-    A fixed batch is left out, for trtexec refuses it.
+    A fixed batch is left out, because trtexec refuses it.
     """
     sizes = {} if spec.shape[0] is not None else {spec.name: (batch, *spec.shape[1:])}
     if keep:
@@ -169,17 +169,17 @@ def _shapes(spec: TensorSpec, batch: int, option: str, keep: tuple[int, ...] = (
 
 
 def _opening(record: PlanRecord, batch: int) -> list[str]:
-    """Which profile takes the batch, and leave to run the code that a portable plan carries. Raises InputError."""
+    """Return the options that choose the profile and allow a portable plan to run its code. Raises InputError."""
     index = choose_profile(record.profiles, batch)
     profile = [f"--useProfile={index}"] if len(record.profiles) > 1 else []
     return [*profile, "--versionCompatible"] if record.version_compatible else profile
 
 
 def _streams(transfers: str, in_flight: int) -> list[str]:
-    """How many batches are in flight.
+    """Return the options for the number of batches in flight.
 
     trtexec has an execution context for each of its streams. With transfers it keeps two batches in each, so that
-    copies and computing overlap, unless they are exposed.
+    copies and computation overlap, unless --exposeDMA is given.
     """
     if transfers == "resident":
         return [f"--infStreams={in_flight}"]
@@ -187,21 +187,21 @@ def _streams(transfers: str, in_flight: int) -> list[str]:
 
 
 def _options_of_10(transfers: str, in_flight: int, graph: bool) -> list[str]:
-    """Transfers and blocking waits are the default, graphs are not."""
+    """Return the options of TensorRT 10. Transfers and blocking waits are its default, graphs are not."""
     resident = ["--noDataTransfers"] if transfers == "resident" else []
     replayed = ["--useCudaGraph"] if graph else []
     return [*resident, *_streams(transfers, in_flight), *replayed, "--useSpinWait"]
 
 
 def _options_of_11(transfers: str, in_flight: int, graph: bool) -> list[str]:
-    """Graphs and spinning are the default, transfers are not."""
+    """Return the options of TensorRT 11. Graphs and spinning are its default, transfers are not."""
     copied = ["--includeDataTransfers"] if transfers == "included" else []
     launched = [] if graph else ["--noCudaGraph"]
     return [*copied, *_streams(transfers, in_flight), *launched]
 
 
 def _rtx_options(transfers: str, in_flight: int, graph: bool) -> list[str]:
-    """Those of trtexec 10, but for graphs, and kernels that are compiled for the shape before they are timed."""
+    """Return the options of trtexec 10, except for graphs, and with kernels compiled for the shape before timing."""
     strategy = f"--rtxCudaGraphStrategy={'wholeGraph' if graph else 'disable'}"
     return [*_options_of_10(transfers, in_flight, graph=False), strategy, "--specializeStrategyDS=eager"]
 

@@ -1,4 +1,4 @@
-"""What a bench compares unless it is asked for something else."""
+"""The engines, precisions and TF32 setting that a bench uses by default."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from evodeploy.specs import Precision
 
 
 def usual_engines(subject: Subject, device: str | None = None, stated: Collection[DeployFile] = ()) -> tuple[str, ...]:
-    """PyTorch, every runtime that is installed and has its device here, and those that run the plans at hand.
+    """Return PyTorch, every installed runtime whose device exists here, and those that run the given plans.
 
-    With a `device` those that compute on such a one; with deploy files PyTorch and those that they state.
+    With a `device`, only runtimes for it are returned. With deploy files, PyTorch and the engines that they state.
     """
     on_gpu = _on_gpu(device)
     if stated:
@@ -36,19 +36,19 @@ def usual_engines(subject: Subject, device: str | None = None, stated: Collectio
 
 
 def _on_gpu(device: str | None) -> bool:
-    """Whether `device` is a GPU; where none is named, whether this machine has one. Raises UsageError."""
+    """Return whether `device` is a GPU or, if it is None, whether this machine has one. Raises UsageError."""
     return driver_problem() is None if device is None else cuda_index(device) is not None
 
 
 def _works(runtime: Runtime) -> bool:
-    """Whether it is installed and has its device, and where it runs engines alone, whether they can be built here."""
+    """Return whether it is installed and has its device; for a runtime of engines, whether they can be built here."""
     if runtime.runs == "engine":
         return builder_problem() is None
     return runtime.installed and (not runtime.on_gpu or driver_problem() is None)
 
 
 def usual_precisions(device: str | None = None, stated: Collection[DeployFile] = ()) -> tuple[Precision, ...]:
-    """FP32, and the reduced precision that is fast, FP16 on a GPU, BF16 where the CPU has it, or that files state."""
+    """Return FP32 and a reduced precision: that of the files, else FP16 on a GPU, BF16 on a CPU that supports it."""
     if stated:
         return tuple(dict.fromkeys(("fp32", *(each.precision for each in stated if each.precision))))
     if _on_gpu(device):
@@ -57,14 +57,14 @@ def usual_precisions(device: str | None = None, stated: Collection[DeployFile] =
 
 
 def tf32_of(asked: bool | None, stated: Collection[DeployFile]) -> bool:
-    """Whether FP32 products may be TF32: as `asked`, else as deploy files state, else they may."""
+    """Return whether FP32 products may be TF32: `asked`, else as deploy files state, else True."""
     return stated_by_all(stated, "tf32") is not False if asked is None else asked
 
 
 def stated_by_all(stated: Collection[DeployFile], name: str) -> Any:
-    """The `name` that the deploy files which state one have in common, None where none does.
+    """Return the `name` that all deploy files with that setting have in common, or None if none has it.
 
-    Raises UsageError where they differ: a bench has one for all its rows.
+    Raises UsageError if they differ: a bench has one for all its rows.
     """
     found = sorted({value for each in stated if (value := getattr(each, name)) is not None})
     if len(found) > 1:

@@ -1,1 +1,1 @@
-"""Timings, clocks, energy and memory, and what samples say of a median."""
+"""Timings, clocks, energy and memory, and the statistics of medians."""

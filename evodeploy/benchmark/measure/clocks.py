@@ -1,4 +1,4 @@
-"""What a GPU's clocks were while a row was timed."""
+"""The clocks of a GPU while a row was timed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from evodeploy.machine.nvml import GpuState, gpu_state
 
 @dataclass(frozen=True)
 class Clocks:
-    """Over all samples of a row: MHz in the median and the least, the most degrees; None where the GPU does not say.
+    """Over all samples of a row: median and lowest MHz, highest degrees Celsius. Values that the GPU lacks are None.
 
-    `slowdowns` are reasons, each with the share of samples in which the GPU was slower for it.
+    `slowdowns` are reasons, each with the share of samples in which it slowed down the GPU.
     """
 
     mhz: float | None
@@ -26,18 +26,18 @@ class Clocks:
 
 @dataclass
 class ClockLog:
-    """Looks at the GPU after each sample, before its clocks fall."""
+    """Reads the state of the GPU after each sample, before its clocks fall."""
 
     states: list[GpuState] = field(default_factory=list)
 
     def note(self) -> None:
-        """Look now."""
+        """Record the current state."""
         state = gpu_state()
         if state is not None:
             self.states.append(state)
 
     def summary(self) -> Clocks | None:
-        """What was seen, None where nothing could be."""
+        """Return a summary of the recorded states, or None if there are none."""
         if not self.states:
             return None
         counts = Counter(name for state in self.states for name in state.slowdowns)

@@ -1,4 +1,4 @@
-"""The energy that a row's runs take."""
+"""The energy per run of a row."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 from evodeploy.machine.energy import Meter
 
-SECONDS = 2.0  # counters move every millisecond (RAPL) to every tenth of a second (NVML)
+SECONDS = 2.0  # counters are updated every millisecond (RAPL) to every tenth of a second (NVML)
 
 
 def joules_per_run(run: Callable[[], object], meter: Meter) -> float:
-    """Let `run` run alone, again and again for SECONDS; the energy of one run, what the machine idles at included."""
+    """Call `run` repeatedly for SECONDS with nothing else running, and return joules per run, including idle power."""
     runs, start, before = 0, time.perf_counter(), meter()
     while time.perf_counter() - start < SECONDS or not runs:
         run()

@@ -1,4 +1,4 @@
-"""Interleaved timing: every round runs each candidate once, so that a machine that slows down slows them all."""
+"""Interleaved timing: every round runs each candidate once, so that a slower machine affects all of them."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from evodeploy.benchmark.measure.intervals import FEWEST, Interval, median_inter
 from evodeploy.engines.base import Array, Engine
 from evodeploy.errors import UsageError
 
-BATCHES = (1, 8, 32)  # batch sizes, unless others are asked for
-SETTLE = 0.002  # seconds between candidates, for the last one's worker threads to stop spinning
-STABLE = 0.02  # warm: when two more runs do not lower the fastest by more than this share
-TIMED = 8  # batches in a row, of a stream of them
-PATIENCE = 10  # times the warm-up's time, after which a candidate that still gets faster is measured as it is
+BATCHES = (1, 8, 32)  # default batch sizes
+SETTLE = 0.002  # seconds between candidates, until the worker threads of the previous one stop spinning
+STABLE = 0.02  # warm if two more runs do not lower the minimum by more than this share
+TIMED = 8  # consecutive batches of a stream
+PATIENCE = 10  # multiple of the warm-up time, after which a candidate that is still getting faster is measured anyway
 
-# What makes a timing unstable: its standard deviation relative to its mean, and how far it drifts from start to end.
+# A timing above these is unstable: its standard deviation relative to its mean, and its drift from start to end.
 LARGEST_CV = 0.1
 LARGEST_DRIFT = 0.05
 
-Clock = Callable[[], float]  # runs a candidate, once or in a row, and returns the seconds that one run took
+Clock = Callable[[], float]  # runs a candidate, once or several times in a row, and returns the seconds per run
 Stop = Literal["precise", "time"]
 
 
 @dataclass(frozen=True)
 class Budget:
-    """When measuring ends; times are in seconds of each candidate.
+    """When measuring ends. Times are in seconds per candidate.
 
-    After `rounds` rounds and `min_seconds`, once every median is known to `precision` (the width of its 95 % interval,
-    relative to it), or after `seconds` however wide they are. `rounds` are always run.
+    It ends after `rounds` rounds and `min_seconds`, once every median is known to `precision` (the width of its 95 %
+    interval relative to it), or after `seconds` regardless of that. `rounds` are always run.
     """
 
     seconds: float = 5.0
@@ -43,7 +43,7 @@ class Budget:
     warmup_seconds: float = 0.2
 
     def __post_init__(self) -> None:
-        """Refuse what no measurement can keep to: raises UsageError."""
+        """Check the limits. Raises UsageError if they contradict each other."""
         if self.rounds < FEWEST:
             raise UsageError(f"{self.rounds} rounds are too few for a confidence interval: expected {FEWEST} or more")
         if self.min_seconds > self.seconds:
@@ -52,7 +52,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class RunTimes:
-    """Seconds that each run of one candidate took, in order; without warm-up runs, and whether they became stable."""
+    """The seconds of each run of one candidate, in order, and those of its warm-up. `settled` says if it got stable."""
 
     samples: tuple[float, ...]
     warmup: tuple[float, ...]
@@ -70,17 +70,17 @@ class RunTimes:
 
     @property
     def p90(self) -> float:
-        """Nine runs in ten took no longer, in seconds."""
+        """The 90th percentile in seconds."""
         return quantile(self.samples, 0.9)
 
     @property
     def p99(self) -> float:
-        """Ninety-nine runs in a hundred took no longer, in seconds."""
+        """The 99th percentile in seconds."""
         return quantile(self.samples, 0.99)
 
     @property
     def spread(self) -> float:
-        """The middle half of the runs, relative to the median: (Q3 - Q1) / median."""
+        """The interquartile range of the runs, relative to the median: (Q3 - Q1) / median."""
         return (quantile(self.samples, 0.75) - quantile(self.samples, 0.25)) / self.median
 
     @property
@@ -90,13 +90,13 @@ class RunTimes:
 
     @property
     def drift(self) -> float:
-        """How much slower the last third of the runs was than the first, by medians; 0.05 is five per cent."""
+        """The slowdown from the first third of the runs to the last, by medians. 0.05 is five per cent."""
         third = math.ceil(len(self.samples) / 3)
         return statistics.median(self.samples[-third:]) / statistics.median(self.samples[:third]) - 1
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Why the figures should not be trusted, if they should not."""
+        """The reasons not to trust the figures, if any."""
         found = []
         if not self.settled:
             found.append("still getting faster after the warm-up")
@@ -118,7 +118,7 @@ class Measurement:
 
 
 def wall_clock(run: Callable[[Array], object], images: Array) -> Clock:
-    """A clock of `run` on `images` by this host's own time, what it returns included."""
+    """Return a clock that runs `run` on `images` and measures the host's time until it returns."""
 
     def clock() -> float:
         start = time.perf_counter()
@@ -129,10 +129,10 @@ def wall_clock(run: Callable[[Array], object], images: Array) -> Clock:
 
 
 class Stream:
-    """A clock of one batch among several that are in flight, by this host's time; keeps the last outputs.
+    """A clock of one batch among several in flight, by the host's time. It keeps the last outputs.
 
-    Each call starts with none and ends with none in flight, but is timed only while all of them are: from the end of
-    one batch to the end of another, `TIMED` later.
+    Each call starts and ends with nothing in flight, but times only the part when all of them are: from the end of one
+    batch to the end of another, `TIMED` later.
     """
 
     def __init__(self, engine: Engine, images: Array, in_flight: int, keep: Sequence[int] | None = None) -> None:
@@ -141,7 +141,7 @@ class Stream:
         self.outputs: dict[str, Array] = {}
 
     def __call__(self) -> float:
-        """Seconds from one batch to the next."""
+        """Return the seconds from one batch to the next."""
         batches = itertools.repeat(self._images, self.batches)
         moments = []
         for outputs in self._engine.run_many(batches, self._in_flight, self._keep):
@@ -156,7 +156,7 @@ def interleaved(runs: Sequence[Callable[[Array], object]], images: Array, budget
 
 
 def measured(clocks: Sequence[Clock], budget: Budget) -> Measurement:
-    """Warm each of `clocks` up, then run them in rounds A B C A B C … until `budget` says enough."""
+    """Warm up each of `clocks`, then run them in rounds A B C A B C … until `budget` is reached."""
     warmups = [_warm_up(clock, budget.warmup_seconds) for clock in clocks]
     samples: list[list[float]] = [[] for _ in clocks]
     spent, rounds, next_look = 0.0, 0, budget.rounds
@@ -169,7 +169,7 @@ def measured(clocks: Sequence[Clock], budget: Budget) -> Measurement:
             if all(median_interval(taken).width <= budget.precision for taken in samples):
                 stopped = "precise"
                 break
-            next_look = math.ceil(rounds * 1.1)  # looking sorts all samples
+            next_look = math.ceil(rounds * 1.1)  # each check sorts all samples
     timings = tuple(
         RunTimes(tuple(taken), tuple(warm), settled) for taken, (warm, settled) in zip(samples, warmups, strict=True)
     )
@@ -177,7 +177,7 @@ def measured(clocks: Sequence[Clock], budget: Budget) -> Measurement:
 
 
 def _warm_up(clock: Clock, seconds: float) -> tuple[list[float], bool]:
-    """Run until `seconds` are over and the fastest run stays the fastest; the runs, and whether that was reached."""
+    """Run until `seconds` are over and the minimum stays the same. Returns the runs, and whether it settled."""
     taken = [clock()]  # the first run may compile or allocate, and does not count as warm
     spent = 0.0
     settled = False
@@ -189,7 +189,7 @@ def _warm_up(clock: Clock, seconds: float) -> tuple[list[float], bool]:
 
 
 def _taken(clock: Clock, samples: list[float]) -> float:
-    """Add what `clock` says to `samples`, and return the seconds that asking it took: a sample may be of many runs."""
+    """Append the result of `clock` to `samples`. Returns the seconds spent: a sample may cover many runs."""
     time.sleep(SETTLE)
     start = time.perf_counter()
     samples.append(clock())

@@ -1,4 +1,4 @@
-"""What samples say of a median, and how sure: nothing assumed of how they are distributed."""
+"""Medians of samples and their confidence, without assumptions about the distribution."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Numbers = NDArray[np.float64]
 
 CONFIDENCE = 0.95
 DRAWS = 2000  # of a bootstrap
-FEWEST = 6  # samples of which the smallest and the largest hold the median with that confidence
+FEWEST = 6  # the smallest and largest of so few samples still bound the median with that confidence
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,17 @@ class Interval:
         return (self.high - self.low) / self.value
 
     def inverted(self, numerator: float = 1.0) -> Interval:
-        """The interval of `numerator` over this quantity: images per second from seconds."""
+        """Return the interval of `numerator` over this quantity, such as images per second from seconds."""
         return Interval(numerator / self.value, numerator / self.high, numerator / self.low)
 
 
 def median_interval(samples: Sequence[float]) -> Interval:
-    """The median of at least six `samples` between two of them; fewer would not give 95 %.
+    """Return the median of at least six `samples` with its bounds. Fewer samples would not give 95 %.
 
-    A sample lies below the true median with probability 1/2 whatever the distribution, so how many do is binomial, and
-    the k-th smallest and k-th largest bound it (Hahn and Meeker, Statistical Intervals, chapter 5; for timings: Le
-    Boudec, Performance Evaluation of Computer and Communication Systems, chapter 2). Samples are taken as independent.
+    A sample lies below the true median with probability 1/2 for any distribution, so the number that do is binomial,
+    and the k-th smallest and k-th largest bound it (Hahn and Meeker, Statistical Intervals, chapter 5; for timings: Le
+    Boudec, Performance Evaluation of Computer and Communication Systems, chapter 2). Samples are assumed to be
+    independent.
     """
     if len(samples) < FEWEST:
         raise ValueError(f"a median's interval takes at least {FEWEST} samples, got {len(samples)}")
@@ -49,7 +50,7 @@ def median_interval(samples: Sequence[float]) -> Interval:
 
 
 def _rank(count: int) -> int:
-    """The largest k such that fewer than k of `count` fair coins show heads with a probability of 2.5 % at most."""
+    """Return the largest k with P(fewer than k of `count` fair coins show heads) at most 2.5 %."""
     if count > 1000:  # the normal approximation is off by less than one rank there
         return math.floor((count - 1.96 * math.sqrt(count)) / 2)
     tail, probability, rank = 0.0, 0.5**count, 0
@@ -61,12 +62,12 @@ def _rank(count: int) -> int:
 
 
 def quantile(samples: Sequence[float], share: float) -> float:
-    """The value that `share` of `samples` do not exceed, interpolated."""
+    """Return the value that `share` of `samples` do not exceed, interpolated."""
     return float(np.quantile(np.asarray(samples, np.float64), share))
 
 
 def trend_probability(samples: Sequence[float]) -> float:
-    """How probable so strong a rise or fall in order is by chance alone (Spearman's rank correlation with time)."""
+    """Return the probability of so strong a trend over time by chance alone (Spearman's rank correlation)."""
     count = len(samples)
     ranks = midranks(np.asarray(samples, np.float64))
     if count < 3 or ranks.std() == 0:
@@ -76,9 +77,9 @@ def trend_probability(samples: Sequence[float]) -> float:
 
 
 def same_location_probability(first: Sequence[float], second: Sequence[float]) -> float:
-    """How probable it is that chance alone makes the ranks of two sets of samples differ that much.
+    """Return the probability that the ranks of two sets of samples differ this much by chance alone.
 
-    The Mann-Whitney rank-sum test, its normal approximation corrected for ties.
+    It uses the normal approximation of the Mann-Whitney rank-sum test, corrected for ties.
     """
     n, m = len(first), len(second)
     pooled = np.asarray([*first, *second], np.float64)
@@ -91,7 +92,7 @@ def same_location_probability(first: Sequence[float], second: Sequence[float]) -
 
 
 def ratio_of_medians(numerator: Sequence[float], denominator: Sequence[float]) -> Interval:
-    """The ratio of two medians of unpaired samples, its bounds by bootstrap (percentiles, a fixed seed)."""
+    """Return the ratio of two medians of unpaired samples, with bootstrap bounds (percentiles, a fixed seed)."""
     generator = np.random.Generator(np.random.PCG64(0))
     over, under = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
     ratios = _medians(generator, over) / _medians(generator, under)
@@ -100,14 +101,14 @@ def ratio_of_medians(numerator: Sequence[float], denominator: Sequence[float]) -
 
 
 def _medians(generator: np.random.Generator, samples: Numbers) -> Numbers:
-    """The medians (DRAWS,) of as many samples as there are, drawn with replacement, a million numbers at a time."""
+    """Return the medians (DRAWS,) of samples of the same size, drawn with replacement, a million numbers at a time."""
     block = max(1, 1_000_000 // len(samples))
     sizes = [min(block, DRAWS - start) for start in range(0, DRAWS, block)]
     return np.concatenate([np.median(generator.choice(samples, (size, len(samples))), axis=1) for size in sizes])
 
 
 def midranks(values: Numbers) -> Numbers:
-    """The rank of each of `values` (N,) from 1; equal ones share the mean of theirs."""
+    """Return the rank of each of `values` (N,) from 1. Equal values share the mean of their ranks."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     ranks: Numbers = (ends - (counts - 1) / 2)[inverse]
@@ -115,5 +116,5 @@ def midranks(values: Numbers) -> Numbers:
 
 
 def two_sided(score: float) -> float:
-    """The probability that a standard normal variable lies as far from zero as `score`."""
+    """Return the probability that a standard normal variable is at least as far from zero as `score`."""
     return math.erfc(abs(score) / math.sqrt(2))

@@ -1,4 +1,4 @@
-"""How much memory the process grows by while a candidate is opened and first run, on the host and on the GPU."""
+"""The growth of the process's memory while a candidate is opened and first run, on the host and on the GPU."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from evodeploy.machine.nvml import used_bytes
 
 
 class MemoryMeter:
-    """What one candidate adds, summed over all that it does while watched; in bytes, None where nothing says.
+    """The memory that one candidate adds, summed over everything it does while watched, in bytes; None if unknown.
 
-    `host` is the growth of the resident set at its peak (Linux). Memory that an earlier candidate gave back to the
-    allocator and not to the system is used again unseen, so it is a lower bound. `device` is what the only GPU holds
-    more of after than before, whichever process took it.
+    `host` is the growth of the resident set at its peak (Linux). It is a lower bound: memory that an earlier candidate
+    returned to the allocator, but not to the system, is reused unseen. `device` is the growth of the memory in use on
+    the only GPU, by all processes.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class MemoryMeter:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Count what happens inside as this candidate's."""
+        """Count the growth inside as this candidate's."""
         resident, used = begin_peak(), used_bytes()
         yield
         if resident is not None:

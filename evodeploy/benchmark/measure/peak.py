@@ -1,4 +1,4 @@
-"""The machine's own limit: the fastest matrix product it can be brought to compute, in each precision."""
+"""The machine's own limit: the fastest matrix product that it computes, in each precision."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from evodeploy.text import reason
 if TYPE_CHECKING:
     import torch
 
-SIDES = {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192)}  # of square matrices; the best is rarely the largest
+SIDES = {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192)}  # of square matrices; the largest is rarely the fastest
 ROUNDS = 6
 
 Product = Callable[[], object]
 
 
 def peaks(wanted: Iterable[tuple[str, str]], threads: int) -> dict[tuple[str, str], float]:
-    """Operations a second for each device and arithmetic of `wanted`, a multiply-add counted as two.
+    """Return the operations per second for each device and arithmetic in `wanted`. A multiply-add counts as two.
 
     An arithmetic is a precision, or tf32 for products of FP32 matrices that may be TF32.
 
-    The best run over several sizes and, on a CPU, over the libraries that PyTorch brings: on some processors one of
-    them is twice as fast as the other. All are run in turn, so that none is measured in a slow moment alone. Empty
-    where PyTorch is not installed. Raises RuntimeFailedError where it fails, as on a GPU that other processes fill.
+    The result is the best run over several sizes and, on a CPU, over PyTorch's libraries: on some processors one of
+    them is twice as fast as the other. They run in turn, so that a slow moment does not affect only one. The result is
+    empty if PyTorch is not installed. Raises RuntimeFailedError if it fails, for example on a GPU that other processes
+    fill.
     """
     try:
         import torch
@@ -69,7 +70,7 @@ def _products(device: str, arithmetic: str, side: int) -> Iterator[Product]:
 
 
 def _onednn(left: torch.Tensor, right: torch.Tensor) -> Product:
-    """The product by oneDNN, which PyTorch takes for reduced precision only unless it is handed its own layout."""
+    """Return the product by oneDNN, which PyTorch uses in FP32 only for operands in oneDNN's own layout."""
     import torch
     from torch.utils import mkldnn
 

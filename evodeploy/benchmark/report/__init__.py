@@ -1,1 +1,1 @@
-"""What a bench found: table, JSON, CSV, page, and two benches compared."""
+"""The results of a bench: table, JSON, CSV, page, and the comparison of two benches."""

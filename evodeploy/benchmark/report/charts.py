@@ -1,7 +1,7 @@
-"""The plots of a report, each a figure that can be read without seeing it: titled, and focusable point by point.
+"""The plots of a report. Each is accessible without sight: it has a title, and its points can be focused.
 
-Colours are classes `c0`, `c1`, … that the page gives a value for light and for dark; a series keeps its colour in all
-plots.
+Colours are classes `c0`, `c1`, … for which the page defines a value for light and for dark. A series keeps its colour
+in all plots.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from evodeploy.benchmark.report.svg import Axis, element, line, short, text, tit
 
 WIDTH = 560
 LEFT, RIGHT, TOP, BOTTOM = 48, 14, 14, 36  # margins
-LANE = 22  # height of a row in plots with one row a line
-NAMES = 178  # width of the names before them, at least
-LETTER = 6.8  # width of one of their letters
-PLOT = WIDTH - NAMES - RIGHT  # width of what is behind them
-NOTES = 90  # width kept free for the notes behind bars
-MOST_DOTS = 1000  # of one row; of more samples evenly spaced quantiles are drawn
+LANE = 22  # height of a row in plots with one line per row
+NAMES = 178  # minimum width of the names before them
+LETTER = 6.8  # width of a letter in a name
+PLOT = WIDTH - NAMES - RIGHT  # width of the drawing after the names
+NOTES = 90  # width kept free for the notes after bars
+MOST_DOTS = 1000  # of one row; for more samples evenly spaced quantiles are drawn
 
 
 @dataclass(frozen=True)
 class Series:
-    """A line through intervals at batch sizes; `twin` is drawn dashed and hollow."""
+    """A line through intervals at batch sizes. A `twin` is drawn dashed and hollow."""
 
     name: str
     colour: str
@@ -35,7 +35,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Lane:
-    """One row of a plot with a line for each row: a name, a colour, and the values that it shows."""
+    """One row of a plot with one line per row: a name, a colour, and the values that it shows."""
 
     name: str
     colour: str
@@ -45,7 +45,7 @@ class Lane:
 
 
 def lines(heading: str, unit: str, series: Sequence[Series], mark: float | None = None) -> str:
-    """`series` over batch sizes, with their 95 % intervals; `mark` is a value drawn as a line across."""
+    """Draw `series` over batch sizes, with their 95 % intervals. `mark` is a value drawn as a horizontal line."""
     height, batches = 300, sorted({batch for one in series for batch, _ in one.points})
     highest = max(interval.high for one in series for _, interval in one.points)
     lowest = min([0.0] if mark is None else [mark, *(i.low for one in series for _, i in one.points)])
@@ -64,7 +64,7 @@ def lines(heading: str, unit: str, series: Sequence[Series], mark: float | None 
 
 
 def dots(heading: str, unit: str, lanes: Sequence[Lane]) -> str:
-    """Every value of each lane as a dot on a logarithmic axis, and the median as a bar."""
+    """Draw every value of each lane as a dot on a logarithmic axis, and the median as a bar."""
     height = TOP + LANE * len(lanes) + BOTTOM
     low, high = min(min(lane.values) for lane in lanes), max(max(lane.values) for lane in lanes)
     names = _names(lanes)
@@ -89,9 +89,9 @@ def dots(heading: str, unit: str, lanes: Sequence[Lane]) -> str:
 
 
 def bars(heading: str, unit: str, lanes: Sequence[Lane], limits: Sequence[tuple[str, float]] = ()) -> str:
-    """The values of each lane one after the other as one bar, with its note; `limits` are lines from top to bottom.
+    """Draw the values of each lane as parts of one bar, with its note. `limits` are drawn as vertical lines.
 
-    The parts of a bar of several values have the colours c0, c1, … in turn.
+    The parts of a bar with several values have the colours c0, c1, … in turn.
     """
     height = TOP + LANE * (len(lanes) + len(limits)) + BOTTOM
     highest = max([sum(lane.values) for lane in lanes] + [limit for _, limit in limits])
@@ -109,7 +109,7 @@ def bars(heading: str, unit: str, lanes: Sequence[Lane], limits: Sequence[tuple[
 
 
 def _names(lanes: Sequence[Lane]) -> float:
-    """How much room the names take."""
+    """Return the width of the names."""
     return max(NAMES, 8 + LETTER * max(len(lane.name) for lane in lanes))
 
 
@@ -119,7 +119,7 @@ def _figure(heading: str, height: float, parts: Sequence[str], width: float = WI
 
 
 def _batch_axis(batches: Sequence[int]) -> Callable[[int], float]:
-    """Batch sizes by their logarithms; a single one in the middle."""
+    """Return a logarithmic axis of batch sizes. A single one is in the middle."""
     low, high = batches[0], batches[-1]
     inner = Axis(math.log2(low), math.log2(high), LEFT + 24, WIDTH - RIGHT - 24)
     return lambda batch: inner(math.log2(batch)) if high > low else (LEFT + WIDTH - RIGHT) / 2
@@ -184,5 +184,5 @@ def _shown(values: Sequence[float]) -> Sequence[float]:
 
 
 def _scatter(number: int) -> float:
-    """Up or down by up to six pixels, evenly spread and the same every time (the golden ratio's multiples)."""
+    """Return an offset of up to six pixels up or down, evenly spread and reproducible (by the golden ratio)."""
     return 12 * ((number * 0.6180339887) % 1 - 0.5)

@@ -1,4 +1,4 @@
-"""Two benches of one model on one machine: what changed, separated from noise."""
+"""Comparison of two benches of one model on one machine: changes, separated from noise."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MIN_CHANGE = 0.02  # a share of the median
-SIGNIFICANT = 0.01  # how probable it may be that any row of a comparison is called changed by chance
+SIGNIFICANT = 0.01  # the highest probability that any row of a comparison is reported as changed by chance
 MACHINE = ("processor", "cores", "threads", "memory_bytes", "gpus")
 
 
 @dataclass(frozen=True)
 class Change:
-    """One row in both documents. `speedup` is new over old throughput; `probability` is that chance made it.
+    """One row in both documents. `speedup` is new over old throughput, `probability` that of such a change by chance.
 
-    `verdict` is faster, slower, same, broken where the row was right before and is wrong or not timed now, or repaired
-    where it could not be timed before.
+    `verdict` is faster, slower or same; broken if the row was right before and is wrong or not timed now; repaired if
+    it could not be timed before.
     """
 
     label: str
@@ -41,7 +41,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows that both have; what only one has; versions that differ."""
+    """The rows that both benches have, the rows that only one has, and the versions that differ."""
 
     changes: tuple[Change, ...]
     only_old: tuple[str, ...]
@@ -54,7 +54,7 @@ class Comparison:
         return any(change.verdict in ("slower", "broken") for change in self.changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """The comparison as plain JSON values."""
+        """Return the comparison as plain JSON values."""
         return dataclasses.asdict(self) | {"regressed": self.regressed}
 
     def __str__(self) -> str:
@@ -73,21 +73,21 @@ class Comparison:
 def compare_benches(
     old: str | os.PathLike[str], new: str | os.PathLike[str], *, min_change: float = MIN_CHANGE
 ) -> Comparison:
-    """What changed from the bench in `old` to that in `new`, JSON documents as `Report.save` writes them.
+    """Return the changes from the bench in `old` to that in `new`, JSON documents as `Report.save` writes them.
 
-    A change is one from `min_change` up, a share of the median. Raises BadFileError for a file that is no such
-    document, UsageError for benches of unlike machines or models.
+    A change counts from `min_change` up, a share of the median. Raises BadFileError if a file is not such a document,
+    UsageError if the machines or models differ.
     """
     return compare(read_benches(Path(old)), read_benches(Path(new)), min_change)
 
 
 def compare(old: Sequence[Document], new: Sequence[Document], smallest: float) -> Comparison:
-    """What changed from the benches `old` to `new`; raises UsageError where they are of unlike machines or models.
+    """Return the changes from the benches `old` to `new`. Raises UsageError if the machines or models differ.
 
-    Benches belong together by their model's name; where there is one on each side, they are compared in any case. A row
-    has changed where a rank-sum test of all its runs finds less than one chance in a hundred of no difference, over all
-    rows together (Holm's correction), and the medians differ by `smallest` or more: with many runs even what another
-    hour on the same machine does is significant, and nobody's concern.
+    Benches are paired by the name of their model; a single one on each side is compared in any case. A row has changed
+    if a rank-sum test of all its runs gives a probability below one in a hundred for no difference, over all rows
+    together (Holm's correction), and the medians differ by `smallest` or more. The second condition is needed because
+    with many runs even the difference between two hours on one machine is significant, but irrelevant.
     """
     pairs = list(_pairs(old, new))
     if not pairs:
@@ -142,7 +142,7 @@ def _change(
 
 
 def _holm(probabilities: dict[Key, float]) -> set[Key]:
-    """The rows whose difference is significant when all are judged together (Holm, 1979)."""
+    """Return the rows whose difference is significant when all are judged together (Holm, 1979)."""
     found: set[Key] = set()
     for rank, key in enumerate(sorted(probabilities, key=lambda key: probabilities[key])):
         if probabilities[key] > SIGNIFICANT / (len(probabilities) - rank):
@@ -163,7 +163,7 @@ def _refuse_unlike(old: Document, new: Document) -> None:
 
 
 def _names_alone(value: Any) -> Any:
-    """Of GPUs their names alone: clocks and drivers may differ."""
+    """Return only the names of GPUs, since clocks and drivers may differ. Other values are returned unchanged."""
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return [item.get("name") for item in value]
     return value

@@ -1,4 +1,4 @@
-"""A bench as plain values and as CSV; docs/reference/results-file.md describes the fields."""
+"""A bench as plain values and as CSV. docs/reference/results-file.md describes the fields."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _IDENTITY = ("image_size", "patch_size", "num_classes", "selection", "keep_ratio
 
 
 def as_dict(report: Report) -> dict[str, Any]:
-    """One document: what was measured, how, on what, and one object a row under `results`."""
+    """Return one document: model, machine, budget, and one object per row under `results`."""
     info = report.subject.info
     identity = {name: getattr(info, name) for name in _IDENTITY} if info else {}
     return {
@@ -39,7 +39,7 @@ def as_dict(report: Report) -> dict[str, Any]:
 
 
 def as_csv(report: Report) -> str:
-    """One line a row: the results of the document without samples, nested values as name_part."""
+    """Return one line per row: the results of the document without samples, with nested values as name_part."""
     flat = [_flat(result(report, row)) for row in report.rows]
     columns = list(dict.fromkeys(name for values in flat for name in values))
     text = io.StringIO()
@@ -50,7 +50,7 @@ def as_csv(report: Report) -> str:
 
 
 def result(report: Report, row: Row) -> dict[str, Any]:
-    """One row of the document."""
+    """Return one row of the document."""
     values: dict[str, Any] = {
         "engine": row.spec.engine,
         "model": row.spec.role,

@@ -1,4 +1,4 @@
-"""Which rows of two benches are the same row."""
+"""Matching of the rows of two benches."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from evodeploy.text import ratios_in_words
 
 
 class Key(NamedTuple):
-    """What makes two rows the same: of several alike, which have other files, `number` counts.
+    """The identity of a row. `number` counts rows that are otherwise the same and have other files.
 
-    `subject` is the model's name where several models are compared, else empty. `keep_ratios` are empty unless the
+    `subject` is the model's name if several models are compared, else empty. `keep_ratios` are empty unless the
     artefact is elastic.
     """
 
@@ -30,7 +30,7 @@ class Key(NamedTuple):
 
     @property
     def label(self) -> str:
-        """All but the batch, in words."""
+        """Everything except the batch, in words."""
         parts = (
             f"{self.subject}:" if self.subject else None,
             self.engine,
@@ -52,7 +52,7 @@ Rows = Mapping[Key, Document]
 
 
 def by_key(benches: Sequence[Document], several: bool) -> dict[Key, Document]:
-    """All rows of `benches`, of `several` models or of one."""
+    """Return all rows of `benches` by key. With `several` models the key contains the name of the model."""
     seen: Counter[tuple[Any, ...]] = Counter()
     rows = {}
     for bench in benches:
@@ -66,15 +66,15 @@ def by_key(benches: Sequence[Document], several: bool) -> dict[Key, Document]:
 
 
 def was_timed(row: Document) -> bool:
-    """Whether the row has times."""
+    """Return whether the row has times."""
     return bool(row["status"] != "unavailable")
 
 
 def matched(before: Rows, after: Rows) -> Iterator[tuple[Key, Document, Document]]:
-    """Each row that was timed in one of two benches at least, with its counterpart in the other.
+    """Yield each row that was timed in at least one of two benches, with its counterpart in the other.
 
-    A row whose engine could not be opened does not know its device, and so not all of its key: it is the counterpart of
-    every row without another that it may have become.
+    If the engine of a row could not be opened, its device is unknown, and so is a part of its key. Such a row is the
+    counterpart of every unmatched row that it may have become.
     """
     for key, row in after.items():
         if key in before and (was_timed(before[key]) or was_timed(row)):
@@ -86,7 +86,7 @@ def matched(before: Rows, after: Rows) -> Iterator[tuple[Key, Document, Document
 
 
 def _unopened(key: Key, row: Document, others: Rows) -> Document | None:
-    """The one of `others` that may have become the timed `row`, and whose engine could not be opened."""
+    """Return the row among `others` that may have become the timed `row` and whose engine could not be opened."""
     if not was_timed(row):
         return None
     alike = (other for its, other in others.items() if not other["device"] and _may_become(its, key))
@@ -94,7 +94,7 @@ def _unopened(key: Key, row: Document, others: Rows) -> Document | None:
 
 
 def _may_become(failed: Key, key: Key) -> bool:
-    """Whether a row may have `key` once its engine is opened; of a precision and keep ratios that it lacks any."""
+    """Return whether a row may have `key` once its engine is opened. An unknown precision or keep ratio matches any."""
     same = all(getattr(failed, name) == getattr(key, name) for name in ("subject", "engine", "model", "cuda_graph"))
     precision = "fp32" if key.precision == "tf32" else key.precision
     return same and failed.precision in (None, precision) and failed.keep_ratios in ((), key.keep_ratios)

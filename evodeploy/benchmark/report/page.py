@@ -1,4 +1,4 @@
-"""A bench as one HTML page with plots: no script, and nothing that it would have to fetch."""
+"""A bench as one HTML page with plots, without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from evodeploy.machine.environment import Environment
 
 
 def as_html(report: Report) -> str:
-    """The whole page."""
+    """Return the whole page."""
     timed = [row for row in report.rows if row.timing]
     colours = {name: f"c{i % COLOURS}" for i, name in enumerate(dict.fromkeys(report.name(row) for row in timed))}
     batches = list(dict.fromkeys(row.asked for row in timed))
@@ -47,7 +47,7 @@ def as_html(report: Report) -> str:
 
 
 def document(title: str, body: Sequence[str]) -> str:
-    """A page that needs nothing from elsewhere, with the elements of `body` in it."""
+    """Return a self-contained page with the elements of `body`."""
     head = [
         '<meta charset="utf-8"><meta name="generator" content="evodeploy">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
@@ -227,7 +227,7 @@ def _list(items: Iterable[str], kind: str) -> str:
 
 
 def table_of(headings: Sequence[str], bodies: Iterable[Sequence[str]], classes: Sequence[str] = ()) -> str:
-    """A table with a head, of rows of cells; `classes` has one for each row."""
+    """Return a table with a head and rows of cells. `classes` has one entry for each row."""
     head = element("tr", *(element("th", escape(heading), scope="col") for heading in headings))
     rows = [
         element("tr", *(element("td", escape(cell)) for cell in cells), class_=classes[number] if classes else "")

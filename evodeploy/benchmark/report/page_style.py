@@ -1,4 +1,4 @@
-"""How the report's page looks, in light and in dark, and its one control, which needs no script."""
+"""The style of the report's page, in light and dark, and its one control, which needs no script."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from evodeploy.benchmark.report.svg import element
 
 _LIGHT = ("#3d6fd1", "#d1495b", "#2a9d6f", "#c77f0a", "#7a52c7", "#12879c", "#a3572b", "#b8458f", "#5f7a1f", "#6b7280")
 _DARK = ("#7aa5ff", "#ff8593", "#54cf9d", "#f0b24a", "#b295f5", "#4fc3d9", "#d99166", "#ee8ac8", "#a5c453", "#a3abb8")
-COLOURS = len(_LIGHT)  # more series begin again
+COLOURS = len(_LIGHT)  # further series use them again
 
 
 def _palette(colours: Sequence[str]) -> str:
@@ -67,7 +67,7 @@ figure{overflow-x:auto}figure svg{width:450px}figcaption,figure h3,figure detail
 
 
 def batch_switch(batches: Sequence[int], panels: Sequence[str]) -> str:
-    """`panels` of which the one of the chosen batch shows, the last at first: radio buttons, so the arrow keys work."""
+    """Return `panels` with radio buttons, which the arrow keys reach, to show one at a time: at first the last."""
     controls, rules = [], []
     for number, batch in enumerate(batches):
         checked = {"checked": "checked"} if number == len(batches) - 1 else {}

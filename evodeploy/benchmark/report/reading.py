@@ -1,4 +1,4 @@
-"""The documents of benches, read back: one bench, or the results of a GPU run, which hold several."""
+"""Reads documents of benches: a single bench, or the results of a GPU run, which contain several."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ _BENCHES = sequence(document({}), 0, 1000)
 
 
 def read_benches(path: Path) -> list[Document]:
-    """The benches in `path`, each of another model: the one that it is, or those of a `gpu-results-*.json`.
+    """Return the benches in `path`, each of another model: a single one, or those in a `gpu-results-*.json`.
 
-    Raises BadFileError where it is neither, holds none, or is of another version.
+    Raises BadFileError if it is neither, is empty, or has another schema version.
     """
     found = read_json_file(path, _WRITER, _BYTES)
     if not isinstance(found, dict) or "benches" not in found:

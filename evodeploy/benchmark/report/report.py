@@ -1,4 +1,4 @@
-"""All that one bench found, and what follows from it."""
+"""The results of one bench, and conclusions from them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Peaks = dict[tuple[str, str], float]
 
 @dataclass(frozen=True)
 class Report:
-    """Of which model, on what machine, by which budget; `peaks` are operations a second by device and arithmetic."""
+    """The results of a bench. `peaks` are operations per second by device and arithmetic."""
 
     subject: Subject
     environment: Environment
@@ -38,27 +38,27 @@ class Report:
 
     @property
     def wrong(self) -> tuple[Row, ...]:
-        """Rows that were timed and compute something else than they should."""
+        """The rows that were timed, but compute wrong results."""
         return tuple(row for row in self.rows if row.wrong)
 
     @property
     def timed(self) -> bool:
-        """Whether any row was."""
+        """Whether any row was timed."""
         return any(row.timing for row in self.rows)
 
     def operations_per_second(self, row: Row) -> float | None:
-        """What the row's matrix products come to, a multiply-add counted as two."""
+        """Return the row's matrix operations per second; a multiply-add counts as two."""
         speed = row.images_per_second
         return None if speed is None or row.spec.flops is None else speed.value * row.spec.flops
 
     def share_of_peak(self, row: Row) -> float | None:
-        """How much of the fastest matrix product of this machine and arithmetic the row reaches (MFU)."""
+        """Return the row's share of this machine's fastest matrix product in the same arithmetic (MFU)."""
         achieved, arithmetic = self.operations_per_second(row), row.arithmetic
         peak = self.peaks.get((row.device, arithmetic)) if arithmetic else None
         return None if achieved is None or peak is None else achieved / peak
 
     def to_dict(self) -> dict[str, Any]:
-        """The bench as plain JSON values, as docs/reference/results-file.md lists them."""
+        """Return the bench as plain JSON values, as docs/reference/results-file.md lists them."""
         from evodeploy.benchmark.report.document import as_dict
 
         return as_dict(self)
@@ -66,7 +66,7 @@ class Report:
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write the bench to `path`: the document as .json, the rows as .csv, or a page with plots as .html.
 
-        Raises UsageError for another suffix, and for a file that exists, which `force` replaces if it is such a one.
+        Raises UsageError for another suffix, or if the file exists. `force` replaces an existing file of the same kind.
         """
         from evodeploy.benchmark.report.document import as_csv
         from evodeploy.benchmark.report.page import as_html
@@ -100,16 +100,16 @@ class Report:
         yield from (line(f"– {caution}") for caution in cautions(self))
 
     def name(self, row: Row) -> str:
-        """The row's label, whether its batch is resident, and how many are in flight where they are several."""
+        """Return the row's label, whether its batch is resident, and the number of batches in flight if above one."""
         return name(row, self.rows)
 
     def label(self, row: Row) -> str:
-        """The row's label, with its file where several of a kind are compared."""
+        """Return the row's label, with its file if several of the same kind are compared."""
         return label(row, self.rows)
 
 
 def headlines(report: Report) -> Iterator[str]:
-    """In sentences: the fastest at each batch and keep ratio, with one in flight and more; where selection pays."""
+    """Yield sentences: the fastest at each batch and keep ratio, with one and more in flight; where selection pays."""
     for batch, keep in dict.fromkeys((row.asked, row.spec.keep) for row in report.rows if row.spec.role == "evo"):
         alike = [row for row in report.rows if (row.asked, row.spec.keep) == (batch, keep)]
         evo = [row for row in alike if row.spec.role == "evo" and not row.wrong]
@@ -128,13 +128,13 @@ def headlines(report: Report) -> Iterator[str]:
 
 
 def _listed(labels: list[str]) -> str:
-    """Few enough to be read: a GPU has some fifty rows."""
+    """Join a limited number of labels: on a GPU there are about fifty rows."""
     more = len(labels) - NAMED
     return ", ".join(labels) if more <= 1 else f"{', '.join(labels[:NAMED])} and {more} more"
 
 
 def _over_pytorch(report: Report, row: Row) -> str:
-    """How `row` compares with the fastest of PyTorch's rows and with eager, both by name."""
+    """Return how `row` compares with the fastest PyTorch row and with eager, both by name."""
     fastest, plain = fastest_torch(row, report.rows), eager(row, report.rows)
     others = [("the fastest PyTorch", fastest, over_torch), ("PyTorch eager", plain, over_eager)]
     if fastest is plain:
@@ -150,7 +150,7 @@ def _over_pytorch(report: Report, row: Row) -> str:
 
 
 def cautions(report: Report) -> Iterator[str]:
-    """What is wrong, unstable, halved or missing, each said once."""
+    """Yield what is wrong, unstable, halved or missing, each once."""
     lines = []
     for row in report.rows:
         where = f"{report.name(row)} ({row.spec.role})"

@@ -1,4 +1,4 @@
-"""What rows say of each other: how much faster one is, and from which batch size selection pays."""
+"""Comparisons between rows: speedups, and the batch size from which selection pays."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from evodeploy.engines.torch_modes import TORCH_MODES
 
 @dataclass(frozen=True)
 class Crossover:
-    """From which batch size on the model is faster than its dense twin, on one engine.
+    """The batch size from which the model is faster than its dense twin, on one engine.
 
-    `batch` is None where that is not shown: the interval at the largest batch reaches 1. `batches` were measured.
+    `batch` is None if that is not shown: the interval at the largest batch reaches 1. `batches` are those measured.
     """
 
     label: str
@@ -24,7 +24,7 @@ class Crossover:
 
     @property
     def sentence(self) -> str:
-        """Where selection pays."""
+        """The sentence about where selection pays."""
         among = f"{self.batches[0]} to {self.batches[-1]}" if len(self.batches) > 1 else str(self.batches[0])
         if self.batch is None:
             return f"not shown that selection pays ({among} measured): at batch {self.batches[-1]} it may be no faster"
@@ -34,14 +34,14 @@ class Crossover:
 
 
 def eager(row: Row, rows: Sequence[Row]) -> Row | None:
-    """PyTorch eager in FP32 on the model itself, measured as `row` was; of an elastic one at the same keep ratio."""
+    """Return the eager PyTorch row in FP32 of the model, measured like `row`; if elastic, at the same keep ratio."""
     eagers = (each for each in _peers(row, rows) if _is_eager(each))
     keep = row.spec.keep
     return next((each for each in eagers if (each.spec.keep == keep if keep else each.spec.role == "evo")), None)
 
 
 def fastest_torch(row: Row, rows: Sequence[Row]) -> Row | None:
-    """The fastest way of running the same model in PyTorch, in any precision, measured as `row` was."""
+    """Return the fastest PyTorch row of the same model, in any precision, measured like `row`."""
     speeds = {
         each: speed.value
         for each in _peers(row, rows)
@@ -52,19 +52,19 @@ def fastest_torch(row: Row, rows: Sequence[Row]) -> Row | None:
 
 
 def over_torch(row: Row, rows: Sequence[Row]) -> Interval | None:
-    """Throughput over that of `fastest_torch`."""
+    """Return the throughput relative to `fastest_torch`."""
     return _over(row, fastest_torch(row, rows))
 
 
 def over_eager(row: Row, rows: Sequence[Row]) -> Interval | None:
-    """Throughput over PyTorch eager in FP32 on the model itself, at the same batch, transfers and batches in flight."""
+    """Return the throughput relative to `eager`, at the same batch size, transfers and batches in flight."""
     return _over(row, eager(row, rows))
 
 
 def over_dense(row: Row, rows: Sequence[Row]) -> Interval | None:
-    """Throughput of the model over that of its dense twin on the same engine; None for the twin itself.
+    """Return the throughput of the model relative to its dense twin on the same engine; None for the twin itself.
 
-    A twin that computes something else than it should is none.
+    A twin with wrong results does not count.
     """
     if row.spec.role == "dense":
         return None
@@ -73,9 +73,9 @@ def over_dense(row: Row, rows: Sequence[Row]) -> Interval | None:
 
 
 def crossovers(rows: Sequence[Row]) -> list[Crossover]:
-    """One for each engine that ran the model and its twin. A batch counts where all of the interval is above 1.
+    """Return one crossover for each engine that ran both. A batch counts if the whole interval is above 1.
 
-    What computes something else than it should shows nothing, nor does a batch that was halved.
+    Rows with wrong results are excluded, and so are batches that were halved.
     """
     ratios: dict[str, dict[int, Interval]] = {}
     for row in rows:
@@ -86,14 +86,14 @@ def crossovers(rows: Sequence[Row]) -> list[Crossover]:
 
 
 def label(row: Row, rows: Sequence[Row]) -> str:
-    """The row's label, with its file where several of a kind are compared."""
+    """Return the row's label, with its file if several of the same kind are compared."""
     alike = (one for one in rows if (one.label, one.spec.role) == (row.label, row.spec.role))
     peers = {one.spec.artefact for one in alike}
     return f"{row.label} {row.spec.artefact}" if len(peers) > 1 else row.label
 
 
 def name(row: Row, rows: Sequence[Row]) -> str:
-    """The label, whether the batch is resident, and how many are in flight where they are several."""
+    """Return the label, whether the batch is resident, and the number of batches in flight if above one."""
     resident = " resident" if row.transfers == "resident" else ""
     return label(row, rows) + resident + (f", {row.in_flight} in flight" if row.in_flight > 1 else "")
 
@@ -110,18 +110,18 @@ def _is_eager(row: Row) -> bool:
 
 
 def _model(row: Row) -> tuple[Role, Kept | None]:
-    """What is computed: rows that share it may differ in how."""
+    """Return what is computed. Rows with the same value may differ in how they compute it."""
     return row.spec.role, row.spec.keep
 
 
 def _peers(row: Row, rows: Sequence[Row]) -> Iterator[Row]:
-    """The rows that were measured as `row` was: of the same batch and transfers, with as many batches in flight."""
+    """Return the rows that were measured like `row`: same batch size, transfers and number of batches in flight."""
     how = (row.asked, row.transfers, row.in_flight)
     return (each for each in rows if (each.asked, each.transfers, each.in_flight) == how)
 
 
 def _over(row: Row, other: Row | None) -> Interval | None:
-    """How many times the throughput of `other`: the median over rounds, for what slows a round slows both in it."""
+    """Return the throughput relative to `other`: the median over rounds, since a slow round slows down both."""
     if other is None or row.timing is None or other.timing is None:
         return None
     per_image = other.batch / row.batch

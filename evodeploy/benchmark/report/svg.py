@@ -1,4 +1,4 @@
-"""Just enough SVG for a report's plots: elements, and axes that turn values into pixels."""
+"""Minimal SVG for a report's plots: elements, and axes that turn values into pixels."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from html import escape
 
 from evodeploy.text import printable
 
-TICKS = 5  # about as many as an axis shows
+TICKS = 5  # approximate number of ticks of an axis
 VOID = {"input"}  # elements that HTML never closes
 
 
 def element(tag: str, /, *content: str, **attributes: object) -> str:
-    """One element; `content` is markup, attributes are escaped, `_` in their names is `-` and one at the end is cut."""
+    """Return one element. `content` is markup; attributes are escaped. In names `_` becomes `-`, a final one is cut."""
     written = "".join(f' {key.rstrip("_").replace("_", "-")}="{_text(value)}"' for key, value in attributes.items())
     return f"<{tag}{written}>" if tag in VOID else f"<{tag}{written}>{''.join(content)}</{tag}>"
 
@@ -22,7 +22,7 @@ def element(tag: str, /, *content: str, **attributes: object) -> str:
 def drawing(
     width: int, height: int, heading: str, style: str, parts: Sequence[str], *, widest: int | None = None
 ) -> str:
-    """A file of its own with `parts` on white, called `heading`; with `widest` it fills a page up to as many pixels."""
+    """Return a separate file with `parts` on white, titled `heading`. `widest` lets it fill a page up to that width."""
     size = {"width": width, "height": height} if widest is None else {"width": "100%", "style": f"max-width:{widest}px"}
     return element(
         "svg",
@@ -39,17 +39,17 @@ def drawing(
 
 
 def title(words: str) -> str:
-    """The tooltip and screen reader text of the element around it; `words` are escaped."""
+    """Return the tooltip and screen reader text of the enclosing element. `words` are escaped."""
     return element("title", _text(words))
 
 
 def text(content: str, x: float, y: float, **attributes: object) -> str:
-    """Words at a place; `content` is escaped."""
+    """Return text at a position. `content` is escaped."""
     return element("text", _text(content), x=x, y=y, **attributes)
 
 
 def line(x1: float, y1: float, x2: float, y2: float, **attributes: object) -> str:
-    """A straight line."""
+    """Return a straight line."""
     return element("line", x1=x1, y1=y1, x2=x2, y2=y2, **attributes)
 
 
@@ -59,7 +59,7 @@ def _text(value: object) -> str:
 
 @dataclass(frozen=True)
 class Axis:
-    """Values from `low` to `high` on pixels from `start` to `end`, in proportion or by their logarithms."""
+    """Maps values from `low` to `high` to pixels from `start` to `end`, linearly or logarithmically."""
 
     low: float
     high: float
@@ -68,7 +68,7 @@ class Axis:
     logarithmic: bool = False
 
     def __call__(self, value: float) -> float:
-        """The pixel of `value`."""
+        """Return the pixel of `value`."""
         low, high, at = self.low, self.high, value
         if self.logarithmic:
             low, high, at = math.log(low), math.log(high), math.log(at)
@@ -76,7 +76,7 @@ class Axis:
 
     @property
     def ticks(self) -> list[float]:
-        """Round values within the axis."""
+        """The round values within the axis."""
         if self.logarithmic:
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             round_values = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
@@ -88,11 +88,11 @@ class Axis:
 
 
 def _round_step(step: float) -> float:
-    """The next of 1, 2, 5, 10, … that is no smaller than `step`."""
+    """Return the next of 1, 2, 5, 10, … that is not smaller than `step`."""
     unit = 10.0 ** math.floor(math.log10(step or 1))
     return next(digit * unit for digit in (1, 2, 5, 10) if digit * unit >= step * (1 - 1e-9))
 
 
 def short(value: float) -> str:
-    """A tick's number without needless zeros."""
+    """Return the number of a tick without needless zeros."""
     return f"{value:g}" if abs(value) < 1e5 else f"{value:.0e}"

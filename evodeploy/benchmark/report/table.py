@@ -17,13 +17,13 @@ from evodeploy.benchmark.stages import STAGES, EndToEnd
 from evodeploy.text import rich_table
 
 WIDEST = 120
-GAP = 2  # blanks between columns, of `rich_table`
-FOLDING = "engine"  # the column whose cells take several lines where even the columns that never yield do not fit
+GAP = 2  # blanks between columns, the same as in `rich_table`
+FOLDING = "engine"  # the column whose cells wrap if even the columns that are always shown do not fit
 
 
 @dataclass(frozen=True)
 class Column:
-    """A heading, what it says of a row, and how soon it gives way where the table is too wide: the highest first."""
+    """A heading, its cell for a row, and its priority for removal if the table is too wide: the highest goes first."""
 
     heading: str
     cell: Callable[[Report, Row], str]
@@ -32,7 +32,7 @@ class Column:
 
 
 def as_table(report: Report, width: int) -> Table:
-    """One line a row, a block for each batch size, at most `width` or 120 characters wide."""
+    """Return one line per row and a block for each batch size, at most `width` or 120 characters wide."""
     columns = _fitting(report, min(width, WIDEST))
     table = rich_table([])
     for column, _ in columns:
@@ -49,7 +49,7 @@ def as_table(report: Report, width: int) -> Table:
 
 
 def stages_table(stages: Sequence[EndToEnd]) -> Table:
-    """From files to labels: one line an engine, milliseconds of one image in each stage."""
+    """Return the stages from files to labels: one line per engine, milliseconds of one image in each stage."""
     table = rich_table(("engine", "batch", *STAGES, "img/s", "bottleneck"), ["engine", "bottleneck"], folds=False)
     for one in stages:
         if one.seconds:
@@ -60,13 +60,13 @@ def stages_table(stages: Sequence[EndToEnd]) -> Table:
 
 
 def filled_columns(report: Report) -> list[tuple[Column, list[str]]]:
-    """The columns that have something to say, each with its cells."""
+    """Return the columns that are not empty, each with its cells."""
     columns = [(column, [column.cell(report, row) for row in report.rows]) for column in COLUMNS]
     return [(column, cells) for column, cells in columns if any(cell not in ("", "–") for cell in cells)]
 
 
 def _fitting(report: Report, width: int) -> list[tuple[Column, list[str]]]:
-    """Those of `filled_columns` that fit."""
+    """Return those of `filled_columns` that fit."""
     filled = filled_columns(report)
     while _width(filled) > width and any(column.yields for column, _ in filled):
         filled.remove(max(filled, key=lambda pair: pair[0].yields))
