@@ -5,5 +5,5 @@
     cut into   tasks      actors, an  part a shard
     shards                engine each
 
-A shard is finished when its part exists, and parts appear whole: a killed run loses the shards in flight, no more.
+A shard is finished when its part exists, and parts appear atomically: a killed run loses only the shards in flight.
 """

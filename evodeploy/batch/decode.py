@@ -1,4 +1,4 @@
-"""From a shard to batches of prepared images, in Arrow's format."""
+"""Conversion of a shard to batches of prepared images, in Arrow's format."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from evodeploy.images import FORMATS, StoredImage
 from evodeploy.preprocess import prepare
 from evodeploy.specs import ModelInfo
 
-# One row is one batch. `images` holds the tensors of the images that could be read, as `ModelInfo.input` says. The
-# lists have an entry for each image of the batch, and `errors` says why one could not.
+# One row is one batch. `images` holds the tensors of the readable images, in the form of `ModelInfo.input`. The lists
+# have an entry for each image of the batch; an entry of `errors` is the reason if the image could not be read.
 PREPARED = pa.schema(
     {
         "shard": pa.int32(),
@@ -34,9 +34,10 @@ PREPARED = pa.schema(
 
 
 def prepared_batches(number: int, shard: Shard, home: Path, info: ModelInfo, batch: int) -> Iterator[pa.Table]:
-    """The images of shard `number` in tables of one row (`PREPARED`), `batch` images each; `home` roots their paths.
+    """Yield the images of shard `number` in tables of one row (`PREPARED`), `batch` images each.
 
-    An image that cannot be read becomes an error in its batch; a Parquet file that cannot be read raises.
+    `home` is the root of their paths. An image that cannot be read becomes an error in its batch. If a Parquet file
+    cannot be read, an error is raised.
     """
     images = _images(shard, home)
     for first in range(0, len(shard), batch):
@@ -54,7 +55,7 @@ def prepared_batches(number: int, shard: Shard, home: Path, info: ModelInfo, bat
 
 
 def _images(shard: Shard, home: Path) -> Iterator[tuple[str, int | None, Path | StoredImage | bytes | None]]:
-    """Each image's path as listed, its row of a Parquet file, and where or what it is."""
+    """Yield for each image its path as listed, its row in a Parquet file or None, and its place or content."""
     if isinstance(shard, Files):
         yield from ((path, None, home / path) for path in shard.paths)
     elif isinstance(shard, Members):
@@ -69,17 +70,17 @@ def _images(shard: Shard, home: Path) -> Iterator[tuple[str, int | None, Path | 
 def _prepared(
     image: Path | StoredImage | bytes | None, info: ModelInfo
 ) -> tuple[np.ndarray[Any, Any] | None, str | None]:
-    """The tensor, or why there is none."""
+    """Return the tensor, or the reason why there is none."""
     try:
         if image is None:
             return None, "the row holds no image"
         if isinstance(image, Path) and image.exists() and not image.is_file():
-            return None, "not a file"  # to read a pipe would wait for ever
+            return None, "not a file"  # reading a pipe would block forever
         data = image.read_bytes() if isinstance(image, Path) else image if isinstance(image, bytes) else image.read()
         return prepare(Image.open(io.BytesIO(data), formats=FORMATS), info), None
     except UnidentifiedImageError:
         return None, "not an image, or one of an unknown format"
     except OSError as error:
         return None, error.strerror or str(error)
-    except Exception as error:  # whatever a decoder makes of bytes that are no image: it must not end the run
+    except Exception as error:  # decoders raise errors of any type for other bytes, which must not end the run
         return None, f"{type(error).__name__}: {error}"

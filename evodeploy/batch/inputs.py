@@ -1,4 +1,4 @@
-"""What a run reads: images listed in an order that never varies, and cut into shards."""
+"""The inputs of a run: images listed in an order that never varies, and cut into shards."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows `start` to before `stop` of a Parquet file whose `column` holds images or their paths."""
+    """The rows from `start` to before `stop` of a Parquet file whose `column` holds images or their paths."""
 
     parquet: str
     column: str
@@ -44,7 +44,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Members:
-    """Images of one tar."""
+    """Images of one tar file."""
 
     tar: str
     members: tuple[Member, ...]
@@ -54,7 +54,7 @@ class Members:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The names of their rows; bytes that are not UTF-8 are escapes, as `predict` writes them."""
+        """The names in their rows; bytes that are not UTF-8 are escaped, the same as by `predict`."""
         return tuple(str(member).encode("utf-8", "backslashreplace").decode() for member in self.members)
 
 
@@ -63,10 +63,10 @@ Shard = Files | Rows | Members
 
 @dataclass(frozen=True)
 class Listing:
-    """All shards of a run, numbered by their place, and a checksum of what they list.
+    """All shards of a run, numbered by their position, and a checksum of what they list.
 
-    The checksum covers paths and row counts: another list of images has another one, another image by the same name
-    has not.
+    The checksum covers paths and row counts. It differs for another list of images, but not if an image is replaced
+    under the same name.
     """
 
     shards: tuple[Shard, ...]
@@ -74,11 +74,11 @@ class Listing:
 
     @property
     def images(self) -> int:
-        """How many images there are to predict."""
+        """The number of images to predict."""
         return sum(map(len, self.shards))
 
     def files(self) -> Iterator[str]:
-        """The path of every image file and, once for each of its shards, of every tar and Parquet file."""
+        """Yield the path of every image file, and of every tar and Parquet file once for each of its shards."""
         for shard in self.shards:
             yield from (
                 shard.paths
@@ -88,16 +88,16 @@ class Listing:
 
 
 def list_inputs(inputs: Sequence[str], column: str, size: int, output: OutputFolder | None = None) -> Listing:
-    """List folders, globs, image files, tars, Parquet files and lists of paths (.txt), `size` images a shard.
+    """List folders, globs, image files, tars, Parquet files and lists of paths (.txt), with `size` images per shard.
 
-    What is named twice counts once, and the order of `inputs` does not matter. What a run writes to `output` is no
-    input, so it may be below a folder that is one. Raises as `files_of`, `members_of` and `rows_of` do, and UsageError
-    for a file whose name is not UTF-8.
+    A file that is named twice counts once, and the order of `inputs` does not matter. Files that a run writes to
+    `output` are skipped, so it may be below an input folder. Raises the errors of `files_of`, `members_of` and
+    `rows_of`, and UsageError if the name of a file is not UTF-8.
     """
     left_out = output.has if output else None
     found = {path for given in inputs for path in files_of(given, left_out)}
     absolute = {os.path.abspath(path) for path in found}  # noqa: PTH100 - links are not followed
-    if len(absolute) < len(found):  # something has two names
+    if len(absolute) < len(found):  # a file has two names
         found = absolute
     odd = min((path for path in found if not _is_utf8(path)), default=None)
     if odd is not None:

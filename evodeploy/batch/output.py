@@ -1,9 +1,9 @@
-"""The folder a run writes: its manifest, a part for each finished shard, and a mark once all are there.
+"""The folder that a run writes: its manifest, a part for each finished shard, and a mark when all are complete.
 
 manifest.json                 which run this is: artefact, list of inputs, options
 predictions/part-00000.parquet   the answers of shard 0, in the order of its images
-errors/part-00000.parquet     the images of shard 0 without a prediction; only where there are some
-_SUCCESS                      a summary, once every shard is finished
+errors/part-00000.parquet     the images of shard 0 without a prediction, if there are any
+_SUCCESS                      a summary, when every shard is finished
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from evodeploy.locks import DRAFT, LOCK, flock
 from evodeploy.schema import SchemaError, document, matching, number, read_json_file, sequence, text, whole
 from evodeploy.text import brief
 
-# Whose row it is: the path as it was listed, and the row where that is a Parquet file (else null).
+# The image of a row: the path as it was listed, and the row number if that is a Parquet file (else null).
 IDENTITY = {"path": pa.string(), "row": pa.int64()}
 CLASSES = {"labels": pa.list_(pa.string()), "indices": pa.list_(pa.int32()), "probabilities": pa.list_(pa.float32())}
 FEATURES = {"features": pa.list_(pa.float32())}
@@ -49,16 +49,16 @@ DRAFTS = re.compile(rf"\.(part-\d{{5,}}\.parquet|manifest\.json|_SUCCESS)\.({DRA
 
 @dataclass(frozen=True)
 class OutputFolder:
-    """A run's output. Parts are written whole, errors before predictions: a shard with predictions is finished."""
+    """The output of a run. Parts are written atomically, errors before predictions: then the shard is finished."""
 
     path: Path
 
     @contextlib.contextmanager
     def claimed(self, manifest: Mapping[str, Any], force: bool) -> Iterator[None]:
-        """Hold the folder for the run that `manifest` describes, to begin it or to resume it.
+        """Hold the folder for the run that `manifest` describes, to begin or to resume it.
 
-        Raises UsageError where the folder holds something else or another run, unless `force` discards that run, and
-        where a run is writing to it now.
+        Raises UsageError if the folder holds something else, another run that `force` does not discard, or a run that
+        is still writing.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ class OutputFolder:
             raise UsageError(f"cannot write to {self.path}: {error.strerror or error}") from error
         try:
             try:
-                flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go of it whatever ends this process
+                flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel releases it, however this process ends
             except BlockingIOError as error:
                 raise UsageError(
                     f"another run is writing to {self.path}: let it end, or choose another --output"
@@ -79,7 +79,7 @@ class OutputFolder:
             os.close(folder)
 
     def has(self, path: str) -> bool:
-        """Whether `path` is where a run writes a file here."""
+        """Return whether `path` is a place where a run writes a file in this folder."""
         folder, name = os.path.split(path)
         if name in MARKS:
             return os.path.realpath(folder) == os.path.realpath(self.path)
@@ -89,13 +89,13 @@ class OutputFolder:
         return kind in KINDS and home == os.path.realpath(self.path)
 
     def is_finished(self, number: int, images: int) -> bool:
-        """Whether the parts of shard `number` are there and account for all of its `images`."""
+        """Return whether the parts of shard `number` exist and hold all of its `images`."""
         predictions, errors = self._part("predictions", number), self._part("errors", number)
         if not predictions.exists():
             return False
         try:
             rows = sum(pq.read_metadata(part).num_rows for part in (predictions, errors) if part.exists())
-        except (pa.ArrowException, OSError):  # cut short by a loss of power
+        except (pa.ArrowException, OSError):  # truncated by a power failure
             return False
         return bool(rows == images)
 
@@ -105,13 +105,13 @@ class OutputFolder:
         broken = pc.is_valid(results["error"])
         if pc.any(broken).as_py():
             self._write("errors", number, results.filter(broken).select([*IDENTITY, *ERROR]))
-        else:  # there may be a part from before the predictions were damaged
+        else:  # there may be one from before the predictions were damaged
             self._part("errors", number).unlink(missing_ok=True)
         answers = [name for name in results.column_names if name in {*IDENTITY, *CLASSES, *FEATURES}]
         self._write("predictions", number, results.filter(pc.invert(broken)).select(answers))
 
     def count(self, kind: str) -> int:
-        """How many rows the parts of predictions or errors hold."""
+        """Return the number of rows in the parts of predictions or errors."""
         return sum(pq.read_metadata(part).num_rows for part in (self.path / kind).glob("part-*.parquet"))
 
     def complete(self, summary: Mapping[str, Any]) -> None:
@@ -141,7 +141,7 @@ class OutputFolder:
             )
 
     def _manifest(self) -> dict[str, Any]:
-        """The manifest of the run that wrote this folder; raises UsageError where no run did."""
+        """Return the manifest of the run that wrote this folder. Raises UsageError if there is none."""
         path = self.path / "manifest.json"
         try:
             return MANIFEST(read_json_file(path, "a batch run's manifest"))
@@ -149,7 +149,7 @@ class OutputFolder:
             raise UsageError(f"{path} is not a batch run's manifest ({error}): choose another --output") from error
 
     def _discard(self) -> None:
-        """Remove a run's files, the manifest last; raises UsageError, and removes none, where others are among them."""
+        """Remove the files of a run, the manifest last. If there are other files, raise UsageError and remove none."""
         folders = [self.path / kind for kind in KINDS if os.path.lexists(self.path / kind)]
         marks = [self.path / name for name in MARKS if os.path.lexists(self.path / name)]
         for folder in folders:
@@ -186,7 +186,7 @@ class OutputFolder:
 
 
 def _is_draft(path: Path) -> bool:
-    """Whether it is a file that `replacing` left here when its process was killed, and none of anybody else."""
+    """Return whether this is a file of this user that `replacing` left here when its process was killed."""
     return bool(DRAFTS.fullmatch(path.name)) and path.is_file() and path.lstat().st_uid == os.geteuid()
 
 

@@ -1,6 +1,6 @@
-"""The run on Ray Data: decoding in parallel tasks, a pool of actors that predict, blocks no larger than a batch.
+"""The run on Ray Data: decoding in parallel tasks, a pool of actors that predict, and blocks no larger than a batch.
 
-Ray is started on this machine, or a cluster is joined whose machines see the same files.
+Ray is started on this machine, or a cluster is joined whose machines all see the same files.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from evodeploy.specs import EngineOptions, ModelInfo
 from evodeploy.text import reason
 
 LEAST_STORE = 256 << 20  # bytes of shared memory for blocks in flight
-ATTEMPTS = 5  # at work of which its worker dies
+ATTEMPTS = 5  # of a task whose worker dies each time
 VARIABLES = {
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # at less, every actor pool begins with a false alarm
-    "RAY_TQDM_PATCH_PRINT": "0",  # Ray would put a print of its own in place of Python's
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # at lower levels, every actor pool begins with a false alarm
+    "RAY_TQDM_PATCH_PRINT": "0",  # otherwise Ray replaces Python's print
 }
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is done with each shard, and by how many actors; `home` roots the paths of inputs and artefact.
+    """The work on each shard, and the number of actors. `home` is the root of the paths of inputs and artefact.
 
     `sha256` is the artefact's `identity`.
     """
@@ -67,9 +67,9 @@ class Work:
 
 @contextlib.contextmanager
 def cluster(work: Work, address: str | None) -> Iterator[None]:
-    """Ray, for as long as the body runs: one that this process has already is used and left.
+    """Provide Ray while the body runs. If this process is already connected to Ray, that is used and left running.
 
-    Else it is the Ray at `address`, or where that is None one of its own.
+    Otherwise the Ray at `address` is joined, or a separate one is started if that is None.
     """
     if ray.is_initialized():
         yield
@@ -89,7 +89,7 @@ def cluster(work: Work, address: str | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_line(words: bytes) -> Iterator[None]:
-    """Leave the lines with these words out of what the body writes to stderr, C++ too; the others come at its end."""
+    """Drop lines with these words from what the body, C++ included, writes to stderr; the others come at its end."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as captured, contextlib.ExitStack() as stack:
         stderr = os.dup(2)
@@ -107,16 +107,16 @@ def without_line(words: bytes) -> Iterator[None]:
 
 
 def results(shards: Mapping[int, Shard], work: Work) -> Iterator[pa.Table]:
-    """Answers as they come, in no order: tables with a row for each image, see `Answerer`.
+    """Yield answers as they come, in any order: tables with a row for each image, see `Answerer`.
 
-    Raises RuntimeFailedError where decoding, an engine or Ray fails for good; a lost worker's work is done again, at
-    most `ATTEMPTS` times in all.
+    Raises RuntimeFailedError if decoding, an engine or Ray fails for good. The work of a lost worker is repeated, with
+    at most `ATTEMPTS` attempts in total.
     """
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    context.raise_original_map_exception = True  # in place of one that does not say what an engine raised
+    context.raise_original_map_exception = True  # instead of an error without the message of the engine
     context.target_max_block_size = work.block
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it logs the stack of what it raises
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it logs the stack of every error that it raises
     batches = sum(math.ceil(len(shard) / work.batch) for shard in shards.values())
     todo = ray.data.from_items(
         [{"number": number, "shard": shard} for number, shard in shards.items()], override_num_blocks=len(shards)
@@ -129,30 +129,30 @@ def results(shards: Mapping[int, Shard], work: Work) -> Iterator[pa.Table]:
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(
             size=min(work.actors, batches),
-            enable_true_multi_threading=True,  # one call at a time all the same, in the thread that knows its task
+            enable_true_multi_threading=True,  # calls still run one at a time, in the thread that knows its task
         ),
-        memory=work.block,  # another claim than the decoding's keeps Ray from fusing that into the actors
+        memory=work.block,  # differs from the decoding's claim, so that Ray does not fuse that into the actors
         num_cpus=1,
         num_gpus=1 if work.on_gpu else 0,
     )
     try:
         yield from answered.iter_batches(batch_size=None, batch_format="pyarrow")
-    except Exception as error:  # Ray raises what its parts raise
+    except Exception as error:  # Ray passes on the errors of its parts
         raise RuntimeFailedError(f"the run stopped: {_why(error)}") from error
 
 
 def _why(error: Exception) -> str:
-    """What ended the work, in one sentence."""
-    if getattr(error, "actor_init_failed", False):  # the last line is what was raised, after its type
+    """Return the reason why the work ended, as one sentence."""
+    if getattr(error, "actor_init_failed", False):  # the last line is the error, after its type
         return re.sub(r"^[\w.]+: ", "", reason(error, -1))
     return reason(getattr(error, "cause", None) or error)
 
 
 class RayAnswerer(Answerer):
-    """What an actor runs; raises as `_attempt` does."""
+    """An `Answerer` that an actor runs. Raises the errors of `_attempt`."""
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """As `Answerer` answers."""
+        """Answer a batch in the same way as `Answerer`."""
         path = batch["paths"][0].as_py()[0]
         with _attempt(f"predicted a batch that begins with {path}: use a smaller --batch or fewer --actors"):
             return super().__call__(batch)
@@ -167,9 +167,9 @@ def _decode(item: Mapping[str, Any], work: Work) -> Iterator[pa.Table]:
 
 @contextlib.contextmanager
 def _attempt(what: str) -> Iterator[None]:
-    """Raise RuntimeFailedError where `ATTEMPTS` workers died in this task, which Ray would try for ever.
+    """Raise RuntimeFailedError if `ATTEMPTS` workers died in this task, which Ray would repeat forever.
 
-    And for what the body raises that is no EvodeployError: Ray adds lines to it.
+    Also turn errors of the body that are not EvodeployErrors into it: Ray adds lines to their messages.
     """
     if global_worker.core_worker.get_current_task_attempt_number() >= ATTEMPTS:
         raise RuntimeFailedError(f"{ATTEMPTS} workers in a row died while they {what}")

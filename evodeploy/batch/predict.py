@@ -1,4 +1,4 @@
-"""From prepared images to answers: what each actor of the pool does with an engine of its own."""
+"""Conversion of prepared images to answers, done by each actor of the pool with its own engine."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ PLACE = {"shard": pa.int32(), "position": pa.int32()}
 
 
 class Answerer:
-    """Opens an artefact once and answers batches with it: the best classes, or the features where it has no classes.
+    """Opens an artefact once and answers batches with it: the best classes, or the features if it has no classes.
 
-    `sha256` is the artefact's `identity`; raises UsageError where it has another one now.
+    `sha256` is the expected `identity` of the artefact. Raises UsageError if it has changed.
     """
 
     def __init__(self, artefact: Path, sha256: str, engine: str, options: EngineOptions, top: int) -> None:
         self._predictor = load(artefact, engine, **dataclasses.asdict(options))
-        if identity(artefact) != sha256:  # read after opening, so that nothing newer was opened
+        if identity(artefact) != sha256:  # checked after opening, so that the opened file cannot be newer
             self._predictor.close()
             raise UsageError(f"{artefact} has changed since the run began: restore it and resume, or start another run")
         self._top = top
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """One row (`PREPARED`) to a row for each of its images, whose answer or whose error is null."""
+        """Turn one row (`PREPARED`) into a row for each of its images, in which the answer or the error is null."""
         (row,) = batch.drop_columns("images").to_pylist()
         spec = self._predictor.info.input
         images = np.frombuffer(batch["images"][0].as_buffer(), spec.dtype).reshape(-1, *spec.shape[1:])

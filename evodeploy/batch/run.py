@@ -1,4 +1,4 @@
-"""A batch run from request to summary: what is to do, what is done already, and where each answer goes."""
+"""A batch run from request to summary: what remains to do, what is done already, and where each answer goes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """What to predict, how, and where to. `top` None is 5, or nothing where the model has no classes.
+    """The inputs, options and output of a batch run. If `top` is None it is 5, or nothing if the model has no classes.
 
     `ray` is the address of a cluster to join.
     """
@@ -49,7 +49,7 @@ class BatchRequest:
 
 @dataclass(frozen=True)
 class Summary:
-    """What the folder holds after a run; `resumed` images were there before it."""
+    """The contents of the folder after a run; `resumed` images were in it before."""
 
     images: int
     predicted: int
@@ -59,10 +59,10 @@ class Summary:
 
 
 def run_batch(request: BatchRequest, progress: Callable[[int, int], None]) -> Summary:
-    """Predict every image of the inputs that the output folder lacks; `progress` gets images done and all.
+    """Predict every image of the inputs that the output folder lacks. `progress` gets the images done and their total.
 
-    Raises UsageError for inputs or a folder that do not fit, what opening the artefact raises, and RuntimeFailedError
-    where the run stops: its finished shards stay, and the same request resumes from there.
+    Raises UsageError if the inputs or the folder do not fit, the errors of opening the artefact, and RuntimeFailedError
+    if the run stops: its finished shards stay, and the same request resumes from there.
     """
     folder = OutputFolder(request.output)
     _check_outside(folder, (os.fspath(request.artefact), *request.inputs))
@@ -101,7 +101,7 @@ def run_batch(request: BatchRequest, progress: Callable[[int, int], None]) -> Su
 
 
 def _check_outside(folder: OutputFolder, paths: Iterable[str]) -> None:
-    """Refuse an artefact or an input below the output folder, where a run replaces files."""
+    """Raise UsageError if the artefact or an input is inside the output folder, where a run replaces files."""
     output = os.path.realpath(folder.path)
     for path in paths:
         if Path(os.path.realpath(path)).is_relative_to(output):
@@ -109,9 +109,9 @@ def _check_outside(folder: OutputFolder, paths: Iterable[str]) -> None:
 
 
 def _work(request: BatchRequest) -> Work:
-    """The artefact is opened once here, before any worker is: an error in it is reported at once."""
+    """Prepare the work. The artefact is opened once here, before any worker opens it, to report its errors at once."""
     threads = request.options.threads or max(1, usable_cores() // request.actors)
-    cache = request.options.cache and request.options.cache.absolute()  # workers have folders of their own
+    cache = request.options.cache and request.options.cache.absolute()  # workers have different working folders
     options = dataclasses.replace(request.options, threads=threads, cache=cache)
     sha256 = identity(request.artefact)
     with load(request.artefact, request.engine, **dataclasses.asdict(options)) as predictor:
@@ -138,7 +138,7 @@ def _work(request: BatchRequest) -> Work:
 
 
 def _whole(answers: Iterable[pa.Table], shards: Mapping[int, Shard]) -> Iterator[tuple[int, pa.Table]]:
-    """Each shard's number and all of its answers, as soon as the last of them has come."""
+    """Yield each shard's number and all of its answers, as soon as the last of them has arrived."""
     waiting: dict[int, list[pa.Table]] = defaultdict(list)
     for table in answers:
         for number in table["shard"].unique().to_pylist():

@@ -1,4 +1,4 @@
-"""From images to an engine's input, and from its outputs to labels."""
+"""Conversion of images to an engine's input, and of its outputs to labels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from evodeploy.specs import ModelInfo
 
 
 def check_classes(info: ModelInfo, top: int) -> None:
-    """Raise UsageError where the artefact names fewer classes."""
+    """Raise UsageError if the artefact cannot name `top` classes."""
     if not info.num_classes:
         raise UsageError(
             f"{info.model} has no classifier: it gives features, not classes; in Python predict_logits returns them, "
@@ -35,9 +35,9 @@ def check_classes(info: ModelInfo, top: int) -> None:
 
 
 def classes_to_name(info: ModelInfo, top: int | None) -> int:
-    """Return how many classes an answer names: `top`, which is 5 by default, or all where the model has fewer.
+    """Return the number of classes that an answer names: `top`, by default 5, or all if the model has fewer.
 
-    Raises UsageError for more than there are.
+    Raises UsageError if `top` is larger than the number of classes.
     """
     classes = min(5, info.top_k or info.num_classes or 5) if top is None else top
     check_classes(info, classes)
@@ -47,7 +47,7 @@ def classes_to_name(info: ModelInfo, top: int | None) -> int:
 
 
 class Prepared(NamedTuple):
-    """An image as the engine takes it, the seconds that took, and its path where it was given as one."""
+    """An image in the form that the engine takes, the seconds to prepare it, and its path if it was given as one."""
 
     image: Array
     seconds: float
@@ -55,7 +55,7 @@ class Prepared(NamedTuple):
 
 
 def prepared(image: ImageLike, info: ModelInfo) -> Prepared:
-    """Prepare `image` as `info` says; raises as `open_image` does."""
+    """Prepare `image` as `info` requires. Raises the same errors as `open_image`."""
     began = time.perf_counter()
     array = prepare(open_image(image), info)
     path = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
@@ -65,7 +65,7 @@ def prepared(image: ImageLike, info: ModelInfo) -> Prepared:
 def answered(
     engine: Engine, info: ModelInfo, images: list[Prepared], *, top: int, ratios: tuple[float, ...]
 ) -> list[Prediction | RuntimeFailedError]:
-    """Return the `top` classes of each of `images`, computed together at the keep ratios `ratios`."""
+    """Return the `top` classes of each of `images`, computed together with the keep ratios `ratios`."""
     began = time.perf_counter()
     keep = info.keep_of(ratios) if info.elastic else None
     outputs = run_all(engine, np.stack([each.image for each in images]), len(images), keep)
@@ -80,9 +80,9 @@ def answered(
 def predictions_of(
     outputs: dict[str, Array], info: ModelInfo, top: int, decode: list[float], inference: float
 ) -> list[Prediction | RuntimeFailedError]:
-    """Return a prediction for each image of a run that took `inference` seconds, after each image's own of `decode`.
+    """Return a prediction for each image of a run that took `inference` seconds. `decode` has the seconds per image.
 
-    An image whose outputs are no numbers has an error instead.
+    If the outputs of an image are not finite numbers, it gets an error instead.
     """
     probabilities, classes = ranked(outputs, info, top)
     bad = not_finite(outputs)
@@ -106,7 +106,7 @@ def predictions_of(
 
 
 def ranked(outputs: dict[str, Array], info: ModelInfo, top: int) -> tuple[Array, Array]:
-    """Probabilities (N, top), largest first, and their classes (N, top), fewer where the model has no more."""
+    """Return the largest probabilities (N, top) in descending order, and their classes (N, top); fewer if there are."""
     if info.top_k is not None:
         return outputs["probabilities"][:, :top], outputs["classes"][:, :top]
     probabilities = softmax(outputs[info.output])
@@ -115,7 +115,7 @@ def ranked(outputs: dict[str, Array], info: ModelInfo, top: int) -> tuple[Array,
 
 
 def softmax(logits: Array) -> Array:
-    """Probabilities along the last axis; NaN where there are infinities."""
+    """Return the probabilities along the last axis, or NaN if there are infinities."""
     with np.errstate(invalid="ignore"):
         shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
         probabilities: Array = shifted / shifted.sum(axis=-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Dynamic micro-batching: single items of many callers, run together."""
+"""Dynamic micro-batching: single items of many callers run together."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass(frozen=True, eq=False)
 class _Entry(Generic[P, R]):
-    """An item that is prepared, its result, and until when it waits for others."""
+    """A prepared item, its future result, and the time until which it waits for others."""
 
     item: P
     future: Future[R]
@@ -28,12 +28,12 @@ class _Entry(Generic[P, R]):
 
 
 class Batcher(Generic[T, P, R]):
-    """Prepares what is submitted, each in a thread of a pool, and runs it in batches of up to `largest`.
+    """Prepares submitted items in the threads of a pool, and runs them in batches of up to `largest`.
 
-    That is how much the items of a batch `weigh` together, by default one each; one that weighs more is run alone.
-    Once it is prepared, an item waits for others no longer than `patience` seconds, a run before its own included.
-    Both may be set at any time. Threads may submit at the same time. An error of preparation or among the results fails
-    only that item; an error of a run fails all its items.
+    `weigh` gives the share of an item in a batch, by default 1. An item that weighs more than `largest` runs alone.
+    After it is prepared, an item waits at most `patience` seconds for others, including the time of the run before.
+    Both can be changed at any time. Threads may submit at the same time. An error in preparation or among the results
+    fails only that item. An error of a run fails all its items.
     """
 
     def __init__(
@@ -49,15 +49,15 @@ class Batcher(Generic[T, P, R]):
         self._prepare, self._compute, self._weigh = prepare, compute, weigh
         self.largest, self.patience = largest, patience
         self._pool = ThreadPoolExecutor(preparers, "evodeploy-prepare")
-        self._waiting: queue.SimpleQueue[_Entry[P, R] | None] = queue.SimpleQueue()  # None is the end
-        self._next: _Entry[P, R] | None = None  # what was one too many for the last batch
+        self._waiting: queue.SimpleQueue[_Entry[P, R] | None] = queue.SimpleQueue()  # None marks the end
+        self._next: _Entry[P, R] | None = None  # the item that did not fit into the last batch
         self._lock = threading.Lock()
         self._closed = False
         self._thread = threading.Thread(target=self._serve, name="evodeploy-batcher", daemon=True)
         self._thread.start()
 
     def submit(self, item: T) -> Future[R]:
-        """Return the future result of `item`, which can be cancelled until its batch is run.
+        """Return the future result of `item`, which can be cancelled until its batch runs.
 
         Raises UsageError after `close`.
         """
@@ -69,7 +69,7 @@ class Batcher(Generic[T, P, R]):
         return future
 
     def close(self) -> None:
-        """Finish what was submitted, then end."""
+        """Finish the submitted items, then stop."""
         with self._lock:
             if self._closed:
                 return
@@ -134,9 +134,9 @@ class Batcher(Generic[T, P, R]):
 def run_alike(
     items: Sequence[P], kind: Callable[[P], K], run: Callable[[list[P], K], Sequence[R | EvodeployError]]
 ) -> list[R | EvodeployError]:
-    """Return the results of `items`, in their order; those of one `kind` are run together.
+    """Return the results of `items` in their order. Items of the same `kind` run together.
 
-    An EvodeployError that a run raises is the result of each of its items, and of no others.
+    If a run raises an EvodeployError, it is the result of each item of that run only.
     """
     groups: dict[K, list[int]] = {}
     for number, item in enumerate(items):
@@ -152,5 +152,5 @@ def run_alike(
 
 
 def _light(error: Exception) -> Exception:
-    """`error` without its frames where it is ours and says all: they hold images, and in a circle itself."""
+    """Return an EvodeployError without its traceback, whose frames hold images and form a cycle; other errors as is."""
     return error.with_traceback(None) if isinstance(error, EvodeployError) else error

@@ -1,4 +1,4 @@
-"""Open an artefact for prediction."""
+"""Opening an artefact for prediction."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def load(
 ) -> Predictor:
     """Open a checkpoint, an ONNX file, an engine or a PyTorch module for prediction.
 
-    `engine` names what runs it (torch, torch-compile; onnxruntime, openvino; tensorrt), by default the first installed
-    that can, which the predictor's `repr` and the log `evodeploy` show; up to `fixed_keep` the rest are its
-    `EngineOptions`. `submit` runs up to `max_batch` images together, none of which waits longer than `max_wait` seconds
-    for others.
+    `engine` names the runtime (torch, torch-compile; onnxruntime, openvino; tensorrt). By default it is the first
+    installed one that fits; the predictor's `repr` and the log `evodeploy` show it. The next arguments, up to
+    `fixed_keep`, are the `EngineOptions`. `submit` runs up to `max_batch` images together, and none of them waits
+    longer than `max_wait` seconds for others.
     """
     folder = None if cache is None else Path(cache)
     options = EngineOptions(threads, device, precision, cuda_graph, folder, tf32, fixed_keep)

@@ -1,4 +1,4 @@
-"""A stream of items prepared by some threads and computed in batches by another, while their source is read."""
+"""A stream of items: some threads prepare them and others compute them in batches, while their source is read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 F = TypeVar("F")
 
-AHEAD = 2  # batches under way besides the one whose results are being given
+AHEAD = 2  # batches in flight behind the one whose results are being returned
 
 
 def pipelined(
@@ -28,12 +28,12 @@ def pipelined(
     preparers: int,
     computers: int = 1,
 ) -> Generator[R | F, None, None]:
-    """A result for each item, in their order, `compute` seeing up to `batch` prepared items at a time.
+    """Yield a result for each item, in order; `compute` receives up to `batch` prepared items at a time.
 
-    What `prepare` raises of our errors makes that item `failed`, and so does an error among the results of `compute`;
-    what `compute` raises ends the stream. No more than
-    three batches are held at a time: `items` is read on as results are taken, in the thread that takes them. Closing
-    the generator early waits for what is being computed and drops the rest.
+    If `prepare` raises an EvodeployError, or `compute` returns one for an item, `failed` makes the result of that item.
+    An error that `compute` raises ends the stream.
+    At most three batches are held at a time: `items` is read further as results are taken, in the thread that takes
+    them. Closing the generator early waits for the batches that are being computed, and drops the rest.
     """
     source = iter(items)
     prepare_pool = ThreadPoolExecutor(preparers, "evodeploy-prepare")
@@ -46,7 +46,7 @@ def pipelined(
             try:
                 prepared.append(future.result())
             except EvodeployError as error:
-                errors[i] = error.with_traceback(None)  # whose frames hold the batch, in a circle
+                errors[i] = error.with_traceback(None)  # its frames hold the batch, in a cycle
         computed = iter(compute(prepared) if prepared else [])
         results = [errors[i] if i in errors else next(computed) for i in range(len(chunk))]
         return [

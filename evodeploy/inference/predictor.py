@@ -1,4 +1,4 @@
-"""What application code uses: images in, labels out."""
+"""The interface for applications: images in, labels out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from evodeploy.inference.records import Failure, Prediction, Written
 from evodeploy.machine.cores import usable_cores
 from evodeploy.specs import NO_METADATA, ModelInfo
 
-BATCH = 32  # images run at a time, where nothing else is said
+BATCH = 32  # default number of images that run at a time
 
 KeepRatio = float | Sequence[float] | None
 
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Request(NamedTuple):
-    """A submitted image, prepared, how many classes to name, and the keep ratios that it is computed at."""
+    """A submitted image, prepared, with the number of classes to name and the keep ratios to compute it with."""
 
     prepared: Prepared
     top: int
@@ -46,10 +46,10 @@ class _Request(NamedTuple):
 
 
 class Predictor:
-    """Prepares images as the model was trained on them, runs them through an engine, and names the classes.
+    """Prepares images as in the model's training, runs them through an engine, and names the classes.
 
-    Threads may share one; close it, or use it in a `with` statement. `max_batch` and `max_wait` (seconds) are for
-    `submit`.
+    Threads may share a predictor. Close it, or use it in a `with` statement. `max_batch` and `max_wait` (seconds) apply
+    to `submit`.
     """
 
     def __init__(self, engine: Engine, *, max_batch: int = BATCH, max_wait: float = 0.002) -> None:
@@ -80,13 +80,13 @@ class Predictor:
     def predict(
         self, images: ImageLike | Sequence[ImageLike], top: int = 5, *, keep_ratio: KeepRatio = None
     ) -> Prediction | list[Prediction]:
-        """The `top` classes of one image, or of each in a sequence; see `images.open_image` for what an image may be.
+        """Return the `top` classes of one image, or of each in a sequence. `images.open_image` lists the valid images.
 
-        An array or a tensor of four axes is a batch and gives a list; for type checkers pass `list(batch)`.
+        An array or a tensor of four axes is a batch and returns a list; for type checkers pass `list(batch)`.
         An elastic artefact keeps the share `keep_ratio` of its tokens, one for all stages or one for each, by default
-        `info.keep_ratios`; InputError says where it cannot. Raises, for the first image that is none, UsageError for a
-        missing file, BadFileError for a broken one, InputError for an array of another kind, RuntimeFailedError where
-        the output is no number; `stream` continues with the others.
+        `info.keep_ratios`; raises InputError if it cannot. The first image with a problem decides what else is raised:
+        UsageError if its file is missing, BadFileError if it cannot be decoded, InputError for an unsuitable array,
+        RuntimeFailedError if its output is not finite. `stream` continues with the other images instead.
         """
         if isinstance(images, DLPack):
             array = as_array(images)
@@ -110,11 +110,11 @@ class Predictor:
         workers: int | None = None,
         keep_ratio: KeepRatio = None,
     ) -> Generator[Prediction | Failure, None, None]:
-        """A prediction for each image, in their order, or a Failure where it cannot be read or its output is no number.
+        """Yield a prediction for each image, in order, or a Failure if it cannot be read or its output is not finite.
 
-        `workers` threads decode while others compute, by default one for each core that the process may use; `images`
-        is read as results are taken, and no more than three batches are in memory. `keep_ratio` is as in `predict`.
-        Raises UsageError for a single path or file, InputError for what is no series, and what the engine raises.
+        `workers` threads decode while other images are computed, by default one per core that the process may use.
+        `images` is read as results are taken, and at most three batches are in memory. `keep_ratio` is as in `predict`.
+        Raises UsageError for one path or file, InputError if `images` is not iterable, and the errors of the engine.
         """
         if isinstance(images, (str, bytes, os.PathLike)):
             raise UsageError("stream takes several images, and got one: give a list, or call predict")
@@ -134,7 +134,7 @@ class Predictor:
             Failure,
             batch=batch,
             preparers=workers or usable_cores(),
-            computers=1 if self.engine.device == "cpu" else 2,  # on a device the next is copied while one computes
+            computers=1 if self.engine.device == "cpu" else 2,  # on a GPU the next batch is copied while one computes
         )
 
     def write(
@@ -148,12 +148,13 @@ class Predictor:
         force: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> Written:
-        """Predict `images`, also whole folders, into the table `output`: .jsonl, .csv or .parquet.
+        """Predict `images`, also whole folders, and write them to the table `output`: .jsonl, .csv or .parquet.
 
-        Or give each image with its answer to `output`, a function, as they come. `top` classes of each are named: by
-        default 5, or all where there are fewer. The file appears once it is complete, and `force` replaces an earlier
-        one. `progress` is called with the number of images done and of all. Raises as `stream` does, UsageError for
-        what cannot be written, and BadFileError where no image has a prediction. `keep_ratio` is as in `predict`.
+        If `output` is a function, it is called with each image and its answer as they come. `top` classes are named for
+        each image: by default 5, or all if there are fewer. The file appears when it is complete, and `force` replaces
+        an earlier one. `progress` is called with the number of images done and of all images. Raises the errors of
+        `stream`, UsageError if the file cannot be written, and BadFileError if no image has a prediction. `keep_ratio`
+        is the same as in `predict`.
         """
         from evodeploy.inference.tables import write_predictions
 
@@ -162,10 +163,10 @@ class Predictor:
         return write_predictions(self, images_of(images), output, classes, batch, keep_ratio, force, progress)
 
     def submit(self, image: ImageLike, top: int = 5, *, keep_ratio: KeepRatio = None) -> Future[Prediction]:
-        """Return a future of one image's prediction, run together with what other callers submit at the same time.
+        """Return a future prediction of one image, which runs together with those that others submit at the same time.
 
-        Of these, images of the same keep ratios are one run: `keep_ratio` is as in `predict`. Its result raises as
-        `predict` does; a future that is cancelled in time is not run.
+        Images with the same keep ratios run together; `keep_ratio` is the same as in `predict`. The future's result
+        raises the same errors as `predict`. A future that is cancelled in time does not run.
         """
         check_classes(self.info, top)
         ratios = self._ratios(keep_ratio)
@@ -182,10 +183,10 @@ class Predictor:
         return self._batcher.submit((image, top, ratios))
 
     def predict_logits(self, images: Array | DLPack) -> NDArray[np.float32]:
-        """Logits (N, classes) for any number N of prepared images, as `engine.inputs[0]` says: see `preprocess`.
+        """Return the logits (N, classes) of N prepared images in the form of `engine.inputs[0]`, see `preprocess`.
 
-        Of a network without a classifier these are its features (N, C). Raises UsageError for an artefact that gives
-        its best classes only, RuntimeFailedError where an output is no number.
+        For a network without a classifier these are the features (N, C). Raises UsageError if the artefact only returns
+        its best classes, RuntimeFailedError if an output is not finite.
         """
         if self.info.top_k is not None:
             raise UsageError(f"the artefact gives its {self.info.top_k} best classes, not logits: use predict")
@@ -201,7 +202,7 @@ class Predictor:
         return outputs[self.info.output]
 
     def close(self) -> None:
-        """Finish what was submitted, then close the engine."""
+        """Finish the submitted images, then close the engine."""
         with self._lock:
             self._closed = True
         if self._batcher is not None:
@@ -219,7 +220,7 @@ class Predictor:
             raise UsageError("the predictor is closed: open it again")
 
     def _ratios(self, keep_ratio: KeepRatio) -> tuple[float, ...]:
-        """The keep ratios of each stage that `keep_ratio` means; raises InputError outside of the artefact's bounds."""
+        """Return the keep ratio of each stage for `keep_ratio`. Raises InputError outside the artefact's bounds."""
         self.info.keep_of(keep_ratio)
         return self.info.ratios_of(keep_ratio)
 
@@ -228,7 +229,7 @@ class Predictor:
         return _Request(prepared(image, self.info), top, ratios)
 
     def _answered_each(self, requests: list[_Request]) -> list[Prediction | EvodeployError]:
-        """Predictions of images that were submitted with tops and keep ratios of their own."""
+        """Return the predictions of submitted images, each with its own `top` and keep ratios."""
         return run_alike(requests, lambda request: request.ratios, self._answered_alike)
 
     def _answered_alike(

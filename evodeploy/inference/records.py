@@ -1,4 +1,4 @@
-"""What a prediction is, as small frozen records."""
+"""The results of predictions, as small frozen records."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from evodeploy.text import brief
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-NAMED = 3  # classes in a repr
+NAMED = 3  # classes that a repr names
 
 
 @dataclass(frozen=True)
 class Label:
-    """A class and how probable it is."""
+    """A class and its probability."""
 
     name: str
     index: int
@@ -35,7 +35,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds that an image took: to decode and prepare, and for the run of the `batch` images it was part of."""
+    """Seconds for an image: to decode and prepare it, and for the run of the `batch` images that it was part of."""
 
     decode: float
     inference: float
@@ -44,13 +44,13 @@ class Timing:
 
 @dataclass(frozen=True, repr=False)
 class Prediction:
-    """The most probable classes of one image, best first.
+    """The most probable classes of one image, the best first.
 
     `kept` holds, for each selection, the positions of the tokens that stayed on the slow path, in the image's grid of
-    patches, row by row; None where the artefact does not output them (export it with `--tokens`). `keep_ratios` is the
-    share of tokens that each stage kept. For `plot` are
-    `sides`, the tokens on a side of the grid at each selection, which Evo-LeViT halves, `path`, the image's where it
-    was given as one, and `info`, the model's facts. A notebook shows the plot of an image that was given as a path.
+    patches, row by row. It is None if the artefact does not output them (export it with `--tokens`). `keep_ratios` is
+    the share of tokens that each stage kept. Three fields serve `plot`: `sides`, the tokens per side of the grid at
+    each selection, which Evo-LeViT halves; `path`, the path of the image if it was given as one; and `info`, the
+    model's facts. A notebook shows the plot if the image was given as a path.
     """
 
     labels: tuple[Label, ...]
@@ -63,7 +63,7 @@ class Prediction:
 
     @property
     def label(self) -> Label:
-        """The best one."""
+        """The best class."""
         return self.labels[0]
 
     def __repr__(self) -> str:
@@ -71,7 +71,7 @@ class Prediction:
         return f"<Prediction {named}{', …' if len(self.labels) > NAMED else ''}>"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the labels, the timing in seconds, what was kept and its share, as plain values that JSON takes."""
+        """Return the labels, the timing in seconds, the kept positions and the keep ratios as plain values for JSON."""
         return {
             "labels": [dataclasses.asdict(label) for label in self.labels],
             "timing": dataclasses.asdict(self.timing),
@@ -82,8 +82,8 @@ class Prediction:
     def plot(self, image: ImageLike | None = None) -> Image:
         """Return the image as the network saw it, the patches that each selection kept, and up to five classes.
 
-        `image` is what was predicted; it may be left out where that was a path. Raises UsageError where it is needed,
-        and as `images.open_image` does.
+        `image` is the predicted image. It may be omitted if it was given as a path. Raises UsageError if it is needed
+        but missing, and the errors of `images.open_image`.
         """
         from evodeploy.compare.selections import on_grid
         from evodeploy.visualization.card import card
@@ -103,7 +103,7 @@ class Prediction:
         return card(picture, [(brief(label.name), label.probability) for label in self.labels], kept)
 
     def _repr_png_(self) -> bytes | None:
-        """Return what a notebook shows; None where the image cannot be had any more, and then it shows the repr."""
+        """Return the plot for a notebook, or None if the image is no longer available; it then shows the repr."""
         if self.path is None or self.info is None:
             return None
         try:
@@ -117,7 +117,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Written:
-    """What `Predictor.write` did with `images` images: the file `output`, if any, and those without a prediction."""
+    """The result of `Predictor.write`: the file `output`, if any, the number of `images`, and those that failed."""
 
     output: Path | None
     images: int
@@ -125,11 +125,11 @@ class Written:
 
     @property
     def predictions(self) -> int:
-        """How many images have one."""
+        """The number of images that have a prediction."""
         return self.images - len(self.failures)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values that JSON takes."""
+        """Return the facts as plain values for JSON."""
         return {
             "output": None if self.output is None else str(self.output),
             "images": self.images,
@@ -144,13 +144,13 @@ class Written:
 
 @dataclass(frozen=True)
 class Failure:
-    """An image of a stream that has no prediction, and why: the others have theirs."""
+    """An image of a stream that has no prediction, and the reason. It does not affect the other images."""
 
     source: Any
     error: EvodeployError
 
     def to_dict(self) -> dict[str, str]:
-        """Return the reason, as plain values that JSON takes."""
+        """Return the reason, as plain values for JSON."""
         return {"error": str(self)}
 
     def __str__(self) -> str:

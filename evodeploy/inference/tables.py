@@ -1,4 +1,4 @@
-"""Predictions of many images, written as a table while they come: a line of JSON, a row of CSV or of Parquet each."""
+"""Predictions of many images, written to a table as they come: one line of JSON, or row of CSV or Parquet, for each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Write: TypeAlias = Callable[[ImageLike, "Prediction | Failure"], None]
 
-_ROWS = 1024  # held before they are written to Parquet
+_ROWS = 1024  # rows to collect before they are written to Parquet
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def write_predictions(
     force: bool,
     progress: Callable[[int, int], None] | None,
 ) -> Written:
-    """Predict all `images` into `output`, see `Predictor.write`."""
+    """Predict all `images` and write them to `output`, see `Predictor.write`."""
     failures: list[Failure] = []
     with contextlib.ExitStack() as stack:
         write = output if callable(output) else stack.enter_context(_into(Path(output), images, top, force))
@@ -67,9 +67,9 @@ def _into(path: Path, images: Sequence[ImageLike], top: int, force: bool) -> Ite
 
 
 def kind_of_table(path: Path) -> Kind:
-    """Return the format that the name of `path` asks for.
+    """Return the kind of table for the suffix of `path`.
 
-    Raises UsageError for a name of none of the formats, MissingExtraError where the format's library is missing.
+    Raises UsageError if the suffix is of no such format, MissingExtraError if the library of the format is missing.
     """
     if path.suffix.lower() not in _WRITERS:
         raise UsageError(f"cannot infer the format of {path}: expected {', '.join(_WRITERS)}")
@@ -81,13 +81,13 @@ def kind_of_table(path: Path) -> Kind:
 
 @contextlib.contextmanager
 def writing(path: Path, top: int) -> Iterator[Write]:
-    """A function that writes the row of one image and its `top` classes into `path`, which appears once all are."""
+    """Yield a function that writes the row of an image with `top` classes into `path`, which appears when complete."""
     with replacing(path) as draft, _WRITERS[path.suffix.lower()](draft, top) as write:
         yield write
 
 
 def row(image: ImageLike, answer: Prediction | Failure) -> dict[str, Any]:
-    """One image's row, the same in every format but for how lists are written; `error` is null for a prediction."""
+    """Return the row of an image, the same in every format except for lists; `error` is null for a prediction."""
     name = _utf8(str(image)) if isinstance(image, (str, Path, StoredImage)) else None
     if isinstance(answer, Failure):
         return {"image": name, "labels": None, "indices": None, "probabilities": None, "error": _utf8(str(answer))}
@@ -101,7 +101,7 @@ def row(image: ImageLike, answer: Prediction | Failure) -> dict[str, Any]:
 
 
 def _utf8(text: str) -> str:
-    """`text` with the bytes of a path that are not UTF-8 as escapes, for no format has them."""
+    """Return `text` with escapes for the bytes of a path that are not UTF-8, which no format can hold."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -117,7 +117,7 @@ def _json_lines(path: Path, top: int) -> Iterator[Write]:
 
 @contextlib.contextmanager
 def _csv(path: Path, top: int) -> Iterator[Write]:
-    """Lists become columns for each rank: label_1, index_1, probability_1, label_2 and so on."""
+    """Write CSV. Lists become columns for each rank: label_1, index_1, probability_1, label_2 and so on."""
     lists = {"labels": "label", "indices": "index", "probabilities": "probability"}
     names = [f"{name}_{rank}" for rank in range(1, top + 1) for name in lists.values()]
     with path.open("w", encoding="utf-8", newline="") as file:

@@ -1,10 +1,10 @@
-"""How a server answers under load: requests at times that do not depend on its answers.
+"""Load tests of a server: requests are sent at times that do not depend on its answers.
 
-target.py    what is asked, and one connection that asks
-pictures.py  the pictures that are sent
-calls.py     the same by gRPC
-arrivals.py  when it is asked
-records.py   what was answered
-page.py      the same as a page
+target.py    the requests to send, and a connection that sends them
+pictures.py  the images to send
+calls.py     the same over gRPC
+arrivals.py  the times at which requests are sent
+records.py   the results
+page.py      the results as a page
 run.py       `load_test`
 """

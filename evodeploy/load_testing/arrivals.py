@@ -1,7 +1,7 @@
-"""When requests are sent: at times drawn before, whatever becomes of those before them.
+"""The times at which requests are sent: drawn in advance, regardless of the answers to earlier requests.
 
-Each client is a thread with a connection of its own. An interrupt ends them all: none asks again, and none keeps the
-process waiting for its answer.
+Each client is a thread with its own connection. An interrupt stops them all: none sends another request, and the
+process does not wait for their answers.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ import numpy as np
 
 from evodeploy.load_testing.records import Outcome, Reply
 
-Asking = Callable[[], Reply]  # one request
+Asking = Callable[[], Reply]  # sends one request
 
 
 def poisson(rate: float, seconds: float, seed: int) -> list[float]:
-    """Times from 0 to `seconds` of requests that come independently of each other, `rate` a second on average."""
+    """Draw times from 0 to `seconds` of independent requests, `rate` per second on average."""
     generator = np.random.default_rng(seed)
     count = int(generator.poisson(rate * seconds))
     return sorted(generator.uniform(0, seconds, count).tolist())
 
 
 def open_loop(make: Callable[[], Asking], times: Sequence[float], most: int) -> list[Outcome]:
-    """Ask at each of `times`, in seconds from now, by up to `most` clients.
+    """Send a request at each of `times`, in seconds from now, with up to `most` clients.
 
-    A request for which no client is free waits for one, and its seconds count from its time on: a server that stalls
-    is not asked less, as it would be by clients that wait for their answers (coordinated omission).
+    If no client is free, a request waits for one, and its latency counts from its intended time. So a server that
+    stalls gets no fewer requests, as it would from clients that wait for their answers (coordinated omission).
     """
     outcomes: list[Outcome] = []
-    due: queue.SimpleQueue[float | None] = queue.SimpleQueue()  # None is the end, for all clients
+    due: queue.SimpleQueue[float | None] = queue.SimpleQueue()  # None marks the end, for all clients
     free, over = threading.Semaphore(0), threading.Event()
     began = time.perf_counter()
 
@@ -61,7 +61,7 @@ def open_loop(make: Callable[[], Asking], times: Sequence[float], most: int) -> 
 
 
 def closed_loop(make: Callable[[], Asking], connections: int, seconds: float) -> list[Outcome]:
-    """Ask by `connections` clients, each as soon as it is answered, until the time is over."""
+    """Send requests with `connections` clients, each as soon as the last one is answered, until the time is over."""
     outcomes: list[Outcome] = []
     over = threading.Event()
     end = time.perf_counter() + seconds

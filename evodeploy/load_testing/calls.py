@@ -1,4 +1,4 @@
-"""The same of gRPC: tensors, by the Open Inference Protocol."""
+"""Load tests over gRPC: tensors, by the Open Inference Protocol."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from evodeploy.load_testing.records import Reply
 from evodeploy.load_testing.target import SECONDS, address_of, ratio_of, tensor_for
 from evodeploy.text import brief
 
-SCHEMES = ("grpc", "grpcs")  # the latter by TLS
+SCHEMES = ("grpc", "grpcs")  # grpcs uses TLS
 _SERVICE = "/inference.GRPCInferenceService"
 
 
 @dataclass(frozen=True)
 class Calls:
-    """A server, and the message that its model is asked with."""
+    """A server, and the message to send to its model."""
 
     url: str
     message: bytes
@@ -28,7 +28,7 @@ class Calls:
     what: str
 
     def asking(self) -> Asking:
-        """A function that asks over a connection of its own, which one thread may use."""
+        """Return a function that sends a request over its own connection. One thread may use it."""
         import grpc
         from tritonclient.grpc.service_pb2 import ModelInferResponse
 
@@ -47,9 +47,9 @@ class Calls:
 
 
 def calls_of(url: str, model: str, token: str | None, keep_ratio: float | None) -> Calls:
-    """One random tensor of the shape that the server says of `model`.
+    """Prepare one random tensor of the shape that the server reports for `model`.
 
-    Raises UsageError for what is no address and for a model whose one input is not known, RuntimeFailedError where the
+    Raises UsageError if `url` is not an address or the input of the model is unsuitable, RuntimeFailedError if the
     server does not answer.
     """
     with needs("grpc"):
@@ -76,7 +76,7 @@ def calls_of(url: str, model: str, token: str | None, keep_ratio: float | None) 
 
 
 def _channel(url: str) -> Any:
-    """A connection of its own; raises UsageError for what is no address of a server."""
+    """Open a separate connection. Raises UsageError if `url` is not the address of a server."""
     import grpc
 
     scheme, host, port = address_of(url, SCHEMES, "grpc://127.0.0.1:8001")
@@ -88,9 +88,9 @@ def _channel(url: str) -> Any:
 
 
 def _trusted() -> bytes | None:
-    """The certificates that HTTPS trusts, of the file that `SSL_CERT_FILE` names or the system has; None: gRPC's own.
+    """Return the certificates that HTTPS trusts, from the file in `SSL_CERT_FILE` or the system's; None for gRPC's own.
 
-    Raises UsageError where that file cannot be read.
+    Raises UsageError if that file cannot be read.
     """
     path = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile
     if path is None:

@@ -1,4 +1,4 @@
-"""A load test as one HTML page with plots: no script, and nothing that it would have to fetch."""
+"""A load test as one HTML page with plots, without scripts or external files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from evodeploy.load_testing.records import HEADINGS, LoadTest
 
 
 def as_html(test: LoadTest) -> str:
-    """The whole page."""
+    """Return the whole page."""
     lanes = [
         Lane(load.name, f"c{number % COLOURS}", [each.seconds * 1000 for each in load.answered])
         for number, load in enumerate(test.loads)

@@ -1,4 +1,4 @@
-"""The pictures that a server is asked about: those of a data source, or one of noise."""
+"""The images that are sent to a server: those of a data source, or one of noise."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from evodeploy.datasets.examples import Example
 from evodeploy.files import open_regular
 from evodeploy.images import StoredImage
 
-LARGEST = 64 << 20  # bytes of a picture
-HELD = 1 << 30  # bytes of all pictures
-SIZE = (500, 375)  # pixels of the picture of noise
+LARGEST = 64 << 20  # bytes of an image
+HELD = 1 << 30  # bytes of all images
+SIZE = (500, 375)  # pixels of the image of noise
 
 
 def read_pictures(examples: Sequence[Example]) -> list[tuple[Example, bytes]]:
-    """Each of `examples` with its contents, in their order: of the first of them, as many as `HELD` bytes hold.
+    """Return `examples` with their contents, in their order: from the first on, as many as fit into `HELD` bytes.
 
-    They are read by place, since to go back in a table reads it again.
+    They are read in the order of their places, since going back in a table means to read it again.
     """
-    held: list[tuple[int, bytes]] = []  # a heap, of which the last of the examples is taken first
+    held: list[tuple[int, bytes]] = []  # a heap that pops the last of the examples first
     total, end = 0, len(examples)
     for number in sorted(range(len(examples)), key=lambda number: examples[number].place):
         if number < end:
@@ -37,7 +37,7 @@ def read_pictures(examples: Sequence[Example]) -> list[tuple[Example, bytes]]:
 
 
 def noise() -> bytes:
-    """A JPEG of coarse noise."""
+    """Return a JPEG of coarse noise."""
     from PIL import Image
 
     coarse = np.random.default_rng(1).integers(0, 256, (SIZE[1] // 25, SIZE[0] // 25, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""What a server answered under load."""
+"""The results of a load test."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from evodeploy.text import WIDE, plain, rich_table
 SCHEMA = 1
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
 HEADINGS = ("load", "offered/s", "answered/s", *QUANTILES, "refused", "failed", "in time", "keep ratio", "accuracy")
-ANSWERED = ("200", "OK")  # by HTTP and by gRPC
-REFUSED = ("429", "503", "RESOURCE_EXHAUSTED")  # gRPC's UNAVAILABLE is also a connection that was lost
+ANSWERED = ("200", "OK")  # over HTTP and over gRPC
+REFUSED = ("429", "503", "RESOURCE_EXHAUSTED")  # without gRPC's UNAVAILABLE, which also means a lost connection
 
 
 class Reply(NamedTuple):
-    """What came of a request: its status, the keep ratio that it names, and whether its class is the picture's.
+    """The result of a request: its status, the keep ratio in the answer, and whether the class is that of the image.
 
-    The status of a request without an answer is the name of the error. `right` is None where no class is known.
+    The status of a request without an answer is the name of the error. `right` is None if no class is known.
     """
 
     status: str
@@ -34,7 +34,7 @@ class Reply(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """One request: the seconds from when it was to be sent to its answer, and the fields of a `Reply`."""
+    """One request: the seconds from its intended time to its answer, and the fields of a `Reply`."""
 
     seconds: float
     status: str
@@ -44,10 +44,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Load:
-    """One load: `rate` requests a second, or as many `connections` as fast as they are answered; took `seconds`.
+    """One load of `seconds`: `rate` requests per second, or `connections` that each send when the last is answered.
 
-    `target` is the seconds in which an answer is in time. Requests were sent in the first `sending` seconds, None for
-    all of them: the last answers may come later.
+    `target` is the number of seconds within which an answer is in time. Requests were sent in the first `sending`
+    seconds, or all the time if it is None. The last answers may come later.
     """
 
     rate: float | None
@@ -64,50 +64,50 @@ class Load:
 
     @property
     def answered(self) -> list[Outcome]:
-        """Those with status 200, or OK."""
+        """The requests with status 200, or OK."""
         return [each for each in self.outcomes if each.status in ANSWERED]
 
     @property
     def answers(self) -> dict[str, int]:
-        """How many of each status."""
+        """The number of requests for each status."""
         return dict(collections.Counter(each.status for each in self.outcomes))
 
     @property
     def refused(self) -> int:
-        """How many got 429 or 503, or RESOURCE_EXHAUSTED."""
+        """The number of requests with status 429 or 503, or RESOURCE_EXHAUSTED."""
         return sum(each.status in REFUSED for each in self.outcomes)
 
     @property
     def failed(self) -> int:
-        """How many were neither answered nor refused."""
+        """The number of requests that were neither answered nor refused."""
         return len(self.outcomes) - len(self.answered) - self.refused
 
     @property
     def in_time(self) -> float | None:
-        """The share of all requests that was answered within the target; None without one."""
+        """The share of all requests that were answered within the target; None without a target."""
         if self.target is None or not self.outcomes:
             return None
         return sum(each.seconds <= self.target for each in self.answered) / len(self.outcomes)
 
     @property
     def keep_ratio(self) -> float | None:
-        """The mean keep ratio of the answers that name theirs."""
+        """The mean keep ratio of the answers that report it."""
         ratios = [each.keep_ratio for each in self.answered if each.keep_ratio is not None]
         return sum(ratios) / len(ratios) if ratios else None
 
     @property
     def accuracy(self) -> float | None:
-        """The share of the answers whose class is the picture's; None where no classes are known."""
+        """The share of answers whose class is that of the image; None if no classes are known."""
         known = [each.right for each in self.answered if each.right is not None]
         return sum(known) / len(known) if known else None
 
     def quantile(self, share: float) -> float | None:
-        """The seconds within which this share of the answers came: the smallest that was measured; None without any."""
+        """Return the smallest measured seconds within which this share of the answers came; None without answers."""
         ordered = sorted(each.seconds for each in self.answered)
         return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None
 
     def cells(self) -> tuple[str, ...]:
-        """The values of `HEADINGS`."""
+        """Return the cells below `HEADINGS`."""
         quantiles = [self.quantile(share) for share in QUANTILES.values()]
         return (
             self.name,
@@ -124,7 +124,7 @@ class Load:
 
 @dataclass(frozen=True)
 class LoadTest:
-    """What the server at `url` answered to each of the `loads`, asked for `what`."""
+    """The answers of the server at `url` to each of the `loads`; `what` describes the requests."""
 
     url: str
     what: str
@@ -137,11 +137,11 @@ class LoadTest:
         return f"{self.url}: {self.what}\n{plain(table, WIDE)}"
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, ready for JSON: latencies in seconds, in the order of the answers."""
+        """Return all results in a form ready for JSON: latencies in seconds, in the order of the answers."""
         return {"schema": SCHEMA, "url": self.url, "what": self.what, "loads": [_document(load) for load in self.loads]}
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
-        """Write it as JSON (.json) or as a page (.html); raises UsageError for another suffix or a file that exists."""
+        """Write JSON (.json) or a page (.html). Raises UsageError for any other suffix, or if the file exists."""
         from evodeploy.load_testing.page import as_html
 
         forms = {REPORT: lambda: json.dumps(self.to_dict(), allow_nan=False) + "\n", PAGE: lambda: as_html(self)}

@@ -1,4 +1,4 @@
-"""`load_test`."""
+"""The function `load_test`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from evodeploy.load_testing.target import Bodies, asked, pictures_of, tensors_of
 from evodeploy.text import brief
 
 RATES = (10.0, 20.0, 40.0)
-MOST = 256  # requests on their way at once
+MOST = 256  # requests in flight at once
 
 _log = logging.getLogger(__name__)
 
@@ -37,16 +37,16 @@ def load_test(
     token: str | None = None,
     seed: int = 0,
 ) -> LoadTest:
-    """Ask the server at `url` for `seconds` at each of `rates` requests a second, and see what it answers, and when.
+    """Send requests to the server at `url` for `seconds` at each of `rates` per second; measure answers and latencies.
 
-    Requests come at random times that do not depend on answers, and latencies count from these times. With
-    `connections`, each of that number of clients asks again once it is answered. `evodeploy serve` gets the pictures of
-    the folder `images`, or one of noise; with `labels` each lies in a folder that is named as its class, by name,
-    number or WordNet id, and answers have an accuracy. With `model`, any server of the Open Inference Protocol gets a
-    random tensor, by gRPC where the address is `grpc://HOST:PORT`, or `grpcs://` for TLS. An answer is in time within
-    `target` seconds. `keep_ratio` is asked for in every request.
+    Requests are sent at random times that do not depend on answers, and latencies count from these times. With
+    `connections`, that number of clients each send the next request when the last is answered. `evodeploy serve` gets
+    the images of the folder `images`, or one of noise. With `labels`, each image lies in a folder named after its
+    class, by name, number or WordNet id, and the answers have an accuracy. With `model`, any server of the Open
+    Inference Protocol gets a random tensor, over gRPC if the address is `grpc://HOST:PORT`, or `grpcs://` with TLS. An
+    answer is in time within `target` seconds. Every request asks for `keep_ratio`.
 
-    Raises UsageError for what cannot be asked, RuntimeFailedError where the server does not answer at all.
+    Raises UsageError if the arguments do not fit, RuntimeFailedError if the server does not answer at all.
     """
     by_grpc = url.partition("://")[0] in SCHEMES
     if by_grpc and model is None:
@@ -70,7 +70,7 @@ def load_test(
             wanted = pictures_of(url, None if images is None else Path(images), labels, token, keep_ratio)
         else:
             wanted = tensors_of(url, model, token, keep_ratio)
-    wanted.asking()()  # what is set up at the first request is not measured
+    wanted.asking()()  # the setup at the first request is not measured
     loads = []
     for rate in (None,) if connections is not None else rates or RATES:
         began = time.perf_counter()

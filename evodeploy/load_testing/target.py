@@ -1,4 +1,4 @@
-"""What a server is asked: pictures of evodeploy's endpoint, or tensors of any server of the Open Inference Protocol."""
+"""The requests of a load test: images for evodeploy's endpoint, or tensors for any Open Inference Protocol server."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from evodeploy.load_testing.pictures import SIZE, noise, read_pictures
 from evodeploy.load_testing.records import Reply
 from evodeploy.text import brief, reason
 
-SECONDS = 60.0  # that an answer may take
-PICTURES, LABELLED = 64, 4096  # that are sent in turn, at most
+SECONDS = 60.0  # limit for an answer
+PICTURES, LABELLED = 64, 4096  # images that are sent in turn, at most
 LARGEST = 64 << 20  # bytes of a tensor
-PORTS = {"http": 80, "https": 443}  # where an address names none; gRPC has no usual one
+PORTS = {"http": 80, "https": 443}  # defaults for addresses without one; gRPC has no usual one
 _TYPES = {"FP32": "<f4", "FP16": "<f2", "FP64": "<f8", "UINT8": "u1", "INT8": "i1", "INT32": "<i4", "INT64": "<i8"}
 
 
 @dataclass(frozen=True)
 class Bodies:
-    """A server, and the bodies that are posted to `path` in turn; `classes` are what each shows, if that is known.
+    """A server, and the bodies that are posted to `path` in turn; `classes` holds the class of each, if known.
 
-    The names and numbers of the classes that were answered become `seen`, in all threads.
+    The names and numbers of the classes in the answers are collected in `seen`, by all threads.
     """
 
     url: str
@@ -45,10 +45,10 @@ class Bodies:
     what: str
     classes: tuple[Label, ...] = ()
     seen: set[tuple[str, int]] = field(default_factory=set, repr=False)
-    turns: Iterator[int] = field(default_factory=itertools.count, repr=False)  # of all threads
+    turns: Iterator[int] = field(default_factory=itertools.count, repr=False)  # shared by all threads
 
     def asking(self) -> Asking:
-        """A function that asks over a connection of its own, which one thread may use."""
+        """Return a function that sends a request over its own connection. One thread may use it."""
         connection = connected(self.url)
 
         def ask() -> Reply:
@@ -70,7 +70,7 @@ class Bodies:
         return ask
 
     def _is_right(self, turn: int, body: bytes) -> bool:
-        """Whether the class that an answer says first is that of the picture."""
+        """Return whether the first class of an answer is that of the image."""
         best = _best(body)
         if best is None:
             return False
@@ -78,19 +78,19 @@ class Bodies:
         return _are_one(self.classes[turn], *best)
 
     def unmatched(self) -> bool:
-        """Whether classes were answered, and none of them was that of any picture."""
+        """Return whether there were classes in the answers, but none of them was the class of any image."""
         return bool(self.seen) and not any(_are_one(label, *best) for label in {*self.classes} for best in self.seen)
 
 
 def connected(url: str) -> http.client.HTTPConnection:
-    """A connection to the server, made at its first request; raises UsageError for what is no address of one."""
+    """Return a connection to the server, opened at its first request. Raises UsageError if `url` is not an address."""
     scheme, host, port = address_of(url, tuple(PORTS), "http://127.0.0.1:8000")
     kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
     return kind(host, port, timeout=SECONDS)
 
 
 def address_of(url: str, schemes: Sequence[str], such: str) -> tuple[str, str, int]:
-    """Scheme, host and port of `url`; raises UsageError, with `such` an example, for what is no server's address."""
+    """Return scheme, host and port of `url`. Raises UsageError, with the example `such`, if it is not an address."""
     try:
         parts = urllib.parse.urlsplit(url)
         host, port = parts.hostname, PORTS.get(parts.scheme) if parts.port is None else parts.port
@@ -102,15 +102,15 @@ def address_of(url: str, schemes: Sequence[str], such: str) -> tuple[str, str, i
 
 
 def pictures_of(url: str, images: Path | None, labels: bool, token: str | None, keep_ratio: float | None) -> Bodies:
-    """The pictures of the data source `images`, or one of noise, for `/v1/predict`.
+    """Prepare the images of the data source `images`, or one of noise, for `/v1/predict`.
 
-    With `labels` answers are compared with those of the pictures. Raises UsageError for a picture that has none.
+    With `labels`, answers are compared with the labels of the images. Raises UsageError for an image without a label.
     """
     what, bodies, classes = f"a JPEG of {SIZE[0]} by {SIZE[1]} pixels", [noise()], []
     if images is not None:
         examples = list(dataset_of(images).examples)
         if labels:
-            random.Random(0).shuffle(examples)  # else classes come one after the other
+            random.Random(0).shuffle(examples)  # otherwise the classes come one after another
         pairs = read_pictures(examples[: LABELLED if labels else PICTURES])
         bodies = [contents for _, contents in pairs]
         classes = [_label_of(each) for each, _ in pairs if labels]
@@ -128,7 +128,7 @@ def _label_of(example: Example) -> Label:
 
 
 def _best(body: bytes) -> tuple[str, int] | None:
-    """The name and the number of the class that an answer says first."""
+    """Return the name and the number of the first class in an answer."""
     try:
         label = json.loads(body)["labels"][0]
         return str(label["name"]), int(label["index"])
@@ -137,17 +137,17 @@ def _best(body: bytes) -> tuple[str, int] | None:
 
 
 def _are_one(label: Label, name: str, number: int) -> bool:
-    """Whether `label` is the class: its name, its number, also as text, or its WordNet id.
+    """Return whether `label` is the class: its name, its number, also as text, or its WordNet id.
 
-    Where the name itself states another number, text is a name only.
+    If the name itself states another number, a label that is text can only match the name.
     """
     return label in (name, number) or (stated_number(name) in (None, number) and stated_number(label) == number)
 
 
 def tensors_of(url: str, model: str, token: str | None, keep_ratio: float | None) -> Bodies:
-    """One random tensor of the shape that the server says of `model`, in the protocol's binary form.
+    """Prepare one random tensor of the shape that the server reports for `model`, in the protocol's binary form.
 
-    Raises UsageError for a model whose one input is not known, RuntimeFailedError where the server does not answer.
+    Raises UsageError if the input of the model is unsuitable, RuntimeFailedError if the server does not answer.
     """
     place = f"/v2/models/{urllib.parse.quote(model, safe='')}"
     name, datatype, shape, data = tensor_for(asked(url, place, token), model)
@@ -161,9 +161,9 @@ def tensors_of(url: str, model: str, token: str | None, keep_ratio: float | None
 
 
 def tensor_for(document: dict[str, Any], model: str) -> tuple[str, str, list[int], bytes]:
-    """Name, datatype, shape and random data of the one input that a `document` of the protocol describes.
+    """Return name, datatype, shape and random data of the one input that a `document` of the protocol describes.
 
-    Raises UsageError where it has no such input.
+    Raises UsageError if it has no such input.
     """
     try:
         (given,) = document["inputs"]
@@ -182,7 +182,7 @@ def tensor_for(document: dict[str, Any], model: str) -> tuple[str, str, list[int
 
 
 def asked(url: str, path: str, token: str | None) -> dict[str, Any]:
-    """The JSON object at a path; raises RuntimeFailedError where the server does not give one."""
+    """Return the JSON object at a path. Raises RuntimeFailedError if the server does not send one."""
     connection = connected(url)
     try:
         connection.request("GET", path, headers=_headers(token))
@@ -207,7 +207,7 @@ def _headers(token: str | None) -> dict[str, str]:
 
 
 def ratio_of(text: str | None) -> float | None:
-    """The mean of the ratios in a header."""
+    """Return the mean of the ratios in a header, or None if they cannot be read."""
     try:
         ratios: Sequence[float] = [float(part) for part in (text or "").split(",")]
     except ValueError:
