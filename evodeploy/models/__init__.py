@@ -1,1 +1,1 @@
-"""Stage 1: checkpoint to network. Needs torch."""
+"""Stage 1: load a checkpoint as a network. Needs torch."""

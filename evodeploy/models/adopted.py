@@ -1,7 +1,7 @@
-"""Networks that a program holds already: modules of timm, of transformers, and of this package.
+"""Networks that are already in memory: modules of timm, of transformers, and of this package.
 
-They are rebuilt from their tensors, as from a file, and then compared: what has the same tensors and computes something
-else is refused.
+They are rebuilt from their tensors, as from a file. Modules of other packages are then compared with the result, and
+refused if they compute something else from the same tensors.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from evodeploy.models.layouts import to_published
 from evodeploy.models.network import Network
 from evodeploy.text import brief, reason
 
-DIFFERENCE = 1e-6  # of float64 outputs, relative to their largest: rounding is 1e-13, another activation 1e-4 and more
+DIFFERENCE = 1e-6  # of float64 outputs, relative to the largest: rounding gives 1e-13, another activation over 1e-4
 
 
 def name_of(module: nn.Module) -> str:
-    """Return how errors name `module`."""
+    """Return the name of `module` in error messages."""
     return f"the {type(module).__name__}"
 
 
 def raw_from(module: nn.Module) -> RawCheckpoint:
-    """Return the tensors of `module`, copied to the CPU, and what it says of itself.
+    """Return the tensors of `module`, copied to the CPU, and its metadata.
 
-    Raises BadFileError where that says what the network does not compute, UsageError for tensors that are quantized,
-    sparse, or on the meta device.
+    Raises BadFileError if the metadata names something that the network does not compute, UsageError if a tensor is
+    quantized, sparse, or on the meta device.
     """
     state = _copied(module.state_dict(), module)
     return RawCheckpoint(
@@ -46,7 +46,7 @@ def raw_from(module: nn.Module) -> RawCheckpoint:
 
 
 def raw_from_network(network: Network) -> RawCheckpoint:
-    """Return the same for a network of this package, by the names of published checkpoints."""
+    """Return the same for a network of this package, with the tensor names of published checkpoints."""
     config = network.config
     hints = Hints(
         model=config.name,
@@ -71,13 +71,13 @@ def _copied(state: State, module: nn.Module) -> State:
 
 
 def check_same(module: nn.Module, network: Network, size: int) -> None:
-    """Raise UsageError where `network`, which keeps every token, and `module` differ on images of `size` pixels."""
+    """Raise UsageError if `module` and `network`, which keeps every token, differ on images of `size` pixels."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(2, 3, size, size, generator=generator, dtype=torch.float64)
     ours = _computed(network, images)
     try:
         theirs = _computed(module, images)
-    except Exception as error:  # it is any program
+    except Exception as error:  # the module may be any code
         raise UsageError(
             f"{name_of(module)} does not run on images of {size} x {size} pixels ({reason(error)}), so it cannot be "
             "compared with what is exported"
@@ -93,7 +93,7 @@ def check_same(module: nn.Module, network: Network, size: int) -> None:
 
 
 def _computed(module: nn.Module, images: Tensor) -> Tensor:
-    """Return the logits or features (N, C) of a copy of `module` in float64."""
+    """Run a copy of `module` in float64 and return its logits or features (N, C)."""
     with torch.inference_mode():
         output: Any = copy.deepcopy(module).cpu().double().eval()(images)
     if hasattr(output, "logits"):
@@ -113,7 +113,7 @@ def _hints(module: nn.Module) -> Hints:
         config |= {"label_names": timm.get("label_names")} if timm.get("label_names") else {}
     elif described is not None and hasattr(described, "to_dict"):
         config = described.to_dict()
-    plain = json.loads(json.dumps(config, default=str))  # as its file would hold it
+    plain = json.loads(json.dumps(config, default=str))  # the values that a file would hold
     hints = hints_of(plain, name_of(module))
     heads = hints.num_heads or next(
         (found for each in module.modules() if isinstance(found := getattr(each, "num_heads", None), int)), None

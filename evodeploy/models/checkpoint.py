@@ -1,4 +1,4 @@
-"""Networks rebuilt from what training left: a checkpoint, or a module."""
+"""Rebuilding a trained network from a checkpoint or a module."""
 
 from __future__ import annotations
 
@@ -39,19 +39,18 @@ def load_checkpoint(
     class_names: Path | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> LoadedModel:
-    """Rebuild the network that `source` was trained as, strictly: a file, or a module of timm, transformers or ours.
+    """Rebuild the network that `source` was trained as: a file, or a module of timm, transformers or this package.
 
-    Sizes come from the tensors, or from the published `model` where named; keep ratios, selection mode and the blocks
-    that begin a stage from the arguments, else from the training run's own `args`, else as published. A network that
-    was not trained with selection keeps every token unless `keep_ratios` ask for less; the others are then merged into
-    those, unless another `fast_path` is asked for: it never learnt to do without them. With another `image_size` than
-    it was trained at, the position embeddings are interpolated. What is `stated` of the preprocessing comes before what
-    the source says of it, and so do the names in the file `class_names`. With `preprocessing` no source is asked.
+    All tensors must fit. Sizes come from the tensors, or from the published `model` if it is given. Keep ratios,
+    selection mode and the blocks at which stages begin come from the arguments, else from the training run's `args`,
+    else from the published model. A network that was not trained with selection keeps every token unless `keep_ratios`
+    ask for fewer. It never learnt to do without tokens, so the others are then merged into the kept ones, unless
+    another `fast_path` is given. For another `image_size` than it was trained at, the position embeddings are
+    interpolated. `stated` and the file `class_names` override the preprocessing and the class names of the source.
+    With `preprocessing`, no other statement about it is used. An assumed number of attention heads logs a warning.
 
-    A warning says where the number of attention heads is assumed.
-
-    Raises BadFileError for what is no checkpoint of a known family, UsageError for what does not fit the arguments, and
-    for a module that computes something else than the network rebuilt from its tensors.
+    Raises BadFileError if `source` is not a checkpoint of a known family, UsageError if it does not fit the arguments,
+    or if a module computes something else than the network rebuilt from its tensors.
     """
     raw = read_checkpoint(source, ema) if isinstance(source, Path) else _adopted(source, ema)
     name = source if isinstance(source, Path) else name_of(source)
@@ -72,7 +71,7 @@ def load_checkpoint(
     if image_size is not None and image_size != config.image_size:
         trained_at = config.image_size
         config, state = at_image_size(layout, config, state, image_size)
-    if isinstance(source, Path) and (guess := assumption(config, hints)):  # of a module, check_same says it
+    if isinstance(source, Path) and (guess := assumption(config, hints)):  # for a module, check_same detects it
         _log.warning("%s: %s", name, guess)
     module = fitted(layout, config, state, name)
     if class_names is not None:
@@ -82,7 +81,7 @@ def load_checkpoint(
     how = preprocessing or resolved((*([stated] if stated else []), *hints.stated))
     info = model_info(config, names, source if isinstance(source, Path) else None, how, ema)
     try:
-        read_model_info(info.to_json())  # what a file says of itself, as its artefacts' readers will take it
+        read_model_info(info.to_json())  # readers of the artefacts apply the same rules
     except ValueError as error:
         raise BadFileError(f"{name} cannot be deployed: {error}") from error
     return LoadedModel(module, config, info, trained_at, selects)
@@ -97,11 +96,11 @@ def _adopted(module: nn.Module, ema: bool) -> RawCheckpoint:
 
 
 def load_checkpoint_like(source: Path | nn.Module, info: ModelInfo, model: str | None = None) -> LoadedModel:
-    """`source` run as the artefact that `info` describes: its selection, image size, form of input and of output.
+    """Load `source` with the settings of the artefact that `info` describes: selection, image size, input and output.
 
-    The preprocessing and the class names of an artefact that was made from this very file are taken from it, since
-    options may have stated them, and so are the averaged weights where it has those. Otherwise that is only what the
-    file does not say of the preprocessing.
+    If the artefact was made from this very file, its preprocessing, its class names and its choice of averaged weights
+    are used, because options may have set them. Otherwise the artefact only completes the preprocessing that the file
+    does not state.
     """
     exported = isinstance(source, Path) and bool(info.source_sha256) and info.source_sha256 == sha256(source)
     loaded = load_checkpoint(
@@ -124,7 +123,7 @@ def load_checkpoint_like(source: Path | nn.Module, info: ModelInfo, model: str |
 
 
 def _as_named(model: str, inferred: ModelConfig) -> ModelConfig:
-    """Return the published `model` with what only the file says: its classes, its pooling, its epsilon."""
+    """Return the published `model` with what only the file states: classes, keep ratio, pooling, epsilon."""
     config = dataclasses.replace(named(model), num_classes=inferred.num_classes)
     config = with_selection(config, inferred.keep_ratios[:1] or None)
     found = {name: inferred.settings[name] for name in ("pooling", "norm_eps") if name in inferred.settings}

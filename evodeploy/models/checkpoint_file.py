@@ -1,4 +1,4 @@
-"""Checkpoint files: their tensors, read in every form that training leaves them in, without running anything."""
+"""Reading the tensors of checkpoint files, in every format that training writes, without running code in them."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from evodeploy.text import brief, one_line, reason
 _WHAT = "a checkpoint: .pth, .pt or .safetensors"
 _ARCHIVE = b"PK\x03\x04"
 _SHOWN = 80  # characters of a tensor's name
-_SHARED = 4  # tensors that may share their numbers, as tied weights do, on average
-_COUNT = "num_batches_tracked"  # a buffer of training, a whole number that no network reads
+_SHARED = 4  # the most tensors, on average, that may share the same numbers, as tied weights do
+_COUNT = "num_batches_tracked"  # an integer buffer of training that no network reads
 _STATE_KEYS = ("model", "state_dict")
 _EMA_KEYS = ("model_ema", "state_dict_ema")  # of DeiT's code and of timm's
 _SETTINGS = ("args", "cfg")  # a namespace or a dictionary, as training writes it
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RawCheckpoint:
-    """A checkpoint file's tensors under their published names, and what the training run said about itself."""
+    """A checkpoint's tensors under their published names, and the metadata of the training run."""
 
     state: State
     hints: Hints
@@ -48,11 +48,11 @@ class RawCheckpoint:
 
 
 def read_checkpoint(path: Path, ema: bool = False) -> RawCheckpoint:
-    """Read the tensors of `path`; nothing in the file is run.
+    """Read the tensors of `path` without running any code in the file.
 
-    Takes a training checkpoint (`model`, `model_ema`, `args`, …; timm's `state_dict`, `state_dict_ema`), a bare state
-    dict, names prefixed by DataParallel or torch.compile, safetensors, and torch's format before 1.6. Raises
-    BadFileError where the file is none of these, UsageError where `ema` asks for a copy that is not there.
+    Supports training checkpoints (`model`, `model_ema`, `args`, …; timm's `state_dict`, `state_dict_ema`), bare state
+    dicts, names prefixed by DataParallel or torch.compile, safetensors, and torch's format before 1.6. Raises
+    BadFileError for any other file, UsageError if `ema` is set and the file has no averaged weights.
     """
     check_input(path, _WHAT)
     content = _load_safetensors(path) if suffix_of(path) == ".safetensors" else _load_torch(path)
@@ -69,9 +69,10 @@ def read_checkpoint(path: Path, ema: bool = False) -> RawCheckpoint:
 
 
 def _hints(content: dict[Any, Any], path: Path) -> Hints:
-    """What the training run's settings say, else a hub's files next to it; of the preprocessing the hub's first.
+    """Read the hints in the training run's settings, and in a hub's files next to the checkpoint.
 
-    Without either, the name may be there as `arch`.
+    The settings have priority, except for preprocessing. Without settings, a name that the hub's files do not state is
+    read from `arch`.
     """
     near = hints_near(path)
     for name in _SETTINGS:
@@ -86,7 +87,7 @@ def _hints(content: dict[Any, Any], path: Path) -> Hints:
 
 
 def _tensors(path: Path, state: dict[Any, Any], content: dict[Any, Any]) -> State:
-    """Return the tensors of `state` by their names without prefixes, floating ones in FP32; raises BadFileError."""
+    """Return the tensors of `state` under names without prefixes, floating-point ones in FP32; raises BadFileError."""
     tensors: State = {}
     for key, value in state.items():
         name = brief(str(key), _SHOWN)
@@ -106,7 +107,7 @@ def _tensors(path: Path, state: dict[Any, Any], content: dict[Any, Any]) -> Stat
 
 
 def _check_tensor(path: Path, name: str, value: Tensor) -> None:
-    """Raise BadFileError for a tensor that is not floating numbers in memory."""
+    """Raise BadFileError unless the tensor is a dense one of floating-point numbers in memory."""
     kind = (
         "quantized" if value.is_quantized
         else "nested" if value.is_nested
@@ -120,7 +121,7 @@ def _check_tensor(path: Path, name: str, value: Tensor) -> None:
 
 
 def _check_storages(path: Path, tensors: State) -> None:
-    """Raise BadFileError for tensors that claim more than the file holds: a copy of such a view fills any memory."""
+    """Raise BadFileError if tensors claim more than the file holds: a copy of such a view could fill any memory."""
     stored = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in tensors.values()}
     claimed = 0
     for name, value in tensors.items():
@@ -150,10 +151,10 @@ def _load_torch(path: Path) -> Any:
             torch.serialization.safe_globals([argparse.Namespace]),
             warnings.catch_warnings(),
         ):
-            warnings.simplefilter("ignore")  # on formats that are old, or none at all: what matters is raised
+            warnings.simplefilter("ignore")  # about old or unknown formats: real problems raise errors
             _check_archive(file)
             return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises nearly anything: the unpickler, the zip reader, struct, …
+    except Exception as error:  # a damaged file can raise any error: from the unpickler, the zip reader, struct, …
         refused = re.search(r"GLOBAL (\S+)", str(error))
         if refused:
             raise BadFileError(
@@ -167,10 +168,10 @@ def _load_torch(path: Path) -> Any:
 def _check_archive(file: BinaryIO) -> None:
     """Raise ValueError for an archive that unpacks to more than the file holds, or whose checksums are wrong.
 
-    Checksums may be left out of all of it, as `torch.serialization.set_crc32_options(False)` does: then they are zero.
+    If all checksums are zero, they are not checked: `torch.serialization.set_crc32_options(False)` leaves them out.
     """
     size = os.fstat(file.fileno()).st_size
-    archived = file.read(len(_ARCHIVE)) == _ARCHIVE  # as PyTorch recognises it
+    archived = file.read(len(_ARCHIVE)) == _ARCHIVE  # the same test as in PyTorch
     file.seek(0)
     if not archived:  # the format before 1.6
         return

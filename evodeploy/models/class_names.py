@@ -1,4 +1,4 @@
-"""What a network's classes are called: by a file of names, by its checkpoint, or by ImageNet."""
+"""Names of a network's classes: read from a file, or ImageNet's."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from evodeploy.specs import LARGEST_NAME
 def read_class_names(path: Path) -> tuple[str, ...]:
     """Return the names in `path`, in the order of the classes.
 
-    A JSON list of names; a JSON object of numbers to names, or to lists that end with one, as ImageNet's own index is
-    published; any other file holds one name a line. Raises UsageError where it is missing, BadFileError where it holds
-    no names.
+    A JSON file holds a list of names, or an object that maps numbers to names or to lists that end with a name, like
+    ImageNet's published index. Any other file holds one name per line. Raises UsageError if the file is missing,
+    BadFileError if it is not a valid list of names.
     """
     with open_regular(path, "a file of class names: one a line, or JSON", BYTES) as file:
         data = file.read()
@@ -51,7 +51,7 @@ def _from_json(values: Any) -> list[str]:
 
 
 def fitting(names: tuple[str, ...], num_classes: int, source: object) -> tuple[str, ...]:
-    """`names` from `source`, where they are as many as the classes; raises UsageError otherwise."""
+    """Return `names` from `source`; raises UsageError unless there is one for each class."""
     if len(names) != num_classes:
         raise UsageError(f"{source} lists {len(names)} class names, expected one for each of the {num_classes} classes")
     return names
@@ -59,13 +59,13 @@ def fitting(names: tuple[str, ...], num_classes: int, source: object) -> tuple[s
 
 @functools.cache
 def imagenet_names() -> tuple[str, ...]:
-    """ImageNet's 1000 classes in their usual order, each by the first of its WordNet lemmas."""
+    """Return the names of ImageNet's 1000 classes in the usual order: the first WordNet lemma of each."""
     return _lines("imagenet.txt")
 
 
 @functools.cache
 def imagenet_wnids() -> tuple[str, ...]:
-    """The WordNet ids of ImageNet's 1000 classes (n01440764, …): their usual order is the sorted one."""
+    """Return the WordNet ids of ImageNet's 1000 classes (n01440764, …) in the usual order, which is sorted."""
     return _lines("imagenet_wnids.txt")
 
 

@@ -1,4 +1,4 @@
-"""What a model costs: parameters and multiply-adds, by arithmetic on its configuration alone."""
+"""The parameters and multiply-adds of a model, calculated from its configuration alone."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from evodeploy.models.zoo import EvoDeiTConfig, ModelConfig
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters used at inference, and GFLOPs for one image with a multiply-add counted as one, as papers do.
+    """Parameters used at inference, and GFLOPs for one image; a multiply-add counts as one, as in papers.
 
-    Counted are matrix products and convolutions: what is added, scaled or normalised takes little next to them.
+    Only matrix products and convolutions are counted: additions, scaling and normalisation cost little in comparison.
     """
 
     parameters: int
@@ -28,17 +28,17 @@ class _Sum:
     multiply_adds: int = 0
 
     def linear(self, rows: int, inputs: int, outputs: int, *, bias: bool = True, normed: bool = False) -> None:
-        """A linear layer on `rows` rows; `normed` outputs have a scale and a shift each."""
+        """Add a linear layer on `rows` rows; `normed` outputs have a scale and a shift each."""
         self.parameters += inputs * outputs + bias * outputs + 2 * normed * outputs
         self.multiply_adds += rows * inputs * outputs
 
     def attention(self, queries: int, keys: int, key_width: int, value_width: int) -> None:
-        """Queries times keys, and that times values; the widths are those of all heads together."""
+        """Add the products of queries and keys, and of these with the values; the widths cover all heads together."""
         self.multiply_adds += queries * keys * (key_width + value_width)
 
 
 def cost_of(config: ModelConfig) -> Cost:
-    """Return what a network of `config` costs."""
+    """Return the cost of a network of `config`."""
     total = _evo_levit(config) if isinstance(config, EvoLeViTConfig) else _evo_deit(config)
     return Cost(total.parameters, total.multiply_adds / 1e9)
 
@@ -46,7 +46,7 @@ def cost_of(config: ModelConfig) -> Cost:
 def _evo_deit(config: EvoDeiTConfig) -> _Sum:
     width, hidden, total = config.width, int(config.width * config.mlp_ratio), _Sum()
     total.linear(config.tokens, 3 * config.patch_size**2, width)
-    total.parameters += (config.tokens + 2) * width  # positions, and the class token
+    total.parameters += (config.tokens + 2) * width  # the positions, and the class token
     for kept in config.tokens_per_block:
         rows = kept + 1  # with the class token
         total.parameters += 4 * width  # two norms
@@ -74,7 +74,7 @@ def _evo_levit(config: EvoLeViTConfig) -> _Sum:
             _subsampling(config, stage, total)
         for run in runs:
             for _ in run.blocks:
-                # With the class token and, of tokens that rest, a representative one.
+                # Includes the class token and, if any tokens rest, the representative token.
                 _levit_block(run.keep + 1 + (run.keep < tokens), widths[stage], config.heads[stage], config, total)
     for _ in range(2):  # heads
         total.parameters += 2 * widths[-1]
@@ -84,7 +84,7 @@ def _evo_levit(config: EvoLeViTConfig) -> _Sum:
 
 def _levit_block(rows: int, width: int, heads: int, config: EvoLeViTConfig, total: _Sum) -> None:
     keys = heads * config.key_width
-    total.parameters += 1  # how fast scores are forgotten
+    total.parameters += 1  # the learnt trade-off of the scores
     total.linear(rows, width, 4 * keys, bias=False, normed=True)
     total.attention(rows, rows, keys, 2 * keys)
     total.linear(rows, 2 * keys, width, bias=False, normed=True)
@@ -92,7 +92,7 @@ def _levit_block(rows: int, width: int, heads: int, config: EvoLeViTConfig, tota
 
 
 def _subsampling(config: EvoLeViTConfig, stage: int, total: _Sum) -> None:
-    """From the grid before to that of `stage`: a query for each of its tokens, keys and values of all before."""
+    """Add the subsampling to the grid of `stage`: queries for its tokens, keys and values for the previous grid."""
     width, outputs = config.widths[stage - 1], config.widths[stage]
     before, rows = config.grids[stage - 1] ** 2 + 1, config.grids[stage] ** 2 + 1
     total.parameters += before * width + 1

@@ -13,16 +13,15 @@ from evodeploy.specs import TensorSpec
 
 
 class Deployed(nn.Module):
-    """Wraps a network so that it takes images as its `info` says, and its outputs are a flat tuple.
+    """A network that takes images in the input format of its `info` and returns a flat tuple of outputs.
 
-    First `logits` (B, classes), or `features` (B, C) of a network without a classifier; where `info.top_k` is K,
-    `probabilities` float32 (B, K), largest first, and `classes` int64 (B, K) instead. With `tokens` follows what each
-    selection did: `selected_0`, … int64 (B, K), the positions kept in the image's grid of patches, then `scores_0`, …
-    float32 (B, N), what they were chosen by, over the N tokens of the grid at that selection: global class attention,
-    or where fast tokens are merged how unlike the anchors each is. There, `owner_0`, … int64 (B, N) and
-    `owner_margin_0`, … float32 (B, N) say which kept token each went to, and by how much it was more like it than any
-    other: see `Evolved`.
-    Of an elastic artefact every stage selects.
+    The first output is `logits` (B, classes), or `features` (B, C) if the network has no classifier. If `info.top_k` is
+    K, it is replaced by `probabilities` float32 (B, K), largest first, and `classes` int64 (B, K). With `tokens`, the
+    results of each selection follow. `selected_0`, … int64 (B, K) are the positions kept, in the image's grid of
+    patches. `scores_0`, … float32 (B, N) are the scores of the N tokens of the grid at that selection: global class
+    attention, or how unlike the anchors a token is if fast tokens are merged. If they are, `owner_0`, … int64 (B, N)
+    and `owner_margin_0`, … float32 (B, N) give the kept token that each token was merged into, and how much more like
+    it the token was than like any other: see `Evolved`. In an elastic artefact every stage selects.
     """
 
     mean: Tensor
@@ -59,7 +58,7 @@ class Deployed(nn.Module):
         )
 
     def forward(self, images: Tensor, keep: Sequence[int] | None = None) -> tuple[Tensor, ...]:
-        """Images, as `inputs` says, to the tensors that `outputs` names; an elastic artefact keeps `keep` tokens."""
+        """Map images, as described by `inputs`, to the tensors of `outputs`; an elastic model keeps `keep` tokens."""
         pictures, dtype = self._normalised(images), self.network.dtype
         evolved = self.network.evolve(pictures if pictures.dtype == dtype else pictures.to(dtype), keep)
         answer = self.network.classify(evolved)
@@ -68,10 +67,10 @@ class Deployed(nn.Module):
         return (*answers, *tokens)
 
     def _normalised(self, images: Tensor) -> Tensor:
-        """The same float32 operations in the same order as `preprocess.normalise`, so that the pixels are the same."""
+        """Apply the float32 operations of `preprocess.normalise` in the same order, so that the results are equal."""
         if self.input_format == "float32":
             return images
         if self.input_format == "uint8-nchw":
             return (images.float() / 255 - self.mean[:, None, None]) / self.std[:, None, None]
-        # Engines take bytes into a cast only, so the axes are moved after it.
+        # Engines accept uint8 in a cast only, so the axes are moved after it.
         return ((images.float() / 255 - self.mean) / self.std).permute(0, 3, 1, 2)

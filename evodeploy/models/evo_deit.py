@@ -18,8 +18,8 @@ from evodeploy.models.zoo import EvoDeiTConfig
 class Attention(nn.Module):
     """Multi-head self-attention that can also return what the class token attends to.
 
-    That one row is computed separately: read out of the full attention matrix it would keep every runtime from fusing
-    the matrix away.
+    That row is computed separately. Reading it from the full attention matrix would prevent runtimes from using fused
+    attention, which never stores the matrix.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -30,9 +30,10 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, scored: bool, bias: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Map (B, N + 1, C) to the same shape, and to the class token's logits (B, h, N + 1) where `scored`.
+        """Map (B, N + 1, C) to the same shape, and to the class token's logits (B, h, N + 1) if `scored`.
 
-        `bias` (B, 1, 1, N + 1) is added to the logits of what is mapped; merged tokens, which have one, are not scored.
+        `bias` (B, 1, 1, N + 1) is added to the attention logits, but not to those returned: only merged tokens have a
+        bias, and these are not scored.
         """
         _, rows, width = x.shape
         qkv = self.qkv(x).reshape(-1, rows, 3 * self.heads, width // self.heads).transpose(1, 2)
@@ -43,7 +44,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with the exact (erf) GELU between."""
+    """Two linear layers with the exact (erf) GELU between them."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -74,7 +75,7 @@ class Block(nn.Module):
 
 
 class EvoDeiT(Network):
-    """The network; `class_head` adds the head on the class token that serves training only, see sample/train.py."""
+    """The network; `class_head` adds the head on the class token that only training uses, see sample/train.py."""
 
     def __init__(self, config: EvoDeiTConfig, class_head: bool = False) -> None:
         super().__init__()
@@ -93,15 +94,15 @@ class EvoDeiT(Network):
     def evolve(self, images: Tensor, keep: Sequence[int] | None = None) -> Evolved:
         """See Network.
 
-        A selection puts the patch tokens in the order of their scores, and so they stay: the slow tokens in front, the
-        fast ones behind, and merging is putting one behind the other. Nothing after the positions were added depends
-        on the order; equal scores are decided by it.
+        A selection sorts the patch tokens by their scores, and they stay in that order: slow tokens first, then the
+        fast ones, so that joining them again is one concatenation. Positions are already added, so nothing depends on
+        the order except which of several equal scores comes first.
         """
         x = self.embed(images)
         segments = self.config.segments_of(keep)
         scored = self.config.scored_for(segments)
         scores: Tensor | None = None
-        origin: Tensor | None = None  # once the patch tokens of x moved: the positions (B, N) they had in the image
+        origin: Tensor | None = None  # positions (B, N) in the image of the patch tokens of x, once they are sorted
         selected: list[Tensor] = []
         chosen_by: list[Tensor] = []
         merged: list[MergedStage] = []
@@ -121,7 +122,7 @@ class EvoDeiT(Network):
             kept, _ = split_tokens(x, order[:, : run.keep])
             slow, kept_scores = self._run(run, kept, ranked[:, : run.keep], scored)
             if run is segments[-1]:
-                # The fast tokens rest, so the mean over all tokens moves by what the slow ones gained.
+                # The fast tokens do not change, so the mean over all tokens changes by what the slow ones gained.
                 gained = (slow - kept)[:, 1:].sum(dim=1)
                 return Evolved(
                     x[:, 1:].mean(dim=1) + gained / self.config.tokens, slow[:, 0], tuple(selected), tuple(chosen_by)
@@ -132,7 +133,7 @@ class EvoDeiT(Network):
         return Evolved(x[:, 1:].mean(dim=1), x[:, 0], *stages)
 
     def _run_merged(self, run: Segment, x: Tensor) -> tuple[Tensor, MergedStage]:
-        """The blocks of one segment on x (B, N + 1, C), most of whose tokens are merged; they stay where they are."""
+        """Run the blocks of one segment on x (B, N + 1, C) with its tokens merged; return x in the same order."""
         patches = x[:, 1:]
         scores = unlikeness(patches.detach(), self.config.grid)
         _, order = top_k(scores, self.config.tokens)
@@ -149,7 +150,7 @@ class EvoDeiT(Network):
     def _run(
         self, run: Segment, x: Tensor, scores: Tensor | None, scored: frozenset[int], bias: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the blocks of one segment on x (B, K + 1, C) and its scores (B, K), both moved on."""
+        """Run the blocks of one segment on x (B, K + 1, C); return the new x and its scores (B, K), updated."""
         logits, tradeoffs = [], []
         for block in run.blocks:
             x, seen = self.blocks[block](x, block in scored, bias)
@@ -159,12 +160,12 @@ class EvoDeiT(Network):
         return x, global_attention(scores, logits, tradeoffs) if run.blocks[-1] in scored else None
 
     def classify(self, evolved: Evolved) -> Tensor:
-        """Class logits (B, classes), or features (B, C) where there is no head, from what `config.pooling` names."""
+        """Compute class logits (B, classes), or features (B, C) if there is no head, with the pooling of the config."""
         pooled = evolved.class_token if self.config.pooling == "class" else evolved.pooled
         logits: Tensor = self.head(self.norm(pooled))
         return logits
 
     def classify_class_token(self, evolved: Evolved) -> Tensor:
-        """Class logits (B, classes) from the class token, which training uses to give its attention a meaning."""
+        """Compute class logits (B, classes) from the class token, which training uses to make its attention useful."""
         logits: Tensor = self.head_cls(self.norm_cls(evolved.class_token))
         return logits

@@ -1,7 +1,7 @@
-"""Evo-DeiT's published tensor names, and how they become the network's own.
+"""Translation between the tensor names of published Evo-DeiT checkpoints and those of the network.
 
-Published checkpoints keep query-key and value weights separately (`qks.i.qk`, `vs.i.v`) and the pieces of a block in
-parallel lists; the network has one `blocks.i.attn.qkv`.
+Published checkpoints keep query-key and value weights separately (`qks.i.qk`, `vs.i.v`), and the pieces of a block in
+parallel lists. The network has one `blocks.i.attn.qkv`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _infer(shapes: Shapes, hints: Hints) -> EvoDeiTConfig:
     classes = shape_of(shapes, "head.weight", 2)[0] if any(name.startswith("head.") for name in shapes) else 0
     stated: dict[str, Any] = {"num_classes": classes, "pooling": hints.pooling or "mean"}
     stated["norm_eps"] = 1e-6 if hints.norm_eps is None else hints.norm_eps
-    own = hints.model if hints.model not in ZOO else None  # a published name goes with its size alone
+    own = hints.model if hints.model not in ZOO else None  # a published name is valid for its own size only
     for published in ZOO.values():
         if isinstance(published, EvoDeiTConfig) and sizes.items() <= dataclasses.asdict(published).items():
             return dataclasses.replace(published, name=own or published.name, **stated)
@@ -48,17 +48,17 @@ def _infer(shapes: Shapes, hints: Hints) -> EvoDeiTConfig:
 
 
 def linear(name: str, rows: int, columns: int) -> Shapes:
-    """The tensors of a linear layer called `name`."""
+    """Return the shapes of the tensors of a linear layer called `name`."""
     return {f"{name}.weight": (rows, columns), f"{name}.bias": (rows,)}
 
 
 def norm(name: str, width: int) -> Shapes:
-    """The tensors of a norm called `name`."""
+    """Return the shapes of the tensors of a norm called `name`."""
     return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
 
 
 def embedding(config: EvoDeiTConfig) -> Shapes:
-    """The class token, the positions and the convolution that patches go through."""
+    """Return the shapes of the class token, the positions and the convolution on patches."""
     width, patch = config.width, config.patch_size
     return {
         "cls_token": (1, 1, width),
@@ -84,7 +84,7 @@ def _optional(config: EvoDeiTConfig) -> Shapes:
 
 
 def to_module(state: State) -> State:
-    """Published names to the network's own."""
+    """Rename the published tensors for the network."""
     module = {}
     for name, tensor in state.items():
         parts = name.split(".")
@@ -101,7 +101,7 @@ def to_module(state: State) -> State:
 
 
 def to_published(state: State) -> State:
-    """Return the published names by the network's own."""
+    """Rename the network's tensors as published."""
     published = {}
     for name, tensor in state.items():
         parts = name.split(".")

@@ -1,6 +1,6 @@
 """Evo-LeViT: a LeViT whose blocks run on the tokens that its class token attends to (Evo-ViT, section 3).
 
-Shapes as in selection.py; N is the number of patch tokens in the current stage's grid.
+Shapes are those of selection.py; N is the number of patch tokens in the current stage's grid.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ from evodeploy.models.selection import (
 
 
 class Stage(nn.Module):
-    """The way to one grid, and the blocks on it. `origins` (N,) are the grid's positions in the first grid."""
+    """The subsampling to one grid, absent for the first, and the blocks on the grid.
+
+    `origins` (N,) are the positions of the grid's tokens in the first grid.
+    """
 
     origins: Tensor
     subsample: Subsample
@@ -41,7 +44,7 @@ class Stage(nn.Module):
 
 
 class EvoLeViT(Network):
-    """The network, without the heads on the class token that serve training only."""
+    """The network without the heads on the class token, which only training uses."""
 
     def __init__(self, config: EvoLeViTConfig) -> None:
         super().__init__()
@@ -64,7 +67,7 @@ class EvoLeViT(Network):
     def evolve(self, images: Tensor, keep: Sequence[int] | None = None) -> Evolved:
         """See Network.
 
-        `selected` holds positions in the first grid, `scores` are those of the grid that was selected from.
+        `selected` holds positions in the first grid, `scores` those of the grid that tokens were selected from.
         """
         x = self.embed(images)
         segments = self.config.segments_of(keep)
@@ -89,14 +92,14 @@ class EvoLeViT(Network):
                 fast = take_tokens(x, order[:, run.keep :])
                 representative = representative_token(fast, ranked[:, run.keep :])
                 if keep is not None:
-                    # Without fast tokens there is none. The step changes nothing of one row, but exporters drop a slice
-                    # of step 1 where there are fast tokens in the trace. In four dimensions, as after a slice in three
-                    # OpenVINO in BF16 lays tokens out by channels, and copies them back at every product.
+                    # Without fast tokens this is empty. Step 2 gives the same slice of one row as step 1, which
+                    # exporters would drop because the trace has fast tokens. It is sliced in four dimensions: after a
+                    # slice in three, OpenVINO in BF16 lays tokens out by channels and copies them at every product.
                     representative = representative[:, None, : tokens - run.keep : 2].squeeze(1)
                 before = torch.cat([slow, representative], dim=1)
                 after, slow_scores = self._run(run, before, ranked[:, : run.keep], scored)
-                # What the representative token gained, every fast token gains; without fast tokens there is none, and
-                # what the last row gained is written over, or counted zero times.
+                # Every fast token gains what the representative token gained. Without fast tokens there is none, and
+                # the gain of the last row is overwritten or multiplied by zero.
                 gained = after - before
                 if run is last:
                     total = gained[:, 1 : run.keep + 1].sum(dim=1) + (tokens - run.keep) * gained[:, -1]
@@ -113,9 +116,10 @@ class EvoLeViT(Network):
     def _run(
         self, run: Segment, x: Tensor, scores: Tensor | None, scored: frozenset[int]
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the blocks of one segment on x (B, rows, C) and its scores (B, K), both moved on.
+        """Run the blocks of one segment on x (B, rows, C); return the new x and its scores (B, K), updated.
 
-        A representative token, in the last row, takes part in the attention but has no score.
+        A representative token, in the last row, takes part in the attention but has no score. The scores are None if
+        no later selection needs them.
         """
         blocks = [cast("Block", block) for stage in self._stages for block in stage.blocks]
         logits, tradeoffs, heads = [], [], 1
@@ -129,6 +133,6 @@ class EvoLeViT(Network):
         return x, global_attention(scores, logits, tradeoffs, 1 / heads) if run.blocks[-1] in scored else None
 
     def classify(self, evolved: Evolved) -> Tensor:
-        """Class logits (B, classes) from the pooled patch tokens."""
+        """Compute class logits (B, classes) from the pooled patch tokens."""
         logits: Tensor = self.head(evolved.pooled)
         return logits

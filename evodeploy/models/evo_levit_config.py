@@ -1,4 +1,4 @@
-"""The Evo-LeViT variants as frozen data, and what a model of any other size needs to be built."""
+"""The table of published Evo-LeViT variants, and the configuration of models of any size."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ STEM_STRIDE = 16  # four convolutions of stride 2 make one token of 16×16 pixel
 
 
 def selecting_stages(depths: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the stages, of `depths` blocks each, with blocks beyond those that always run on all tokens."""
+    """Return the selecting stages: those with blocks after the first ones, which always run on all tokens."""
     return tuple(stage for stage in range(len(depths)) if sum(depths[: stage + 1]) > ALWAYS_DENSE)
 
 
 @dataclass(frozen=True)
 class EvoLeViTConfig:
-    """An Evo-LeViT: stages of blocks on ever coarser grids, whose blocks run on selected tokens.
+    """An Evo-LeViT: stages of blocks on increasingly coarse grids, whose blocks run on selected tokens.
 
-    `widths`, `heads` and `depths` have one entry per stage; `key_width` is the width of one head's query and key, half
-    of its value's. Blocks are numbered through all stages; the subsampling between two stages is no block.
-    `keep_ratios` has one entry per selecting stage: the share of the tokens of its grid that take the slow path.
+    `widths`, `heads` and `depths` have one entry per stage. `key_width` is the width of one head's query and key, and
+    half the width of its value. Blocks are numbered through all stages; the subsampling between stages is not a block.
+    `keep_ratios` has one entry per selecting stage: the share of its grid's tokens that take the slow path.
     """
 
     name: str
@@ -68,7 +68,7 @@ class EvoLeViTConfig:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What networks of this family choose beyond their sizes, keep ratios and selection mode: nothing."""
+        """The family's settings other than sizes, keep ratios and selection mode: there are none."""
         return {}
 
     @property
@@ -83,7 +83,7 @@ class EvoLeViTConfig:
 
     @property
     def grids(self) -> tuple[int, ...]:
-        """Tokens along one side of each stage's grid: every second row and column of the one before."""
+        """Tokens along one side of each stage's grid, which has every second row and column of the previous one."""
         grids = [self.grid]
         for _ in self.depths[1:]:
             grids.append((grids[-1] + 1) // 2)
@@ -95,29 +95,29 @@ class EvoLeViTConfig:
         return self.grid**2
 
     def kept(self, ratio: float, stage: int = 0) -> int:
-        """K = int(ratio · N), the number of tokens on the slow path, of the N in the grid of `stage`."""
+        """Return K = int(ratio · N), the number of tokens on the slow path, of the N in the grid of `stage`."""
         return int(ratio * self.grids[stage] ** 2)
 
     def origins(self, stage: int) -> tuple[int, ...]:
-        """For each token of the grid of `stage`, its position in the first grid."""
+        """Return the position in the first grid of each token in the grid of `stage`."""
         stride, side = 2**stage, range(self.grids[stage])
         return tuple(stride * (row * self.grid + column) for row in side for column in side)
 
     @property
     def stages(self) -> tuple[int, ...]:
-        """The block at which each selecting stage begins; a stage whose blocks are all dense is none."""
+        """The block at which each selecting stage begins selecting; a stage with dense blocks alone does not count."""
         return tuple(max(sum(self.depths[:stage]), ALWAYS_DENSE) for stage in selecting_stages(self.depths))
 
     @property
     def stage_tokens(self) -> tuple[int, ...]:
-        """Patch tokens N that each selecting stage selects from: those of its grid."""
+        """Patch tokens N that each selecting stage selects from: all tokens of its grid."""
         return tuple(self.kept(1.0, stage) for stage in selecting_stages(self.depths))
 
     def segments_of(self, keep: Sequence[int] | None = None) -> tuple[tuple[Segment, ...], ...]:
-        """Each stage's blocks in runs that share one set of slow tokens, in order.
+        """Return each stage's blocks in runs that share one set of slow tokens, in order.
 
-        Each stage keeps `keep` tokens, and selects them also where those are all; None as configured.
-        Raises InputError for other than a number from 1 to N for each selecting stage.
+        Each selecting stage keeps its number of `keep` tokens, and selects even if these are all tokens. By default the
+        configured keep ratios apply. Raises InputError unless `keep` has a number from 1 to N for each selecting stage.
         """
         stages = selecting_stages(self.depths)
         if keep is None:
@@ -138,24 +138,24 @@ class EvoLeViTConfig:
         return tuple(run for run in runs if run.blocks)
 
     def selecting_of(self, keep: Sequence[int] | None = None) -> tuple[int, ...]:
-        """The blocks before which tokens are selected. `keep` is as in `segments_of`."""
+        """Return the blocks before which tokens are selected. `keep` is the same as in `segments_of`."""
         return _selecting(self.segments_of(keep))
 
     def scored_for(self, segments: Sequence[Sequence[Segment]]) -> frozenset[int]:
-        """The blocks whose class attention can still reach a selection of `segments`, or a representative token.
+        """Return the blocks whose class attention can still influence a selection, or a representative token.
 
-        t is learnt and below 1, so the past is never replaced whole: those are all blocks before the last selection.
+        These are all blocks before the last selection: t is learnt and below 1, so it never replaces all of the past.
         """
         return frozenset(range(max(_selecting(segments), default=0)))
 
     def tokens_at(self, block: int) -> int:
-        """Patch tokens there are at `block`, slow and fast: those of its stage's grid."""
+        """Return the number of patch tokens at `block`, slow and fast: all tokens of its stage's grid."""
         stage = next(i for i in range(len(self.depths)) if block < sum(self.depths[: i + 1]))
         return self.kept(1.0, stage)
 
     @property
     def tokens_per_block(self) -> tuple[int, ...]:
-        """Patch tokens that each block computes on, the representative token not counted."""
+        """Patch tokens that each block computes on, without the representative token."""
         return tuple(run.keep for runs in self.segments_of() for run in runs for _ in run.blocks)
 
 

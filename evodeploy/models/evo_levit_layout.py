@@ -1,7 +1,7 @@
-"""Evo-LeViT's published tensor names, and how they become the network's own.
+"""Translation between the tensor names of published Evo-LeViT checkpoints and those of the network.
 
-Published checkpoints hold every block twice, as `blocks.*` and as `stage_blocks.*`, where a selecting stage's blocks
-are one entry. Everything here but `canonical` and `to_published` knows the names `blocks.*` alone.
+Published checkpoints hold every block twice: as `blocks.*`, and as `stage_blocks.*`, in which the blocks of a selecting
+stage are one entry. Only `canonical` and `to_published` deal with both; all other code here uses `blocks.*` alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PUBLISHED = {"fc1": "0", "fc2": "2", "proj": "proj.1", "query": "q.1", "conv": 
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """Where one attention or MLP is found: the starts of its tensors' names."""
+    """The prefixes of the tensor names of one attention or MLP, in each of the three namings."""
 
     own: str
     block: str
@@ -38,9 +38,9 @@ class _Place:
 
 
 def _places(depths: tuple[int, ...]) -> list[_Place]:
-    """Return every attention and MLP of a network with `depths` blocks in its stages, in order."""
+    """Return the prefixes of every attention and MLP in a network with `depths` blocks in its stages, in order."""
     places: list[_Place] = []
-    listed = staged = done = 0  # entries of `blocks`, entries of `stage_blocks`, and blocks so far
+    listed = staged = done = 0  # so far: entries of `blocks`, entries of `stage_blocks`, and blocks
     for stage, depth in enumerate(depths):
         if stage > 0:
             own = f"stages.{stage}.subsample"
@@ -62,7 +62,7 @@ def _places(depths: tuple[int, ...]) -> list[_Place]:
 
 
 def _depths(names: Shapes | State, root: str) -> tuple[int, ...]:
-    """Blocks in each stage, counted by the attentions named under `root`, `blocks` or `stage_blocks`."""
+    """Count the blocks in each stage by the attentions named under `root`, which is `blocks` or `stage_blocks`."""
     pattern = re.compile(rf"{root}\.(\d+)(?:\.m\.(\d+))?(?:\.m1)?(?:\.m)?\.(q?kv)\.c\.weight")
     found = sorted((int(m[1]), int(m[2] or 0), m[3]) for name in names if (m := pattern.fullmatch(name)))
     depths = [0]
@@ -75,7 +75,7 @@ def _depths(names: Shapes | State, root: str) -> tuple[int, ...]:
 
 
 def canonical(state: State) -> State:
-    """`state` without its second names; raises BadFileError where the two names of one tensor disagree."""
+    """Return `state` with one name per tensor; raises BadFileError if the values under two names differ."""
     root = "blocks" if any(name.startswith("blocks.") for name in state) else "stage_blocks"
     starts = {place.stage_block: place.block for place in _places(_depths(state, root))}
     kept = {name: tensor for name, tensor in state.items() if not name.startswith("stage_blocks.")}
@@ -134,7 +134,7 @@ def _infer(shapes: Shapes, hints: Hints) -> EvoLeViTConfig:
 
 @functools.cache
 def _names(depths: tuple[int, ...]) -> dict[str, str]:
-    """Return the published name, under `blocks`, of every tensor of a network with `depths` blocks in its stages."""
+    """Map each tensor name of a network with `depths` blocks in its stages to the published name under `blocks`."""
     stages, ratios = len(depths), (1.0,) * len(selecting_stages(depths))
     smallest = EvoLeViTConfig("names", (8,) * stages, (1,) * stages, depths, key_width=8, keep_ratios=ratios)
     starts = {place.own: place.block for place in _places(depths)}
@@ -150,7 +150,7 @@ def _names(depths: tuple[int, ...]) -> dict[str, str]:
 
 
 def _state(config: EvoLeViTConfig) -> State:
-    """Return the state dict of the network of `config`, training-only heads included, without memory behind it."""
+    """Return the state dict of the network of `config`, with the training-only heads, on the meta device."""
     with torch.device("meta"):
         state = EvoLeViT(config).state_dict()
     return state | {f"head_cls.{name[5:]}": tensor for name, tensor in state.items() if name.startswith("head.")}
@@ -170,7 +170,7 @@ def _optional(config: EvoLeViTConfig) -> Shapes:
 
 
 def to_module(state: State) -> State:
-    """Published names to the network's own; batch counts, which inference never reads, are zero where absent."""
+    """Rename the published tensors for the network. Missing batch counts, which inference never reads, become zero."""
     own = {published: own for own, published in _names(_depths(state, "blocks")).items()}
     module = {own[name]: tensor for name, tensor in state.items()}
     for name in list(module):
@@ -180,7 +180,7 @@ def to_module(state: State) -> State:
 
 
 def to_published(state: State) -> State:
-    """Return the published names by the network's own: both of them, for the tensors that have two."""
+    """Rename the network's tensors as published; a tensor with two published names appears under both."""
     stages = [int(name.split(".")[1]) for name in state if name.endswith(".attn.qkv.linear.weight")]
     depths = tuple(stages.count(stage) for stage in sorted(set(stages)))
     names = _names(depths)

@@ -1,4 +1,4 @@
-"""Batch norms and attention scales folded into the neighbouring layers: the same function in fewer operations."""
+"""Folding batch norms and attention scales into the neighbouring layers: the same function in fewer operations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ M = TypeVar("M", bound=nn.Module)
 def folded(model: M) -> M:
     """Return a frozen copy of `model` for inference.
 
-    Its batch norms, and pairs of heads, are folded into single layers, the attentions' scales into their queries.
+    Batch norms and pairs of heads are folded into single layers, and attention scales into the query weights.
     """
     model = copy.deepcopy(model).eval()
     _fold_children(model)
@@ -31,13 +31,13 @@ def _fold_children(module: nn.Module) -> None:
     for name, child in module.named_children():
         if isinstance(child, (ConvBN, LinearBN, BNLinear, TwinHead)):
             dtype = next(child.parameters()).dtype
-            setattr(module, name, _single(child.double()).to(dtype))  # rounded once, at the end
+            setattr(module, name, _single(child.double()).to(dtype))  # in FP64, so that weights are rounded once
         else:
             _fold_children(child)
 
 
 def _scale_queries(module: evo_deit.Attention | levit_blocks.Attention | levit_blocks.SubsampleAttention) -> None:
-    """Give the queries of `module`, whose layers are folded, their scale by weight."""
+    """Multiply the query weights of `module`, whose layers are already folded, by its scale."""
     if isinstance(module, levit_blocks.SubsampleAttention):
         layer, groups, queries = module.query, 1, slice(None)
     elif isinstance(module, levit_blocks.Attention):
@@ -51,7 +51,7 @@ def _scale_queries(module: evo_deit.Attention | levit_blocks.Attention | levit_b
 
 
 def _single(module: ConvBN | LinearBN | BNLinear | TwinHead) -> nn.Module:
-    """Return one layer that computes what `module` does."""
+    """Return a single layer that computes the same as `module`."""
     if isinstance(module, ConvBN):
         return fuse_conv_bn_eval(module.conv, module.bn)
     if isinstance(module, LinearBN):

@@ -1,4 +1,4 @@
-"""How many attention heads a vision transformer has, which no shape of its tensors says."""
+"""The number of attention heads of a vision transformer, which its tensor shapes do not show."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from evodeploy.models.zoo import ZOO, EvoDeiTConfig, ModelConfig
 _USUAL = 64  # channels of a head
 _OF_WIDTH = {1152: 16, 1280: 16, 1408: 16, 1664: 16}  # the known sizes whose heads are not 64 wide
 _OF_NAME = {"test_vit": 2}  # timm's, whose heads are not 64 wide either
-# Sizes of the files that DeiT, DINO, DINOv2 and MAE publish without a name in them.
+# Widths in the files that DeiT, DINO, DINOv2 and MAE publish without a name in them.
 _PUBLISHED = {192, 384, 768, 1024, *_OF_WIDTH}
-# What timm, DeiT, DINO, DINOv2, MAE and Evo-ViT call their networks. Not `vit_small` alone, which has 6 heads in DINO
-# and 12 in MoCo v3.
+# The names that timm, DeiT, DINO, DINOv2, MAE and Evo-ViT give their networks. `vit_small` alone is ambiguous: it has 6
+# heads in DINO and 12 in MoCo v3.
 _KNOWN = re.compile(r"(evo_)?(vit|deit3?)_\w+_patch\d+\w*|(flexivit|dino|dinov2)_\w+|vit_(tiny|base|large|huge)")
 
 
 def heads_of(width: int, hints: Hints) -> int:
-    """Return the heads that `hints` state, else those that the name or `width` imply; raises UsageError without any."""
+    """Return the heads that `hints` state, else those implied by the name or `width`; raises UsageError without any."""
     implied = _OF_NAME.get(_name(hints)) or _OF_WIDTH.get(width) or (0 if width % _USUAL else width // _USUAL)
     heads = hints.num_heads if isinstance(hints.num_heads, int) else implied
     if heads == 0 or width % heads:
@@ -31,7 +31,7 @@ def heads_of(width: int, hints: Hints) -> int:
 
 
 def assumption(config: ModelConfig, hints: Hints) -> str | None:
-    """What to warn of where the heads of `config` are a guess: no `hints`, known name or published size say them."""
+    """Return a warning if the heads of `config` are a guess: no `hints`, known name or published size states them."""
     if hints.num_heads is not None or config.name in ZOO or not isinstance(config, EvoDeiTConfig):
         return None
     name = _name(hints)
@@ -44,5 +44,5 @@ def assumption(config: ModelConfig, hints: Hints) -> str | None:
 
 
 def _name(hints: Hints) -> str:
-    """The architecture without timm's tag for its weights: vit_small_patch14_dinov2 of vit_small_….lvd142m."""
+    """Return the architecture without timm's tag for the weights: vit_small_patch14_dinov2 for vit_small_….lvd142m."""
     return (hints.model or "").partition(".")[0]

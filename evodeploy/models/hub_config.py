@@ -1,4 +1,4 @@
-"""What hubs keep in JSON next to a checkpoint: heads, epsilons, class names, and how images were prepared."""
+"""The JSON files that hubs keep next to a checkpoint: heads, epsilons, class names, and the preprocessing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from evodeploy.text import brief
 
 _DESCRIPTIONS = ("config.json", "preprocessor_config.json")
 _NAME = text(LARGEST_NAME)
-# A label may be a number; all other types are refused as no text.
+# A label may be a number; every other type must be text.
 _LABEL = Rule(_NAME.expected, lambda value, field: _NAME(str(value) if type(value) is int else value, field))
 _LISTED, _NUMBERED = sequence(_LABEL, 0, 1_000_000), mapping(_LABEL, 1_000_000)
 _LABELS: Rule[Any] = Rule(
@@ -35,7 +35,7 @@ _LABELS: Rule[Any] = Rule(
 _HEADS = optional(whole(1, 1024))
 _NUMBER = optional(number(-1e30, 1e30))
 _CHANNELS = optional(sequence(number(-1e30, 1e30), 0, 100))
-# Their types alone: an option may replace a value that cannot be honoured.
+# Only the types are checked here, because an option may replace a value that is not supported.
 _TRANSFORM: dict[str, Rule[Any]] = {
     "mean": _CHANNELS,
     "std": _CHANNELS,
@@ -60,14 +60,14 @@ _RULES = document(
         "layer_norm_eps": optional(number(0, 1, above=True)),
         "id2label": optional(_NUMBERED),
     },
-)  # all other fields are of other programs
+)  # all other fields belong to other programs
 
 
 def hints_near(checkpoint: Path) -> Hints:
-    """Return what `config.json` and `preprocessor_config.json` in the folder of a hub's `checkpoint` say.
+    """Read the hints in `config.json` and `preprocessor_config.json` in the folder of a hub's `checkpoint`.
 
-    Empty for a file of another name, whose neighbours may belong to another model. Raises BadFileError where the
-    config names an activation that the network does not compute.
+    They are empty if the checkpoint has another name than a hub gives it: the JSON files may then belong to another
+    model. Raises BadFileError if the config names an activation that the network does not compute.
     """
     if checkpoint.name not in CHECKPOINTS:
         return Hints()
@@ -77,7 +77,7 @@ def hints_near(checkpoint: Path) -> Hints:
 
 
 def hints_of(config: dict[str, Any], source: str) -> Hints:
-    """Return the same of a `config` in memory, as its file would hold it; `source` is what it describes."""
+    """Return the hints in a `config` in memory, with the content of a `config.json`; `source` is what it describes."""
     try:
         return _hints(_RULES(config), {}, source)
     except SchemaError as error:
@@ -99,7 +99,7 @@ def _hints(config: dict[str, Any], processor: dict[str, Any], source: str) -> Hi
 
 
 def hub_files(checkpoint: Path) -> tuple[str, ...]:
-    """Return the names of the files next to `checkpoint` that `hints_near` reads, where they are there."""
+    """Return the names of the files next to `checkpoint` that `hints_near` reads if they exist."""
     return _DESCRIPTIONS if checkpoint.name in CHECKPOINTS else ()
 
 

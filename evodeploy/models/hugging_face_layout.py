@@ -1,4 +1,4 @@
-"""Hugging Face's names for ViT and DINOv2, as released and as its version 5 writes them, brought to timm's."""
+"""Translation of Hugging Face's names for ViT and DINOv2, as released and as its version 5 writes them, to timm's."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _OUTSIDE = {
 _QKV = re.compile(r"attention\.(?:attention\.(query|key|value)|([qkv])_proj)")
 _UNUSED = re.compile(
     r"embeddings\.mask_token|pooler\.dense\.(weight|bias)"
-)  # pre-training's; not on the way to features
+)  # for pre-training, or not used by features
 
 
 def _recognises(shapes: Shapes) -> bool:
@@ -48,7 +48,7 @@ def _recognises(shapes: Shapes) -> bool:
 
 
 def canonical(state: State) -> State:
-    """`state` by timm's names, queries, keys and values in one; then as vit_layout does."""
+    """Rename `state` as timm does, with queries, keys and values in one tensor, then apply vit_layout.canonical."""
     bare = {_PREFIX.sub("", name): tensor for name, tensor in state.items()}
     vit_layout.refuse(bare)
     renamed: State = {}
@@ -71,7 +71,7 @@ def canonical(state: State) -> State:
 
 
 def _renamed(name: str) -> str:
-    """By timm's names what it has a name for, all else as it is, to be listed as unexpected."""
+    """Return timm's name for the tensor `name`, or `name` if timm has none: it is reported as unexpected later."""
     if layer := _LAYER.fullmatch(name):
         leaf = "gamma" if layer[3] == "lambda1" else layer[3]
         return f"blocks.{layer[1]}.{_INSIDE[layer[2]]}.{leaf}" if layer[2] in _INSIDE else name

@@ -1,4 +1,4 @@
-"""What a family's published checkpoints look like, as one frozen record for each family."""
+"""The description of a family's published checkpoints, and functions that read sizes from tensor shapes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Hints:
-    """What the training run's `args`, or a hub's config, say beyond the tensors.
+    """Facts in the training run's `args`, or in a hub's config, that the tensors do not show.
 
     A field that is absent or of another type is None. `num_heads` is one number, or one for each stage of an Evo-LeViT.
-    `global_pool` is what timm calls its pooling: token, avg and others.
-    `stated` is what each source says of the preprocessing, the first to be asked first.
+    `global_pool` is timm's name of the pooling: token, avg and others. `stated` holds what each source states about
+    preprocessing, in order of priority.
     """
 
     model: str | None = None
@@ -43,7 +43,7 @@ class Hints:
 
     @classmethod
     def from_args(cls, args: Mapping[str, Any]) -> Hints:
-        """Read what is known and of the right type from the attributes of the `args` namespace."""
+        """Read the known attributes of the right type from the `args` namespace."""
         model, selection = args.get("model"), args.get("selection")
         ratios, names = args.get("keep_ratio"), args.get("class_names")
         pooling, eps, stages = args.get("pooling"), args.get("norm_eps"), args.get("stages")
@@ -74,7 +74,7 @@ def _head_counts(value: Any) -> int | tuple[int, ...] | None:
 
 
 def shape_of(shapes: Shapes, name: str, axes: int) -> tuple[int, ...]:
-    """The shape of the tensor called `name`; raises BadFileError where it is missing or has another number of axes."""
+    """Return the shape of the tensor `name`; raises BadFileError if it is missing or does not have `axes` axes."""
     found = shapes.get(name)
     if found is None or len(found) != axes or 0 in found:
         raise BadFileError(f"the checkpoint's '{name}' is {found or 'missing'}, expected a tensor of {axes} axes")
@@ -82,7 +82,7 @@ def shape_of(shapes: Shapes, name: str, axes: int) -> tuple[int, ...]:
 
 
 def grid_of(shapes: Shapes, name: str) -> int:
-    """Patches along one side, from the position embeddings called `name`, (1, N + 1, C); raises BadFileError."""
+    """Return the patches along one side, from the position embeddings `name` (1, N + 1, C); raises BadFileError."""
     rows = shape_of(shapes, name, 3)[1]
     grid = math.isqrt(rows - 1)
     if grid**2 + 1 != rows:
@@ -108,19 +108,19 @@ C = TypeVar("C", bound=ModelConfig)
 
 
 def unchanged(state: State) -> State:
-    """Return a state dict whose every tensor has one name."""
+    """Return `state` as it is, for families in which each tensor has one name."""
     return state
 
 
 @dataclass(frozen=True)
 class Layout(Generic[C]):
-    """How one family names its tensors. Shapes and states are keyed by the published names.
+    """The tensor names of one family. Shapes and states are keyed by the published names.
 
-    `infer` reads a configuration off the shapes; `required` and `optional` (training-only) list the tensors that a
-    configuration has; `to_module` translates a complete state dict to the network's own names, and `network` builds the
-    module. `canonical` comes before all of them: where a family's files hold a tensor under two names it keeps one.
-    `at_grid` brings a state's position embeddings to a grid of that many tokens a side; it is None where a network's
-    size is fixed. `selects` says whether the family is trained with token selection.
+    `infer` derives a configuration from the shapes; `required` and `optional` (training-only) list the tensors that a
+    configuration has. `to_module` translates a complete state dict to the network's own names, and `network` builds the
+    module. `canonical` runs before all of them: if a family's files hold a tensor under two names, it keeps one.
+    `at_grid` resizes a state's position embeddings to a grid of that many tokens a side; it is None if a network's
+    size is fixed. `selects` is true if the family is trained with token selection.
     """
 
     family: str

@@ -1,4 +1,4 @@
-"""Every family of checkpoints, which of them a state dict is of, and its network with that state's weights."""
+"""The supported families of checkpoints: recognising the family of a state dict, and building its network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PUBLISHED = {EvoDeiTConfig: evo_deit_layout.to_published, EvoLeViTConfig: evo_l
 
 
 def layout_of(state: State, source: object) -> Layout[Any]:
-    """Return the family that `state` belongs to; raises BadFileError where it is none."""
+    """Return the layout of the family that `state` belongs to; raises BadFileError if there is none."""
     shapes = shapes_of(state)
     for layout in LAYOUTS:
         if layout.recognises(shapes):
@@ -42,7 +42,7 @@ def layout_for(config: ModelConfig) -> Layout[Any]:
 
 
 def to_published(config: ModelConfig, state: State) -> State:
-    """`state`, of the network of `config`, by the names of its family's published checkpoints."""
+    """Return `state`, of the network of `config`, under the names of its family's published checkpoints."""
     return _PUBLISHED[type(config)](state)
 
 
@@ -52,7 +52,7 @@ def shapes_of(state: State) -> Shapes:
 
 
 def at_image_size(layout: Layout[Any], config: Any, state: State, image_size: int) -> tuple[Any, State]:
-    """`config` and its `state` for images of another size; raises UsageError for a family that has one size alone."""
+    """Return `config` and `state` for images of another size; raises UsageError if the family's size is fixed."""
     if layout.at_grid is None:
         raise UsageError(f"{config.name} runs at {config.image_size} px alone: leave out --image-size")
     resized = dataclasses.replace(config, image_size=image_size)
@@ -60,7 +60,7 @@ def at_image_size(layout: Layout[Any], config: Any, state: State, image_size: in
 
 
 def fitted(layout: Layout[Any], config: ModelConfig, state: State, source: object) -> Network:
-    """Return the network of `config` with the weights in `state`; raises BadFileError where they do not fit."""
+    """Return the network of `config` with the weights in `state`; raises BadFileError if they do not fit."""
     required, optional, found = layout.required(config), layout.optional(config), shapes_of(state)
     problems = {
         "missing": [name for name in required if name not in found],

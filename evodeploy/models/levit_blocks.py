@@ -1,6 +1,7 @@
-"""What LeViT is made of: linear and convolutional layers with batch norm, its attention, its blocks, its subsampling.
+"""The modules of LeViT: linear and convolutional layers with batch norm, attention, blocks, subsampling.
 
-Shapes as in selection.py; N is the number of patch tokens in the current stage's grid, h·d the width of all heads.
+Shapes are those of selection.py; N is the number of patch tokens in the current stage's grid, h·d the width of all
+heads together.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class ConvBN(nn.Module):
 
 
 class TwinHead(nn.Module):
-    """The mean of two heads: training teaches one from the labels, the other from a teacher network."""
+    """The mean of two heads: one is trained on the labels, the other on the outputs of a teacher network."""
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
@@ -70,7 +71,7 @@ class TwinHead(nn.Module):
 
 
 def _per_head(x: Tensor, heads: int) -> Tensor:
-    """(B, rows, h·d) to (B, h, rows, d)."""
+    """Reshape (B, rows, h·d) to (B, h, rows, d)."""
     _, rows, width = x.shape
     return x.reshape(-1, rows, heads, width // heads).transpose(1, 2)
 
@@ -90,7 +91,7 @@ class Attention(nn.Module):
         self.learn_tradeoff = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor, scored: bool) -> tuple[Tensor, Tensor | None]:
-        """Map (B, rows, C) to the same shape, and to the class token's logits (B, h, rows) where `scored`."""
+        """Map (B, rows, C) to the same shape, and to the class token's logits (B, h, rows) if `scored`."""
         widths = (self.key_width, self.key_width, self.value_width)
         query, key, value = _per_head(self.qkv(x), self.heads).split_with_sizes(widths, dim=-1)
         mixed = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
@@ -99,14 +100,14 @@ class Attention(nn.Module):
         return self.proj(F.hardswish(mixed)), logits
 
     def tradeoff(self) -> Tensor:
-        """Return how much of the global class attention this module's own replaces: t, in (0, 1)."""
+        """Return t, in (0, 1): the share of the global class attention that this module's own replaces."""
         return self.learn_tradeoff.sigmoid()
 
 
 class SubsampleAttention(nn.Module):
-    """Attention from every second row and column of the grid to all of it, to the next stage's width.
+    """Attention from the tokens in every second row and column of the grid to all tokens, at the next stage's width.
 
-    `sampled` holds those positions, `rows` the sequence's rows of the class token and of them.
+    `sampled` holds the positions of these tokens, `rows` the sequence's rows of the class token and of these tokens.
     """
 
     sampled: Tensor
@@ -143,7 +144,7 @@ class SubsampleAttention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with Hardswish between, twice as wide inside."""
+    """Two linear layers with Hardswish between them, twice as wide inside."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -157,7 +158,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each a residual."""
+    """Attention and MLP, each with a residual connection."""
 
     def __init__(self, width: int, heads: int, key_width: int) -> None:
         super().__init__()
@@ -165,14 +166,14 @@ class Block(nn.Module):
         self.mlp = Mlp(width)
 
     def forward(self, x: Tensor, scored: bool) -> tuple[Tensor, Tensor | None]:
-        """Map (B, rows, C) to the same shape, and to the class token's logits (B, h, rows) where `scored`."""
+        """Map (B, rows, C) to the same shape, and to the class token's logits (B, h, rows) if `scored`."""
         residual, attention = self.attn(x, scored)
         x = x + residual
         return x + self.mlp(x), attention
 
 
 class Subsample(nn.Module):
-    """From one stage's grid to the next: a quarter of the tokens, of another width."""
+    """The transition from one stage's grid to the next: a quarter of the tokens, with another width."""
 
     def __init__(self, grid: int, width: int, key_width: int, outputs: int) -> None:
         super().__init__()

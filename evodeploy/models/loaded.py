@@ -1,4 +1,4 @@
-"""A network with its weights, and what is deployed of it."""
+"""A network with its weights, and the settings that it is deployed with."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from evodeploy.specs import InputFormat, ModelInfo, Preprocessing
 from evodeploy.text import brief
 
 LARGEST_TOP_K = 3840  # TensorRT's limit
-FEWEST_TOKENS = 4  # that an elastic stage selects from
-ANY_SHARE = (1e-6, 1.0)  # bounds of an elastic model, from one token to all
+FEWEST_TOKENS = 4  # an elastic stage selects from no fewer
+ANY_SHARE = (1e-6, 1.0)  # elastic bounds that allow any number of tokens, from one to all
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network with its weights, in evaluation mode, and the facts that travel with it.
+    """A network with its weights, in evaluation mode, and its metadata.
 
-    `trained_at` is the image size of the source, where that was interpolated to another. `trained_to_select` says
-    whether the weights were trained with token selection: without it, every token that is dropped costs accuracy.
+    `trained_at` is the image size of the source if its positions were interpolated to another size, else None.
+    `trained_to_select` is true if the weights were trained with token selection; otherwise every dropped token costs
+    accuracy.
     """
 
     module: Network
@@ -44,10 +45,10 @@ def model_info(
     preprocessing: Preprocessing | None = None,
     ema: bool = False,
 ) -> ModelInfo:
-    """Return the facts of `config` that travel with every artefact made from it.
+    """Return the metadata that every artefact made from `config` contains.
 
-    With `ema` its weights are the averaged ones of `source`. A published model's 1000 classes are ImageNet's where the
-    checkpoint names none.
+    `ema` records that the weights are the averaged ones of `source`. A published model with 1000 classes gets
+    ImageNet's class names if there are no `class_names`.
     """
     if not class_names and config.name in ZOO and config.num_classes == len(imagenet_names()):
         class_names = imagenet_names()
@@ -68,9 +69,9 @@ def model_info(
 
 
 def with_interface(model: LoadedModel, input_format: InputFormat, top_k: int | None) -> LoadedModel:
-    """`model` deployed with images taken as `input_format` says, and its `top_k` classes given; see `ModelInfo`.
+    """Return `model` set to take images in `input_format` and to return its `top_k` classes; see `ModelInfo`.
 
-    Raises UsageError for a number of classes that the model, or an engine built from its export, cannot give.
+    Raises UsageError if the model, or an engine built from its export, cannot return that many classes.
     """
     classes = model.info.num_classes
     if top_k is not None and not classes:
@@ -84,10 +85,10 @@ def with_interface(model: LoadedModel, input_format: InputFormat, top_k: int | N
 
 
 def with_elastic(model: LoadedModel, bounds: tuple[float, float]) -> LoadedModel:
-    """`model` deployed so that each run says how many tokens its stages keep, within `bounds`, shares from (0, 1].
+    """Return `model` as elastic: each run sets how many tokens the stages keep, within `bounds`, shares in (0, 1].
 
-    The least is one token. Raises UsageError for bounds that leave out the model's own keep ratios, and for a network
-    that has no stage, or one with too few tokens, to select.
+    A stage keeps at least one token. Raises UsageError if the bounds exclude the model's own keep ratios, or if the
+    network has no selecting stage or one with too few tokens.
     """
     low, high = bounds
     if not 0 < low <= high <= 1:
@@ -110,7 +111,7 @@ def with_elastic(model: LoadedModel, bounds: tuple[float, float]) -> LoadedModel
 
 
 def reconfigured(model: LoadedModel, config: ModelConfig) -> LoadedModel:
-    """The same weights run as `config` says, not elastic: other keep ratios, another selection mode, the dense twin."""
+    """Return the same weights as a static model of `config`: other keep ratios, another mode, or the dense twin."""
     module = layout_for(config).network(config)
     module.load_state_dict(model.module.state_dict())
     now = model_info(config)

@@ -1,11 +1,12 @@
-"""Merging fast tokens into the slow tokens most like them, as pure functions (after Bolya et al., ToMe, ICLR 2023).
+"""Pure functions that merge each fast token into the slow token most like it (after Bolya et al., ToMe, ICLR 2023).
 
-Shapes: B images, N patch tokens on a square grid, K slow, C channels. A slow token that fast ones were
-merged into represents all of them: it is their mean, and others attend to it as often as to all its members together.
-What it gains in a stage, every member gains.
+Shapes: B images, N patch tokens on a square grid, K of them slow, C channels. A slow token represents all tokens that
+were merged into it: it is their mean, and attention counts it once for each of them. What it gains in a stage is added
+to every member.
 
-Slow are the tokens that no other could represent: every second token of every second row, the anchors, and those least
-like any anchor (as Token Merging for Stable Diffusion chooses, Bolya and Hoffman, CVPRW 2023, with a fixed grid).
+The slow tokens are those that no other token could represent: the anchors, which are every second token of every second
+row, and the tokens least like any anchor (the choice of Token Merging for Stable Diffusion, Bolya and Hoffman, CVPRW
+2023, with a fixed grid).
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ _GOLDEN = 0.6180339887498949
 
 
 class Merged(NamedTuple):
-    """Slow tokens with what was merged into them.
+    """Slow tokens after merging.
 
-    `tokens` (B, K, C) are the means of their members, `size` (B, K) counts these, the slow token among them. For all
-    tokens, the slow ones first, `group` int64 (B, N) says which of `tokens` each belongs to, and `margin`, alike,
-    by how much more it was like that one than any other: correlations, from -1 to 1, and 2 for a slow token.
+    `tokens` (B, K, C) are the means of their members, and `size` (B, K) counts the members, including the slow token.
+    The other two fields describe all tokens, slow ones first. `group` int64 (B, N) is the index in `tokens` that each
+    belongs to. `margin` (B, N) is how much more it correlates with that slow token than with any other, and 2 for a
+    slow token; correlations range from -1 to 1.
     """
 
     tokens: Tensor
@@ -36,7 +38,7 @@ class Merged(NamedTuple):
 
 
 class MergedStage(NamedTuple):
-    """What `Evolved` holds of one stage: `selected` (B, K), and by position in the image the others (B, N)."""
+    """The fields of `Evolved` for one stage: `selected` (B, K), and the others (B, N) by position in the image."""
 
     selected: Tensor
     scores: Tensor
@@ -45,20 +47,20 @@ class MergedStage(NamedTuple):
 
 
 def likeness(tokens: Tensor, others: Tensor) -> Tensor:
-    """How like each of `tokens` (B, N, C) is to each of `others` (B, K, C): their correlation, times C. (B, N, K).
+    """Return the correlation, times C, of each of `tokens` (B, N, C) with each of `others` (B, K, C): (B, N, K).
 
-    Tokens are normed as LayerNorm does, without weights: no sum of squares leaves the range of half precision, and
-    every engine has the operator.
+    LayerNorm without weights normalises the tokens: its sums of squares stay in the range of half precision, and every
+    engine has the operator.
     """
     width = (tokens.shape[-1],)
     return F.layer_norm(tokens, width) @ F.layer_norm(others, width).transpose(1, 2)
 
 
 def anchor_scores(grid: int) -> Tensor:
-    """Scores (N,) of the anchors among N tokens, 4 and above, and 0 for all other tokens.
+    """Return scores (N,) for the tokens of a grid: 4 or more for an anchor, 0 for any other token.
 
-    Were fewer kept than there are anchors, it would be those of a coarser grid, and of one grid some from everywhere:
-    the fractions of multiples of the golden ratio are spread evenly.
+    If fewer tokens are kept than there are anchors, the anchors of coarser grids come first. Within one grid the kept
+    anchors are spread over the image, because the fractions of multiples of the golden ratio are spread evenly.
     """
     scores = torch.zeros(grid, grid)
     for index, (row, column) in enumerate((r, c) for r in range(0, grid, 2) for c in range(0, grid, 2)):
@@ -68,9 +70,9 @@ def anchor_scores(grid: int) -> Tensor:
 
 
 def unlikeness(tokens: Tensor, grid: int) -> Tensor:
-    """By what slow tokens are chosen, the larger the sooner: (B, N) of `tokens` (B, N, C).
+    """Return the scores (B, N) by which slow tokens are chosen from `tokens` (B, N, C), the highest first.
 
-    2 - the correlation with the anchor most like it, from 1 to 3, and for anchors more.
+    A score is 2 minus the correlation with the most similar anchor, so from 1 to 3. Anchors score higher.
     """
     anchors = anchor_scores(grid).to(tokens.device)
     normed = F.layer_norm(tokens, (tokens.shape[-1],))
@@ -80,12 +82,12 @@ def unlikeness(tokens: Tensor, grid: int) -> Tensor:
 
 
 def merge(tokens: Tensor, keep: int) -> Merged:
-    """Merge each of `tokens` (B, N, C) after the first `keep`, the slow ones, into the slow one most like it.
+    """Merge each of `tokens` (B, N, C) after the first `keep`, the slow ones, into the slow token most like it.
 
-    Of equal ones it is the first. Sums are products with a matrix of zeros and one constant: engines have no fast sum
-    by index. The constant is a power of two, so that nothing is rounded, and so small that no sum leaves the range of
-    FP16, as 255 tokens of 300 would. Slow tokens take part in all sums: where none is fast, ONNX Runtime before 1.32
-    computes a sum of nothing from memory that nothing has written.
+    If several are equally like it, the first is used. Sums are products with a matrix of zeros and one constant,
+    because engines have no fast sum by index. The constant is a power of two, so that it rounds nothing, and so small
+    that no sum leaves the range of FP16, as 255 tokens of 300 would. All sums include the slow tokens: if there are no
+    fast ones, ONNX Runtime before 1.32 computes an empty sum from uninitialised memory.
     """
     slow, (_, count, width) = tokens[:, :keep], tokens.shape
     kept = torch.arange(slow.shape[1], device=tokens.device)
@@ -93,7 +95,7 @@ def merge(tokens: Tensor, keep: int) -> Merged:
     nearest = alike.argmax(dim=-1)
     owner = torch.cat([kept + torch.zeros_like(nearest[:, :keep]), nearest[:, keep:]], dim=1)
     members = owner.unsqueeze(-1) == kept
-    # Not a cast: OpenVINO computes what follows one from booleans in FP32, here half of a BF16 network.
+    # Not a cast: OpenVINO computes what follows a cast from booleans in FP32, here half of a BF16 network.
     size = torch.where(members, 1.0, 0.0).to(tokens.dtype).sum(dim=1)
     most = 1 << (count - 1).bit_length()
     shares = torch.where(members, 1 / most, 0.0).to(tokens.dtype)
@@ -103,7 +105,7 @@ def merge(tokens: Tensor, keep: int) -> Merged:
 
 
 def size_bias(size: Tensor) -> Tensor:
-    """What makes attention count a token `size` (B, K) times, to be added to its logits: (B, 1, 1, K + 1).
+    """Return the bias (B, 1, 1, K + 1) on attention logits that makes each token count `size` (B, K) times.
 
     exp(l + log s) is s · exp(l). The class token, in row 0, counts once.
     """

@@ -1,4 +1,4 @@
-"""Position embeddings at another grid than they were trained at."""
+"""Position embeddings for another grid than they were trained at."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 
 def resized(positions: Tensor, grid: int, *, antialias: bool = False, offset: float = 0.0) -> Tensor:
-    """`positions` (1, n² + 1, C), the class token's first, interpolated bicubically to (1, grid² + 1, C).
+    """Interpolate `positions` (1, n² + 1, C), the class token's first, bicubically to (1, grid² + 1, C).
 
-    The recipes differ by family, by far more than rounding:
+    Each family has its own recipe, and their results differ by far more than rounding:
 
     - DeiT's fine-tuning, and with it Evo-DeiT, and Hugging Face: neither antialias nor offset;
-    - timm: `antialias`, which PyTorch computes with another cubic even where the grid grows;
-    - facebookresearch's DINOv2: `offset` 0.1, which its scale factor (grid + 0.1) / n carries against rounding.
+    - timm: `antialias`, for which PyTorch uses another cubic kernel even if the grid grows;
+    - facebookresearch's DINOv2: `offset` 0.1, added in its scale factor (grid + 0.1) / n against rounding.
     """
     old = math.isqrt(positions.shape[1] - 1)
     if old == grid:

@@ -1,6 +1,6 @@
-"""Where a checkpoint's preprocessing comes from: options, hubs' files, the training run's own settings.
+"""The sources of a checkpoint's preprocessing: options, hubs' files, the training run's own settings.
 
-Each source says what it knows; the first that states a field decides it, and what none states is assumed.
+The first source that states a field decides it. A field that no source states is assumed.
 """
 
 from __future__ import annotations
@@ -23,21 +23,22 @@ OPTIONS = {
     "crop_mode": "--crop-mode",
 }  # each field that a source may state, and the option of `evodeploy export` that states it
 _CHOICES: dict[str, tuple[str, ...]] = {"interpolation": get_args(Interpolation), "crop_mode": get_args(CropMode)}
-# What DeiT's training code always writes, and Evo-ViT's, which is built on it; the second is this package's own.
+# Settings that the training code of DeiT, and of Evo-ViT, which is built on it, always writes; the second set is this
+# package's own.
 _DEIT = ({"input_size", "data_set"}, {"input_size", "keep_ratio"})
 _PROCESSOR = "preprocessor_config.json"
 _RESAMPLE: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 _SHORTEST = ("Bit", "CLIP", "ConvNext")  # processors that take one number as the shorter side; others squash to it
-_HUGE = 10**300  # a whole number of a pickle may be beyond what a float holds
-_LARGEST = 5  # magnitude of a mean or deviation: larger ones are of channels in [0, 255]
+_HUGE = 10**300  # a pickled integer may be too large for a float
+_LARGEST = 5  # magnitude of a mean or deviation: larger ones are for channels in [0, 255]
 _UNSIZED = 32  # DeiT's code neither resizes nor crops images of this size or less
 
 
 @dataclass(frozen=True)
 class Stated:
-    """What one source says of the preprocessing, as it says it; None where it is silent.
+    """The preprocessing that one source states, unchecked; a field that it does not state is None.
 
-    `rounding` belongs to `crop_pct`. `error` is raised for a value that cannot be honoured.
+    `rounding` belongs to `crop_pct`. `error` is the type raised for a value that is not supported.
     """
 
     source: str
@@ -50,12 +51,12 @@ class Stated:
     error: type[EvodeployError] = BadFileError
 
     def __bool__(self) -> bool:
-        """Return whether it says anything."""
+        """Return whether any field is stated."""
         return any(getattr(self, name) is not None for name in OPTIONS)
 
 
 def resolved(sources: Sequence[Stated]) -> Preprocessing:
-    """The preprocessing by the first of `sources` to state each field; raises the source's error for a bad value."""
+    """Take each field from the first of `sources` that states it; raises the source's error for a bad value."""
     values: dict[str, Any] = {}
     assumed = []
     for name in OPTIONS:
@@ -70,7 +71,7 @@ def resolved(sources: Sequence[Stated]) -> Preprocessing:
 
 
 def completed(own: Preprocessing, other: Preprocessing) -> Preprocessing:
-    """`own`, with what it assumes taken from `other`."""
+    """Return `own` with its assumed fields taken from `other`."""
     taken = {name: getattr(other, name) for name in own.assumed}
     if "crop_pct" in taken:
         taken["rounding"] = other.rounding
@@ -85,14 +86,15 @@ def stated_by_options(
     crop_pct: float | None,
     crop_mode: str | None,
 ) -> Stated:
-    """Return what the arguments of `export` say."""
+    """Return what the arguments of `export` state."""
     return Stated("the arguments", mean, std, interpolation, crop_pct, crop_mode, error=UsageError)
 
 
 def stated_by_settings(settings: Mapping[str, Any]) -> Stated:
-    """Return what a training run's own settings say: those of timm's train.py, or of DeiT's and Evo-ViT's code.
+    """Return what a training run's settings state: those of timm's train.py, or of DeiT's and Evo-ViT's code.
 
-    timm writes None where the model's own defaults apply, which the file does not hold: there it is silent.
+    timm writes None for a field if the model's default applies. The file does not hold that default, so the field is
+    not stated.
     """
     source = "the checkpoint's settings"
     if "crop_pct" not in settings and any(names <= settings.keys() for names in _DEIT):
@@ -109,7 +111,7 @@ def stated_by_settings(settings: Mapping[str, Any]) -> Stated:
 
 
 def stated_by_timm(config: Mapping[str, Any]) -> Stated:
-    """Return what timm's `pretrained_cfg` says; where it says anything, timm's own defaults fill the rest."""
+    """Return what timm's `pretrained_cfg` states; if it states anything, timm's defaults fill the other fields."""
     stated = Stated(
         "timm's config.json",
         mean=_channels(config.get("mean")),
@@ -126,7 +128,7 @@ def stated_by_timm(config: Mapping[str, Any]) -> Stated:
 
 
 def stated_by_hugging_face(config: Mapping[str, Any]) -> Stated:
-    """Return what a `preprocessor_config.json` says: as transformers' ViT, DeiT and BiT processors read it.
+    """Return what a `preprocessor_config.json` states, as read by transformers' ViT, DeiT and BiT processors.
 
     Scaling other than to [0, 1] is folded into mean and deviation: (f·x - m) / s is (x/255 - m/255f) / (s/255f).
     """
@@ -155,7 +157,7 @@ def stated_by_hugging_face(config: Mapping[str, Any]) -> Stated:
 
 
 def _geometry(config: Mapping[str, Any]) -> tuple[str | None, float | None]:
-    """Crop mode and share by a processor's sizes; a mode that is none of ours says what cannot be done."""
+    """Return the crop mode and share for a processor's sizes; an unsupported setting is returned as the mode."""
     if config.get("do_resize") is False:
         return "do_resize false", None
     if config.get("do_pad"):
@@ -188,7 +190,7 @@ def _side(size: Mapping[str, Any], *names: str) -> int | None:
 
 
 def settings_of(preprocessing: Preprocessing) -> dict[str, Any]:
-    """`preprocessing` as settings that `stated_by_settings` reads back: None for what is assumed."""
+    """Return `preprocessing` as settings that `stated_by_settings` reads back, with None for assumed fields."""
     values = {name: getattr(preprocessing, name) for name in OPTIONS}
     known = {name: None if name in preprocessing.assumed else value for name, value in values.items()}
     lists = {name: list(value) if isinstance(value, tuple) else value for name, value in known.items()}
@@ -196,7 +198,7 @@ def settings_of(preprocessing: Preprocessing) -> dict[str, Any]:
 
 
 def _of_deit(settings: Mapping[str, Any], source: str) -> Stated:
-    """The evaluation of DeiT's code is fixed but for the share that newer versions let be chosen."""
+    """Return the evaluation settings of DeiT's code, which are fixed except for the crop share of newer versions."""
     usual, size = Preprocessing(), settings["input_size"]
     if not isinstance(size, int) or ("data_set" in settings and size <= _UNSIZED):
         return Stated(source, usual.mean, usual.std)
@@ -205,7 +207,7 @@ def _of_deit(settings: Mapping[str, Any], source: str) -> Stated:
 
 
 def _checked(name: str, source: Stated) -> Any:
-    """Return the field, where it can be honoured."""
+    """Return the field `name` of `source`; raises the source's error if the value is not supported."""
     value = getattr(source, name)
     if name in _CHOICES:
         fits, expected = value in _CHOICES[name], f"one of {', '.join(_CHOICES[name])}"

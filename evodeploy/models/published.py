@@ -1,4 +1,4 @@
-"""The published models as a list to print, and checkpoints of random weights for them."""
+"""The list of published models with their costs, and checkpoints with random weights for them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from evodeploy.text import megabytes
 class PublishedModel:
     """A published model: pixels of a side, parameters, GFLOPs for one image, tokens that each block computes on.
 
-    A multiply-add counts as one, as the papers do; `dense_gflops` are those of the network that keeps every token.
+    A multiply-add counts as one operation, as in the papers. `dense_gflops` is for the network that keeps every token.
     """
 
     name: str
@@ -33,18 +33,18 @@ class PublishedModel:
 
     @property
     def token_runs(self) -> str:
-        """The tokens per block in short: 196, 196, 98 as 2×196 1×98."""
+        """The tokens per block in short form: 196, 196, 98 as 2×196 1×98."""
         runs = itertools.groupby(self.tokens_per_block)
         return " ".join(f"{len(list(blocks))}×{count}" for count, blocks in runs)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return dataclasses.asdict(self) | {"tokens_per_block": list(self.tokens_per_block)}
 
 
 @dataclass(frozen=True)
 class RandomCheckpoint:
-    """A checkpoint of random weights that was written."""
+    """A checkpoint file with random weights that was written."""
 
     path: Path
     size: int
@@ -55,7 +55,7 @@ class RandomCheckpoint:
         return f"{self.path}  {megabytes(self.size)}  {self.model}, random weights of seed {self.seed}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, as `evodeploy init --json` prints them."""
+        """Return plain values for JSON, as `evodeploy init --json` prints them."""
         return {"checkpoint": str(self.path), "bytes": self.size, "model": self.model, "seed": self.seed}
 
 
@@ -74,8 +74,8 @@ def random_checkpoint(
 ) -> RandomCheckpoint:
     """Write a checkpoint of the published `model` with random weights, in the published format.
 
-    `output` is `MODEL.pth` in the current folder by default; `force` replaces it where it exists. Raises UsageError for
-    a name that no model has.
+    `output` is `MODEL.pth` in the current folder by default; `force` replaces an existing file. Raises UsageError if
+    no published model has that name.
     """
     config = named(model)
     path = Path(f"{model}.pth") if output is None else Path(output)

@@ -1,4 +1,4 @@
-"""Networks of random weights, for tests and for timings."""
+"""Networks with random weights, for tests and for timings."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from evodeploy.models.layouts import layout_for
 from evodeploy.models.loaded import LoadedModel, model_info
 from evodeploy.models.zoo import ModelConfig
 
-# Gains of Evo-LeViT's random batch norms, by the ends of their names. Small ones after a branch keep the residuals from
-# growing; smaller ones at queries and keys keep attention from amplifying what float32 rounds.
+# Gains of Evo-LeViT's random batch norms, by the ends of their names. Low gains after a branch keep the residuals from
+# growing. Low gains at queries and keys keep attention from amplifying the rounding of float32.
 _GAINS = {(".proj.1.bn.weight", ".m.2.bn.weight"): 0.5, (".qkv.bn.weight", ".kv.bn.weight", ".q.1.bn.weight"): 0.75}
 
 
 def random_model(config: ModelConfig, seed: int = 0) -> LoadedModel:
-    """A network of random weights, scaled so that its attention is far from uniform and selections are decided."""
+    """Return a network with random weights, scaled so that attention is far from uniform and selections are clear."""
     layout = layout_for(config)
     generator = torch.Generator().manual_seed(seed)
     state = {name: _random(name, shape, generator) for name, shape in layout.required(config).items()}

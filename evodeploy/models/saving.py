@@ -1,4 +1,4 @@
-"""Checkpoints written as training writes them."""
+"""Writing checkpoints in the format of the training code."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def save_checkpoint(
     elastic: tuple[float, float] | None = None,
     distillation: dict[str, Any] | None = None,
 ) -> None:
-    """Write `model` as training would have: published names, with an `args` namespace that names the variant.
+    """Write `model` as the training code would: published tensor names, and an `args` namespace with the variant.
 
-    `elastic` are the lowest and the highest keep ratio that it was trained for, `distillation` how that was done.
+    `elastic` is the lowest and the highest keep ratio that it was trained for. `distillation` records the training.
     """
     config = model.config
     args = argparse.Namespace(
@@ -44,7 +44,7 @@ def save_checkpoint(
     with replacing(path) as draft, draft.open("wb", buffering=0) as file:
         try:
             torch.save(content, file)
-        except RuntimeError as error:  # how its writer ends where a file takes no more
+        except RuntimeError as error:  # torch's writer hides the OSError of a full disk in one
             if isinstance(error.__context__, OSError):
                 raise OSError(error.__context__.errno, error.__context__.strerror) from error
             raise

@@ -1,4 +1,4 @@
-"""How a network's blocks fall into runs that share one set of slow tokens."""
+"""Runs of a network's blocks that share one set of slow tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from evodeploy.errors import InputError
 
 @dataclass(frozen=True)
 class Segment:
-    """Consecutive blocks that run on the same `keep` patch tokens, which are chosen before them where it `selects`."""
+    """Consecutive blocks that run on the same `keep` patch tokens, selected before the first block if `selects`."""
 
     blocks: tuple[int, ...]
     keep: int
@@ -18,7 +18,7 @@ class Segment:
 
 
 def check_keep(keep: Sequence[int], tokens: Sequence[int]) -> None:
-    """Raise InputError unless `keep` has a number of tokens for each selecting stage, which has `tokens`."""
+    """Raise InputError unless `keep` has, for each selecting stage, a number from 1 to its number of `tokens`."""
     if len(keep) != len(tokens):
         raise InputError(f"keep has {len(keep)} numbers of tokens, expected {len(tokens)}, one for each stage")
     for stage, (kept, there) in enumerate(zip(keep, tokens, strict=True)):

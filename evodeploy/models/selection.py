@@ -1,7 +1,7 @@
-"""Token selection by global class attention, as pure functions (Evo-ViT, section 3.2).
+"""Pure functions for token selection by global class attention (Evo-ViT, section 3.2).
 
-Shapes: B images, N patch tokens, K of them selected, C channels, h heads, d channels a head. A sequence carries the
-class token in row 0, so that patch token i is row i + 1.
+Shapes: B images, N patch tokens, K of them selected, C channels, h heads, d channels per head. A sequence holds the
+class token in row 0, so patch token i is in row i + 1.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ torch.library.register_autograd("evodeploy::top_k", _spread, setup_context=_keep
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the k largest of `scores` (B, N): values and int64 positions (B, k), largest first.
 
-    Of equal scores the one at the lower position wins, as ONNX TopK defines and torch.topk does not; exports become
+    Among equal scores the lower position comes first: ONNX TopK defines this, torch.topk does not. It is exported as
     one TopK node. The values are differentiable.
     """
     values, indices = _top_k(scores, k)
@@ -52,38 +52,38 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def class_logits(query: Tensor, keys: Tensor, scale: float) -> Tensor:
-    """Attention of the class token over all tokens, before the softmax: (B, h, N + 1).
+    """Return the attention of the class token to all tokens, before the softmax: (B, h, N + 1).
 
-    `query` (B, h, 1, d) is the class token's, `keys` (B, h, N + 1, d) are everyone's. Written as a sum, not as the
-    matrix product that it is: engines compute it where they write the keys, for which a product of one row would need
-    a kernel of its own, and its padding another.
+    `query` (B, h, 1, d) is that of the class token, `keys` (B, h, N + 1, d) those of all tokens. This is a matrix
+    product written as a sum: engines compute the sum in the kernel that writes the keys, while a product of one row
+    would need a separate kernel, and its padding another.
     """
     logits = (query * keys).sum(dim=-1)
     return logits if scale == 1.0 else logits * scale
 
 
 def widened(x: Tensor) -> Tensor:
-    """`x` in float32 where it is in reduced precision: scores that half precision rounds would tie, and tokens fall."""
+    """Return `x` in float32 if it has reduced precision, in which rounding would make scores equal and lose tokens."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def class_attention(logits: Tensor) -> Tensor:
-    """Return what the class token's `logits` (B, h, N + 1) give the patch tokens, summed over heads: (B, N)."""
+    """Return the class token's attention to patch tokens (B, N), summed over heads, from `logits` (B, h, N + 1)."""
     return widened(logits).softmax(dim=-1).sum(dim=1)[:, 1:]
 
 
 def blend(scores: Tensor, attention: Tensor, tradeoff: float | Tensor) -> Tensor:
-    """Global class attention g ← (1 - t)·g + t·c."""
+    """Return the new global class attention g ← (1 - t)·g + t·c."""
     return (1 - tradeoff) * scores + tradeoff * attention
 
 
 def global_attention(
     scores: Tensor | None, logits: Sequence[Tensor], tradeoffs: Sequence[Share], head_share: float = 1.0
 ) -> Tensor:
-    """Blend over blocks that see the same tokens, one after the other, as one softmax and one weighted sum.
+    """Blend the class attention of consecutive blocks on the same tokens, with one softmax and one weighted sum.
 
     Returns g (B, N). c is the softmax of a block's class `logits` (B, h, ≥ N + 1), summed over heads, times
-    `head_share`. `scores` is g before; without it the first c is used.
+    `head_share`. `scores` is the previous g; if it is None, g begins as the first c.
     """
     past, *shares = shares_of(tradeoffs, begun=scores is not None)
     attention = widened(torch.cat([*logits], dim=1) if len(logits) > 1 else logits[0]).softmax(dim=-1)
@@ -95,7 +95,7 @@ def global_attention(
 
 
 def shares_of(tradeoffs: Sequence[Share], begun: bool) -> list[Share]:
-    """What blending with each of `tradeoffs` in turn leaves of g, then of every c; not `begun`, g is the first c."""
+    """Return the shares of g, then of each c, after blending with all `tradeoffs`; unless `begun`, g is the first c."""
     shares: list[Share] = []
     left: Share = 1.0
     for tradeoff in reversed(tradeoffs if begun else tradeoffs[1:]):
@@ -122,14 +122,14 @@ def take_tokens(sequence: Tensor, positions: Tensor) -> Tensor:
 def split_tokens(sequence: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
     """Return the slow path of `sequence` (B, N + 1, C): the class token and the patch tokens at `positions` (B, K).
 
-    Returns the (B, K + 1, C) slow tokens and the (B, K + 1) rows that they came from.
+    Returns the slow tokens (B, K + 1, C) and the rows (B, K + 1) that they came from.
     """
     rows = F.pad(positions + 1, (1, 0))
     return take_rows(sequence, rows), rows
 
 
 def merge_tokens(sequence: Tensor, slow: Tensor, rows: Tensor) -> Tensor:
-    """`sequence` (B, N + 1, C) with the slow tokens (B, K + 1, C) put back at their `rows`; the others keep theirs."""
+    """Return `sequence` (B, N + 1, C) with the `slow` tokens (B, K + 1, C) written to `rows`, the others unchanged."""
     return sequence.scatter(1, rows.unsqueeze(-1).expand(-1, -1, slow.shape[-1]), slow)
 
 

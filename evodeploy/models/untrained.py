@@ -1,4 +1,4 @@
-"""What to say of token selection in a network that was not trained with it."""
+"""Messages about token selection in a network that was not trained with it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from evodeploy.specs import FastPath
 
 
 def selection_note(model: LoadedModel) -> str | None:
-    """A line about `model` where it was not trained with selection: a warning where it selects; None where it was."""
+    """Return a note on `model` if it was not trained with selection, as a warning if it selects; else None."""
     if model.trained_to_select:
         return None
     if not model.info.dense:
@@ -18,7 +18,7 @@ def selection_note(model: LoadedModel) -> str | None:
     )
 
 
-# What a DINOv2 ViT-S/14 reads of digits, measured by benchmarks/digits_probe.py: see docs/results.md.
+# Accuracy of a DINOv2 ViT-S/14 on digits, measured by benchmarks/digits_probe.py: see docs/results.md.
 _FIGURES: dict[FastPath, str] = {
     "rest": "96.8 % of them right with all tokens, 90.0 % at keep ratio 0.7 and 76.3 % at 0.5",
     "merge": "95.0 % of them right with all tokens and 95.3 % at keep ratio 0.5",
@@ -26,7 +26,7 @@ _FIGURES: dict[FastPath, str] = {
 
 
 def warning(model: LoadedModel) -> str:
-    """What keep ratios below 1.0 cost such a network."""
+    """Return a warning about the accuracy that keep ratios below 1.0 cost such a network."""
     fast_path = model.info.fast_path
     could_merge = fast_path == "rest" and "fast_path" in model.config.settings
     advice = "merge tokens (--fast-path merge), keep more, " if could_merge else "keep more tokens, "

@@ -1,9 +1,8 @@
-"""Plain vision transformers as timm, DeiT and DINOv2 name them: every one of them is an Evo-DeiT that never selects.
+"""Checkpoints of plain vision transformers with the names of timm, DeiT and DINOv2, as Evo-DeiTs that never select.
 
-Their class tokens attend as Evo-DeiT's do, so tokens can be selected without training. That costs accuracy, so every
-token is kept unless the user asks for less. `canonical` folds layer scales into the layers before them, so that what
-is left is one naming.
-What the network does not compute is refused by name.
+Their class tokens attend as in Evo-DeiT, so tokens can be selected without training. That costs accuracy, so every
+token is kept unless the user asks for less. `canonical` folds layer scales into the layers before them, which leaves a
+single naming. Checkpoints with parts that the network does not compute are refused, and the error names the part.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ _SIZES = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge"}
 
 
 def refuse(names: Shapes | State) -> None:
-    """Raise BadFileError for what a plain vision transformer does not have."""
+    """Raise BadFileError if one of `names` belongs to a part that a plain vision transformer does not have."""
     for pattern, what in _REFUSED.items():
         for name in names:
             if re.match(pattern, name):
@@ -58,7 +57,7 @@ def refuse(names: Shapes | State) -> None:
 
 
 def canonical(state: State) -> State:
-    """`state` with its layer scales folded, zeros for query-key-value biases, and a position for the class token."""
+    """Return `state` with layer scales folded, and with zeros for a missing query-key-value bias or class position."""
     refuse(state)
     if "cls_token" not in state:
         raise BadFileError("the vision transformer has no class token ('cls_token'), whose attention selects tokens")
@@ -73,7 +72,7 @@ def canonical(state: State) -> State:
         kept.setdefault(name.replace("weight", "bias"), torch.zeros(kept[name].shape[:1]))
     positions = kept["pos_embed"]
     if positions.ndim == 3 and math.isqrt(positions.shape[1]) ** 2 == positions.shape[1] > 1:
-        kept["pos_embed"] = F.pad(positions, (0, 0, 1, 0))  # DeiT III adds positions to the patches alone
+        kept["pos_embed"] = F.pad(positions, (0, 0, 1, 0))  # DeiT III adds positions to the patch tokens only
     return kept
 
 
@@ -82,14 +81,14 @@ def _fold(state: State, layer: str, name: str, gamma: torch.Tensor) -> None:
     for kind in ("weight", "bias"):
         tensor = state.get(f"{layer}.{kind}")
         if tensor is None:
-            continue  # listed as missing later
+            continue  # a missing weight is reported later
         if gamma.shape != tensor.shape[:1]:
             raise BadFileError(f"'{name}' is {tuple(gamma.shape)}, expected one scale for each row of '{layer}'")
         state[f"{layer}.{kind}"] = tensor * gamma.reshape(-1, *[1] * (tensor.ndim - 1))
 
 
 def _check_stated(hints: Hints, pooled_norm: bool) -> None:
-    """Raise BadFileError for what the network does not compute and no tensor shows, but its source states."""
+    """Raise BadFileError if the hints state something that the network does not compute and no tensor shows."""
     if hints.model and re.search(r"(?:^|_)rope(?:_|$)", hints.model):
         raise BadFileError(
             f"the vision transformer has rotary position embeddings ('{brief(hints.model)}'), which are not supported: "
@@ -108,7 +107,7 @@ def _recognises(shapes: Shapes) -> bool:
 
 
 def infer(shapes: Shapes, hints: Hints) -> EvoDeiTConfig:
-    """Return the configuration that tensors of these canonical shapes have; raises BadFileError."""
+    """Infer the configuration from canonical tensor shapes. Raises BadFileError if it is not supported."""
     width, _, patch, _ = shape_of(shapes, "patch_embed.proj.weight", 4)
     grid = grid_of(shapes, "pos_embed")
     depth = depth_of(shapes, "blocks")
@@ -146,7 +145,7 @@ def infer(shapes: Shapes, hints: Hints) -> EvoDeiTConfig:
 
 
 def required(config: EvoDeiTConfig) -> Shapes:
-    """Canonical names and shapes of what `config` needs."""
+    """Return the canonical names and shapes of the tensors that `config` needs."""
     width, hidden, shapes = config.width, int(config.width * config.mlp_ratio), embedding(config)
     for i in range(config.depth):
         shapes |= norm(f"blocks.{i}.norm1", width) | norm(f"blocks.{i}.norm2", width)
@@ -157,12 +156,12 @@ def required(config: EvoDeiTConfig) -> Shapes:
 
 
 def optional(config: EvoDeiTConfig) -> Shapes:
-    """Return what DINOv2's training alone uses."""
+    """Return the tensors that only DINOv2's training uses."""
     return {"mask_token": (1, config.width)}
 
 
 def to_module(state: State) -> State:
-    """Canonical names to the network's own."""
+    """Rename the canonical tensors for the network."""
     renamed = {"patch_embed.proj.": "patch_embed.", "fc_norm.": "norm."}
     module = {}
     for name, tensor in state.items():
@@ -172,9 +171,9 @@ def to_module(state: State) -> State:
 
 
 def _at_grid(state: State, grid: int) -> State:
-    """Positions by DINOv2's own recipe where a mask token shows that the file is its own, else by timm's.
+    """Resize positions by DINOv2's recipe if a mask token shows that the file is DINOv2's, else by timm's.
 
-    A file of DeiT's own looks like one of timm's, and is taken as timm takes it.
+    DeiT's files look the same as timm's, and are resized by timm's recipe too.
     """
     dinov2 = "mask_token" in state
     positions = resized(state["pos_embed"], grid, antialias=not dinov2, offset=0.1 if dinov2 else 0.0)

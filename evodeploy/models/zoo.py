@@ -1,4 +1,4 @@
-"""The published models as one frozen table, and what a model of any other size needs to be built."""
+"""The table of published models, and the configuration of Evo-DeiT models of any size."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ class EvoDeiTConfig:
 
     `stages` holds the block at which each selecting stage begins; a stage lasts until the next one, or the end.
     `keep_ratios` has one entry per stage: the share of patch tokens that take the slow path there.
-    `pooling` is what the last norm and the head read: the mean of the patch tokens, as the published models do, or the
-    class token, as most other vision transformers do. With `num_classes` 0 there is no head: the network's output is
-    the normed pooled vector. `norm_eps` is the epsilon of every LayerNorm. Tokens that are not selected rest, as in the
-    published models, or are merged into the selected token most like them, as `fast_path` says.
+    `pooling` is the input of the last norm and the head: the mean of the patch tokens, as in the published models, or
+    the class token, as in most other vision transformers. With `num_classes` 0 there is no head, and the output is the
+    normalised pooled vector. `norm_eps` is the epsilon of every LayerNorm. With `fast_path` "rest", tokens that are not
+    selected skip the blocks, as in the published models; with "merge", each is merged into the selected token most like
+    it.
     """
 
     name: str
@@ -62,12 +63,12 @@ class EvoDeiTConfig:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What networks of this family choose beyond their sizes, keep ratios and selection mode, by name."""
+        """The family's settings, by name, other than sizes, keep ratios and selection mode."""
         return {"stages": self.stages, "pooling": self.pooling, "norm_eps": self.norm_eps, "fast_path": self.fast_path}
 
     @property
     def output_width(self) -> int:
-        """Columns of the output: one for each class, or the width where there is no head."""
+        """Columns of the output: one for each class, or the width if there is no head."""
         return self.num_classes or self.width
 
     @property
@@ -81,11 +82,11 @@ class EvoDeiTConfig:
         return self.grid**2
 
     def kept(self, ratio: float) -> int:
-        """K = int(ratio · N), the number of tokens on the slow path."""
+        """Return K = int(ratio · N), the number of tokens on the slow path."""
         return int(ratio * self.tokens)
 
     def tokens_at(self, block: int) -> int:
-        """Patch tokens there are at `block`, slow and fast."""
+        """Return the number of patch tokens at `block`, slow and fast."""
         return self.tokens
 
     @property
@@ -94,10 +95,10 @@ class EvoDeiTConfig:
         return (self.tokens,) * len(self.stages)
 
     def segments_of(self, keep: Sequence[int] | None = None) -> tuple[Segment, ...]:
-        """The blocks in runs that share one set of slow tokens, in order.
+        """Return the blocks in runs that share one set of slow tokens, in order.
 
-        Each stage keeps `keep` tokens, and selects them also where those are all; None as configured.
-        Raises InputError for other than a number from 1 to N for each stage.
+        Each stage keeps its number of `keep` tokens, and selects even if these are all tokens. By default the
+        configured keep ratios apply. Raises InputError unless `keep` has a number from 1 to N for each stage.
         """
         if keep is None:
             stages = [(self.kept(ratio), self.kept(ratio) < self.tokens) for ratio in self.keep_ratios]
@@ -113,19 +114,19 @@ class EvoDeiTConfig:
         return tuple(runs)
 
     def tradeoff(self, block: int) -> float:
-        """Return how much of the global class attention the block's own replaces: t (paper, section 3.2)."""
+        """Return t, the share of the global class attention that the block's own replaces (paper, section 3.2)."""
         return 1.0 if block < self.stages[0] else 0.5
 
     def selecting_of(self, keep: Sequence[int] | None = None) -> tuple[int, ...]:
-        """The blocks before which tokens are selected. `keep` is as in `segments_of`."""
+        """Return the blocks before which tokens are selected. `keep` is the same as in `segments_of`."""
         return tuple(run.blocks[0] for run in self.segments_of(keep) if run.selects)
 
     def scored_for(self, segments: Sequence[Segment]) -> frozenset[int]:
-        """The blocks whose class attention can still reach a selection of `segments`.
+        """Return the blocks whose class attention can still influence a selection of `segments`.
 
-        None where tokens are merged, which are chosen by their likeness. Selecting before block j reads g after block
-        j-1, and g goes back as far as the last t of 1, where the past is replaced whole. At the published settings
-        these are blocks 3 to 7.
+        There are none if tokens are merged, because these are chosen by likeness. Selecting before block j reads g
+        after block j-1. g depends on blocks back to the last one with t = 1, which replaces all of the past. With the
+        published settings these are blocks 3 to 7.
         """
         if self.fast_path == "merge":
             return frozenset()
@@ -161,7 +162,7 @@ ZOO = _zoo()
 
 
 def named(name: str) -> ModelConfig:
-    """Return the published model called `name`; raises UsageError with the nearest names."""
+    """Return the published model called `name`. Raises UsageError, with the nearest name, if there is none."""
     if name in ZOO:
         return ZOO[name]
     near = difflib.get_close_matches(name, ZOO, n=1)
@@ -170,7 +171,7 @@ def named(name: str) -> ModelConfig:
 
 
 def default_stages(depth: int) -> tuple[int, ...]:
-    """The blocks at which stages begin in a network of `depth` blocks whose source names none: at its thirds."""
+    """Return the blocks at which the stages of a network with `depth` blocks begin by default: at its thirds."""
     return tuple(sorted({depth // 3, 2 * depth // 3} - {0}))
 
 
@@ -181,9 +182,9 @@ def with_selection(
     stages: tuple[int, ...] | None = None,
     fast_path: FastPath | None = None,
 ) -> ModelConfig:
-    """`config` with other keep ratios (one for all stages, or one each), selection mode, stages, or fast path.
+    """Return `config` with other keep ratios (one for all stages, or one each), selection mode, stages, or fast path.
 
-    Where the number of stages changes, a keep ratio that all of them share goes over to the new ones.
+    If the stages change and all old ones have the same keep ratio, the new ones get it too.
     """
     changes: dict[str, Any] = {} if selection is None else {"selection": selection}
     if stages is not None:
