@@ -1,1 +1,1 @@
-"""Stage 2: network to ONNX, and its precision. Needs torch or onnx."""
+"""Stage 2: export a network to ONNX, in the precision asked for. Needs torch or onnx."""

@@ -1,8 +1,9 @@
-"""How the tokens that stages keep become an input of the graph.
+"""Making the number of tokens that each stage keeps an input of the graph.
 
 A tracer takes sizes from shapes, not from values. So the network is traced with an extra input for each stage, whose
-*length* is the number of tokens K. In the graph that comes of it K is the shape of that input, and is replaced by one
-input that *holds* the numbers: `keep`. The bounds of the trace do not survive in ONNX: the graph takes K from 1 to N.
+*length* is the number of tokens K. In the traced graph K is the shape of that input. The extra inputs are then replaced
+by one input that *holds* the numbers: `keep`. The bounds of the trace are not part of the ONNX graph, which takes K
+from 1 to N.
 """
 
 from __future__ import annotations
@@ -21,28 +22,28 @@ from evodeploy.specs import KEEP
 
 
 class Slotted(nn.Module):
-    """A deployed network that keeps as many tokens in each stage as its further inputs are long."""
+    """A deployed network with an extra input for each stage, whose length is the number of tokens that it keeps."""
 
     def __init__(self, deployed: Deployed) -> None:
         super().__init__()
         self.deployed = deployed
 
     def forward(self, images: Tensor, *slots: Tensor) -> tuple[Tensor, ...]:
-        """Return what `Deployed` gives."""
+        """Return the outputs of `Deployed`."""
         outputs: tuple[Tensor, ...] = self.deployed(images, [each.shape[0] for each in slots])
         return outputs
 
 
 def slot_names(stages: tuple[ElasticStage, ...]) -> list[str]:
-    """Return what the further inputs are called while the network is traced."""
+    """Return the names of the extra inputs of the traced network."""
     return [f"slots_{index}" for index in range(len(stages))]
 
 
 def slots_for(stages: tuple[ElasticStage, ...]) -> tuple[list[Tensor], tuple[dict[int, Any], ...]]:
-    """Examples of the further inputs, and what of their shapes is dynamic.
+    """Return examples of the extra inputs, and the dynamic axes of their shapes.
 
-    Two or more tokens stay fast in the trace, so that their number is known to be no 0 or 1, which tracers take for
-    constants; and two or more are kept in the examples.
+    Tracers treat sizes of 0 and 1 as constants. So at least two tokens are kept in the examples, and the bounds leave
+    at least two fast tokens.
     """
     examples = [torch.zeros(max(2, stage.tokens // 2)) for stage in stages]
     lengths = tuple({0: torch.export.Dim(f"kept_{i}", min=1, max=stage.tokens - 2)} for i, stage in enumerate(stages))
@@ -50,7 +51,7 @@ def slots_for(stages: tuple[ElasticStage, ...]) -> tuple[list[Tensor], tuple[dic
 
 
 def hold_keep(proto: onnx.ModelProto, stages: tuple[ElasticStage, ...]) -> None:
-    """Put the input `keep`, int64 (stages,), in the place of the further inputs; the graph is changed."""
+    """Replace the extra inputs of the graph by the input `keep`, int64 (stages,), in place."""
     graph, names = proto.graph, slot_names(stages)
     nodes = []
     for node in graph.node:
@@ -64,16 +65,16 @@ def hold_keep(proto: onnx.ModelProto, stages: tuple[ElasticStage, ...]) -> None:
     graph.ClearField("input")
     graph.input.extend([*images, helper.make_tensor_value_info(KEEP, TensorProto.INT64, [len(stages)])])
     _copy_sizes(graph, nodes)
-    graph.ClearField("value_info")  # the trace's sizes count that token too, and runtimes plan memory by them
+    graph.ClearField("value_info")  # its sizes count the representative token, and runtimes plan memory by them
     graph.ClearField("node")
     graph.node.extend(_used(nodes, [value.name for value in graph.output]))
 
 
 def _copy_sizes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
-    """Let each Reshape copy the sizes that it leaves as they are, in front, instead of having them computed.
+    """Make each Reshape copy its unchanged leading sizes from its input, instead of reading computed ones.
 
-    A computed one would be wrong where a stage of Evo-LeViT keeps all tokens, and has no representative one: the trace
-    counts it.
+    A computed size would be wrong if a stage of Evo-LeViT keeps all tokens: there is no representative token then, but
+    the trace counts one.
     """
     shapes = {value.name: _sizes(value) for value in (*graph.value_info, *graph.output, *graph.input)}
     makers = {node.output[0]: node for node in nodes}
@@ -89,7 +90,7 @@ def _copy_sizes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
         if len(sizes) == len(after):
             graph.initializer.append(numpy_helper.from_array(np.array(sizes, np.int64), f"{node.output[0]}_sizes"))
             node.input[1] = f"{node.output[0]}_sizes"
-            node.ClearField("attribute")  # allowzero: a zero is to be copied, not to be one
+            node.ClearField("attribute")  # allowzero: a 0 must copy a size, not be one
 
 
 def _sizes(value: onnx.ValueInfoProto) -> list[str | int]:
@@ -97,7 +98,7 @@ def _sizes(value: onnx.ValueInfoProto) -> list[str | int]:
 
 
 def _used(nodes: list[onnx.NodeProto], outputs: list[str]) -> list[onnx.NodeProto]:
-    """Return the `nodes`, in their order, that `outputs` come from."""
+    """Return those of `nodes`, in order, that `outputs` depend on."""
     wanted, used = set(outputs), []
     for node in reversed(nodes):
         if wanted & set(node.output):

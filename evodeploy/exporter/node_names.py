@@ -1,6 +1,6 @@
-"""Names of an exported graph's nodes: the module of the network that each belongs to, and its operator.
+"""Naming the nodes of an exported graph by the network's module that each belongs to, and its operator.
 
-`blocks.3.attn.qkv/MatMul` is what reports of layers, of time and of error, group by.
+Reports of layers, of time and of error group by these names, such as `blocks.3.attn.qkv/MatMul`.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from collections import Counter
 
 import onnx
 
-_SCOPES = "pkg.torch.onnx.name_scopes"  # where the exporter writes the modules from the outermost in
+_SCOPES = "pkg.torch.onnx.name_scopes"  # in which the exporter writes the modules, outermost first
 _OUTER = "network."
 
 
 def name_nodes(graph: onnx.GraphProto) -> None:
-    """Name the nodes of `graph`, as torch.onnx made it, by module and operator; equal ones get a number.
+    """Name the nodes of `graph`, as exported by torch.onnx, by module and operator; equal names get a number.
 
-    A node that an optimisation added has the module of what it reads. Nodes of no inner module, as those of a
-    selection, are named by their operator alone.
+    A node that an optimisation added gets the module of a value that it reads. Nodes outside of inner modules, such as
+    those of a selection, are named by their operator alone.
     """
     modules: dict[str, str] = {}  # of each value
     uses: Counter[str] = Counter()
@@ -33,9 +33,9 @@ def name_nodes(graph: onnx.GraphProto) -> None:
 
 
 def _module(node: onnx.NodeProto) -> str | None:
-    """The innermost module of the node, "" for the network itself, None where the exporter names none."""
+    """Return the innermost module of the node: "" for the network itself, None if the exporter names none."""
     scopes = next((each.value for each in node.metadata_props if each.key == _SCOPES), None)
     if scopes is None:
         return None
-    path: str = ast.literal_eval(scopes)[-2]  # the last is the call
+    path: str = ast.literal_eval(scopes)[-2]  # the last entry is the call
     return path[path.index(_OUTER) + len(_OUTER) :] if _OUTER in path else ""

@@ -1,4 +1,4 @@
-"""How the network's operators become ONNX: one node where the exporter's own translation makes many."""
+"""Translations of the network's operators to ONNX: one node instead of the many that the exporter would make."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FUSED_ATTENTION_OPSET = 23
 
 
 def translations(opset: int) -> dict[Callable[..., Any], Callable[..., Any]]:
-    """Return the translation table for torch.onnx at `opset`: the standard Attention operator where it exists."""
+    """Return the translation table for torch.onnx at `opset`, with the standard Attention operator if it exists."""
     attention = _fused_attention if opset >= FUSED_ATTENTION_OPSET else _plain_attention
     aten = torch.ops.aten.scaled_dot_product_attention.default
     return {torch.ops.evodeploy.top_k.default: _top_k, aten: attention}

@@ -1,4 +1,4 @@
-"""Checkpoint or module to ONNX file: traced, compared with PyTorch, converted where asked, and only then kept."""
+"""Checkpoint or module to ONNX file: traced, compared with PyTorch, converted if asked, and only then kept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from evodeploy.specs import CropMode, FastPath, InputFormat, Interpolation, Prec
 if TYPE_CHECKING:
     from torch import nn
 
-BOUNDS = (0.1, 1.0)  # the keep ratios of an elastic file, unless others are asked for
+BOUNDS = (0.1, 1.0)  # the keep ratios of an elastic file by default
 
 
 @checked
@@ -55,47 +55,47 @@ def export(
     class_names: str | os.PathLike[str] | None = None,
     force: bool = False,
 ) -> Export:
-    """Write `source` as one self-contained ONNX file, compared with PyTorch before it is kept.
+    """Export `source` to a self-contained ONNX file, which is compared with PyTorch before it is kept.
 
     Args:
         source: A checkpoint's path, `hf://OWNER/NAME@REVISION`, or a module of timm, transformers or this package.
-        output: The file to write. Default: next to the checkpoint, or in the current folder for one of the hub.
-        model: The published model it is; inferred from its tensors by default.
+        output: The file to write. Default: next to the checkpoint, or in the current folder for one from the hub.
+        model: The name of the published model; inferred from the tensors by default.
         batch: A fixed batch size; dynamic by default.
         opset: The ONNX operator set, 18 to 23; 20 by default, 22 in BF16.
         keep_ratio: The share of tokens kept, above 0 and up to 1: one for all stages, or one for each. By default what
-            the network was trained with; every token where it was not trained with selection.
-        selection: Select tokens once a stage or in every layer.
+            the network was trained with, or every token if it was not trained with selection.
+        selection: Select tokens once per stage or in every layer.
         stages: The blocks before which selecting stages begin, counted from 0.
-        fast_path: What becomes of tokens that are not kept: they `rest`, or `merge` into the kept ones most like them.
-            By default what the network was trained with; `merge` where it was not trained with selection.
-        elastic: Let each run say how many tokens it keeps, between these shares of them; True is (0.1, 1.0). The file
-            has a second input, `keep`, and `keep_ratio` is what a run gets that asks for none.
+        fast_path: What happens to tokens that are not kept: they `rest`, or `merge` into the kept ones most like them.
+            By default what the network was trained with, or `merge` if it was not trained with selection.
+        elastic: Let each run choose how many tokens it keeps, between these shares of them; True is (0.1, 1.0). The
+            file has a second input, `keep`, and `keep_ratio` is the default of a run.
         tokens: Add outputs with the positions that were kept.
-        ema: Take the checkpoint's averaged weights.
-        precision: What weights and activations are stored and computed in. INT8 and FP8 quantize the linear layers.
+        ema: Use the checkpoint's averaged weights.
+        precision: The precision of weights and activations. INT8 and FP8 quantize the linear layers.
         keep_fp32: Nodes that stay in FP32 when the others are converted: patterns of names and operator types, such as
             `blocks.11.*` and `Softmax`.
         verify: Compare ONNX Runtime with PyTorch, and check that FP16 holds every activation.
-        image_size: Pixels of a side, where not as trained: position embeddings are interpolated.
+        image_size: Pixels of a side. If it is not the trained size, position embeddings are interpolated.
         images: Images to measure activations on, see `evaluate`: for INT8 and FP8, and the range check of FP16.
-        input_format: What the graph takes: normalised floats, or bytes that it normalises itself.
-        top_k: Give the K best classes and their probabilities in place of all logits.
-        mean: Of the channels in [0, 1], as trained: one number or three. It and the four that follow come before what
-            the source says.
-        std: The channels' deviation, as trained: one number or three.
+        input_format: The input of the graph: normalised floats, or bytes that it normalises itself.
+        top_k: Return the K best classes and their probabilities instead of all logits.
+        mean: The mean of the channels in [0, 1] in training: one number or three. This and the next four arguments
+            override what the source states.
+        std: The standard deviation of the channels in training: one number or three.
         crop_pct: The share of the resized image that the centre crop keeps.
-        crop_mode: `center` keeps the aspect ratio, `squash` resizes both sides alike.
-        interpolation: How images are resized.
-        class_names: A file of class names: one a line, or JSON.
-        force: Replace the output where it exists.
+        crop_mode: `center` keeps the aspect ratio, `squash` resizes both sides to the same length.
+        interpolation: The filter that resizes images.
+        class_names: A file of class names: one per line, or JSON.
+        force: Replace an existing output.
 
     Raises:
         VerificationError: ONNX Runtime and PyTorch differ, or an activation exceeds what FP16 holds.
         UsageError: The arguments contradict each other or do not fit the network.
-        BadFileError: The source is no checkpoint of a known family.
+        BadFileError: The source is not a checkpoint of a known family.
 
-    Nothing is written then.
+    If an error is raised, nothing is written.
     """
     begun = time.perf_counter()
     _check_images(precision, images is not None, verify=verify)
@@ -105,7 +105,7 @@ def export(
     names = None if class_names is None else Path(class_names)
     checkpoint = resolved(source)
     if isinstance(checkpoint, Path):
-        check_input(checkpoint, "a checkpoint")  # before its folder is found missing as that of the output
+        check_input(checkpoint, "a checkpoint")  # first, so that a missing folder is not reported for the output
     path = _default_output(checkpoint, precision) if output is None else Path(output)
     with needs("export"):
         from evodeploy.exporter.to_onnx import opset_for
@@ -149,7 +149,7 @@ def export(
 
 
 def _check_images(precision: Precision, images: bool, *, verify: bool) -> None:
-    """Raise UsageError for a `precision` that lacks its images, or has images that nothing would measure."""
+    """Raise UsageError if `precision` needs images and there are none, or if there are images and nothing uses them."""
     if precision in ("int8", "fp8"):
         if not images:
             raise UsageError(f"--{precision} is calibrated on images like those it will see: add --images DIR")
@@ -160,7 +160,7 @@ def _check_images(precision: Precision, images: bool, *, verify: bool) -> None:
 
 
 def _default_output(checkpoint: Path | nn.Module, precision: Precision) -> Path:
-    """Next to the checkpoint; of one in the hub's cache its name in this folder. Raises UsageError for a module."""
+    """Return the path next to the checkpoint, or here if it is in the hub's cache; raises UsageError for a module."""
     if not isinstance(checkpoint, Path):
         raise UsageError("a module has no file, so its export needs a name: give the output, such as 'model.onnx'")
     name = origin(checkpoint)

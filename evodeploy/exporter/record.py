@@ -1,4 +1,4 @@
-"""What an export returns."""
+"""The result of an export."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class Export:
     """An ONNX file that was written, and the checks against PyTorch that it passed before it was kept.
 
-    `info` is what the file says of its model, `nodes` the number of its operators, `size` its bytes, `seconds` how long
-    the export took. `checks` is empty where `verify` was off. `kept_fp32` names the nodes that a conversion left in
-    FP32, with reasons.
+    `info` is the file's metadata, `nodes` the number of its operators, `size` its bytes, `seconds` the duration of the
+    export. `checks` is empty if `verify` was off. `kept_fp32` maps the names of nodes that a conversion left in FP32
+    to the reasons.
     """
 
     path: Path
@@ -42,7 +42,7 @@ class Export:
         return f"{self.path}  {megabytes(self.size)}  {self.seconds:.1f} s  {checked}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, as `evodeploy export --json` prints them."""
+        """Return plain values for JSON, as `evodeploy export --json` prints them."""
         return {
             "onnx": str(self.path),
             "bytes": self.size,

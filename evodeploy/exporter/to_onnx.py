@@ -1,4 +1,4 @@
-"""Network to ONNX through torch.onnx's dynamo exporter."""
+"""Exporting a network to ONNX with torch.onnx's dynamo exporter."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ from evodeploy.specs import Precision
 
 OPSETS = range(18, 24)
 
-# The last one without the Attention operator, because nothing gains by it. ONNX Runtime and OpenVINO are as fast either
-# way (ratios 0.98 to 1.02). TensorRT 10 has no such operator. TensorRT for RTX fuses MatMul, Softmax and MatMul in FP16
-# as it fuses Attention, but with its layout of the output inside: Evo-DeiT-S is 109 kernels, with the operator 121.
+# No opset with the Attention operator, because no runtime gains by it. ONNX Runtime and OpenVINO are equally fast with
+# both forms (ratios 0.98 to 1.02). TensorRT 10 does not have the operator. TensorRT for RTX fuses MatMul, Softmax and
+# MatMul in FP16 as well as Attention, and includes the layout of the output: Evo-DeiT-S has 109 kernels, with the
+# operator 121.
 DEFAULT_OPSET = 20
 # The first whose convolution takes BF16, and the first whose QuantizeLinear and DequantizeLinear take float8.
 _LOWEST_OPSETS: dict[Precision, int] = {"bf16": 22, "fp8": 19}
 
 
 def opset_for(precision: Precision, opset: int | None) -> int:
-    """The opset asked for, or by default one that has every operator in `precision`.
+    """Return `opset`, or by default one that has every operator in `precision`.
 
-    Raises UsageError for one that has not.
+    Raises UsageError if `opset` is too low for `precision`.
     """
     lowest = _LOWEST_OPSETS.get(precision, 0)
     if opset is None:
@@ -50,11 +51,11 @@ def opset_for(precision: Precision, opset: int | None) -> int:
 def onnx_from_model(
     model: LoadedModel, *, opset: int = DEFAULT_OPSET, batch: int | None = None, tokens: bool = False
 ) -> onnx.ModelProto:
-    """Trace `model` into a self-contained ONNX model whose only dynamic axis is the batch, or none with `batch` set.
+    """Trace `model` into a self-contained ONNX model whose only dynamic axis is the batch, or none if `batch` is set.
 
-    Inputs and outputs are those of `Deployed`, as `model.info` and `tokens` say; an elastic one's `keep` decides inner
-    sizes, see `exporter.elastic`. Raises UsageError for an opset or a batch out of range, and for more weights than one
-    file holds.
+    Inputs and outputs are those of `Deployed` for `model.info` and `tokens`. The `keep` of an elastic model decides
+    inner sizes, see `exporter.elastic`. Raises UsageError if the opset or the batch is out of range, or if the weights
+    do not fit in one file.
     """
     if opset not in OPSETS:
         raise UsageError(f"opset {opset} is not supported: expected {OPSETS.start} to {OPSETS.stop - 1}")
@@ -68,7 +69,7 @@ def onnx_from_model(
         )
     deployed = Deployed(dataclasses.replace(model, module=folded(model.module)), tokens)
     spec = model.info.input
-    # A traced batch of 1 would be taken for a constant.
+    # The tracer would treat a batch of 1 as a constant.
     example = torch.zeros(batch or 2, *(size or 1 for size in spec.shape[1:]), dtype=getattr(torch, spec.dtype))
     batches = {} if batch else {0: torch.export.Dim("batch", min=1, max=1 << 16)}
     slots, lengths = slots_for(model.info.elastic)
@@ -97,7 +98,7 @@ def onnx_from_model(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress, and its warnings on packages that it looks for, off the terminal and the log."""
+    """Suppress the exporter's progress messages, and its warnings about packages that it looks for."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -112,12 +113,12 @@ def _quiet() -> Iterator[None]:
 
 
 def _finished(proto: onnx.ModelProto, model: LoadedModel, opset: int) -> onnx.ModelProto:
-    """The exporter's graph without traces of this machine, with TensorRT's needs met and the model's facts added."""
+    """Return the exporter's graph without details of this machine, adapted to TensorRT, and with the metadata."""
     name_nodes(proto.graph)
     for node in proto.graph.node:
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
-        if node.op_type == "TopK":  # TensorRT's parser wants both outputs named
+        if node.op_type == "TopK":  # TensorRT's parser requires names of both outputs
             for i, name in enumerate(node.output):
                 node.output[i] = name or f"{node.name}_values"
     for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info, *proto.graph.initializer):

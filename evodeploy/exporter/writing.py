@@ -1,4 +1,4 @@
-"""Network to ONNX file: traced, compared with PyTorch, and converted to the precision."""
+"""Writing a network as an ONNX file: traced, compared with PyTorch, and converted to the precision."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-CALIBRATION = 256  # images that INT8 and FP8 are calibrated on, at most
+CALIBRATION = 256  # the most images that INT8 and FP8 are calibrated on
 
 
 def log_model(model: LoadedModel, source: Path | nn.Module) -> None:
-    """Log what is exported, and warn of what may change its answers."""
+    """Log what is exported, and warn of anything that may change its predictions."""
     from evodeploy.models.adopted import name_of
     from evodeploy.models.untrained import selection_note
 
@@ -66,7 +66,7 @@ def write(
     images: Path | None,
     verify: bool,
 ) -> tuple[onnx.ModelProto, tuple[Check, ...], Mapping[str, str]]:
-    """Write `model` to `draft` in FP32, verified, and then in `precision`; returned last are the nodes left in FP32."""
+    """Write `model` to `draft` in FP32, verify it, and convert it to `precision`; the last result is `kept_fp32`."""
     from evodeploy.exporter.to_onnx import onnx_from_model
     from evodeploy.graph.precision import reduced_from_onnx
 
@@ -77,7 +77,7 @@ def write(
     if precision == "fp32":
         return proto, checks, {}
     if precision == "int8" or precision == "fp8":
-        assert images is not None  # refused before
+        assert images is not None  # checked before
         converted = _quantized(model, proto, precision, keep_fp32, images)
     else:
         converted = reduced_from_onnx(proto, precision, keep_fp32)

@@ -1,1 +1,1 @@
-"""Stage 2a: ONNX to ONNX. Passes change a model and return `Changed`; `ranges` and `flops` measure one."""
+"""Stage 2a: ONNX to ONNX. Passes change a model and return `Changed`; `ranges` and `flops` measure a model."""

@@ -1,6 +1,6 @@
-"""The attentions of an ONNX graph, and their keys made as wide as their values: TensorRT fuses no others.
+"""Finding the attentions of an ONNX graph, and making their keys as wide as their values: TensorRT fuses no others.
 
-An attention is an Attention node, or MatMul, Softmax and MatMul, which TensorRT fuses just as well in FP16, also with a
+An attention is an Attention node, or MatMul, Softmax and MatMul, which TensorRT fuses equally well in FP16, also with a
 bias before Softmax.
 """
 
@@ -16,12 +16,12 @@ from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 from evodeploy.graph.changed import Changed
 from evodeploy.graph.nodes import users_of
 
-_PADS_AS_INPUT = 11  # the opset from which Pad takes its widths as an input
+_PADS_AS_INPUT = 11  # the first opset in which Pad takes its widths as an input
 
 
 @dataclass(frozen=True)
 class Operand:
-    """An input of a node: queries or keys, whose channels lie along `axis`."""
+    """An input of a node: queries or keys, with channels along `axis`."""
 
     node: NodeProto
     slot: int
@@ -35,7 +35,7 @@ class Operand:
 
 @dataclass(frozen=True)
 class Attention:
-    """Where the queries and keys of one attention come in, as near to their source as they can be widened."""
+    """The operands of one attention. Queries and keys are given as near to their source as they can be widened."""
 
     query: Operand
     key: Operand
@@ -43,7 +43,7 @@ class Attention:
 
 
 def attentions(graph: GraphProto) -> Iterator[Attention]:
-    """All attentions over 4-dimensional queries, keys and values."""
+    """Yield all attentions over 4-dimensional queries, keys and values."""
     makers = {name: node for node in graph.node for name in node.output}
     users = users_of(graph.node)
 
@@ -54,7 +54,7 @@ def attentions(graph: GraphProto) -> Iterator[Attention]:
         if maker.op_type == "Transpose":
             (perm,) = (attribute.ints for attribute in maker.attribute if attribute.name == "perm")
             return upstream(Operand(maker, 0, perm[operand.axis]))
-        if maker.op_type == "Mul" and maker.input[1] not in makers:  # by a constant: zeros stay zeros
+        if maker.op_type == "Mul" and maker.input[1] not in makers:  # a product with a constant keeps zeros
             return upstream(Operand(maker, 0, operand.axis))
         return operand
 
@@ -63,7 +63,7 @@ def attentions(graph: GraphProto) -> Iterator[Attention]:
             yield Attention(Operand(node, 0, 3), Operand(node, 1, 3), node.input[2])
         elif node.op_type == "Softmax":
             logits, after = makers.get(node.input[0]), users[node.output[0]]
-            if logits is not None and logits.op_type == "Add":  # of a bias: tokens that others were merged into
+            if logits is not None and logits.op_type == "Add":  # the bias of merged tokens
                 logits = makers.get(logits.input[0])
             if logits is not None and logits.op_type == "MatMul" and [user.op_type for user in after] == ["MatMul"]:
                 query, key = upstream(Operand(logits, 0, 3)), upstream(Operand(logits, 1, 2))
@@ -71,10 +71,10 @@ def attentions(graph: GraphProto) -> Iterator[Attention]:
 
 
 def with_wide_keys(model: ModelProto) -> Changed:
-    """`model` with zeros behind queries and keys that are narrower than their values; counts attentions.
+    """Return `model` with zeros after queries and keys that are narrower than their values; counts attentions.
 
-    Zeros add nothing to the products of queries and keys, so the function stays what it was; in an engine they are
-    written where the keys are laid out anyway.
+    Zeros add nothing to the products of queries and keys, so the result does not change. An engine writes them in the
+    step that lays out the keys anyway.
     """
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     if opset < _PADS_AS_INPUT:
@@ -101,14 +101,14 @@ def with_wide_keys(model: ModelProto) -> Changed:
     for node in wide.graph.node:
         nodes += [before[key] for part in ("query", "key") if (key := node.output[0] + part) in before]
         nodes.append(node)
-    del wide.graph.node[:], wide.graph.value_info[:]  # whose shapes were those of narrow keys
+    del wide.graph.node[:], wide.graph.value_info[:]  # the recorded shapes are those of narrow keys
     wide.graph.node.extend(nodes)
     onnx.checker.check_model(wide, full_check=True)
     return Changed(wide, len(narrow))
 
 
 def _missing(attention: Attention, shapes: dict[str, list[int]]) -> int:
-    """Return how many channels queries and keys lack to be as wide as the values; 0 where a size is not known."""
+    """Return how many channels narrower queries and keys are than the values; 0 if a size is unknown."""
     query, key, value = (shapes.get(name, []) for name in (attention.query.name, attention.key.name, attention.value))
     if not len(query) == len(key) == len(value) == 4:
         return 0
@@ -117,7 +117,7 @@ def _missing(attention: Attention, shapes: dict[str, list[int]]) -> int:
 
 
 def _shapes(model: ModelProto) -> dict[str, list[int]]:
-    """Return the sizes of all values whose rank is known, 0 where a size is not."""
+    """Return the sizes of all values with known rank; an unknown size is 0."""
     graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     return {
         value.name: [size.dim_value for size in value.type.tensor_type.shape.dim]

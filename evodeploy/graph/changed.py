@@ -1,4 +1,4 @@
-"""What every pass returns."""
+"""The result of every pass."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from evodeploy.specs import Precision
 
 @dataclass(frozen=True)
 class Changed:
-    """A model that a pass made of another: `count` says how often it did its work.
+    """The model that a pass made from another; `count` is the number of places that it changed.
 
-    `kept` names the operators that the pass left in floating point as they were, with the reason of each. A pass does
-    not alter the model it is given; where it has nothing to do, that is what it returns.
+    `kept` maps the names of operators that the pass left in floating point to the reasons. A pass does not alter its
+    input model; it returns that model if there is nothing to change.
     """
 
     model: ModelProto
@@ -24,6 +24,6 @@ class Changed:
     kept: Mapping[str, str] = field(default_factory=dict)
 
     def check_changed(self, precision: Precision, keep_fp32: Sequence[str]) -> None:
-        """Raise UsageError where the patterns `keep_fp32` left nothing to convert to `precision`."""
+        """Raise UsageError if the patterns `keep_fp32` left nothing to convert to `precision`."""
         if keep_fp32 and not self.count:
             raise UsageError(f"--keep-fp32 leaves no node for {precision.upper()}: name fewer")

@@ -1,4 +1,4 @@
-"""An elastic graph at one choice of kept tokens: what follows from the input `keep` alone becomes constants."""
+"""Fixing the kept tokens of an elastic graph: everything computed from the input `keep` alone becomes constants."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from evodeploy.text import reason
 if TYPE_CHECKING:
     import onnx
 
-# What numbers of tokens are computed with; none of these makes many numbers of one, as Range does.
+# The operators that compute numbers of tokens. None of these, unlike Range, makes many numbers from one.
 _SIMPLE = {"Add", "Cast", "Div", "Gather", "Identity", "Max", "Min", "Mul", "Reshape", "Squeeze", "Sub", "Unsqueeze"}
 
 
 def with_keep(model: onnx.ModelProto, keep: Sequence[int]) -> onnx.ModelProto:
-    """Return a static copy of an elastic `model`, whose stages keep `keep` tokens in every run; without metadata.
+    """Return a static copy of an elastic `model`, whose stages keep `keep` tokens in every run.
 
-    Any other model is copied as it is, but for its metadata. Raises BadFileError where a size cannot be computed.
+    Any other model is copied unchanged. The copy has no metadata. Raises BadFileError if a size cannot be computed.
     """
     import onnx
 
@@ -36,7 +36,7 @@ def with_keep(model: onnx.ModelProto, keep: Sequence[int]) -> onnx.ModelProto:
 
 
 def _fold(model: onnx.ModelProto) -> None:
-    """Compute the nodes that read `keep` and constants only: shape inference follows no number through them."""
+    """Replace nodes that read only `keep` and constants by their results: shape inference does not compute them."""
     from onnx import ModelProto, helper, numpy_helper
     from onnx.reference import ReferenceEvaluator
 
@@ -62,7 +62,7 @@ def _fold(model: onnx.ModelProto) -> None:
     part.graph.output.extend(map(helper.make_empty_tensor_value_info, names))
     try:
         values = ReferenceEvaluator(part).run(None, {})
-    except Exception as error:  # whatever onnx's operators raise
+    except Exception as error:  # onnx's operators may raise any error
         raise BadFileError(f"the ONNX computes no size from its input '{KEEP}' ({reason(error)})") from error
     read = {name for node in others for name in node.input} | {value.name for value in graph.output}
     for index, tensor in reversed(list(enumerate(graph.initializer))):

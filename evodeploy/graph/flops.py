@@ -1,4 +1,4 @@
-"""The floating-point operations of an ONNX graph's matrix products, from its shapes alone."""
+"""The floating-point operations of an ONNX graph's matrix products, computed from shapes alone."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, ...]
 
-LARGEST_KEPT = 1024  # elements of an initializer whose values shapes may follow from; larger ones are weights
-OPAQUE = {"Einsum", "If", "Loop", "Scan"}  # their work cannot be computed from the shapes of their inputs and outputs
+LARGEST_KEPT = 1024  # elements of an initializer whose values may determine shapes; larger ones are weights
+OPAQUE = {"Einsum", "If", "Loop", "Scan"}  # the shapes of their inputs and outputs do not determine their work
 
 
 def flops_of_onnx(model: onnx.ModelProto, keep: Sequence[int] = ()) -> float | None:
-    """Operations of one image in matrix products, convolutions and attentions; a multiply-add counts as two.
+    """Count the operations per image in matrix products, convolutions and attentions; a multiply-add counts as two.
 
-    An elastic model's are those of stages that keep `keep` tokens. These are what a peak rate of matrix products
-    limits; the rest of a vision transformer is a per cent or two. None where a shape cannot be inferred, or a node's
-    work cannot be computed, as of an elastic model without `keep`.
+    For an elastic model, the stages keep `keep` tokens. The counted operations are those that the peak rate of matrix
+    products limits; the rest of a vision transformer is one or two per cent. Returns None if a shape cannot be
+    inferred, for example for an elastic model without `keep`, or if a node's work cannot be computed.
     """
     with needs("onnx"):
         from onnx import shape_inference
@@ -48,7 +48,7 @@ def flops_of_onnx(model: onnx.ModelProto, keep: Sequence[int] = ()) -> float | N
 
 
 def _skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model` at batch 1 where it may choose, with its weights as inputs, so that inferring shapes copies none."""
+    """Return `model`, a dynamic batch set to 1, with its weights as inputs so that shape inference copies none."""
     from onnx import ModelProto, helper
 
     skeleton = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
@@ -95,7 +95,7 @@ def _quantized_conv(node: onnx.NodeProto, inputs: list[Shape], output: Shape) ->
 
 
 def _attention(node: onnx.NodeProto, inputs: list[Shape], output: Shape) -> int:
-    """Queries by keys, and the weights by values: (batch, tokens, width) or (batch, heads, tokens, width)."""
+    """Count queries by keys, and weights by values: (batch, tokens, width) or (batch, heads, tokens, width)."""
     return 2 * inputs[1][-2] * (math.prod(inputs[0]) + math.prod(output))
 
 

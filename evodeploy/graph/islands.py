@@ -1,4 +1,4 @@
-"""Which nodes of a graph stay in FP32 where the others are reduced: they decide selections, or normalise bytes."""
+"""The nodes that stay in FP32 when the others are reduced, because they decide selections or normalise images."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Collection
 
 from onnx import GraphProto, TensorProto
 
-# Where the scores of a selection come from: the search upstream of TopK ends at these.
+# The operators that compute the scores of a selection: the search upstream of TopK ends at these.
 _SCORE_SOURCES = {"MatMul", "Gemm", "Conv", "LayerNormalization", "Attention", "Split"}
 
 _NORMALISING = {"Cast", "Add", "Sub", "Mul", "Div"}
 
 
 def scoring_nodes(graph: GraphProto, followed: Collection[str]) -> set[str]:
-    """First outputs of all TopK and ArgMax nodes and of the nodes between the last matrix product and them.
+    """Return the first outputs of all TopK and ArgMax nodes, and of the nodes between the last matrix product and them.
 
-    The way up leads through the values that are `followed`: not through positions, nor through shapes.
+    The search upstream follows only the values in `followed`, so neither positions nor shapes.
     """
     makers = {name: node for node in graph.node for name in node.output}
     scoring: set[str] = set()
@@ -29,7 +29,7 @@ def scoring_nodes(graph: GraphProto, followed: Collection[str]) -> set[str]:
 
 
 def normalising_nodes(graph: GraphProto) -> set[str]:
-    """First outputs of the element-wise nodes through which images go that come as bytes."""
+    """Return the first outputs of the element-wise nodes that normalise uint8 images."""
     reached = {value.name for value in graph.input if value.type.tensor_type.elem_type == TensorProto.UINT8}
     normalising: set[str] = set()
     for node in graph.node:

@@ -1,4 +1,4 @@
-"""Which nodes stay in FP32 because somebody asks for it: patterns of their names or operator types."""
+"""The nodes that stay in FP32 on request, given by patterns of names or operator types."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from evodeploy.text import brief
 
 
 def kept_nodes(graph: GraphProto, patterns: Sequence[str]) -> set[str]:
-    """First outputs of the nodes whose name or operator type is one of `patterns`, as fnmatch reads them.
+    """Return the first outputs of the nodes whose name or operator type matches one of `patterns` (fnmatch).
 
-    A name in full is a pattern too, whatever characters it has. Raises UsageError for one that no node matches.
+    A full name always matches itself, whatever characters it has. Raises UsageError for a pattern that no node matches.
     """
     kept: set[str] = set()
     for pattern in patterns:
@@ -29,20 +29,20 @@ def kept_nodes(graph: GraphProto, patterns: Sequence[str]) -> set[str]:
 
 
 def joined(graph: GraphProto, kept: Collection[str], floats: Collection[str]) -> set[str]:
-    """First outputs of the nodes that only move numbers between `kept` nodes, first outputs likewise.
+    """Return the first outputs of the nodes that only move numbers between `kept` nodes, also given by first outputs.
 
-    In FP32 as well, they need no casts, and what FP16 cannot hold passes through. `floats` are the names of the values
-    that could be reduced. Inputs and outputs of the graph are FP32 and count as kept.
+    If these stay in FP32 too, no casts are needed, and numbers that FP16 cannot hold pass through. `floats` are the
+    names of the values that could be reduced. Inputs and outputs of the graph are FP32 and count as kept.
     """
     makers = {name: node for node in graph.node for name in node.output}
     exact = set(kept)
-    for node in graph.node:  # downwards: whose numbers all come from FP32
+    for node in graph.node:  # downwards: nodes whose numbers all come from FP32
         sources = [makers[name] for name in node.input if name in floats and name in makers]
         if node.op_type in MOVING and all(maker.output[0] in exact for maker in sources):
             exact.add(node.output[0])
     read = {value.name for value in graph.output}
     wanted: set[str] = set()
-    for node in reversed(graph.node):  # upwards: that lead to FP32
+    for node in reversed(graph.node):  # upwards: those of them that lead to FP32
         if node.output[0] in kept:
             read.update(node.input)
         elif node.output[0] in exact and read.intersection(node.output):
@@ -52,7 +52,7 @@ def joined(graph: GraphProto, kept: Collection[str], floats: Collection[str]) ->
 
 
 def has_fp32_products(model: ModelProto) -> bool:
-    """Whether `model` multiplies matrices in FP32, which some GPUs' kernels cannot."""
+    """Return whether `model` multiplies matrices in FP32, for which some GPUs have no kernels."""
     inferred = onnx.shape_inference.infer_shapes(model).graph
     types = {value.name: value.type.tensor_type.elem_type for value in (*inferred.value_info, *inferred.output)}
     products = (node for node in model.graph.node if node.op_type in ("Attention", "Conv", "Gemm", "MatMul"))

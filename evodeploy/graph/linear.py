@@ -1,4 +1,4 @@
-"""The linear layers of an ONNX graph: products of a computed value and a matrix of weights."""
+"""The linear layers of an ONNX graph: products of a computed value and a weight matrix."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from onnx import GraphProto, NodeProto, TensorProto
 
 @dataclass(frozen=True)
 class Linear:
-    """A MatMul or Gemm node and its `weight`, whose output channels lie along `axis` and its inputs along the other."""
+    """A MatMul or Gemm node and its `weight`, with output channels along `axis` and input channels along the other."""
 
     node: NodeProto
     weight: TensorProto
@@ -22,7 +22,7 @@ class Linear:
 
 
 def linear_layers(graph: GraphProto) -> list[Linear]:
-    """All of `graph`, in its order."""
+    """Return all linear layers of `graph`, in its order."""
     weights = {tensor.name: tensor for tensor in graph.initializer if len(tensor.dims) == 2}
     return [
         Linear(node, weights[node.input[1]], 0 if _transposed(node) else 1)

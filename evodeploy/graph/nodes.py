@@ -1,4 +1,4 @@
-"""The nodes of an ONNX graph: what each is called, which compute nothing, and which read a value."""
+"""The nodes of an ONNX graph: their names, the operators that compute nothing, and the users of each value."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from onnx import NodeProto
 
-# Operators that move numbers and compute none.
+# Operators that only move numbers.
 MOVING = {
     "Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape", "Slice", "Split",
     "Squeeze", "Transpose", "Unsqueeze",
@@ -17,12 +17,12 @@ MOVING = {
 
 
 def node_name(node: NodeProto) -> str:
-    """Return the name of `node`, or of its first output where it has none."""
+    """Return the name of `node`, or of its first output if it has none."""
     return str(node.name or node.output[0])
 
 
 def users_of(nodes: Iterable[NodeProto]) -> Mapping[str, list[NodeProto]]:
-    """Return which of `nodes` read each value, in their order: an empty list for a value that none reads."""
+    """Map each value to those of `nodes` that read it, in order; to an empty list if none does."""
     users: dict[str, list[NodeProto]] = defaultdict(list)
     for node in nodes:
         for name in node.input:

@@ -1,7 +1,8 @@
-"""What each node of a graph belongs to: its module, its block, and the kind of work, found by names and operators.
+"""The module, the block and the kind of work that each node of a graph belongs to, inferred from names and operators.
 
-`blocks.3.attn.qkv/MatMul`, as `exporter.node_names` writes it, and the names of other exporters, such as
-`/encoder/layer.3/attention/self/query/MatMul`, hold the module. Nodes without one belong to what they lie between.
+Names such as `blocks.3.attn.qkv/MatMul`, which `exporter.node_names` writes, and those of other exporters, such as
+`/encoder/layer.3/attention/self/query/MatMul`, contain the module. Nodes without a module are classified by the nodes
+around them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Kind = Literal[
     "other",
     "data movement",
 ]
-KINDS: tuple[Kind, ...] = get_args(Kind)  # a fused node is of the first of these that it holds
+KINDS: tuple[Kind, ...] = get_args(Kind)  # a fused node has the first of these that one of its parts has
 
 _BLOCK = re.compile(
     r".*?(?:^|\.)(?:blocks?|layers?|resblocks|stages?|encoder_layer|h)\d*[._]\d+(?=\.|$)(?:\.(?:sub|down)sample)?"
@@ -41,8 +42,8 @@ _HEAD = re.compile(r"^heads?$|^head_dist$|classifier|^pooler$|^fc$", re.IGNORECA
 _NORMS = re.compile(r"(?:Layer|Group|Batch|Instance|RMS)Norm|^MVN$", re.IGNORECASE)
 _ATTENTIONS = re.compile(r"Attention|^Softmax$", re.IGNORECASE)
 _NUMBER = re.compile(r"_\d+$")
-_CONVERTING = {"Cast", "DequantizeLinear", "Identity", "QuantizeLinear"}  # belong to what they are made for
-# Conversions and operators that fill in numbers, such as Pad, too, and the names that runtimes have for moving.
+_CONVERTING = {"Cast", "DequantizeLinear", "Identity", "QuantizeLinear"}  # belong to the nodes that they convert for
+# Includes conversions, operators that fill in numbers, such as Pad, and the runtimes' own names for data movement.
 _DATA_MOVEMENT = MOVING | _CONVERTING | {
     "Convert", "Pad", "Reorder", "ReorderInput", "ReorderOutput", "ScatterElements", "ScatterND", "Shape",
     "StridedSlice", "Tile", "VariadicSplit",
@@ -51,7 +52,7 @@ _DATA_MOVEMENT = MOVING | _CONVERTING | {
 
 @dataclass(frozen=True)
 class Part:
-    """What a node is part of. `module` and `block`, the first of its names, are empty where its name holds none."""
+    """What a node is part of. `module`, and `block`, its first names, are empty if the node's name has none."""
 
     module: str
     block: str
@@ -59,7 +60,7 @@ class Part:
 
 
 def part_of(name: str, operator: str = "") -> Part:
-    """Return what the node `name` is part of by its name and `operator` alone; by default that in the name."""
+    """Return what a node is part of, from its name and `operator` alone; by default the operator in the name."""
     module, last = _split(name)
     operator = operator or _NUMBER.sub("", last)
     block = _block(module)
@@ -67,11 +68,12 @@ def part_of(name: str, operator: str = "") -> Part:
 
 
 def parts_of(graph: onnx.GraphProto) -> dict[str, Part]:
-    """Return what each node of `graph` is part of, by its `node_name`, which no other may have.
+    """Return what each node of `graph` is part of, by its `node_name`, which must be unique.
 
-    A node without a module, where the graph has blocks: before the first of them it belongs to the embedding, after the
-    last to the head, and in between, where the graph selects tokens, to the selection. Where tokens are merged, the
-    selection is only what serves the TopK alone. What depends on no image decides how many tokens are kept.
+    If the graph has blocks, a node without a module belongs to the embedding before the first block, to the head after
+    the last, and to the selection in between if the graph selects tokens. If tokens are merged, only nodes that serve
+    TopK alone belong to the selection, the others to merging. Nodes that depend on no image also belong to the
+    selection: they decide how many tokens are kept.
     """
     nodes = list(graph.node)
     users = users_of(nodes)
@@ -103,12 +105,12 @@ def parts_of(graph: onnx.GraphProto) -> dict[str, Part]:
 
 
 def main_part(parts: Iterable[Part]) -> Part | None:
-    """Return what a node fused of several `parts` counts as: the first in the order of `KINDS`; None without any."""
+    """Return the part that a node fused from `parts` counts as: the first in the order of `KINDS`; None without any."""
     return min(parts, key=lambda part: KINDS.index(part.kind), default=None)
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Return module and rest of a node's name: `/blocks/blocks.0/attn/MatMul` is of `blocks.0.attn`."""
+    """Return the module and the rest of a node's name: `blocks.0.attn` for `/blocks/blocks.0/attn/MatMul`."""
     *scopes, last = name.strip("/").split("/")
     path: list[str] = []
     for scope in scopes:
@@ -119,10 +121,10 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _block(module: str) -> str:
-    """Return the block that `module` is in, with the blocks around it; empty where it is in none."""
+    """Return the block that contains `module`, with the blocks around it; empty if there is none."""
     end = 0
     for match in _BLOCK.finditer(module):
-        if any(word.search(match[0]) for word in (_ATTENTION, _MLP)):  # layers of a module inside the block
+        if any(word.search(match[0]) for word in (_ATTENTION, _MLP)):  # numbered layers inside a block's module
             break
         end = match.end()
     return module[:end]
@@ -144,13 +146,13 @@ def _kind(module: str, block: str, operator: str) -> Kind:
         return "MLP"
     if operator == "TopK":
         return "selection"
-    if operator == "Add" and module and module == block:  # the sum of what came in and what a module made of it
+    if operator == "Add" and module and module == block:  # the block's own sum of an input and a module's output
         return "residual"
     return "data movement" if operator in _DATA_MOVEMENT else "other"
 
 
 def _serving(nodes: Sequence[onnx.NodeProto], users: Mapping[str, list[onnx.NodeProto]]) -> set[str]:
-    """Return the names of every TopK and of the nodes whose values only they use, directly or not."""
+    """Return the names of all TopK nodes, and of the nodes whose values only these use, directly or indirectly."""
     found: set[str] = set()
     for node in reversed(nodes):
         using = [user for name in node.output for user in users[name]]
@@ -165,7 +167,7 @@ def _converting(
     users: Mapping[str, list[onnx.NodeProto]],
     parts: dict[str, Part],
 ) -> Part:
-    """Return the part of a conversion: that of what uses it, else of what it reads, and in a block data movement."""
+    """Return the part of a conversion: that of its user, else of its source; inside a block it is data movement."""
 
     def near() -> Iterator[onnx.NodeProto]:
         for name in node.output:

@@ -1,8 +1,8 @@
-"""FP32 ONNX to FP16 or BF16 ONNX: precision lives in the file, because no current TensorRT takes it from a flag.
+"""FP32 ONNX to FP16 or BF16 ONNX. The file determines the precision, because no current TensorRT takes it from a flag.
 
-Weights and activations are converted; inputs and outputs of the graph keep their types. What decides the selection,
-from the class attention's softmax to TopK, stays FP32, as do the normalising of bytes and every operator whose
-definition in the ONNX standard admits no such type, and the nodes that are asked for.
+Weights and activations are converted; inputs and outputs of the graph keep their types. Some nodes stay in FP32: those
+that decide the selection, from the class attention's softmax to TopK, those that normalise uint8 images, operators that
+the ONNX standard does not define for the type, and nodes kept on request.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _Values = NDArray[Any]
 
 @dataclass(frozen=True)
 class _Format:
-    """A reduced precision in ONNX's and in NumPy's terms, and the largest number that it holds."""
+    """A reduced precision, as ONNX and as NumPy name it, and its largest number."""
 
     name: Reduced
     onnx_type: int
@@ -49,10 +49,10 @@ def _format(name: Reduced) -> _Format:
 
 
 def reduced_from_onnx(model: ModelProto, precision: Reduced, keep_fp32: Sequence[str] = ()) -> Changed:
-    """Convert `model`, or of a quantized one all that is not quantized; counts nodes that compute in `precision`.
+    """Convert `model`, or the unquantized part of a quantized model; counts nodes that compute in `precision`.
 
-    Nodes whose name or operator type matches one of the patterns `keep_fp32` stay as they are. Raises UsageError where
-    the floats are not FP32, a weight is out of range (65504 for FP16), or no node matches a pattern.
+    Nodes whose name or operator type matches one of the patterns `keep_fp32` stay in FP32. Raises UsageError if the
+    floats are not FP32, if a weight is out of range (65504 for FP16), or if no node matches a pattern.
     """
     held = precision_of(model)
     if held in ("fp16", "bf16") or TensorProto.FLOAT not in {each.data_type for each in model.graph.initializer}:
@@ -63,14 +63,14 @@ def reduced_from_onnx(model: ModelProto, precision: Reduced, keep_fp32: Sequence
 
 
 class _Converter:
-    """Rebuilds the graph node by node, in order, so that every cast comes before its use."""
+    """The conversion of one graph. It rebuilds the graph node by node, so that each cast comes before its use."""
 
     def __init__(self, model: ModelProto, target: _Format, keep_fp32: Sequence[str]) -> None:
         graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
         self.model = model
         self.target = target
         self.opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-        # Each value's type: at first that of the FP32 model, then, node by node, that of the converted one.
+        # Each value's type: at first that in the FP32 model, then, node by node, that in the converted model.
         self.types = {value.name: value.type for value in (*graph.input, *graph.output, *graph.value_info)}
         for tensor in graph.initializer:
             self.types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
@@ -125,7 +125,7 @@ class _Converter:
         self._infer_types(copy)
 
     def _slots(self, node: NodeProto) -> _Slots:
-        """Return which inputs and outputs of `node` may be of the target precision."""
+        """Return which inputs and outputs of `node` can have the target precision."""
         floats = [i for i, name in enumerate(node.output) if name in self.floats]
         if not floats and not self.floats.intersection(node.input):
             return _Slots(set(), set())
@@ -160,7 +160,7 @@ class _Converter:
         return onnx.defs.get_schema(node.op_type, self.opset, node.domain)
 
     def _infer_types(self, node: NodeProto) -> None:
-        """Learn the types that the outputs of `node`, as it was converted, have by the standard's own inference."""
+        """Infer the types of the outputs of the converted `node` by the rules of the ONNX standard."""
         inputs = {name: self.types[name] for name in node.input if name}
         opsets = [helper.make_opsetid(node.domain, self.opset)]
         found = onnx.shape_inference.infer_node_outputs(self._schema(node), node, inputs, opset_imports=opsets)
@@ -187,7 +187,7 @@ class _Converter:
         return self.made[key]
 
     def _restore_output(self, name: str) -> None:
-        """Let a converted value leave the graph as the FP32 output it was."""
+        """Cast a converted value back to FP32, so that the graph's output keeps its type and name."""
         inner = f"{name}_{self.target.name}"
         for node in self.nodes:
             for names in (node.input, node.output):
@@ -215,16 +215,16 @@ class _Slots:
 
 
 def _formal(parameters: Sequence[onnx.defs.OpSchema.FormalParameter], index: int) -> onnx.defs.OpSchema.FormalParameter:
-    """Return the schema's parameter for position `index`: the last one repeats where it is variadic."""
+    """Return the schema's parameter for position `index`; a variadic last parameter repeats."""
     return parameters[min(index, len(parameters) - 1)]
 
 
 def _converted(tensor: TensorProto, name: str, target: _Format, reader: str, scale: bool = False) -> TensorProto:
     values: _Values = numpy_helper.to_array(tensor)
-    if scale:  # of a channel that is next to nothing; no runtime takes 0
+    if scale:  # of a channel that is almost zero; no runtime accepts a scale of 0
         values = np.maximum(values, _FP16_SMALLEST)
     elif values.size == 1 and target.name == "fp16" and 0 < np.abs(values).item() < _FP16_SMALLEST:
-        values = np.copysign(_FP16_SMALLEST, values)  # a floor under a divisor stays one
+        values = np.copysign(_FP16_SMALLEST, values)  # an epsilon that protects a divisor must not become 0
     largest = float(np.abs(values, where=np.isfinite(values), out=np.zeros_like(values)).max(initial=0.0))
     if largest > target.largest:
         raise UsageError(

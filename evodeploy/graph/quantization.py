@@ -1,12 +1,12 @@
-"""FP32 ONNX to INT8 or FP8 ONNX: linear layers quantized after training, by what real images make of their inputs.
+"""FP32 ONNX to INT8 or FP8 ONNX: linear layers quantized after training, calibrated on real images.
 
 A linear layer's input and weight pass through QuantizeLinear and DequantizeLinear, in the form that ONNX Runtime,
-OpenVINO and TensorRT compile to products of 8 bits: symmetric, zero point 0, one scale for an activation, one for
-each output channel of a weight, biases in FP32. Everything else stays FP32: convolutions, LayerNorm, attention's own
-products, and with them all that decides a selection. Outliers of LayerNorm are moved into the weights before.
+OpenVINO and TensorRT compile to 8-bit products: symmetric, zero point 0, one scale for an activation, one for
+each output channel of a weight, biases in FP32. Everything else stays in FP32: convolutions, LayerNorm, the products
+inside attention, and so everything that decides a selection. Outliers of LayerNorm are first moved into the weights.
 
-The pairs are placed here, not by onnxruntime.quantization: that gives them to every user of a value, so Evo-LeViT's
-residuals, which have no norm between, would be rounded too, and each selection would keep more other tokens.
+The pairs are placed here, not by onnxruntime.quantization, which inserts them for every user of a value. It would also
+round Evo-LeViT's residuals, which have no norm in between, and more of the selected tokens would change.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PRODUCTS = {"MatMul", "Gemm", "Conv", "Attention"}
 
 @dataclass(frozen=True)
 class _Format:
-    """A type of 8 bits: its largest number, and how numpy holds it."""
+    """An 8-bit type: its largest number, and its NumPy type."""
 
     largest: int
     dtype: np.dtype[Any]
@@ -58,13 +58,13 @@ _FORMATS: dict[Quantized, _Format] = {
 def quantized_from_onnx(
     model: ModelProto, images: Array, precision: Quantized = "int8", keep_fp32: Sequence[str] = ()
 ) -> Changed:
-    """Quantize the linear layers of the FP32 `model`, whose inputs are as large as they become on `images`.
+    """Quantize the linear layers of the FP32 `model`, with the ranges that their inputs have on `images`.
 
-    Counts linear layers; `kept` has the other products, and the layers whose name or operator type matches one of the
+    Counts linear layers. `kept` has the other products, and the layers whose name or operator type matches one of the
     patterns `keep_fp32`.
 
-    `images` are as `model` takes them, (N, …); the same ones give the same file. Raises UsageError where the model is
-    not plain FP32, where an input is not finite, where no linear layer is left, or where no node matches a pattern.
+    `images` are inputs of `model`, (N, …); the same images give the same file. Raises UsageError if the model is not
+    plain FP32, if an activation is not finite, if no linear layer is left, or if no node matches a pattern.
     """
     held = precision_of(model)
     if held != "fp32":
@@ -82,7 +82,7 @@ def quantized_from_onnx(
 
 
 class _Quantizer:
-    """Rebuilds the graph node by node, in order, so that every quantized value comes before its use."""
+    """The quantization of one graph. It rebuilds the graph node by node, so that quantized values precede their use."""
 
     def __init__(
         self, model: ModelProto, magnitudes: Mapping[str, Array], precision: Quantized, asked: set[str]
@@ -122,7 +122,7 @@ class _Quantizer:
         return Changed(result, len(self.linear), kept)
 
     def _activation(self, name: str) -> str:
-        """Return the name of what the value `name` is after one round through 8 bits."""
+        """Quantize and dequantize the activation `name`; return the name of the result."""
         key = (name, None)
         if key not in self.made:
             scale, zero = self._parameters(name, np.float32(self._scale(self.magnitudes[name].max())))
@@ -132,7 +132,7 @@ class _Quantizer:
         return self.made[key]
 
     def _weight(self, layer: Linear) -> str:
-        """Return the name of the layer's weight as 8 bits can hold it, with a scale for each output channel."""
+        """Quantize the layer's weight, with a scale for each output channel; return the name of the dequantized one."""
         name, axis = layer.weight.name, layer.axis
         key = (name, axis)
         if key not in self.made:
@@ -159,7 +159,7 @@ class _Quantizer:
         return output
 
     def _scale(self, magnitude: Any) -> Any:
-        """Return what 1 is worth where the largest magnitude is this; where all is zero any scale will do."""
+        """Return the value of one quantization step for the largest `magnitude`; if that is 0, any scale is valid."""
         return np.where(magnitude > 0, magnitude, 1.0) / self.format.largest
 
 

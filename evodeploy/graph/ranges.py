@@ -1,4 +1,4 @@
-"""How large the activations of an ONNX model become, measured on images: what FP16 cannot hold, what INT8 must."""
+"""Measuring the range of an ONNX model's activations on images: for FP16 to hold, and for INT8 to cover."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from evodeploy.specs import FP16_LARGEST, NO_METADATA, EngineOptions
 _log = logging.getLogger(__name__)
 
 CHUNK = 8  # images at a time
-MEASURED = 256  # images of a data source, at most, evenly spread
+MEASURED = 256  # the most images of a data source, evenly spread
 
-_ROWS = "evodeploy_rows"  # the axis to reduce over, where each channel is a column
+_ROWS = "evodeploy_rows"  # the name of the axis to reduce over, if each channel is a column
 
 
 @dataclass(frozen=True)
 class LargestActivation:
-    """The value of a graph that becomes largest, its magnitude, and on how many images that was measured."""
+    """The largest activation of a graph, its magnitude, and the number of images it was measured on."""
 
     name: str
     magnitude: float
@@ -44,11 +44,11 @@ class LargestActivation:
 
 
 def largest_activation(model: onnx.ModelProto, folder: Path | None, kept: Collection[str] = ()) -> LargestActivation:
-    """Return and log what becomes largest in the FP32 `model` on the images of `folder`, or on random ones.
+    """Return and log the largest activation of the FP32 `model` on the images of `folder`, or on random ones.
 
-    Random ones have full contrast, which gives the largest activations. Values that only the nodes called `kept` make
-    and read stay FP32 and are left out. Raises UsageError where the model does not say
-    how images are prepared, and as `check_fp16_range` does.
+    Random images have full contrast, which gives the largest activations. Values that only the nodes named in `kept`
+    write and read stay in FP32 and are ignored. Raises UsageError if the model's metadata does not state how images
+    are prepared, and VerificationError as `check_fp16_range` does.
     """
     info = info_of(model)
     if info is None:
@@ -60,9 +60,9 @@ def largest_activation(model: onnx.ModelProto, folder: Path | None, kept: Collec
 
 
 def check_fp16_range(model: onnx.ModelProto, images: Array, kept: Collection[str] = ()) -> LargestActivation:
-    """What becomes largest in the FP32 `model` on `images`; raises VerificationError where FP16 cannot hold it.
+    """Return the largest activation of the FP32 `model` on `images`; raises VerificationError if FP16 cannot hold it.
 
-    Values that only the nodes called `kept` make and read are left out.
+    Values that only the nodes named in `kept` write and read are ignored.
     """
     nodes = [node for node in model.graph.node if node_name(node) not in kept]
     reduced = {name for node in nodes for name in (*node.input, *node.output)}
@@ -82,7 +82,7 @@ def check_fp16_range(model: onnx.ModelProto, images: Array, kept: Collection[str
 def activation_ranges(model: onnx.ModelProto, images: Array) -> dict[str, float]:
     """Return the largest magnitude of every float32 value that `model` computes on `images`, by the value's name."""
     inferred = onnx.shape_inference.infer_shapes(model).graph
-    made = {name for node in model.graph.node for name in node.output}  # files describe weights too, also replaced ones
+    made = {name for node in model.graph.node for name in node.output}  # value_info may describe weights, even old ones
     floats = [
         value.name
         for value in (*inferred.value_info, *inferred.output)
@@ -92,18 +92,18 @@ def activation_ranges(model: onnx.ModelProto, images: Array) -> dict[str, float]
 
 
 def channel_ranges(model: onnx.ModelProto, images: Array, values: Collection[str]) -> dict[str, Array]:
-    """The largest magnitude on `images` in each channel, (C,), of each of `values`, whose channels are the last axis.
+    """Return the largest magnitude on `images` of each channel, (C,), of each of `values`; channels are the last axis.
 
-    `model` is of opset 18 or higher.
+    `model` must have opset 18 or higher.
     """
     return _measured(model, images, sorted(values), by_channel=True)
 
 
 def _measured(model: onnx.ModelProto, images: Array, names: list[str], *, by_channel: bool) -> dict[str, Array]:
-    """Reduce each value's magnitude inside the graph, so that memory does not grow with their number."""
+    """Return the largest magnitudes, reduced inside the graph so that memory does not grow with the values."""
     info = info_of(model)
-    # Without the facts, for its outputs are not those of the network that they describe. An elastic one keeps as many
-    # tokens as it may, so that all pass through every layer.
+    # The copy has no metadata, which would describe other outputs. An elastic model keeps as many tokens as it can, so
+    # that all of them pass through every layer.
     probe = with_keep(model, [stage.high for stage in info.elastic] if info else [])
     graph = probe.graph
     del graph.output[:]

@@ -1,8 +1,9 @@
-"""Outliers moved from the outputs of LayerNorm into the weights behind it, so that INT8 has less of a range to cover.
+"""Moving outliers from the outputs of LayerNorm into the weights after it, so that INT8 covers a smaller range.
 
-SmoothQuant (Xiao et al., ICML 2023): a channel of LayerNorm's scale and bias is divided by a factor, and the weights
-that it meets are multiplied by it. In FP32 nothing changes. What is left for INT8 to cover in the activation, which has
-one scale for all channels, becomes more even; the weight, with a scale for each output channel, can bear it.
+SmoothQuant (Xiao et al., ICML 2023): each channel of LayerNorm's scale and bias is divided by a factor, and the weights
+that the channel is multiplied with are multiplied by it. In FP32 nothing changes. The activation, which has one scale
+for all channels, has a more even range for INT8. The wider range of the weights costs little, because they have a scale
+for each output channel.
 """
 
 from __future__ import annotations
@@ -18,23 +19,23 @@ from evodeploy.engines.base import Array
 from evodeploy.graph.changed import Changed
 from evodeploy.graph.linear import linear_layers
 
-# Of the outliers' range, how much goes into the weights. The paper's 0.5 lets a few more tokens change than 0.7, on the
-# sample and on a trained DINOv2 alike.
+# The part of the outliers' range that moves into the weights. With the paper's 0.5 a few more selected tokens change
+# than with 0.7, both on the sample and on a trained DINOv2.
 STRENGTH = 0.7
 
 
 @dataclass(frozen=True)
 class Smoothed(Changed):
-    """Also the largest magnitude of each channel, (C,), that the inputs of linear layers have then, by their names."""
+    """A smoothed model, and the new largest magnitudes per channel, (C,), of the inputs of linear layers, by name."""
 
     magnitudes: Mapping[str, Array] = field(default_factory=dict)
 
 
 def smoothed(model: ModelProto, magnitudes: Mapping[str, Array]) -> Smoothed:
-    """`model` with the outliers moved; counts LayerNorms.
+    """Return `model` with the outliers moved; counts LayerNorms.
 
-    `magnitudes` are the largest of each channel, (C,), by the value's name. A LayerNorm is left as it is where anything
-    else reads its output, or where its parameters serve elsewhere too.
+    `magnitudes` holds the largest magnitude of each channel, (C,), by the value's name. A LayerNorm is left unchanged
+    if other nodes than linear layers read its output, or if its parameters or the layers' weights are used elsewhere.
     """
     result = ModelProto()
     result.CopyFrom(model)
@@ -60,7 +61,7 @@ def smoothed(model: ModelProto, magnitudes: Mapping[str, Array]) -> Smoothed:
             _set(tensors[name], numpy_helper.to_array(tensors[name]) / factor)
         for layer, weight in zip(behind, weights, strict=True):
             _set(layer.weight, np.moveaxis(weight * factor[:, None], 1, layer.axis))
-        smooth = f"{node.output[0]}_smooth"  # another name, for it is another value
+        smooth = f"{node.output[0]}_smooth"  # a new name, because the value is a different one
         even[smooth] = magnitudes[node.output[0]] / factor
         for layer in behind:
             layer.node.input[0] = smooth
@@ -70,7 +71,7 @@ def smoothed(model: ModelProto, magnitudes: Mapping[str, Array]) -> Smoothed:
 
 
 def _factor(activation: Array, weight: Array) -> Array:
-    """What each channel is divided by, from the largest magnitudes in activation and weight; 1 where one is 0."""
+    """Return each channel's divisor, from the largest magnitudes in activation and weight; 1 if one of them is 0."""
     used = (activation > 0) & (weight > 0)
     activation, weight = np.where(used, activation, 1), np.where(used, weight, 1)
     return (activation**STRENGTH / weight ** (1 - STRENGTH)).astype(np.float32)
