@@ -1,4 +1,4 @@
-"""The artefacts that one evaluation compares: of the same classes, each with the preparation that its facts say."""
+"""The artefacts that one evaluation compares: they have the same classes, and each has its own preparation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Contender:
-    """What is evaluated: a file or a module, and what runs it, where, and how precisely."""
+    """An artefact to evaluate: a file or a module, with its engine, device and precision."""
 
     source: Path | nn.Module
     engine: str
@@ -32,7 +32,7 @@ class Contender:
 
     @property
     def title(self) -> str:
-        """What it is called in reports."""
+        """The name in reports."""
         return title_of(self.source)
 
 
@@ -42,10 +42,10 @@ def contenders_of(
     options: EngineOptions,
     keep_ratio: float | Sequence[float] | None,
 ) -> list[Contender]:
-    """`sources`, each opened as one of `engines` with `options`, all with the same class names.
+    """Return `sources`, each opened as one of `engines` with `options`, all with the same class names.
 
-    Raises UsageError where they name other classes, BadFileError for one without metadata, InputError for one that
-    cannot keep the share `keep_ratio`.
+    Raises UsageError if their class names differ, BadFileError if one has no metadata, InputError if one does not
+    support the keep ratio `keep_ratio`.
     """
     infos = [_keeping(info, keep_ratio) for info in _infos(engines, sources)]
     return [
@@ -62,7 +62,7 @@ def contenders_of(
 
 
 def _infos(engines: Sequence[Engine], sources: Sequence[Path | nn.Module]) -> list[ModelInfo]:
-    """The facts of all, with the same class names; raises as `contenders_of` does."""
+    """Return the metadata of all artefacts, with the same class names. Raises the same errors as `contenders_of`."""
     infos = []
     for engine, source in zip(engines, sources, strict=True):
         if engine.info is None:
@@ -73,7 +73,7 @@ def _infos(engines: Sequence[Engine], sources: Sequence[Path | nn.Module]) -> li
         for info, source in zip(infos, sources, strict=True)
         if info.class_names and kind_of_source(source) != "checkpoint"
     }
-    infos = [  # options of the export may have named a checkpoint's classes otherwise
+    infos = [  # the export's options may have given the classes of a checkpoint other names
         dataclasses.replace(info, class_names=exports.get(info.source_sha256, info.class_names))
         if kind_of_source(source) == "checkpoint"
         else info
@@ -89,13 +89,13 @@ def _infos(engines: Sequence[Engine], sources: Sequence[Path | nn.Module]) -> li
 
 
 def _keeping(info: ModelInfo, ratios: float | Sequence[float] | None) -> ModelInfo:
-    """`info` with `ratios` as its own; raises InputError where the artefact cannot keep such a share."""
+    """Return `info` with `ratios` as its own. Raises InputError if the artefact does not support them."""
     info.keep_of(ratios)
     return dataclasses.replace(info, keep_ratios=info.ratios_of(ratios))
 
 
 def warnings(contenders: Sequence[Contender]) -> Iterator[str]:
-    """What is assumed of the preprocessing, and where it differs, so that accuracies are of two preparations."""
+    """Yield warnings about assumed preprocessing, and about differences in it, which affect the comparison."""
     first = contenders[0]
     for each in contenders:
         if warning := assumption(each.info):

@@ -1,4 +1,4 @@
-"""The answers of an evaluation on disk, a line of JSON for each image, so that an interrupted one can resume."""
+"""The answers of an evaluation on disk, one line of JSON per image, so that an interrupted run can resume."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _ERROR = text(100_000)
 
 @dataclass(frozen=True)
 class Answer:
-    """The answers of all artefacts to one image: the best classes of each, and the image's share of its seconds.
+    """The answers of all artefacts to one image: the best classes, and the image's share of the seconds, of each.
 
-    Or, where it could not be read, the `error` and nothing else.
+    If the image could not be read, only `error` is set.
     """
 
     ranked: tuple[tuple[int, ...], ...] = ()
@@ -35,27 +35,27 @@ class Answer:
 
 
 class Journal:
-    """Answers in the order of the images, each written as it comes; without a path they are kept in memory only."""
+    """Answers in the order of the images, each written at once. Without a path they are kept only in memory."""
 
     def __init__(self, path: Path | None, task: Mapping[str, Any], fresh: bool = False) -> None:
-        """Read what `path` holds of `task`, unless it begins `fresh`; raises UsageError where it is another's."""
+        """Read the answers of `task` from `path`, unless `fresh`. Raises UsageError if it belongs to another task."""
         self.path, self._task = path, dict(task)
         self.answers: list[Answer] = []
-        self._whole = 0  # bytes of the file that are whole lines
+        self._whole = 0  # bytes of the file that are complete lines
         self._file: FileIO | None = None
         if path is not None and path.exists() and not fresh:
             self._read(path)
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
-        """Write what is appended inside; the file stays where the body is left by an error."""
+        """Write the appended answers while the context is open. If the body fails, the file remains."""
         if self.path is None:
             yield
             return
         with contextlib.ExitStack() as stack:
             with _writing(self.path):
-                self._file = stack.enter_context(self.path.open("ab", buffering=0))  # closing has nothing left to write
-                self._file.truncate(self._whole)  # a line that was being written when the last run ended
+                self._file = stack.enter_context(self.path.open("ab", buffering=0))  # closing writes nothing
+                self._file.truncate(self._whole)  # drops a line that was incomplete when the last run ended
             if not self._whole:
                 self._write(self._task)
             yield
@@ -76,7 +76,7 @@ class Journal:
         with open_regular(path, "the beginning of an evaluation") as file:
             for number, line in enumerate(file):
                 entry = _parsed(line)
-                if entry is None:  # cut short: that image is run again
+                if entry is None:  # incomplete: that image is run again
                     return
                 if number == 0 and entry != self._task:
                     raise UsageError(

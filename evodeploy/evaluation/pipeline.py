@@ -1,4 +1,4 @@
-"""Labelled images decoded once, run through every artefact, and counted; an interrupted run resumes."""
+"""Evaluation: labelled images are decoded once, run through every artefact, and counted; interrupted runs resume."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ _log = logging.getLogger(__name__)
 
 TOP = 5
 
-Progress = Callable[[int, int], None]  # how many images are done, and of how many
+Progress = Callable[[int, int], None]  # number of images done, and of all
 
-_Seen = tuple[int, Preprocessing]  # what decides how a picture is resized and cropped
+_Seen = tuple[int, Preprocessing]  # determines how a picture is resized and cropped
 _Pictures = dict[_Seen, NDArray[np.uint8]]
 
 
@@ -68,24 +68,24 @@ def evaluate(
 ) -> Evaluation:
     """Measure top-1 and top-5 accuracy of artefacts on labelled images, and whether they differ significantly.
 
-    `artefacts` are one or several checkpoints, ONNX files, engines, names of the hub or modules. `data` is a folder of
-    images, a glob or braces of webdataset tars or Parquet files, or what Hugging Face's `datasets` saved. Classes
-    are its folders or what else the data says, or those in the file `labels`: a CSV table path,label, or ImageNet's
-    validation labels. They become the model's by name, by WordNet id, by the file `class_map`, or in their order. With
-    `real_labels`, a JSON file of a list for each validation image of ImageNet, an image is right with any of its
-    classes.
+    `artefacts` are one or several checkpoints, ONNX files, engines, names on the hub or modules. `data` is a folder of
+    images, a glob or braces of webdataset tars or Parquet files, or a folder saved by Hugging Face's `datasets`. The
+    classes are its folders or other labels in the data, or those in the file `labels`: a CSV table path,label, or
+    ImageNet's validation labels. They are mapped to the model's classes by name, by WordNet id, by the file
+    `class_map`, or by their order. With `real_labels`, a JSON file with a list for each validation image of ImageNet,
+    an answer is right if it is any class in the image's list.
 
-    `limit` images are taken, evenly spread over all. `batch` images run at a time, in the runtime `engine`, as
-    `options` say. Elastic artefacts keep the share `keep_ratio` of their tokens, one for all stages or one for each, by
-    default their own; InputError says where one cannot.
+    With `limit`, that number of images is used, evenly spread over all. They run in batches of `batch`, in the runtime
+    `engine`, with `options`. Elastic artefacts keep the share `keep_ratio` of their tokens, one for all stages or one
+    for each, by default their own. Raises InputError if an artefact does not support it.
 
-    The report is written to the JSON file `output`. Answers are kept in `journal` while they come, by default
-    OUTPUT.part, from which the same call resumes after an interruption; the journal of an `output` is removed at the
-    end. `force` replaces the output and starts over. `progress` is called with the number of images done and of all
-    that are left, in the thread of the call.
+    The report is written to the JSON file `output`. Answers are saved in `journal` as they come, by default
+    OUTPUT.part, from which the same call resumes after an interruption. The journal of an `output` is removed at the
+    end. `force` replaces the output and starts over. `progress` is called with the number of images done and the number
+    to do in this run, in the thread of the call.
 
-    An image that cannot be read, or whose output is no number, does not count. Raises UsageError for artefacts that do
-    not name the same classes or a journal of another evaluation, BadFileError where no image can be evaluated.
+    An image that cannot be read, or whose outputs are not finite, does not count. Raises UsageError if the artefacts'
+    classes differ or the journal is of another evaluation, BadFileError if no image can be evaluated.
     """
     if batch < 1 or (limit is not None and limit < 1):
         raise UsageError(f"batch is {batch} and limit {limit}, expected 1 or more")
@@ -130,7 +130,7 @@ def _evaluated(
     fresh: bool,
     progress: Progress | None,
 ) -> Evaluation:
-    """Run all `sources` over the images `listed` for a model.
+    """Run all `sources` over the images that `listed` returns for a model.
 
     With a `path` the answers are kept there, and resumed unless `fresh`.
     """
@@ -166,7 +166,7 @@ def _evaluated(
 
 
 def _task(contenders: Sequence[Contender], data: LabelledImages) -> dict[str, object]:
-    """What must be the same for answers to be of use again; raises UsageError for a module, which has no checksum."""
+    """Return the facts that must be equal to reuse answers. Raises UsageError for a module, which has no checksum."""
     for each in contenders:
         if not isinstance(each.source, Path):
             raise UsageError(f"{each.title} is a module, which no journal can identify: leave out output and journal")
@@ -184,15 +184,15 @@ def _task(contenders: Sequence[Contender], data: LabelledImages) -> dict[str, ob
 def _answers(
     images: Sequence[Labelled], contenders: Sequence[Contender], engines: Sequence[Engine], batch: int
 ) -> Generator[Answer, None, None]:
-    """Each image cropped once for all artefacts that see it alike, and run through every one.
+    """Yield the answers to each image, cropped once for all artefacts with the same preprocessing.
 
-    An image for which one of them gives no number fails for all. Which artefact begins rotates, for decoding takes most
-    of the CPU while the first one of a batch runs.
+    If an output of any artefact is not finite, the image fails for all. The artefact that runs first rotates, because
+    decoding takes most of the CPU during the first run of a batch.
     """
     infos = [each.info for each in contenders]
     kinds = {(info.image_size, info.preprocessing) for info in infos}
     turns = itertools.count()
-    warm: set[int] = set()  # sizes of batches that all engines have run
+    warm: set[int] = set()  # batch sizes that all engines have run
 
     def prepare(image: Labelled) -> _Pictures:
         opened = open_image(image.image)

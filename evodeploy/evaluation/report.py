@@ -1,4 +1,4 @@
-"""From the answers of artefacts to their accuracies, with intervals."""
+"""The report of an evaluation: from the answers of artefacts to accuracies with confidence intervals."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Accuracy:
 
     @classmethod
     def of(cls, hits: int, count: int) -> Accuracy:
-        """Of `hits` among `count` images."""
+        """Return the accuracy of `hits` among `count` images."""
         return cls(hits / count if count else 0.0, *wilson(hits, count))
 
     def __str__(self) -> str:
@@ -43,7 +43,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Confusion:
-    """How many images of class `label` were taken for class `answer`."""
+    """The number of images of class `label` that were classified as `answer`."""
 
     label: str
     answer: str
@@ -52,9 +52,9 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Score:
-    """One artefact's: `top5` is None where it gives fewer classes.
+    """The results of one artefact. `top5` is None if it outputs fewer classes.
 
-    The rate is of the engine's warm runs, and the next images are decoded next to them.
+    The rate is that of the engine's warm runs, during which the next images are decoded.
     """
 
     artefact: str
@@ -68,7 +68,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Difference:
-    """Images that only the `first` and only the `second` artefact had right, and the exact McNemar test of them."""
+    """The images that only the `first` or only the `second` artefact had right, with an exact McNemar test."""
 
     first: str
     second: str
@@ -78,16 +78,16 @@ class Difference:
 
     @property
     def significant(self) -> bool:
-        """Whether equally accurate artefacts would differ so much in fewer than one of twenty data sets."""
+        """Whether equally accurate artefacts would differ this much in fewer than one of twenty data sets."""
         return self.p_value < SIGNIFICANT
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All artefacts on the same `images`; printed, it is what `evodeploy eval` shows.
+    """The results of all artefacts on the same `images`. Its text is what `evodeploy eval` shows.
 
-    `broken` are images without an answer and the reason; they do not count. `note` says what labels mean, where that is
-    not one class of an image.
+    `broken` are images without an answer, with the reason; they do not count. `note` explains the meaning of labels, if
+    an image may have several classes.
     """
 
     images: int
@@ -97,7 +97,7 @@ class Evaluation:
     note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """All figures as plain values that JSON takes."""
+        """Return all figures as plain values for JSON."""
         return {"schema": SCHEMA} | dataclasses.asdict(self)
 
     def __str__(self) -> str:
@@ -115,7 +115,7 @@ class Evaluation:
 
 
 def evaluation(data: LabelledImages, answers: Sequence[Answer], contenders: Sequence[Contender]) -> Evaluation:
-    """The report of what all `contenders` answered to each image."""
+    """Return the report on the answers of all `contenders` to each image."""
     pairs = list(zip(data.images, answers, strict=True))
     broken = tuple((image.name, answer.error) for image, answer in pairs if answer.error)
     judged = [(image.classes, answer) for image, answer in pairs if not answer.error]
@@ -161,7 +161,7 @@ def _scores(report: Evaluation) -> Table:
 
 
 def _differences(report: Evaluation) -> Table:
-    """Each artefact against the first."""
+    """Return a table that compares each artefact with the first."""
     first = report.scores[0].artefact
     against = f"against {first}"
     table = rich_table((against, "right alone", f"{first} alone", "p (McNemar)", "differs significantly"), [against])

@@ -1,14 +1,14 @@
-"""How sure an accuracy is, and whether two of them differ."""
+"""Confidence intervals of accuracies, and a test of whether two of them differ."""
 
 from __future__ import annotations
 
 import math
 
-Z = 1.959964  # of a normal distribution's 95 %
+Z = 1.959964  # quantile of the normal distribution for a 95 % interval
 
 
 def wilson(hits: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share of `hits` in `count` trials (Wilson, J. Am. Stat. Assoc. 22, 1927)."""
+    """Return the 95 % interval of a share of `hits` in `count` trials (Wilson, J. Am. Stat. Assoc. 22, 1927)."""
     if not count:
         return 0.0, 1.0
     share, square = hits / count, Z * Z / count
@@ -18,9 +18,10 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
 
 
 def mcnemar(first_only: int, second_only: int) -> float:
-    """The p-value of two classifiers being equally accurate that were right alone so often on the same images.
+    """Return the p-value for equal accuracy of two classifiers, given how many images only one of them had right.
 
-    Exact and two-sided: were they equal, each of these images would be a fair coin (McNemar, Psychometrika 12, 1947).
+    It is exact and two-sided: if they were equal, each of these images would be a fair coin (McNemar, Psychometrika 12,
+    1947).
     """
     count, fewer = first_only + second_only, min(first_only, second_only)
     tail = sum(math.comb(count, k) for k in range(fewer + 1))

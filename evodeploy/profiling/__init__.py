@@ -1,1 +1,1 @@
-"""Where the time of a run goes, node by node, as the runtimes' own profilers say."""
+"""The time of a run, node by node, from the runtimes' own profilers."""

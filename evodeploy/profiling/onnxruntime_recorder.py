@@ -1,4 +1,4 @@
-"""ONNX Runtime's profiler: a trace of events, and the graph that it made of the file."""
+"""ONNX Runtime's profiler: a trace of events, and the optimized graph."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ENDING = "_kernel_time"
 
 
 class OnnxRuntimeRecorder(Recorder):
-    """Runs the file `path`, whose graph is `graph`, on the CPU; `scratch` is a folder for the trace."""
+    """Runs the file `path`, whose graph is `graph`, on the CPU. `scratch` is a folder for the trace."""
 
     def __init__(self, path: Path, options: EngineOptions, scratch: Path, graph: onnx.GraphProto) -> None:
         self._scratch, self._graph = scratch, graph
@@ -40,7 +40,7 @@ class OnnxRuntimeRecorder(Recorder):
 
 
 def runs_of(events: Sequence[Mapping[str, Any]]) -> list[list[Step]]:
-    """Return the steps of each run in a trace: the kernels' events between a run's beginning and its end."""
+    """Return the steps of each run in a trace: the kernels' events between the beginning and the end of the run."""
     kernels = [each for each in events if each["cat"] == "Node" and each["name"].endswith(_ENDING)]
     kernels.sort(key=lambda each: int(each["ts"]))
     runs = sorted((each for each in events if each["name"] == "model_run"), key=lambda each: int(each["ts"]))
@@ -55,10 +55,10 @@ def runs_of(events: Sequence[Mapping[str, Any]]) -> list[list[Step]]:
 
 
 def origins_of(graph: onnx.GraphProto, computed: onnx.GraphProto) -> Origins:
-    """Return what the nodes of `computed`, which ONNX Runtime made of `graph`, come from.
+    """Return the nodes of `graph` that each node of `computed`, ONNX Runtime's optimized graph, comes from.
 
-    A fused node computes the nodes from what it reads to the values that it gives, which keep their names. Nodes of
-    `computed` without a name get one: events name them by a number that the graph does not hold.
+    A fused node computes all nodes between its inputs and its outputs, which keep their names. Nodes of `computed`
+    without a name get one, because events name them by a number that the graph does not contain.
     """
     for index, node in enumerate(computed.node):
         node.name = node.name or f"nameless {index}"

@@ -1,4 +1,4 @@
-"""OpenVINO's counters, and the graph that it computes."""
+"""OpenVINO's counters, and the graph that it runs."""
 
 from __future__ import annotations
 

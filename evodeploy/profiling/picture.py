@@ -1,4 +1,4 @@
-"""A profile as a picture: a line for each block, as wide as its time, divided into its modules and their nodes."""
+"""A profile as a picture: one line per block, as wide as its time, divided into its modules and their nodes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ WIDTH = 400  # units, which are pixels on a phone
 LEFT, RIGHT = 100, 52
 TOP, LINE = 44, 30
 MODULES, NODES = 15, 7  # heights
-COLUMN, ENTRY = 190, 17  # of the legend
-LETTER = 6.3  # units of width, of a label
+COLUMN, ENTRY = 190, 17  # sizes of the legend
+LETTER = 6.3  # width of a letter in a label, in units
 COLOURS: dict[str, str] = dict(
     zip(
         KINDS,
@@ -25,14 +25,14 @@ COLOURS: dict[str, str] = dict(
         strict=True,
     )
 )
-STYLE = (  # "svg text", as in the style of the page, which it overrules there
+STYLE = (  # "svg text" overrules the style of the page
     "svg text{font:11px system-ui,sans-serif;fill:#1a1e28}.pale{fill:#596275}.in{fill:#fff;pointer-events:none}"
     ".heading{font-size:13px;font-weight:600}rect{shape-rendering:crispEdges}.cut{stroke:#fff;stroke-width:.5}"
 )
 
 
 def as_svg(profile: Profile) -> str:
-    """The picture: of each block its modules, and below them their nodes, coloured by kind."""
+    """Return the picture: the modules of each block, and below them their nodes, coloured by kind."""
     groups = profile.blocks
     kinds = profile.kinds
     kept = f", keep ratio {ratios_in_words(profile.keep_ratios)}" if profile.keep_ratios else ""
@@ -59,7 +59,7 @@ def as_svg(profile: Profile) -> str:
 
 
 def as_html(profile: Profile) -> str:
-    """A page with the picture and the tables."""
+    """Return a page with the picture and the tables."""
     slowest = [
         (printable(node.name), f"{node.seconds * 1e3:.3f}", f"{profile.share(node.seconds):.1%}", node.kind)
         for node in profile.slowest
@@ -75,7 +75,7 @@ def as_html(profile: Profile) -> str:
 
 
 def _line(nodes: Sequence[NodeTime], y: float, scale: float) -> Iterator[str]:
-    """Yield the rectangles of one block: its modules, in the order in which they begin, and under each its nodes."""
+    """Yield the rectangles of one block: its modules, in the order in which they begin, and below each its nodes."""
     x = float(LEFT)
     for name, own in modules_of(nodes):
         seconds = sum(node.seconds for node in own)
@@ -99,5 +99,5 @@ def _box(x: float, y: float, width: float, height: float, kind: str, hint: str) 
 
 
 def _short(name: str, length: int) -> str:
-    """The end of a long name, in which blocks of one network differ."""
+    """Return the end of a long name, because the names of a network's blocks differ at the end."""
     return name if len(name) <= length else "…" + name[1 - length :]

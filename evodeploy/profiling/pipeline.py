@@ -1,4 +1,4 @@
-"""From an artefact to the time of its nodes."""
+"""The Python function that measures the time of an artefact's nodes."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ def profile(
     runs: int = RUNS,
     images: Images | None = None,
 ) -> Profile:
-    """Measure how long each node of `artefact` takes in a run, by the profiler of its runtime.
+    """Measure the time of each node of `artefact` in a run, with the profiler of its runtime.
 
     `artefact` is an ONNX file or a TensorRT engine. The runtime is `engine`, by default the first that fits: ONNX
     Runtime on the CPU, OpenVINO or TensorRT. It runs `batch` of `images`, by default random ones, `runs` times with the
-    profiler and as often without, in turn, in sessions of its own. An elastic artefact keeps tokens as `keep_ratio`
-    says, and with `other_ratio` at that too, in turn: see `Profile.other`.
+    profiler and `runs` times without, in turn, in separate sessions. An elastic artefact keeps the tokens of
+    `keep_ratio`. With `other_ratio` it also runs at that ratio, in turn: see `Profile.other`.
 
-    Raises UsageError for a runtime whose profiler is not read, and for options that it does not have; InputError for
-    a batch or keep ratios that the artefact does not take; and as `open_engine` does.
+    Raises UsageError for a runtime whose profiler is not supported, and for options that the runtime lacks; InputError
+    for a batch size or keep ratios that the artefact does not support; also the errors of `open_engine`.
     """
     options = options or EngineOptions()
     if not 1 <= runs <= MOST_RUNS:
@@ -68,7 +68,7 @@ def profile(
     if batch < 1:
         raise UsageError(f"batch is {batch}, expected 1 or more")
     path = resolved(artefact)
-    assert isinstance(path, Path)  # what is no module
+    assert isinstance(path, Path)  # `checked` refuses modules
     if is_deploy_file(path):
         artefact = artefact_of(path)
         raise UsageError(f"{path} is a deploy file, expected an ONNX file or a TensorRT engine: profile {artefact}")
@@ -96,7 +96,7 @@ def _profiles(
     runs: int,
     images: Images | None,
 ) -> list[Profile]:
-    """Return a profile at each of the keep ratios `asked`, None for the artefact's own, whose runs take turns."""
+    """Return a profile at each of the keep ratios `asked`, None for the artefact's own. Their runs take turns."""
     with scratch() as folder:
         parts: dict[str, Part] | None = None
         opened: Path = path
@@ -130,7 +130,7 @@ def _profiles(
 
 
 def named(path: Path, folder: Path) -> tuple[Path, onnx.GraphProto]:
-    """Return the ONNX file `path` and its graph, or where nodes of it have no name of their own, a copy where they do.
+    """Return the ONNX file `path` and its graph, or a copy with unique node names if it lacks them.
 
     Raises BadFileError as `read_onnx` does.
     """
@@ -162,7 +162,7 @@ def _of_onnx(name: str, path: Path, options: EngineOptions, folder: Path, graph:
 
 
 def _input(engine: Engine, batch: int, images: Images | None) -> Array:
-    """Return `batch` images as the engine takes them; fewer are repeated, and random ones are the default."""
+    """Return `batch` images as input of the engine. Too few images are repeated; by default they are random."""
     spec = engine.inputs[0]
     if engine.info is not None:
         info = engine.info
@@ -181,7 +181,7 @@ def _run(
 ) -> list[tuple[float, float]]:
     """Run both engines at each of `keeps` in turn.
 
-    Return for each the median seconds of a run without and with the profiler, warm-ups left out.
+    Returns for each the median seconds of a run without and with the profiler, excluding warm-ups.
     """
     turns: list[tuple[Callable[..., object], Sequence[int] | None]] = [
         (run, keep) for keep in keeps for run in (plain.run, recorder.run)
@@ -198,9 +198,9 @@ def _run(
 
 
 def node_times(runs: Sequence[Sequence[Step]], origins: Origins, parts: Mapping[str, Part] | None) -> list[NodeTime]:
-    """Return the median time of each step over `runs`; calls of one name in a run count together.
+    """Return the median time of each step over `runs`. Calls with the same name in one run are added up.
 
-    `parts` are those of the graph's nodes; without them names alone say what a node belongs to.
+    `parts` are those of the graph's nodes. Without them a node's part is derived from its name.
     """
 
     def of(node: str) -> Part:
@@ -223,11 +223,11 @@ def node_times(runs: Sequence[Sequence[Step]], origins: Origins, parts: Mapping[
 
 
 def _part(name: str, operator: str, origins: Origins, of: Callable[[str], Part]) -> Part:
-    """Return what a step is part of: what it is made of, or else what it serves, in its own kind where it has one."""
+    """Return the part of a step: that of its nodes, or else of the step it serves, with its own kind if it has one."""
     found = main_part(map(of, origins.made_of.get(name, ())))
     if found is not None:
         return found
-    own = part_of(name.replace("/", "."), operator)  # a name of the runtime's, whose module is that of what it serves
+    own = part_of(name.replace("/", "."), operator)  # the runtime's own name, which contains no module
     served = main_part(map(of, origins.made_of.get(origins.serves.get(name, ""), ())))
     if served is None:
         return Part("", "", own.kind)

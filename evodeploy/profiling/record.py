@@ -1,4 +1,4 @@
-"""A profile: the time of each node, and of the nodes of a block and of a kind together."""
+"""A profile: the time of each node, and the total time of each block and each kind."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from evodeploy.text import json_text
 
 @dataclass(frozen=True)
 class NodeTime:
-    """What the runtime computes as one: `seconds` in a run, the median of the runs, in `calls` calls.
+    """A step that the runtime times as one: `seconds` in a run, the median of the runs, in `calls` calls.
 
-    `name` and `operator` are the runtime's, `made_of` the nodes of the graph that it computes, where the runtime says
-    so. `module` and `block` are empty where it belongs to none.
+    `name` and `operator` are the runtime's. `made_of` are the graph's nodes that it computes, if the runtime names
+    them. `module` and `block` are empty if it belongs to none.
     """
 
     name: str
@@ -34,13 +34,13 @@ class NodeTime:
 
     @property
     def group(self) -> str:
-        """Its block, or its kind where it is in none."""
+        """The block, or the kind if there is no block."""
         return self.block or self.kind
 
 
 @dataclass(frozen=True)
 class Group:
-    """Nodes of a block or a kind together; `share` is of the time of all nodes."""
+    """The nodes of a block or a kind together. `share` is relative to the time of all nodes."""
 
     name: str
     seconds: float
@@ -48,18 +48,18 @@ class Group:
     calls: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values that JSON takes."""
+        """Return plain values for JSON."""
         return {"name": self.name, "ms": self.seconds * 1e3, "share": self.share, "calls": self.calls}
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Where the time of a run goes; printed, it is what `evodeploy profile` shows.
+    """The distribution of a run's time. Its text is what `evodeploy profile` shows.
 
-    `nodes` are in the order in which they run. `whole` is what a run takes without the profiler, and `traced` what it
-    takes with it, in seconds: medians of `runs` runs of each, in turn. `unnamed` are the nodes of the graph that no
-    step names: computed when the file was opened, or fused without a word. `keep_ratios` are those of an elastic
-    artefact's runs, and of any other empty. `other` is the profile at another keep ratio, where that was asked for.
+    `nodes` are in the order in which they run. `whole` is the time of a run without the profiler and `traced` with it,
+    in seconds: medians of `runs` runs each, in turn. `unnamed` are the nodes of the graph that no step names: they were
+    computed when the file was opened, or fused without being named. `keep_ratios` are those of the runs of an elastic
+    artefact, and empty for others. `other` is the profile at another keep ratio, if requested.
     """
 
     path: Path
@@ -76,7 +76,7 @@ class Profile:
 
     @property
     def total(self) -> float:
-        """Seconds of all nodes."""
+        """The seconds of all nodes."""
         return sum(node.seconds for node in self.nodes)
 
     @property
@@ -87,7 +87,7 @@ class Profile:
 
     @property
     def blocks(self) -> tuple[Group, ...]:
-        """The time by block, and of nodes in none by kind, in the order in which half of each was computed."""
+        """The time by block, or by kind for nodes without one, ordered by the median position of their nodes."""
         places: dict[str, list[int]] = {}
         for index, node in enumerate(self.nodes):
             places.setdefault(node.group, []).append(index)
@@ -100,11 +100,11 @@ class Profile:
         return tuple(sorted(self.nodes, key=lambda node: -node.seconds))
 
     def share(self, seconds: float) -> float:
-        """Return how much of the time of all nodes `seconds` are."""
+        """Return `seconds` as a share of the time of all nodes."""
         return seconds / self.total if self.total else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """All figures as plain values that JSON takes."""
+        """Return all figures as plain values for JSON."""
         return {
             "schema": 1,
             "file": str(self.path),
@@ -123,9 +123,9 @@ class Profile:
         } | ({} if self.other is None else {"other": self.other.to_dict()})
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
-        """Write the profile to `path`: all figures as .json, a picture as .svg, or a page of both as .html.
+        """Write the profile to `path`: all figures as .json, a picture as .svg, or a page with both as .html.
 
-        Raises UsageError for another suffix, and for a file that exists, which `force` replaces if it is such a one.
+        Raises UsageError for another suffix, or if the file exists. `force` replaces an existing file of the same kind.
         """
         from evodeploy.profiling.picture import as_html, as_svg
 
@@ -160,7 +160,7 @@ class Profile:
 
 
 def modules_of(nodes: Iterable[NodeTime]) -> Iterator[tuple[str, list[NodeTime]]]:
-    """Yield the nodes of each part of a block together: those of `blocks.3.attn.qkv` are of `attn`."""
+    """Yield the nodes of each part of a block together: those of `blocks.3.attn.qkv` belong to `attn`."""
     found: dict[str, list[NodeTime]] = {}
     for node in nodes:
         inner = node.module.removeprefix(node.block).strip(".").split(".")[0]

@@ -1,4 +1,4 @@
-"""What a runtime's profiler records: the steps of each run, and which nodes of the graph each is made of."""
+"""Records of a runtime's profiler: the steps of each run, and the graph's nodes that each step consists of."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from evodeploy.engines.base import Array, Engine
 
 @dataclass(frozen=True)
 class Step:
-    """What a runtime timed as one: its own name for it, its operator ("" where that is not known), and seconds."""
+    """A step that a runtime times as one: the runtime's name for it, its operator ("" if unknown), and seconds."""
 
     name: str
     operator: str
@@ -20,10 +20,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Origins:
-    """What the steps of a runtime come from.
+    """The origins of a runtime's steps in the graph.
 
-    `made_of` has the nodes of the graph that a step computes, by its name, where the runtime says so; `serves` the
-    step that a step of the runtime's own works for, see `serving`.
+    `made_of` maps the name of a step to the nodes that it computes, if the runtime names them. `serves` maps a step
+    that the runtime added to the step that it works for, see `serving`.
     """
 
     made_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class Origins:
 
 
 class Recorder(ABC):
-    """An engine of its own whose runs are recorded, in one thread; close the engine at the end."""
+    """A separate engine whose runs are recorded, in one thread. Close the engine at the end."""
 
     engine: Engine
 
@@ -41,13 +41,13 @@ class Recorder(ABC):
 
     @abstractmethod
     def finish(self) -> tuple[list[list[Step]], Origins]:
-        """Return the steps of each run, in the order of both, and what they come from; nothing is run afterwards."""
+        """Return the steps of each run, in order, and their origins. Nothing may be run afterwards."""
 
 
 def serving(users: Mapping[str, Iterable[str]], known: Iterable[str]) -> dict[str, str]:
-    """For each name of `users` that is not `known`, the nearest known one among those that use what it gives.
+    """Map each name in `users` that is not `known` to the nearest known one that uses its results.
 
-    Where none is, the nearest of those that give what it uses.
+    If there is none, map it to the nearest known one whose results it uses.
     """
     settled = set(known)
     sources: dict[str, list[str]] = {name: [] for name in users}

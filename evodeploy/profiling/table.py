@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SLOWEST = 10  # nodes printed
-LITTLE = 0.8  # of a run in its nodes: where they are less, the text says where the rest may be
-NAME = 60  # characters of a node's name, at most
+LITTLE = 0.8  # of a run in its nodes: below this share, the text explains where the rest may be
+NAME = 60  # maximum length of a node's name
 
 
 def as_text(profile: Profile) -> str:
-    """What `evodeploy profile` shows."""
+    """Return the text that `evodeploy profile` shows."""
     slowest = profile.slowest[:SLOWEST]
     return "\n".join(
         [
@@ -36,13 +36,13 @@ def as_text(profile: Profile) -> str:
 
 
 def heading(profile: Profile) -> str:
-    """What was measured, on one line."""
+    """Return one line about what was measured."""
     kept = f", keep ratio {ratios_in_words(profile.keep_ratios)}" if profile.keep_ratios else ""
     return f"{profile.path} in {profile.engine} on {profile.device}, batch {profile.batch}{kept}, {profile.runs} runs"
 
 
 def overhead(profile: Profile) -> list[str]:
-    """How the sum of the nodes compares with whole runs, with the profiler and without it."""
+    """Return the comparison of the nodes' total time with whole runs, with and without the profiler."""
     added = profile.traced / profile.whole - 1 if profile.whole else 0.0
     lines = [
         f"a run takes {profile.whole * 1e3:.2f} ms without the profiler and {profile.traced * 1e3:.2f} ms with it "
@@ -66,7 +66,7 @@ def _remarks(profile: Profile) -> list[str]:
 
 
 def _groups(what: str, profile: Profile, of: Callable[[Profile], Sequence[Group]]) -> Table:
-    """A line for each group; with another profile, its milliseconds too, and how much of them this one takes."""
+    """Return a table with a line for each group; with another profile, also its milliseconds and the ratio."""
     other = {} if profile.other is None else {group.name: group.seconds for group in of(profile.other)}
     at = "" if profile.other is None else f"ms at {ratios_in_words(profile.other.keep_ratios)}"
     table = rich_table((what, "ms", "share", "calls", *([at, "ratio"] if at else [])), [what])
@@ -91,7 +91,7 @@ def _nodes(profile: Profile, nodes: Sequence[NodeTime]) -> Table:
 
 
 def _shown(node: NodeTime) -> str:
-    """The name of a node: the runtime's, or what it is made of where that is something else."""
+    """Return the name of a node: the runtime's, or that of the nodes it consists of if it differs."""
     if not node.made_of or node.name in node.made_of:
         return brief(node.name, NAME)
     more = f" + {len(node.made_of) - 1} more" if node.made_of[1:] else ""

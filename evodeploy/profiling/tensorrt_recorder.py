@@ -39,5 +39,5 @@ class TensorRtRecorder(Recorder):
 
 
 def nodes_in(layer: str) -> tuple[str, ...]:
-    """Return the nodes that the name of a `layer` holds: of `a + b`, `PWN(a, b)` and `{ForeignNode[a...b]}` both."""
+    """Return the nodes in the name of a `layer`: a and b for `a + b`, `PWN(a, b)` and `{ForeignNode[a...b]}`."""
     return tuple(filter(None, (each.strip(" ])}") for each in _FUSED.split(_WRAPPED.sub("", layer)))))

@@ -1,4 +1,4 @@
-"""The beginning of a sweep: its request checked whole, its folder owned, and resumed or cleared."""
+"""The beginning of a sweep: the whole request is checked, and its folder owned, and resumed or cleared."""
 
 from __future__ import annotations
 
@@ -25,18 +25,17 @@ from evodeploy.sweeper.state import State, read_state
 from evodeploy.text import printable
 
 RESULTS = {"sweep.json": REPORT, "front.svg": DRAWING, "chosen.onnx": ONNX, "deploy.toml": DEPLOY}
-# Packages that decide how fast a candidate is.
+# Packages that affect the speed of a candidate.
 PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-cu12", "tensorrt-cu13")
 
 
 @contextlib.contextmanager
 def begun(request: SweepRequest, force: bool = False) -> Iterator[State]:
-    """Own the folder of `request` until the end, and yield what is known of this sweep: with `force` nothing.
+    """Own the folder of `request` until the end, and yield the known state of this sweep, or a new one with `force`.
 
-    Then the files of an earlier sweep are removed: those that its state lists, and no others. Before anything is
-    removed all of the request is checked. Speeds that were measured on another machine are forgotten. Raises UsageError
-    for what cannot be honoured, and for a folder with other files where the sweep's would be; BadFileError for a state
-    that is none.
+    With `force`, the files of an earlier sweep are removed: only those listed in its state. The whole request is
+    checked before anything is removed. Speeds that were measured on another machine are forgotten. Raises UsageError if
+    a setting is not possible, or if other files are where the sweep's would be; BadFileError if the state is not valid.
     """
     images = _checked(request)
     state = State(request.folder / "state.json", _task(request) | images, machine=_machine())
@@ -64,9 +63,9 @@ def begun(request: SweepRequest, force: bool = False) -> Iterator[State]:
 
 
 def _checked(request: SweepRequest) -> dict[str, str | None]:
-    """Checksums of the images: of names, sizes and labels of those to evaluate on, and to calibrate on without labels.
+    """Return checksums of names, sizes and labels of the images for evaluation, and of those for calibration.
 
-    Raises for inputs that are missing or do not fit, or that lie where outputs would.
+    Raises if inputs are missing, do not fit the request, or are where outputs would be.
     """
     calibration = labelled = None
     if any(candidate.precision == "int8" for candidate in request.candidates) and not (request.images or request.data):
@@ -96,7 +95,7 @@ def _checked(request: SweepRequest) -> dict[str, str | None]:
 
 
 def _task(request: SweepRequest) -> dict[str, Any]:
-    """What must be the same for measurements to be of use again; candidates may be added."""
+    """Return the facts that must be equal to reuse measurements. Candidates may be added."""
     return {
         "checkpoint": identity(request.checkpoint),
         "data": printable(str(request.data.resolve())) if request.data else None,
@@ -113,13 +112,13 @@ def _task(request: SweepRequest) -> dict[str, Any]:
 
 
 def _machine() -> dict[str, str]:
-    """What must be the same for speeds to be of use again."""
+    """Return the facts that must be equal to reuse speeds."""
     cards = ", ".join(gpu.name for gpu in gpus())
     return {"processor": processor_name(), "GPU": cards, **package_versions(PACKAGES)}
 
 
 def _check_models(models: Path, known: State | None) -> None:
-    """Refuse a folder of models that is not this sweep's."""
+    """Raise UsageError if the folder of models does not belong to this sweep."""
     if models.is_symlink() or (models.exists() and not models.is_dir()):
         raise UsageError(f"{models} is not a folder of a sweep's models: name another folder with -o")
     if models.exists() and known is None and any(models.iterdir()):
@@ -127,7 +126,7 @@ def _check_models(models: Path, known: State | None) -> None:
 
 
 def _clear(state: State, sources: list[Path]) -> None:
-    """Remove what the sweep of `state` wrote: its files, the beginnings of their evaluations, and last the state."""
+    """Remove the files of the sweep of `state`, the journals of their evaluations, and finally the state."""
     folder = state.path.parent
     try:
         for name in state.files:
@@ -140,7 +139,7 @@ def _clear(state: State, sources: list[Path]) -> None:
             for journal in path.parent.glob(f"{path.name}.*.part"):
                 if journal.is_file() and JOURNAL.is_kind_of(journal):
                     journal.unlink()
-        with contextlib.suppress(OSError):  # others' files are in it
+        with contextlib.suppress(OSError):  # it may contain files of others
             (folder / "models").rmdir()
         state.path.unlink()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Which ways to deploy are worth having, and which one meets a target."""
+"""The candidates that no other beats, and the one that meets a target."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from evodeploy.sweeper.space import Candidate
 
 @dataclass(frozen=True)
 class Point:
-    """A candidate as it was measured: `speed` is relative to the sweep's reference, `rate` in images per second.
+    """A measured candidate: `speed` is relative to the sweep's reference, `rate` is in images per second.
 
-    `seconds` are those of a batch. `accuracy` is None where there were no labelled images.
+    `seconds` are those of a batch. `accuracy` is None if there were no labelled images.
     """
 
     candidate: Candidate
@@ -28,7 +28,7 @@ class Point:
 
 
 def front(points: Sequence[Point]) -> list[Point]:
-    """Those that no other beats in accuracy and speed, the most accurate first; without accuracies the fastest."""
+    """Return the points that no other beats in accuracy and speed, the most accurate first, or just the fastest."""
     ordered = sorted(points, key=lambda point: (-_worth(point), -point.speed.value))
     best, kept = 0.0, []
     for point in ordered:
@@ -39,11 +39,11 @@ def front(points: Sequence[Point]) -> list[Point]:
 
 
 def chosen(points: Sequence[Point], latency: float | None, accuracy: float | None) -> Point:
-    """The point to deploy where a batch may take `latency` seconds or top-1 `accuracy` must be reached.
+    """Return the point to deploy for a `latency` limit in seconds of a batch, or a minimum top-1 `accuracy`.
 
-    Under a latency that is the most accurate one, of equals the fastest; where nothing is known of accuracy, the one
-    that keeps most tokens. Else it is the fastest that is accurate enough. Raises VerificationError where none is, with
-    how near the nearest comes.
+    With a latency it is the most accurate one, and the fastest among equals; if accuracies are unknown, the one that
+    keeps most tokens. Otherwise it is the fastest that is accurate enough. Raises VerificationError with the nearest
+    miss if there is none.
     """
     able = [point for point in points if latency is None or point.seconds <= latency]
     if not able:
@@ -68,5 +68,5 @@ def _worth(point: Point) -> float:
 
 
 def _kept(point: Point) -> float:
-    """The mean share of tokens that the stages keep, used in place of an accuracy that is not known."""
+    """Return the mean share of tokens that the stages keep, a substitute for an unknown accuracy."""
     return mean(point.candidate.keep) if point.accuracy is None else 0.0

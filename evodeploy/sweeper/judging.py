@@ -1,4 +1,4 @@
-"""The files of a sweep's candidates exported, and their accuracies measured: each once, whatever interrupts it."""
+"""Export of a sweep's candidates, and measurement of their accuracy: each once, even after interruptions."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _log = logging.getLogger(__name__)
 
 
 class Judge:
-    """Gives candidates their file and their accuracy, unless both are known from `state`, which remembers them."""
+    """Exports and evaluates candidates, unless `state`, where the results are kept, has both already."""
 
     def __init__(self, request: SweepRequest, state: State) -> None:
         self._request, self._state = request, state
-        self._files: dict[str, ModelInfo | EvodeployError] = {}  # by name: the facts of each, or why there is none
+        self._files: dict[str, ModelInfo | EvodeployError] = {}  # by name: its metadata, or why there is none
 
     def knows(self, candidate: Candidate) -> bool:
-        """Whether nothing is left to do for the candidate."""
+        """Return whether the candidate is finished."""
         there = (self._request.folder / self._request.file_of(candidate)).exists()
         return there and (self._request.data is None or str(candidate) in self._state.accuracies)
 
     def judge(self, candidate: Candidate) -> None:
-        """Export the candidate's file and measure its accuracy; raises what prevents that."""
+        """Export the candidate's file and measure its accuracy. Raises an error if either fails."""
         info = self._info(candidate)
         if self._request.elastic:
             info.keep_of(candidate.keep)
@@ -44,7 +44,7 @@ class Judge:
         self._state.write()
 
     def _info(self, candidate: Candidate) -> ModelInfo:
-        """What the candidate's file says, written where it is missing; one that could not be is not tried again."""
+        """Return the metadata of the candidate's file, exported if it is missing. A failed export is not repeated."""
         name = self._request.file_of(candidate)
         if name not in self._files:
             try:
@@ -82,7 +82,7 @@ class Judge:
             ).info
 
     def _compared(self, candidate: Candidate) -> bool:
-        """Whether the FP32 file of the candidate's keep ratios, which its own is made from, agreed with PyTorch."""
+        """Return whether the FP32 file that the candidate's own file is made from agreed with PyTorch."""
         twin = self._request.file_of(dataclasses.replace(candidate, precision="fp32"))
         return isinstance(self._files.get(twin), ModelInfo)
 
@@ -109,9 +109,9 @@ class Judge:
 
 @contextmanager
 def _unlogged() -> Iterator[None]:
-    """Keep the steps of a candidate's stages out of the log, which has a line for each candidate.
+    """Keep the steps of a candidate's stages out of the log, which has one line for each candidate.
 
-    For the whole process: threads that run these stages meanwhile do not log either.
+    This applies to the whole process: other threads that run these stages meanwhile do not log either.
     """
     loggers = [logging.getLogger(f"evodeploy.{part}") for part in ("exporter", "evaluation")]
     before = [logger.level for logger in loggers]

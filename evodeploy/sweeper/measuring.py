@@ -1,4 +1,4 @@
-"""Every candidate of a sweep exported, evaluated and timed, each once, whatever interrupts it."""
+"""Exports, evaluates and times every candidate of a sweep, each once, even after interruptions."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _log = logging.getLogger(__name__)
 
 
 def measured(request: SweepRequest, state: State) -> tuple[list[Point], dict[str, str]]:
-    """All candidates as they were measured, and why others were not; `state` is what `begun` yields.
+    """Return all measured candidates, and why others were not measured; `state` comes from `begun`.
 
-    The first candidate that did not fail for good is the reference of all timings. Raises UnavailableError where this
+    The first candidate that did not fail permanently is the reference of all timings. Raises UnavailableError if this
     machine lacks what it needs.
     """
     began = time.monotonic()
@@ -66,7 +66,7 @@ def _unknown(candidate: Candidate, state: State) -> bool:
 
 
 def _searched(judge: Judge, request: SweepRequest, state: State, in_time: Callable[[], bool]) -> list[Candidate]:
-    """Every candidate with each of the keep ratios that the first one's search meets."""
+    """Return every candidate with each of the keep ratios that the search with the first candidate visits."""
     from evodeploy.models.checkpoint import load_checkpoint
     from evodeploy.models.cost import cost_of
     from evodeploy.models.zoo import with_selection

@@ -1,4 +1,4 @@
-"""Accuracy over throughput: every candidate, and the front that is worth having."""
+"""Accuracy over throughput: every candidate, and the front of those that no other beats."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STYLE = (
 
 
 def as_svg(points: Sequence[Point], best: Sequence[Point], heading: str) -> str:
-    """A picture of `points`, all with accuracies, those of `best` joined and labelled with their keep ratios."""
+    """Return a picture of `points`, which all have accuracies. Those in `best` are joined and labelled."""
     judged = [point for point in points if point.accuracy is not None]
     lows = [point.accuracy.low for point in judged if point.accuracy]
     highs = [point.accuracy.high for point in judged if point.accuracy]

@@ -1,4 +1,4 @@
-"""One sweep, from its checkpoint to the files that it writes."""
+"""The Python function that runs one sweep, from its checkpoint to its files."""
 
 from __future__ import annotations
 
@@ -64,22 +64,22 @@ def sweep(
 ) -> Sweep:
     """Try keep ratios, precisions and engines on `checkpoint`, and find what is worth deploying.
 
-    `keeps` are shares of tokens to keep, those of one candidate by stage where they are a sequence; by default 1.0 to
-    0.3, or 1.0 alone for a network that was not trained with selection. With `by_stage` they are searched stage by
-    stage. `precisions` are some of fp32, bf16, fp16 and int8, the latter calibrated on `images`, or on `data` without;
-    `engines` those that run ONNX files, by default the installed ones for a CPU. Accuracy is measured on `limit` of the
-    labelled images in `data`, with `labels` and `class_map` as for `evaluate`; throughput at `batch` images, for
-    `seconds` in all for each candidate. After `budget` seconds nothing new is begun.
+    `keeps` are shares of tokens to keep; a sequence gives one candidate's share for each stage. By default they are 1.0
+    to 0.3, or only 1.0 for a network that was not trained with selection. With `by_stage` they are searched stage by
+    stage. `precisions` are some of fp32, bf16, fp16 and int8. INT8 is calibrated on `images`, or else on `data`.
+    `engines` run ONNX files, by default the installed ones for a CPU. Accuracy is measured on `limit` of the labelled
+    images in `data`, with `labels` and `class_map` as for `evaluate`; throughput at `batch` images, for `seconds` in
+    total per candidate. After `budget` seconds nothing new is begun.
 
-    Several keep ratios of a network that can be elastic are run out of one file for each precision that is stored; of
-    another, each has files of its own. `fast_path` says what becomes of tokens that are not kept, as for `export`.
+    If the network can be elastic, several keep ratios are run from one file for each stored precision; otherwise each
+    ratio has separate files. `fast_path` is the treatment of tokens that are not kept, as for `export`.
 
-    All is written below the folder `output`, and an interrupted sweep is resumed from there; `force` starts it over.
-    With a `target_latency`, in seconds of a batch, the most accurate candidate that meets it is chosen; with
-    `min_accuracy`, a share of the images, the fastest: `chosen.onnx`, and `deploy.toml`, which says how to run it. The
-    `unmet` of what is returned says where none meets the target.
+    Everything is written below the folder `output`, and an interrupted sweep is resumed from there; `force` starts it
+    over. With a `target_latency`, in seconds of a batch, the most accurate candidate that meets it is chosen; with
+    `min_accuracy`, a share of the images, the fastest. It is written to `chosen.onnx`, with `deploy.toml`, which states
+    how to run it. If none meets the target, `unmet` of the result gives the reason.
 
-    Raises UsageError for what cannot be honoured, BadFileError for a file that cannot be read.
+    Raises UsageError if options contradict each other or are not possible, BadFileError if a file cannot be read.
     """
     if batch < 1 or not seconds > 0 or (limit is not None and limit < 1):
         raise UsageError(
@@ -89,7 +89,7 @@ def sweep(
         if target is not None and not 0 <= target <= most:
             raise UsageError(f"{what} is {target}, expected {'seconds' if most > 1 else 'a share from 0 to 1'}")
     cores = usable_cores() if threads is None else threads
-    EngineOptions(cores)  # raises for a number that no engine takes
+    EngineOptions(cores)  # raises for a number that no engine accepts
     source, folder = local(checkpoint), Path(output)
     with needs("export"):
         from evodeploy.models.checkpoint import load_checkpoint
@@ -125,7 +125,7 @@ def sweep(
 
 
 def _keeps(model: LoadedModel, asked: Sequence[float | Sequence[float]] | None, by_stage: bool) -> Sequence[Keep]:
-    """The keep ratios to try, each by stage or one for all; raises UsageError for those that cannot be."""
+    """Return the keep ratios to try, one for each stage or one for all. Raises UsageError if some are not possible."""
     from evodeploy.models.untrained import warning
     from evodeploy.models.zoo import with_selection
 
@@ -139,7 +139,7 @@ def _keeps(model: LoadedModel, asked: Sequence[float | Sequence[float]] | None, 
         raise UsageError(f"a keep ratio is {wrong[0]}, expected numbers above 0 and up to 1")
     for each in ratios:
         if len(each) > 1:
-            with_selection(model.config, each)  # raises where the network has another number of stages
+            with_selection(model.config, each)  # raises if the network has another number of stages
     if by_stage and any(len(each) > 1 for each in ratios):
         raise UsageError("--by-stage finds the stages' ratios itself: give --keep ratios without strokes")
     if not model.trained_to_select:
@@ -151,10 +151,10 @@ def _keeps(model: LoadedModel, asked: Sequence[float | Sequence[float]] | None, 
 
 
 def _elastic(model: LoadedModel, ratios: Sequence[Keep]) -> bool:
-    """Whether one file is to hold all `ratios`: where there are several; a network that cannot be elastic is logged."""
+    """Return whether one file holds all `ratios`, which needs several. Logs if the network cannot be elastic."""
     from evodeploy.models.loaded import ANY_SHARE, with_elastic
 
-    if len(set(ratios)) == 1:  # a static file has nothing to compute but that
+    if len(set(ratios)) == 1:  # a static file is enough for one ratio
         return False
     try:
         with_elastic(model, ANY_SHARE)
@@ -189,7 +189,7 @@ def _written(found: Sweep, request: SweepRequest, state: State) -> Iterator[str]
 
 
 def _deploy_file(point: Point, checksum: str, request: SweepRequest) -> DeployFile:
-    """How to run the point; what was measured is for people."""
+    """Return the deploy file of the point. The measurements in it are for people."""
     each, accuracy = point.candidate, point.accuracy
     measured = {
         "candidate": str(each),

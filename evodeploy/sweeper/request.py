@@ -1,4 +1,4 @@
-"""What a sweep is asked for."""
+"""The settings of a sweep."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from evodeploy.sweeper.space import Candidate
 
 @dataclass(frozen=True)
 class SweepRequest:
-    """What to try on `checkpoint`; everything is written below `folder`.
+    """The candidates to try on `checkpoint`, and how. Everything is written below `folder`.
 
-    With ratios to search `by_stage` the candidates are the largest ratio in each precision and engine, and all ratios
-    that the search meets are tried in each; it stops above the accuracy `least`.
-    `data`, `labels` and `class_map` are as for an evaluation, of `limit` images; `images` calibrate INT8, those of
-    `data` without.
-    `batch` images are timed at a time, each candidate for `seconds` in all. After `budget` seconds nothing new is
-    begun. Where it is `elastic` a file holds every keep ratio, and there is one for each stored precision; else each
-    ratio has files of its own. What tokens do that are not kept, `fast_path` says, or the checkpoint.
+    With ratios to search `by_stage`, the candidates are the largest ratio in each precision and engine, and all ratios
+    that the search visits are tried in each. The search stops above the accuracy `least`. `data`, `labels` and
+    `class_map` are the same as for an evaluation, of `limit` images. `images` calibrate INT8, or else those of `data`.
+    `batch` images are timed at a time, each candidate for `seconds` in total. After `budget` seconds nothing new is
+    begun. If it is `elastic`, one file for each stored precision holds every keep ratio; otherwise each ratio has
+    separate files. `fast_path` is the treatment of tokens that are not kept, by default that of the checkpoint.
     """
 
     checkpoint: Path
@@ -40,5 +39,5 @@ class SweepRequest:
     fast_path: FastPath | None = None
 
     def file_of(self, candidate: Candidate) -> str:
-        """The name of the ONNX file that `candidate` runs, below `folder`."""
+        """Return the name of the ONNX file that `candidate` runs, below `folder`."""
         return f"models/{'elastic' if self.elastic else f'keep-{candidate.dashed}'}.{candidate.stored}.onnx"

@@ -1,4 +1,4 @@
-"""What a sweep found."""
+"""The results of a sweep."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sweep:
-    """All points that were measured, the first the reference of their speeds, and why other candidates were not.
+    """All measured points, the first being the reference of their speeds, and why other candidates were not measured.
 
-    `front` are those worth having; `chosen` is the one that meets the targets, None where there was no target, or none
-    meets it: then `unmet` says how near the nearest comes. `files` were written. Points are of `batch` images on
+    `front` holds those that no other beats. `chosen` is the one that meets the targets. It is None without a target, or
+    if no point meets it; then `unmet` gives the nearest miss. `files` were written. Points are for `batch` images on
     `threads` CPU threads.
     """
 
@@ -35,7 +35,7 @@ class Sweep:
     files: tuple[Path, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The sweep as plain JSON values, which sweep.json holds."""
+        """Return the sweep as plain JSON values, the content of sweep.json."""
         chosen = {} if self.chosen is None else {"chosen": str(self.chosen.candidate)}
         verdict = chosen if self.unmet is None else {"unmet": self.unmet}
         return {

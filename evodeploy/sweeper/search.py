@@ -1,4 +1,4 @@
-"""A greedy search of keep ratios by stage, for where trying every combination would take too long."""
+"""A greedy search of keep ratios by stage, for networks with too many combinations."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def descent(
     work: Callable[[Keep], float],
     least: float | None = None,
 ) -> list[Keep]:
-    """The keep ratios met on the way down from the largest of `ratios` in all `stages`, the start among them.
+    """Return the keep ratios visited on the way down from the largest of `ratios` in all `stages`, including the start.
 
-    Each step lowers one stage to its next ratio: the stage where that loses least accuracy for the work it saves, by
-    `score` and `work` of the whole network; between equals the one that saves more. Of R ratios and S stages it asks
-    for no more than R S² scores, where the grid has R^S. It ends where nothing saves work any more, where no step
-    keeps a score of `least`, and where `score` has no answer; ratios that cannot be have the score minus infinity.
+    Each step lowers one stage to its next ratio: the stage that loses the least accuracy for the work it saves, by
+    `score` and `work` of the whole network; between equals the one that saves more. For R ratios and S stages it needs
+    at most R S² scores, while the grid has R^S. It ends when no step saves work, when no step keeps a score of `least`,
+    or when `score` returns None. Ratios that are not possible have the score minus infinity.
     """
     down = sorted(set(ratios), reverse=True)
     here = (down[0],) * stages

@@ -1,4 +1,4 @@
-"""What a sweep tries: every keep ratio in every precision on every engine that has it."""
+"""The candidates of a sweep: every keep ratio in every precision, on every engine that supports it."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ class Candidate:
 
     @property
     def kept(self) -> str:
-        """The keep ratios as they are typed."""
+        """The keep ratios in the form of the command line."""
         return "/".join(f"{ratio:g}" for ratio in self.keep)
 
     @property
     def dashed(self) -> str:
-        """The same for names of files."""
+        """The same for file names."""
         return self.kept.replace("/", "-")
 
     @property
     def stored(self) -> Precision:
-        """What the file holds: engines that compute in BF16 do so from FP32."""
+        """The precision of the file: engines that compute in BF16 take an FP32 file."""
         return "fp32" if self.precision == "bf16" else self.precision
 
     def options(self, threads: int) -> EngineOptions:
-        """The engine's options."""
+        """Return the options of the engine."""
         return EngineOptions(threads, precision="bf16" if self.precision == "bf16" else None)
 
     def __str__(self) -> str:
@@ -48,7 +48,7 @@ class Candidate:
 def candidates(
     keeps: Sequence[tuple[float, ...]], precisions: Sequence[str], engines: Sequence[str]
 ) -> tuple[list[Candidate], dict[str, str]]:
-    """What can be tried, and what of the grid cannot, with the reason. Raises UsageError for unknown names."""
+    """Return the candidates, and what is excluded from the grid and why. Raises UsageError for unknown names."""
     check_names("precision", precisions, PRECISIONS)
     check_names("engine", engines, _onnx_engines())
     found, left_out = [], {}
@@ -61,7 +61,7 @@ def candidates(
 
 
 def usual_engines() -> tuple[str, ...]:
-    """The installed engines that run ONNX files on a CPU."""
+    """Return the installed engines that run ONNX files on a CPU."""
     return tuple(name for name in _onnx_engines() if RUNTIMES[name].installed and not RUNTIMES[name].on_gpu)
 
 

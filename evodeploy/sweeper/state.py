@@ -1,4 +1,4 @@
-"""What a sweep knows so far, in a file that is written after every step."""
+"""The results of a sweep so far, in a file that is written after every step."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ _STATE = document(
         "reference": sequence(number(0, 1e9), 0, MOST),
         "files": sequence(matching(FILES, "the name of a file that a sweep writes"), 0, MOST),
     },
-    {"machine": mapping(text(10_000), 100)},  # which the states of earlier versions do not name
+    {"machine": mapping(text(10_000), 100)},  # missing in the states of earlier versions
 )
 
 
 @dataclass
 class State:
-    """What is known so far, by candidate, and which files the sweep has written or is about to, below its folder.
+    """The results so far, by candidate, and the files below the folder that the sweep has written or is about to write.
 
-    `machine` names what `speeds` and `reference` were measured on, and with. `unavailable` is why candidates cannot be
-    tried on this machine as it is: the next run tries them again.
+    `machine` describes where, and with which versions, `speeds` and `reference` were measured. `unavailable` holds the
+    reasons why candidates cannot be tried on this machine as it is; the next run tries them again.
     """
 
     path: Path
@@ -59,7 +59,7 @@ class State:
 
     @property
     def left_out(self) -> dict[str, str]:
-        """Why candidates cannot be tried."""
+        """The reasons why candidates cannot be tried."""
         return self.failures | self.unavailable
 
     def leave_out(self, name: str, error: EvodeployError) -> None:
@@ -70,7 +70,7 @@ class State:
         _log.info(f"left out: {name}: {error}")
 
     def now_on(self, machine: dict[str, str]) -> None:
-        """Forget what failed on another machine than this one and, with a warning, speeds, which are not comparable."""
+        """Forget failures from another machine and, with a warning, its speeds, which are not comparable."""
         changed = [name for name in sorted({**self.machine, **machine}) if self.machine.get(name) != machine.get(name)]
         if changed and self.speeds:
             _log.warning(
@@ -81,14 +81,14 @@ class State:
             self.machine, self.speeds, self.reference, self.failures = machine, {}, [], {}
 
     def write(self) -> None:
-        """Write what the next run takes."""
+        """Write everything that the next run reads."""
         names = [each.name for each in dataclasses.fields(self) if each.name not in ("path", "unavailable")]
         values = {name: getattr(self, name) for name in names}
         with replacing(self.path) as draft:
             draft.write_text(json_text({"schema": SCHEMA} | values) + "\n", "utf-8")
 
     def add_file(self, name: str) -> None:
-        """Take down that the file `name` is the sweep's own, before it is written."""
+        """Record that the file `name` belongs to the sweep, before it is written."""
         if name not in self.files:
             self.files.append(name)
             self.write()
@@ -102,7 +102,7 @@ class State:
 
 
 def read_state(path: Path) -> State:
-    """What `path` holds; raises BadFileError where it is not the state of a sweep."""
+    """Return the state in `path`. Raises BadFileError if it is not the state of a sweep."""
     try:
         known = _STATE(read_json_file(path, "the state of a sweep"))
     except (BadFileError, SchemaError) as error:

@@ -1,4 +1,4 @@
-"""Every candidate of a sweep timed in turn with a common reference, in groups and several times."""
+"""Times every candidate of a sweep in turn with a common reference, in groups and several times."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from evodeploy.sweeper.state import State
 
 _log = logging.getLogger(__name__)
 
-GROUP = 6  # candidates timed in turn with the reference: that many engines fit into memory
-# An engine opened again may be a tenth faster or slower for as long as it lives, whatever its rounds say: so each is
-# opened and timed that many times, in other groups, and its interval spans them all.
+GROUP = 6  # candidates timed in turn with the reference; as many engines as fit into memory
+# A reopened engine may be a tenth faster or slower for its whole lifetime, regardless of the rounds. So each candidate
+# is opened and timed this many times, in different groups, and its interval spans all of these times.
 SITTINGS = 3
 
 
 def timed(candidate: Candidate, state: State) -> bool:
-    """Whether all of the candidate's sittings are done."""
+    """Return whether all sittings of the candidate are done."""
     return len(state.speeds.get(str(candidate), ())) == SITTINGS
 
 
 def time_all(candidates: Sequence[Candidate], request: SweepRequest, state: State, in_time: Callable[[], bool]) -> None:
-    """Learn the speeds of `candidates` relative to the first, as far as `in_time` allows.
+    """Measure the speeds of `candidates` relative to the first, as far as `in_time` allows.
 
-    In every group the first is run in turn with the others, so that a machine that slows down between groups changes
-    nothing. Others that cannot be opened or run are left out, see `state`; raises what prevents the first.
+    In every group the first candidate runs in turn with the others, so a slowdown of the machine between groups has no
+    effect. Others that cannot be opened or run are left out, see `state`. Raises an error if the first one fails.
     """
     reference = candidates[0]
     for sitting in range(SITTINGS):
@@ -63,7 +63,7 @@ def time_all(candidates: Sequence[Candidate], request: SweepRequest, state: Stat
 
 
 class _FailedError(Exception):
-    """A candidate that cannot be opened or run; the cause says why."""
+    """A candidate cannot be opened or run. The cause gives the reason."""
 
     def __init__(self, candidate: Candidate, cause: EvodeployError) -> None:
         super().__init__(f"{candidate}: {cause}")
@@ -72,7 +72,7 @@ class _FailedError(Exception):
 
 @contextmanager
 def _failing(candidate: Candidate) -> Iterator[None]:
-    """Name the candidate whose engine fails inside: raises _FailedError."""
+    """Raise _FailedError with the candidate if its engine fails inside."""
     try:
         yield
     except EvodeployError as error:
@@ -80,14 +80,14 @@ def _failing(candidate: Candidate) -> Iterator[None]:
 
 
 class _Engines:
-    """The engines of a sitting, no more than fit into memory; the keep ratios of an elastic file share one."""
+    """The engines of a sitting, at most as many as fit into memory. The keep ratios of an elastic file share one."""
 
     def __init__(self, request: SweepRequest) -> None:
         self._request = request
         self._open: dict[tuple[str, str, str], Engine] = {}
 
     def of(self, candidates: Sequence[Candidate]) -> list[Engine]:
-        """An engine for each of `candidates`; others are closed where there is no room for both."""
+        """Return an engine for each of `candidates`. Other engines are closed if there is no room for all."""
         keys = [(self._request.file_of(each), each.engine, each.precision) for each in candidates]
         for key in set(self._open) - set(keys):
             if len({*self._open, *keys}) > GROUP + 1:
@@ -100,7 +100,7 @@ class _Engines:
         return [self._open[key] for key in keys]
 
     def close(self) -> None:
-        """Close those that are open."""
+        """Close all open engines."""
         for engine in self._open.values():
             engine.close()
 
@@ -108,7 +108,7 @@ class _Engines:
 def _timed_where_able(
     reference: Candidate, group: Sequence[Candidate], engines: _Engines, request: SweepRequest, state: State
 ) -> tuple[Sequence[Candidate], list[NDArray[np.float64]]]:
-    """Those of `group` that can be run, and the seconds of `reference` and of each of them; others are left out."""
+    """Return those of `group` that run, with the seconds of `reference` and of each of them. Others are left out."""
     while True:
         try:
             return group, _timed_in_turn((reference, *group), engines, request)
@@ -122,7 +122,7 @@ def _timed_where_able(
 def _timed_in_turn(
     candidates: Sequence[Candidate], engines: _Engines, request: SweepRequest
 ) -> list[NDArray[np.float64]]:
-    """Seconds of each candidate's runs, round by round; raises _FailedError."""
+    """Return the seconds of each candidate's runs, round by round. Raises _FailedError."""
     clocks = []
     for each, engine in zip(candidates, engines.of(candidates), strict=True):
         assert engine.info is not None  # exported by this sweep
