@@ -1,14 +1,15 @@
-"""What a user would pick instead: `python benchmarks/accuracy.py --tome DIR [--help]`.
+"""Comparison with the alternatives a user has: `python benchmarks/accuracy.py --tome DIR [--help]`.
 
-A DINOv2 ViT-S/14 that reads handwritten digits, made faster in every way at hand: tokens that rest or merge, untrained
-and distilled without labels; Token Merging, whose published code is run from DIR (`git clone
-https://github.com/facebookresearch/ToMe DIR`); the dense network on fewer pixels. Accuracy by a linear probe of the
-dense network's features, which is fitted once and reads all of them; throughput over the dense network's in PyTorch,
-ONNX Runtime and OpenVINO, all networks of a runtime in turn; and the GPU program of four of them, built without a GPU.
-With `--busy`, for a machine that has other work, throughput is by the CPU time of one thread instead of the clock.
+A DINOv2 ViT-S/14 that reads handwritten digits, made faster in every available way: tokens that rest or merge,
+untrained and distilled without labels; Token Merging, whose published code is run from DIR (`git clone
+https://github.com/facebookresearch/ToMe DIR`); the dense network on fewer pixels. Accuracy comes from a linear probe
+that is fitted once to the dense network's features and applied to the features of all. Throughput is relative to the
+dense network's in PyTorch, ONNX Runtime and OpenVINO, with all networks of a runtime in turn. The GPU programs of four
+of them are built without a GPU. With `--busy`, for a machine that has other work, throughput is measured by the CPU
+time of one thread instead of the clock.
 
-Writes a JSON document, after each part what there is, and a picture; prints Markdown tables. With `--show` it only
-prints and draws what an earlier run wrote.
+Writes a JSON document, updated after each part, and a picture; prints Markdown tables. With `--show` it only prints and
+draws the results of an earlier run.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def main() -> None:
 
 
 def run(args: argparse.Namespace) -> Iterator[Document]:
-    """The document as it grows: accuracies, then one runtime after the other, then GPU programs."""
+    """Yield the growing document: accuracies, then one runtime after the other, then GPU programs."""
     merging, keeps = published(args.tome), tuple(map(float, args.keep.split(",")))
     train, test = digits(args.train, args.test)
     document: Document = {
@@ -121,7 +122,7 @@ def run(args: argparse.Namespace) -> Iterator[Document]:
 
 
 def _distilled(checkpoint: Path, args: argparse.Namespace, folder: Path) -> list[Path]:
-    """One set of weights for all keep ratios and each fast path, learnt from the training digits without labels."""
+    """Return one set of weights for each fast path and all keep ratios, trained on the digits without their labels."""
     if not args.minutes:
         return []
     for name, images in zip(("train", "held"), (side[0] for side in digits(args.train, 50)), strict=True):
@@ -137,7 +138,7 @@ def _distilled(checkpoint: Path, args: argparse.Namespace, folder: Path) -> list
 
 
 def _loaded(document: Document) -> Document:
-    """With the machine's load at this moment added: the mean number of processes that wanted a core."""
+    """Return the document with the machine's current load added: the mean number of processes that need a core."""
     document["load"].append(round(os.getloadavg()[0], 1))
     return document
 

@@ -27,7 +27,7 @@ from evodeploy.models.zoo import EvoDeiTConfig
 from evodeploy.specs import EngineOptions, FastPath
 
 STAGES = (4, 8)
-SIDE = 224  # pixels of all but the dense network on fewer
+SIDE = 224  # pixels of all networks except the dense one on fewer
 PROGRAMMED = 0.5  # the keep ratio whose networks' GPU programs are counted
 METHODS: dict[FastPath, str] = {"rest": "Evo, tokens rest", "merge": "Evo, tokens merge"}
 
@@ -36,9 +36,10 @@ METHODS: dict[FastPath, str] = {"rest": "Evo, tokens rest", "merge": "Evo, token
 class Entrant:
     """One network: `method` and `setting` for the tables, `gflops` of one image of `side` pixels.
 
-    `network` names what is computed whatever the weights: entrants that share it are equally fast. `keep` is the keep
-    ratio whose multiply-adds it has, None of the dense one and of those for equal time. `programmed` says whether its
-    GPU program is counted; `depth` is how many attentions it has. `torch` and `onnx` make the network.
+    `network` names the computation, without the weights: entrants with the same name are equally fast. `keep` is the
+    keep ratio with the same number of multiply-adds, None for the dense network and for those of equal time.
+    `programmed` says whether its GPU program is counted. `depth` is its number of attentions. `torch` and `onnx` make
+    the network.
     """
 
     method: str
@@ -66,7 +67,7 @@ def entrants_of(
     rates: Iterable[int],
     merging: ModuleType,
 ) -> list[Entrant]:
-    """The dense network first, then all methods at the work of each of `keeps`, then ToMe at the other `rates` (r)."""
+    """Return the dense network, then all methods at the work of each of `keeps`, then ToMe at the other `rates` (r)."""
     dense = loaded(checkpoint, 1.0)
     assert isinstance(dense.config, EvoDeiTConfig)
     found = [_ours(dense, "dense", "", "dense", None)]
@@ -92,12 +93,12 @@ def entrants_of(
 
 
 def loaded(path: Path, keep: float, fast_path: FastPath | None = None, image_size: int | None = None) -> LoadedModel:
-    """The network of a checkpoint."""
+    """Load the network of a checkpoint."""
     return load_checkpoint(path, keep_ratios=(keep,), stages=STAGES, fast_path=fast_path, image_size=image_size or SIDE)
 
 
 def equal_side(config: EvoDeiTConfig, target: float) -> int:
-    """The image size in pixels at which the dense network's multiply-adds are nearest to `target`, in 1e9."""
+    """Return the image size in pixels whose dense multiply-adds are nearest to `target`, in 1e9."""
     sides = range(config.patch_size, config.image_size + 1, config.patch_size)
     keep_all = (1.0,) * len(config.stages)
     twins = [dataclasses.replace(config, image_size=side, keep_ratios=keep_all) for side in sides]
@@ -105,7 +106,7 @@ def equal_side(config: EvoDeiTConfig, target: float) -> int:
 
 
 def labelled(entrant: Entrant, answers: NDArray[Any], labels: NDArray[Any], dense: NDArray[Any]) -> dict[str, Any]:
-    """A row of the document: what `entrant` answered, with the 95 % interval of its accuracy (Wilson)."""
+    """Return a row of the document: the answers of `entrant`, with the 95 % interval of its accuracy (Wilson)."""
     right = int((answers == labels).sum())
     low, high = wilson(right, len(labels))
     return {

@@ -1,4 +1,4 @@
-"""What benchmarks/accuracy.py measures of its networks: accuracies, throughputs and GPU programs."""
+"""The measurements of benchmarks/accuracy.py: accuracies, throughputs and GPU programs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from evodeploy.errors import EvodeployError
 from evodeploy.inspection.program import read_program
 from evodeploy.specs import EngineOptions
 
-AGREES = 1e-3  # of the largest feature, by which a runtime's features may differ from PyTorch's
+AGREES = 1e-3  # tolerance between a runtime's features and PyTorch's, relative to the largest feature
 Document = dict[str, Any]
 Images = list[Image.Image]
 
@@ -38,7 +38,7 @@ def accuracies(
     options: EngineOptions,
     document: Document,
 ) -> dict[str, NDArray[np.float32]]:
-    """Add a row for each of `entrants`, the dense network first; returns features of the first test digits."""
+    """Add a row for each of `entrants`, the dense network first. Returns features of the first test digits."""
     probe, dense, first = None, None, {}
     for entrant in entrants:
         with entrant.torch(options) as engine:
@@ -70,7 +70,7 @@ def speeds(
     reference: dict[str, NDArray[np.float32]],
     document: Document,
 ) -> None:
-    """Add to the rows what `runtime` takes, and over the dense network, round by round; the first is the dense one."""
+    """Add the times of `runtime` to the rows, relative to the dense network, which is the first, round by round."""
     settings = document["settings"]
     pixels = [_pixels(images[: settings["batch"]], entrant.side) for entrant in timed]
     for entrant, engine, batch in zip(timed, engines, pixels, strict=True):
@@ -94,7 +94,7 @@ def speeds(
 
 
 def cpu_clock(run: Callable[[NDArray[np.float32]], object], images: NDArray[np.float32]) -> Clock:
-    """A clock of `run` by the CPU time of this process: on one thread it hardly sees what else the machine does."""
+    """Return a clock of `run` by the CPU time of this process. With one thread, other work hardly affects it."""
     return partial(_cpu_seconds, run, images)
 
 
@@ -105,7 +105,7 @@ def _cpu_seconds(run: Callable[[NDArray[np.float32]], object], images: NDArray[n
 
 
 def program(entrant: Entrant, onnx: Path) -> Document:
-    """The GPU program of an FP16 engine for SM89, batch 1 to 64, or why there is none."""
+    """Return the GPU program of an FP16 engine for SM89, batch 1 to 64, or the reason why there is none."""
     request = BuildRequest(onnx, onnx.with_suffix(".engine"), "fp16", ((1, 32, 64),), "tensorrt-rtx", ("sm89",))
     row: Document = {"name": entrant.name, "attentions_of": entrant.depth}
     try:

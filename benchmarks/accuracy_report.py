@@ -1,4 +1,4 @@
-"""Tables and the picture of what benchmarks/accuracy.py measured."""
+"""Tables and the picture of the results of benchmarks/accuracy.py."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STYLE = (
 
 
 def front(places: Sequence[Place]) -> list[int]:
-    """Which of `places` no other one beats in speed and accuracy, the fastest first; of equal ones, the first."""
+    """Return the indices of `places` that no other beats in speed and accuracy, the fastest first; one of equals."""
     order = sorted(range(len(places)), key=lambda index: (-places[index][0], -places[index][1], index))
     best, kept = float("-inf"), []
     for index in order:
@@ -44,12 +44,12 @@ def front(places: Sequence[Place]) -> list[int]:
 
 
 def equal_time(speed: float, speeds: Mapping[int, float]) -> int | None:
-    """The least r of ToMe, of those in `speeds`, that is no slower than `speed`; None where none is."""
+    """Return the smallest r of ToMe in `speeds` that is no slower than `speed`, or None if all are slower."""
     return min((r for r, each in speeds.items() if each >= speed), default=None)
 
 
 def tables(document: Document) -> Iterator[str]:
-    """Markdown: all rows, ToMe against ours, and the GPU programs."""
+    """Yield Markdown: all rows, ToMe against ours, and the GPU programs."""
     rows, runtimes, settings = document["rows"], document["runtimes"], document["settings"]
     best = {runtime: _front_of(rows, runtime) for runtime in runtimes}
     yield (
@@ -98,7 +98,7 @@ def _front_of(rows: Sequence[Row], runtime: str) -> list[Row]:
 
 
 def _against_tome(ours: Row, rows: Sequence[Row], runtimes: Mapping[str, str]) -> Iterator[str]:
-    """One line for ToMe at equal work, and one for each r that is of equal time in some of the `runtimes`."""
+    """Yield one line for ToMe at equal work, and one for each r of equal time in some of the `runtimes`."""
     tome = {int(row["setting"].removeprefix("r ")): row for row in rows if row["method"] == "ToMe"}
     found: dict[int, list[str]] = {}
     for r, row in tome.items():
@@ -121,9 +121,9 @@ def _against_tome(ours: Row, rows: Sequence[Row], runtimes: Mapping[str, str]) -
 
 
 def as_svg(document: Document) -> str:
-    """A panel for each runtime: accuracy over throughput, a line for each method, the front dashed.
+    """Return a panel for each runtime: accuracy over throughput, a line for each method, the front dashed.
 
-    The scale ends below the worst of all but our untrained networks, whose lines may leave the panel.
+    The scale ends below the worst of all networks except our untrained ones, whose lines may leave the panel.
     """
     rows, runtimes = document["rows"], document["runtimes"]
     speeds = [speed["value"] for row in rows for speed in row["speed"].values()] or [1.0]

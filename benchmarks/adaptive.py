@@ -1,14 +1,14 @@
-"""What a latency target buys: `python benchmarks/adaptive.py [--seconds N] [--minutes N] [--smoke]`.
+"""The effect of a latency target: `python benchmarks/adaptive.py [--seconds N] [--minutes N] [--smoke]`.
 
-A DINOv2 ViT-S/14 that reads handwritten digits, served three times by `evodeploy serve`, each in a process of its own:
-dense, with half of the tokens, and adaptive, which has a target for the latency. The dense server's capacity is
-measured first; then `evodeploy.load_test` asks each at 0.5 to 3 times that, at random times that do not depend on
-answers. The three take turns at each rate. Pictures are labelled, so that answers have an accuracy: of 599 digits that
-nothing was trained on. The two that spend fewer tokens run weights that were distilled for all keep ratios, dense the
-others.
+A DINOv2 ViT-S/14 that reads handwritten digits, served by three processes of `evodeploy serve`: dense, with half of the
+tokens, and adaptive, which has a target for the latency. The dense server's capacity is measured first. Then
+`evodeploy.load_test` sends requests to each at 0.5 to 3 times that rate, at random times that do not depend on answers.
+The three take turns at each rate. Pictures are labelled, so answers have an accuracy, measured on 599 digits that
+nothing was trained on. The servers with fewer tokens run weights that were distilled for all keep ratios; the dense one
+runs the original weights.
 
-Writes a JSON document, after each rate what there is, and a picture; prints a Markdown table. With `--show` it only
-prints and draws what an earlier run wrote. Networks are kept in `--folder` for a further run.
+Writes a JSON document, updated after each rate, and a picture; prints a Markdown table. With `--show` it only prints
+and draws the results of an earlier run. Networks are kept in `--folder` for further runs.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ from evodeploy.machine.environment import environment
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "adaptive.json"
 PICTURE = HERE.parent / "docs" / "images" / "adaptive.svg"
-FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)  # of the dense capacity
-CONNECTIONS = 16  # that the capacity is measured over
-STAGES = (2, 5, 8)  # early, so that the lowest keep ratio has 2.5 times the dense throughput, not 2 as before 4 and 8
-LEAST = 0.2  # the keep ratio down to which the weights are distilled
-STATIC = 0.5  # the keep ratio of the server that has no target
+FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)  # relative to the dense capacity
+CONNECTIONS = 16  # for the measurement of the capacity
+STAGES = (2, 5, 8)  # early, for 2.5 times the dense throughput at the lowest keep ratio; stages 4 and 8 give 2 times
+LEAST = 0.2  # the lowest keep ratio of the distillation
+STATIC = 0.5  # the keep ratio of the server without a target
 Document = dict[str, Any]
 
 
 class Networks(NamedTuple):
-    """Three artefacts, and the folder of pictures that they are asked about, in a folder for each class."""
+    """Three artefacts, and the folder of pictures for the requests, with a subfolder for each class."""
 
     dense: Path
     static: Path
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def run(networks: Networks, args: argparse.Namespace, factors: tuple[float, ...]) -> Iterator[Document]:
-    """The document as it grows, rate by rate."""
+    """Yield the growing document, rate by rate."""
     seconds = 1.0 if args.smoke else args.seconds
     target = ["--target-p99", args.target, "--keep-ratio", f"{args.low:g}:1"]
     document: Document = {
@@ -154,7 +154,7 @@ def _figures(load: Load) -> Document:
 
 @contextlib.contextmanager
 def served(artefact: Path, engine: str, *options: object) -> Iterator[str]:
-    """The address of a server in a process of its own."""
+    """Start a server in a separate process, and yield its address."""
     command = [
         sys.executable,
         "-m",
@@ -181,7 +181,7 @@ def served(artefact: Path, engine: str, *options: object) -> Iterator[str]:
 
 
 def sample_networks(folder: Path, low: float) -> Networks:
-    """Those of the bundled network, which is too small for the tokens to matter."""
+    """Return the networks of the bundled checkpoint, which is too small for the tokens to matter."""
     sys.path.insert(0, str(HERE.parent / "sample"))
     from digits import write_held_out
 
@@ -191,7 +191,7 @@ def sample_networks(folder: Path, low: float) -> Networks:
 
 
 def trained_networks(folder: Path, args: argparse.Namespace) -> Networks:
-    """DINOv2 with a classifier of digits, as it is and distilled; what the folder holds is not made again."""
+    """Return the networks of DINOv2 with a classifier of digits, original and distilled; existing files are reused."""
     dense, elastic = folder / "digits.pth", folder / "elastic.pth"
     if not dense.exists():
         with replacing(dense) as draft:
@@ -210,7 +210,7 @@ def trained_networks(folder: Path, args: argparse.Namespace) -> Networks:
 
 
 def classifier(folder: Path) -> dict[str, torch.Tensor]:
-    """DINOv2 with a linear probe of its dense features of the training digits as its head; writes all pictures too."""
+    """Return DINOv2 with a linear probe of its dense training features as head. Also writes all pictures."""
     checkpoint = real_weights.checkpoint(folder / "dinov2_small.pth")
     (train, labels), (test, test_labels) = digits(1195, 599)
     for name, images, classes in (

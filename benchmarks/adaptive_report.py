@@ -1,4 +1,4 @@
-"""The table and the picture of what benchmarks/adaptive.py measured."""
+"""The table and the picture of the results of benchmarks/adaptive.py."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STYLE = (
 
 
 def table(document: Document) -> Iterator[str]:
-    """Markdown: a row for each server at each rate."""
+    """Yield Markdown: a row for each server at each rate."""
     capacity, target = document["capacity"], 1000 * document["target"]
     yield (
         f"{document['engine']}, {document['seconds']:g} s each; the dense server answers {capacity[0]:.1f} a second "
@@ -59,7 +59,7 @@ def _servers(document: Document) -> list[str]:
 
 
 def as_svg(document: Document) -> str:
-    """Over the load: the share in time, the accuracy of answers, the slowest of a hundred; and the tokens kept."""
+    """Draw over the load: the share in time, the accuracy of answers, the p99 latency; and the tokens kept."""
     points = document["points"]
     factors = sorted({point["factor"] for point in points})
     across = Axis(min(factors), max(factors), LEFT + 14, WIDTH - RIGHT - 14)

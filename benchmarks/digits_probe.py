@@ -1,9 +1,9 @@
-"""What selection without training costs on real weights: `python benchmarks/digits_probe.py [--help]`.
+"""The cost of selection without training on real weights: `python benchmarks/digits_probe.py [--help]`.
 
-scikit-learn's handwritten digits, drawn at 224 px, through DINOv2's ViT-S/14. A linear classifier is trained on the
-features of the dense network and then reads those of every other setting as they are: no setting is trained for.
-Prints a Markdown table: test accuracy with its 95 % confidence interval (Wilson), how often the answer is the dense
-network's, and images per second, all settings timed in turn on the same batches.
+scikit-learn's handwritten digits, drawn at 224 px, are run through DINOv2's ViT-S/14. A linear classifier is trained on
+the features of the dense network and then applied unchanged to those of every other setting: no setting is trained for.
+Prints a Markdown table: test accuracy with its 95 % confidence interval (Wilson), how often the answer is the same as
+the dense network's, and images per second, with all settings timed in turn on the same batches.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from evodeploy.specs import EngineOptions, FastPath
 
 SIZE = 224
 DENSE = 1.0
-OPSET = 23  # the one that has BF16 everywhere
+OPSET = 23  # the lowest one with BF16 in all operators
 PRECISIONS: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
     "fp32": lambda proto: proto,
     "fp16": lambda proto: reduced_from_onnx(proto, "fp16").model,
@@ -49,7 +49,7 @@ Blocks = tuple[int, ...]
 
 
 class Setting(NamedTuple):
-    """How the network runs: tokens are selected before `blocks`, or nowhere, which is the dense network."""
+    """The settings of a network: tokens are selected before `blocks`, or nowhere, which is the dense network."""
 
     precision: str
     blocks: Blocks = ()
@@ -57,7 +57,7 @@ class Setting(NamedTuple):
     fast_path: FastPath = "rest"
 
     def __str__(self) -> str:
-        """The first cells of its row."""
+        """Return the first cells of its row."""
         where = f"blocks {', '.join(map(str, self.blocks))} | {self.keep:g} | {self.fast_path}"
         return f"{self.precision} | {where if self.blocks else '– | dense | –'}"
 
@@ -108,7 +108,7 @@ def main() -> None:
 
 
 def opened(checkpoint: Path, setting: Setting, engine: str, options: EngineOptions, folder: Path) -> Engine:
-    """The network of `checkpoint` run as `setting` says."""
+    """Open the network of `checkpoint` with `setting`."""
     precision, blocks, keep, fast_path = setting
     model = load_checkpoint(
         checkpoint, keep_ratios=(keep,), stages=blocks or None, image_size=SIZE, fast_path=fast_path
@@ -120,13 +120,13 @@ def opened(checkpoint: Path, setting: Setting, engine: str, options: EngineOptio
 
 
 def fitted_probe(features: NDArray[np.float32], labels: NDArray[np.int64]) -> GridSearchCV:
-    """A linear classifier of `features`; its penalty is chosen by cross-validation."""
+    """Return a linear classifier of `features`, with its penalty chosen by cross-validation."""
     pipeline = Pipeline([("scale", StandardScaler()), ("classify", LogisticRegression(max_iter=3000))])
     return GridSearchCV(pipeline, {"classify__C": [0.01, 0.1, 1.0]}, cv=3).fit(features, labels)
 
 
 def digits(train: int, test: int) -> tuple[tuple[list[Image.Image], NDArray[np.int64]], ...]:
-    """Digits to train and to test on, with their labels: of each class every third is for testing, evenly thinned."""
+    """Return digits to train and to test on, with labels. Every third of each class is for testing, evenly thinned."""
     data = load_digits()
     held = np.zeros(len(data.target), bool)
     for label in range(10):
@@ -139,13 +139,13 @@ def digits(train: int, test: int) -> tuple[tuple[list[Image.Image], NDArray[np.i
 
 
 def picture(cells: NDArray[np.float64]) -> Image.Image:
-    """The 8×8 `cells` of one digit, white on black, as large as the network wants it."""
+    """Return the 8×8 `cells` of one digit, white on black, in the input size of the network."""
     grey = Image.fromarray(np.round(cells * (255 / 16)).astype(np.uint8))
     return grey.resize((SIZE, SIZE), Image.Resampling.BICUBIC).convert("RGB")
 
 
 def chunks(images: list[Image.Image], size: int) -> list[list[Image.Image]]:
-    """`images` in lists of `size`, the last one what is left."""
+    """Return `images` in lists of `size`; the last one has the rest."""
     return [images[start : start + size] for start in range(0, len(images), size)]
 
 
@@ -156,11 +156,11 @@ def measured(
     probe: GridSearchCV,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[dict[Setting, NDArray[np.int64]], dict[Setting, float]]:
-    """The probe's answers for each setting, and the median seconds, by `clock`, that a whole batch takes it."""
+    """Return the probe's answers for each setting, and the median seconds of a full batch by `clock`."""
     features: dict[Setting, list[NDArray[np.float32]]] = {setting: [] for setting in engines}
     times: dict[Setting, list[float]] = {setting: [] for setting in engines}
     for engine in engines.values():
-        engine.run(tensors(images[:batch]))  # a first run prepares more than it computes
+        engine.run(tensors(images[:batch]))  # the first run includes preparation
     for chunk in chunks(images, batch):
         pixels = tensors(chunk)
         for setting, engine in engines.items():

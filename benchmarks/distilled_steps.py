@@ -1,9 +1,9 @@
-"""How many images a step of a distillation should have: `python benchmarks/distilled_steps.py [--fast-path rest]`.
+"""The best batch size of a distillation step: `python benchmarks/distilled_steps.py [--fast-path rest]`.
 
-A DINOv2 ViT-S/14 learns the keep ratios 0.2 to 1.0 from handwritten digits without labels: from as many images in steps
-of 32 and of 8, at a rate for each; where tokens rest, in steps of 8 at two rates. Prints, as a Markdown table, the
-agreement of features on 100 digits that it does not learn from, before and after. Lengths are in images, so other work
-on the machine changes nothing.
+A DINOv2 ViT-S/14 learns the keep ratios 0.2 to 1.0 from handwritten digits without labels: from the same number of
+images in steps of 32 and of 8, with a rate for each; if tokens rest, in steps of 8 at two rates. Prints, as a Markdown
+table, the agreement of features on 100 digits that it does not learn from, before and after. Lengths are in images, so
+other work on the machine changes nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from real_weights import checkpoint
 
 import evodeploy
 
-STEPS = {  # how many, of how many images, the rate
+STEPS = {  # number of steps, images per step, rate
     "merge": ((30, 32, 1.5e-5), (120, 8, 5e-6), (76, 32, 1.5e-5), (304, 8, 5e-6)),
     "rest": ((120, 8, 2e-5), (120, 8, 5e-5)),
 }

@@ -1,12 +1,13 @@
-"""What it costs that one file holds every keep ratio: `python benchmarks/elastic.py [--help]`.
+"""The cost of holding every keep ratio in one file: `python benchmarks/elastic.py [--help]`.
 
-Evo-DeiT-S and Evo-LeViT-128S at batch 8. Static files at four keep ratios against one elastic file run at each of them,
-in ONNX Runtime in FP32, and in OpenVINO in FP32 and BF16; in OpenVINO also against the elastic file opened at one keep
-ratio (`fixed_keep`). Those of one ratio run in turn; once more, in the column *changing*, those of all ratios, so that
-the elastic engine has another ratio at each run. All files are opened three times, as where an engine's memory lies
-decides up to 5 % of its throughput. Prints a Markdown table of images per second and of the throughput
-over the static file's, by rounds, with 95 % intervals: below 1 the static file is faster. The keep ratio 1.0 is the
-dense network. Weights are random. Writes a JSON document after each runtime. Run it on a quiet machine.
+Evo-DeiT-S and Evo-LeViT-128S at batch 8. Static files at four keep ratios are compared with one elastic file run at
+each of them, in ONNX Runtime in FP32, and in OpenVINO in FP32 and BF16; in OpenVINO also with the elastic file opened
+at one keep ratio (`fixed_keep`). Those of one ratio run in turn. In the column *changing* those of all ratios run in
+turn, so that the elastic engine has another ratio at each run. All files are opened three times, because the place of
+an engine's memory changes its throughput by up to 5 %. Prints a Markdown table of images per second and of the
+throughput relative to the static file's, by rounds, with 95 % intervals: below 1 the static file is faster. The keep
+ratio 1.0 is the dense network. Weights are random. Writes a JSON document after each runtime. Run it on a quiet
+machine.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def main() -> None:
 
 
 def _exported(name: str, folder: Path) -> list[Path]:
-    """A static file at each keep ratio, and the elastic one."""
+    """Write a static file at each keep ratio, and the elastic one. Returns the paths."""
     config = named(name)
     statics = [random_model(with_selection(config, (ratio,))) for ratio in RATIOS]
     models: list[LoadedModel] = [*statics, with_elastic(random_model(config), (0.1, 1.0))]
@@ -90,7 +91,7 @@ def _exported(name: str, folder: Path) -> list[Path]:
 
 
 def _rows(files: Sequence[Path], runtime: str, options: EngineOptions, seconds: float) -> Iterator[dict[str, Any]]:
-    """A row for each keep ratio: all runs at it, and those of all ratios in turn, in several openings of the files."""
+    """Yield a row for each keep ratio: runs at this ratio, and of all ratios in turn, over several openings."""
     samples: dict[tuple[float, str], list[float]] = defaultdict(list)
     for opening in range(OPENINGS):
         with ExitStack() as stack:
@@ -117,7 +118,7 @@ def _timed(
     budget: Callable[[float, int], Budget],
     elastic_first: bool,
 ) -> Iterator[tuple[tuple[float, str], RunTimes]]:
-    """One opening: where an engine's memory lies decides some per cent, so its order is the other one the next time."""
+    """Yield the timings of one opening. The order of opening alternates, since the place of memory matters."""
 
     def opened(path: Path, how: EngineOptions = options) -> Engine:
         return stack.enter_context(open_engine(path, runtime, how))
@@ -143,13 +144,13 @@ def _timed(
 
 
 def _budget(seconds: float, share: float, runs: int) -> Budget:
-    """That of each of the `runs`, which have a `share` of the seconds together."""
+    """Return the budget of each of the `runs`, which together have a `share` of the seconds."""
     each = share * seconds / runs
     return Budget(each, ROUNDS // OPENINGS, precision=0.01, min_seconds=min(1.0, each))
 
 
 def _over(static: Sequence[float], other: Sequence[float]) -> dict[str, float]:
-    """The throughput over the static file's, by rounds."""
+    """Return the throughput relative to the static file's, by rounds."""
     gained = median_interval([alone / ours for alone, ours in zip(static, other, strict=True)])
     return {"value": gained.value, "low": gained.low, "high": gained.high}
 

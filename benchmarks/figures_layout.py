@@ -1,6 +1,6 @@
-"""From what a command prints or writes to tables laid out as the pages have them, for benchmarks/figures.py.
+"""Layouts of the pages' tables from what a command prints or writes, for benchmarks/figures.py.
 
-Each takes the folder that the command ran in and what it printed.
+Each function takes the folder that the command ran in and the text that it printed.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ SWEPT = [
 
 
 def as_printed(folder: Path, printed: str) -> str:
-    """What was printed."""
+    """Return the printed text."""
     return printed
 
 
 def table(heading: str, rows: Iterable[Row]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     line = f"|{'---|' * (heading.count('|') + 1)}"
     return "\n".join([f"| {heading} |", line, *(f"| {' | '.join(map(str, row))} |" for row in rows), ""])
 
 
 def graph(folder: Path, printed: str) -> str:
-    """Of benchmarks/naive_export.py: attentions as a share of the twelve."""
+    """Lay out benchmarks/naive_export.py: attentions as a share of the twelve."""
     return re.sub(r"^(\| [^|]+\| \d+ \| \d+ \| \d+ \| \d+) \|", r"\1 of 12 |", printed, flags=re.MULTILINE)
 
 
 def bench(folder: Path, printed: str) -> str:
-    """Of bench.json: the tables of engines in docs/results.md and in the README."""
+    """Lay out bench.json: the tables of engines in docs/results.md and in the README."""
     document = _read(folder / "bench.json")
     rows = {(row["model"], row["engine"], row["precision"], row["batch"]): row for row in document["results"]}
     long, short = [], []
@@ -60,7 +60,7 @@ def bench(folder: Path, printed: str) -> str:
 
 
 def evaluation(folder: Path, printed: str) -> str:
-    """Of eval.json: accuracies, and each artefact against the first."""
+    """Lay out eval.json: accuracies, and each artefact compared with the first."""
     document, rows = _read(folder / "eval.json"), []
     for score, difference in zip(document["scores"], [None, *document["differences"]], strict=False):
         top1 = score["top1"]
@@ -73,7 +73,7 @@ def evaluation(folder: Path, printed: str) -> str:
 
 
 def precision(folder: Path, printed: str) -> str:
-    """Of benchmarks/precision_agreement.py: the two selections of a precision in one row."""
+    """Lay out benchmarks/precision_agreement.py: the two selections of a precision in one row."""
     cells = [[cell.strip() for cell in line[1:-1].split("|")] for line in printed.splitlines() if "selected_" in line]
     rows = []
     for first, second in zip(cells[::2], cells[1::2], strict=True):
@@ -84,12 +84,12 @@ def precision(folder: Path, printed: str) -> str:
 
 
 def quantized(folder: Path, printed: str) -> str:
-    """Of benchmarks/quantized.py: 100.00% is 100 % on the page."""
+    """Lay out benchmarks/quantized.py: 100.00% is 100 % on the page."""
     return printed.replace("100.00%", "100 %")
 
 
 def elastic(folder: Path, printed: str) -> str:
-    """Of elastic.json: a row for each runtime, a column for each keep ratio, and two more."""
+    """Lay out elastic.json: a row for each runtime, a column for each keep ratio, and two more."""
     found: dict[tuple[str, str], list[str]] = {}
     more: dict[tuple[str, str], list[str]] = {}
     for row in _read(folder / "elastic.json")["rows"]:
@@ -102,7 +102,7 @@ def elastic(folder: Path, printed: str) -> str:
 
 
 def digits(folder: Path, printed: str) -> str:
-    """Of benchmarks/digits_probe.py: keep ratio, accuracy, interval, agreement, images a second."""
+    """Lay out benchmarks/digits_probe.py: keep ratio, accuracy, interval, agreement, images per second."""
     lines = [line for line in printed.splitlines() if re.match(r"\| fp32 ", line)]
     cells = [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
     rows = [(row[2], row[4], row[5], row[6] if index else "", row[7]) for index, row in enumerate(cells)]
@@ -110,7 +110,7 @@ def digits(folder: Path, printed: str) -> str:
 
 
 def sweep(folder: Path, printed: str) -> str:
-    """Of sweep.json: a row for each keep ratio, a column for each engine and precision."""
+    """Lay out sweep.json: a row for each keep ratio, a column for each engine and precision."""
     points = {}
     for point in _read(folder / "sweep" / "sweep.json")["points"]:
         each = point["candidate"]
@@ -124,7 +124,7 @@ def sweep(folder: Path, printed: str) -> str:
 
 
 def sweep_choice(folder: Path, printed: str) -> str:
-    """Of sweep.json: the chosen candidate, its accuracy and its speed."""
+    """Lay out sweep.json: the chosen candidate, its accuracy and its speed."""
     document = _read(folder / "sweep" / "sweep.json")
     (point,) = [each for each in document["points"] if each["candidate"]["name"] == document["chosen"]]
     each = point["candidate"]
@@ -133,21 +133,21 @@ def sweep_choice(folder: Path, printed: str) -> str:
 
 
 def kernels(folder: Path, printed: str) -> str:
-    """Of `evodeploy inspect` of several engines: kernels, and how many attentions are fused."""
+    """Lay out `evodeploy inspect` of several engines: kernels, and the number of fused attentions."""
     totals = re.findall(r"kernels +total: (\d+)", printed)
     fused = re.findall(r"attention fused +(\d+) of \d+", printed)
     return table("ONNX, `build-engine` | kernels", [("", *each) for each in zip(totals, fused, strict=True)])
 
 
 def seconds(folder: Path, printed: str) -> str:
-    """Of the lines `USER SYSTEM` in the file `times`: their sums."""
+    """Lay out the lines `USER SYSTEM` in the file `times`: their sums."""
     lines = (folder / "times").read_text(encoding="utf-8").splitlines()
     sums = [sum(map(float, line.split())) for line in lines if re.fullmatch(r"[\d.]+ [\d.]+", line)]
     return table("`time evodeploy export s.pth …` | CPU seconds", [("", f"{each:.1f}") for each in sums])
 
 
 def distilled(folder: Path, printed: str) -> str:
-    """Of the records of two distillations: accuracy before and after at each keep ratio, and the teacher's."""
+    """Lay out two distillation records: accuracy before and after at each keep ratio, and the teacher's."""
     records = [_read(folder / f"distilled-{name}.json") for name in ("digits", "photographs")]
     rows = []
     for levels in zip(*(record["levels"] for record in records), strict=True):

@@ -1,7 +1,7 @@
-"""The exported files on the reference's own weights and images: `python benchmarks/golden_agreement.py`.
+"""Exported files compared with the reference's own weights and images: `python benchmarks/golden_agreement.py`.
 
-For each golden entry, `evodeploy verify` of its checkpoint against the ONNX in FP32 and in FP16: the tokens that agree,
-and the largest logit error among images that keep the same tokens. Prints a Markdown table.
+For each golden entry, runs `evodeploy verify` of its checkpoint against the ONNX in FP32 and in FP16. Prints a Markdown
+table of the tokens that agree, and of the largest logit error among images that keep the same tokens.
 """
 
 from __future__ import annotations

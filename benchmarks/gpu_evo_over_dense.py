@@ -1,12 +1,13 @@
-"""What token selection gains in PyTorch on a GPU: `python benchmarks/gpu_evo_over_dense.py [-o FILE]`.
+"""The gain of token selection in PyTorch on a GPU: `python benchmarks/gpu_evo_over_dense.py [-o FILE]`.
 
-Each model of the paper's table against its dense twin: random weights, which are as fast, in true FP16, compiled and
-replayed as CUDA graphs, at batch 1 to 256, with and without the copies to the GPU and back; the twins take turns. FILE
-is written after each batch size, in the form of `gpu-results-*.json`, so that `evodeploy bench --compare` reads it also
-where a run was cut; by default it is benchmarks/results/gpu-evo-over-dense-GPU.json. Prints a Markdown table.
+Each model of the paper's table is compared with its dense twin: random weights, which are as fast, in true FP16,
+compiled and replayed as CUDA graphs, at batch 1 to 256, with and without the copies to the GPU and back. The twins take
+turns. FILE is written after each batch size, in the form of `gpu-results-*.json`, so that `evodeploy bench --compare`
+can read the results of an interrupted run. By default it is benchmarks/results/gpu-evo-over-dense-GPU.json. Prints a
+Markdown table.
 
 Compiling takes most of the time and no GPU, so `--jobs` processes compile first and fill PyTorch's cache. What does not
-fit in `--limit` seconds is left out, and said.
+fit into `--limit` seconds is left out, with a message.
 """
 
 from __future__ import annotations
@@ -44,12 +45,12 @@ MODELS = (
 )  # fmt: skip
 BATCHES = (1, 8, 32, 128, 256)
 ENGINE = "torch-compile-reduce-overhead"
-SLOWER = 1.5  # how much longer than the longest so far a batch size may take
+SLOWER = 1.5  # expected duration of a batch size, relative to the longest so far
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What is measured, and how; `end` is a time of time.time()."""
+    """The settings of the measurement. `end` is a time of time.time()."""
 
     models: tuple[str, ...] = MODELS
     batches: tuple[int, ...] = BATCHES
@@ -62,7 +63,7 @@ class Settings:
 
 
 def measured(settings: Settings) -> Iterator[dict[str, Any]]:
-    """The bench of each model as it grows, after each batch size; ends before `settings.end`."""
+    """Yield the growing bench of each model after each batch size. Ends before `settings.end`."""
     machine = environment(settings.threads)
     budget = Budget(settings.seconds, min_seconds=min(0.2, settings.seconds))
     longest = 0.0
@@ -82,7 +83,7 @@ def measured(settings: Settings) -> Iterator[dict[str, Any]]:
 
 
 def _compile_first(name: str, settings: Settings) -> None:
-    """Let other processes compile `name` for each batch size and role: this one finds it in PyTorch's cache."""
+    """Let other processes compile `name` for each batch size and role, to fill PyTorch's cache for this one."""
     if not settings.jobs:
         return
     seconds = max(1.0, settings.end - time.time()) if settings.end != float("inf") else None
@@ -103,7 +104,7 @@ def _compile_first(name: str, settings: Settings) -> None:
 
 
 def compile_one(settings: Settings, role: str) -> None:
-    """Run the first batch of each size once, and no more."""
+    """Run one batch of each size, to compile it."""
     subject: Subject = subject_of([], settings.models[0])
     with row_specs_of(subject, [settings.engine], [settings.precision], 1) as specs:
         chosen: RowSpec = next(spec for spec in specs if spec.role == role)
@@ -114,7 +115,7 @@ def compile_one(settings: Settings, role: str) -> None:
 
 
 def table(benches: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Markdown: at each batch size the throughput of both, their ratio, and what one image takes in joules."""
+    """Yield Markdown: the throughput of both at each batch size, their ratio, and the joules per image."""
     yield "| model | batch | copies | Evo, img/s | dense, img/s | Evo over dense | J an image, Evo and dense |"
     yield "|---|---|---|---|---|---|---|"
     for document in benches:
@@ -144,21 +145,21 @@ def _twins(row: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def default_output() -> Path:
-    """A file named after the GPU, or the processor."""
+    """Return a file named after the GPU, or the processor."""
     machine = environment(1)
     name = machine.gpus[0].name if machine.gpus else machine.processor
     return RESULTS / f"gpu-evo-over-dense-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
 
 
 def write(path: Path, benches: Sequence[dict[str, Any]]) -> None:
-    """Write all benches so far in the form of a GPU run's results."""
+    """Write all benches so far, in the format of a GPU run's results."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as draft:
         draft.write_text(json.dumps({"benches": list(benches)}, allow_nan=False, indent=1) + "\n", encoding="utf-8")
 
 
 def _sizes(given: str) -> tuple[int, ...]:
-    """Batch sizes with commas between them."""
+    """Return the batch sizes in a comma-separated list."""
     if not all(re.fullmatch("[1-9][0-9]{0,6}", size) for size in given.split(",")):
         raise argparse.ArgumentTypeError(f"'{given}' is no list of batch sizes, expected some such as 1,8,32")
     return tuple(map(int, given.split(",")))

@@ -1,4 +1,4 @@
-"""How fast `evodeploy --help` answers: `python benchmarks/help_time.py [RUNS]`.
+"""The time of `evodeploy --help`: `python benchmarks/help_time.py [RUNS]`.
 
 Prints the processor time of the fastest run, which other programs on the machine hardly change.
 """

@@ -1,8 +1,8 @@
-"""Memory that one picture takes until it is a model's input: `python benchmarks/image_memory.py [MEGAPIXELS]`.
+"""The memory needed to turn one picture into a model's input: `python benchmarks/image_memory.py [MEGAPIXELS]`.
 
-The worst files of each class that are allowed, at Pillow's limit of 178.9 megapixels where MEGAPIXELS is not given.
-Each is read, cropped and prepared in a process of its own; what counts is the most memory that the process held, less
-what it held before. Prints a Markdown table.
+The worst permitted files of each class are used, by default at Pillow's limit of 178.9 megapixels. Each is read,
+cropped and prepared in a separate process. The result is the peak memory of the process minus its memory before. Prints
+a Markdown table.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def _classes(side: int) -> dict[str, Callable[[Path], tuple[int, int]]]:
-    """Each class by name, and what writes its file and gives its sides."""
+    """Return each class by name, with a function that writes its file and returns width and height."""
 
     def saved(mode: str, sides: tuple[int, int] = (side, side), **options: Any) -> Callable[[Path], tuple[int, int]]:
         def make(path: Path) -> tuple[int, int]:

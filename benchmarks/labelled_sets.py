@@ -20,7 +20,7 @@ FIELDS = 12  # in a row of a photograph, and in a column
 
 
 def main() -> None:
-    """Write both."""
+    """Write both data sets."""
     folder = Path(sys.argv[1])
     for part, (images, classes) in zip(("train", "test"), digits(1195, 599), strict=True):
         save(folder / "digits" / part, images, classes)
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def fields(photograph: Image.Image, colour: int) -> list[Image.Image]:
-    """The fields of one `colour`, 0 or 1, as pictures of the network's size."""
+    """Return the fields of one `colour`, 0 or 1, as pictures of the network's input size."""
     width, height = photograph.width / FIELDS, photograph.height / FIELDS
     return [
         photograph.crop((x * width, y * height, (x + 1) * width, (y + 1) * height)).resize((SIZE, SIZE), BICUBIC)
@@ -43,7 +43,7 @@ def fields(photograph: Image.Image, colour: int) -> list[Image.Image]:
 
 
 def save(folder: Path, images: list[Image.Image], classes: Iterable[object] | None = None) -> None:
-    """Write the pictures into a folder for each class; without `classes` into `folder` itself."""
+    """Write the pictures into a folder for each class, or without `classes` into `folder` itself."""
     homes = [folder] * len(images) if classes is None else [folder / str(each) for each in classes]
     for number, (image, home) in enumerate(zip(images, homes, strict=True)):
         home.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """Every published model through every step: `python benchmarks/matrix.py [MODEL …]`.
 
-For each model, with random weights: export with token outputs, ONNX Runtime against PyTorch at batches 1, 3 and 8,
-OpenVINO against PyTorch, an FP16 engine by TensorRT for RTX, in stage-wise and layer-wise mode. Prints a Markdown
-table; ends with 1 where a step failed. Golden files are the tests' business: `make test`.
+For each model, with random weights, in stage-wise and layer-wise mode: export with token outputs, ONNX Runtime against
+PyTorch at batches 1, 3 and 8, OpenVINO against PyTorch, an FP16 engine by TensorRT for RTX. Prints a Markdown table.
+The exit code is 1 if a step failed. Golden files are covered by the tests: `make test`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def steps(model: LoadedModel) -> tuple[list[str], bool]:
-    """The cells of one row, and whether all is well."""
+    """Return the cells of one row, and whether everything passed."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
         proto = onnx_from_model(model, tokens=True)
@@ -64,7 +64,7 @@ def steps(model: LoadedModel) -> tuple[list[str], bool]:
 
 
 def summary(checks: list[Check]) -> str:
-    """How many checks passed, and the largest error of the logits."""
+    """Return the number of passed checks, and the largest error of the logits."""
     error = max(check.error for check in checks if check.output == "logits")
     return f"{sum(check.passed for check in checks)}/{len(checks)} ({error:.0e})"
 

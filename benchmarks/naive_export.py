@@ -1,9 +1,9 @@
-"""What the export's graph is worth: `python benchmarks/naive_export.py [MODEL]`.
+"""The benefit of the export's graph: `python benchmarks/naive_export.py [MODEL]`.
 
-An Evo-DeiT written as papers write it (the whole attention matrix, from which the class row is read; query-key and
-value products separate; tokens sorted and gathered) and exported with torch.onnx as it is, and this project's export of
-the same weights. Nodes, an FP16 engine's GPU program (SM89, TensorRT for RTX), and throughput on the CPU in ONNX
-Runtime and OpenVINO, batch 8, interleaved. Prints a Markdown table.
+An Evo-DeiT written as in papers (the whole attention matrix, from which the class row is read; query-key and value
+products separate; tokens sorted and gathered) and exported by torch.onnx unchanged, compared with this project's export
+of the same weights: nodes, the GPU program of an FP16 engine (SM89, TensorRT for RTX), and throughput on the CPU in
+ONNX Runtime and OpenVINO, batch 8, interleaved. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ BATCH = 8
 
 
 class Naive(nn.Module):
-    """Stage-wise Evo-DeiT on the weights of `network`, straightforwardly."""
+    """Stage-wise Evo-DeiT with the weights of `network`, in the most direct form."""
 
     def __init__(self, network: EvoDeiT) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Naive(nn.Module):
         self.config = network.config
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) to logits (B, classes)."""
+        """Map images (B, 3, H, W) to logits (B, classes)."""
         net, config = self.network, self.config
         patches = net.patch_embed(images).flatten(2).transpose(1, 2)
         x = torch.cat([net.cls_token.expand(images.shape[0], -1, -1), patches], dim=1) + net.pos_embed
@@ -86,7 +86,7 @@ class Naive(nn.Module):
 
 
 def naive_onnx(model: LoadedModel) -> onnx.ModelProto:
-    """The plain network through torch.onnx's dynamo exporter, nothing added."""
+    """Export the plain network with torch.onnx's dynamo exporter, without additions."""
     assert isinstance(model.module, EvoDeiT)
     example = torch.zeros(2, 3, model.config.image_size, model.config.image_size)
     shapes = ({0: torch.export.Dim("batch", min=1, max=1 << 16)},)

@@ -1,8 +1,9 @@
-"""The project's photographs: crops of those that scikit-image and scikit-learn ship, the same ones everywhere.
+"""The project's photographs: reproducible crops of those that scikit-image and scikit-learn ship.
 
-Noise decides nothing about a trained network: agreement between precisions and engines is measured on these. Nothing of
-them is in this repository; `pip install --no-deps scikit-image` and scikit-learn hold the files. Credits: CREDITS.md.
-`python benchmarks/photographs.py FOLDER [COUNT]` writes the crops as files, for `evodeploy verify --images FOLDER`.
+Noise shows nothing about a trained network, so agreement between precisions and engines is measured on these. They are
+not part of this repository; `pip install --no-deps scikit-image` and scikit-learn contain the files. Credits:
+CREDITS.md. `python benchmarks/photographs.py FOLDER [COUNT]` writes the crops as files, for `evodeploy verify --images
+FOLDER`.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ FILES = {
     "flower": "sklearn/flower.jpg",
     "china": "sklearn/china.jpg",
 }
-AREA = (0.15, 1.0)  # of the photograph that a crop covers
+AREA = (0.15, 1.0)  # share of the photograph that a crop covers
 ASPECT = (3 / 4, 4 / 3)  # width over height
 
 
 def photographs() -> dict[str, Image.Image]:
-    """All of them by name, in RGB, as large as they come."""
+    """Return all photographs by name, in RGB, in their original size."""
     return {name: Image.open(_path(file)).convert("RGB") for name, file in FILES.items()}
 
 
@@ -49,9 +50,9 @@ def _path(file: str) -> Path:
 
 
 def crops(count: int = 300, size: int = 224, seed: int = 0) -> list[Image.Image]:
-    """`count` random crops, `size` pixels a side: each photograph in turn, mirrored half of the time.
+    """Return `count` random crops with sides of `size` pixels, from each photograph in turn, half of them mirrored.
 
-    The first n of a larger set are those of a smaller one.
+    The first n of a larger set are the same as a set of n.
     """
     sources = list(photographs().values())
     return [_crop(sources[index % len(sources)], size, (seed, index)) for index in range(count)]
@@ -71,7 +72,7 @@ def _crop(photograph: Image.Image, size: int, seed: tuple[int, int]) -> Image.Im
 
 
 def tensors(images: list[Image.Image], preprocessing: Preprocessing | None = None) -> NDArray[np.float32]:
-    """`images`, of one size, as a normalised float32 batch (n, 3, size, size)."""
+    """Return `images`, all of one size, as a normalised float32 batch (n, 3, size, size)."""
     how = preprocessing or Preprocessing()
     mean, std = np.array(how.mean, np.float32), np.array(how.std, np.float32)
     pixels = np.stack([np.asarray(image, np.float32) for image in images]) / 255
@@ -79,7 +80,7 @@ def tensors(images: list[Image.Image], preprocessing: Preprocessing | None = Non
 
 
 def batch(count: int = 300, size: int = 224, seed: int = 0) -> NDArray[np.float32]:
-    """The photograph set as a normalised float32 batch (count, 3, size, size)."""
+    """Return the photograph set as a normalised float32 batch (count, 3, size, size)."""
     return tensors(crops(count, size, seed))
 
 

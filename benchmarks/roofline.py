@@ -1,4 +1,4 @@
-"""What a model can reach at most on six cards, and its dense twin: `python benchmarks/roofline.py [MODEL]`.
+"""Upper bounds on the speed of a model and its dense twin on six cards: `python benchmarks/roofline.py [MODEL]`.
 
 Both are built as FP16 engines of TensorRT for RTX; no GPU is needed. Prints the Markdown tables of
 docs/howto/choose-a-gpu.md. TensorRT for RTX builds nothing for the H100, which is shown with the same kernels.
@@ -27,7 +27,7 @@ COMPARED = (1, 256)
 
 
 def work_of(config: ModelConfig, folder: Path) -> PlanWork:
-    """The work of an FP16 engine of `config`, with random weights, for batches of 1 to 256."""
+    """Return the work of an FP16 engine of `config`, with random weights, for batches of 1 to 256."""
     onnx = folder / "model.onnx"
     write_onnx(onnx_from_model(random_model(config)), onnx)
     plan = folder / f"{len(list(folder.iterdir()))}.engine"
@@ -37,7 +37,7 @@ def work_of(config: ModelConfig, folder: Path) -> PlanWork:
 
 
 def tables(evo: PlanWork, dense: PlanWork) -> Iterator[str]:
-    """Both tables, line by line."""
+    """Yield both tables, line by line."""
     yield "| img/s | " + " | ".join(f"batch {batch}" for batch in BATCHES) + " | launching, batch 1 |"
     yield "|---" * (len(BATCHES) + 2) + "|"
     for card in map(CARDS.__getitem__, SIX):

@@ -1,9 +1,9 @@
 """The documentation's pictures of token selection: `python benchmarks/selection_pictures.py FOLDER [CHECKPOINT]`.
 
 FOLDER/keep-ratios.png: one photograph at five keep ratios. FOLDER/astronaut.png: one, with the class attention.
-FOLDER/kept-tokens.png: four, and what each selection keeps of them. The network is the trained DINOv2 of
+FOLDER/kept-tokens.png: four, with the tokens that each selection keeps. The network is the trained DINOv2 of
 benchmarks/real_weights.py as one elastic file, at 224 pixels a side; tokens that are not kept rest. The photographs are
-those of benchmarks/photographs.py. In 128 colours, for documents.
+those of benchmarks/photographs.py. The pictures have 128 colours, for documents.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a service makes of its engine: `python benchmarks/serving.py [ARTEFACT] [--seconds N] [--no-ray]`.
+"""The overhead of a service over its engine: `python benchmarks/serving.py [ARTEFACT] [--seconds N] [--no-ray]`.
 
-The engine alone, engine and decoding together without a service (the bound: `Predictor.stream` on the same JPEG), then
-`evodeploy serve` in one process and on Ray, asked over 16 connections by `evodeploy.load_test`, once while a replica
-is killed. All on the same cores, client included. Prints a Markdown table.
+Measures the engine alone; engine and decoding together without a service (the bound: `Predictor.stream` on the same
+JPEG); then `evodeploy serve` in one process and on Ray, with requests over 16 connections by `evodeploy.load_test`,
+once while a replica is killed. All run on the same cores, including the client. Prints a Markdown table.
 """
 
 from __future__ import annotations

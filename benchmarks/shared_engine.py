@@ -1,8 +1,8 @@
-"""What it costs that threads may share OpenVINO's engine: `python benchmarks/shared_engine.py [MODEL]`.
+"""The cost of sharing OpenVINO's engine between threads: `python benchmarks/shared_engine.py [MODEL]`.
 
-In turn, at batch 1 and 8: one thread with the engine, whose pool has an infer request for each thread, against the bare
-call of one request; and two threads with the engine against two threads with one request behind a lock. Prints a
-Markdown table of times and ratios; below 1 the engine is faster. Run it on a quiet machine.
+In turn, at batch 1 and 8: one thread with the engine, whose pool has an infer request for each thread, compared with
+the bare call of one request; and two threads with the engine, compared with two threads with one request behind a lock.
+Prints a Markdown table of times and ratios; below 1 the engine is faster. Run it on a quiet machine.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from evodeploy.models.zoo import named
 from evodeploy.onnx_files import write_onnx
 from evodeploy.specs import EngineOptions
 
-RUNS = {1: 4, 8: 1}  # by batch, of each of two threads in one timed round
+RUNS = {1: 4, 8: 1}  # by batch size: runs of each of two threads in one timed round
 ROUNDS = {1: 40, 8: 20}
 Run = Callable[[Array], dict[str, Array]]
 
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _one_request(path: Path, threads: int) -> tuple[Run, Run]:
-    """The runtime's own call with the engine's settings, without and with a lock around it."""
+    """Return the runtime's own call with the engine's settings, without and with a lock around it."""
     properties = {
         "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads,
         "ENABLE_CPU_PINNING": False,
@@ -74,7 +74,7 @@ def _one_request(path: Path, threads: int) -> tuple[Run, Run]:
 
 
 def _by_two(run: Run, workers: ThreadPoolExecutor, times: int) -> Callable[[Array], object]:
-    """Two threads that run that many times each."""
+    """Return a function that lets two threads run `times` times each."""
 
     def work(images: Array) -> None:
         for _ in range(times):

@@ -1,8 +1,8 @@
-"""Nothing lost, nothing leaked: `python benchmarks/soak.py [COUNT]`.
+"""A long run to find lost answers and leaks: `python benchmarks/soak.py [COUNT]`.
 
-10,000 images of the sample's digits through a stream, a tenth of them broken in turn: truncated, empty, no image, a
-missing file, an array of a wrong type, a decompression bomb. Each must come back in its place, as what it is, and
-memory must not grow. Prints a line every thousand images.
+Streams 10,000 images of the sample's digits, a tenth of them broken in turn: truncated, empty, not an image, a missing
+file, an array of a wrong type, a decompression bomb. Each must come back in its place with the right result or failure,
+and memory must not grow. Prints a line every thousand images.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from evodeploy.models.checkpoint import load_checkpoint
 from evodeploy.onnx_files import write_onnx
 
 SAMPLE = Path(__file__).parents[1] / "sample"
-GROWTH = 1.05  # of memory after the first fifth
+GROWTH = 1.05  # limit of memory, relative to that after the first fifth
 
 
 def main() -> None:
-    """Run it; exit 1 where an image is lost or memory grows."""
+    """Run the test. Exits with 1 if an image is lost or memory grows."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     memory = []
     with tempfile.TemporaryDirectory() as name:
@@ -66,7 +66,7 @@ def _broken(folder: Path) -> list[ImageLike]:
 
 
 def _resident() -> float:
-    """Megabytes of memory that this process holds."""
+    """Return the resident memory of this process in megabytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 

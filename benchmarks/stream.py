@@ -1,9 +1,9 @@
-"""What a stream costs compared with its parts: `python benchmarks/stream.py [ARTEFACT]`.
+"""The cost of a stream compared with its parts: `python benchmarks/stream.py [ARTEFACT]`.
 
-2,000 JPEG files made of the project's photographs (about 500 by 375 pixels), in turn: decoded and prepared by as many
-threads as there are cores, computed alone in batches of 32, and streamed from file to label. On a CPU decoding and
-computing share the cores, so both bounds are printed: the slower of the two, and what their work adds up to. Prints a
-Markdown table, and how memory grows over the streams.
+2,000 JPEG files made of the project's photographs (about 500 by 375 pixels), in turn: decoded and prepared by one
+thread per core, computed alone in batches of 32, and streamed from file to label. On a CPU decoding and computing share
+the cores, so two bounds are printed: the slower of the two, and the sum of their work. Prints a Markdown table, and the
+growth of memory over the streams.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _compute(count: int, predictor: Predictor, images: Array) -> None:
 
 
 def _resident() -> float:
-    """Megabytes of memory that this process holds."""
+    """Return the resident memory of this process in megabytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 

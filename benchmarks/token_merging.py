@@ -1,7 +1,7 @@
 """Token Merging (ToMe, Bolya et al., ICLR 2023) on the weights of a plain ViT of this project.
 
-How tokens are matched and merged is the published code's, run from a checkout of facebookresearch/ToMe: nothing of it
-is in this repository. Its file `tome/merge.py` is loaded alone, because the package imports timm.
+Tokens are matched and merged by the published code, run from a checkout of facebookresearch/ToMe. None of it is in this
+repository. Only its file `tome/merge.py` is loaded, because the package imports timm.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from evodeploy.models.zoo import EvoDeiTConfig
 
 
 def published(checkout: Path) -> ModuleType:
-    """The module `tome/merge.py` of a checkout of facebookresearch/ToMe."""
+    """Load the module `tome/merge.py` from a checkout of facebookresearch/ToMe."""
     path = checkout / "tome" / "merge.py"
     if not path.is_file():
         sys.exit(f"{path} is not there: git clone https://github.com/facebookresearch/ToMe {checkout}")
@@ -35,9 +35,9 @@ def published(checkout: Path) -> ModuleType:
 
 
 def rows_per_block(config: EvoDeiTConfig, r: int) -> list[tuple[int, int]]:
-    """Tokens in each block's attention and in its MLP, the class token among them: between the two r are merged.
+    """Return the number of tokens in each block's attention and in its MLP; between the two, r are merged.
 
-    No more than half of the patch tokens can be, as in the published code.
+    The class token is included. As in the published code, at most half of the patch tokens are merged.
     """
     rows, pairs = config.tokens + 1, []
     for _ in range(config.depth):
@@ -48,7 +48,7 @@ def rows_per_block(config: EvoDeiTConfig, r: int) -> list[tuple[int, int]]:
 
 
 def gflops(config: EvoDeiTConfig, r: int) -> float:
-    """Multiply-adds of one image, in 1e9, as `evodeploy.models.cost` counts them; the matching is left out in both.
+    """Return the multiply-adds of one image, in 1e9, counted as in `evodeploy.models.cost`, without the matching.
 
     A block with T tokens in its attention and T' in its MLP, C wide with H hidden: 4 T C² + 2 T² C + 2 T' C H.
     """
@@ -60,17 +60,18 @@ def gflops(config: EvoDeiTConfig, r: int) -> float:
 
 
 def equal_work(config: EvoDeiTConfig, target: float) -> int:
-    """The r whose multiply-adds are nearest to `target`, in 1e9."""
-    most = math.ceil(config.tokens / config.depth)  # merges down to nearly nothing
+    """Return the r whose multiply-adds are nearest to `target`, in 1e9."""
+    most = math.ceil(config.tokens / config.depth)  # merges nearly all tokens
     return min(range(most + 1), key=lambda r: abs(gflops(config, r) - target))
 
 
 class TokenMerging(nn.Module):
-    """The dense `network` with r tokens merged in each block; `merging` is what `published` returns.
+    """The dense `network` with r tokens merged in each block. `merging` is the result of `published`.
 
-    Attention counts a token as often as it has members ("proportional attention"), tokens are compared by their keys,
-    averaged over heads, and merged between attention and MLP, all as published. Attention itself is PyTorch's fused
-    one, as in this project's networks, where the published code writes it out: only the merging differs from them.
+    As published, attention counts a token once per member ("proportional attention"), tokens are compared by their
+    keys, averaged over heads, and merged between attention and MLP. Attention itself is PyTorch's fused one, as in this
+    project's networks, while the published code computes it step by step. So only the merging differs from these
+    networks.
     """
 
     def __init__(self, network: EvoDeiT, r: int, merging: ModuleType) -> None:
@@ -80,7 +81,7 @@ class TokenMerging(nn.Module):
         self.network, self.r, self.merging = network, r, merging
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
-        """Images (B, 3, H, W) to class logits or features, as of the network, in a tuple of one."""
+        """Map images (B, 3, H, W) to class logits or features, the same as the network's, in a tuple of one."""
         net, size = self.network, None
         x = net.embed(images)
         for block in net.blocks:
@@ -94,7 +95,7 @@ class TokenMerging(nn.Module):
 
 
 def _attended(attention: Attention, x: Tensor, size: Tensor | None) -> tuple[Tensor, Tensor]:
-    """What attention adds to x (B, T, C), its tokens having `size` (B, T, 1) members, and keys (B, T, C / heads)."""
+    """Return the attention's update of x (B, T, C) and keys (B, T, C / heads); tokens have `size` (B, T, 1) members."""
     batch, rows, width = x.shape
     parts = attention.qkv(x).reshape(batch, rows, 3, attention.heads, -1).permute(2, 0, 3, 1, 4)
     query, key, value = parts.unbind(0)
@@ -105,7 +106,7 @@ def _attended(attention: Attention, x: Tensor, size: Tensor | None) -> tuple[Ten
 
 
 def onnx_from(module: nn.Module, side: int, output: str) -> onnx.ModelProto:
-    """`module`, which takes images of `side` pixels, through torch.onnx as it is; the batch is dynamic."""
+    """Export `module`, which takes images of `side` pixels, with torch.onnx unchanged. The batch is dynamic."""
     program = torch.onnx.export(
         module.eval(), (torch.zeros(2, 3, side, side),), dynamo=True, opset_version=DEFAULT_OPSET,
         input_names=["images"], output_names=[output], verbose=False,

@@ -1,4 +1,4 @@
-"""The README's table of models: `python benchmarks/zoo_table.py`. Costs are counted, accuracies the paper's."""
+"""The README's table of models: `python benchmarks/zoo_table.py`. Costs are counted; accuracies are the paper's."""
 
 from __future__ import annotations
 

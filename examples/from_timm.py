@@ -1,6 +1,6 @@
-"""From a module of timm to predictions and their times: `python from_timm.py deit_small_patch16_224 cat.jpg dog.jpg`.
+"""From a timm module to predictions and their times: `python from_timm.py deit_small_patch16_224 cat.jpg dog.jpg`.
 
-Every token is kept, as the module does. With `keep_ratio=0.7` for `export` it is faster and less accurate.
+Every token is kept, as in the module. With `keep_ratio=0.7` in `export` it is faster and less accurate.
 """
 
 import sys

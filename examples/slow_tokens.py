@@ -1,6 +1,6 @@
-"""Draw in characters which tokens of an image went the slow path: `python slow_tokens.py ckpt.onnx cat.jpg`.
+"""Draw in characters which tokens of an image took the slow path: `python slow_tokens.py ckpt.onnx cat.jpg`.
 
-The artefact says so where it was exported with `--tokens`.
+The artefact must have been exported with `--tokens`.
 """
 
 import sys

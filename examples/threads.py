@@ -9,7 +9,7 @@ import evodeploy
 with evodeploy.load(sys.argv[1], max_batch=16, max_wait=0.005) as predictor:
 
     def handle(path: str) -> str:
-        """What a request handler does: its thread waits, the engine runs what waits together."""
+        """Handle one request: its thread waits, and the engine runs waiting requests together."""
         prediction = predictor.submit(Path(path).read_bytes()).result()
         return f"{prediction.label.name}  (one of {prediction.timing.batch})"
 

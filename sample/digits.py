@@ -1,7 +1,7 @@
-"""The data set: scikit-learn's handwritten digits as 64x64 pictures, split once and for all.
+"""The data set: scikit-learn's handwritten digits as 64x64 pictures, with a fixed split.
 
-Nothing here is random: of each class every fourth picture is held out, in scikit-learn's order. Pictures reach the
-network through the transform that a deployed predictor applies, so that training and deployment see the same pixels.
+Nothing here is random: every fourth picture of each class is held out, in scikit-learn's order. Pictures get the same
+transform as in a deployed predictor, so that training and deployment see the same pixels.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ class Pictures:
 
 
 def picture(cells: NDArray[np.float64]) -> Image.Image:
-    """The 8x8 `cells` of one digit as a 64x64 grey picture, white on black."""
+    """Return the 8x8 `cells` of one digit as a 64x64 grey picture, white on black."""
     grey = np.round(cells * (255 / _INK_LEVELS)).astype(np.uint8)
     return Image.fromarray(grey).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
 
 
 def split() -> tuple[Pictures, Pictures]:
-    """The training pictures and the held-out ones, about three to one in every class."""
+    """Return the training pictures and the held-out ones, about three to one in every class."""
     digits = load_digits()
     held = _held_out(digits.target)
     return _prepared(digits.images[~held], digits.target[~held]), _prepared(digits.images[held], digits.target[held])
 
 
 def write_held_out(folder: Path) -> int:
-    """Write every held-out picture to `folder`, in a folder for each class; how many these are."""
+    """Write every held-out picture to `folder`, in a folder for each class. Returns their number."""
     return _write(folder, _held_out(load_digits().target))
 
 
 def write_training(folder: Path) -> int:
-    """The same of the training pictures, such as an export to INT8 is calibrated on."""
+    """Write the training pictures in the same way, for example to calibrate INT8. Returns their number."""
     return _write(folder, ~_held_out(load_digits().target))
 
 
@@ -75,7 +75,7 @@ def save_examples(folder: Path) -> None:
 
 
 def black() -> Tensor:
-    """What the normalised pictures hold where there is no ink: (3, 1, 1)."""
+    """Return the normalised value of pixels without ink: (3, 1, 1)."""
     blank = cropped(Image.new("L", (IMAGE_SIZE, IMAGE_SIZE)), IMAGE_SIZE, Preprocessing())
     return torch.from_numpy(normalised(blank[None], Preprocessing()))[0, :, :1, :1]
 

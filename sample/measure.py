@@ -1,8 +1,8 @@
-"""What the sample's selection costs and what it looks at: `python sample/measure.py [CHECKPOINT]`.
+"""The cost of the sample's selection, and the tokens that it keeps: `python sample/measure.py [CHECKPOINT]`.
 
-All on the held-out digits: accuracy of the dense network, of both selection modes, and of stage-wise selection made
-to keep other tokens; and how often a kept token carries ink, beside how often any token does, and how often the
-tokens kept for some other picture do (which tells a look at the picture from a habit of place).
+All figures are for the held-out digits. Accuracy: of the dense network, of both selection modes, and of stage-wise
+selection made to keep other tokens. Ink: how often a kept token shows ink, compared with any token, and with the tokens
+kept for another picture. The latter comparison separates attention to the picture from a preference for positions.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _INKED = 0.25  # share of the full white-on-black contrast that the mean of an i
 
 @torch.inference_mode()
 def accuracy(model: torch.nn.Module, pictures: Pictures) -> float:
-    """Share of `pictures` classified rightly."""
+    """Return the share of `pictures` that are classified correctly."""
     hits = (model(pictures.images).argmax(dim=1) == pictures.labels).float()
     return float(hits.mean())
 
 
 @torch.inference_mode()
 def accuracy_keeping(order: Callable[[Tensor], Tensor], model: LoadedModel, pictures: Pictures) -> float:
-    """Accuracy where every selection keeps the tokens largest in `order(scores)` instead of in the scores."""
+    """Return the accuracy if every selection keeps the tokens largest in `order(scores)` instead of in the scores."""
 
     def other_top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
         positions = top_k(order(scores), k)[1]
@@ -43,7 +43,7 @@ def accuracy_keeping(order: Callable[[Tensor], Tensor], model: LoadedModel, pict
 
 
 def inked(images: Tensor, patch_size: int) -> Tensor:
-    """Which patches of the normalised `images` (n, 3, H, W) carry ink: (n, N) booleans, row-major."""
+    """Return which patches of the normalised `images` (n, 3, H, W) show ink: (n, N) booleans, row-major."""
     contrast = images - black()
     means = torch.nn.functional.avg_pool2d(contrast[:, :1], patch_size).flatten(1)
     return means > _INKED * contrast[:, 0].max()
@@ -51,12 +51,12 @@ def inked(images: Tensor, patch_size: int) -> Tensor:
 
 @torch.inference_mode()
 def ink_kept(model: LoadedModel, images: Tensor) -> tuple[float, float]:
-    """Share of the kept tokens that carry ink, and of the tokens kept for the other pictures that do here."""
+    """Return the share of kept tokens that show ink, and that of tokens kept for other pictures that do so here."""
     ink = inked(images, model.config.patch_size).float()
     own, others = [], []
     for kept in model.module.evolve(images).selected:
         own.append(ink.gather(1, kept).mean())
-        # Of all pairs (picture, kept set), those of a picture and its own set are left out.
+        # Of all pairs (picture, kept set), those of a picture with its own set are left out.
         counts = torch.zeros_like(ink).scatter(1, kept, 1.0).sum(dim=0)
         pairs, same = ink.sum(dim=0) @ counts, ink.gather(1, kept).sum()
         others.append((pairs - same) / (len(ink) * (len(ink) - 1) * kept.shape[1]))
@@ -64,7 +64,7 @@ def ink_kept(model: LoadedModel, images: Tensor) -> tuple[float, float]:
 
 
 def report(checkpoint: Path) -> str:
-    """Markdown tables of both measures."""
+    """Return Markdown tables of both measures."""
     _, held = split()
     dense = load_checkpoint(checkpoint, keep_ratios=(1.0,))
     stage = load_checkpoint(checkpoint, keep_ratios=(0.5,), selection="stage")

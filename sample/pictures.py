@@ -1,6 +1,6 @@
-"""The 454 held-out digits as PNG files, a folder for each class: `python sample/pictures.py DIR`.
+"""Write the 454 held-out digits as PNG files, in a folder for each class: `python sample/pictures.py DIR`.
 
-With `--training` the 1343 others, such as an export to INT8 is calibrated on.
+With `--training`, write the other 1343, for example to calibrate INT8.
 """
 
 from __future__ import annotations

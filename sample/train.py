@@ -1,9 +1,9 @@
 """Train the sample model: `python sample/train.py [--out DIR] [--seed N] [--epochs N]`.
 
-An Evo-DeiT small enough for one CPU core, trained as the published models were: the class token has a head and a
-loss of its own, so that its attention means something, and selection is layer-wise for the first two thirds of the
-epochs, stage-wise after that (the paper's layer-to-stage schedule). The same seed gives the same weights, as far as
-one machine and one version of torch go. Writes digits.pth, training-log.jsonl and images/ into DIR.
+It is an Evo-DeiT small enough for one CPU core, trained like the published models: the class token has its own head and
+loss, so that its attention becomes meaningful. Selection is layer-wise for the first two thirds of the epochs, and
+stage-wise after that (the paper's layer-to-stage schedule). The same seed gives the same weights on the same machine
+and version of torch. Writes digits.pth, training-log.jsonl and images/ into DIR.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=180)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)  # tensors this small gain little from more, and lose much on a busy machine
+    torch.set_num_threads(1)  # more threads gain little for such small tensors, and lose much on a busy machine
     torch.manual_seed(args.seed)
     torch.use_deterministic_algorithms(True)
 
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def initialised(config: EvoDeiTConfig) -> EvoDeiT:
-    """A fresh network with both heads: truncated normal weights of 0.02, biases 0, norms 1."""
+    """Return a new network with both heads: truncated normal weights of 0.02, biases 0, norms 1."""
     model = EvoDeiT(config, class_head=True)
     for name, parameter in model.named_parameters():
         if parameter.ndim > 1:
@@ -68,7 +68,7 @@ def initialised(config: EvoDeiTConfig) -> EvoDeiT:
 
 
 def train(model: EvoDeiT, epochs: int, log: Path) -> EvoDeiT:
-    """Train `model` for `epochs`, one line of JSON in `log` for each."""
+    """Train `model` for `epochs`, with one line of JSON in `log` for each."""
     pictures, held = split()
     steps = math.ceil(len(pictures.labels) / BATCH)
     decayed = [p for p in model.parameters() if p.ndim == 2]
@@ -96,7 +96,7 @@ def train(model: EvoDeiT, epochs: int, log: Path) -> EvoDeiT:
 
 
 def _rate(epoch: float, epochs: int) -> float:
-    """The learning rate's share of its maximum: linear warm-up, then half a cosine."""
+    """Return the learning rate as a share of its maximum: linear warm-up, then half a cosine."""
     if epoch < WARM_UP:
         return (epoch + 0.1) / (WARM_UP + 0.1)
     return 0.5 * (1 + math.cos(math.pi * (epoch - WARM_UP) / max(1, epochs - WARM_UP)))
@@ -108,7 +108,7 @@ def _epoch(
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LambdaLR,
 ) -> tuple[float, float]:
-    """One pass over `pictures`: the mean loss, and the share classified rightly as they came (augmented)."""
+    """Run one pass over `pictures`. Returns the mean loss, and the share classified correctly (augmented pictures)."""
     model.train()
     total, hits = 0.0, 0
     for batch in torch.split(torch.randperm(len(pictures.labels)), BATCH):
@@ -128,7 +128,7 @@ def _epoch(
 
 
 def augmented(images: Tensor) -> Tensor:
-    """`images` (n, 3, H, W) each rotated, scaled, shifted and with noise, a little."""
+    """Return `images` (n, 3, H, W), each slightly rotated, scaled and shifted, with a little noise."""
     count = len(images)
 
     def uniform(limit: float) -> Tensor:
@@ -141,7 +141,7 @@ def augmented(images: Tensor) -> Tensor:
     ]
     grid = F.affine_grid(torch.stack(rows, dim=1), list(images.shape), align_corners=False)
     blank = black()
-    moved = F.grid_sample(images - blank, grid, align_corners=False)  # what moves in from outside is 0, so black
+    moved = F.grid_sample(images - blank, grid, align_corners=False)  # pixels from outside are 0, so black
     return moved + blank + 0.1 * torch.randn_like(moved)
 
 
