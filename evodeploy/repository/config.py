@@ -1,4 +1,4 @@
-"""A served model's `config.pbtxt`."""
+"""The `config.pbtxt` of a served model."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _ACCELERATORS: dict[Accelerator, Device] = {"tensorrt": "gpu", "openvino": "cpu"
 
 @dataclass(frozen=True)
 class Serving:
-    """How a model is served. `delay` is how many microseconds a request may wait for others to fill a batch.
+    """How a model is served. `delay` is the time in microseconds that a request may wait for others to fill a batch.
 
-    `accelerator` is what ONNX Runtime hands the network to: TensorRT on a GPU, OpenVINO on a CPU. `version` is the
-    folder of the model's file. `top` is how many classes an ensemble names, None for no ensemble.
+    `accelerator` is what ONNX Runtime runs the network with: TensorRT on a GPU, OpenVINO on a CPU. `version` is the
+    folder of the model's file. `top` is the number of classes that an ensemble names, or None if there is no ensemble.
     """
 
     name: str
@@ -49,27 +49,27 @@ class Serving:
 
 
 def config_text(model: ServedModel, serving: Serving) -> str:
-    """The configuration as text.
+    """Return the configuration as text.
 
-    Raises UsageError for a device or accelerator that the backend has not, or a tensor type that Triton has not.
+    Raises UsageError for a device or accelerator that the backend lacks, or a tensor type that Triton lacks.
     """
     _check(model, serving)
     return to_text(_config(model, serving))
 
 
 def has_labels(model: ServedModel) -> bool:
-    """Whether the classes have names, and one of the outputs is what Triton ranks them by."""
+    """Return whether the classes have names, and Triton can rank them by one of the outputs."""
     return bool(model.info and model.info.class_names and _ranked(model))
 
 
 def dims_of(model: ServedModel, spec: TensorSpec) -> list[int]:
-    """The shape, less the batch axis where Triton adds it."""
-    shape = spec.shape[1:] if model.batches else spec.shape  # those of an elastic model are whole
+    """Return the shape, without the batch axis if Triton adds it."""
+    shape = spec.shape[1:] if model.batches else spec.shape  # the shapes of an elastic model are complete
     return [-1 if size is None else size for size in shape]
 
 
 def type_of(spec: TensorSpec) -> Word:
-    """Triton's word for the tensor's type; raises UsageError for one that it has not."""
+    """Return Triton's name for the tensor's type. Raises UsageError if it has none."""
     if spec.dtype not in _TYPES:
         raise UsageError(f"'{spec.name}' is {spec.dtype}, a type that Triton has not (expected {', '.join(_TYPES)})")
     return Word(_TYPES[spec.dtype])
@@ -101,7 +101,7 @@ def _config(model: ServedModel, serving: Serving) -> Message:
 
 def _tensor(model: ServedModel, spec: TensorSpec) -> Message:
     message: dict[str, Any] = {"name": spec.name, "data_type": type_of(spec), "dims": dims_of(model, spec)}
-    if spec == model.keep and model.backend == "tensorrt":  # no other backend has any
+    if spec == model.keep and model.backend == "tensorrt":  # no other backend has shape tensors
         message["is_shape_tensor"] = True
     if has_labels(model) and spec.name == _ranked(model):
         message["label_filename"] = LABELS
@@ -109,7 +109,7 @@ def _tensor(model: ServedModel, spec: TensorSpec) -> Message:
 
 
 def _warmup(model: ServedModel, batch: int) -> Message:
-    """One request at `batch`; at 0 Triton adds no batch axis, and the shape is whole."""
+    """Return one request of size `batch`. If that is 0, Triton adds no batch axis, and the shape is complete."""
     dims = [1 if size < 0 else size for size in dims_of(model, model.input)]
     images = {"data_type": type_of(model.input), "dims": dims, "random_data": True}
     inputs = [{"key": model.input.name, "value": images}]
@@ -121,17 +121,17 @@ def _warmup(model: ServedModel, batch: int) -> Message:
 
 
 def _facts(model: ServedModel) -> dict[str, str]:
-    """What a client may ask the server for: how images are prepared, and whose weights these are."""
+    """Return facts that a client may ask the server for: how images are prepared, and which weights these are."""
     facts = {"made_from": brief(model.path.name), "made_by": brief(model.made)}
     if model.keep:
         facts["default_keep"] = " ".join(map(str, model.default_keep))
     if model.info:
-        facts[METADATA_KEY] = dataclasses.replace(model.info, class_names=()).to_json()  # which the labels file has
+        facts[METADATA_KEY] = dataclasses.replace(model.info, class_names=()).to_json()  # the labels file has them
     return facts
 
 
 def _ranked(model: ServedModel) -> str | None:
-    """The output with a number for every class, if there is one."""
+    """Return the name of the output with a number for every class, or None."""
     classes = model.info.num_classes if model.info else 0
     return next((spec.name for spec in model.outputs if classes and spec.shape[1:] == (classes,)), None)
 

@@ -1,10 +1,10 @@
 """An ensemble around a packaged model, image files in and labels out: three more models of the repository.
 
-    NAME-images         the ensemble, which clients ask
-    NAME-preprocess     files to what the network takes; of an elastic one also `keep`, its default where none is sent
+    NAME-images         the ensemble, which clients use
+    NAME-preprocess     files to the network's input; for an elastic one also `keep`, by default its own
     NAME-postprocess    the network's outputs to classes, their probabilities and their names
 
-The last two are run by Triton's Python backend, and are `python_models` of this package.
+The last two run in Triton's Python backend, and are the classes in `python_models`.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _EMPTY = "An ensemble has no file of its own; object stores keep no empty folder
 
 
 def ensemble_files(model: ServedModel, serving: Serving, info: ModelInfo, top: int) -> dict[str, str]:
-    """The text of each file by its path below the folder of the repository, for an ensemble that names `top` classes.
+    """Return the text of each file of an ensemble that names `top` classes, by path below the folder of the repository.
 
-    Raises UsageError as `config_text` does.
+    Raises the same errors as `config_text`.
     """
     before, after = f"{serving.name}-{BEFORE}", f"{serving.name}-{AFTER}"
     ensemble, version = f"{serving.name}-{ENSEMBLE}", serving.version
@@ -68,7 +68,7 @@ def _python(model: ServedModel, name: str, parameters: dict[str, int]) -> dict[s
         "name": name,
         "backend": "python",
         "max_batch_size": _most(model),
-        "instance_group": {"kind": Word("KIND_CPU"), "count": 1},  # images of a batch are prepared by threads
+        "instance_group": {"kind": Word("KIND_CPU"), "count": 1},  # threads prepare the images of a batch
         "parameters": [{"key": key, "value": {"string_value": str(value)}} for key, value in parameters.items()],
     } | batches
 
@@ -106,7 +106,7 @@ def _step(model: str, inputs: dict[str, str], outputs: dict[str, str]) -> Messag
 
 
 def _given(model: ServedModel) -> list[dict[str, Any]]:
-    """What clients send: files, and of an elastic model the tokens to keep, where they choose."""
+    """Return the tensors that clients send: files and, for an elastic model, optionally the numbers of kept tokens."""
     files = dims_of(model, TensorSpec(IMAGE, "", (model.input.shape[0],))) or [1]
     tensors: list[dict[str, Any]] = [{"name": IMAGE, "data_type": Word("TYPE_STRING"), "dims": files}]
     if model.keep:
@@ -121,7 +121,7 @@ def _labels(model: ServedModel, top: int) -> list[Message]:
 
 
 def _read(model: ServedModel, info: ModelInfo) -> list[TensorSpec]:
-    """The network's outputs that labels are made of."""
+    """Return the network's outputs from which labels are made."""
     names = ("probabilities", "classes") if info.top_k else (info.output,)
     return [spec for spec in model.outputs if spec.name in names]
 

@@ -1,4 +1,4 @@
-"""Kubernetes manifests of a packaged model: built as dictionaries, written by PyYAML."""
+"""Kubernetes manifests of a packaged model: built as dictionaries, and written by PyYAML."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _RESOURCES: dict[str, dict[str, str]] = {
     "cpu": {"cpu": "2", "memory": "2Gi"},
 }
 _PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
-_HTTP = 8080  # where KServe expects a predictor of one's own
+_HTTP = 8080  # where KServe expects a custom predictor
 _TARGET = 100  # milliseconds
-_GRACE = 45  # seconds until Kubernetes kills it: for 30 by default `serve` answers what was begun
+_GRACE = 45  # seconds until Kubernetes kills it; by default `serve` answers the requests that have begun within 30
 _BUCKET = "Replace YOUR-BUCKET by where the folder models was uploaded to (s3://, gs://, pvc:// or https://)."
 _ADAPTIVE = (
     "In place of Triton: `evodeploy serve`, which keeps fewer tokens under load to answer 99 of 100 requests in the",
@@ -35,7 +35,7 @@ _RELEASE = "Replace YY.MM by a Triton release; for an engine by the one with the
 
 
 def manifests(model: ServedModel, serving: Serving) -> dict[str, str]:
-    """The text of each manifest by its kind; raises MissingExtraError without PyYAML."""
+    """Return the text of each manifest by its kind. Raises MissingExtraError without PyYAML."""
     kubernetes = "Replace YOUR-CLAIM by a volume claim with the folder models on it."
     own = [_IMAGE] if serving.top else []
     texts = {
@@ -44,7 +44,7 @@ def manifests(model: ServedModel, serving: Serving) -> dict[str, str]:
     }
     ratios = shared_ratios(model.info.elastic) if model.info else ()
     if ratios and model.backend == "onnxruntime":
-        comments = [each.format(serving.device) for each in _ADAPTIVE]  # the extras are called as the devices
+        comments = [each.format(serving.device) for each in _ADAPTIVE]  # the extras have the names of the devices
         texts["kserve-adaptive"] = _text([*comments, _BUCKET], [_adaptive(model, serving, ratios[0], ratios[-1])])
     return texts
 
@@ -88,7 +88,7 @@ def _inference_service(model: ServedModel, serving: Serving) -> Document:
 
 
 def _adaptive(model: ServedModel, serving: Serving, low: float, high: float) -> Document:
-    """`evodeploy serve` on the file in the repository, as a predictor of one's own, with the keep ratios `low:high`."""
+    """Describe `evodeploy serve` on the file in the repository, as a custom predictor with keep ratios `low:high`."""
     options = {
         "--name": serving.name,
         "--device": "cuda" if serving.device == "gpu" else "cpu",
@@ -128,14 +128,14 @@ def _deployment(model: ServedModel, serving: Serving) -> Document:
         "image": _image(serving),
         "args": ["tritonserver", f"--model-repository={_VOLUME}/{MODELS}"],
         "ports": [{"name": name, "containerPort": port} for name, port in _PORTS.items()],
-        "startupProbe": ready | {"periodSeconds": 5, "failureThreshold": 120},  # loading: ten minutes at most
+        "startupProbe": ready | {"periodSeconds": 5, "failureThreshold": 120},  # loading may take ten minutes
         "readinessProbe": dict(ready),
         "livenessProbe": {"httpGet": {"path": "/v2/health/live", "port": "http"}},
         "resources": _resources(serving),
         "volumeMounts": [{"name": "models", "mountPath": _VOLUME, "readOnly": True}],
     }
     volumes: list[Document] = [{"name": "models", "persistentVolumeClaim": {"claimName": "YOUR-CLAIM"}}]
-    if serving.top:  # models of Python get and give tensors there, and a container's own has 64 MiB
+    if serving.top:  # Python models pass tensors through it, and a container's default is 64 MiB
         container["volumeMounts"].append({"name": "shared-memory", "mountPath": "/dev/shm"})
         volumes.append({"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}})
     scraped = {"prometheus.io/scrape": "true", "prometheus.io/port": str(_PORTS["metrics"])}

@@ -1,4 +1,4 @@
-"""What Triton needs to know of an ONNX file or a plan, and what it cannot serve."""
+"""The facts about an ONNX file or a plan that Triton needs, and checks of what it cannot serve."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ ONNX_MAX_BATCH = 32
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A file that one of Triton's backends runs; `made` says by what.
+    """A file that one of Triton's backends runs; `made` describes how it was made.
 
-    `batches` is None where Triton joins no requests: the batch is fixed, or the model elastic. Triton takes the first
-    number of a shape tensor for the batch size, and an input without a batch axis for none that it can join.
+    `batches` is None if Triton joins no requests: the batch is fixed, or the model is elastic. Triton takes the first
+    number of a shape tensor for the batch size, and cannot join inputs that have no batch axis.
     """
 
     path: Path
@@ -34,25 +34,25 @@ class ServedModel:
 
     @property
     def keep(self) -> TensorSpec | None:
-        """The input with the numbers of kept tokens; None of a static model."""
+        """The input with the numbers of kept tokens; None for a static model."""
         return self.info.inputs[1] if self.info and self.info.elastic else None
 
     @property
     def default_keep(self) -> tuple[int, ...]:
-        """What a client sends as `keep` that does not choose; nothing of a static model."""
+        """The value of `keep` for a client that does not choose one; empty for a static model."""
         return self.info.keep_of() if self.info else ()
 
     @property
     def file_name(self) -> str:
-        """What the backend expects the file to be called."""
+        """The file name that the backend expects."""
         return "model.plan" if self.backend == "tensorrt" else "model.onnx"
 
 
 def served_model(path: Path, max_batch: int | None = None) -> ServedModel:
-    """Read what `path` is, served in batches of up to `max_batch`: the engine's largest, or 32 of an ONNX file.
+    """Read the facts of `path`, for batches of up to `max_batch`: by default the engine's largest, or 32 for ONNX.
 
-    Raises UsageError for a checkpoint, an ONNX file with weights in other files, an engine of TensorRT for RTX, one
-    that takes no single image, and a `max_batch` that the file does not take; BadFileError where it is damaged.
+    Raises UsageError for a checkpoint, an ONNX file with weights in other files, an engine of TensorRT for RTX, an
+    engine that takes no single image, or a `max_batch` that the file does not take; BadFileError if it is damaged.
     """
     kind = kind_of(path)
     if kind == "checkpoint":
@@ -126,12 +126,12 @@ def _plan(path: Path) -> ServedModel:
 
 
 def _served(profiles: tuple[Profile, ...], path: Path) -> Profile:
-    """The one profile that Triton's configuration names: it uses the first unless an instance group names another."""
+    """Return the only profile, for Triton's configuration: it uses the first unless an instance group names another."""
     if len(profiles) > 1:
         raise UsageError(f"{path} has {len(profiles)} optimization profiles: build it with one to serve it by Triton")
     return profiles[0]
 
 
 def _halved(largest: int) -> Profile:
-    """Of a file that is as good at any batch: half the largest is not worth more waiting."""
+    """Return the batches of a file that runs any size equally well: above half the largest, waiting is not worth it."""
     return Profile(1, max(1, largest // 2), largest)

@@ -1,8 +1,8 @@
 """The folder of a package: a model repository and manifests, written as a draft and then moved into place.
 
-DIR/models/NAME/    config.pbtxt, labels.txt, 1/ with the model, warmup/ with what an elastic one is warmed up with;
-package.json lists the files of this package, which are all that `--force` removes
-DIR/models/NAME-images, NAME-preprocess and NAME-postprocess/    the ensemble, where one is asked for
+DIR/models/NAME/    config.pbtxt, labels.txt, 1/ with the model, warmup/ with inputs to warm up an elastic one;
+package.json lists the files of this package, and `--force` removes no others
+DIR/models/NAME-images, NAME-preprocess and NAME-postprocess/    the ensemble, if requested
 DIR/manifests/      NAME.kserve.yaml and NAME.kubernetes.yaml
 """
 
@@ -41,9 +41,9 @@ _TOP = "--top"
 
 @dataclass(frozen=True)
 class _Earlier:
-    """What the record of an earlier package lists, and what all versions of it have in common.
+    """The contents of an earlier package's record, with the facts that all its versions share.
 
-    Of what is `listed`, `files` are those that are there: versions may be removed.
+    `files` are those of the `listed` files that still exist: versions may have been removed.
     """
 
     listed: tuple[str, ...] = ()
@@ -51,22 +51,22 @@ class _Earlier:
     common: dict[str, str] = field(default_factory=dict)
 
     def others(self, version: int) -> dict[str, int]:
-        """The files of versions other than `version`, and their versions."""
+        """Return the files of versions other than `version`, with their versions."""
         found = ((file, re.fullmatch(rf"{MODELS}/[^/]+/([0-9]+)/[^/]+", file)) for file in self.files)
         return {file: int(match[1]) for file, match in found if match and int(match[1]) != version}
 
 
 def model_name(path: Path) -> str:
-    """A name for the model in `path`, fit for Triton and Kubernetes: `Ckpt.fp16.onnx` is `ckpt-fp16`."""
+    """Return a name for the model in `path` that Triton and Kubernetes accept: `Ckpt.fp16.onnx` is `ckpt-fp16`."""
     return re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-")[:63].strip("-")
 
 
 def write_package(model: ServedModel, serving: Serving, output: Path, force: bool) -> Packaged:
-    """Add the model to the package in `output`, made where it is missing; nothing is written outside of it.
+    """Add the model to the package in `output`, which is made if it is missing. Nothing is written outside of it.
 
-    Other versions of an earlier package of this name stay; with `force` this one is replaced: the files that its record
-    lists. Raises UsageError for a name that Kubernetes does not take, for files that exist and are not to be replaced,
-    for other versions that take or give something else, and what `config_text` refuses.
+    Other versions in an earlier package of this name stay. With `force` the files of this version that its record lists
+    are replaced. Raises UsageError for a name that Kubernetes does not accept, for existing files that may not be
+    replaced, for other versions with different inputs or outputs, and the errors of `config_text`.
     """
     name, version = serving.name, serving.version
     if not re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name):
@@ -91,7 +91,7 @@ def write_package(model: ServedModel, serving: Serving, output: Path, force: boo
     with made_folder(folder), owned(folder / name):
         places = (*(f"{MODELS}/{each}" for each in models), *made)
         try:
-            restore(draft_of(folder / name), folder, _places(name))  # a killed run's
+            restore(draft_of(folder / name), folder, _places(name))  # of a run that was killed
             earlier = _earlier(folder / record, name)
             _check_earlier(folder, serving, earlier, model.path, force)
             kept = earlier.others(version)
@@ -127,7 +127,7 @@ def _record(files: list[str], common: dict[str, str]) -> str:
 
 
 def _common(model: ServedModel, serving: Serving) -> dict[str, str]:
-    """What all versions of a package must have in common, for they share one configuration and the names of classes."""
+    """Return the facts that all versions of a package must share, for they have one configuration and set of names."""
     info = model.info
     preprocessing = dataclasses.replace(info.preprocessing, assumed=()) if info else None
     tensors = ", ".join(map(str, filter(None, (model.input, model.keep, *model.outputs))))
@@ -148,7 +148,7 @@ def _common(model: ServedModel, serving: Serving) -> dict[str, str]:
 
 
 def _check_versions(serving: Serving, earlier: _Earlier, kept: dict[str, int], common: dict[str, str]) -> None:
-    """Refuse to keep versions that differ in what all must have in common: raises UsageError."""
+    """Raise UsageError if a version to keep differs in a fact that all versions must share."""
     name = serving.name
     differing = [
         what
@@ -164,7 +164,7 @@ def _check_versions(serving: Serving, earlier: _Earlier, kept: dict[str, int], c
 
 
 def _check_left(name: str, earlier: _Earlier, places: tuple[str, ...]) -> None:
-    """Refuse a package that would leave files of an earlier one: raises UsageError."""
+    """Raise UsageError if the package would leave files of an earlier one behind."""
     for file in earlier.files:
         if not any(file == place or file.startswith(f"{place}/") for place in places):
             hint = "pass --ensemble too" if file.startswith(f"{MODELS}/{name}-") else "remove it"
@@ -172,14 +172,14 @@ def _check_left(name: str, earlier: _Earlier, places: tuple[str, ...]) -> None:
 
 
 def _check_earlier(folder: Path, serving: Serving, earlier: _Earlier, source: Path, force: bool) -> None:
-    """Refuse to replace anything but the files that an earlier package of this name lists: raises UsageError."""
+    """Raise UsageError if anything but the listed files of an earlier package of this name would be replaced."""
     models = [folder / MODELS / name for name in _models(serving.name)]
     for place in (folder / MODELS, folder / MANIFESTS, *models):
         if place.is_symlink() or (place.exists() and not place.is_dir()):
             raise UsageError(f"{place} is not a folder of a package: move it away, or choose another --triton")
     listed = {folder / file for file in earlier.listed}
     if not serving.top and not any(path.is_relative_to(models[1]) for path in listed):
-        models = models[:1]  # others may be called so
+        models = models[:1]  # other models may have such names
     manifests = [folder / MANIFESTS / f"{serving.name}.{kind}.yaml" for kind in KINDS]
     there = [path for path in (*models, *manifests) if path.exists() or path.is_symlink()]
     own = f"{MODELS}/{serving.name}/{serving.version}/"
@@ -197,17 +197,17 @@ def _check_earlier(folder: Path, serving: Serving, earlier: _Earlier, source: Pa
 
 
 def _models(name: str) -> list[str]:
-    """The folders of a package in the repository, with those of an ensemble."""
+    """Return the folders of a package in the repository, including those of an ensemble."""
     return [name, *(f"{name}-{suffix}" for suffix in SUFFIXES)]
 
 
 def _places(name: str) -> tuple[str, ...]:
-    """What a package of this name may be made of."""
+    """Return all folders and files that a package of this name may consist of."""
     return (*(f"{MODELS}/{each}" for each in _models(name)), *(f"{MANIFESTS}/{name}.{kind}.yaml" for kind in KINDS))
 
 
 def _earlier(record: Path, name: str) -> _Earlier:
-    """What the record of an earlier package of this name lists; nothing where there is no record."""
+    """Read the record of an earlier package of this name; empty if there is no record."""
     if not record.is_file() or record.is_symlink():
         return _Earlier()
     version = "[1-9][0-9]{0,17}"

@@ -1,21 +1,21 @@
-"""Protocol buffers' text format, as much of it as a model's configuration needs: this spares users the library."""
+"""The part of Protocol Buffers' text format that a model's configuration needs, so that the library is not needed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-Message = Mapping[str, Any]  # fields by name: text, numbers, truth values and messages, or lists of one kind of them
+Message = Mapping[str, Any]  # fields by name: text, numbers, booleans and messages, or lists of one of these kinds
 
 
 class Word(str):
-    """A member of an enumeration: text without quotes."""
+    """A member of an enumeration, written without quotes."""
 
     __slots__ = ()
 
 
 def to_text(message: Message) -> str:
-    """`message` as text, a field a line; a sequence of messages repeats its field."""
+    """Return `message` as text, one field per line. A sequence of messages repeats its field."""
     return "".join(f"{line}\n" for line in _lines(message))
 
 
@@ -43,6 +43,6 @@ def _scalar(value: str | int) -> str:
 
 
 def _escaped(byte: int) -> str:
-    """A byte of a string as the format writes it: all but ASCII letters, digits and signs as octal numbers."""
+    """Return a byte of a string in the format: ASCII letters, digits and signs as they are, others as octal numbers."""
     character = chr(byte)
     return character if 32 <= byte < 127 and character not in '"\\' else f"\\{byte:03o}"

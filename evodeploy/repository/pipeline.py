@@ -1,4 +1,4 @@
-"""From an ONNX file or an engine to a folder that Triton and Kubernetes take."""
+"""Packaging of an ONNX file or an engine into a folder for Triton and Kubernetes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from evodeploy.repository.package import model_name, write_package
 from evodeploy.repository.record import Packaged
 from evodeploy.specs import NO_METADATA
 
-WAIT, LONGEST = 0.0005, 100  # seconds that a request may wait for others: by default, at most
+WAIT, LONGEST = 0.0005, 100  # seconds that a request may wait for others: the default, and the maximum
 
 
 @checked
@@ -37,20 +37,20 @@ def package(
 
     Args:
         artefact: An ONNX file or a TensorRT engine.
-        folder: Where `models/` and `manifests/` are made; other models in it stay.
-        name: The model's name; the file's by default.
-        version: The folder of this version; other versions that take and give the same stay.
-        device: Where an ONNX file is run, cpu by default; engines on gpu.
-        instances: Copies of the model on each device.
-        max_batch: The largest batch; the engine's, or 32 of an ONNX file, by default.
-        max_wait: Seconds that a request may wait for others to fill a batch, 0.0005 by default.
-        accelerator: What ONNX Runtime hands an ONNX file to: tensorrt on a gpu, openvino on a cpu.
-        ensemble: Also write the ensemble NAME-images: the bytes of image files in, classes with names out.
-        top: How many classes it names: by default 5, or all where there are fewer.
-        force: Replace this version of an earlier package of this name.
+            folder: Where `models/` and `manifests/` are made; other models in it stay.
+            name: The model's name; by default from the file name.
+            version: The folder of this version; other versions with the same inputs and outputs stay.
+            device: Where an ONNX file runs, cpu by default; engines run on gpu.
+            instances: Copies of the model on each device.
+            max_batch: The largest batch; by default the engine's, or 32 for an ONNX file.
+            max_wait: Seconds that a request may wait for others to fill a batch, 0.0005 by default.
+            accelerator: What ONNX Runtime runs an ONNX file with: tensorrt on a gpu, openvino on a cpu.
+            ensemble: Also write the ensemble NAME-images: the bytes of image files in, classes with names out.
+            top: How many classes the ensemble names: by default 5, or all if there are fewer.
+            force: Replace this version of an earlier package of this name.
 
-    Raises UsageError for what Triton does not run as asked, and for files that exist; BadFileError for a damaged file;
-    MissingExtraError without PyYAML.
+        Raises UsageError if Triton cannot run the artefact as asked, or if files exist; BadFileError for a damaged
+        file; MissingExtraError without PyYAML.
     """
     for what, value, most in (
         ("instances", instances, 1024),
@@ -80,7 +80,7 @@ def package(
 
 
 def _classes(model: ServedModel, top: int | None) -> int:
-    """How many classes an ensemble names; raises UsageError where the model has none."""
+    """Return the number of classes that an ensemble names. Raises UsageError if the model has none."""
     if model.info is None:
         raise UsageError(f"{model.path} {NO_METADATA}: an ensemble needs to know how images are prepared")
     return classes_to_name(model.info, top)

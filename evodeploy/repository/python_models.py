@@ -1,8 +1,8 @@
-"""What Triton's Python backend runs in an ensemble: image files to tensors, and a network's outputs to labels.
+"""The models that Triton's Python backend runs in an ensemble: image files to tensors, and outputs to labels.
 
-In a repository `NAME-preprocess/1/model.py` imports `Preprocess` as the `TritonPythonModel` that the backend looks for
-(https://github.com/triton-inference-server/python_backend), and `model.json` next to it is the model's `ModelInfo`. It
-is the code of `Predictor`, so the answers are its answers.
+In a repository, `NAME-preprocess/1/model.py` imports `Preprocess` as the `TritonPythonModel` that the backend looks for
+(https://github.com/triton-inference-server/python_backend). `model.json` next to it is the model's `ModelInfo`. The
+code is the same as in `Predictor`, so the answers are the same.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ LARGEST, PIXELS, TOP = "max_bytes", "max_pixels", "top"  # parameters of the con
 
 
 class _Model:
-    """What both have: Triton calls `initialize` once, and `execute` with one or more requests at a time."""
+    """The common part of both: Triton calls `initialize` once, and `execute` with one or more requests at a time."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read the model's facts and the parameters of its configuration."""
-        import triton_python_backend_utils as backend  # which exists in Triton alone
+        import triton_python_backend_utils as backend  # exists only inside Triton
 
         self._backend: Any = backend
         info = Path(args["model_repository"], args["model_version"], INFO)
@@ -45,7 +45,7 @@ class _Model:
         self._parameters = {name: int(value["string_value"]) for name, value in parameters.items()}
 
     def _answer(self, outputs: Callable[[], dict[str, Array]]) -> Any:
-        """A response with the tensors that `outputs` gives, or with its error in one sentence."""
+        """Return a response with the tensors from `outputs`, or with its error as one sentence."""
         backend = self._backend
         try:
             tensors = [backend.Tensor(name, array) for name, array in outputs().items()]
@@ -57,19 +57,19 @@ class _Model:
 
 
 class Preprocess(_Model):
-    """`image`, files (B, 1) or (B,), to what the network takes: `images`, and of an elastic one `keep`.
+    """Converts `image`, files (B, 1) or (B,), to the network's inputs: `images` and, for an elastic one, `keep`.
 
-    Each request's `keep` is its own, or the artefact's default. A file may have as many bytes and pixels as the
-    parameters say. Requests are prepared by a thread for each core that the process may use.
+    Each request has its own `keep`, or the artefact's default. The parameters limit the bytes and pixels of a file.
+    Requests are prepared by one thread for each core that the process may use.
     """
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Start the threads too."""
+        """Also start the threads."""
         super().initialize(args)
         self._threads = ThreadPoolExecutor(usable_cores())
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """A response for each request; one with a file that is no image, or with another `keep`, has an error."""
+        """Return a response for each request, with an error if a file is not an image or `keep` is out of bounds."""
         files = [self._backend.get_input_tensor_by_name(request, IMAGE).as_numpy().ravel() for request in requests]
         begun = [[self._threads.submit(self._prepared, body) for body in each] for each in files]
         return [
@@ -78,7 +78,7 @@ class Preprocess(_Model):
         ]
 
     def finalize(self) -> None:
-        """End the threads."""
+        """Stop the threads."""
         self._threads.shutdown()
 
     def _prepared(self, body: bytes) -> Array:
@@ -99,10 +99,10 @@ class Preprocess(_Model):
 
 
 class Postprocess(_Model):
-    """The network's outputs (B, …) to the `classes` of each image, best first, their `probabilities` and `names`."""
+    """Converts the network's outputs (B, …) to the best `classes` of each image, their `probabilities` and `names`."""
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """A response for each request; one whose numbers are not finite has an error."""
+        """Return a response for each request, with an error if its numbers are not finite."""
         return [self._answer(partial(self._outputs, request)) for request in requests]
 
     def _outputs(self, request: Any) -> dict[str, Array]:
@@ -122,7 +122,7 @@ class Postprocess(_Model):
 
 
 def _result(image: Future[Array], number: int, count: int) -> Array:
-    """The prepared image; where there are several, an error names which it is."""
+    """Return the prepared image. If there are several, an error names the one that it is about."""
     try:
         return image.result()
     except BadFileError as error:

@@ -1,4 +1,4 @@
-"""What packaging returns."""
+"""The result of packaging."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Packaged:
-    """What was written: the model's `folder` in the repository, of `version`, and the `manifests`.
+    """The written files: the model's `folder` in the repository, with its `version`, and the `manifests`.
 
-    Triton's `backend` runs the model on `device`, in batches of up to `max_batch`, 0 where it joins no requests, or
-    only of `batch`. `ensemble` is the model that takes image files, where one was asked for.
+    Triton's `backend` runs the model on `device`, in batches of up to `max_batch`. If it joins no requests, that is 0,
+    and `batch` is the only batch size, if it is fixed. `ensemble` is the model that takes image files, if there is one.
     """
 
     folder: Path
@@ -25,7 +25,7 @@ class Packaged:
     ensemble: str | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, as `evodeploy package --json` prints them."""
+        """Return plain values for JSON, as `evodeploy package --json` prints them."""
         return {
             "folder": str(self.folder),
             "version": self.version,

@@ -1,6 +1,6 @@
-"""Files and folders of a package moved into place together: all of them, or none and the earlier ones are back.
+"""Files and folders of a package, moved into place together: either all of them, or the earlier ones are restored.
 
-While they are moved, the draft holds `earlier/` with what was there before. A killed run leaves it, and the next run
+While they are moved, the draft holds the earlier files in `earlier/`. A killed run leaves the draft, and the next run
 that writes this package begins with `restore`.
 """
 
@@ -19,8 +19,8 @@ EARLIER, REPLACED, PLACES = "earlier", "replaced", "places.json"
 
 @contextlib.contextmanager
 def drafted(draft: Path, folder: Path, places: Sequence[str]) -> Iterator[Path]:
-    """A new folder `draft` to build the `places` in, which are then moved to `folder`; it is removed at the end."""
-    _remove(draft)  # of a run that was killed
+    """Make a folder `draft` in which to build the `places`, then move them to `folder`; remove the draft at the end."""
+    _remove(draft)  # left by a run that was killed
     draft.mkdir()
     try:
         yield draft
@@ -32,7 +32,7 @@ def drafted(draft: Path, folder: Path, places: Sequence[str]) -> Iterator[Path]:
 
 
 def restore(draft: Path, folder: Path, places: Sequence[str]) -> None:
-    """Where the draft holds a move of some of `places` that was cut off, undo it; this may be cut off too."""
+    """If the draft holds an interrupted move of some of `places`, undo it. The undoing may be interrupted too."""
     earlier = draft / EARLIER
     if not earlier.is_dir():
         return

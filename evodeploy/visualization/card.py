@@ -1,4 +1,4 @@
-"""One image with the classes it got and the patches that each selection kept."""
+"""One image with its predicted classes and the patches that each selection kept."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from PIL import Image, ImageDraw, ImageFont
 from evodeploy.visualization.drawing import Pixels, enlarged, with_kept
 from evodeploy.visualization.figure import GAP, HEADING, INK, MARGIN, PALE, PAPER, TEXT, fitting, heading
 
-TILE = 192  # pixels of a side, about
-BARS = 260  # pixels, the width of the list of classes
+TILE = 192  # pixels per side, approximately
+BARS = 260  # width in pixels of the list of classes
 BAR = (158, 46, 100)
 TRACK = (232, 234, 240)
 SHOWN = 5  # classes, at most
 
 
 def card(picture: Pixels, classes: Sequence[tuple[str, float]], kept: Sequence[NDArray[np.bool_]]) -> Image.Image:
-    """`picture` (size, size, 3) as the network saw it, `kept` (side, side) of each selection, and five `classes`.
+    """Draw `picture` (size, size, 3) as the network saw it, `kept` (side, side) of each selection, and five `classes`.
 
     Each class is its name and its probability.
     """

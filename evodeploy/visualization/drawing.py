@@ -1,4 +1,4 @@
-"""One image with the patches that were left out, or with the scores that its tokens got."""
+"""One image with the patches that were left out, or with the scores of its tokens."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from PIL import Image, ImageDraw, ImageOps
 
 Pixels = NDArray[np.uint8]
 
-# From low to high scores: evenly lighter and warmer, so that it also reads in grey and for the colour-blind.
+# From low to high scores, evenly lighter and warmer: also readable in grey and for colour-blind people.
 _SCALE = np.array([(20, 14, 54), (84, 24, 110), (158, 46, 100), (226, 92, 62), (250, 166, 50), (252, 244, 160)], float)
 _DIM = np.array((90, 94, 104), float)  # darker than a light image, lighter than a dark one
-_LEFT_OUT = 0.6  # how far a patch that was left out fades into that
+_LEFT_OUT = 0.6  # how far the patches that were left out fade into it
 _MOST = 0.98  # the share of tokens below the lightest colour
-_OVERLAY = 0.72  # how opaque colours lie on the image
+_OVERLAY = 0.72  # opacity of the colours over the image
 
 
 def enlarged(picture: Pixels, width: int) -> Image.Image:
-    """`picture` at a whole multiple of its size, near `width` pixels: small ones keep their pixels sharp."""
+    """Enlarge `picture` by a whole factor to about `width` pixels, so that the pixels of small images stay sharp."""
     factor = max(1, round(width / len(picture)))
     return Image.fromarray(picture).resize((len(picture) * factor,) * 2, Image.Resampling.NEAREST)
 
 
 def with_kept(image: Image.Image, kept: NDArray[np.bool_]) -> Image.Image:
-    """`image` with the patches outside `kept` (side, side) grey and dim; the kept ones are set off by fine lines."""
+    """Return `image` with the patches outside `kept` (side, side) grey and dim, and fine lines around the kept ones."""
     mask = Image.fromarray(kept.astype(np.uint8) * 255).resize(image.size, Image.Resampling.NEAREST)
     grey = np.asarray(ImageOps.grayscale(image), float)[..., None]
     faded = Image.fromarray((grey * (1 - _LEFT_OUT) + _DIM * _LEFT_OUT).astype(np.uint8))
@@ -33,10 +33,10 @@ def with_kept(image: Image.Image, kept: NDArray[np.bool_]) -> Image.Image:
 
 
 def with_scores(image: Image.Image, scores: NDArray[np.float32]) -> Image.Image:
-    """`image` in grey under the colours of `scores` (side, side), from dark for the least to light for the most.
+    """Return `image` in grey under the colours of `scores` (side, side), dark for the lowest and light for the highest.
 
-    The two highest in a hundred are drawn alike: often a few tokens get so much attention that all others would look
-    the same.
+    The highest two percent share one colour: often a few tokens get so much attention that all others would look the
+    same.
     """
     low, high = scores.min(), np.quantile(scores, _MOST)
     shares = np.clip((scores - low) / ((high - low) or 1), 0, 1)
@@ -46,13 +46,13 @@ def with_scores(image: Image.Image, scores: NDArray[np.float32]) -> Image.Image:
 
 
 def coloured(shares: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Colours (…, 3), from 0 to 255, of `shares` from 0 to 1."""
+    """Return the colours (…, 3), from 0 to 255, of `shares` from 0 to 1."""
     places = np.linspace(0, 1, len(_SCALE))
     return np.stack([np.interp(shares, places, _SCALE[:, channel]) for channel in range(3)], axis=-1)
 
 
 def _outline(image: Image.Image, kept: NDArray[np.bool_]) -> None:
-    """White lines between patches of which one is kept, where they are wide enough to leave something of it."""
+    """Draw white lines around the kept patches, if the patches are large enough to stay visible."""
     step = image.width / len(kept)
     if step < 8:
         return

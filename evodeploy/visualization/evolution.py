@@ -1,4 +1,4 @@
-"""The tokens of single images: which of them each selection keeps, and by what scores."""
+"""The tokens of single images that each selection keeps, and the scores by which it chooses."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from evodeploy.engines.base import Engine
 from evodeploy.images import ImageLike
 from evodeploy.preprocess import pictures
 
-ANCHOR = np.float32(3)  # what `models.merging.unlikeness` of an anchor is above, and of any other token at most
+ANCHOR = np.float32(3)  # below the `models.merging.unlikeness` of every anchor, and not below that of any other token
 
 
 @dataclass(frozen=True)
 class SelectionMap:
     """One selection of one image: `kept` (side, side) marks the tokens that stayed on the slow path.
 
-    `scores` (side, side) is what it chose by; a `side` is that of the tokens' grid there. That is the global class
-    attention, or where the other tokens are `merged` how unlike a token is to the anchors: from 1 to 3, and for these
-    `ANCHOR`.
+    `scores` (side, side) holds the scores by which it chose; `side` is that of the grid of tokens at this selection.
+    They are the global class attention. If the other tokens are `merged`, they are how unlike a token is to the
+    anchors: from 1 to 3, and `ANCHOR` for the anchors themselves.
     """
 
     title: str
@@ -33,7 +33,7 @@ class SelectionMap:
 
 @dataclass(frozen=True)
 class Evolution:
-    """An image as the network saw it, (size, size, 3), and its selections, first to last, at a ratio for each stage."""
+    """An image as the network saw it, (size, size, 3), its selections in order, and the keep ratio of each stage."""
 
     picture: NDArray[np.uint8]
     selections: tuple[SelectionMap, ...]
@@ -43,9 +43,9 @@ class Evolution:
 def evolutions(
     engine: Engine, images: Sequence[ImageLike], keep_ratio: float | Sequence[float] | None = None
 ) -> list[Evolution]:
-    """The selections of `engine` on each of `images`, of an elastic one at `keep_ratio`, by default its own.
+    """Return the selections of `engine` on each of `images`; an elastic one runs at `keep_ratio`, by default its own.
 
-    Raises as `selecting` does, and InputError as `ModelInfo.keep_of` does.
+    Raises the errors of `selecting`, and InputError in the same cases as `ModelInfo.keep_of`.
     """
     info = selecting(engine)
     ratios, keep = info.ratios_of(keep_ratio), info.keep_of(keep_ratio)
@@ -63,5 +63,5 @@ def _selection(selection: SelectionOutput, row: int) -> SelectionMap:
     kept[selection.own_positions[row]] = True
     scores = None if selection.scores is None else selection.scores[row].reshape(side, side)
     if scores is not None and selection.merged:
-        scores = np.minimum(scores, ANCHOR)  # which anchors come first is decided by where they are
+        scores = np.minimum(scores, ANCHOR)  # the order of the anchors follows from their positions
     return SelectionMap(selection.title, kept.reshape(side, side), scores, selection.merged)

@@ -1,4 +1,4 @@
-"""Figures: what each selection kept of an image, and of several images at a glance."""
+"""Figures of the tokens that each selection kept, for one image or for several at a glance."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from PIL.PngImagePlugin import PngInfo
 from evodeploy.visualization.drawing import coloured, enlarged, with_kept, with_scores
 from evodeploy.visualization.evolution import Evolution, SelectionMap
 
-TILE = 256  # pixels of a side, about
-COLUMNS = 4  # selections side by side
+TILE = 256  # pixels per side, approximately
+COLUMNS = 4  # selections in a row
 GAP, MARGIN = 16, 24
 INK, PALE = (24, 28, 38), (96, 104, 120)
 PAPER = (255, 255, 255)
-TITLE, TEXT = 20, 15  # sizes of letters in pixels
-HEADING = 2 * TEXT + 14  # room above a tile
+TITLE, TEXT = 20, 15  # font sizes in pixels
+HEADING = 2 * TEXT + 14  # space above a tile
 
 
 def figure(evolution: Evolution, title: str) -> Image.Image:
-    """One image: as the network saw it, what each selection kept, and below that the scores it chose by."""
+    """Draw one image: as the network saw it, what each selection kept, and below that the scores of the selection."""
     whole = enlarged(evolution.picture, TILE)
     rows = [evolution.selections[i : i + COLUMNS] for i in range(0, len(evolution.selections), COLUMNS)]
     scored = any(selection.scores is not None for selection in evolution.selections)
@@ -53,7 +53,7 @@ def figure(evolution: Evolution, title: str) -> Image.Image:
 
 
 def overview(evolutions: Sequence[Evolution], names: Sequence[str]) -> Image.Image:
-    """Several images, a column each: the image, and what each selection kept of it."""
+    """Draw several images, each in a column: the image, and what each selection kept of it."""
     tile = enlarged(evolutions[0].picture, TILE * 5 // 8).width
     rows = ["image", *(f"{s.title}\n{_share(s)}" for s in evolutions[0].selections)]
     font, small = ImageFont.load_default(TEXT), ImageFont.load_default(TEXT)
@@ -79,7 +79,7 @@ def overview(evolutions: Sequence[Evolution], names: Sequence[str]) -> Image.Ima
 
 
 def save_png(image: Image.Image, path: Path) -> None:
-    """Write a figure as PNG that names evodeploy as its maker."""
+    """Write a figure as a PNG file that names evodeploy as its software."""
     made_by = PngInfo()
     made_by.add_text("Software", "evodeploy")
     image.save(path, "PNG", pnginfo=made_by)
@@ -90,14 +90,14 @@ def _share(selection: SelectionMap) -> str:
 
 
 def heading(pen: ImageDraw.ImageDraw, x: int, y: int, first: str, second: str) -> None:
-    """Two lines above a tile, the second paler."""
+    """Write two lines above a tile, the second paler."""
     font = ImageFont.load_default(TEXT)
     pen.text((x, y), first, INK, font)
     pen.text((x, y + TEXT + 4), second, PALE, font)
 
 
 def scale_in_words(selection: SelectionMap) -> tuple[str, str]:
-    """What the darkest and the lightest colour of its scores mean."""
+    """Return the meaning of the darkest and the lightest colour of its scores."""
     if selection.merged:
         return "unlike the anchors: least", "most, and the anchors"
     return "class attention: least", "most, 2 % beyond"
@@ -115,7 +115,7 @@ def _legend(
 
 
 def fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """`text`, its end cut off where it is wider than `width`."""
+    """Return `text`, shortened at its end if it is wider than `width`."""
     while len(text) > 1 and font.getlength(text) > width:
         text = text[:-2] + "…"
     return text

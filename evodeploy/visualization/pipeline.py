@@ -1,4 +1,4 @@
-"""Images in, figures of what each selection keeps out."""
+"""Drawing of the tokens that each selection keeps: images in, figures out."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Visualization:
-    """What each selection of `model` keeps of images: `names` and `evolutions` of each, and the `pictures` written.
+    """What each selection of `model` keeps of images, with their `names` and `evolutions`, and the `pictures` written.
 
-    An image has an evolution for each keep ratio that was asked for, or one at the artefact's own.
-    Printed, it is what `evodeploy visualize` shows. A notebook shows the picture.
+    An image has an evolution for each requested keep ratio, or one at the artefact's own.
+    Its text is the output of `evodeploy visualize`. A notebook shows the figure.
     """
 
     model: str
@@ -52,20 +52,20 @@ class Visualization:
     pictures: tuple[Path, ...] = ()
 
     def figure(self, index: int = 0) -> Image.Image:
-        """The image at `index`: as the network sees it, what each selection keeps, and the scores it chooses by.
+        """Draw the image at `index`: as the network sees it, what each selection keeps, and the scores it chooses by.
 
-        At several keep ratios: what each selection keeps at each of them.
+        If there are several keep ratios, draw what each selection keeps at each of them instead.
         """
         evolutions, title = self.evolutions[index], f"{self.names[index]}  ·  {self.model}"
         return strips(evolutions, title) if len(evolutions) > 1 else figure(evolutions[0], title)
 
     def overview(self) -> Image.Image:
-        """All images side by side, and what each selection keeps of them; the last one at several keep ratios."""
+        """Draw all images next to each other, and what each selection keeps; at several keep ratios only the last."""
         columns = [last_of_each(each) if len(each) > 1 else each[0] for each in self.evolutions]
         return overview(columns, [_stem(name) for name in self.names])
 
     def to_dict(self) -> dict[str, Any]:
-        """The paths of the pictures, as JSON takes them."""
+        """Return the paths of the figures, as plain values for JSON."""
         return {"pictures": [str(picture) for picture in self.pictures]}
 
     def __str__(self) -> str:
@@ -82,7 +82,7 @@ class Visualization:
         return f"{len(self.names)} images of {self.model}; kept {'; '.join(at_ratios)}"
 
     def _repr_png_(self) -> bytes:
-        """What a notebook shows: the figure of one image, the overview of several."""
+        """Return the image for a notebook: the figure of one image, or the overview of several."""
         file = io.BytesIO()
         (self.overview() if len(self.names) > 1 else self.figure()).save(file, "PNG")
         return file.getvalue()
@@ -103,18 +103,18 @@ def visualize(
 ) -> Visualization:
     """Draw which patches of `images` each selection of `artefact` keeps, and the scores that it chooses by.
 
-    These are the class attention, or where tokens merge how unlike a token is to the anchors. `artefact` is a
-    checkpoint, or an ONNX file or engine exported with its selections as outputs; it runs in the runtime `engine`, as
-    `options` say, an elastic one or a checkpoint at each of `keep_ratios`, by default its own. What becomes of the
-    tokens that a checkpoint does not keep, `fast_path` says, by default as `export` decides. The folder `output`
-    gets a PNG file for each image, and one of them all where they are several; it is made where it is missing, and
-    `force` replaces earlier pictures. Without it nothing is written. `progress` is called with the number of pictures
-    drawn and of all.
+    The scores are the class attention or, if tokens merge, how unlike a token is to the anchors. `artefact` is a
+    checkpoint, or an ONNX file or engine that was exported with its selections as outputs. It runs in the runtime
+    `engine` with `options`. An elastic artefact or a checkpoint runs at each of `keep_ratios`, by default its own.
+    `fast_path` is what happens to the tokens that a checkpoint does not keep, by default the same as in `export`.
+    The folder `output` gets a PNG file for each image, and an overview if there are several. It is made if it is
+    missing, and `force` replaces earlier figures. Without `output` nothing is written. `progress` is called with the
+    number of figures drawn and of all.
 
-    Raises UsageError where the artefact keeps every token or does not output its selections, for a `fast_path` of what
-    is exported, which states its own, and where pictures cannot be written or would have the same name; BadFileError
-    for an image that cannot be read; InputError for keep ratios that a static artefact does not take, or outside of the
-    bounds of an elastic one.
+    Raises UsageError if the artefact keeps every token or does not output its selections, if `fast_path` is given for
+    an exported artefact, which states its own, and if figures cannot be written or would have the same name. Raises
+    BadFileError if an image cannot be read, InputError for keep ratios of a static artefact or outside the bounds of an
+    elastic one.
     """
     if keep_ratios is not None and not keep_ratios:
         raise UsageError("keep_ratios are empty: expected one or more, or None for the artefact's own")
@@ -124,7 +124,7 @@ def visualize(
         targets = _targets(Path(output), names) if output is not None else []
         if output is not None:
             stack.enter_context(made_folder(Path(output)))
-            stack.enter_context(owned(Path(output) / OVERVIEW))  # in place of each picture: there may be thousands
+            stack.enter_context(owned(Path(output) / OVERVIEW))  # one lock for all figures: there may be thousands
         inputs = {_place(each): each for each in (source, *seen) if isinstance(each, Path) and each.exists()}
         for target in targets:
             same = inputs.get(_place(target)) if target.exists() else None
@@ -146,7 +146,7 @@ def visualize(
 def _run_as(
     source: Path | nn.Module, keep_ratios: Sequence[float | Sequence[float]] | None, fast_path: FastPath | None
 ) -> ModelInfo | None:
-    """How the checkpoint `source` is run where that is asked for; of what is exported nothing can be asked."""
+    """Return the facts with which the checkpoint `source` is to run, or None. Exported artefacts cannot be changed."""
     if kind_of_source(source) != "checkpoint":
         if fast_path is not None:
             raise UsageError(f"{title_of(source)} states its own fast path, as it was exported: leave out --fast-path")
@@ -165,18 +165,18 @@ def _name(image: ImageLike, number: int) -> str:
 
 
 def _stem(name: str) -> str:
-    """`name` without the suffix of an image file; a row of a Parquet file has none, though its name has a dot."""
+    """Return `name` without the suffix of an image file; the name of a Parquet row has none, despite its dot."""
     return Path(name).stem if suffix_of(name) in IMAGE_SUFFIXES else name
 
 
 def _place(path: Path) -> tuple[int, int]:
-    """What two names of one file have in common."""
+    """Return what identifies a file, the same for all its names."""
     status = path.stat()
     return status.st_dev, status.st_ino
 
 
 def _targets(folder: Path, names: Sequence[str]) -> list[Path]:
-    """A picture for each name, and one of all where there are several; raises UsageError for the same name twice."""
+    """Return a path for each name, and for an overview if there are several. Raises UsageError if two are the same."""
     targets = [folder / f"{_stem(name)}.png" for name in names] + [folder / OVERVIEW] * (len(names) > 1)
     twice = next((target for target, count in Counter(targets).items() if count > 1), None)
     if twice is not None:

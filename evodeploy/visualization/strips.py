@@ -12,11 +12,11 @@ from evodeploy.visualization.drawing import enlarged, with_kept
 from evodeploy.visualization.evolution import Evolution
 from evodeploy.visualization.figure import GAP, HEADING, INK, MARGIN, PAPER, TITLE, heading
 
-TILE = 192  # pixels of a side, about
+TILE = 192  # pixels per side, approximately
 
 
 def strips(evolutions: Sequence[Evolution], title: str) -> Image.Image:
-    """One image: as the network saw it, next to what each selection kept, a strip of them for each keep ratio."""
+    """Draw one image: as the network saw it, and a column for each keep ratio with what each selection kept."""
     picture = evolutions[0].picture
     whole = enlarged(picture, TILE)
     step, block = whole.width + GAP, HEADING + whole.height + GAP
@@ -38,7 +38,7 @@ def strips(evolutions: Sequence[Evolution], title: str) -> Image.Image:
 
 
 def last_of_each(evolutions: Sequence[Evolution]) -> Evolution:
-    """What the last selection kept at each keep ratio, as the selections of one image."""
+    """Return what the last selection kept at each keep ratio, as the selections of one image."""
     last = tuple(
         dataclasses.replace(each.selections[-1], title=f"{said(each.keep_ratios)}, selection {len(each.selections)}")
         for each in evolutions
@@ -47,5 +47,5 @@ def last_of_each(evolutions: Sequence[Evolution]) -> Evolution:
 
 
 def said(ratios: Sequence[float]) -> str:
-    """The keep ratios in words: one where all stages have the same."""
+    """Format the keep ratios in words: a single one if all stages have the same."""
     return f"keep ratio {ratios_in_words(ratios)}"
