@@ -1,8 +1,8 @@
-"""How far two computations of one network agree: one relative error, one margin, one mapping from grid to token.
+"""Comparing two computations of one network, with one definition of relative error, margin and grid position.
 
-relative.py      errors and margins, as shares of what they are measured against
+relative.py      relative errors and margins
 selections.py    the tokens that each selection keeps, read from outputs
-tolerance.py     what rounding may change, by precision
+tolerance.py     the differences that rounding may cause, by precision
 agreement.py     outputs of two artefacts, image by image
 verification.py  two artefacts opened, run on the same images and compared: `evodeploy.verify`
 margins.py       how clear the selections of one artefact are: `evodeploy.margins`

@@ -1,8 +1,8 @@
-"""How far two artefacts agree, image by image: logits, top-1, and the tokens that each selection keeps.
+"""The agreement of two artefacts, image by image: logits, top-1, and the tokens that each selection keeps.
 
-A flipped token is not yet an error. Where the scores of the last kept and the first dropped token nearly tie, rounding
-decides; and what follows in that image, later selections and logits, follows from there. So each image is judged by
-itself, and each differing token by its score.
+A different token is not necessarily an error. If the scores of the last kept and the first dropped token nearly tie,
+rounding decides between them, and later selections and the logits of that image then differ too. So each image is
+judged separately, and each differing token by its score.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from evodeploy.compare.tolerance import Tolerance
 from evodeploy.engines.base import Array
 from evodeploy.text import WIDE, plain
 
-# Of the logits of the median image where near ties sent tokens to other owners: a token that is as like one kept token
-# as another makes either mean a little different. Networks of random weights moved by up to 2e-2 in the median image.
+# Limit for the logits of the median image if near ties gave tokens other owners: a token that is equally like two kept
+# tokens changes the mean of either a little. With random weights, the median image differed by up to 2e-2.
 OWNERS_EFFECT = 5e-2
 
 
 @dataclass(frozen=True)
 class LogitAgreement:
-    """Logits of all images, and of those where every selection kept the same tokens and merged them alike (`unmoved`).
+    """Logits of all images, and of the `unmoved` ones, whose selections kept the same tokens and merged them alike.
 
     Errors are relative to the reference's largest magnitude, `scale`; cosines are between the two logit vectors of an
     image. `max_error_unmoved` is the error of the image nearest to its limit or furthest beyond it, and `limit` is that
-    limit. Where `regrouped` images kept the same tokens and near ties merged some into others, each is a slightly other
-    computation: `median_error` is that of the median image with the same tokens, and `median_limit` its limit.
-    Features of a network without a classifier have no `top1`.
+    limit. In `regrouped` images the same tokens were kept, but near ties gave some of the others another owner, so the
+    computation differs slightly: `median_error` is that of the median image with the same tokens, and `median_limit`
+    its limit. `top1` is None for features of a network without a classifier.
     """
 
     images: int
@@ -53,7 +53,7 @@ class LogitAgreement:
 
     @property
     def passed(self) -> bool:
-        """Whether the unmoved images are within their limits, and the median one of those with the same tokens."""
+        """Whether the unmoved images, and the median of those with the same tokens, are within their limits."""
         return self.max_error_unmoved <= self.limit and self.median_error <= self.median_limit
 
 
@@ -61,11 +61,11 @@ class LogitAgreement:
 class SelectionAgreement:
     """One selection: images with the same set kept, the mean Jaccard index, and the differing tokens by their cause.
 
-    Or, of a network that merges, where its tokens went: images with the same owners, and the tokens with another one.
+    For the owners of merged tokens, it counts images with the same owners, and tokens with another owner.
 
-    `near_ties` differ by less than rounding moves a score, `consequences` come after another difference in their image,
-    `errors` are neither. `largest_gap` is the furthest that a differing token outside `consequences` lies from the
-    threshold, relative to it, or the largest margin that its owner had; None where no scores are known.
+    `near_ties` differ by less than rounding moves a score, `consequences` follow another difference in their image,
+    `errors` are neither. `largest_gap` covers differing tokens other than `consequences`: the largest distance of a
+    score to the threshold, relative to it, or the largest margin of an owner. It is None if no scores are known.
     """
 
     name: str
@@ -80,7 +80,7 @@ class SelectionAgreement:
 
 @dataclass(frozen=True)
 class Agreement:
-    """The whole comparison, and the tolerance that it is judged by; printed, it is what `evodeploy verify` shows."""
+    """The whole comparison and its tolerance; as a string it is the output of `evodeploy verify`."""
 
     logits: LogitAgreement
     selections: tuple[SelectionAgreement, ...]
@@ -88,11 +88,11 @@ class Agreement:
 
     @property
     def passed(self) -> bool:
-        """No selection error, and logits within tolerance in the images whose selections are the same."""
+        """Whether no selection has errors and the logits of images with the same selections are within tolerance."""
         return self.logits.passed and not any(s.errors for s in self.selections)
 
     def to_dict(self) -> dict[str, Any]:
-        """All figures as plain values that JSON takes."""
+        """Return all figures as plain values for JSON."""
         return {"passed": self.passed} | dataclasses.asdict(self)
 
     def __str__(self) -> str:
@@ -114,20 +114,20 @@ def agreement(
     grid: int,
     limits: dict[str, Array] | None = None,
 ) -> Agreement:
-    """Compare outputs of N images: `logits` (N, classes), and where both have them `selected_i` (N, K), `owner_i`.
+    """Compare outputs of N images: `logits` (N, classes), and if both have them `selected_i` (N, K), `owner_i`.
 
-    Features of a network without a classifier are compared as logits are, and so are the ranked `probabilities` of
-    `classes`, which hardly move where two classes nearly tie and change places.
-    `scores_i` and `owner_margin_i` (N, tokens) of `expected`, where present, separate near-ties from errors; `grid` is
-    the number of patches along a side of the first grid, whose positions `selected_i` hold. `limits` (N,) by output
-    widen the tolerance of single images; they are relative to the largest magnitude of the image. A selection that
-    keeps every token is left out where only one of the two makes it.
+    Features of a network without a classifier are compared in the same way as logits. So are the ranked `probabilities`
+    of `classes`, which hardly change if two classes nearly tie and swap ranks. `scores_i` and `owner_margin_i`
+    (N, tokens) of `expected`, if present, separate near-ties from errors. `selected_i` holds positions in the first
+    grid, with `grid` patches along a side. `limits` (N,) by output widen the tolerance of single images; they are
+    relative to the largest magnitude of the image. A selection that keeps every token is ignored if only one of the two
+    makes it.
     """
     ours, theirs = shared_selections(expected, got), shared_selections(got, expected)
     expected, limits, got = renumbered(expected, ours), renumbered(limits or {}, ours), renumbered(got, theirs)
     output = next(name for name in ("logits", "features", "probabilities") if name in expected)
     count = len(expected[output])
-    moved, merged = np.zeros(count, bool), np.zeros(count, bool)  # images with other tokens kept, with other owners
+    moved, merged = np.zeros(count, bool), np.zeros(count, bool)  # images with other tokens kept, or with other owners
     selections = []
     both = set(expected) & set(got)
     for index in range(sum(name.startswith("selected_") for name in both)):
@@ -155,7 +155,7 @@ def agreement(
 def _logits(
     expected: Array, got: Array, moved: Array, merged: Array, tolerance: Tolerance, limits: NDArray[np.float64]
 ) -> LogitAgreement:
-    """Judge N images, of which some `moved` to other tokens or were `merged` otherwise (both (N,))."""
+    """Judge the logits of N images. `moved` and `merged` (N,) mark those with other tokens kept, and other owners."""
     expected, got = expected.astype(np.float64), got.astype(np.float64)
     scale = float(np.abs(expected).max()) or 1.0
     errors = relative_errors(expected, got, scale)
@@ -194,7 +194,7 @@ def _selection(
         if moved[i]:
             consequences += len(lost)
             continue
-        errors += abs(len(theirs) - len(ours))  # rounding changes no number of tokens
+        errors += abs(len(theirs) - len(ours))  # rounding cannot change the number of tokens
         if scores is None:
             errors += len(lost)
         else:
@@ -239,7 +239,7 @@ def _owners(
 
 
 def _gaps(scores: Array, keep: int, positions: Array, grid: int) -> Array:
-    """How far the tokens at first-grid `positions` lie from the threshold of `scores` (tokens,), relative to it."""
+    """Return the distances of the tokens at first-grid `positions` to the threshold of `scores`, relative to it."""
     (threshold,) = thresholds(scores[None], keep)
     tokens = on_grid(positions, grid, math.isqrt(len(scores)))
     gaps: Array = np.abs(scores[tokens] - threshold) / abs(threshold)

@@ -1,4 +1,4 @@
-"""An agreement as two tables: the logits with their limits, and the tokens of each selection."""
+"""The two tables of an agreement: the logits with their limits, and the tokens of each selection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from evodeploy.text import rich_table
 
 
 def logits_table(verdict: Agreement) -> Table:
-    """Errors with their limits, cosines and top-1."""
+    """Return the table of errors with their limits, cosines and top-1."""
     table = rich_table(("logits", "", "limit"), ["logits"])
     logits, limit = verdict.logits, f"{verdict.logits.limit:.0e}"
     table.add_row("largest error", f"{logits.max_error:.1e}", "" if verdict.selections else limit)
@@ -33,7 +33,7 @@ def logits_table(verdict: Agreement) -> Table:
 
 
 def selections_table(verdict: Agreement) -> Table:
-    """A row for each selection: what differs, and by which cause."""
+    """Return a table with a row for each selection: the differing tokens, by cause."""
     headings = (
         "selection",
         "identical sets",

@@ -1,4 +1,4 @@
-"""An exported ONNX file against the network it was made from."""
+"""Comparing an exported ONNX file with the network that it was made from."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from evodeploy.models.zoo import with_selection
 from evodeploy.preprocess import as_input, random_pictures
 from evodeploy.specs import EngineOptions
 
-BATCHES = (1, 3, 8)  # none of them the one that was traced
-TRIES = 4  # each at half the contrast of the one before
+BATCHES = (1, 3, 8)  # none of them is the traced batch
+TRIES = 4  # each at half the contrast of the previous one
 
 
 def verify_export(model: LoadedModel, path: Path) -> Iterator[Check]:
-    """Run `path` in ONNX Runtime and `model` in PyTorch on random pictures; yields one check per output and batch.
+    """Run `path` in ONNX Runtime and `model` in PyTorch on random images; yield one check per output and batch.
 
-    An elastic one is compared at its own keep ratios, then at the `elastic_keeps` with as many networks configured so.
+    An elastic model is compared at its own keep ratios, then at each of the `elastic_keeps` with a static network.
     """
     with OnnxRuntimeEngine(path, EngineOptions(device="cpu")) as candidate:
         batches = BATCHES if candidate.batch.max is None else (candidate.batch.max,)
@@ -40,9 +40,9 @@ def verify_export(model: LoadedModel, path: Path) -> Iterator[Check]:
 
 
 def configured(model: LoadedModel, keep: tuple[int, ...]) -> LoadedModel:
-    """The network of an elastic `model` that keeps `keep` tokens by its configuration, and no other number of them."""
+    """Return the network of an elastic `model` as a static one that always keeps `keep` tokens."""
     stages = zip(keep, model.info.elastic, strict=True)
-    # Half a token more, so that rounding down gives the number again.
+    # Half a token more, so that rounding down gives the same number.
     ratios = tuple(1.0 if kept == stage.tokens else (kept + 0.5) / stage.tokens for kept, stage in stages)
     return reconfigured(model, with_selection(model.config, ratios))
 
@@ -57,13 +57,13 @@ def _kept(keep: tuple[int, ...]) -> str:
 
 
 def clear_pictures(model: LoadedModel, count: int) -> tuple[NDArray[np.uint8], Expected]:
-    """Draw `count` random pictures (count, H, W, 3) to compare engines on, and run `model` on them in float64.
+    """Draw `count` random images (count, H, W, 3) to compare engines on, and run `model` on them in float64.
 
-    Those come first whose selections keep by clear margins and of which float32 loses little. Where full contrast gives
-    too few of them, lower contrast is tried: it saturates fewer activations.
+    Images with clear selection margins and small float32 errors are preferred. If full contrast gives too few of them,
+    lower contrast is tried, which saturates fewer activations.
     """
     ranks, classes = model.info.top_k, model.info.num_classes
-    spare = int(ranks is not None and ranks < classes)  # the last rank is judged by the one after it
+    spare = int(ranks is not None and ranks < classes)  # judging the last rank needs the next one
     info = dataclasses.replace(model.info, input_format="float32", top_k=ranks and ranks + spare)
     # On the CPU: float32 on a GPU may mean TF32.
     options = EngineOptions(device="cpu")

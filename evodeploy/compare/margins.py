@@ -1,8 +1,8 @@
 """How clear an artefact's selections are: the margin between the last token kept and the first one dropped.
 
 A clear margin means that rounding will not change which tokens are kept. The share of class attention that the kept
-tokens hold says what the others could still have given: where it is near 1, a lower keep ratio is worth a try. A
-network that merges tokens does not select by class attention, so there only the margins are measured.
+tokens hold shows how much the others could add: if it is near 1, a lower keep ratio is worth a try. A network that
+merges tokens does not select by class attention, so only its margins are measured.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _NO_ATTENTION = (
     "tokens merge: kept are those least like any other, not those with most class attention, so no share of it says\n"
     "which keep ratio is enough: measure it with `evodeploy eval`"
 )
-SHARES = (0.9, 0.95)  # of the class attention, for which the keep ratio is looked up
+SHARES = (0.9, 0.95)  # of the class attention, for which keep ratios are reported
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure over images: that of the median image, and the one that 95 % of images reach."""
+    """A figure over images: the median, and the value that 95 % of images reach."""
 
     median: float
     worst: float
@@ -56,9 +56,9 @@ class Spread:
 class SelectionMargins:
     """One selection that keeps `kept` of `tokens` tokens.
 
-    `margin` is how far the K-th and the (K+1)-th score differ, relative to the mean of the two; `attention` the
-    share of the class attention that the kept tokens hold; `keep_ratios` the share of tokens that would hold each of
-    `SHARES` of it. Where tokens merge there is no `attention` and no such ratio.
+    `margin` is the difference of the K-th and the (K+1)-th score, relative to their mean. `attention` is the share of
+    the class attention that the kept tokens hold, and `keep_ratios` the share of tokens that would hold each of
+    `SHARES` of it. If tokens are merged, `attention` is None and `keep_ratios` is empty.
     """
 
     name: str
@@ -71,11 +71,11 @@ class SelectionMargins:
 
 @dataclass(frozen=True)
 class Margins:
-    """Every selection that drops tokens, on `images` images; printed, it is what `evodeploy margins` shows.
+    """The margins of every selection that drops tokens; as a string it is the output of `evodeploy margins`.
 
-    `recommended` are keep ratios by stage at which 95 % of images keep each of `SHARES` of the class attention, for an
-    elastic artefact within its bounds. It is empty for a static one, where a stage keeps every token, and where tokens
-    merge.
+    `images` is the number of images. `recommended` are keep ratios by stage at which 95 % of images keep each of
+    `SHARES` of the class attention, within the bounds of an elastic artefact. It is empty for a static artefact, if a
+    stage keeps every token, or if tokens are merged.
     """
 
     images: int
@@ -83,7 +83,7 @@ class Margins:
     recommended: dict[float, tuple[float, ...]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """All figures as plain values that JSON takes."""
+        """Return all figures as plain values for JSON."""
         selections = [dataclasses.asdict(each) for each in self.selections]
         return {"images": self.images, "selections": selections, "recommended": self.recommended}
 
@@ -108,9 +108,9 @@ def margins(
 ) -> Margins:
     """Measure how clear each selection of `artefact` is on `images`, and which keep ratio holds most class attention.
 
-    Where tokens merge the selection is not by class attention, and only its clearness is measured.
-    `artefact` is a checkpoint, or an ONNX file or engine exported with its selections as outputs. Raises UsageError
-    where it keeps every token or does not output its selections and their scores.
+    A network that merges tokens does not select by class attention, so only its margins are measured. `artefact` is a
+    checkpoint, or an ONNX file or engine exported with its selections as outputs. Raises UsageError if it keeps every
+    token, or does not output its selections and their scores.
     """
     with open_engine(artefact, engine, options, tokens=True) as opened:
         seen = pictures(images_of(images), selecting(opened))
@@ -119,7 +119,7 @@ def margins(
 
 
 def margins_on(engine: Engine, seen: NDArray[np.uint8]) -> Margins:
-    """The margins of an open `engine` on the pictures `seen` (N, size, size, 3); raises as `margins` does."""
+    """Measure an open `engine` on the images `seen` (N, size, size, 3); raises the same errors as `margins`."""
     dropping = (each for each in run_selections(engine, seen) if each.positions.shape[1] < each.tokens)
     found = tuple(_margins(each) for each in dropping)
     return Margins(len(seen), found, _recommended(found, selecting(engine).elastic))
@@ -140,7 +140,7 @@ def _recommended(
 
 
 def _ratio(wanted: float, stage: ElasticStage) -> float:
-    """The shortest ratio that keeps the share `wanted` of the tokens, within the bounds of `stage`."""
+    """Return the ratio with the fewest digits that keeps the share `wanted` of the tokens, within `stage`'s bounds."""
     kept = min(max(math.ceil(wanted * stage.tokens - 1e-9), stage.low), stage.high)  # 7 / 100 * 100 is above 7
     return shortest_ratio(kept, stage.tokens)
 
@@ -165,7 +165,7 @@ def _margins(selection: SelectionOutput) -> SelectionMargins:
 
 
 def _spread(values: NDArray[np.float64], worst: int) -> Spread:
-    """The median, and a value that 95 % of images reach: one of theirs, since of few images none is just at 95 %."""
+    """Return the median, and an image's value that 95 % of images reach: with few images none is exactly at 95 %."""
     method: Literal["lower", "higher"] = "lower" if worst < 50 else "higher"
     return Spread(float(np.median(values)), float(np.percentile(values, worst, method=method)))
 

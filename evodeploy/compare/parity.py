@@ -1,7 +1,7 @@
-"""Does an engine compute what the network does? Output by output, on the same images, against float64.
+"""Checking an engine against the network in float64, output by output, on the same images.
 
-Float32 rounds differently in every engine, and a network may amplify that on some images. So an engine may be off by a
-multiple of what PyTorch's own float32 loses of an image, and always by `FP32_TOLERANCE`.
+Float32 rounds differently in every engine, and a network may amplify that on some images. So an engine may differ by a
+multiple of PyTorch's own float32 error on an image, and by `FP32_TOLERANCE` on any image.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from evodeploy.engines.base import Array, Engine
 from evodeploy.engines.torch_engine import TorchEngine
 
 FP32_TOLERANCE = 1e-4  # the limit of a well conditioned image
-MULTIPLE = 8  # of PyTorch's own error; ONNX Runtime's and OpenVINO's were measured below 4 times that
-OWNERS_TOLERANCE = 1e-5  # of a correlation that says where a token is merged; float32 loses about 3e-7
-LOOSEST = 1e-2  # an image with a wider limit is not compared: a fault could hide there
+MULTIPLE = 8  # of PyTorch's own error; measured errors of ONNX Runtime and OpenVINO were below 4 times that
+OWNERS_TOLERANCE = 1e-5  # of a correlation that decides where a token is merged; the float32 error is about 3e-7
+LOOSEST = 1e-2  # an image with a wider limit is not compared, because it could hide a fault
 _CHUNK = 16  # images in memory at once, in float64
 
 
 @dataclass(frozen=True)
 class Expected:
-    """The outputs of a network for N images in float64, and how much float32 loses of them.
+    """The outputs of a network for N images in float64, and the errors of float32.
 
-    `losses` (N,) belong to every floating-point output: PyTorch's error in float32, the largest of several runs. Errors
-    are relative to the largest magnitude of the image's output. Those of `scores_i` are relative to the score itself,
-    or to the last one that is kept where that is larger: softmax turns an absolute error of its logits into a relative
-    one, and a selection compares scores near that one.
+    `losses` (N,) of each floating-point output are PyTorch's errors in float32, the largest of several runs. Errors are
+    relative to the largest magnitude of the image's output. Those of `scores_i` are relative to the score itself, or to
+    the last one that is kept if that is larger: softmax turns an absolute error of its logits into a relative one, and
+    a selection compares scores near the last one kept.
     """
 
     outputs: dict[str, Array]
     losses: dict[str, NDArray[np.float64]]
-    spare_ranks: int = 0  # last `classes` and `probabilities` that engines do not give: what theirs may tie with
+    spare_ranks: int = 0  # extra last `classes` and `probabilities`, which an engine's last ones may tie with
 
     def given(self, output: str) -> Array:
-        """The values of `output` that an engine gives, without the spare ranks."""
+        """Return `output` without the spare ranks, as an engine returns it."""
         value = self.outputs[output]
         spare = self.spare_ranks if output in ("classes", "probabilities") else 0
         return value[:, : value.shape[1] - spare]
 
     def __getitem__(self, images: Any) -> Expected:
-        """The same of some images only: `images` is a slice or an array of indices."""
+        """Return the same for some images; `images` is a slice or an array of indices."""
         return Expected(
             {name: value[images] for name, value in self.outputs.items()},
             {name: value[images] for name, value in self.losses.items()},
@@ -54,15 +54,15 @@ class Expected:
         )
 
     def limits(self, output: str) -> NDArray[np.float64]:
-        """The largest error of `output` that passes, by image: (N,)."""
+        """Return the largest error of `output` that passes for each image: (N,)."""
         limits: NDArray[np.float64] = np.maximum(FP32_TOLERANCE, MULTIPLE * self.losses[output])
         return limits
 
     def comparable(self, output: str) -> NDArray[np.bool_]:
-        """Which images (N,) `output` can be compared on.
+        """Return the images, as a mask (N,), on which `output` can be compared.
 
-        Their limits are tight enough, and the selections that lead to the output keep by clear margins: where two
-        scores nearly tie, rounding alone may decide. So do tokens that are merged find their owners.
+        Their limits are tight enough, and all selections and owners that lead to the output have clear margins: if two
+        scores nearly tie, rounding alone may decide.
         """
         kind, _, index = output.rpartition("_")
         before = int(index) if kind in ("selected", "scores", "owner", "owner_margin") else self.selections
@@ -86,7 +86,7 @@ class Expected:
         return smallest >= np.maximum(OWNERS_TOLERANCE, MULTIPLE * self.losses[name])
 
     def looseness(self) -> NDArray[np.float64]:
-        """The largest limit of any output, by image: (N,), infinite where some output cannot be compared."""
+        """Return the largest limit of any output for each image: (N,), infinite if an output cannot be compared."""
         largest = np.max([self.limits(name) for name in self.losses], axis=0)
         fit = np.all([self.comparable(name) for name in self.outputs], axis=0)
         looseness: NDArray[np.float64] = np.where(fit, largest, np.inf)
@@ -94,11 +94,11 @@ class Expected:
 
     @property
     def selections(self) -> int:
-        """How many selections the network makes."""
+        """The number of selections that the network makes."""
         return sum(name.startswith("selected_") for name in self.outputs)
 
     def margins(self, selection: int) -> NDArray[np.float64]:
-        """The `relative_margins` of a selection: (N,)."""
+        """Return the `relative_margins` of a selection: (N,)."""
         return relative_margins(self.outputs[f"scores_{selection}"], self.outputs[f"selected_{selection}"].shape[1])
 
 
@@ -106,7 +106,7 @@ class Expected:
 class Check:
     """One output compared at one batch size.
 
-    `error` and `limit` are those of the image whose error is largest in proportion to its limit, see `Expected`; for
+    `error` and `limit` are those of the image whose error is largest relative to its limit, see `Expected`; for
     selections and classes, `error` is the share of images that differ.
     """
 
@@ -118,15 +118,15 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether the error is within the limit; NaN and infinity never are."""
+        """Whether the error is within the limit; NaN and infinity never pass."""
         return bool(np.isfinite(self.error)) and self.error <= self.limit
 
 
 def expect(reference: TorchEngine, images: Array, spare_ranks: int = 0, keep: Sequence[int] | None = None) -> Expected:
     """Run `reference` on `images` in float64, and in float32 on them and on their nearest neighbours in float32.
 
-    The neighbours differ by one unit in the last place, so that one lucky run does not decide how much float32 loses.
-    Bytes have none.
+    The neighbours differ by one unit in the last place, so that the float32 error does not depend on one lucky run.
+    Images of bytes have no neighbours.
     """
     chunks = [images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK)]
     return dataclasses.replace(joined(_expect(reference, chunk, keep) for chunk in chunks), spare_ranks=spare_ranks)
@@ -147,7 +147,7 @@ def _nearest(images: Array) -> Iterator[Array]:
 
 
 def joined(parts: Iterable[Expected]) -> Expected:
-    """All images of `parts`, in their order."""
+    """Join the images of all `parts`, in order."""
     parts = list(parts)
     return Expected(
         {name: np.concatenate([part.outputs[name] for part in parts]) for name in parts[0].outputs},
@@ -159,9 +159,9 @@ def joined(parts: Iterable[Expected]) -> Expected:
 def compare(
     expected: Expected, candidate: Engine, images: Array, keep: Sequence[int] | None = None, *, common: bool = False
 ) -> Iterator[Check]:
-    """Run `candidate` on `images`, of which the network's outputs are `expected`, and compare each output it has.
+    """Run `candidate` on `images`, for which the network's outputs are `expected`, and compare each of its outputs.
 
-    With `common` only those that the network has too: a dense one makes no selection, where an elastic one does.
+    With `common`, outputs that the network lacks are skipped: a dense network makes no selections, an elastic one does.
     """
     got = candidate.run(images, keep)
     for name, value in got.items():
@@ -182,7 +182,7 @@ def compare(
 
 
 def _errors(name: str, expected: dict[str, Array], got: dict[str, Array]) -> NDArray[np.float64]:
-    """The largest error of output `name` in each image: (N,), relative as `Expected` says."""
+    """Return the largest error of output `name` in each image: (N,), relative as described in `Expected`."""
     ours = expected[name]
     magnitudes = np.abs(ours)
     if name.startswith("scores_"):
@@ -197,7 +197,7 @@ def _numbers(name: str, expected: Expected, got: dict[str, Array]) -> Check:
     errors = _errors(name, {**expected.outputs, name: expected.given(name)}, got)
     limits, fit = expected.limits(name), expected.comparable(name)
     finite = np.isfinite(errors)
-    excess = np.where(finite, -1.0, np.inf)  # what is not finite is wrong whatever the image is
+    excess = np.where(finite, -1.0, np.inf)  # a value that is not finite is wrong on any image
     worst = int(np.divide(errors, limits, out=excess, where=fit & finite).argmax())
     error, limit = float(errors[worst]), float(limits[worst])
     relative = "of each score" if name.startswith("scores_") else "of the largest magnitude"
@@ -210,11 +210,11 @@ def _numbers(name: str, expected: Expected, got: dict[str, Array]) -> Check:
 
 
 def _classes(expected: Expected, got: Array) -> Check:
-    """The ranked classes, where their ranks are clear: of probabilities that nearly tie either may come first."""
+    """Check the ranked classes with clear ranks: if two probabilities nearly tie, either class may come first."""
     ours, probabilities = expected.given("classes"), expected.outputs["probabilities"]
     limits = expected.limits("probabilities") * probabilities.max(axis=1)
     tied = np.abs(np.diff(probabilities, axis=1)) <= limits[:, None]
-    # A rank is clear where it ties with neither neighbour; nothing comes before the first or after the last class.
+    # A rank is clear if it ties with neither neighbour; nothing comes before the first or after the last class.
     edge = np.zeros((len(ours), 1), bool)
     clear = ~(np.concatenate([tied, edge], axis=1) | np.concatenate([edge, tied], axis=1))[:, : ours.shape[1]]
     fit = expected.comparable("probabilities")

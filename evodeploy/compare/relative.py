@@ -1,4 +1,4 @@
-"""Errors and margins as shares of what they are measured against: the one definition of each."""
+"""The definitions of relative errors and margins."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from evodeploy.arrays import Array
 
 
 def relative_errors(expected: Array, got: Array, scale: Array | float | None = None) -> NDArray[np.float64]:
-    """The largest difference in each of N images, relative to `scale`: (N,) of two arrays (N, …).
+    """Return the largest difference of each image, relative to `scale`: (N,) from two arrays (N, …).
 
-    `scale` broadcasts to the arrays; by default it is the largest magnitude of all `expected`. Where it is 0 the
-    difference counts as it is. NaN in either array gives NaN, in `scale` as well.
+    `scale` broadcasts to the arrays; by default it is the largest magnitude of all `expected`. If it is 0, the
+    difference is absolute. NaN in an array or in `scale` gives NaN.
     """
     ours, theirs = expected.astype(np.float64), got.astype(np.float64)
     scale = np.asarray(np.abs(ours).max() if scale is None else scale, np.float64)
@@ -22,15 +22,15 @@ def relative_errors(expected: Array, got: Array, scale: Array | float | None = N
 
 
 def thresholds(scores: Array, kept: int) -> NDArray[np.float64]:
-    """Halfway between the last score kept and the first dropped: (N,) of `scores` (N, tokens), `kept` below tokens."""
+    """Return the mean of the last score kept and the first dropped: (N,) from `scores` (N, tokens), `kept` < tokens."""
     last, first = _boundary(scores, kept)
     return (last + first) / 2
 
 
 def relative_margins(scores: Array, kept: int) -> NDArray[np.float64]:
-    """How far the last score kept lies above the first dropped, relative to their `thresholds`: (N,).
+    """Return how far the last score kept is above the first dropped, relative to their `thresholds`: (N,).
 
-    Infinite where every token is kept: then no rounding changes the selection.
+    The margin is infinite if every token is kept, because rounding cannot change the selection then.
     """
     if kept >= scores.shape[1]:
         return np.full(len(scores), np.inf)
@@ -40,6 +40,6 @@ def relative_margins(scores: Array, kept: int) -> NDArray[np.float64]:
 
 
 def _boundary(scores: Array, kept: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The scores at rank `kept` and at the next, largest first: (N,) each."""
+    """Return the scores at rank `kept` and at the next rank, largest first: (N,) each."""
     ordered = -np.sort(-scores.astype(np.float64), axis=1)
     return ordered[:, kept - 1], ordered[:, kept]

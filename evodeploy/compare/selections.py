@@ -1,4 +1,4 @@
-"""Token selections read from model outputs: which tokens each selection keeps, and the scores it keeps by."""
+"""Token selections read from model outputs: the tokens that each selection keeps, and the scores that decide."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from evodeploy.errors import BadFileError, RuntimeFailedError, UsageError
 from evodeploy.preprocess import as_input
 from evodeploy.specs import NO_METADATA, ModelInfo
 
-OF_A_SELECTION = ("selected", "scores", "owner", "owner_margin")  # what its outputs are called, before its number
+OF_A_SELECTION = ("selected", "scores", "owner", "owner_margin")  # the names of its outputs, before the number
 
 
 @dataclass(frozen=True)
 class SelectionOutput:
-    """One selection on N images: it keeps `positions` (N, K), counted row by row on the first grid, `grid` a side.
+    """One selection on N images. It keeps `positions` (N, K), row by row in the first grid of `grid` tokens a side.
 
-    `scores` (N, tokens) are those of the tokens that it chooses from; None where the artefact does not output them.
-    They are the global class attention, or where the other tokens are `merged` how unlike a token is to the anchors:
-    see `models.merging.unlikeness`.
+    `scores` (N, tokens) are those of the tokens that it selects from; None if the artefact does not output them. They
+    are the global class attention, or, if the other tokens are `merged`, how unlike the anchors a token is: see
+    `models.merging.unlikeness`.
     """
 
     title: str
@@ -35,24 +35,24 @@ class SelectionOutput:
 
     @property
     def side(self) -> int:
-        """The tokens of a side of the grid at this selection."""
+        """Tokens along one side of the grid at this selection."""
         return self.grid if self.scores is None else math.isqrt(self.scores.shape[1])
 
     @property
     def tokens(self) -> int:
-        """How many tokens it chooses from."""
+        """The number of tokens that it selects from."""
         return self.side**2
 
     @property
     def own_positions(self) -> NDArray[np.int64]:
-        """`positions`, row by row on the grid at this selection."""
+        """The `positions`, row by row in the grid at this selection."""
         return on_grid(self.positions, self.grid, self.side)
 
 
 def on_grid(positions: NDArray[np.int64], grid: int, side: int) -> NDArray[np.int64]:
-    """`positions` on a square `grid` as positions on a later one of `side` tokens a side.
+    """Convert `positions` in a square `grid` to positions in a later one of `side` tokens a side.
 
-    Each later grid holds every second row and column of the one before.
+    Each later grid holds every second row and column of the previous one.
     """
     stride = 2 ** round(math.log2(grid / side))
     rows, columns = positions // grid // stride, positions % grid // stride
@@ -60,9 +60,9 @@ def on_grid(positions: NDArray[np.int64], grid: int, side: int) -> NDArray[np.in
 
 
 def selecting(engine: Engine) -> ModelInfo:
-    """The facts of the model that `engine` runs.
+    """Return the metadata of the model that `engine` runs.
 
-    Raises UsageError where the model keeps every token or does not output its selections, BadFileError without facts.
+    Raises UsageError if the model keeps every token or does not output its selections, BadFileError without metadata.
     """
     info = engine.info
     if info is None:
@@ -78,9 +78,9 @@ def selecting(engine: Engine) -> ModelInfo:
 
 
 def run_selections(engine: Engine, seen: NDArray[np.uint8], keep: Sequence[int] | None = None) -> list[SelectionOutput]:
-    """All selections of the pictures `seen` (N, size, size, 3), first to last; of an elastic artefact at `keep` tokens.
+    """Return all selections for the images `seen` (N, size, size, 3) in order; an elastic artefact keeps `keep` tokens.
 
-    Raises as `selecting` and `Engine.run` do, and RuntimeFailedError where an output is no number.
+    Raises the errors of `selecting` and `Engine.run`, and RuntimeFailedError if an output is NaN or infinite.
     """
     info = selecting(engine)
     outputs = run_all(engine, as_input(seen, info), keep=keep)
@@ -91,7 +91,7 @@ def run_selections(engine: Engine, seen: NDArray[np.uint8], keep: Sequence[int] 
 
 
 def selections_from(outputs: dict[str, Array], info: ModelInfo) -> list[SelectionOutput]:
-    """All selections in an engine's `outputs`, first to last; an empty list where it has no such outputs."""
+    """Return all selections in an engine's `outputs`, in order; an empty list if it has no such outputs."""
     count = _count(outputs)
     blocks = _blocks(info, count)
     found = []
@@ -104,9 +104,9 @@ def selections_from(outputs: dict[str, Array], info: ModelInfo) -> list[Selectio
 
 
 def _blocks(info: ModelInfo, count: int) -> tuple[int, ...]:
-    """The blocks before which `count` selections are made; none where they are not known.
+    """Return the blocks before which `count` selections are made; empty if they are not known.
 
-    In an elastic artefact every stage selects, in a static one those that keep fewer than all tokens.
+    In an elastic artefact every stage selects, in a static one only stages that keep fewer than all tokens.
     """
     if info.selection != "stage":
         return ()
@@ -118,16 +118,16 @@ def _blocks(info: ModelInfo, count: int) -> tuple[int, ...]:
 
 
 def shared_selections(ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> list[int]:
-    """The numbers of the selections in `ours` that `theirs` can have too: all, or those that drop tokens.
+    """Return the numbers of the selections in `ours` that `theirs` can have too: all, or those that drop tokens.
 
-    Where a stage keeps every token an elastic network selects, and a static one does not.
+    In a stage that keeps every token, an elastic network selects and a static one does not.
     """
     numbers = [*range(_count(ours))]
     return numbers if len(numbers) <= _count(theirs) else [each for each in numbers if _drops_tokens(ours, each)]
 
 
 def renumbered(outputs: Mapping[str, Array], selections: Collection[int]) -> dict[str, Array]:
-    """`outputs` with those of the `selections` alone, numbered from 0."""
+    """Return `outputs` with only the given `selections`, renumbered from 0."""
     numbers = {str(number): new for new, number in enumerate(selections)}
     found = {}
     for name, value in outputs.items():

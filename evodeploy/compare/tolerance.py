@@ -1,4 +1,4 @@
-"""What rounding may change, by precision."""
+"""The differences that rounding may cause, by precision."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from evodeploy.specs import Precision
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What rounding may do. `logits` is relative to the largest magnitude; `score` to the score at the threshold.
+    """The differences that are accepted as rounding.
 
-    A logit may be off by `absolute` in addition. `reason` says whose tolerance it is, and why.
+    `logits` is relative to the largest magnitude, `score` to the score at the threshold. A logit may differ by
+    `absolute` in addition. `reason` names the precision that the tolerance is for, and why.
     """
 
     logits: float
@@ -23,9 +24,9 @@ class Tolerance:
 
 
 # Scores are softmax outputs, so their relative error is the absolute error of their logits: about 32 units of rounding.
-# INT8's steps depend on the images of its calibration, so its tolerance is from what was seen: on the sample logits
-# move by up to 0.07 and tokens change sides up to 0.04 from the threshold. FP8, whose mantissa is shorter by four bits,
-# moves them by 0.11, and tokens 0.14. A network with large outliers may well fail.
+# The steps of INT8 depend on the calibration images, so its tolerance comes from measurements: on the sample, logits
+# differ by up to 0.07, and tokens up to 0.04 from the threshold change sides. With FP8, whose mantissa is four bits
+# shorter, these are 0.11 and 0.14. A network with large outliers may exceed the tolerance.
 TOLERANCES: dict[Precision, Tolerance] = {
     "fp32": Tolerance(1e-4, 1e-4),
     "fp16": Tolerance(1e-2, 1.6e-2),
@@ -36,14 +37,14 @@ TOLERANCES: dict[Precision, Tolerance] = {
 
 
 def lowest(precisions: Collection[Precision]) -> Precision:
-    """The one of `precisions` that rounds most."""
+    """Return the one of `precisions` that rounds most."""
     return max(precisions, key=lambda precision: TOLERANCES[precision].logits)
 
 
 def tolerance_of(precisions: Collection[Precision], tf32: str = "") -> Tolerance:
-    """What the lowest of `precisions` may do.
+    """Return the tolerance for the lowest of `precisions`.
 
-    Of FP32 in an engine whose products may be TF32, named by `tf32`, it is what FP16 may do: both keep ten bits.
+    For FP32 in engines whose products may be TF32, which `tf32` names, it is that of FP16: both keep ten bits.
     """
     coarsest = lowest(precisions)
     if coarsest == "fp32" and tf32:

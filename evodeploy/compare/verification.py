@@ -1,4 +1,4 @@
-"""Two artefacts opened, run on the same images and compared."""
+"""Opening two artefacts, running them on the same images and comparing the outputs."""
 
 from __future__ import annotations
 
@@ -50,23 +50,23 @@ def verify(
 ) -> Agreement:
     """Run two artefacts of a model on the same images, and compare logits, top-1 and the tokens that they keep.
 
-    Both are checkpoints, ONNX files, engines, deploy files, names of the hub or modules. `images` are a folder or
-    several images; by default `count` random ones, drawn with `seed`. `rtol` is the largest error of a logit that
-    passes, relative to the largest magnitude; `atol` is an error that passes in addition, as it is; `score_tolerance`
-    is how near to the threshold, relative to it, the score of a token must be that one keeps and the other drops. By
-    default the two follow from the lower precision of the artefacts. `engine` and `options` are the candidate's; the
-    reference computes with as many threads.
+    Each is a checkpoint, an ONNX file, an engine, a deploy file, a name of the hub or a module. `images` are a folder
+    or several images; by default `count` random ones, drawn with `seed`. `rtol` is the largest error of a logit that
+    passes, relative to the largest magnitude; `atol` is an absolute error that passes in addition. `score_tolerance` is
+    how near to the threshold, relative to it, a token's score must be if only one of the two keeps the token. The
+    defaults of `rtol` and `score_tolerance` follow from the lower precision of the artefacts. `engine` and `options`
+    apply to the candidate; the reference uses the same number of threads.
 
-    A checkpoint selects as the other artefact does, and computes on the CPU unless `options` name a device for the
-    candidate. Between FP32 and a checkpoint on the CPU, images of which float32 itself loses much get wider limits, as
-    in `compare.parity`.
+    A checkpoint selects in the same way as the other artefact, and computes on the CPU unless `options` name a device
+    for the candidate. If FP32 is compared with a checkpoint on the CPU, images with large float32 errors get wider
+    limits, as in `compare.parity`.
 
-    Two elastic artefacts, of which a checkpoint is one where the other is, are compared at their keep ratios, at five
-    from the lowest to the highest and at two random ones; the log has a line for each. Returned is the first that
-    fails, with its tokens named in the reason of its tolerance, or else the one at their own keep ratios.
+    Two elastic artefacts are compared at their keep ratios, at five from the lowest to the highest and at two random
+    ones, with a line in the log for each. A checkpoint is elastic if the other artefact is. The first comparison that
+    fails is returned, with its tokens named in the reason of its tolerance, or else the one at their own keep ratios.
 
-    Raises UsageError where the two are not of one model, VerificationError where an output is no number; artefacts that
-    disagree raise nothing, see `Agreement.passed`.
+    Raises UsageError if the two are not of one model, VerificationError if an output is NaN or infinite. Artefacts that
+    disagree raise no error, see `Agreement.passed`.
     """
     if count < 1 or seed < 0:
         raise UsageError(f"count is {count} and seed {seed}, expected 1 or more and 0 or more")
@@ -117,9 +117,9 @@ def _judged(
     stated: bool,
     keep: tuple[int, ...] | None = None,
 ) -> Agreement:
-    """The comparison at `keep`; with wider limits for badly conditioned images where no tolerance is `stated`."""
+    """Compare at `keep`, with wider limits for badly conditioned images unless a tolerance is `stated`."""
     info = first.info
-    assert info is not None  # refused before
+    assert info is not None  # checked before
     expected, got = _outputs(first, seen, reference, keep), _outputs(second, seen, candidate, keep)
     grid = info.image_size // info.patch_size
     verdict = agreement(expected, got, tolerance, grid)
@@ -135,13 +135,13 @@ def _judged(
 
 
 def _tolerance(first: Engine, second: Engine, stated: Sequence[Precision]) -> Tolerance:
-    """By the precisions of both, also those `stated` for FP32 weights, and by what their FP32 products may be."""
+    """Return the tolerance for the precisions of both, including those `stated`, and for products in TF32."""
     precisions = {*stated, *(opened.info.precision for opened in (first, second) if opened.info)}
     return tolerance_of(precisions, " and ".join(f"{e.name} on {e.device}" for e in (first, second) if e.tf32))
 
 
 def _expected(first: Engine, second: Engine, seen: NDArray[np.uint8], keep: tuple[int, ...] | None) -> Expected | None:
-    """What the checkpoint among the two computes in float64, or None where there is none on the CPU."""
+    """Run the checkpoint among the two in float64; return None if there is none on the CPU."""
     for engine in (first, second):
         if isinstance(engine, TorchEngine) and engine.device == "cpu" and engine.info:
             _log.info("running PyTorch in float64, to see what float32 itself loses")
@@ -153,7 +153,7 @@ def _expected(first: Engine, second: Engine, seen: NDArray[np.uint8], keep: tupl
 def _opened(
     reference: Path | nn.Module, candidate: Path | nn.Module, engine: str | None, options: EngineOptions
 ) -> Iterator[tuple[Engine, Engine]]:
-    """Both engines, the candidate as `options` say; the exported one first, for a checkpoint to select as it does."""
+    """Open both engines, the candidate with `options`; a checkpoint is opened last, to select as the other does."""
     host = EngineOptions(threads=options.threads)
     on_cpu = dataclasses.replace(host, device="cpu")  # float32 on a GPU may mean TF32
     if kind_of_source(candidate) == "checkpoint" and options.device is None:
@@ -178,8 +178,8 @@ def _one_model(first: Engine, second: Engine, reference: Path | nn.Module, candi
         if opened.info is None:
             raise UsageError(f"{name} {NO_METADATA}")
     ours, theirs = first.info, second.info
-    assert ours is not None and theirs is not None  # refused above
-    fast = () if ours.dense and theirs.dense else ("fast_path",)  # which no dense network has
+    assert ours is not None and theirs is not None  # checked above
+    fast = () if ours.dense and theirs.dense else ("fast_path",)  # dense networks do not use it
     shared = ("image_size", "patch_size", "num_classes", "pooling", "selection", "keep_ratios", "stages", *fast)
     for what in (*shared, "top_k"):
         if getattr(ours, what) != getattr(theirs, what):
@@ -198,7 +198,7 @@ def _one_model(first: Engine, second: Engine, reference: Path | nn.Module, candi
 def _outputs(
     engine: Engine, seen: NDArray[np.uint8], source: Path | nn.Module, keep: tuple[int, ...] | None
 ) -> dict[str, Array]:
-    assert engine.info is not None  # refused above
+    assert engine.info is not None  # checked above
     outputs = run_all(engine, as_input(seen, engine.info), keep=keep)
     bad = int(not_finite(outputs).sum())
     if bad:

@@ -1,4 +1,4 @@
-"""The smallest part of a network that an engine's builder refuses."""
+"""Finding the smallest part of a network that an engine's builder refuses."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SHOWN = 8  # nodes that the text lists
 
 @dataclass(frozen=True)
 class Bisection:
-    """What of the ONNX file `onnx` the builder `runtime` refuses: the `nodes` in the file `part`, with its `reason`.
+    """The `nodes` of the ONNX file `onnx` that the builder `runtime` refuses, with its `reason`; `part` is their file.
 
-    `part` is None, and nothing is refused, where all of it builds at the fixed `batch`. `builds` is how many were
-    tried.
+    If the whole file builds at the fixed `batch`, nothing is refused and `part` is None. `builds` is the number of
+    builds tried.
     """
 
     onnx: Path
@@ -35,7 +35,7 @@ class Bisection:
     batch: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, as `evodeploy bisect --json` prints them."""
+        """Return plain values for JSON, as `evodeploy bisect --json` prints them."""
         return dataclasses.asdict(self) | {"onnx": str(self.onnx), "part": str(self.part) if self.part else None}
 
     def __str__(self) -> str:
@@ -59,22 +59,22 @@ def bisect(
     batch: int = 2,
     force: bool = False,
 ) -> Bisection:
-    """Find the smallest part of an ONNX file that TensorRT refuses to build, and write it as a file of its own.
+    """Find the smallest part of an ONNX file that TensorRT refuses to build, and write it to a separate file.
 
-    Any ONNX file will do. The part is a run of neighbouring nodes, without those that its last one does not need; its
-    inputs have the shapes that they have at `batch`, and whole numbers that decide shapes are constants in it.
+    Any ONNX file is accepted. The part is a run of consecutive nodes, without those that its last node does not need.
+    Its inputs have the shapes that they have at `batch`, and integers that decide shapes are constants in it.
 
     Args:
         onnx: The ONNX file.
         output: The file for the part. Default: next to the ONNX, `x.refused.onnx`.
-        precision: What floats are converted to before.
-        runtime: `tensorrt` or `tensorrt-rtx`; what is installed by default.
-        targets: GPU architectures such as `sm89`. Default: the GPU here, else all.
-        batch: The batch of a file with a dynamic one.
-        force: Replace the output where it exists.
+        precision: The precision that floats are converted to first.
+        runtime: `tensorrt` or `tensorrt-rtx`; the installed one by default.
+        targets: GPU architectures such as `sm89`. Default: that of the GPU of this machine, or all if it has none.
+        batch: The batch size to use if the file's batch is dynamic.
+        force: Replace an existing output.
 
     Raises:
-        BadFileError: The file is no ONNX model, or ONNX Runtime cannot compute it.
+        BadFileError: The file is not an ONNX model, or ONNX Runtime cannot compute it.
         UnavailableError: TensorRT cannot start here.
     """
     if batch < 1:

@@ -1,4 +1,4 @@
-"""Two models compared on the same inputs, and a third that would be better."""
+"""Comparing two models on the same inputs, and proposing a better conversion."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from evodeploy.specs import Precision
 
 _log = logging.getLogger(__name__)
 
-Convert = Callable[[Sequence[str]], Changed]  # the reference, with these nodes kept in FP32
+Convert = Callable[[Sequence[str]], Changed]  # converts the reference and keeps these nodes in FP32
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is compared: `other` with `reference` on `feeds`, by the outputs `named`, or all that both have."""
+    """The comparison of `other` with `reference` on `feeds`, by the output `named`, else by all that both have."""
 
     reference: ModelProto
     other: ModelProto
@@ -47,7 +47,7 @@ class Question:
 def compare(asked: Question, names: tuple[str, str], *, random: bool) -> DebugReport:
     """Return the report on the reference and the other, called `names`, without a proposal.
 
-    Raises UsageError where they have no inputs, outputs or values in common.
+    Raises UsageError if their inputs differ, or if they have no outputs or values in common.
     """
     reference, other = emulated(asked.reference), emulated(asked.other)
     if set(reference.inputs) != set(other.inputs):
@@ -73,7 +73,7 @@ def compare(asked: Question, names: tuple[str, str], *, random: bool) -> DebugRe
 
 
 def repaired(asked: Question, report: DebugReport, precision: Precision, always: Sequence[str]) -> Proposal | None:
-    """Return the nodes to keep in FP32 when the reference is converted to `precision`, `always` among them."""
+    """Return the nodes to keep in FP32 when the reference is converted to `precision`, including `always`."""
     convert = converter(asked.reference, precision, asked.feeds)
     reference = emulated(asked.reference)
     suspected = suspects(reference, report.nodes)
@@ -85,7 +85,7 @@ def repaired(asked: Question, report: DebugReport, precision: Precision, always:
 
     likely = [name for name in suspected if name in open_to]
     if precision in ("int8", "fp8") and open_to <= set(likely):
-        likely.pop()  # a file of 8 bits has at least one layer of them
+        likely.pop()  # an 8-bit file needs at least one quantized layer
 
     def error(keep: Sequence[str]) -> float:
         outputs = _output_errors(asked, reference, emulated(convert(keep).model))
@@ -96,10 +96,10 @@ def repaired(asked: Question, report: DebugReport, precision: Precision, always:
 
 
 def converter(reference: ModelProto, precision: Precision, feeds: Feeds) -> Convert:
-    """Return what converts `reference` to `precision`; 8 bits are calibrated on `feeds`."""
+    """Return a function that converts `reference` to `precision`; 8-bit types are calibrated on `feeds`."""
     if precision == "fp16" or precision == "bf16":
         return functools.partial(reduced_from_onnx, reference, precision)
-    assert precision != "fp32"  # nothing to convert
+    assert precision != "fp32"  # the caller converts nothing then
     name = reference.graph.input[0].name
     images: Array = np.concatenate([feed[name] for feed in feeds])
     return functools.partial(quantized_from_onnx, reference, images, precision)

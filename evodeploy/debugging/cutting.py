@@ -1,4 +1,4 @@
-"""Parts of ONNX graphs between values: what computes the values that are wanted from those that are given."""
+"""Parts of ONNX graphs between values: the nodes that compute wanted values from given ones."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from evodeploy.arrays import Array
 from evodeploy.errors import BadFileError, RuntimeFailedError
 from evodeploy.text import reason
 
-_OWN = "_own"  # after the name of a value that is both given and computed
+_OWN = "_own"  # suffix of a value that is both given and computed
 
 
 class Graph:
-    """An ONNX model, with the node that makes each value, and each value's element type.
+    """An ONNX model, with the node that computes each value, and each value's element type.
 
-    `rounded` are the values that the file holds in a reduced type, with that type, and `written` the model as the file
-    has it, without the nodes that round: see `emulation`.
+    `rounded` maps the values that have a reduced type in the file to that type. `written` is the model in the file,
+    without the nodes that round: see `emulation`.
     """
 
     def __init__(
@@ -43,14 +43,14 @@ class Graph:
 
     @property
     def outputs(self) -> list[str]:
-        """The names of the outputs."""
+        """The output names."""
         return [value.name for value in self.model.graph.output]
 
     def shared_with(self, other: Graph) -> list[str]:
-        """Return the names of the tensors that nodes of both compute, of one type, in the order of this graph.
+        """Return the names of the tensors that both graphs compute with the same type, in the order of this graph.
 
-        Their nodes have one name too, where both have names: an exporter counts values, so that `val_12` of one export
-        may be something else in another.
+        If both nodes have names, these are the same too: an exporter numbers values, so `val_12` of one export may be
+        another value in a different one.
         """
         ours, theirs = self._named, other._named
         return [
@@ -63,15 +63,15 @@ class Graph:
 
     @property
     def _named(self) -> dict[str, str]:
-        """The name of the node of the file that makes each value; none of a Cast, behind which that node is."""
+        """The name of the file's node that computes each value; not of a Cast, which hides the node before it."""
         return {name: node.name for node in self.written.node for name in node.output if node.op_type != "Cast"}
 
 
 class Part:
-    """What computes the values `wanted` of `graph` where the values `given` are inputs.
+    """The part of `graph` that computes the values `wanted` if the values `given` are inputs.
 
-    A value that is both is computed by its own node of the given inputs of that node. `fed` are those of the given that
-    are needed. A given value is rounded as the file's own is.
+    A value that is both wanted and given is computed by its node from the given inputs of that node. `fed` are the
+    given values that are needed. A given value is rounded to the type that the file gives it.
     """
 
     def __init__(self, graph: Graph, given: Collection[str], wanted: Sequence[str]) -> None:
@@ -95,7 +95,7 @@ class Part:
         self._used = used
 
     def model(self) -> ModelProto:
-        """Return the part as a model of its own."""
+        """Return the part as a separate model."""
         graph = self._graph
         part = ModelProto(ir_version=graph.model.ir_version, opset_import=graph.model.opset_import)
         part.functions.extend(graph.model.functions)
@@ -122,13 +122,13 @@ class Part:
         return part
 
     def run(self, values: Mapping[str, Array]) -> dict[str, Array]:
-        """Return the wanted values, where `values` has the given ones and the graph's inputs."""
+        """Compute the wanted values from `values`, which holds the given ones and the graph's inputs."""
         feed = {name: values[name] for name in self._graph.inputs if name in self._used}
         for name in self.fed:
             feed[f"{name}_given" if name in self._graph.rounded else name] = values[name]
         try:
             found = self._session.run(None, feed)
-        except Exception as error:  # ONNX Runtime raises a type of its own for each status code
+        except Exception as error:  # ONNX Runtime has a separate exception type for each status code
             raise RuntimeFailedError(f"ONNX Runtime cannot compute a part of the network: {reason(error)}") from error
         return {name: np.asarray(value) for name, value in zip(self._wanted, found, strict=True)}
 
@@ -138,7 +138,7 @@ class Part:
 
         options = ort.SessionOptions()
         options.log_severity_level = 4
-        # Nothing is fused or left out: each node computes what the file says, and rounds as it says.
+        # No nodes are fused or removed, so that each one computes and rounds as the file specifies.
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             return ort.InferenceSession(self.model().SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -150,7 +150,7 @@ class Part:
 
 
 def _read(node: NodeProto) -> list[str]:
-    """The values that `node` reads, those that its subgraphs read too."""
+    """Return the values that `node` and its subgraphs read."""
     names = [name for name in node.input if name]
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
@@ -160,5 +160,5 @@ def _read(node: NodeProto) -> list[str]:
 
 
 def _untyped(name: str, kind: int) -> onnx.ValueInfoProto:
-    """An input of any shape."""
+    """Return an input of any shape."""
     return onnx.ValueInfoProto(name=name, type=TypeProto(tensor_type=TypeProto.Tensor(elem_type=kind)))

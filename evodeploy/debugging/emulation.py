@@ -1,8 +1,8 @@
-"""An ONNX model with explicit rounding: computed in FP32, each value rounded to the type that the file gives it.
+"""An ONNX model with explicit rounding: computed in FP32, with each value rounded to the type that the file gives it.
 
-ONNX Runtime has few kernels for FP16 on the CPU and none for BF16. It computes FP16 in FP32 and leaves out the rounding
-between two nodes, so that a value of 90000 passes through FP16, whose largest is 65504. Here each is a node of its own,
-on every processor the same. What a GPU's products round while they sum is not in it.
+ONNX Runtime has few kernels for FP16 on the CPU and none for BF16. It computes FP16 in FP32 and omits the rounding
+between two nodes, so that a value of 90000 passes through FP16, whose largest is 65504. Here each rounding is a
+separate node, with the same result on every processor. Rounding inside the sums of a GPU's products is not emulated.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ REDUCED = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
 def emulated(model: ModelProto) -> Graph:
-    """Return `model` without FP16 and BF16 but in the rounding of each value; its inputs and outputs are FP32.
+    """Return `model` in FP32, with FP16 and BF16 only in the rounding of values; its inputs and outputs are FP32.
 
-    Values keep their names. A model of neither type stays as it is.
+    Values keep their names. A model without these types is not changed.
     """
     inferred = onnx.shape_inference.infer_shapes(model).graph
     values = (*inferred.value_info, *inferred.input, *inferred.output)
@@ -44,7 +44,7 @@ def emulated(model: ModelProto) -> Graph:
 
 
 def _rounding(node: NodeProto, types: dict[str, int]) -> list[NodeProto]:
-    """`node` in FP32, and after it two casts for each output that the file has in a reduced type."""
+    """Return `node` in FP32, followed by two casts for each output that has a reduced type in the file."""
     copy = NodeProto()
     copy.CopyFrom(node)
     nodes = [copy]

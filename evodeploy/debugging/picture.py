@@ -1,4 +1,4 @@
-"""The error along a network's nodes, from first to last, on a logarithmic axis."""
+"""A drawing of the error along a network's nodes, from first to last, on a logarithmic axis."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from evodeploy.debugging.report import DebugReport, NodeError, shown
 
 WIDTH, HEIGHT = 1080, 480
 LEFT, RIGHT, TOP, BOTTOM = 78, 30, 84, 76
-FLOOR = 1e-8  # errors are drawn no lower
+FLOOR = 1e-8  # smaller errors are drawn at this height
 STYLE = (
     "text{font:14px system-ui,sans-serif;fill:#1a1e28}.pale{fill:#596275;font-size:12px}.grid{stroke:#e3e7ef}"
     ".band{fill:#f4f6fa}.error{fill:none;stroke:#1f5fa8;stroke-width:2}.limit{stroke:#b02a5b;stroke-dasharray:6 4}"
@@ -19,7 +19,7 @@ ERROR, OWN, CAUSE, SELECTION = "#1f5fa8", "#a87a00", "#b02a5b", "#2b8a4b"
 
 
 def as_svg(report: DebugReport) -> str:
-    """A picture of the errors of `report`: of every value, and what each node adds to them."""
+    """Draw the errors of `report`: that of every value, and what each node adds to it."""
     finite = [error for node in report.nodes for error in (node.error, node.own) if math.isfinite(error)]
     top = 10 * max([*finite, report.tolerance, 0.1])
     across = Axis(0, max(1, len(report.nodes) - 1), LEFT, WIDTH - RIGHT)
@@ -59,7 +59,7 @@ def as_svg(report: DebugReport) -> str:
 
 
 def _bands(nodes: tuple[NodeError, ...], across: Axis) -> list[str]:
-    """Every second block on a grey ground, named below."""
+    """Draw every second block on a grey background, with the names of blocks below."""
     starts = [index for index, node in enumerate(nodes) if not index or node.block != nodes[index - 1].block]
     parts = []
     for number, (first, end) in enumerate(zip(starts, [*starts[1:], len(nodes)], strict=True)):

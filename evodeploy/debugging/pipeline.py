@@ -1,4 +1,4 @@
-"""Where a conversion of a network goes wrong, node by node, and how to repair it."""
+"""`evodeploy.debug`: finding the nodes at which a conversion of a network goes wrong, and how to repair it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from evodeploy.text import json_text
 
 _log = logging.getLogger(__name__)
 
-BUDGET = 256 << 20  # bytes of the values of one part, in one of the runs
+BUDGET = 256 << 20  # bytes of the values of one part in one run
 
 
 @checked
@@ -48,29 +48,29 @@ def debug(
     """Compare two ONNX networks node by node, and propose the fewest nodes to keep in FP32.
 
     All values that both compute are compared, by name, in ONNX Runtime on the CPU, each rounded to the type that its
-    file gives it: see `debugging.emulation`. The other network selects what the reference selects, and selections that
-    it would make differently are counted.
+    file gives it: see `debugging.emulation`. The other network uses the reference's selections, and selections that it
+    would make differently are counted.
 
     Args:
-        reference: What is right: a checkpoint or a module, which is exported in memory, or an ONNX file, any.
-        other: The ONNX file that is compared.
-        precision: In its place, what the reference is converted to in memory.
+        reference: The network that is right: a checkpoint or module, which is exported in memory, or any ONNX file.
+        other: The ONNX file to compare with it.
+        precision: Instead of `other`, the precision to convert the reference to in memory.
         keep_fp32: Nodes that this conversion keeps in FP32: patterns of names and operator types.
         images: Images, or a folder of them; random ones by default.
-        count: How many random images.
-        seed: Of the random images.
+        count: The number of random images.
+        seed: The seed of the random images.
         tolerance: The largest error of the outputs that passes, relative to their largest magnitude; by default that of
             the precision.
         keep_ratio: The keep ratio at which elastic files are compared; their own by default.
-        repair: Propose the nodes to keep in FP32 where the tolerance is not met.
-        output: Write the report here, as JSON.
-        picture: Write a drawing of the error along the network here, as SVG.
-        budget: The bytes of the values that are in memory at a time, about.
-        force: Replace the outputs where they exist.
+        repair: Propose the nodes to keep in FP32 if the tolerance is not met.
+        output: Write the report to this file, as JSON.
+        picture: Write a drawing of the error along the network to this file, as SVG.
+        budget: The approximate number of bytes of the values in memory at a time.
+        force: Replace existing outputs.
 
     Raises:
         UsageError: The two have no node in common, or the arguments contradict each other.
-        BadFileError: A file is no ONNX model, or ONNX Runtime does not take it.
+        BadFileError: A file is not an ONNX model, or ONNX Runtime cannot load it.
     """
     if (other is None) == (precision is None):
         raise UsageError("what is compared is an ONNX file, or --precision for a conversion: give one of the two")

@@ -1,8 +1,8 @@
-"""Values of ONNX models on the same inputs, a few at a time, reduced to errors at once.
+"""Measuring the values of two ONNX models on the same inputs, a few at a time, and reducing them to errors at once.
 
-The values that two models share, by name, are compared in three runs: the reference; the other; and the other with each
-node given what the reference computes, which shows the node's own error without what it inherits. Selections of
-the other are held: it keeps the tokens that the reference keeps, so that one that flips hides nothing behind it.
+The values that two models share, by name, are compared in three runs: the reference; the other; and the other with the
+reference's values as the inputs of each node, which shows the node's own error without the inherited one. The other's
+selections are fixed: it keeps the tokens that the reference keeps, so that a different selection hides no later error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Feeds = Sequence[Mapping[str, Array]]  # inputs by name, batch by batch
 
 @dataclass
 class Measured:
-    """One value on all images: sums and largest magnitudes, of which the errors follow."""
+    """One value on all images: sums and largest magnitudes, from which the errors follow."""
 
     difference: float = 0.0
     own: float = 0.0
@@ -41,7 +41,7 @@ class Measured:
     flushed: int = 0
 
     def add(self, expected: Array, got: Array, own: Array | None) -> None:
-        """Add a batch of the value: what is `expected`, what the other model has, and what its node makes of it."""
+        """Add a batch: the `expected` value, the one the other model `got`, and the one its `own` node computes."""
         self.difference = _larger(self.difference, expected, got)
         if own is not None:
             self.own = _larger(self.own, expected, own)
@@ -55,13 +55,13 @@ class Measured:
         self.flushed += int(((magnitude > 0) & (magnitude <= 2**-25)).sum())
 
     def relative(self, difference: float) -> float:
-        """`difference` as a share of the value's largest magnitude; as it is where that is 0."""
+        """Return `difference` relative to the value's largest magnitude, or unchanged if that is 0."""
         return difference / (self.largest or 1.0)
 
 
 @dataclass(frozen=True)
 class Probed:
-    """What is measured of two models: each shared value by name, and the selections in order."""
+    """The measurements of two models: each shared value by name, and the selections in order."""
 
     values: Mapping[str, Measured] = field(default_factory=dict)
     flips: tuple[Flips, ...] = ()
@@ -89,7 +89,7 @@ def probed(reference: Graph, other: Graph, feeds: Feeds, budget: int) -> Probed:
 
 
 def outputs_of(graph: Graph, names: Sequence[str], feeds: Feeds, held: Feeds) -> dict[str, Array]:
-    """Return the outputs `names` of `graph` on all `feeds`, (N, …), its selections those in `held`."""
+    """Return the outputs `names` of `graph` on all `feeds`, (N, …), with the selections fixed to those in `held`."""
     part = Part(graph, list(held[0]), names)
     runs = [part.run({**feed, **chosen}) for feed, chosen in zip(feeds, held, strict=True)]
     return {name: np.concatenate([np.atleast_1d(run[name]) for run in runs]) for name in names}
@@ -104,7 +104,7 @@ def selected(reference: Graph, names: Collection[str], feeds: Feeds) -> list[dic
 
 
 def selections(graph: Graph, shared: Collection[str]) -> dict[str, NodeProto]:
-    """Return the shared values that are positions which a node selects, with that node, in the graph's order."""
+    """Map each shared value that holds selected positions to the node that selects them, in the graph's order."""
     return {
         name: node
         for node in graph.nodes
@@ -117,7 +117,7 @@ def selections(graph: Graph, shared: Collection[str]) -> dict[str, NodeProto]:
 def _flips(
     reference: Graph, other: Graph, held: Mapping[str, NodeProto], feeds: Feeds, fixed: Feeds
 ) -> tuple[Flips, ...]:
-    """What the selections `held` of the other would be, on all `feeds`, where those before are `fixed`."""
+    """Count the differences of the other's own selections `held` on all `feeds`, with earlier ones `fixed`."""
     if not held:
         return ()
     part = Part(other, list(held), list(held))
@@ -127,7 +127,7 @@ def _flips(
         got = part.run({**feed, **chosen})
         for name, node in held.items():
             for ours, theirs in zip(chosen[name], got[name], strict=True):
-                if node.op_type == "TopK":  # whose order does not matter
+                if node.op_type == "TopK":  # the order does not matter
                     counts[name].append(len(np.setdiff1d(theirs[..., : kept[name]], ours[..., : kept[name]])))
                 else:
                     counts[name].append(int((theirs != ours).sum()))
@@ -135,14 +135,14 @@ def _flips(
 
 
 def _kept(graph: Graph, held: Collection[str], feed: Mapping[str, Array]) -> dict[str, int]:
-    """How many of what each selection orders are kept: a TopK may sort all, and a Slice behind it keeps the first."""
+    """Return how many positions each selection keeps: TopK may sort all tokens, and a Slice after it take the first."""
     ends = {name: _first_slice(graph, name) for name in held}
     found = Part(graph, (), list(dict.fromkeys(ends.values()))).run(feed)
     return {name: found[end].shape[-1] if found[end].ndim > 1 else 1 for name, end in ends.items()}
 
 
 def _first_slice(graph: Graph, positions: str) -> str:
-    """The first part of `positions` that is taken, through whole numbers alone; itself where all are taken."""
+    """Return the first slice of `positions`, followed through integer values only; `positions` if there is none."""
     followed = {positions}
     for node in graph.nodes:
         if followed.intersection(node.input) and graph.types.get(node.output[0]) == TensorProto.INT64:
@@ -153,7 +153,7 @@ def _first_slice(graph: Graph, positions: str) -> str:
 
 
 def _parts(graph: Graph, names: Sequence[str], feed: Mapping[str, Array], budget: int) -> Iterator[list[str]]:
-    """`names` in the order of the graph, in lists whose values take `budget` bytes, or one value each."""
+    """Yield `names`, in the order of the graph, in lists whose values take up to `budget` bytes, or of one value."""
     sizes = _sizes(graph.model, feed)
     unknown = max((sizes[name] for name in names if name in sizes), default=0)
     part: list[str] = []
@@ -170,7 +170,7 @@ def _parts(graph: Graph, names: Sequence[str], feed: Mapping[str, Array], budget
 
 
 def _sizes(model: ModelProto, feed: Mapping[str, Array]) -> dict[str, int]:
-    """Return the bytes of each value in FP32 on `feed`, where shape inference knows them."""
+    """Return the bytes of each value in FP32 on `feed`, if shape inference finds its shape."""
     fixed = ModelProto()
     fixed.CopyFrom(model)
     del fixed.graph.value_info[:]
@@ -191,7 +191,7 @@ def _sizes(model: ModelProto, feed: Mapping[str, Array]) -> dict[str, int]:
 
 
 def image_errors(expected: Array, got: Array, scale: float | None = None) -> NDArray[np.float64]:
-    """`relative_errors`, where equal infinities differ by nothing, and infinite where one alone is no number: (N,)."""
+    """Return `relative_errors` (N,), with 0 for equal infinities, and infinity if only one value is NaN or infinite."""
     scale = float(np.abs(expected[np.isfinite(expected)]).max(initial=0.0)) if scale is None else scale
     alike = expected == got
     ours, theirs = (np.where(alike, 0, np.atleast_1d(each)) for each in (expected, got))

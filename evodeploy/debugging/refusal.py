@@ -1,4 +1,4 @@
-"""Parts of an ONNX model given to TensorRT, until none is smaller and refused."""
+"""Building parts of an ONNX model with TensorRT until the smallest refused part is found."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from evodeploy.specs import Reduced
 
 _log = logging.getLogger(__name__)
 
-CONSTANT = 64  # whole numbers of a value that is taken for a shape, at most
+CONSTANT = 64  # the most integers of a value that is treated as a shape
 
 
 def refused(
     source: Path, output: Path, precision: Reduced | None, runtime: str | None, asked: tuple[str, ...], batch: int
 ) -> Bisection:
-    """Write the smallest part of `source` that is refused to `output`; raises as `bisect` does."""
+    """Write the smallest refused part of `source` to `output`; raises the same errors as `bisect`."""
     read = read_onnx(source)
     info = info_of(read)
     model = with_keep(with_wide_keys(read).model, info.keep_of() if info else ())
@@ -42,7 +42,7 @@ def refused(
     held = precision_of(model)
     targets = flavour.resolve_targets(asked, "fp32" if held == "fp16" and has_fp32_products(model) else held)
     parts = _Parts(model, batch)
-    reasons: dict[tuple[str, ...], str] = {}  # of each part, by its values
+    reasons: dict[tuple[str, ...], str] = {}  # by the values of each part; empty if it was built
 
     def reason(nodes: Sequence[NodeProto]) -> str:
         key = tuple(node.output[0] for node in nodes)
@@ -62,7 +62,7 @@ def refused(
 
 
 def _smallest(nodes: Sequence[NodeProto], refused: Callable[[Sequence[NodeProto]], bool]) -> list[NodeProto]:
-    """The shortest run of `nodes`, all of which are refused, that ends first; without what its last does not need."""
+    """Return the shortest refused run of the refused `nodes` that ends first, without nodes its last does not need."""
     end = _first(len(nodes), lambda count: refused(nodes[:count]))
     length = _first(end, lambda count: refused(nodes[end - count : end]))
     run = list(nodes[end - length : end])
@@ -75,7 +75,7 @@ def _smallest(nodes: Sequence[NodeProto], refused: Callable[[Sequence[NodeProto]
 
 
 def _first(most: int, holds: Callable[[int], bool]) -> int:
-    """The least count from 1 to `most` that `holds`, where `most` does and none below one that does not."""
+    """Return the least count for which `holds` is true, up to `most`, for which it is; `holds` must be monotonic."""
     low, high = 0, most
     while high - low > 1:
         middle = (low + high) // 2
@@ -84,9 +84,9 @@ def _first(most: int, holds: Callable[[int], bool]) -> int:
 
 
 class _Parts:
-    """Models of some nodes of `model` each, whose inputs have the shapes that they have in one run.
+    """Models of subsets of the nodes of `model`, whose inputs have the shapes that they have in one run.
 
-    It is of `batch` images, or as many as the model has fixed.
+    The run is on `batch` images, or on the model's fixed batch.
     """
 
     def __init__(self, model: ModelProto, batch: int) -> None:
@@ -103,7 +103,7 @@ class _Parts:
         self._values: Mapping[str, Array] = feed | Part(rounded, (), names).run(feed)
 
     def model(self, nodes: Sequence[NodeProto]) -> ModelProto:
-        """Return a model of `nodes`, in their order: its outputs are the values that others read, or none."""
+        """Return a model of `nodes`, in order. Its outputs are the values that other nodes read, or that none reads."""
         model = self._model
         made = {name for node in nodes for name in node.output if name}
         read = list(dict.fromkeys(name for node in nodes for name in node.input if name and name not in made))

@@ -1,4 +1,4 @@
-"""The fewest nodes to keep in FP32 so that a conversion meets a tolerance: every step is converted and measured."""
+"""Searching for the fewest nodes to keep in FP32 so that a conversion meets a tolerance, by measuring conversions."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from evodeploy.debugging.report import Proposal, Trial, shown
 
 _log = logging.getLogger(__name__)
 
-TRIALS = 80  # conversions measured, at most
+TRIALS = 80  # the most conversions to measure
 
 Measure = Callable[[Sequence[str]], float]  # the error of a conversion that keeps these nodes in FP32
 
 
 class _Search:
-    """The trials so far, each set of nodes measured once."""
+    """The trials so far; each set of nodes is measured once."""
 
     def __init__(self, measure: Measure, tolerance: float, always: Sequence[str]) -> None:
         self._measure, self._tolerance, self._always = measure, tolerance, tuple(always)
@@ -42,10 +42,10 @@ class _Search:
 def proposed(
     precision: str, measure: Measure, tolerance: float, suspects: Sequence[str], always: Sequence[str] = ()
 ) -> Proposal | None:
-    """Return the nodes to keep, `always` among them; None where keeping all of `suspects` does not meet the tolerance.
+    """Return the nodes to keep, including `always`; None if keeping all of `suspects` does not meet the tolerance.
 
-    As many of the `suspects` as are needed are taken from the front, the likeliest; then those are left out again that
-    can be.
+    The search takes the fewest first `suspects` that meet the tolerance, because the first are the likeliest causes. It
+    then leaves out those that are not needed.
     """
     search = _Search(measure, tolerance, always)
     before = search.error(())
@@ -62,7 +62,7 @@ def proposed(
 
 
 def _fewest(search: _Search, suspects: Sequence[str], enough: int) -> int:
-    """The fewest from the front that meet the tolerance, where half of `enough` does not."""
+    """Return how many of the first suspects are needed: more than half of `enough`, and no more than `enough`."""
     low, high = enough // 2, min(enough, len(suspects))
     while high - low > 1 and not search.over:
         middle = (low + high) // 2
@@ -74,7 +74,7 @@ def _fewest(search: _Search, suspects: Sequence[str], enough: int) -> int:
 
 
 def _pruned(search: _Search, kept: list[str]) -> list[str]:
-    """`kept` without what can be left out: the less suspect first, in halves, quarters and so on to single nodes."""
+    """Return `kept` without unnecessary nodes, trying the least likely first: halves, quarters, … single nodes."""
     size = max(1, len(kept) // 2)
     while size:
         end = len(kept)

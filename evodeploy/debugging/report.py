@@ -1,4 +1,4 @@
-"""What debugging finds: records that print as a table by block, and as plain values."""
+"""The results of debugging: records that print as a table by block, and convert to plain values."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ SHOWN = 8  # nodes that the text lists
 
 @dataclass(frozen=True)
 class NodeError:
-    """One node on all images; errors are shares of the largest magnitude in its output.
+    """One node on all images; errors are relative to the largest magnitude of its output.
 
-    `block` is where it belongs, or its kind of work where it is in no block. `error` is that of its output, `inherited`
-    the largest of its inputs, `own` its error where its inputs are the reference's, rounded as the other model rounds
-    them. `rms` is the root of the mean square error over that of the
-    output. `largest` is the output's largest magnitude in the reference; `beyond` the share of it that exceeds FP16's
-    65504, `flushed` the share that is too small for FP16 and becomes 0.
+    `block` is the block it belongs to, or its kind of work if it is in no block. `error` is the error of its output and
+    `inherited` the largest error of its inputs. `own` is its error with the reference's inputs, rounded as in the other
+    model. `rms` is the root mean square of the error, relative to that of the output. `largest` is the output's largest
+    magnitude in the reference, `beyond` the share of its elements that exceed FP16's 65504, and `flushed` the share of
+    elements that are too small for FP16 and become 0.
     """
 
     name: str
@@ -42,20 +42,20 @@ class NodeError:
 
 @dataclass(frozen=True)
 class OutputError:
-    """An output of the network: the largest error of each image, as a share of the output's largest magnitude."""
+    """An output of the network: the largest error of each image, relative to the output's largest magnitude."""
 
     name: str
     images: tuple[float, ...]
 
     @property
     def error(self) -> float:
-        """That of the worst image."""
+        """The error of the worst image."""
         return max(self.images)
 
 
 @dataclass(frozen=True)
 class Flips:
-    """A selection: how many positions of each image the other model selects and the reference does not."""
+    """A selection: the number of positions in each image that the other model selects and the reference does not."""
 
     node: str
     kept: int
@@ -64,7 +64,7 @@ class Flips:
 
 @dataclass(frozen=True)
 class Trial:
-    """How many nodes a conversion keeps in FP32, and the error of its outputs."""
+    """The number of nodes that a conversion keeps in FP32, and the error of its outputs."""
 
     kept: int
     error: float
@@ -72,9 +72,9 @@ class Trial:
 
 @dataclass(frozen=True)
 class Proposal:
-    """The nodes to keep in FP32 when the reference is converted to `precision`, and the `error` that is left.
+    """The nodes to keep in FP32 when the reference is converted to `precision`, and the remaining `error`.
 
-    `before` is the error with none kept. `minimal` says that none of them can be left out.
+    `before` is the error with none kept. `minimal` is true if none of them can be left out.
     """
 
     precision: str
@@ -103,12 +103,12 @@ class Proposal:
 
 @dataclass(frozen=True)
 class DebugReport:
-    """Where `other` begins to differ from `reference` on `images` images, which are `random` noise or not.
+    """The differences of `other` from `reference` on `images` images, which are noise if `random`.
 
     `nodes` are those of the reference whose values both compute, in its order. `begins` names the first of them whose
-    own error exceeds the tolerance and what it inherits; None where no node's does. `selections` say which positions
-    the other selects and the reference does not. `proposal` is None where no conversion would help or none was asked
-    for.
+    own error exceeds both the tolerance and the error it inherits; None if there is none. `selections` count the
+    positions that the other selects and the reference does not. `proposal` is None if no conversion would help or none
+    was asked for.
     """
 
     reference: str
@@ -125,7 +125,7 @@ class DebugReport:
 
     @property
     def error(self) -> float:
-        """The largest error of an output."""
+        """The largest error of all outputs."""
         return max(output.error for output in self.outputs)
 
     @property
@@ -134,7 +134,7 @@ class DebugReport:
         return self.error <= self.tolerance
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values that JSON takes: null for an error that is infinite."""
+        """Return everything as plain values for JSON, with null for an infinite error."""
         document = {"schema": 1, **dataclasses.asdict(self), "error": self.error, "passed": self.passed}
         if self.proposal is not None:
             document["proposal"]["options"] = self.proposal.options
@@ -160,12 +160,12 @@ class DebugReport:
 
 
 def shown(error: float) -> str:
-    """An error in short; infinite where a value is no number."""
+    """Return an error as short text; it is infinite if a value is NaN or infinite."""
     return f"{error:.2g}" if math.isfinite(error) else "infinite"
 
 
 def first_cause(nodes: Sequence[NodeError], tolerance: float) -> str | None:
-    """The name of the first of `nodes` whose own error exceeds the tolerance, and what its inputs have."""
+    """Return the name of the first of `nodes` whose own error exceeds both the tolerance and that of its inputs."""
     return next((node.name for node in nodes if node.own > max(tolerance, node.inherited)), None)
 
 

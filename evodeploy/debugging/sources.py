@@ -1,4 +1,4 @@
-"""The two models that are compared, and the inputs they are compared on."""
+"""The two models to compare, and the inputs to compare them on."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from evodeploy.specs import FP16_LARGEST, NO_METADATA, ModelInfo, Precision
 if TYPE_CHECKING:
     from torch import nn
 
-CHUNK = 8  # images at a time, where the batch is dynamic
+CHUNK = 8  # images at a time if the batch is dynamic
 
 
 def read_other(path: Path) -> ModelProto:
-    """The ONNX file that is compared; raises UsageError for another kind of file, BadFileError as `read_onnx` does."""
+    """Read the ONNX file to compare; raises UsageError for another kind of file, and the errors of `read_onnx`."""
     if kind_of_source(path) != "onnx":
         raise UsageError(f"{path} is not an ONNX file: what is compared node by node is an ONNX file, or --precision")
     return read_onnx(path)
 
 
 def exported(source: Path | nn.Module, like: ModelProto | None, precision: Precision | None) -> ModelProto:
-    """`source` as an FP32 ONNX model: read where it is one; else traced, selecting as `like` does."""
+    """Return `source` as an FP32 ONNX model: an ONNX file is read, a network is traced with the settings of `like`."""
     if isinstance(source, Path) and kind_of_source(source) == "onnx":
         return read_onnx(source)
     if kind_of_source(source) != "checkpoint":
@@ -61,10 +61,10 @@ def exported(source: Path | nn.Module, like: ModelProto | None, precision: Preci
 def static(
     reference: ModelProto, other: ModelProto | None, keep_ratio: float | Sequence[float] | None
 ) -> tuple[ModelProto, ModelProto | None, ModelInfo | None]:
-    """Both as static models, elastic ones at `keep_ratio`, and what the reference says of itself.
+    """Return both as static models, elastic ones at `keep_ratio`, and the metadata of the reference.
 
-    Raises UsageError where neither is elastic and a ratio is given, and where both say that they are other networks;
-    InputError for a ratio that does not fit.
+    Raises UsageError if a ratio is given and neither is elastic, or if their metadata shows that they are different
+    networks; InputError for a ratio that does not fit.
     """
     infos = [info_of(model) for model in (reference, other) if model is not None]
     elastic = next((info for info in infos if info is not None and info.elastic), None)
@@ -81,7 +81,7 @@ def static(
 
 
 def _check_alike(infos: Sequence[ModelInfo]) -> None:
-    """Raise UsageError for networks whose values have other shapes."""
+    """Raise UsageError if values of the networks have different shapes or meanings according to their metadata."""
     for fact in ("image_size", "keep_ratios", "selection", "stages", "fast_path", "num_classes"):
         found = [getattr(info, fact) for info in infos]
         if any(each != found[0] for each in found):
@@ -99,11 +99,11 @@ def inputs_of(
     seed: int,
     like: ModelProto | None = None,
 ) -> tuple[list[dict[str, Array]], int]:
-    """The inputs of `model`, batch by batch, and how many images they are: `images` or else random ones.
+    """Return the inputs of `model`, batch by batch, and the number of images: `images`, by default random ones.
 
-    Batches are as large as `model` takes them, or else `like`. Of a model without `info` they are normal floats, and
-    zeros and ones where they are whole numbers. Raises UsageError for images where the model does not say how to
-    prepare them, and where the two take batches of different sizes.
+    Batches have the fixed size of `model`, or else of `like`. If there is no `info`, the inputs are normally
+    distributed floats, bytes, or zeros and ones for other integers. Raises UsageError if images are given and the model
+    has no metadata, or if the two have batches of different sizes.
     """
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
@@ -121,12 +121,12 @@ def inputs_of(
     prepared = as_input(seen, info)
     size = batch or min(CHUNK, len(prepared))
     rows = math.ceil(len(prepared) / size) * size if batch else len(prepared)
-    filled = prepared[np.arange(rows) % len(prepared)]  # a fixed batch is filled up with the first, which do not count
+    filled = prepared[np.arange(rows) % len(prepared)]  # a fixed batch is filled with the first images, not counted
     return [{inputs[0].name: filled[start : start + size]} for start in range(0, rows, size)], len(prepared)
 
 
 def beyond_range(model: ModelProto, precision: Precision) -> list[str]:
-    """The names of the nodes with a weight that `precision` cannot hold."""
+    """Return the names of the nodes with a weight that `precision` cannot hold."""
     largest = FP16_LARGEST if precision == "fp16" else math.inf
     wide = {
         tensor.name
@@ -150,7 +150,7 @@ def _random(value: ValueInfoProto, batch: int, generator: np.random.Generator) -
 
 
 def batch_of(model: ModelProto) -> int | None:
-    """How many images a run of `model` takes; None for any number."""
+    """Return the fixed batch size of `model`; None if any batch is accepted."""
     weights = {tensor.name for tensor in model.graph.initializer}
     return next((_sides(value)[:1] or [None] for value in model.graph.input if value.name not in weights), [None])[0]
 

@@ -1,4 +1,4 @@
-"""From measured values to nodes: what each adds, and what it inherits."""
+"""From measured values to nodes: the error that each node adds, and the error that it inherits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from evodeploy.graph.parts import parts_of
 
 
 def node_errors(reference: Graph, found: Probed) -> tuple[NodeError, ...]:
-    """Return the nodes of `reference` that compute floats which were measured, in its order."""
+    """Return the errors of the nodes of `reference` whose float outputs were measured, in its order."""
     errors: dict[str, float] = {}
     parts = parts_of(reference.written)
     nodes = []
@@ -20,7 +20,7 @@ def node_errors(reference: Graph, found: Probed) -> tuple[NodeError, ...]:
         inherited = max((errors.get(name, 0.0) for name in node.input), default=0.0)
         measured = [found.values[name] for name in node.output if name in found.values]
         seen = [value for value in measured if value.elements]
-        errors.update(dict.fromkeys(node.output, inherited))  # of what was not measured
+        errors.update(dict.fromkeys(node.output, inherited))  # unless measured, see below
         for name in node.output:
             if name in found.values and found.values[name].elements:
                 errors[name] = found.values[name].relative(found.values[name].difference)
@@ -47,7 +47,7 @@ def node_errors(reference: Graph, found: Probed) -> tuple[NodeError, ...]:
 
 
 def unshared(reference: Graph, found: Probed) -> int:
-    """How many nodes of `reference` compute floats of which none was measured."""
+    """Count the nodes of `reference` that compute floats, none of which was measured."""
     floats = [
         [name for name in node.output if reference.types.get(name) == TensorProto.FLOAT]
         for node in reference.written.node
@@ -59,13 +59,13 @@ def unshared(reference: Graph, found: Probed) -> int:
 
 
 def suspects(reference: Graph, nodes: tuple[NodeError, ...]) -> list[str]:
-    """The names of `nodes`, the likeliest causes first.
+    """Return the names of `nodes`, the likeliest causes first.
 
-    A node is as suspect as its own error is large, and half as suspect as a node that reads its output: what one is
-    sensitive to, another may have to make in FP32.
+    A node's weight is its own error, or half the weight of a node that reads its output if that is larger: if a node is
+    sensitive to its input, the node that computes the input may have to stay in FP32.
     """
     own = {node.name: min(node.own, 1e6) for node in nodes}
-    reading: dict[str, float] = {}  # of each value, the most suspect node that reads it
+    reading: dict[str, float] = {}  # the largest weight of the nodes that read each value
     weight: dict[str, float] = {}
     for node in reversed(reference.nodes):
         name = node_name(node)
