@@ -80,7 +80,7 @@ def _check_replaceable(path: Path) -> None:
 
 @contextlib.contextmanager
 def made_folder(folder: Path) -> Iterator[None]:
-    """Make `folder` if it is missing, and remove it at the end if it is new and empty. Raises UsageError."""
+    """Make `folder` if it is missing, and remove it at the end if new and empty. Raises UsageError if that fails."""
     missing = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. Stages are imported inside commands, so that `--help` answers at once."""
+"""The command line: parse, call, print. Stages are imported inside commands, so that `--help` responds at once."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from evodeploy.cli import (
 
 
 class App(typer.Typer):
-    """A Typer app that ends as `evodeploy.cli.ending` says."""
+    """A Typer app that ends as described in `evodeploy.cli.ending`."""
 
     def __call__(self, arguments: Sequence[str] | None = None) -> NoReturn:
-        """Run the command line on `arguments`, or on the process's own, and leave through `sys.exit`."""
+        """Run the command line on `arguments`, by default the process's own, and exit through `sys.exit`."""
         code = ending.run(self, sys.argv[1:] if arguments is None else arguments)
-        if arguments is None:  # the end is decided: nothing may change it while Python takes the process down
+        if arguments is None:  # the exit code is fixed: nothing may change it while Python shuts down
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         sys.exit(code)
 

@@ -75,7 +75,7 @@ def batch(
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A progress bar with time left on a terminal; elsewhere a line now and then."""
+    """Show a progress bar with the remaining time on a terminal; otherwise print a line at intervals."""
     if not shows_progress():
         yield _lines()
         return

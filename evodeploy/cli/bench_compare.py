@@ -19,7 +19,7 @@ _OWN = {"compare", "min_change", "artefacts", "as_json"}
 
 
 def compare(context: typer.Context, documents: list[Path], min_change: float, as_json: bool) -> None:
-    """Print what changed; exit with 1 where a row is slower, wrong or gone."""
+    """Print the changes; exit with 1 if a row is slower, wrong or missing."""
     from evodeploy.benchmark.report.compare import compare_benches
 
     refuse_others(context, _OWN, "--compare")
@@ -35,19 +35,19 @@ def compare(context: typer.Context, documents: list[Path], min_change: float, as
 
 
 def refuse_without_compare(context: typer.Context) -> None:
-    """Raise UsageError for what only a comparison can honour."""
+    """Raise UsageError for options that only apply to a comparison."""
     if "min_change" in _given(context):
         raise UsageError("--min-change needs --compare: add it, or leave it out")
 
 
 def refuse_others(context: typer.Context, own: set[str], form: str) -> None:
-    """Raise UsageError for an option that has no meaning in this `form` of the command, which has its `own`."""
+    """Raise UsageError for an option that does not apply to this `form` of the command; `own` are those that do."""
     others = sorted(_given(context) - own)
     if others:
         raise UsageError(f"--{others[0].replace('_', '-')} has no meaning with {form}: leave it out")
 
 
 def _given(context: typer.Context) -> set[str]:
-    """Return the options that the command line names."""
+    """Return the names of the options on the command line."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}

@@ -22,7 +22,7 @@ def print_trtexec(
     tf32: bool | None,
     as_json: bool,
 ) -> None:
-    """Print the command for each row of TensorRT's."""
+    """Print the trtexec command for each row that TensorRT runs."""
     from evodeploy.benchmark.trtexec import trtexec_lines
 
     refuse_others(context, _OWN, "--print-trtexec")

@@ -124,7 +124,7 @@ def refit(
 
 
 def _newest() -> Path:
-    """Return the newest export of this folder."""
+    """Return the newest export in this folder."""
     from evodeploy.artefacts import newest_export
 
     onnx = newest_export(Path())
@@ -136,7 +136,7 @@ def _newest() -> Path:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Progress | None]:
-    """A progress bar of TensorRT's phases on a terminal; elsewhere none."""
+    """Show a progress bar of TensorRT's phases on a terminal; yield None otherwise."""
     if not shows_progress():
         yield None
         return

@@ -1,4 +1,4 @@
-"""What all commands share: their common options, and where words go. Results go to stdout, the log to stderr."""
+"""What all commands share: common options, and the output. Results go to stdout, the log to stderr."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NOT_ASCII = re.compile("[^\\x00-\\x7e]")
 
 @dataclass
 class _State:
-    """Whether the command has answered with its JSON document."""
+    """Whether the command has printed its JSON document."""
 
     answered: bool = False
 
@@ -43,13 +43,13 @@ class _Handler(logging.Handler):
     """Shows the package's log on stderr, as lines without times."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one message, which may fail as writing does."""
+        """Write one message. Errors of writing are passed on."""
         label = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
         write(label + record.getMessage())
 
 
 def write(text: str) -> None:
-    """Write a line on stderr, in one piece: a signal does not come between the text and its end."""
+    """Write a line to stderr in one piece, so that no signal comes between the text and its end."""
     sys.stderr.write(printable(text) + "\n")
     sys.stderr.flush()
 
@@ -61,7 +61,7 @@ def note(text: str) -> None:
 
 @contextlib.contextmanager
 def logged() -> Iterator[None]:
-    """Show the package's log while the body runs: from INFO on, unless `set_level` says otherwise.
+    """Show the package's log while the body runs: from INFO on, unless `set_level` changes that.
 
     It reaches no handler of the root logger, which would show it a second time.
     """
@@ -79,29 +79,29 @@ def logged() -> Iterator[None]:
 
 
 def set_level(level: int) -> None:
-    """Show the log from `level` on, one of `logging`'s."""
+    """Show the log from `level` on, which is one of `logging`'s."""
     logging.getLogger("evodeploy").setLevel(level)
 
 
 def shows_progress() -> bool:
-    """Whether stderr shows bars and spinners: it is a terminal, and the command is not quiet."""
+    """Return whether stderr shows bars and spinners: it is a terminal, and the command is not quiet."""
     return sys.stderr.isatty() and _log.isEnabledFor(logging.INFO)
 
 
 def result(text: str) -> None:
-    """A line of what was asked for: on stdout."""
+    """Print a line of the result on stdout."""
     _out(printable(text))
 
 
 def result_json(document: Any) -> None:
-    """One JSON document on stdout, the only one of the command: in ASCII, which is UTF-8 that any terminal shows."""
+    """Print the command's only JSON document on stdout, in ASCII, which is valid UTF-8 on any terminal."""
     text = json_text(document)
     _state.answered = True
     _out(_NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text))
 
 
 class Record(Protocol):
-    """What public functions return: its text says it in short."""
+    """The result of a public function. Its text is the short form."""
 
     def to_dict(self) -> Any:
         """Return plain values for JSON."""
@@ -116,34 +116,34 @@ def answer(record: Record, as_json: bool, *following: str) -> None:
 
 
 def error_json(code: int, message: str) -> None:
-    """What went wrong as the JSON document on stdout, where none is there yet."""
+    """Print the error as the JSON document on stdout, unless one was already printed."""
     if not _state.answered:
         result_json({"error": {"code": code, "message": message}})
 
 
 def start() -> None:
-    """Begin a command: nothing is on stdout."""
+    """Begin a command: nothing has been printed on stdout."""
     _state.answered = False
 
 
 def _out(text: str, end: str = "\n") -> None:
     try:
         print(text, end=end, flush=True)
-    except BrokenPipeError:  # the reader has seen enough
+    except BrokenPipeError:  # the reader has stopped reading
         raise
     except OSError as error:
         raise UnavailableError(f"cannot write to stdout: {error.strerror or error}") from error
 
 
 def columns() -> int:
-    """Return how many characters a line on stdout holds: the terminal's, or 200 where it is none."""
+    """Return the number of characters in a line on stdout: the terminal's, or 200 if it is not a terminal."""
     from rich.console import Console
 
     return Console().width if sys.stdout.isatty() else 200
 
 
 def show(what: RenderableType) -> None:
-    """A table on stdout, as wide as it needs to be where stdout is no terminal."""
+    """Print a table on stdout, as wide as it needs to be if stdout is not a terminal."""
     from rich.console import Console
 
     console = Console(width=columns(), highlight=False, markup=False, emoji=False)
@@ -154,7 +154,7 @@ def show(what: RenderableType) -> None:
 
 @contextlib.contextmanager
 def working(text: str) -> Iterator[None]:
-    """Say `text` while the body runs: with a spinner on a terminal, else as a line."""
+    """Show `text` while the body runs: with a spinner on a terminal, otherwise as a line."""
     if not shows_progress():
         note(text)
         yield
@@ -167,7 +167,7 @@ def working(text: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def progress(text: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """A function to call with how many of how many images are done: on a terminal it moves a bar with the rate."""
+    """Yield a function to call with the images done and their total: on a terminal it moves a bar with the rate."""
     if quiet or not shows_progress():
         yield lambda done, total: None
         return
@@ -184,7 +184,7 @@ def progress(text: str, *, quiet: bool = False) -> Iterator[Callable[[int, int],
 
 
 class _Printable:
-    """What Rich shows of `what`, its text made printable before the terminal's own codes are added."""
+    """The Rich output of `what`, with its text made printable before the terminal's own codes are added."""
 
     def __init__(self, what: RenderableType) -> None:
         self._what = what
@@ -195,12 +195,12 @@ class _Printable:
 
 
 class Stopwatch:
-    """Seconds since it was made."""
+    """A clock that starts when it is made."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
 
     @property
     def seconds(self) -> float:
-        """Seconds so far."""
+        """Seconds since the start."""
         return time.perf_counter() - self._start

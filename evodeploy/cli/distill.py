@@ -40,7 +40,7 @@ def distill(
     class_map: options.ClassMap = None,
     teacher: Annotated[
         str | None, typer.Option(help="Another checkpoint to learn from; by default the network itself, dense.")
-    ] = None,  # no Path: it makes hf:/ of hf://
+    ] = None,  # not a Path, which would turn hf:// into hf:/
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; the first GPU where there is one.")] = None,
     precision: Annotated[
         str | None, typer.Option(help="What products are computed in: fp32, bf16, fp16. Default: what is fast here.")
@@ -89,7 +89,7 @@ def distill(
         resume=resume,
         force=force,
     )
-    if record.rank:  # of several processes one answers
+    if record.rank:  # only one of several processes prints the result
         return
     bounds = record.recipe.elastic
     elastic_option = "" if bounds is None else " --elastic {:g}:{:g}".format(*bounds)

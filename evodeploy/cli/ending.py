@@ -1,10 +1,10 @@
 """How a command ends: with one sentence on stderr and an exit code, whatever happens.
 
 0       success
-1 to 4  the error's own code (evodeploy.errors); 3 too where the system refuses something, or memory is out, and
-        4 too for a fault that nobody foresaw, which the contents of a file most often bring about
+1 to 4  the error's own code (evodeploy.errors); also 3 if the system refuses something or there is no memory left, and
+        also 4 for an unforeseen fault, which is most often caused by the contents of a file
 130     interrupted (SIGINT)
-141     the reader of the output has closed it, which is no failure and is not reported
+141     the reader of the output has closed it, which is not a failure and is not reported
 143     terminated (SIGTERM)
 """
 
@@ -33,14 +33,14 @@ ENVIRONMENT = 3
 FAULT = 4
 INTERRUPTED = 128 + signal.SIGINT
 CLOSED = 128 + signal.SIGPIPE
-MESSAGE = 4000  # characters of a sentence, at most: a file's name may be long
+MESSAGE = 4000  # characters of a sentence, at most: the name of a file may be long
 _WORDS = {int(signal.SIGINT): "interrupted", int(signal.SIGTERM): "terminated"}
 _PARSING: type[Exception] = typer.BadParameter.__mro__[1]  # Typer's usage error, which it does not export
 _VERBOSE = "evodeploy.verbose"
 
 
 class Command(TyperCommand):
-    """A command that takes --verbose and --quiet as the command line does, so that they may come after it too."""
+    """A command that accepts --verbose and --quiet as the command line does, so that they may come after it too."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the command's own parameters, --verbose, --quiet and --help."""
@@ -49,10 +49,10 @@ class Command(TyperCommand):
 
 
 class Export(Command):
-    """A command whose --elastic may come without its value, which is then empty: Typer knows no such option."""
+    """A command whose --elastic may come without a value, which is then empty: Typer has no such options."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read `args`, after a bare --elastic got its empty value."""
+        """Parse `args`, after giving a bare --elastic an empty value."""
         following = [*args[1:], "-"]
         bare = [each == "--elastic" and after.startswith("-") for each, after in zip(args, following, strict=True)]
         filled = ["--elastic=" if alone else each for each, alone in zip(args, bare, strict=True)]
@@ -60,14 +60,14 @@ class Export(Command):
 
 
 def remember_verbose(context: typer.Context, asked: bool) -> None:
-    """The callback of --verbose."""
+    """Show the whole log, as the callback of --verbose."""
     if asked:
         context.meta[_VERBOSE] = True
         console.set_level(logging.DEBUG)
 
 
 def be_quiet(asked: bool) -> None:
-    """The callback of --quiet."""
+    """Show only warnings in the log, as the callback of --quiet."""
     if asked:
         console.set_level(logging.WARNING)
 
@@ -78,7 +78,7 @@ def is_verbose(context: typer.Context) -> bool:
 
 
 def run(app: typer.Typer, arguments: Sequence[str]) -> int:
-    """Run the command line `app` on `arguments`, say what went wrong, and return the exit code."""
+    """Run the command line `app` on `arguments`, report what went wrong, and return the exit code."""
     _let_anything_be_written()
     console.start()
     context: Any = None
@@ -91,22 +91,22 @@ def run(app: typer.Typer, arguments: Sequence[str]) -> int:
                 command.invoke(context)
             sys.stdout.flush()
             code, message = 0, ""
-        except BaseException as error:  # the last resort: nothing passes
+        except BaseException as error:  # the last resort: no exception may pass
             code, message = _ending(error)
             if context is not None and is_verbose(context) and not isinstance(error, (typer.Exit, SystemExit)):
                 with contextlib.suppress(OSError):
                     console.write("".join(traceback.format_exception(error)).rstrip())
-    if received:  # whatever it was turned into on its way, or where it was swallowed
+    if received:  # whatever the signal was turned into on its way, even if that was caught
         code, message = 128 + received[0], _WORDS[received[0]]
     _say(code, message, as_json="--json" in _options(arguments))
     return code
 
 
-_command = functools.cache(typer.main.get_command)  # reading all the signatures takes longer than a command line
+_command = functools.cache(typer.main.get_command)  # reading all signatures takes longer than a command line
 
 
 def _ending(error: BaseException) -> tuple[int, str]:
-    """Return the exit code and the sentence for `error`; an empty one where all is said."""
+    """Return the exit code and the sentence for `error`; the sentence is empty if nothing more is to be reported."""
     if isinstance(error, typer.Exit):
         return error.exit_code, ""
     if isinstance(error, SystemExit):
@@ -130,15 +130,15 @@ def _ending(error: BaseException) -> tuple[int, str]:
 
 
 def _parsing(error: Any) -> str:
-    """Return what Typer says of a command line it cannot read, with the command that shows its help."""
+    """Return Typer's message about a command line that it cannot parse, with the command that shows its help."""
     message = brief(error.format_message()).rstrip(".")
     return message if error.ctx is None else f"{message} (see {error.ctx.command_path} --help)"
 
 
 def _say(code: int, message: str, as_json: bool) -> None:
-    """With `as_json` the document to stdout, and the sentence to stderr; then nothing is left in any buffer.
+    """Write the sentence to stderr and, with `as_json`, the document to stdout; then nothing is left in any buffer.
 
-    Each is written though the other cannot be.
+    Each is written even if the other cannot be.
     """
     message = brief(message, MESSAGE)
     with _written_out("stdout"):
@@ -153,7 +153,7 @@ def _say(code: int, message: str, as_json: bool) -> None:
 
 @contextlib.contextmanager
 def _written_out(name: str) -> Iterator[None]:
-    """Drop the rest where nobody reads it, or the disk is full: Python would try again as it ends, and fail."""
+    """Drop the rest if nobody reads it or the disk is full: otherwise Python would try again at its end, and fail."""
     try:
         yield
     except (OSError, UnavailableError):
@@ -167,7 +167,7 @@ def _options(arguments: Sequence[str]) -> Sequence[str]:
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:
-    """Raise UsageError for an empty argument: a path that is empty would be the working folder."""
+    """Raise UsageError for an empty argument: an empty path would be the working folder."""
     for before, argument in zip(("", *arguments), arguments, strict=False):
         name, equals, value = argument.partition("=")
         if argument == "" or (name.startswith("--") and equals and not value):
@@ -176,7 +176,7 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
 
 
 def _let_anything_be_written() -> None:
-    """Let stdout and stderr show as escapes what their encoding does not have, and be there where they were closed."""
+    """Make stdout and stderr escape characters that their encoding lacks, and replace them if they were closed."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - open until the process ends
@@ -185,7 +185,7 @@ def _let_anything_be_written() -> None:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM inside raise, so that what was begun is cleaned up; yields those that came, in order."""
+    """Raise at SIGINT and SIGTERM in the body, so that it can clean up. Yield a list of the signals received."""
     received: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -194,7 +194,7 @@ def _signals() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         raise SystemExit(128 + number)
 
-    here = threading.current_thread() is threading.main_thread()  # no other may set handlers, and none gets signals
+    here = threading.current_thread() is threading.main_thread()  # no other thread can set handlers or gets signals
     before = {number: signal.signal(number, stop) for number in _WORDS} if here else {}
     try:
         yield received

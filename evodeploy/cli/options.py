@@ -1,4 +1,4 @@
-"""Options that several commands share: what runs an artefact and how, and what is made of a checkpoint."""
+"""Options that several commands share: the runtime of an artefact, its settings, and changes to a checkpoint."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ ImageSize = Annotated[
 ]
 
 
-ENGINE_OPTIONS = EngineOptions()  # where none is given
+ENGINE_OPTIONS = EngineOptions()  # the default
 
 
 def engine_options(
@@ -122,7 +122,7 @@ def engine_options(
     tf32: Tf32 = None,
     fixed_keep: FixedKeep = None,
 ) -> EngineOptions:
-    """Return the options as the library takes them; raises UsageError for values that no runtime takes."""
+    """Return the options as an object of the library. Raises UsageError for values that no runtime accepts."""
     return EngineOptions(
         threads=threads,
         device=device,
@@ -135,9 +135,9 @@ def engine_options(
 
 
 def opens_engine(command: Callable[..., None], *, without: Collection[str] = ()) -> Callable[..., None]:
-    """Let `command` have the options of `engine_options` in place of its parameter `how`, which they become.
+    """Give `command` the options of `engine_options` instead of its parameter `how`, which receives their values.
 
-    Those named in `without` it does not have: they stay at their defaults.
+    Options named in `without` are not offered, and keep their defaults.
     """
     signature = inspect.signature(command, eval_str=True)
     known = inspect.signature(engine_options, eval_str=True).parameters

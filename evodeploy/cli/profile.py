@@ -17,7 +17,7 @@ from evodeploy.kinds import DRAWING, PAGE, REPORT, suffix_of
 from evodeploy.specs import EngineOptions
 
 
-# The layers of a CUDA graph have no times of their own, and no runtime that is profiled takes tf32.
+# The layers of a CUDA graph have no separate times, and none of the profiled runtimes has the option tf32.
 @functools.partial(options.opens_engine, without=("cuda_graph", "tf32"))
 def profile(
     context: typer.Context,

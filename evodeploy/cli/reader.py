@@ -1,4 +1,4 @@
-"""The reader of a command's results, `head` for one: once it has gone, nothing more is computed for it."""
+"""The reader of a command's results, for example `head`: when it has gone, nothing more is computed for it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from types import FrameType
 
 @contextlib.contextmanager
 def while_read() -> Iterator[None]:
-    """End the body with BrokenPipeError as soon as nobody reads stdout any more, where that is a pipe."""
+    """End the body with BrokenPipeError as soon as nobody reads stdout any more, if it is a pipe."""
     pipe = _pipe()
-    if pipe is None or threading.current_thread() is not threading.main_thread():  # only that one gets signals
+    if pipe is None or threading.current_thread() is not threading.main_thread():  # only it gets signals
         yield
         return
     before = signal.signal(signal.SIGPIPE, _gone)
@@ -38,16 +38,16 @@ def _gone(number: int, frame: FrameType | None) -> None:
 
 
 def _pipe() -> int | None:
-    """Return the descriptor of stdout where that is a pipe."""
+    """Return the descriptor of stdout if it is a pipe, or None."""
     try:
         descriptor = sys.stdout.fileno()
         return descriptor if stat.S_ISFIFO(os.fstat(descriptor).st_mode) else None
-    except (OSError, ValueError):  # a stream of Python's without one
+    except (OSError, ValueError):  # a Python stream without a descriptor
         return None
 
 
 def _watch(pipe: int, ended: int) -> None:
-    """Wait for the end of the reader or of the body: their other ends are closed."""
+    """Wait until the other end of either is closed: by the end of the reader, or by that of the body."""
     poll = select.poll()
     for descriptor in (pipe, ended):
         poll.register(descriptor, 0)

@@ -1,4 +1,4 @@
-"""The bearer token of a service: from a file or from the environment."""
+"""The bearer token of a service, from a file or from the environment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ File = Annotated[
 
 
 def read(file: Path | None) -> str | None:
-    """Return the token; None where there is none. Raises UsageError for one that no header can carry."""
+    """Return the token, or None if there is none. Raises UsageError if it cannot be sent in a header."""
     from evodeploy.errors import UsageError
     from evodeploy.files import open_regular
 
@@ -31,6 +31,6 @@ def read(file: Path | None) -> str | None:
             source, token = str(file), opened.read().decode(errors="replace").strip()
     if not token:
         raise UsageError(f"{source} is empty, expected a bearer token")
-    if not re.fullmatch("[!-~]+", token):  # what a header can carry
+    if not re.fullmatch("[!-~]+", token):  # the characters that a header can hold
         raise UsageError(f"the token in {source} has spaces, lines or other characters: expected ASCII without")
     return token

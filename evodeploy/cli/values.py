@@ -1,4 +1,4 @@
-"""The values of options: numbers in a range, and lists. A refusal names the option, its value and what is expected."""
+"""The values of options: numbers in a range, and lists. Errors name the option, its value and what is expected."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ T = TypeVar("T")
 
 BATCH = 16384  # images run at a time, at most
 CHANNEL = 1000.0  # magnitude of a mean or deviation, at most
-CLASSES = 100_000  # classes named of an image, at most
+CLASSES = 100_000  # classes named for an image, at most
 IMAGES = 10**9  # images counted, at most
 RANDOM = 4096  # random images, at most: all are in memory at once
-RATE = 100_000  # requests a second, at most
-SECONDS = 86400.0  # measured or waited, at most
+RATE = 100_000  # requests per second, at most
+SECONDS = 86400.0  # of measuring or waiting, at most
 SEED = 2**32 - 1
 SIDE = 2048  # pixels of an image's side, at most: the cost of attention grows with its fourth power
-SHOWN = 60  # characters of a refused value
+SHOWN = 60  # characters shown of a refused value
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _REAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -46,7 +46,7 @@ def whole(name: str, low: int, high: int, about: str) -> Any:
 
 
 def real(name: str, low: float, high: float, about: str) -> Any:
-    """Return the option `name`, a finite number from `low` to `high`, which may be infinite for no bound."""
+    """Return the option `name`, a finite number from `low` to `high`; an infinite `high` means no upper bound."""
 
     def number(text: str) -> float:
         return real_number(name, low, high, text)
@@ -55,7 +55,7 @@ def real(name: str, low: float, high: float, about: str) -> Any:
 
 
 def artefact(about: str) -> Any:
-    """Return an argument that is a file, or a checkpoint of the hub by name, which is fetched."""
+    """Return an argument that is a file, or the name of a checkpoint on the hub, which is fetched."""
 
     def file(text: str) -> Path:
         from evodeploy.hub import local
@@ -66,7 +66,7 @@ def artefact(about: str) -> Any:
 
 
 def whole_number(name: str, low: int, high: int, value: str | int) -> int:
-    """`value` in ASCII digits as a number; raises UsageError for anything else, and beyond the range."""
+    """Convert `value` in ASCII digits to a number. Raises UsageError for anything else, or outside the range."""
     text = str(value)
     if not _WHOLE.fullmatch(text) or not low <= int(text) <= high:
         raise _refused(name, text, f"a whole number from {low} to {high}")
@@ -74,7 +74,7 @@ def whole_number(name: str, low: int, high: int, value: str | int) -> int:
 
 
 def real_number(name: str, low: float, high: float, value: str | float) -> float:
-    """`value` as a finite number; raises UsageError for anything else, and beyond the range."""
+    """Convert `value` to a finite number. Raises UsageError for anything else, or outside the range."""
     text = str(value)
     number = float(text) if _REAL.fullmatch(text) else math.nan
     if not (low <= number <= high and math.isfinite(number)):
@@ -83,9 +83,9 @@ def real_number(name: str, low: float, high: float, value: str | float) -> float
 
 
 def listed(name: str, text: str, expected: str, entry: Callable[[str], T], *, again: bool = False) -> tuple[T, ...]:
-    """Return the entries of a list with commas, each as `entry` reads it or raises ValueError.
+    """Return the entries of a list with commas, each converted by `entry`, which raises ValueError if it is wrong.
 
-    Raises UsageError for one that is empty or, without `again`, is there twice.
+    Raises UsageError if an entry is empty or, without `again`, occurs twice.
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(parts):
@@ -100,18 +100,18 @@ def listed(name: str, text: str, expected: str, entry: Callable[[str], T], *, ag
 
 
 def names(name: str, text: str) -> tuple[str, ...]:
-    """`a,b` as names; raises UsageError."""
+    """Convert `a,b` to names. Raises UsageError if it is invalid."""
     return listed(name, text, "names with commas between them", str)
 
 
 def batches(text: str) -> tuple[int, ...]:
-    """`1,8,32` as batch sizes; raises UsageError."""
+    """Convert `1,8,32` to batch sizes. Raises UsageError if it is invalid."""
     expected = f"batch sizes from 1 to {BATCH} such as 1,8,32"
     return listed("--batch", text, expected, functools.partial(whole_number, "--batch", 1, BATCH))
 
 
 def rates(text: str | None) -> tuple[float, ...] | None:
-    """`10,20,40` as requests a second; raises UsageError."""
+    """Convert `10,20,40` to requests per second. Raises UsageError if it is invalid."""
     if text is None:
         return None
     expected = f"requests a second above 0 and up to {RATE} such as 10,20,40"
@@ -119,7 +119,7 @@ def rates(text: str | None) -> tuple[float, ...] | None:
 
 
 def fixed_batch(text: str) -> int | None:
-    """Return a batch size, or None for `dynamic`; raises UsageError."""
+    """Convert to a batch size, or to None for `dynamic`. Raises UsageError if it is invalid."""
     if text == "dynamic":
         return None
     try:
@@ -129,7 +129,7 @@ def fixed_batch(text: str) -> int | None:
 
 
 def profile(text: str) -> tuple[int, int, int]:
-    """`1:8:32` as the least, best and largest batch; raises UsageError."""
+    """Convert `1:8:32` to the smallest, best and largest batch. Raises UsageError if it is invalid."""
     expected = f"MIN:OPT:MAX such as 1:8:32, up to {BATCH}"
     parts = text.split(":")
     if len(parts) != 3:
@@ -142,7 +142,7 @@ def profile(text: str) -> tuple[int, int, int]:
 
 
 def blocks(text: str | None) -> tuple[int, ...] | None:
-    """`4,8` as numbers of blocks; raises UsageError."""
+    """Convert `4,8` to block numbers. Raises UsageError if it is invalid."""
     if text is None:
         return None
     expected = "the blocks at which selecting stages begin, such as 4,8"
@@ -150,7 +150,7 @@ def blocks(text: str | None) -> tuple[int, ...] | None:
 
 
 def ratios(text: str | None, name: str = "--keep-ratio") -> tuple[float, ...] | None:
-    """`0.5` or `0.7,0.5` as shares of tokens; raises UsageError."""
+    """Convert `0.5` or `0.7,0.5` to shares of tokens. Raises UsageError if it is invalid."""
     if text is None:
         return None
     expected = "a number above 0 and up to 1 such as 0.5, or one for each stage: 0.7,0.5"
@@ -158,7 +158,7 @@ def ratios(text: str | None, name: str = "--keep-ratio") -> tuple[float, ...] | 
 
 
 def ratio_range(name: str, text: str | None, *, equal: bool = False) -> tuple[float, float] | None:
-    """`0.2:1.0` as the least and the largest share of tokens, which may be `equal`; raises UsageError."""
+    """Convert `0.2:1.0` to the lowest and highest share of tokens, which may be `equal`. Raises UsageError."""
     if text is None:
         return None
     expected = "LOW:HIGH, two numbers above 0 and up to 1 such as 0.2:1.0, the lower first"
@@ -173,13 +173,13 @@ def ratio_range(name: str, text: str | None, *, equal: bool = False) -> tuple[fl
 
 
 def keeps(text: str, name: str = "--keep") -> tuple[tuple[float, ...], ...]:
-    """`1.0,0.7,0.7/0.5` as keep ratios, those with a stroke by stage; raises UsageError."""
+    """Convert `1.0,0.7,0.7/0.5` to keep ratios, where a slash separates stages. Raises UsageError if it is invalid."""
     expected = "ratios above 0 and up to 1 such as 1.0,0.7,0.5, or by stage 0.7/0.5"
     return listed(name, text, expected, lambda entry: tuple(_ratio(name, part) for part in entry.split("/")))
 
 
 def channels(name: str, text: str | None) -> tuple[float, ...] | None:
-    """`0.5`, or `0.485,0.456,0.406`, as three numbers; raises UsageError."""
+    """Convert `0.5` or `0.485,0.456,0.406` to three numbers. Raises UsageError if it is invalid."""
     if text is None:
         return None
     expected = "one number such as 0.5, or three: 0.485,0.456,0.406"
@@ -190,7 +190,7 @@ def channels(name: str, text: str | None) -> tuple[float, ...] | None:
 
 
 def memory(text: str | None) -> int | None:
-    """`512M` or `4G` as bytes; raises UsageError."""
+    """Convert `512M` or `4G` to bytes. Raises UsageError if it is invalid."""
     if text is None:
         return None
     match = _SIZE.fullmatch(text)
@@ -201,7 +201,7 @@ def memory(text: str | None) -> int | None:
 
 
 def one_precision(**asked: bool) -> Precision | None:
-    """Return the one precision that is asked for, or None; raises UsageError for several."""
+    """Return the one precision that was chosen, or None. Raises UsageError if there are several."""
     chosen = [name for name, wanted in asked.items() if wanted]
     if len(chosen) > 1:
         raise UsageError(f"{' and '.join(f'--{name}' for name in chosen)} exclude each other: choose one")
@@ -220,7 +220,7 @@ def _refused(name: str, text: str, expected: str) -> UsageError:
 
 
 def for_ray(*names: object) -> None:
-    """Refuse names that are not UTF-8: Ray writes the command line down. Raises UsageError."""
+    """Raise UsageError for names that are not UTF-8: Ray stores the command line."""
     for name in map(str, filter(None, names)):
         try:
             name.encode()

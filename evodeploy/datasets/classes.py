@@ -1,4 +1,4 @@
-"""From the data's classes to the model's: by name, by WordNet id, by their order, or by a file that says it."""
+"""Matching of the data's classes to the model's: by name, by WordNet id, by their order, or by a file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _EXPECTED = 'CSV with the columns name,class, or a JSON object {"name": class}'
 
 
 def stated_number(label: Label) -> int | None:
-    """The number that `label` states of itself: a number, also as text, or that of ImageNet's class by WordNet id."""
+    """Return the number in `label`: a number, also as text, or that of the ImageNet class with this WordNet id."""
     if isinstance(label, str) and not _NUMBER.fullmatch(label):
         return _numbers_of_wnids().get(label)
     return int(label)
@@ -41,16 +41,16 @@ def _numbers_of_wnids() -> dict[str, int]:
 
 
 class Classes:
-    """The classes of a model, by what data may call them."""
+    """The classes of a model, by the labels that data may use for them."""
 
     def __init__(self, info: ModelInfo) -> None:
         self.info = info
-        counts = Counter(info.class_names)  # a name that two classes have says neither
+        counts = Counter(info.class_names)  # a name that two classes share identifies neither
         self._names = {name: number for number, name in enumerate(info.class_names) if counts[name] == 1}
         self._wnids = _numbers_of_wnids() if has_imagenet_classes(info) else {}
 
     def number(self, label: Label) -> int | None:
-        """The class that `label` is: one of its names, its number, also as text, or its WordNet id."""
+        """Return the class of `label`: one of the names, a number, also as text, or a WordNet id. Otherwise None."""
         if isinstance(label, str):
             if (found := self._names.get(label, self._wnids.get(label))) is not None:
                 return found
@@ -59,23 +59,23 @@ class Classes:
         return int(label) if 0 <= int(label) < self.info.num_classes else None
 
     def all_names(self, labels: Collection[str]) -> bool:
-        """Whether all `labels` are names of classes."""
+        """Return whether all `labels` are names of classes."""
         return self._names.keys() >= {*labels}
 
     def all_wnids(self, labels: Collection[str]) -> bool:
-        """Whether all `labels` are WordNet ids of classes."""
+        """Return whether all `labels` are WordNet ids of classes."""
         return self._wnids.keys() >= {*labels}
 
     @property
     def expected(self) -> str:
-        """What a label may be, in words."""
+        """The valid labels, in words."""
         wnid = ", a WordNet id such as n01440764" if self._wnids else ""
         return f"a class name of the model{wnid} or a number from 0 to {self.info.num_classes - 1}"
 
 
 @dataclass(frozen=True)
 class Matching:
-    """The model's class of each of the data's labels, and in words how they were matched."""
+    """The model's class of each of the data's labels, and a description of how they were matched."""
 
     numbers: Mapping[Label, int]
     words: str
@@ -89,12 +89,12 @@ def matched(
     class_map: Path | None = None,
     folders: bool = False,
 ) -> Matching:
-    """The model's class of each of `labels`, where the data's classes are `names` in its own order, if it has names.
+    """Match each of `labels` to a class of the model; `names` are the data's classes in its order, if it has names.
 
-    Whole numbers are the model's own. Names are taken by the file `class_map` where there is one; by the model's class
-    names where they all are ones; by WordNet id where the model has ImageNet's classes; in the data's order where there
-    are as many as the model has classes. `folders` says what the data's classes are, for the words. Raises UsageError
-    where none of this fits, BadFileError for a number that is no class.
+    Whole numbers are the model's own. Names are matched by the file `class_map` if there is one; by the model's class
+    names if all of them are such names; by WordNet id if the model has ImageNet's classes; in the data's order if there
+    are as many as the model has classes. `folders` says, for the description, that the data's classes are folders.
+    Raises UsageError if none of this fits, BadFileError if a number is not a class.
     """
     classes, what = Classes(info), "class folders" if folders else "classes"
     used = names if folders else tuple(name for name in names if name in labels) or names
@@ -137,9 +137,9 @@ def _unmatched(title: str, names: tuple[str, ...], what: str, info: ModelInfo) -
 
 
 def has_imagenet_classes(info: ModelInfo) -> bool:
-    """Whether the model's classes are ImageNet's 1000 in their usual order, as far as its class names say.
+    """Return whether the model's classes are ImageNet's 1000 in their usual order, by the evidence of its class names.
 
-    Lists of ImageNet's names differ in some classes, so that half of them is taken as enough.
+    Lists of ImageNet's names differ in some classes, so half of them are enough.
     """
     pairs = zip(info.class_names, imagenet_names(), strict=False)
     alike = sum(name.split(",")[0].casefold() == ours.split(" (")[0].casefold() for name, ours in pairs)
@@ -181,7 +181,7 @@ def _read_map(path: Path) -> dict[str, Label]:
 
 
 def _once(pairs: Iterable[tuple[str, T]]) -> dict[str, T]:
-    """The mapping of `pairs`; raises ValueError for a name that is there twice."""
+    """Return the mapping of `pairs`. Raises ValueError if a name occurs twice."""
     table: dict[str, T] = {}
     for name, value in pairs:
         if name in table:

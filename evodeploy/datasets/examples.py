@@ -1,4 +1,4 @@
-"""What a data source holds: the name of each image in it, where the image is, and its label."""
+"""The contents of a data source: for each image its name, its place, and its label."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Label = str | int
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """An image, its name in the data source, and its label as the data has it: the name of a class, or a number.
+    """An image, its name in the data source, and its label in the data: the name of a class, or a number.
 
-    The name is the same wherever the data lies. Without a label it is None.
+    The name does not depend on where the data is stored. The label is None if there is none.
     """
 
     name: str
@@ -27,15 +27,15 @@ class Example:
 
     @property
     def place(self) -> tuple[str, int]:
-        """Where the image lies: the same for the same image, however it was named."""
+        """The place of the image, which identifies it however it was named."""
         return (str(self.image.resolve()), 0) if isinstance(self.image, Path) else self.image.place
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The images of a data source in a fixed order; `title` is what the source was called.
+    """The images of a data source in a fixed order; `title` is the name of the source.
 
-    `classes` are the data's names of classes in their order, where it has names.
+    `classes` are the names of the data's classes in their order, if it has names.
     """
 
     title: str
@@ -44,16 +44,16 @@ class Dataset:
 
 
 def size_of(image: Path | StoredImage) -> int | None:
-    """The bytes of the file that the image is, or as `StoredImage` says; None where there is no such file."""
+    """Return the bytes of the image file, or the size of a `StoredImage`; None if there is no such file."""
     if isinstance(image, StoredImage):
         return image.size
     try:
         return image.stat().st_size
-    except OSError:  # what is listed need not be there
+    except OSError:  # listed files may be missing
         return None
 
 
 def spread(items: Sequence[T], count: int | None) -> Sequence[T]:
-    """`count` of `items`, evenly spread, so that every class of a sorted list has its share; None takes all."""
+    """Return `count` of `items`, evenly spread, so that every class of a sorted list has its share; None takes all."""
     total = len(items)
     return items if count is None or count >= total else [items[i * total // count] for i in range(count)]

@@ -1,4 +1,4 @@
-"""Data sets that Hugging Face's `datasets` saved, by `save_to_disk` or in its cache. Nothing is downloaded."""
+"""Data sets that Hugging Face's `datasets` saved, with `save_to_disk` or in its cache. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -17,54 +17,54 @@ from evodeploy.images import StoredImage
 from evodeploy.text import brief, reason
 
 _INFO = "dataset_info.json"
-_OF_MAPS = "cache-"  # how the library's results of `map` are called
-_ROWS = 256  # whose paths are read at a time
+_OF_MAPS = "cache-"  # the prefix of the library's results of `map`
+_ROWS = 256  # rows whose paths are read at once
 _CACHED = re.compile(r".+?-(?P<split>[\w.]+?)(-[0-9]{5}-of-(?P<parts>[0-9]{5}))?\.arrow")
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """The table of a split, "" for the only one, in memory-mapped files. Threads may share it: one reads at a time."""
+    """The table of a split ("" for the only one) in memory-mapped files. Threads may share it: one reads at a time."""
 
     folder: Path
     split: str
-    rows: Any  # the column of images alone, in Arrow's format: as stored, not decoded
+    rows: Any  # only the column of images, in Arrow's format: as stored, not decoded
     size: int
     lock: threading.Lock
 
     def value(self, row: int) -> Any:
-        """The bytes of the image in `row`, and its path."""
+        """Return the bytes of the image in `row`, and its path."""
         try:
             with self.lock:
                 return self.rows[row].column(0)[0].as_py()
-        except Exception as error:  # whatever comes to the library of a damaged file
+        except Exception as error:  # the library raises errors of any type for a damaged file
             raise BadFileError(f"{self.place}, row {row} cannot be read: {reason(error)}") from error
 
     @property
     def place(self) -> Path:
-        """The folder and the split, as one names them to read it."""
+        """The folder and the split, in the form in which a command names them."""
         return self.folder / self.split
 
 
 @dataclass(frozen=True, slots=True)
 class SavedRow(StoredImage):
-    """An image in a row of a saved table; threads may share it, as they do the table."""
+    """An image in a row of a saved table. Threads may share it, since they may share the table."""
 
     table: Table
     row: int
 
     @property
     def size(self) -> int:
-        """The bytes of all of the table's files."""
+        """Bytes of all files of the table."""
         return self.table.size
 
     @property
     def place(self) -> tuple[str, int]:
-        """The table's name, and the row."""
+        """The name of the table, and the row."""
         return str(self.table.place.resolve()), self.row
 
     def read(self) -> bytes:
-        """The bytes of the image's file; raises BadFileError where the row holds none."""
+        """Return the bytes of the image file. Raises BadFileError if the row holds none."""
         return bytes_of(image_in(self.table.value(self.row), self.table.folder / _INFO), str(self))
 
     def __str__(self) -> str:
@@ -72,9 +72,9 @@ class SavedRow(StoredImage):
 
 
 def saved_place(path: Path) -> tuple[Path, str | None] | None:
-    """The folder of the saved data set that `path` names, and the split, or None where `path` is the folder itself.
+    """Return the folder of the saved data set that `path` names, and the split, or None if `path` is the folder itself.
 
-    None where it names no saved data set. A pattern is none of its splits, whose names have no such characters.
+    Returns None if it names no saved data set. A pattern is not a split: names of splits have no such characters.
     """
     if _is_saved(path):
         return path, None
@@ -83,25 +83,25 @@ def saved_place(path: Path) -> tuple[Path, str | None] | None:
 
 
 def _is_saved(path: Path) -> bool:
-    """Whether `path` is a folder of `save_to_disk`, or one of the cache with prepared tables."""
+    """Return whether `path` is a folder of `save_to_disk`, or a cache folder with prepared tables."""
     if (path / "dataset_dict.json").is_file():
         return True
     return (path / _INFO).is_file() and any(path.glob("*.arrow"))
 
 
 def saved_dataset(path: Path, split: str | None) -> Dataset:
-    """The images of a saved data set, of one `split` where there are several.
+    """Return the images of a saved data set, of one `split` if there are several.
 
-    The column of images is the first of that kind, and so is the one of labels, or else the column `label`.
-    Raises MissingExtraError without the library, UsageError where no split is named or there are no images,
-    BadFileError for what the library cannot read.
+    It uses the first column of images, and the first one of class labels, or otherwise the column `label`.
+    Raises MissingExtraError without the library, UsageError if a split must be named or there are no images,
+    BadFileError if the library cannot read it.
     """
     with needs("data"):
         import datasets
-        from datasets import load_from_disk  # noqa: F401 - a folder of that name is importable, and empty
+        from datasets import load_from_disk  # noqa: F401 - any folder of that name is importable, but empty
     try:
         tables = _tables(path, datasets)
-    except Exception as error:  # the library raises whatever comes to it
+    except Exception as error:  # the library raises errors of any type
         raise BadFileError(f"{path} is not a data set that `datasets` can read: {reason(error)}") from error
     split = _chosen(tables, path, split)
     table, title = tables[split], brief(str(path / split))
@@ -113,7 +113,7 @@ def saved_dataset(path: Path, split: str | None) -> Dataset:
     classes = tuple(getattr(table.features[label], "names", None) or ()) if label else ()
     try:
         for name in filter(None, (column, label)):
-            table.data.column(name).validate(full=True)  # Arrow trusts offsets, and ends the process at a damaged one
+            table.data.column(name).validate(full=True)  # Arrow trusts offsets, and a damaged one crashes the process
         stored = table.with_format("arrow")
         images = stored.select_columns([column])
         parts = (images[first : first + _ROWS].column(0) for first in range(0, len(table), _ROWS))
@@ -134,7 +134,7 @@ def saved_dataset(path: Path, split: str | None) -> Dataset:
 
 
 def _tables(path: Path, datasets: Any) -> dict[str, Any]:
-    """The tables of `path` by the names of their splits; one that has no split is called ''."""
+    """Return the tables of `path` by the names of their splits; a table without a split has the name ''."""
     if (path / "dataset_dict.json").is_file():
         return dict(datasets.load_from_disk(str(path)))
     if (path / "state.json").is_file():

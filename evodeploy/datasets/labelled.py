@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """An image, its name in the data source, and the model's classes that it shows: one, or some of ReaL labels."""
+    """An image, its name in the data source, and the model's classes in it: one, or several with ReaL labels."""
 
     name: str
     image: Path | StoredImage
@@ -33,9 +33,9 @@ class Labelled:
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Labelled images in a fixed order; `mapping` says how their labels became the model's classes.
+    """Labelled images in a fixed order. `mapping` describes how their labels became the model's classes.
 
-    A `note` says what is unusual about their labels.
+    `note` describes anything unusual about their labels.
     """
 
     images: tuple[Labelled, ...]
@@ -43,12 +43,12 @@ class LabelledImages:
     note: str = ""
 
     def checksum(self) -> str:
-        """SHA-256 of names, sizes and labels: the same for the same task, wherever its folder lies."""
+        """Return the SHA-256 of names, sizes and labels: the same for the same task, wherever its folder is."""
         listing = json.dumps([(image.name, size_of(image.image), image.classes) for image in self.images])
         return hashlib.sha256(listing.encode()).hexdigest()
 
     def limited(self, count: int | None) -> LabelledImages:
-        """`count` of them, evenly spread over the list, so that every class has its share."""
+        """Return `count` of the images, evenly spread over the list, so that every class has its share."""
         return dataclasses.replace(self, images=tuple(spread(self.images, count)))
 
 
@@ -60,11 +60,11 @@ def labelled_images(
     class_map: Path | None = None,
     real_labels: Path | None = None,
 ) -> LabelledImages:
-    """The images of a data source with the model's classes, see `dataset_of` and `matched`.
+    """Return the images of a data source with the model's classes, see `dataset_of` and `matched`.
 
-    Labels are the data's own, or those in the file `labels`, see `read_labels`; or with `real_labels` the several of
-    each of ImageNet's validation images, of which one without any is left out. Raises UsageError where labels and
-    classes cannot be matched, BadFileError for a file that is not what it should be.
+    Labels are the data's own, or those in the file `labels`, see `read_labels`. With `real_labels` they are the ReaL
+    labels of ImageNet's validation images, and images that have none are left out. Raises UsageError if labels and
+    classes cannot be matched, BadFileError if a file is invalid.
     """
     if not info.num_classes:
         raise UsageError(f"{info.model} has no classifier: it gives features, which are neither right nor wrong")
@@ -88,7 +88,7 @@ def labelled_images(
 
 
 def matching_of(dataset: Dataset, info: ModelInfo, class_map: Path | None = None) -> Matching:
-    """The model's class of each label in `dataset`; raises as `matched` does, and UsageError without any."""
+    """Return the model's class of each label in `dataset`. Raises what `matched` raises; UsageError without labels."""
     given = {example.label for example in dataset.examples if example.label is not None}
     if not given:
         raise UsageError(
@@ -107,7 +107,7 @@ def _with_labels(
     pairs = [(example, entry) for example, entry in found if entry is not None]
     if left := len(dataset.examples) - len(pairs):
         _log.warning(f"{left} images of {dataset.title} have no label in {labels.file}")
-    if labels.paths and folder.is_dir() and isinstance(dataset.examples[0].image, Path):  # a missing one is broken
+    if labels.paths and folder.is_dir() and isinstance(dataset.examples[0].image, Path):  # missing ones are broken
         pairs = [(Example(name, folder / name), entry) for name, entry in labels.by_key.items()]
     elif labels.paths and (unused := len(labels.by_key) - len(pairs)):
         _log.warning(f"{unused} labels in {labels.file} are of no image of {dataset.title}")
@@ -133,7 +133,7 @@ def _with_labels(
 
 
 def _keyed(dataset: Dataset, key_of: Callable[[str], str | None]) -> dict[str | None, Example]:
-    """The images by what files of labels call them, or by None; raises UsageError for two of one name."""
+    """Return the images by their keys in files of labels, or None. Raises UsageError if two have the same key."""
     keyed: dict[str | None, Example] = {}
     for example in dataset.examples:
         key = key_of(example.name)

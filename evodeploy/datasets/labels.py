@@ -19,10 +19,10 @@ from evodeploy.schema import SchemaError, read_json_file, sequence, whole
 from evodeploy.text import brief, reason
 
 LARGEST = 64 << 20  # bytes of a file of labels
-META = 1 << 20  # bytes of the devkit's
+META = 1 << 20  # bytes of the devkit's file
 VALIDATION = 50_000  # images of ImageNet's validation set
 NUMBERED = re.compile(r"ILSVRC2012_val_([0-9]{8})")  # a validation image, from 1
-SYNSETS = ("meta.mat", "map_clsloc.txt")  # which say the WordNet id of each number of the devkit
+SYNSETS = ("meta.mat", "map_clsloc.txt")  # they contain the WordNet id of each number of the devkit
 
 _EXPECTED = (
     "a CSV table with the columns path,label or ImageId,PredictionString, lines of a name and a label, or for each "
@@ -33,7 +33,7 @@ _REAL = sequence(sequence(whole(0, 999), 0, 1000), 1, 10 * VALIDATION)
 
 @dataclass(frozen=True)
 class Entry:
-    """A label, and where the file of labels says it."""
+    """A label, and its line in the file of labels."""
 
     label: str
     line: int
@@ -41,9 +41,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels in a file, by the key that `key_of` makes of an image's name, or None of one that has none.
+    """The labels in a file, by key. `key_of` makes the key from the name of an image, or returns None.
 
-    Keys are paths where the file names them, relative to the data's folder.
+    The keys are paths if the file names paths, relative to the data's folder.
     """
 
     file: Path
@@ -53,10 +53,10 @@ class Labels:
 
 
 def read_labels(path: Path) -> Labels:
-    """Recognise what `path` is by what it holds, and read it.
+    """Recognise the form of `path` by its content, and read it.
 
-    Raises BadFileError for what is none of the forms, UsageError for the devkit's numbers where nothing says their
-    order.
+    Raises BadFileError if it has none of the forms, UsageError for the devkit's numbers if no file states what classes
+    they are.
     """
     with open_regular(path, "a file of labels", LARGEST) as file:
         data = file.read()
@@ -90,7 +90,7 @@ def _by_path(path: Path, entries: Sequence[tuple[int, str, str | None]]) -> Labe
 
 
 def _entries(path: Path, entries: Sequence[tuple[int, str, str | None]]) -> dict[str, Entry]:
-    """Lines, names and labels by name; raises BadFileError for two labels of one image."""
+    """Return lines, names and labels as entries by name. Raises BadFileError if an image has two labels."""
     by_key: dict[str, Entry] = {}
     for line, name, label in entries:
         if not name or "\0" in name:
@@ -104,7 +104,7 @@ def _entries(path: Path, entries: Sequence[tuple[int, str, str | None]]) -> dict
 
 
 def _by_number(path: Path, labels: Sequence[str]) -> Labels:
-    if len(labels) != VALIDATION:  # a line too few would give all images after it the label of the next
+    if len(labels) != VALIDATION:  # if a line were missing, all images after it would get the wrong label
         raise BadFileError(
             f"{path} has {len(labels)} labels without names, expected {VALIDATION}: one for each validation image of "
             "ImageNet"
@@ -113,15 +113,15 @@ def _by_number(path: Path, labels: Sequence[str]) -> Labels:
 
 
 def number_of(name: str) -> str | None:
-    """The number of an image of ImageNet's validation set in its name, or None."""
+    """Return the number in the name of an image of ImageNet's validation set, or None."""
     found = NUMBERED.search(name)
     return str(int(found[1])) if found else None
 
 
 def _from_devkit(path: Path, numbers: Sequence[str]) -> list[str]:
-    """The WordNet ids of the devkit's numbers of classes, whose order is not that of models.
+    """Return the WordNet ids of the devkit's class numbers, whose order differs from that of models.
 
-    The devkit's meta.mat or map_clsloc.txt, in the same folder, says it; no order is guessed.
+    They are in the devkit's meta.mat or map_clsloc.txt in the same folder; no order is guessed.
     """
     companion = next((path.with_name(name) for name in SYNSETS if path.with_name(name).is_file()), None)
     if companion is None:
@@ -147,13 +147,13 @@ def _meta(path: Path) -> dict[int, str]:
         try:
             synsets: Any = scipy.io.loadmat(file, squeeze_me=True, variable_names=["synsets"])["synsets"]
             rows = zip(synsets["ILSVRC2012_ID"], synsets["WNID"], synsets["num_children"], strict=True)
-            return {int(number): str(wnid) for number, wnid, children in rows if children == 0}  # others are no classes
-        except Exception as error:  # whatever comes to the reader of a damaged file
+            return {int(number): str(wnid) for number, wnid, children in rows if children == 0}  # others: no classes
+        except Exception as error:  # the reader raises errors of any type for a damaged file
             raise BadFileError(f"{path} is not the devkit's meta.mat: {reason(error)}") from error
 
 
 def _map_clsloc(path: Path) -> dict[int, str]:
-    """Lines of a WordNet id, its number and its name."""
+    """Read lines of a WordNet id, its number and its name."""
     with open_regular(path, "the devkit's map_clsloc.txt", META) as file:
         text = file.read().decode("utf-8", "replace")
     rows = [line.split() for line in text.splitlines()]
@@ -163,9 +163,9 @@ def _map_clsloc(path: Path) -> dict[int, str]:
 
 
 def read_real_labels(path: Path) -> tuple[tuple[int, ...], ...]:
-    """ReaL labels: for each validation image of ImageNet, by its number, the classes that it shows, or none.
+    """Return the ReaL labels: for each validation image of ImageNet, by its number, the classes that it shows, or none.
 
-    Raises BadFileError for a file that is no such list.
+    Raises BadFileError if the file is not such a list.
     """
     try:
         labels: tuple[tuple[int, ...], ...] = _REAL(read_json_file(path, "ReaL labels", LARGEST), "a list")

@@ -1,4 +1,4 @@
-"""Rows of Parquet files with images: bytes, structs with bytes as Hugging Face's `datasets` store them, or paths."""
+"""Rows of Parquet files with images: bytes, structs with bytes as in Hugging Face's `datasets`, or paths."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 IMAGE, LABEL = "image", "label"  # columns
-_ROWS = 32  # read at a time
-_HELD = 4  # of these, the latest, for threads that ask in another order
-_OPEN = 4  # files
-_BUFFER = 1 << 20  # bytes read of a column at a time
+_ROWS = 32  # rows that are read at once
+_HELD = 4  # the latest of these batches, for threads that ask in another order
+_OPEN = 4  # files that are open at once
+_BUFFER = 1 << 20  # bytes of a column that are read at once
 
 
 class Reader:
-    """The values of one column of a Parquet file, to be asked in about the order of the rows; for one thread at a time.
+    """Reads the values of one column of a Parquet file, roughly in the order of the rows. For one thread at a time.
 
-    A few rows are held. To go back reads the row group from its beginning. Raises BadFileError for a damaged file.
+    A few rows are held. Going back reads the row group from its beginning. Raises BadFileError for a damaged file.
     """
 
     def __init__(self, path: Path, column: str) -> None:
@@ -42,11 +42,11 @@ class Reader:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         self._starts = list(itertools.accumulate(sizes, initial=0))[:-1]
         self._batches: Iterator[Any] = iter(())
-        self._next = file.metadata.num_rows  # the row that the next batch begins with
+        self._next = file.metadata.num_rows  # the first row of the next batch
         self._held: deque[tuple[int, Any]] = deque(maxlen=_HELD)
 
     def value(self, row: int) -> Any:
-        """The value of `row`, as plain Python."""
+        """Return the value of `row`, as plain Python."""
         group = max(i for i, start in enumerate(self._starts) if start <= row)
         with translated(self._path):
             for start, values in self._held:
@@ -60,7 +60,7 @@ class Reader:
             while True:
                 try:
                     values = next(self._batches).column(0)
-                except BaseException:  # it gives no more: the next row begins anew, and fails for the same reason
+                except BaseException:  # it ends here: the next row starts anew, and fails for the same reason
                     self._next = self._file.metadata.num_rows
                     raise
                 self._held.append((self._next, values))
@@ -70,7 +70,7 @@ class Reader:
 
 
 class Tables:
-    """Parquet files of which few are open at once. Threads may share it: one of them reads at a time."""
+    """Parquet files of which only a few are open at once. Threads may share it: one of them reads at a time."""
 
     def __init__(self, column: str) -> None:
         self._column = column
@@ -78,7 +78,7 @@ class Tables:
         self._readers: dict[Path, Reader] = {}
 
     def value(self, path: Path, row: int) -> Any:
-        """The value of `row` in the file `path`; raises BadFileError for a damaged one."""
+        """Return the value of `row` in the file `path`. Raises BadFileError if the file is damaged."""
         with self._lock:
             reader = self._readers.pop(path, None) or Reader(path, self._column)
             self._readers[path] = reader
@@ -89,7 +89,7 @@ class Tables:
 
 @dataclass(frozen=True, slots=True)
 class Row(StoredImage):
-    """An image in a row of a Parquet file; threads may share it, as they do its `tables`."""
+    """An image in a row of a Parquet file. Threads may share it, since they may share its `tables`."""
 
     tables: Tables
     path: Path
@@ -97,16 +97,16 @@ class Row(StoredImage):
 
     @property
     def size(self) -> int:
-        """The bytes of the whole file."""
+        """Bytes of the whole file."""
         return self.path.stat().st_size
 
     @property
     def place(self) -> tuple[str, int]:
-        """The file, and its row there."""
+        """The file, and the row in it."""
         return str(self.path.resolve()), self.row
 
     def read(self) -> bytes:
-        """The bytes of the image's file; raises BadFileError where the row holds none."""
+        """Return the bytes of the image file. Raises BadFileError if the row holds none."""
         return bytes_of(image_in(self.tables.value(self.path, self.row), self.path), str(self))
 
     def __str__(self) -> str:
@@ -114,7 +114,7 @@ class Row(StoredImage):
 
 
 def bytes_of(image: Path | bytes | None, where: str) -> bytes:
-    """What `image_in` found, as bytes; raises BadFileError where that is none, as `open_regular` does for a path."""
+    """Return the bytes of what `image_in` found. Raises BadFileError for None, and the errors of `open_regular`."""
     if image is None:
         raise BadFileError(f"{where}: the row holds no image")
     if isinstance(image, bytes):
@@ -124,7 +124,7 @@ def bytes_of(image: Path | bytes | None, where: str) -> bytes:
 
 
 def image_in(value: Any, path: Path) -> Path | bytes | None:
-    """The bytes of an image in a value of the Parquet file `path`, or where they are, relative to its folder."""
+    """Return the image bytes in a value of the Parquet file `path`, or the image's path, relative to its folder."""
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     return path.parent / value if isinstance(value, str) else value
@@ -132,18 +132,18 @@ def image_in(value: Any, path: Path) -> Path | bytes | None:
 
 @contextlib.contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Raise BadFileError for what pyarrow raises of a damaged file."""
+    """Turn pyarrow's errors for a damaged file into BadFileError."""
     import pyarrow as pa
 
     try:
         yield
-    except (pa.ArrowException, OSError, StopIteration, ValueError) as error:  # also of text that is not UTF-8
+    except (pa.ArrowException, OSError, StopIteration, ValueError) as error:  # also for text that is not UTF-8
         raise BadFileError(f"{path} is not a readable Parquet file: {reason(error)}") from error
 
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[pq.ParquetFile]:
-    """The file, read in parts; it stays open. Raises MissingExtraError without pyarrow, and as `open_regular` does."""
+    """Open the file to be read in parts; it stays open. Raises MissingExtraError, and the errors of `open_regular`."""
     with needs("data"):
         import pyarrow.parquet as pq
     open_regular(path, "a Parquet file").close()
@@ -152,7 +152,7 @@ def opened(path: Path) -> Iterator[pq.ParquetFile]:
 
 
 def rows_of(path: Path, column: str) -> int:
-    """How many rows the file has; raises UsageError where its `column` holds no images, BadFileError for no table."""
+    """Return the number of rows. Raises UsageError if `column` holds no images, BadFileError if it is not a table."""
     with opened(path) as file, file:
         schema, rows = file.schema_arrow, file.metadata.num_rows
     import pyarrow as pa
@@ -177,9 +177,9 @@ def _is_image(kind: pa.DataType) -> bool:
 
 
 def parquet_examples(path: Path, root: Path, tables: Tables) -> tuple[list[Example], tuple[str, ...]]:
-    """The images of a file in the order of its rows, and the names of its classes where it states them.
+    """Return the images of a file in the order of its rows, and the names of its classes if it states them.
 
-    Labels are in the column `label`, whole numbers or names. Raises as `rows_of` does.
+    Labels are in the column `label`, as whole numbers or names. Raises the same errors as `rows_of`.
     """
     rows = rows_of(path, IMAGE)
     with opened(path) as file, file:
@@ -207,14 +207,14 @@ def parquet_examples(path: Path, root: Path, tables: Tables) -> tuple[list[Examp
 
 
 def row_name(row: str, path: object) -> str:
-    """The name of a row, with that of the file which it was made of where the data has it."""
+    """Return the name of a row, followed by that of the file from which it was made if the data has it."""
     return f"{row}/{Path(path).name}" if isinstance(path, str) and path else row
 
 
 def named(label: Label | None, classes: tuple[str, ...], where: object) -> Label | None:
-    """A number as the name of its class where the data states names, and -1 as no label.
+    """Return the class name of a number if the data states names, and None for -1, which means no label.
 
-    Raises BadFileError for another number that has no name.
+    Raises BadFileError for any other number without a name.
     """
     if label == -1:
         return None
@@ -226,7 +226,7 @@ def named(label: Label | None, classes: tuple[str, ...], where: object) -> Label
 
 
 def _class_names(metadata: dict[bytes, bytes]) -> tuple[str, ...]:
-    """The classes of the column `label` as Hugging Face's `datasets` write them into a file's metadata."""
+    """Return the classes of the column `label` that Hugging Face's `datasets` write into a file's metadata."""
     with contextlib.suppress(ValueError, KeyError, TypeError):
         names = read_json(metadata[b"huggingface"].decode())["info"]["features"][LABEL]["names"]
         if all(isinstance(name, str) for name in names):

@@ -1,4 +1,4 @@
-"""What a path names: a folder, a glob, braces, a list of paths or a file, as the files that hold images."""
+"""The files with images that a path names: it may be a folder, a glob, braces, a list of paths or a file."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from evodeploy.images import IMAGE_SUFFIXES
 from evodeploy.kinds import suffix_of
 from evodeploy.text import brief
 
-CONTAINERS = (".tar", ".parquet")  # files of many images
-EXPANDED = 100_000  # names that braces may stand for
+CONTAINERS = (".tar", ".parquet")  # files that contain many images
+EXPANDED = 100_000  # names into which braces may expand
 EXPECTED = "expected a folder, a glob, an image, a .parquet file, a webdataset .tar or a .txt list of paths"
 
 _KNOWN = {*IMAGE_SUFFIXES, *CONTAINERS}
@@ -26,11 +26,11 @@ _COMPRESSED = re.compile(r".*\.(tgz|tar\.(gz|bz2|xz|zst))", re.IGNORECASE)
 
 
 def files_of(given: str, left_out: Callable[[str], bool] | None = None) -> Iterator[str]:
-    """Every image file, tar and Parquet file that `given` names, in no order.
+    """Yield every image file, tar and Parquet file that `given` names, in no particular order.
 
-    A list of paths (.txt, one a line) is read as relative to its folder; what it names need not exist. A pattern takes
-    lists only where it ends with .txt itself. Folders and patterns have nothing of what is to be `left_out`. Raises
-    UsageError for what does not exist, holds none of these or is none of them, and for a folder that cannot be read.
+    The paths in a list (.txt, one per line) are relative to its folder, and need not exist. A pattern only includes
+    lists if it ends with .txt itself. Entries of folders and patterns for which `left_out` is true are skipped. Raises
+    UsageError if `given` does not exist, holds no such files or is not one, or if a folder cannot be read.
     """
     if not given:
         raise UsageError(f"the name of an input is empty: {EXPECTED}")
@@ -67,8 +67,8 @@ def files_of(given: str, left_out: Callable[[str], bool] | None = None) -> Itera
 
 
 def common_folder(files: list[str]) -> Path:
-    """The folder that all `files` lie below."""
-    return Path(os.path.commonpath({os.path.dirname(file) for file in files}))  # noqa: PTH120 - of many
+    """Return the folder that contains all `files`."""
+    return Path(os.path.commonpath({os.path.dirname(file) for file in files}))  # noqa: PTH120 - for many files
 
 
 def _listed(path: Path) -> Iterator[str]:
@@ -84,7 +84,7 @@ def _listed(path: Path) -> Iterator[str]:
 
 
 def _expanded(pattern: str) -> list[str]:
-    """`pattern` with each `{000..003}` and `{a,b}` written out, as a shell does; raises UsageError for too many."""
+    """Expand each `{000..003}` and `{a,b}` in `pattern`, like a shell. Raises UsageError for too many names."""
     choices: list[list[str]] = []
     total, end = 1, 0
     for found in _BRACES.finditer(pattern):
@@ -107,9 +107,9 @@ def _expanded(pattern: str) -> list[str]:
 
 
 def _matches(pattern: str) -> list[str]:
-    """What `pattern` matches; raises UsageError for a folder that it leads through and that cannot be read.
+    """Return what `pattern` matches. Raises UsageError if a folder on its way cannot be read.
 
-    `glob` itself passes over such a folder: its images would be left out without a word.
+    `glob` itself skips such a folder silently, and its images would be missing.
     """
     parts = Path(pattern).parts
     for index, part in enumerate(parts):

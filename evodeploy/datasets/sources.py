@@ -1,4 +1,4 @@
-"""Any data source as a list of images: a folder, a glob, tars, Parquet files, or what Hugging Face's library saved."""
+"""Any data source as a list of images: a folder, a glob, tars, Parquet files, or a data set saved by Hugging Face."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _log = logging.getLogger(__name__)
 def dataset_of(source: str | os.PathLike[str]) -> Dataset:
     """List `source`: a folder, a glob or braces of images, webdataset tars or Parquet files, or a saved data set.
 
-    A split of a saved data set is named as if it were a file of it, `data/train`. Where there are image files, tars
-    and Parquet files are left out, and tars come before Parquet. Below a folder of images the folder of the first level
-    is an image's label. Raises UsageError for what holds no images, BadFileError for a damaged file, MissingExtraError
-    where a library is missing.
+    A split of a saved data set is named like a file in it, `data/train`. If there are image files, tars and Parquet
+    files are left out; if there are tars, Parquet files are. In a folder of images, the folder at the first level is
+    the label of an image. Raises UsageError if there are no images, BadFileError for a damaged file, MissingExtraError
+    if a library is missing.
     """
     given = os.fspath(source)
     try:
@@ -49,9 +49,9 @@ def _listed(given: str, path: Path) -> Dataset:
         return saved_dataset(*saved)
     files = {*files_of(given)}
     if not path.is_dir() and (len({*map(os.path.isabs, files)}) > 1 or any("/../" in f"/{file}" for file in files)):
-        files = {os.path.abspath(file) for file in files}  # noqa: PTH100 - one way to write each, and to compare them
+        files = {os.path.abspath(file) for file in files}  # noqa: PTH100 - one form of each path, to compare them
     kinds: dict[str, list[str]] = {}
-    for file in sorted(files, key=lambda file: file.replace("/", "\0")):  # as paths are sorted: by their parts
+    for file in sorted(files, key=lambda file: file.replace("/", "\0")):  # the order of sorted paths: by their parts
         kind = suffix_of(file)
         kinds.setdefault(kind if kind in CONTAINERS else "", []).append(file)
     kind, chosen = next((kind, kinds[kind]) for kind in ("", *CONTAINERS) if kind in kinds)
@@ -71,7 +71,7 @@ def _dataset(title: str, files: list[str], root: Path, kind: str, is_folder: boo
             name = file[start:]
             folder, within, _ = name.partition("/")
             examples.append(Example(name, Path(file), sys.intern(folder) if within else None))
-        if is_folder:  # also those without images, for they have their place in the order
+        if is_folder:  # also those without images, since they have their place in the order
             stated = [tuple(sorted(entry.name for entry in root.iterdir() if entry.is_dir()))]
     elif kind == ".tar":
         for file in files:
@@ -89,10 +89,10 @@ def _dataset(title: str, files: list[str], root: Path, kind: str, is_folder: boo
 
 
 def images_of(images: Images) -> list[ImageLike]:
-    """`images` one by one: of a data source each image in it, of an array or a tensor (N, …) with four axes its N.
+    """Return `images` one by one: each image of a data source, or the N images of an array or a tensor (N, …).
 
-    Raises UsageError where there is none, for a path that does not exist, and as `dataset_of` does; InputError for
-    what is not an image.
+    Arrays of N images have four axes. Raises UsageError if there are none or a path does not exist, the errors of
+    `dataset_of`, and InputError if something is not an image.
     """
     found = list(_each(images))
     if not found:
@@ -104,7 +104,7 @@ def _each(images: Images) -> Iterator[ImageLike]:
     if isinstance(images, (str, os.PathLike)):
         path = Path(images)
         if path.exists() and not path.is_dir() and suffix_of(path) not in (*CONTAINERS, ".txt"):
-            yield path  # whatever it is called: an image is known by what it holds
+            yield path  # with any name: the content decides whether it is an image
         else:
             yield from (example.image for example in dataset_of(path).examples)
     elif isinstance(images, (Image.Image, bytes, StoredImage)):

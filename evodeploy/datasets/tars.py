@@ -1,4 +1,4 @@
-"""Webdataset tars: samples of files with one key, read by their place in the tar and never unpacked."""
+"""Webdataset tars: samples of files that share a key, read at their place in the tar without unpacking."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ LARGEST_LABEL = 1 << 20
 _HEADER = 1 << 20  # bytes of a long name or of a pax header
 _BLOCK = 512
 _PICTURES = tuple(IMAGE_SUFFIXES)
-_AFTER = 1 << 18  # bytes after the end of a tar, none of which may be of another
-_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # how gzip, bzip2, xz and zstd begin
+_AFTER = 1 << 18  # bytes after the end of a tar that must not belong to another
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # the first bytes of gzip, bzip2, xz and zstd
 _WHAT = "a webdataset tar"
 
 
 @dataclass(frozen=True, slots=True)
 class Member(StoredImage):
-    """An image of `size` bytes at `offset` of a tar. Each reading opens the tar, so that threads may share it."""
+    """An image of `length` bytes at `offset` of a tar. Each read opens the tar, so threads may share it."""
 
     tar: Path
     name: str
@@ -43,16 +43,16 @@ class Member(StoredImage):
 
     @property
     def size(self) -> int:
-        """Its bytes."""
+        """Bytes of the image."""
         return self.length
 
     @property
     def place(self) -> tuple[str, int]:
-        """The tar, and its offset there."""
+        """The tar, and the offset in it."""
         return str(self.tar.resolve()), self.offset
 
     def read(self) -> bytes:
-        """Its bytes; raises BadFileError where the tar has become shorter."""
+        """Return the bytes of the image. Raises BadFileError if the tar has become shorter."""
         with open_regular(self.tar, _WHAT) as file:
             data = os.pread(file.fileno(), self.length, self.offset)
         if len(data) < self.length:
@@ -64,22 +64,22 @@ class Member(StoredImage):
 
 
 def tar_examples(path: Path, root: Path) -> list[Example]:
-    """The images and labels that `members_of` finds; their names begin with the tar's below `root`."""
+    """Return the images and labels that `members_of` finds; their names begin with the tar's path below `root`."""
     prefix = path.relative_to(root).as_posix()
     return [Example(f"{prefix}/{image.name}", image, label) for image, label in members_of(path)]
 
 
 def members_of(path: Path, labelled: bool = True) -> list[tuple[Member, Label | None]]:
-    """The images of a tar in its order, each with the label of its sample where they are to be `labelled`.
+    """Return the images of a tar in its order, each with the label of its sample if `labelled` is true.
 
-    A sample's files have one name up to the first dot: an image (jpg, jpeg, png or webp) and its label, in `cls` or
-    `txt`, or in `json` as "label" (or "cls"). What looks like a whole number is one. A warning says how many samples
-    are left out, for they have no image. Raises BadFileError for a tar that is damaged or cut short, for links, devices
-    and sparse files, for images and labels of an absurd size, and for two images or two labels of one key.
+    The files of a sample share their name up to the first dot: an image (jpg, jpeg, png or webp) and its label, in
+    `cls` or `txt`, or in `json` as "label" (or "cls"). Text that is a whole number becomes one. A warning gives the
+    number of samples that are left out because they have no image. Raises BadFileError if the tar is damaged or
+    truncated, for links, devices and sparse files, for images and labels of absurd size, and for two of one key.
     """
     images: dict[str, Member] = {}
     labels: dict[str, Label] = {}
-    others: set[str] = set()  # keys of what is not read: pictures such as x.mask.png or x.bmp, or labels
+    others: set[str] = set()  # keys of files that are not read: images such as x.mask.png or x.bmp, or labels
     known = (*IMAGES, *LABELS) if labelled else IMAGES
     with _opened(path) as file:
         for name, offset, size in _members(path, file):
@@ -115,7 +115,7 @@ def members_of(path: Path, labelled: bool = True) -> list[tuple[Member, Label | 
 
 
 class _Bounded(io.BufferedReader):
-    """A file that is read in small parts alone: what a tar says of the length of its headers is not trusted."""
+    """A file that is read in small parts only: the length of a header in the tar is not trusted."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or not 0 <= size <= _HEADER:
@@ -129,7 +129,7 @@ def _opened(path: Path) -> _Bounded:
 
 
 def _members(path: Path, file: _Bounded) -> Iterator[tuple[str, int, int]]:
-    """Name, offset and size of each regular file."""
+    """Yield name, offset and size of each regular file."""
     end = os.fstat(file.fileno()).st_size
     if os.pread(file.fileno(), 5, 0).startswith(_COMPRESSED):
         raise BadFileError(f"{path} is compressed, so its images have no place of their own: unpack it to a tar")
@@ -142,16 +142,16 @@ def _members(path: Path, file: _Bounded) -> Iterator[tuple[str, int, int]]:
     except (tarfile.TarError, ValueError, OverflowError, OSError, RecursionError) as error:
         raise BadFileError(f"{path} is not a readable tar: {reason(error)}") from error
     file.seek(min(place, end))
-    if file.read(_BLOCK) != bytes(_BLOCK):  # tarfile ends at a damaged header as at the end
+    if file.read(_BLOCK) != bytes(_BLOCK):  # tarfile stops at a damaged header as if it were the end
         raise BadFileError(f"{path} is damaged or cut short at byte {place}: make it anew")
     if file.read(_AFTER).strip(b"\0"):
         raise BadFileError(f"{path} has more after its end at byte {place}, as tars joined by cat do: make it anew")
 
 
 def _regular(path: Path, archive: tarfile.TarFile, end: int) -> Iterator[tuple[str, int, int]]:
-    """As `_members`, of the open `archive`; raises BadFileError for other files, and for one beyond the byte `end`."""
+    """Yield the same as `_members`, from the open `archive`. Raises BadFileError for other files, or beyond `end`."""
     while (member := archive.next()) is not None:
-        archive.members = []  # type: ignore[attr-defined]  # each would be kept
+        archive.members = []  # type: ignore[attr-defined]  # otherwise it would keep each
         if member.isdir():
             continue
         where = brief(f"{path}/{member.name}")

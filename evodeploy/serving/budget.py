@@ -56,7 +56,7 @@ class Budget:
 
 
 def budget_of(milliseconds: float | None, keep_ratios: tuple[float, float] | None) -> Budget | None:
-    """Return the budget for a target and the lowest and highest ratio; None without a target. Raises UsageError."""
+    """Return the budget for a target and a range of ratios, or None. Raises UsageError for a range without a target."""
     if milliseconds is not None:
         return Budget(milliseconds / 1000, *(keep_ratios or (LOW,)))
     if keep_ratios is not None:
