@@ -213,7 +213,7 @@ def _blocked(*signals: signal.Signals) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _sigterm_handler() -> Iterator[Callable[[], None]]:
-    """Keep the handling of SIGTERM in the body; if the default is to end the process, raise SystemExit instead.
+    """Keep the handling of SIGTERM in the body, but raise SystemExit if it would end the process at once.
 
     The function that it yields installs this handler again after Ray has installed its own.
     """

@@ -92,6 +92,6 @@ def left_out(what: Sequence[object]) -> list[str]:
 
 
 def brief(text: str, limit: int = LIMIT) -> str:
-    r"""`printable(text)` on one line, newlines shown as `\n`, of at most `limit` characters, the last of them "…"."""
+    r"""Return `printable(text)` on one line, with newlines as `\n`, cut to `limit` characters, the last of them "…"."""
     shown = printable(text[: limit + 1]).replace("\n", r"\n")
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
