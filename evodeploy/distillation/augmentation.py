@@ -1,4 +1,4 @@
-"""Pictures changed a little at each step, and whether that suits them."""
+"""Augmentation: random changes of the images in each step, and a check of whether the images allow them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-FEW = 500  # pictures; fewer are learnt from as they are
-LEAST_AREA = 0.5  # of the picture that a crop covers
+FEW = 500  # images; fewer are not augmented
+LEAST_AREA = 0.5  # of the image that a crop covers
 ASPECT = 4 / 3  # largest ratio of a crop's sides
-LIGHT = 0.2  # change of brightness and of contrast
-GREY = 4.0  # mean difference of a picture's channels, of 255, below which it has no colour
-EXTREME = 16  # levels from black and from white
-WRITTEN = 0.6  # share of pixels that are nearly black or white, above which a picture is writing or a drawing
+LIGHT = 0.2  # largest change of brightness and of contrast
+GREY = 4.0  # mean difference between channels, of 255, below which images have no colour
+EXTREME = 16  # levels from black or white that count as nearly black or white
+WRITTEN = 0.6  # share of such pixels above which images count as writing or drawings
 
 
 def reason_not_to(count: int, sample: NDArray[np.uint8]) -> str | None:
-    """Why pictures should not be augmented, given how many they are and some of them (n, S, S, 3); None to do it.
+    """Return why `count` images, with the `sample` (n, S, S, 3), should not be augmented; None if they should.
 
-    Mirrored writing is no writing, and a scan or X-ray has its grey levels and its sides for a reason.
+    Mirrored writing cannot be read, and the grey levels and the sides of a scan or an X-ray have a meaning.
     """
     if count < FEW:
         return f"{count} images are few (less than {FEW})"
@@ -33,11 +33,11 @@ def reason_not_to(count: int, sample: NDArray[np.uint8]) -> str | None:
     return "most of the images is black or white, as writing and drawings" if flat > WRITTEN else None
 
 
-NUMBERS = 7  # random ones for each picture
+NUMBERS = 7  # random numbers for each image
 
 
 def augmented(images: Tensor, numbers: Tensor) -> Tensor:
-    """`images` (B, 3, S, S) from 0 to 1, each cropped, mirrored half of the time, lighter or darker.
+    """Crop `images` (B, 3, S, S), from 0 to 1, mirror half of them, and change their contrast and brightness.
 
     `numbers` (B, 7), from 0 to 1, decide how.
     """

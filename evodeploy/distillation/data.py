@@ -1,4 +1,4 @@
-"""The pictures of a distillation: which to train on and which to hold out, read once where memory holds them."""
+"""The images of a distillation: listed, split into training and held-out ones, and kept in memory if they fit."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from evodeploy.specs import ModelInfo
 
 _log = logging.getLogger(__name__)
 
-HELD_OUT = 5  # every fifth picture is held out where no others are given
-MOST_EVALUATED = 2000  # pictures, evenly spread
-IN_MEMORY = 2 << 30  # bytes of pictures that are kept
-LEAST = 10  # pictures to train on
+HELD_OUT = 5  # every fifth image is held out if there are no separate ones
+MOST_EVALUATED = 2000  # images, evenly spread
+IN_MEMORY = 2 << 30  # the most bytes of images to keep in memory
+LEAST = 10  # the fewest images to train on
 
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Pictures of the data source `title` in a fixed order, and their labels: numbers of classes, or None without."""
+    """The images of the data source `title` in a fixed order, and their labels: class numbers, or None without any."""
 
     title: str
     examples: tuple[Example, ...]
@@ -46,17 +46,17 @@ class Listing:
         return len(self.examples)
 
     def chosen(self, indices: Iterable[int]) -> Listing:
-        """Those at `indices`."""
+        """Return the images at `indices`."""
         kept = list(indices)
         labels = None if self.labels is None else tuple(self.labels[i] for i in kept)
         return Listing(self.title, tuple(self.examples[i] for i in kept), labels, self.classes)
 
     def limited(self, count: int) -> Listing:
-        """`count` of them at most, evenly spread."""
+        """Return at most `count` of the images, evenly spread."""
         return self.chosen(spread(range(len(self)), count))
 
     def checksum(self) -> str:
-        """SHA-256 of names, sizes and labels: the same for the same pictures, wherever their folder lies."""
+        """Return the SHA-256 of names, sizes and labels, which does not depend on the folder's location."""
         names = [[example.name, size_of(example.image)] for example in self.examples]
         return hashlib.sha256(json.dumps([names, self.labels]).encode()).hexdigest()
 
@@ -64,10 +64,10 @@ class Listing:
 def listed(
     source: Path, info: ModelInfo, labels: bool, classes: tuple[Label, ...] = (), class_map: Path | None = None
 ) -> Listing:
-    """The pictures of a data source; with `labels` also their classes.
+    """List the images of a data source; with `labels` also their classes.
 
-    A classifier's classes are matched as `evodeploy eval` does it. Of a network without one they are `classes`, or the
-    data's own. Raises UsageError where there are no pictures, or no such classes.
+    A classifier's classes are matched in the same way as in `evodeploy eval`. For a network without a classifier they
+    are `classes`, or those of the data. Raises UsageError if there are no images, or no such classes.
     """
     dataset = dataset_of(source)
     if not labels:
@@ -88,7 +88,7 @@ def listed(
 
 
 def held_out(listing: Listing) -> tuple[Listing, Listing]:
-    """The images to train on, and every fifth, which is not trained on. Raises UsageError for too few."""
+    """Split off every fifth image: return those to train on, and those held out. Raises UsageError for too few."""
     if len(listing) < LEAST * 2:
         raise UsageError(f"{listing.title} has {len(listing)} images, expected {LEAST * 2} or more: add images")
     held = range(0, len(listing), HELD_OUT)
@@ -96,10 +96,10 @@ def held_out(listing: Listing) -> tuple[Listing, Listing]:
 
 
 class Pictures:
-    """The pictures of a listing as `info`'s model sees them; to be used by one thread.
+    """The images of a listing, cropped for the model of `info`; for use by one thread.
 
-    They are read when first taken, and kept where all of them fit into memory. In the place of one that cannot be read
-    is the next that can, of the same class: so the label of its index is right too. The listing stays the same, and a
+    Images are read when first needed, and kept in memory if all of them fit. An image that cannot be read is replaced
+    by the next readable one of the same class, so that its label stays right. The listing does not change, so a
     training that began with it can be resumed.
     """
 
@@ -117,13 +117,13 @@ class Pictures:
         return len(self.listing)
 
     def close(self) -> None:
-        """End the reading threads."""
+        """Stop the reading threads."""
         self._pool.shutdown(cancel_futures=True)
 
     def in_turn(self, batches: Iterable[Sequence[int]]) -> Iterator[Pixels]:
-        """The pixels (n, S, S, 3) of each of `batches` of indices; the next is read while one is used.
+        """Yield the pixels (n, S, S, 3) of each of `batches` of indices; the next batch is read while one is used.
 
-        Raises BadFileError where neither a picture nor another of its class can be read.
+        Raises BadFileError if neither an image nor another of its class can be read.
         """
         waiting = None
         for batch in batches:
@@ -154,7 +154,7 @@ class Pictures:
         return self._keep(index, picture)
 
     def _next(self, index: int) -> Pixels | None:
-        """The next picture of the class of that at `index` which can be read; after the last comes the first."""
+        """Return the next readable image of the same class as that at `index`, starting over after the last image."""
         labels = self.listing.labels
         for other in (*range(index + 1, len(self)), *range(index)):
             if labels is None or labels[other] == labels[index]:

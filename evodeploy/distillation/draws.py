@@ -1,7 +1,7 @@
-"""What a training draws: orders, keep ratios, augmentations.
+"""The random draws of a training: orders of images, keep ratios, augmentations.
 
-Every draw is a function of the seed and of the number of its step or epoch, and of nothing that came before: a resumed
-training, and one in several processes, draws what an uninterrupted one does.
+Every draw depends only on the seed and the number of its step or epoch, not on earlier draws. So a resumed training,
+or one in several processes, draws the same as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _STREAMS: tuple[Stream, ...] = ("ratios", "order", "augmentation")
 
 
 def keep_ratios(recipe: Recipe, step: int) -> Ratios:
-    """The keep ratios of a step, one for each stage, which all of its pictures are computed at.
+    """Return the keep ratios of a step, one for each stage, for all of its images.
 
-    An elastic recipe has both ends in every `ROUND` of steps. Several ratios in one step would be clipped together, and
-    the lowest, whose gradient can be a hundred times as large, would leave nothing of the others.
+    An elastic recipe has both ends in every `ROUND` of steps. A step has one ratio only, because its gradients are
+    clipped together: that of the lowest ratio can be a hundred times as large, and would leave nothing of the others.
     """
     if recipe.elastic is None:
         return recipe.keep_ratios
@@ -35,13 +35,13 @@ def keep_ratios(recipe: Recipe, step: int) -> Ratios:
 
 
 def pictures(recipe: Recipe, step: int, batch: int, count: int) -> list[int]:
-    """The `batch` pictures of a step: each of all `count` comes once in an epoch, in an order of its own."""
+    """Return the indices of a step's `batch` images: each of all `count` is used once per epoch, in a new order."""
     places = range(step * batch, (step + 1) * batch)
     return [_order(recipe.seed, place // count, count)[place % count] for place in places]
 
 
 def augmentation(recipe: Recipe, step: int, batch: int, numbers: int) -> Tensor | None:
-    """`numbers` random numbers from 0 to 1 for each picture of a step, (batch, numbers); None without augmentation."""
+    """Return `numbers` random numbers from 0 to 1 for each image of a step, (batch, numbers); None if not augmented."""
     if not recipe.augment:
         return None
     return torch.rand(batch, numbers, generator=_seeded(recipe.seed, step, "augmentation"))

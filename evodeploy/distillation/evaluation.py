@@ -1,4 +1,4 @@
-"""How much a student answers as its teacher does, and how often rightly, on images that were not trained on."""
+"""The student's agreement with its teacher, and its accuracy, on images that were not trained on."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from evodeploy.distillation.network import Answers
 from evodeploy.distillation.report import Estimate, Quality
 from evodeploy.evaluation.statistics import Z, wilson
 
-INVERSE_PENALTY = 0.1  # of the probe, as scikit-learn's C
+INVERSE_PENALTY = 0.1  # of the probe, the same as C in scikit-learn
 
 
 def share(hits: Tensor) -> Estimate:
-    """The share of pictures in `hits` (N,), booleans (Wilson's interval)."""
+    """Return the share of true values in `hits` (N,), with Wilson's interval."""
     count = int(hits.sum())
     return Estimate(count / len(hits), *wilson(count, len(hits)))
 
 
 def mean(values: Tensor) -> Estimate:
-    """The mean of `values` (N,), with the interval of a normal distribution."""
+    """Return the mean of `values` (N,), with the interval of a normal distribution."""
     centre = float(values.mean())
     spread = Z * float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else 1.0
     return Estimate(centre, centre - spread, min(1.0, centre + spread))
@@ -32,7 +32,7 @@ def mean(values: Tensor) -> Estimate:
 
 @dataclass(frozen=True)
 class Probe:
-    """A linear classifier of features that are first shifted and scaled."""
+    """A linear classifier of features, which are first shifted and scaled."""
 
     centre: Tensor
     spread: Tensor
@@ -42,7 +42,7 @@ class Probe:
     @classmethod
     @torch.enable_grad()
     def fitted(cls, features: Tensor, labels: Tensor) -> Probe:
-        """Logistic regression of `labels` (N,) on `features` (N, C), with a penalty on its weights."""
+        """Fit a logistic regression of `labels` (N,) on `features` (N, C), with a penalty on its weights."""
         x = features.double()
         centre, spread = x.mean(dim=0), spread_of(x)
         x = (x - centre) / spread
@@ -62,16 +62,16 @@ class Probe:
         return cls(centre, spread, weight.detach(), bias.detach())
 
     def classes(self, features: Tensor) -> Tensor:
-        """The class (N,) of each of `features` (N, C)."""
+        """Return the class (N,) of each of `features` (N, C)."""
         return F.linear((features.double() - self.centre) / self.spread, self.weight, self.bias).argmax(dim=1)
 
 
 def quality(student: Answers, teacher: Answers, labels: Tensor | None, probe: Probe | None) -> Quality:
-    """Of a student's answers to N pictures.
+    """Return the quality of a student's outputs for N images.
 
-    A picture agrees where both give the same class, which of features a `probe` gives. Without one, a picture's
-    agreement is 1 - half the squared difference of its features, in units of their spread over the pictures: 1 for
-    equal ones, 0 on average for unrelated ones.
+    An image agrees if student and teacher give the same class; a `probe` derives classes from features. Without logits
+    and a probe, an image's agreement is 1 minus half the squared difference of its features, in units of their spread
+    over the images: 1 for equal features, 0 on average for unrelated ones.
     """
     if student.logits is not None and teacher.logits is not None:
         ours, theirs = student.logits.argmax(dim=1), teacher.logits.argmax(dim=1)

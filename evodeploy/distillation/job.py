@@ -30,12 +30,12 @@ from evodeploy.text import ratios_in_words
 
 _log = logging.getLogger(__name__)
 
-REMEMBERED = 20_000  # pictures whose targets are computed once; of more, or of augmented ones, at each step
-SAMPLE = 2048  # of those, which the spread of features, and the probe, are taken from
+REMEMBERED = 20_000  # images whose targets are computed once; for more, or with augmentation, in each step
+SAMPLE = 2048  # images for the spread of features and the probe, if targets are not computed once
 
 
 def state_of(part: Path, task: dict[str, object], resume: bool, force: bool) -> State:
-    """That of an interrupted training which `resume` asks for, or a new one."""
+    """Return the state of the interrupted training if `resume` is set, or a new one."""
     if not part.exists() or (force and not resume):
         return State(task)
     if not resume:
@@ -49,7 +49,7 @@ def state_of(part: Path, task: dict[str, object], resume: bool, force: bool) -> 
 
 @dataclass
 class Job:
-    """All that one distillation works with."""
+    """Everything that one distillation works with."""
 
     student: LoadedModel
     teacher: LoadedModel
@@ -61,7 +61,7 @@ class Job:
     state: State
 
     def done(self, output: Path, part: Path, progress: Callable[[Step], None] | None) -> tuple[Network, Distilled]:
-        """The averaged weights on the CPU, and what they are worth."""
+        """Train; return the averaged weights on the CPU, and the record of their quality."""
         clock = time.perf_counter()
         recipe, info = self.recipe, self.student.info
         master = self.teacher.module.to(self.device)
@@ -120,7 +120,7 @@ class Job:
 
 
 def _warn_of_loss(record: Distilled) -> None:
-    """Log a warning where agreement fell at the lowest keep ratio, at which there is most to regain."""
+    """Log a warning if agreement fell at the lowest keep ratio, which has the most to regain."""
     lowest = record.levels[-1]
     was, now = lowest.before.agreement, lowest.after.agreement
     if now.value < was.value:

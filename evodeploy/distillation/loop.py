@@ -1,4 +1,4 @@
-"""The training loop: each step draws pictures and keep ratios, compares student and teacher, and moves the weights."""
+"""The training loop: each step draws images and keep ratios, compares student and teacher, and updates the weights."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from evodeploy.models.network import Network
 from evodeploy.specs import Preprocessing
 
 SAVE_EVERY = 60.0  # seconds
-SMOOTH = 0.9  # how much of the loss that is shown is that of earlier steps
+SMOOTH = 0.9  # the weight of earlier steps in the reported loss
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass
 class Loop:
-    """One training: what it reads, and what it changes (`student`, `average`, `state`)."""
+    """One training: its inputs, and the objects that it changes (`student`, `average`, `state`)."""
 
     student: Network
     average: Network
@@ -65,9 +65,9 @@ class Loop:
         progress.micro_batch = min(progress.micro_batch or self.recipe.micro_batch, self.recipe.micro_batch)
 
     def run(self, save: Callable[[State], None], on_step: Callable[[Step], None] | None = None) -> None:
-        """Train to the end; `save` is called now and then with all that it takes to resume from there.
+        """Train to the end. `save` is called from time to time with the state that is needed to resume.
 
-        Raises RuntimeFailedError where the loss is no number, OutOfMemoryError where one picture does not fit.
+        Raises RuntimeFailedError if the loss is not finite, OutOfMemoryError if a single image does not fit in memory.
         """
         saved = logged = time.perf_counter()
         first = self.state.progress.step
@@ -95,11 +95,11 @@ class Loop:
         self.state.tensors = {}
 
     def _done(self) -> float:
-        """The share of the training that is done."""
+        """Return the completed share of the training."""
         progress, recipe = self.state.progress, self.recipe
         if recipe.minutes is not None:
             return progress.seconds / (60 * recipe.minutes)
-        assert recipe.epochs is not None  # one of the two is given
+        assert recipe.epochs is not None  # either minutes or epochs are given
         return progress.step / math.ceil(recipe.epochs * len(self.pictures) / self._batch)
 
     def _step(self) -> Step:
@@ -109,13 +109,13 @@ class Loop:
         return Step(progress.step, min(1.0, done), progress.loss, progress.agreement, rate, progress.seconds, left)
 
     def _own(self, step: int) -> tuple[list[int], list[int]]:
-        """The share of a step that this process has: its pictures, and their places in the step."""
+        """Return this process's share of a step: the indices of its images, and their places in the step."""
         indices = draws.pictures(self.recipe, step, self._batch, len(self.pictures))
         places = [*self.processes.share(range(self._batch))]
         return [indices[place] for place in places], places
 
     def _advance(self, pixels: Pixels, began: float) -> None:
-        """One step on this process's `pixels`; where memory runs out it is computed again in smaller parts."""
+        """Do one step on this process's `pixels`; if memory runs out, compute it again in smaller parts."""
         progress = self.state.progress
         done = self._done()
         sums, progress.micro_batch = in_parts(partial(self._gradients, pixels), progress.micro_batch, self.device)
@@ -137,7 +137,7 @@ class Loop:
         progress.seconds += seconds
 
     def _gradients(self, pixels: Pixels, at_once: int) -> tuple[float, float]:
-        """Add up the gradients of the step; the sums of the loss and of the agreement over this process's pictures."""
+        """Add up the gradients of the step; return the sums of loss and agreement over this process's images."""
         self._optimizer.clear()
         loss_sum, agreed, step = 0.0, 0.0, self.state.progress.step
         ratios = draws.keep_ratios(self.recipe, step)
@@ -153,7 +153,7 @@ class Loop:
         return loss_sum, agreed
 
     def _compared(self, images: Tensor, positions: Tensor, ratios: Ratios) -> tuple[Tensor, Tensor]:
-        """The loss of some pictures, with its gradients to come, and the sum of their agreement with the teacher."""
+        """Return the differentiable loss of some images, and the sum of their agreement with the teacher."""
         with reduced(self.recipe.precision, self.device):
             targets = self.teacher(positions, images)
             found = answers(self.student, images, ratios)

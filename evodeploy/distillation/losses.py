@@ -1,4 +1,4 @@
-"""How far a student's answers are from its teacher's, and from the labels."""
+"""Losses between a student's outputs and its teacher's outputs, and the labels."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from torch import Tensor
 
 from evodeploy.distillation.network import Answers
 
-LEAST_SPREAD = 1e-2  # of the mean spread: a channel that hardly varies must not decide the loss
+LEAST_SPREAD = 1e-2  # of the mean spread, so that a channel that hardly varies does not dominate the loss
 
 
 def spread_of(features: Tensor) -> Tensor:
-    """The standard deviation of each channel of `features` (N, C) over the pictures: (C,)."""
+    """Return the standard deviation of each channel of `features` (N, C) over the images: (C,)."""
     spread = features.std(dim=0, correction=0)
     return spread.clamp(min=LEAST_SPREAD * float(spread.mean()) or 1.0)
 
 
 def feature_loss(student: Tensor, teacher: Tensor, spread: Tensor) -> Tensor:
-    """The squared difference of features (B, C) in units of the teacher's `spread` (C,), averaged over channels: (B,).
+    """Return the squared difference of features (B, C) in units of the teacher's `spread` (C,), per image: (B,).
 
-    An answer that is the same for every picture costs 1.
+    It is averaged over channels. A student that gives the mean features for every image has a loss of 1 on average.
     """
     return ((student - teacher) / spread).square().mean(dim=1)
 
 
 def answer_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """The Kullback-Leibler divergence of softened class probabilities from logits (B, classes), times T²: (B,).
+    """Return the Kullback-Leibler divergence of softened class probabilities from logits (B, classes), times T²: (B,).
 
     Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015.
     """
@@ -38,14 +38,14 @@ def answer_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised: features where `spread` is known, classes' probabilities where both have them, labels."""
+    """The loss to minimise: on features if `spread` is known, on class probabilities if both have them, on labels."""
 
     spread: Tensor | None
     temperature: float
     label_weight: float = 0.0
 
     def __call__(self, student: Answers, teacher: Answers, labels: Tensor | None) -> Tensor:
-        """The sum over the B pictures."""
+        """Return the sum of the loss over the B images."""
         loss = student.features.new_zeros(len(student.features))
         if self.spread is not None:
             loss = loss + feature_loss(student.features, teacher.features, self.spread)
@@ -58,7 +58,7 @@ class Objective:
 
 @torch.no_grad()
 def agreement(student: Answers, teacher: Answers, spread: Tensor | None) -> Tensor:
-    """How many of the B pictures have the teacher's class; of features, the sum of 1 - half their loss."""
+    """Return how many of the B images have the teacher's class; for features, the sum of 1 minus half their loss."""
     if student.logits is not None and teacher.logits is not None:
         return (student.logits.argmax(dim=1) == teacher.logits.argmax(dim=1)).float().sum()
     assert spread is not None  # networks without classes are compared by features

@@ -1,4 +1,4 @@
-"""As many pictures at once as fit into memory."""
+"""Computing as many images at once as fit in memory."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _log = logging.getLogger(__name__)
 
 
 def in_parts(compute: Callable[[int], T], count: int, device: torch.device) -> tuple[T, int]:
-    """What `compute` gives, and of how many pictures at once: `count`, where memory runs out half of it, and so on.
+    """Return the result of `compute`, and how many images it computed at once: `count`, halved if memory runs out.
 
-    It begins anew after each try. Raises OutOfMemoryError where one picture does not fit.
+    `compute` starts over after each attempt. Raises OutOfMemoryError if a single image does not fit.
     """
     while True:
         try:

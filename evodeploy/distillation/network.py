@@ -1,4 +1,4 @@
-"""Student and teacher: one network, computed at any keep ratios."""
+"""Student and teacher: a network, run at any keep ratios."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from evodeploy.models.zoo import EvoDeiTConfig, ModelConfig
 
 
 class Answers(NamedTuple):
-    """What a network says of B pictures.
+    """The outputs of a network for B images.
 
-    `features` (B, C) is what its classifier reads, after the last norm where it has one, or its output where it has no
-    classifier; `logits` (B, classes) or None.
+    `features` (B, C) are the input of the classifier, after the last norm if there is one, or the network's output if
+    it has no classifier. `logits` are (B, classes) or None.
     """
 
     features: Tensor
     logits: Tensor | None
 
     def rows(self, indices: Tensor) -> Answers:
-        """Those of the pictures at `indices`."""
+        """Return the outputs for the images at `indices`."""
         return Answers(self.features[indices], None if self.logits is None else self.logits[indices])
 
 
 def answers(network: Network, images: Tensor, ratios: Ratios | None = None) -> Answers:
-    """What `network` says of images (B, 3, H, W), already normalised, keeping the share `ratios` of each stage.
+    """Run `network` on images (B, 3, H, W), already normalised, keeping the share `ratios` in each stage.
 
-    None is what it is configured to keep.
+    By default it keeps as many tokens as it is configured to.
     """
     config = network.config
     keep = None
@@ -49,23 +49,23 @@ def answers(network: Network, images: Tensor, ratios: Ratios | None = None) -> A
 
 
 def reduced(precision: TrainingPrecision, device: torch.device) -> torch.autocast:
-    """A context in which products are computed in `precision`, and what needs it in float32."""
+    """Return a context in which products are computed in `precision`, and operations that need it in float32."""
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 def trainable(network: Network) -> Network:
-    """A copy of `network` to be trained.
+    """Return a copy of `network` to train.
 
-    It stays in evaluation mode: batch norms keep the statistics that they were trained with, and their gains and
-    offsets learn. Statistics of a training at several keep ratios would be those of none of them, would depend on how
-    many images are computed at once, and are folded into the weights at export.
+    It stays in evaluation mode: batch norms keep their statistics, and their gains and offsets learn. Statistics
+    collected at several keep ratios would fit none of them, and would depend on how many images are computed at once;
+    export folds them into the weights.
     """
     return copy.deepcopy(network).eval().requires_grad_(True)
 
 
 def average_of(network: Network) -> Network:
-    """A copy of `network` that takes no gradients."""
+    """Return a copy of `network` that takes no gradients."""
     return copy.deepcopy(network).eval().requires_grad_(False)
 
 
@@ -76,5 +76,5 @@ def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
 
 
 def feature_width(config: ModelConfig) -> int:
-    """Columns of `Answers.features`."""
+    """Return the number of columns of `Answers.features`."""
     return config.width if isinstance(config, EvoDeiTConfig) else config.widths[-1]

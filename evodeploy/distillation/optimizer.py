@@ -1,4 +1,4 @@
-"""What moves the weights: AdamW, with gradients summed over processes and scaled for FP16."""
+"""The optimizer: AdamW, with gradients summed over processes and scaled for FP16."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from evodeploy.distillation.processes import Processes
 from evodeploy.distillation.recipe import Recipe
 
-TYPICAL = 0.02  # root mean square of a matrix's weights, as transformers begin with
+TYPICAL = 0.02  # root mean square of a matrix's weights in newly initialised transformers
 LEAST_SHARE = 0.1
 
 
 def share_of(parameter: Tensor) -> float:
-    """The share of the learning rate that `parameter` is trained at: less where its weights are small.
+    """Return the share of the learning rate for `parameter`, which is lower if its weights are small.
 
-    AdamW moves every weight by about the learning rate, however small it is. Where layer scales are folded into
-    matrices, as those of DINOv2, that would be many times a weight's size.
+    AdamW changes every weight by about the learning rate, however small the weight is. In matrices with folded layer
+    scales, such as DINOv2's, that would be many times the size of a weight.
     """
     if parameter.ndim < 2:
         return 1.0
@@ -27,12 +27,12 @@ def share_of(parameter: Tensor) -> float:
 
 
 class Optimizer:
-    """AdamW on the weights of `network`; matrices decay, biases, norms and tokens do not. See `share_of`."""
+    """AdamW on the weights of `network`. Matrices decay; biases, norms and tokens do not. See `share_of`."""
 
     def __init__(self, network: nn.Module, recipe: Recipe, device: torch.device) -> None:
         self.parameters = [*network.parameters()]
         for parameter in self.parameters:
-            parameter.grad = torch.zeros_like(parameter)  # also of what a step does not reach
+            parameter.grad = torch.zeros_like(parameter)  # also for parameters that a step does not use
         groups = [
             {"params": [each], "share": share_of(each), "weight_decay": recipe.weight_decay * (each.ndim in (2, 4))}
             for each in self.parameters
@@ -50,10 +50,10 @@ class Optimizer:
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def step(self, progress: float, processes: Processes, sums: Tensor) -> Tensor:
-        """Move the weights, and return `sums`, float64 numbers, summed over processes as the gradients are.
+        """Update the weights, and return `sums`, float64 numbers, added over all processes like the gradients.
 
-        Raises FloatingPointError, and moves nothing, where one of them or a gradient is not finite. In FP16 gradients
-        that are too large are left out, and scaled less from then on.
+        Raises FloatingPointError, and changes no weights, if a sum or a gradient is not finite. In FP16 a step with
+        gradients that are too large is skipped, and the next ones are scaled less.
         """
         sums = self._gathered(processes, sums)
         if not bool(sums.isfinite().all()):
@@ -78,10 +78,10 @@ class Optimizer:
         return processes.add(sums)
 
     def state(self) -> dict[str, object]:
-        """All that a resumed training needs."""
+        """Return everything that a resumed training needs."""
         return {"adam": self._adam.state_dict(), "scaler": self._scaler.state_dict()}
 
     def restore(self, state: dict[str, object]) -> None:
-        """Go back to what `state` returned."""
+        """Restore what `state` returned."""
         self._adam.load_state_dict(state["adam"])  # type: ignore[arg-type]
         self._scaler.load_state_dict(state["scaler"])  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""`evodeploy.distill`: a checkpoint and pictures to a checkpoint that gives its answers with fewer tokens."""
+"""`evodeploy.distill`: training a checkpoint on images so that it reproduces its outputs with fewer tokens."""
 
 from __future__ import annotations
 
@@ -53,23 +53,23 @@ def distill(
     force: bool = False,
     progress: Callable[[Step], None] | None = None,
 ) -> Distilled:
-    """Train `source` to give its dense twin's answers with fewer tokens, on the pictures of `images`.
+    """Train `source` to reproduce the outputs of its dense twin with fewer tokens, on `images`.
 
     The result is the checkpoint `output`, for one `keep_ratio` (for all stages, or one each), or with `elastic`
-    (lowest, highest) for all between. `images` and `val` are folders, webdataset tars, Parquet files or saved data
-    sets, as for `evaluate`. With `labels` the data's classes count: a classifier learns from them too, and accuracies
-    are measured; a network without one is read by a linear probe. The file `class_map` says which of the model's
-    classes they are. The table at the end is of the pictures of `val`, else of every fifth of `images`, which is then
-    not trained on. `teacher` is another network with the same outputs.
+    (lowest, highest) for all ratios in that range. `images` and `val` are folders, webdataset tars, Parquet files or
+    saved data sets, the same as for `evaluate`. With `labels` the data's classes are used: a classifier also learns
+    from them, and accuracies are measured, for a network without a classifier with a linear probe. The file `class_map`
+    maps them to the model's classes. The table at the end describes the images of `val`, or else every fifth of
+    `images`, which is then not trained on. `teacher` is another network with the same outputs.
 
-    An interrupted training resumes from `output`.part with `resume`, to the same result. The same seed gives the same
-    weights on one machine, but with `minutes`, which end by the clock. `progress` is called after each step.
+    With `resume`, an interrupted training continues from `output`.part, with the same result. On one machine the same
+    seed gives the same weights, except with `minutes`, which end by the clock. `progress` is called after each step.
 
-    A picture that cannot be read is named in a warning, and the next of its class takes its place.
+    An image that cannot be read is named in a warning and replaced by the next of its class.
 
-    Raises UsageError for what cannot be honoured, BadFileError for a checkpoint that cannot be read and a class of
-    which no picture can, RuntimeFailedError where the loss is no number, OutOfMemoryError where not even one picture
-    fits.
+    Raises UsageError if the arguments do not fit each other, the networks or the data, BadFileError if the checkpoint
+    or all images of a class cannot be read, RuntimeFailedError if the loss is not finite, OutOfMemoryError if a single
+    image does not fit in memory.
     """
     with needs("export"):
         from evodeploy.distillation import setup
@@ -109,7 +109,7 @@ def distill(
         others = stack.enter_context(contextlib.closing(Pictures(held, student.info)))
         recipe = dataclasses.replace(recipe, augment=setup.augments(augment, pictures))
         task = setup.task_of(student, taught, recipe, train, held)
-        state = processes.from_leading(lambda: state_of(part, task, resume, force))  # others may not see its folder
+        state = processes.from_leading(lambda: state_of(part, task, resume, force))  # others may not have the folder
         job = Job(student, taught, recipe, pictures, others, place, processes, state)
         weights, record = job.done(path, part, progress)
         if processes.leads:

@@ -1,7 +1,7 @@
-"""Several processes, each with its own device, as one training.
+"""One training in several processes, each with its own device.
 
-`torchrun --nproc-per-node N -m evodeploy distill …` starts them: it belongs to PyTorch, which training needs anyway,
-starts processes on several machines too, and ends all of them when one fails. A step needs one sum over the processes.
+`torchrun --nproc-per-node N -m evodeploy distill …` starts them. It is part of PyTorch, which training needs anyway; it
+also starts processes on several machines, and ends all of them when one fails. A step needs one sum over the processes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """The `rank` of this process among `size` that train together."""
+    """The `rank` of this process among the `size` processes that train together."""
 
     rank: int = 0
     size: int = 1
@@ -36,11 +36,11 @@ class Processes:
         return self.rank == 0
 
     def share(self, items: Sequence[int]) -> Sequence[int]:
-        """The part of `items` that this process has, which the processes divide among themselves."""
+        """Return this process's part of `items`, which are divided among the processes."""
         return items[self.rank :: self.size]
 
     def check_shares(self, count: int) -> None:
-        """Raise UsageError where a step of `count` pictures has none for one of the processes."""
+        """Raise UsageError if a step of `count` images has none for one of the processes."""
         if count < self.size:
             raise UsageError(
                 f"each of the {self.size} processes needs an image in every step, which has {count}: give --batch "
@@ -48,13 +48,13 @@ class Processes:
             )
 
     def add(self, tensor: Tensor) -> Tensor:
-        """`tensor` summed over all processes, in place."""
+        """Add up `tensor` over all processes, in place, and return it."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def from_leading(self, make: Callable[[], T]) -> T:
-        """What `make` gives in the leading process, in all of them; the others do not call it."""
+        """Return the result of `make` in all processes; only the leading process calls it."""
         values = [make() if self.leads else None]
         if self.size > 1:
             dist.broadcast_object_list(values)
@@ -63,9 +63,9 @@ class Processes:
 
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
-    """The processes that torchrun started, until the end; without it this process alone.
+    """Join the processes that torchrun started while the body runs; without torchrun, yield this process alone.
 
-    The leading one logs, the others only their warnings.
+    The leading process logs everything, the others only warnings.
     """
     size = _number("WORLD_SIZE", 1)
     if size == 1:
@@ -84,7 +84,7 @@ def joined(device: torch.device) -> Iterator[Processes]:
 
 
 def device_of(name: str | None) -> torch.device:
-    """The device called `name`, or the best there is; of several processes each has its own GPU. Raises UsageError."""
+    """Return the device called `name`, or the best one; each process has its own GPU. Raises UsageError."""
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""How a student is trained, as frozen data."""
+"""The settings of a student's training, as frozen data."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ TrainingPrecision = Literal["fp32", "bf16", "fp16"]
 Ratios = tuple[float, ...]  # a keep ratio for each selecting stage
 
 EPOCHS = 8
-BATCH = 8  # many small steps at a low rate learn more from as many pictures than few large ones (docs/howto/distill.md)
-# The largest learning rate by default. Tokens that merge leave an untrained network nearly right: a rate from which one
-# whose tokens rest recovers would first destroy what is there.
+BATCH = 8  # many small steps at a low rate learn more per image than few large ones (docs/howto/distill.md)
+# The default of the largest learning rate. A network that merges tokens is nearly right without training. The rate that
+# suits a network whose tokens rest would first destroy what it has learnt.
 RATES: dict[FastPath, float] = {"rest": 2e-5, "merge": 5e-6}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The training of one student.
+    """The training settings of one student.
 
-    `keep_ratios` has one entry for each selecting stage. With `elastic` (lowest, highest) each step has one ratio, an
-    end or one drawn between, and `keep_ratios` is what the checkpoint uses by default. Training lasts `epochs`, or
-    `minutes` where they are given: then its length is that of the clock, and the result depends on the machine's speed.
+    `keep_ratios` has one entry for each selecting stage. With `elastic` (lowest, highest), each step has one ratio,
+    which is one of the ends or drawn between them, and `keep_ratios` is the checkpoint's default. Training lasts for
+    `epochs`, or for `minutes`, in which case the result depends on the speed of the machine.
 
-    `batch` pictures make a step, `micro_batch` of them are computed at once. `rate` is the largest learning rate: it
-    rises over the share `warm_up` of the training, then falls as half a cosine; small weights have less of it.
-    `average` is the decay of the averaged weights, which are the result. `temperature` softens a classifier's answers,
-    `label_weight` counts the labels' loss.
+    A step has `batch` images, of which `micro_batch` are computed at once. `rate` is the largest learning rate: it
+    rises during the first `warm_up` share of the training, then falls as half a cosine. Small weights get a smaller
+    rate. `average` is the decay of the averaged weights, which are the result. `temperature` softens a classifier's
+    probabilities, and `label_weight` is the weight of the labels' loss.
     """
 
     keep_ratios: Ratios
@@ -54,7 +54,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be trained: raises UsageError."""
+        """Check the settings; raises UsageError."""
         if (self.epochs is None) == (self.minutes is None):
             raise UsageError("the length of the training is unclear: give epochs or minutes, not both")
         for name, low, high in _RANGES:
@@ -73,14 +73,14 @@ class Recipe:
                 raise UsageError(f"elastic is {low:g}:{high:g}, expected LOW:HIGH above 0 and up to 1, such as 0.2:1.0")
 
     def rate_at(self, progress: float) -> float:
-        """The learning rate's share of its maximum, `progress` from 0 to 1 being that of the training."""
+        """Return the learning rate, as a share of its maximum, at the `progress` of the training, from 0 to 1."""
         if progress < self.warm_up:
             return max(progress, 1e-3) / self.warm_up
         left = (progress - self.warm_up) / max(1e-9, 1 - self.warm_up)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, left)))
 
     def tried(self) -> tuple[Ratios, ...]:
-        """The keep ratios that the student is evaluated at."""
+        """Return the keep ratios that the student is evaluated at."""
         if self.elastic is None:
             return (self.keep_ratios,)
         low, high = self.elastic
@@ -88,21 +88,21 @@ class Recipe:
         return tuple((ratio,) * len(self.keep_ratios) for ratio in shown)
 
     def in_words(self) -> str:
-        """One line about it."""
+        """Return a one-line summary."""
         length = f"{self.epochs:g} epochs" if self.minutes is None else f"{self.minutes:g} minutes"
         one = f"keep ratio {ratios_in_words(self.keep_ratios)}"
         kept = one if self.elastic is None else "keep ratios {:g} to {:g}".format(*self.elastic)
         return f"{length}, {kept}, {self.batch} images a step, learning rate {self.rate:g}, {self.precision}"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return plain values for JSON."""
         return {
             name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
         }
 
 
-ROUND = (0.0, None, 1.0, None, 0.0, None)  # of elastic steps: 0 the lowest keep ratio, 1 the highest, None a drawn one
-SHOWN = (0.7, 0.5, 0.3)  # keep ratios of the table, between the ends
+ROUND = (0.0, None, 1.0, None, 0.0, None)  # cycle of elastic steps: 0 is the lowest ratio, 1 the highest, None is drawn
+SHOWN = (0.7, 0.5, 0.3)  # keep ratios in the table, between the ends
 
 _RANGES = (
     ("epochs", 1e-3, 1e6),
@@ -115,5 +115,5 @@ _RANGES = (
 
 
 def kept_to_resume(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a `recipe` must be the same for a training to be resumed: not how much is computed at once."""
+    """Return the settings of a `recipe` that must be the same to resume a training: all except `micro_batch`."""
     return {name: value for name, value in recipe.items() if name != "micro_batch"}

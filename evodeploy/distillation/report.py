@@ -1,4 +1,4 @@
-"""What a distillation did, as a record that prints as a table."""
+"""The result of a distillation, as a record that prints as a table."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ LOG_EVERY = 10.0  # seconds between two lines of progress
 
 @dataclass(frozen=True)
 class Step:
-    """One step that was done; `done` is the share of the training, `agreement` that of the answers with the teacher's.
+    """One completed step. `done` is the completed share of the training, `agreement` the agreement with the teacher.
 
-    Loss and agreement are smoothed over the last steps. Seconds are of training alone.
+    Loss and agreement are smoothed over the last steps. Seconds count training alone.
     """
 
     step: int
@@ -51,21 +51,21 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Quality:
-    """Agreement with the teacher, and with labels accuracy."""
+    """Agreement with the teacher, and accuracy if there are labels."""
 
     agreement: Estimate
     accuracy: Estimate | None = None
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Quality:
-        """What `dataclasses.asdict` made of it."""
+        """Read the result of `dataclasses.asdict`."""
         accuracy = values["accuracy"]
         return cls(Estimate(**values["agreement"]), None if accuracy is None else Estimate(**accuracy))
 
 
 @dataclass(frozen=True)
 class Level:
-    """The student at one keep ratio for each stage, before training and after."""
+    """The student at one keep ratio per stage, before and after training."""
 
     keep_ratios: Ratios
     before: Quality
@@ -74,12 +74,12 @@ class Level:
 
 @dataclass(frozen=True)
 class Distilled:
-    """A distilled checkpoint: `output`, how it was trained, and what that changed on `held_out` pictures.
+    """A distilled checkpoint: `output`, how it was trained, and what the training changed on `held_out` images.
 
-    `rank` is that of the process among those that trained together: the first, 0, wrote the output. `compared` says
-    what agreement counts. `teacher` is the teacher's own quality: its accuracy, where there are labels.
-    `images` pictures were trained on, `computed` of them in `steps` steps of `seconds` in all; `evaluation_seconds` are
-    those of the table and of the teacher's targets.
+    `rank` is that of this process among those that trained together; rank 0 wrote the output. `compared` describes what
+    agreement counts. `teacher` is the teacher's own quality, which includes its accuracy if there are labels. The
+    training set had `images` images; `computed` is how many were computed, with repetitions, in `steps` steps that took
+    `seconds` in total. `evaluation_seconds` is the time for the table and the teacher's targets.
     """
 
     output: Path
@@ -122,7 +122,7 @@ class Distilled:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return plain values for JSON."""
         values = dataclasses.asdict(self) | {"output": str(self.output), "recipe": self.recipe.to_dict()}
         values["levels"] = [
             dataclasses.asdict(level) | {"keep_ratios": list(level.keep_ratios)} for level in self.levels

@@ -1,4 +1,4 @@
-"""What a distillation is asked for, as networks and pictures."""
+"""From the arguments of a distillation to networks and images."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from evodeploy.text import brief
 
 _log = logging.getLogger(__name__)
 
-KEEP = 0.5  # of a network that was not trained with selection, by default
-SAMPLE = 64  # pictures that say whether augmentation suits them
+KEEP = 0.5  # the default keep ratio for a network that was not trained with selection
+SAMPLE = 64  # images that decide about augmentation
 
 Source = str | os.PathLike[str] | nn.Module
 
@@ -43,7 +43,7 @@ def student_of(
     fast_path: FastPath | None,
     image_size: int | None,
 ) -> LoadedModel:
-    """The network to be trained, keeping what is asked for; raises UsageError where that is nothing to train for."""
+    """Load the network to train, with its keep ratios; raises UsageError if these leave nothing to train for."""
     if keep_ratio is not None and elastic is not None:
         raise UsageError("keep_ratio and elastic exclude each other: give one ratio, or the range of all")
     asked = (keep_ratio,) if isinstance(keep_ratio, (int, float)) else keep_ratio
@@ -65,7 +65,7 @@ def student_of(
 
 
 def teacher_of(source: Source | None, student: LoadedModel) -> LoadedModel:
-    """The dense twin of `student`, or the network `source` as it is; raises UsageError for other outputs."""
+    """Return the dense twin of `student`, or the network `source`; raises UsageError if its outputs do not match."""
     if source is None:
         return reconfigured(student, dense_twin(student.config))
     teacher = load_checkpoint(_read(source))
@@ -88,16 +88,16 @@ def teacher_of(source: Source | None, student: LoadedModel) -> LoadedModel:
 
 
 def _elsewhere(ours: Sequence[str], theirs: Sequence[str]) -> str | None:
-    """A name that both have, each for another class; those that only one has may be other words for the same."""
+    """Return a name that both use for different classes. A name that only one has may be a synonym, and is ignored."""
     known = {*theirs}
-    pairs = zip(ours, theirs, strict=False)  # one may have no names
+    pairs = zip(ours, theirs, strict=False)  # one of them may have no names
     return next((name for name, other in pairs if name != other and name in known and ours.count(name) == 1), None)
 
 
 def sides(
     source: Path, val: Path | None, student: LoadedModel, labels: bool, class_map: Path | None
 ) -> tuple[Listing, Listing]:
-    """The images to train on, and those to evaluate on, which are others."""
+    """Return the images to train on, and other images to evaluate on."""
     if class_map is not None and not (labels and student.info.num_classes):
         raise UsageError("--class-map matches labels with a classifier's classes: add --labels, or leave it out")
     train = listed(source, student.info, labels, class_map=class_map)
@@ -124,7 +124,7 @@ def sides(
 
 
 def augments(asked: bool | None, pictures: Pictures) -> bool:
-    """Whether images are augmented: as asked, or as suits them; says so in the log."""
+    """Return, and log, whether images are augmented: as asked, or by default if they are suitable."""
     chosen = spread(range(len(pictures)), SAMPLE)
     reason = reason_not_to(len(pictures), next(pictures.in_turn([chosen])))
     if asked is None:
@@ -136,7 +136,7 @@ def augments(asked: bool | None, pictures: Pictures) -> bool:
 
 
 def usual_precision(device: torch.device) -> TrainingPrecision:
-    """What the products of a training are computed in on `device` where it is not asked for."""
+    """Return the default precision of a training's products on `device`."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "bf16" if torch.backends.cpu.get_cpu_capability() == "AVX512" and has_bf16() else "fp32"
@@ -144,7 +144,7 @@ def usual_precision(device: torch.device) -> TrainingPrecision:
 
 @contextlib.contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """PyTorch on `count` CPU threads while the body runs; None leaves the number as it is."""
+    """Limit PyTorch to `count` CPU threads while the body runs; None does not change the number."""
     before = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)
@@ -155,7 +155,7 @@ def threads(count: int | None) -> Iterator[None]:
 
 
 def checksum(model: LoadedModel) -> str:
-    """SHA-256 of the file that `model` was read from, else of its tensors."""
+    """Return the SHA-256 of the file that `model` was read from, or else of its tensors."""
     if model.info.source_sha256:
         return model.info.source_sha256
     digest = hashlib.sha256()
@@ -167,7 +167,7 @@ def checksum(model: LoadedModel) -> str:
 def task_of(
     student: LoadedModel, teacher: LoadedModel, recipe: Recipe, train: Listing, held: Listing
 ) -> dict[str, Any]:
-    """What must be the same for an interrupted training to be resumed."""
+    """Return everything that must be the same to resume an interrupted training."""
     return {
         "student": _identity(student),
         "teacher": _identity(teacher),
@@ -179,12 +179,12 @@ def task_of(
 
 
 def _identity(model: LoadedModel) -> str:
-    """What decides what `model` computes: its weights, and its settings, some of which files next to them may state."""
+    """Identify what `model` computes: by its weights, and by its settings, some of which other files may state."""
     return f"{checksum(model)} {model.config}"
 
 
 def files_of(*sources: Source | None) -> list[Path]:
-    """Those of `sources` that are files."""
+    """Return those of `sources` that are files."""
     return [Path(each) for each in sources if isinstance(each, (str, os.PathLike)) and Path(each).exists()]
 
 

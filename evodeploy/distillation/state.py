@@ -1,4 +1,4 @@
-"""A training that can be interrupted: all of it in one file next to the output, replaced as a whole."""
+"""The state of a training that can be interrupted: a single file next to the output, replaced as a whole."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCHEMA = 1
 
 @dataclass
 class Progress:
-    """How far the training is: steps done, seconds it took, pictures computed, and what is shown of the last steps."""
+    """The progress of a training: steps, seconds and images so far, and the smoothed figures of the last steps."""
 
     step: int = 0
     seconds: float = 0.0
@@ -29,7 +29,7 @@ class Progress:
 
 @dataclass
 class State:
-    """Of a training: its `task`, which must be the same to resume, the result `before`, and tensors."""
+    """The state of a training: its `task`, which must be the same to resume, its quality `before`, and its tensors."""
 
     task: dict[str, Any]
     progress: Progress = field(default_factory=Progress)
@@ -38,7 +38,7 @@ class State:
 
 
 def write_state(state: State, path: Path) -> None:
-    """Replace `path` by `state`: a reader sees the earlier state or this one."""
+    """Replace the file `path` by `state`. The change is atomic: a reader sees either the earlier state or this one."""
     content = {"schema": SCHEMA, "progress": vars(state.progress)}
     content |= {"task": state.task, "before": state.before, "tensors": state.tensors}
     with replacing(path) as draft:
@@ -46,9 +46,9 @@ def write_state(state: State, path: Path) -> None:
 
 
 def read_state(path: Path, task: dict[str, Any]) -> State:
-    """What `path` holds of `task`; nothing in it is run.
+    """Read the state of `task` in `path`, without running any code in the file.
 
-    Raises BadFileError where it is no state, UsageError where it is another training's.
+    Raises BadFileError if it is not a state, UsageError if it belongs to another training.
     """
     try:
         with open_regular(path, "the state of a distillation") as file:
@@ -58,7 +58,7 @@ def read_state(path: Path, task: dict[str, Any]) -> State:
             raise ValueError(f"schema {content['schema']}, expected {SCHEMA}")
     except UsageError:
         raise
-    except Exception as error:  # a damaged file raises nearly anything
+    except Exception as error:  # a damaged file can raise any error
         raise BadFileError(
             f"{path} is not the state of a distillation ({reason(error)}): remove it, or pass --force to start over"
         ) from error

@@ -1,4 +1,4 @@
-"""Where a step's targets come from, and pictures as the networks take them."""
+"""The targets of a step, and the conversion of images to the networks' input."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from evodeploy.specs import Preprocessing
 
 _log = logging.getLogger(__name__)
 
-AT_ONCE = 32  # pictures that are evaluated at once, at most
+AT_ONCE = 32  # the most images that are evaluated at once
 
 Teacher = Callable[[Tensor, Tensor], Answers]  # positions (B,) and images (B, 3, S, S) to targets
 
@@ -32,7 +32,7 @@ Teacher = Callable[[Tensor, Tensor], Answers]  # positions (B,) and images (B, 3
 def tensor_of(
     pixels: NDArray[np.uint8], preprocessing: Preprocessing, device: torch.device, numbers: Tensor | None = None
 ) -> Tensor:
-    """`pixels` (B, S, S, 3) as normalised images (B, 3, S, S); with `numbers` (B, 7) augmented."""
+    """Convert `pixels` (B, S, S, 3) to normalised images (B, 3, S, S), augmented if there are `numbers` (B, 7)."""
     images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 255
     if numbers is not None:
         images = augmented(images, numbers)
@@ -51,10 +51,10 @@ def all_answers(
     precision: TrainingPrecision,
     doing: str,
 ) -> Answers:
-    """What `network` says of all `pictures`, on the CPU; see `answers` for `ratios`.
+    """Return the outputs of `network` for all `pictures`, on the CPU; see `answers` for `ratios`.
 
-    Every process computes a share. Where memory runs out, fewer are computed at once. Logs the progress of what it is
-    `doing` where that takes long.
+    Each process computes a share. If memory runs out, fewer images are computed at once. If it takes long, progress is
+    logged under the description `doing`.
     """
     config = network.config
     found = Answers(
@@ -85,7 +85,7 @@ def all_answers(
 
 
 def remembered(targets: Answers, device: torch.device) -> Teacher:
-    """Targets that were computed before, of pictures that do not change."""
+    """Return a teacher that looks up `targets` computed before, for images that do not change."""
 
     def teacher(positions: Tensor, images: Tensor) -> Answers:
         rows = targets.rows(positions)
@@ -95,7 +95,7 @@ def remembered(targets: Answers, device: torch.device) -> Teacher:
 
 
 def computed(network: Network) -> Teacher:
-    """Targets of the very images that the student sees."""
+    """Return a teacher that computes targets for the same images that the student gets."""
 
     @torch.no_grad()
     def teacher(positions: Tensor, images: Tensor) -> Answers:
