@@ -1,1 +1,1 @@
-"""What a file is and what this machine has, found out without running a network."""
+"""Facts about files and about this machine, found without running a network."""

@@ -1,4 +1,4 @@
-"""What a file of the pipeline is, as plain values for people and for JSON."""
+"""Descriptions of the pipeline's files, as plain values for display and for JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from evodeploy.specs import ModelInfo, Preprocessing
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Describe a checkpoint, an ONNX file, an engine or a deploy file; raises as reading it does."""
+    """Describe a checkpoint, an ONNX file, an engine or a deploy file; raises the errors of reading it."""
     if is_deploy_file(path):
         return {"file": str(path), "kind": "deploy file", **_deploy_file(path)}
     kind = kind_of(path)
@@ -28,7 +28,7 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def _deploy_file(path: Path) -> dict[str, Any]:
-    """What `path` states of how its artefact is run, and whether the artefact is the one that it was written for."""
+    """Return the settings that `path` states for its artefact, and whether the artefact is still the same file."""
     stated = dataclasses.asdict(read_deploy_file(path))
     artefact = path.parent / stated["artefact"]
     del stated["schema"]
@@ -91,7 +91,7 @@ def _engine(path: Path) -> dict[str, Any]:
 
 
 def _program(path: Path, record: PlanRecord) -> dict[str, Any]:
-    """What the GPU would run, where the plan says."""
+    """Return the kernels that a GPU would run, if the plan shows them."""
     program = read_program(path, len(record.profiles))
     if program is None:
         return {}
@@ -100,7 +100,7 @@ def _program(path: Path, record: PlanRecord) -> dict[str, Any]:
 
 
 def _preprocessing(how: Preprocessing) -> dict[str, Any]:
-    """How images are prepared, and which of it no source stated."""
+    """Return the preprocessing of images, and which of its fields no source stated."""
     facts = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(how).items()}
     return {"assumed": facts.pop("assumed"), "preprocessing": facts}
 

@@ -1,4 +1,4 @@
-"""Which of the pipeline's tools work on this machine, found out by trying them."""
+"""Checking which of the pipeline's tools work on this machine, by trying them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from evodeploy.text import reason
 
 
 def diagnose() -> list[dict[str, Any]]:
-    """One finding a tool: name, whether it works, and its version and devices or the reason and the cure."""
+    """Return one finding per tool: name, whether it works, and its version and devices, or the problem and its fix."""
     probes: dict[str, Callable[[], str]] = {
         "processor": lambda: f"{processor_name()}, {usable_cores()} cores",
         "NVIDIA GPU": _gpu,

@@ -1,8 +1,8 @@
-"""What each kernel of a plan's GPU program reads and writes, with the sizes that one batch gives.
+"""The tensors that each kernel of a plan's GPU program reads and writes, with their sizes for one batch.
 
-Sizes that depend on the batch have names. The plan computes them from the batch by a list of steps on whole numbers,
-and so does this module. An elastic engine's depend on the numbers of kept tokens too. What this module cannot read is
-left out, and the kernels that needed it are marked.
+Sizes that depend on the batch have names. The plan computes them from the batch in a list of integer steps, and so does
+this module. In an elastic engine they also depend on the numbers of kept tokens. Anything that this module cannot read
+is left out, and the kernels that need it are marked.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _DIMS = re.compile(r"(?<!\w)dims=\{((?:\s*(?:\"[^\"\n]*\"|\d{1,18}(?!\d)))*)\s*\
 _DIM = re.compile(r'"([^"]*)"|(\d+)')
 _VIEW = re.compile(r'(?<!\w)base="([^"]*)" const_offset=(\S+)')
 _TYPE = re.compile(r"(?<!\w)type=(\w+)")
-_HOST = re.compile(r'(?<!\w)region="?\w*hmem')  # memory of the host, where sizes lie
+_HOST = re.compile(r'(?<!\w)region="?\w*hmem')  # host memory, which holds sizes
 _STREAM = re.compile(r"(?<!\w)stream=(\d{1,9})(?!\d)")
 _LITERAL = re.compile(r'(?<!\w)src="(-?\d{1,18})i\d+"')
 _LARGEST = 2**63
-_RANK = 8  # axes of a tensor, at most
+_RANK = 8  # the most axes of a tensor
 PRODUCTS = {"gemm", "convolution", "attention"}  # kinds of kernels
 _BYTES = {
     "bool": 1, "int8": 1, "uint8": 1, "fp8_e4m3": 1, "half": 2, "bf16": 2, "float": 4, "int32": 4, "int64": 8,
@@ -57,9 +57,9 @@ _STEPS: dict[str, Callable[..., int]] = {
 
 @dataclass(frozen=True)
 class Tensor:
-    """What a kernel reads or writes in the GPU's memory; `constant` is a weight.
+    """A tensor in GPU memory that a kernel reads or writes; `constant` tensors are weights.
 
-    Tensors of one `place` and size are the same bytes, whatever their shapes.
+    Tensors with the same `place` and size are the same bytes, even if their shapes differ.
     """
 
     place: str
@@ -69,20 +69,20 @@ class Tensor:
 
     @property
     def elements(self) -> int:
-        """How many numbers it has."""
+        """The number of elements."""
         return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
-        """How many bytes it takes."""
+        """The size in bytes."""
         return self.elements * _BYTES[self.dtype]
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel of one inference. It is not `whole` where the size of something that it reads or writes is unknown.
+    """A kernel of one inference. It is not `whole` if the size of a tensor that it reads or writes is unknown.
 
-    Kernels of one `stream` run one after the other, those of two may overlap.
+    Kernels of the same `stream` run one after another; those of different streams may overlap.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Kernel:
 
 
 def kernels_of(texts: Iterable[ProgramText], batch: int, keep: Sequence[int] = ()) -> list[Kernel]:
-    """The kernels of a profile's programs at `batch` images, in the order that they run in.
+    """Return the kernels of a profile's programs for `batch` images, in execution order.
 
     The stages of an elastic engine keep `keep` tokens.
     """
@@ -119,11 +119,11 @@ def _kernels(text: ProgramText, batch: int, keep: tuple[int, ...]) -> Iterator[K
 
 
 def _sizes(text: ProgramText, batch: int, keep: tuple[int, ...]) -> Mapping[str, int]:
-    """The named sizes at `batch` and `keep`, which are what the steps read and do not compute."""
+    """Compute the named sizes from `batch` and `keep`, the only ones that the steps read and do not compute."""
     steps = [(step[1], step[2]) for step in _STEP.finditer(text.sizes.decode("latin-1"))]
     computed = {name for _, line in steps for name in _names(_WRITTEN, line)}
     given = list(dict.fromkeys(name for _, line in steps for name in _names(_READ, line) if name not in computed))
-    if keep:  # with more than these, what each is cannot be known
+    if keep:  # if there are more than these, their meanings are unknown
         given = _in_order(text, steps, given) if len(given) <= 1 + len(keep) else []
     numbers = keep if len(given) == len(keep) else (batch, *keep)
     sizes = dict(zip(given, numbers, strict=True)) if len(given) == len(numbers) else {}
@@ -135,10 +135,10 @@ def _sizes(text: ProgramText, batch: int, keep: tuple[int, ...]) -> Mapping[str,
 
 
 def _in_order(text: ProgramText, steps: list[tuple[str, str]], given: list[str]) -> list[str]:
-    """Put the sizes `given` in the order in which products first depend on them: the batch, then each stage.
+    """Sort the sizes `given` by the first product that depends on each: the batch, then each stage.
 
-    A stage's products come after those of the stages before it, whose tokens they take. None where two are first met
-    in one product.
+    A stage's products come after those of earlier stages, whose tokens they read. Returns an empty list if two sizes
+    first occur in the same product.
     """
     behind: dict[str, frozenset[str]] = {name: frozenset({name}) for name in given}
     for _, line in steps:
@@ -164,12 +164,12 @@ def _step(kind: str, line: str, sizes: Mapping[str, int]) -> int | None:
         return int(literal[1])
     try:
         return int(_STEPS[kind](*(sizes[name] for name in _names(_READ, line))))
-    except (KeyError, TypeError, ZeroDivisionError):  # a size that is unknown, or a step that is none of these
+    except (KeyError, TypeError, ZeroDivisionError):  # an unknown size, or an unknown kind of step
         return None
 
 
 def _tensors(text: ProgramText, sizes: Mapping[str, int]) -> tuple[dict[str, Tensor], set[str]]:
-    """The tensors whose size is known, and the names of those that lie in the host's memory."""
+    """Return the tensors whose sizes are known, and the names of those in host memory."""
     tensors: dict[str, Tensor] = {}
     host: set[str] = set()
     for label, dims, entry in _entries(text):
@@ -187,7 +187,7 @@ def _tensors(text: ProgramText, sizes: Mapping[str, int]) -> tuple[dict[str, Ten
 
 
 def _entries(text: ProgramText) -> Iterator[tuple[str, str, str]]:
-    """Yield name, sizes and whole text of each tensor."""
+    """Yield the name, the sizes and the whole text of each tensor."""
     for entry in _TENSOR.finditer(text.tensors.decode("latin-1")):
         name, dims = _NAME.search(entry[1]), _DIMS.search(entry[1])
         if name is not None and dims is not None:

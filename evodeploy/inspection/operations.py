@@ -1,4 +1,4 @@
-"""How much work one image is at the keep ratios that an artefact offers, counted on its graph."""
+"""The work for one image at the keep ratios of an artefact, counted on its graph."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from evodeploy.text import ratios_in_words
 if TYPE_CHECKING:
     import onnx
 
-BETWEEN = (0.2, 0.3, 0.5, 0.7, 0.85)  # counted where the bounds of an elastic artefact allow them
+BETWEEN = (0.2, 0.3, 0.5, 0.7, 0.85)  # counted if the bounds of an elastic artefact allow them
 
 
 def gflop_per_image(model: onnx.ModelProto, info: ModelInfo) -> dict[str, float] | None:
     """Count the billions of operations in the products of one image, by keep ratio; a multiply-add is two.
 
-    A static `model` has one ratio. Of an elastic one they are the lowest, its own, the highest and some `BETWEEN`, the
-    least work first. None where the operations cannot be counted.
+    A static `model` has one ratio. For an elastic one they are the lowest, its own, the highest and some `BETWEEN`,
+    ordered from the least work to the most. Returns None if the operations cannot be counted.
     """
     counted = {}
     for ratios, keep in _choices(info):
@@ -33,7 +33,7 @@ def gflop_per_image(model: onnx.ModelProto, info: ModelInfo) -> dict[str, float]
 
 
 def _choices(info: ModelInfo) -> Iterable[tuple[tuple[float, ...], tuple[int, ...]]]:
-    """Yield keep ratios of the stages, and the tokens that are kept."""
+    """Yield keep ratios of the stages, with the numbers of tokens that they keep."""
     yield info.keep_ratios, info.keep_of()
     if not info.elastic:
         return

@@ -1,8 +1,8 @@
-"""The GPU program in an engine of TensorRT for RTX: which kernels it launches, read without a GPU.
+"""The GPU program in an engine of TensorRT for RTX: the kernels that it launches, read without a GPU.
 
-Such a plan holds its program as readable text: what it is made for under `header {`, its tensors under `descriptors {`,
-its kernels, one record each, under `main {` and its first label, and under `shape_main {` how sizes follow from the
-batch. Programs with `accelerators={*}` are the fallbacks of single fused products. The format is undocumented
+Such a plan contains its program as readable text. Its target is under `header {` and its tensors under `descriptors {`.
+Its kernels, one record each, are under `main {` and its first label. The computation of sizes from the batch is under
+`shape_main {`. Programs with `accelerators={*}` are fallbacks of single fused products. The format is undocumented
 (observed with 1.7.1.116), so reading is best effort and never fails.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from evodeploy.errors import UsageError
 from evodeploy.files import open_regular
 
-# What these match is of bounded length and no text is looked at twice, so that the worst file is read in linear time.
+# Matches have a bounded length, and no text is scanned twice, so that even a malicious file is read in linear time.
 _BEGIN = re.compile(
     rb"\n  accelerators=\{([^}\n]{0,500})\}|\nmain \{\n label [^\n]{0,500}\n|\nshape_main \{\n label [^\n]{0,500}\n"
 )
@@ -39,7 +39,7 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class ProgramText:
-    """A program's sections: its tensors, its kernels, and how sizes are computed."""
+    """The sections of a program: its tensors, its kernels, and the computation of sizes."""
 
     tensors: bytes
     kernels: bytes
@@ -48,50 +48,50 @@ class ProgramText:
 
 @dataclass(frozen=True)
 class GpuProgram:
-    """Kernels that one inference launches, by kind.
+    """The number of kernels that one inference launches, by kind.
 
-    Kinds are `fused` (element-wise work, norms, softmax, data movement), `gemm` and `convolution` (with what is fused
-    to them), `attention` (a whole one in a kernel), `copy`, `memset` and `other`.
+    Kinds are `fused` (element-wise work, norms, softmax, data movement), `gemm` and `convolution` (including operations
+    fused into them), `attention` (a complete one in a single kernel), `copy`, `memset` and `other`.
     """
 
     kernels: dict[str, int]
 
     @property
     def total(self) -> int:
-        """All kernels."""
+        """The number of all kernels."""
         return sum(self.kernels.values())
 
     @property
     def attentions(self) -> int:
-        """Attentions that run as one kernel each."""
+        """The number of attentions that run as a single kernel."""
         return self.kernels.get("attention", 0)
 
 
 def read_program(plan: Path, profiles: int = 1) -> GpuProgram | None:
-    """The program in the file `plan`, or None where there is none that can be read.
+    """Return the program in the file `plan`, or None if none can be read.
 
-    Of a plan with several optimization `profiles`, each of which has its own kernels, it is the first one's.
+    If a plan has several optimization `profiles`, each with its own kernels, it is the program of the first.
     """
     texts = read_texts(plan, profiles)
     return counted(texts[0]) if texts else None
 
 
 def read_texts(plan: Path, profiles: int = 1) -> list[list[ProgramText]]:
-    """The programs in the file `plan`, as `texts_of` reads them; none where it cannot be read."""
+    """Read the programs in the file `plan` with `texts_of`; the list is empty if the file cannot be read."""
     try:
         with (
             open_regular(plan, "a TensorRT engine") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
         ):
             return texts_of(data, profiles)
-    except (UsageError, OSError, ValueError):  # ValueError is mmap's way to say that a file is empty
+    except (UsageError, OSError, ValueError):  # mmap raises ValueError for an empty file
         return []
 
 
 def texts_of(plan: bytes | mmap.mmap, profiles: int = 1) -> list[list[ProgramText]]:
-    """The programs of each optimization profile, in the order that they run in.
+    """Return the programs of each optimization profile, in execution order.
 
-    Empty where the format is another, or where they cannot be divided among the profiles.
+    The list is empty if the format is unknown, or if the programs cannot be divided among the profiles.
     """
     found: list[ProgramText] = []
     position = tensors = 0
@@ -118,7 +118,7 @@ def texts_of(plan: bytes | mmap.mmap, profiles: int = 1) -> list[list[ProgramTex
 
 
 def records_of(kernels: bytes) -> Iterator[tuple[str, str, bytes]]:
-    """Kind, name and whole text of each kernel in a program's section."""
+    """Yield the kind, the name and the whole text of each kernel in a program's section."""
     records = list(_RECORD.finditer(kernels))
     ends = [*(record.start() for record in records), len(kernels)][1:]
     for record, end in zip(records, ends, strict=True):
@@ -138,6 +138,6 @@ def _kind(record: re.Match[bytes], kernels: bytes, end: int) -> str | None:
 
 
 def counted(texts: list[ProgramText]) -> GpuProgram | None:
-    """The kernels of one profile's programs, or None where there are none."""
+    """Count the kernels of one profile's programs; return None if there are none."""
     kinds = Counter(kind for text in texts for kind, _, _ in records_of(text.kernels))
     return GpuProgram(dict(kinds.most_common())) if kinds else None

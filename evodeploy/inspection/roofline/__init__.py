@@ -1,1 +1,1 @@
-"""The least time that an engine needs on a GPU, from the GPU's published peaks and the engine's own kernels."""
+"""Lower bounds for the time of an engine on a GPU, from the GPU's published peaks and the engine's own kernels."""

@@ -1,8 +1,8 @@
-"""What NVIDIA publishes of its cards: memory bandwidth, and dense products a second in each precision.
+"""NVIDIA's published figures for its cards: memory bandwidth, and dense products per second in each precision.
 
-Rates are without sparsity; where a data sheet prints only rates with it, they are halved. A multiply-add is two
-operations. Where a rate depends on what sums are kept in, it is the higher one, so that a bound stays a bound: GeForce
-cards multiply FP16 twice as fast with FP16 sums as with FP32 sums, and FP8 likewise.
+Rates are without sparsity; if a data sheet prints only sparse rates, they are halved. A multiply-add is two operations.
+If a rate depends on the precision of the sums, it is the higher one, so that the bounds stay valid: GeForce cards
+multiply FP16 twice as fast with FP16 sums as with FP32 sums, and the same is true for FP8.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _H100 = "NVIDIA H100 Tensor Core GPU data sheet"
 
 @dataclass(frozen=True)
 class Rates:
-    """Peak TFLOP/s (TOP/s for INT8) of products; None where the card has no unit for them."""
+    """Peak TFLOP/s (TOP/s for INT8) of products; None if the card has no unit for them."""
 
     fp32: float
     tf32: float | None
@@ -30,7 +30,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class Card:
-    """One card: `bandwidth` in GB/s, `l2` in MiB, `multiprocessors` as CUDA counts them."""
+    """A card: `bandwidth` in GB/s, `l2` in MiB, `multiprocessors` as counted by CUDA."""
 
     name: str
     title: str
@@ -43,18 +43,18 @@ class Card:
 
     @property
     def bytes_per_second(self) -> float:
-        """What the memory moves."""
+        """Memory bandwidth in bytes per second."""
         return self.bandwidth * 1e9
 
     @property
     def cache(self) -> int:
-        """Bytes of the L2 cache."""
+        """The size of the L2 cache in bytes."""
         return int(self.l2 * 2**20)
 
     def peak(self, rate: str, *, tf32: bool) -> tuple[str, float]:
-        """The precision that products in `rate` have on this card, and its peak; `tf32` lets FP32 ones round to TF32.
+        """Return the precision of products in `rate` on this card, and its peak; `tf32` lets FP32 ones round to TF32.
 
-        Raises UsageError where the card has no unit for them.
+        Raises UsageError if the card has no unit for them.
         """
         name = "tf32" if rate == "fp32" and tf32 and self.rates.tf32 is not None else rate
         peak = getattr(self.rates, name)
@@ -64,7 +64,7 @@ class Card:
         return name, float(peak)
 
     def per_second(self, rate: str, *, tf32: bool) -> float:
-        """Operations a second in the precision `rate`; raises as `peak` does."""
+        """Return the operations per second in the precision `rate`; raises the errors of `peak`."""
         return self.peak(rate, tf32=tf32)[1] * 1e12
 
 
@@ -100,7 +100,7 @@ CARDS = {
 
 
 def card_named(name: str) -> Card:
-    """The card called `name`; raises UsageError that lists all."""
+    """Return the card called `name`. Raises UsageError, which lists all names, if there is none."""
     try:
         return CARDS[name.lower()]
     except KeyError:

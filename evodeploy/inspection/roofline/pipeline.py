@@ -1,4 +1,4 @@
-"""From an engine of TensorRT for RTX to what it needs at least on GPUs that are not here."""
+"""Lower bounds for the time of an engine of TensorRT for RTX on GPUs that are not in this machine."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def roofline(
     keep_ratio: float | Sequence[float] | None = None,
     kernels: bool = False,
 ) -> Roofline:
-    """The least time of a batch that the engine file `engine` can have on each of `gpus`, such as "l4" or "h100".
+    """Return a lower bound for the time of a batch of the file `engine` on each of `gpus`, such as "l4" or "h100".
 
-    No GPU is needed. `batches` are those of 1, 8, 64 and 256 that the engine takes, where nothing else is said; an
-    elastic engine keeps tokens as `keep_ratio` says, by default as it was exported; `kernels` adds what each kernel
-    takes at the last batch. Raises UsageError for a card that is not known or cannot multiply what the engine needs,
-    for a file that is no engine of TensorRT for RTX, and for a batch that it does not take; InputError for keep ratios
-    that it does not take; BadFileError for an engine that was altered.
+    No GPU is needed. By default `batches` are those of 1, 8, 64 and 256 that the engine supports. An elastic engine
+    keeps the share `keep_ratio` of the tokens, by default the one it was exported with. `kernels` adds the time of each
+    kernel at the last batch. Raises UsageError if a card is unknown or lacks a precision that the engine needs, if the
+    file is not an engine of TensorRT for RTX, or if it does not support a batch; InputError if it does not support the
+    keep ratios; BadFileError if the engine was altered.
     """
     cards = [card_named(name) for name in ([gpus] if isinstance(gpus, str) else gpus)]
     if not cards:

@@ -1,4 +1,4 @@
-"""The work of an engine of TensorRT for RTX, read out of its plan: no GPU and no TensorRT is needed."""
+"""The work of an engine of TensorRT for RTX, read from its plan without a GPU and without TensorRT."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _BYTES = {"bool": 1, "int8": 1, "uint8": 1, "float16": 2, "bfloat16": 2, "int16"
 
 @dataclass(frozen=True)
 class PlanWork:
-    """An engine's work: one network for each batch size, and the bytes of its weights, at most.
+    """An engine's work: one network for each batch size, and the largest number of bytes of its weights.
 
-    `keep` are the tokens that each stage of an elastic engine keeps; of another it is empty.
+    `keep` is the number of tokens that each stage of an elastic engine keeps; it is empty for any other engine.
     """
 
     path: Path
@@ -39,7 +39,7 @@ class PlanWork:
 
     @property
     def rates(self) -> tuple[str, ...]:
-        """The precisions of its products, the one with most operations first."""
+        """The precisions of its products, the one with the most operations first."""
         operations: Counter[str] = Counter()
         for work in self.networks[0].kernels:
             operations[work.rate] += work.operations
@@ -47,18 +47,18 @@ class PlanWork:
 
     @property
     def missing(self) -> dict[str, str]:
-        """Kernels that are counted in part or not at all, and what of them is missing."""
+        """The names of kernels that are counted in part or not at all, and what is missing."""
         return {work.name: work.missing for network in self.networks for work in network.kernels if work.missing}
 
 
 def plan_work(
     path: Path, batches: Sequence[int] | None = None, ratios: float | Sequence[float] | None = None
 ) -> PlanWork:
-    """The work of the engine `path` at `batches`, or at those of 1, 8, 64 and 256 that it takes.
+    """Return the work of the engine `path` at `batches`, by default at those of 1, 8, 64 and 256 that it supports.
 
-    An elastic engine keeps tokens as `ratios` say, by default as it does in a run that asks for none. Raises UsageError
-    for a file that is no such engine, and for a batch that it does not take; InputError for ratios that it does not;
-    BadFileError for an engine that was altered.
+    An elastic engine keeps the share `ratios` of the tokens, by default the share that a run uses by default. Raises
+    UsageError if the file is not such an engine or does not support a batch, InputError if it does not support the
+    ratios, BadFileError if the engine was altered.
     """
     record = _record(path)
     keep = _keep(record, ratios)
@@ -117,7 +117,7 @@ def _usual(record: PlanRecord) -> list[int]:
 
 
 def _profile(record: PlanRecord, batch: int) -> int:
-    """The profile that an engine runs the batch in, which has kernels of its own."""
+    """Return the index of the profile in which an engine runs `batch`; each profile has its own kernels."""
     try:
         return choose_profile(record.profiles, batch)
     except InputError as error:
@@ -126,7 +126,7 @@ def _profile(record: PlanRecord, batch: int) -> int:
 
 
 def _nbytes(spec: TensorSpec, batch: int, keep: tuple[int, ...]) -> int:
-    """The bytes of an input or output; the axis of kept tokens counts as the fewest, so that a bound is one."""
+    """Return the bytes of an input or output; an axis of kept tokens counts as the fewest, to get a lower bound."""
     dynamic = (batch, *[min(keep, default=1)] * len(spec.shape))
     sizes = (taken if size is None else size for size, taken in zip(spec.shape, dynamic, strict=False))
     return math.prod(sizes) * _BYTES.get(spec.dtype, 4)

@@ -16,14 +16,14 @@ from evodeploy.text import WIDE, brief, plain, rich_table
 if TYPE_CHECKING:
     from rich.table import Table
 
-HEAVIEST = 10  # kernels printed
-NAME = 48  # characters of a kernel's name, at most
-_UNITS = {"int8": "TOP/s"}  # the others are TFLOP/s
+HEAVIEST = 10  # kernels to print
+NAME = 48  # the most characters of a kernel's name
+_UNITS = {"int8": "TOP/s"}  # all others are TFLOP/s
 
 
 @dataclass(frozen=True)
 class KernelShare:
-    """`times` equal kernels, one of which takes `time`; `share` of the network's time without caches is theirs."""
+    """A number, `times`, of equal kernels. One takes `time`; all take `share` of the network's time without caches."""
 
     time: KernelTime
     times: int
@@ -31,14 +31,14 @@ class KernelShare:
 
     @classmethod
     def each(cls, times: Iterable[KernelTime]) -> tuple[KernelShare, ...]:
-        """All kernels, equal ones together, by the time that they take."""
+        """Group equal kernels, and sort the groups by the time that they take."""
         counts = collections.Counter(times)
         whole = sum(time.seconds * count for time, count in counts.items())
         ranked = sorted(counts.items(), key=lambda entry: -entry[0].seconds * entry[1])
         return tuple(cls(time, count, time.seconds * count / whole) for time, count in ranked)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values that JSON takes."""
+        """Return plain values for JSON."""
         work = self.time.work
         return {
             "name": work.name,
@@ -56,7 +56,7 @@ class KernelShare:
 class CardBounds:
     """The bounds on one card, one for each batch. `peaks` are the TFLOP/s, TOP/s for INT8, of the engine's products.
 
-    `kernels` are those at the last batch, where they were asked for.
+    `kernels` are those at the last batch, or None if they were not asked for.
     """
 
     card: Card
@@ -67,11 +67,11 @@ class CardBounds:
 
 @dataclass(frozen=True)
 class Roofline:
-    """What the engine `path` needs at least on `cards`; printed, it is what `evodeploy inspect --gpu` shows.
+    """Lower bounds for the engine `path` on `cards`; as a string it is the output of `evodeploy inspect --gpu`.
 
-    `networks` is its work, one for each batch, `weights` the bytes of its weights at most, and `not_counted` names
-    kernels that are counted in part or not at all, with what of them is missing. `keep` are the tokens that each stage
-    of an elastic engine keeps; of another it is empty.
+    `networks` is its work, one entry for each batch. `weights` is an upper bound on the bytes of its weights.
+    `not_counted` maps the names of kernels that are counted in part or not at all to what is missing. `keep` is the
+    number of tokens that each stage of an elastic engine keeps; it is empty for any other engine.
     """
 
     path: Path
@@ -85,7 +85,7 @@ class Roofline:
     keep: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """All figures as plain values that JSON takes."""
+        """Return all figures as plain values for JSON."""
         return {
             "file": str(self.path),
             "model": self.model,

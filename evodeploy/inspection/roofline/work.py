@@ -1,4 +1,4 @@
-"""What a kernel has to do: operations in matrix products, and bytes of its operands and results."""
+"""The work of a kernel: operations in matrix products, and bytes of its operands and results."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ RATES = {"half": "fp16", "bf16": "bf16", "float": "fp32", "int8": "int8", "fp8_e
 class Work:
     """A kernel's work on one batch: `operations` in the precision `rate`, bytes read and written.
 
-    Each operand counts once, and each result. Operations are those of matrix products, convolutions and attentions, a
-    multiply-add as two; element-wise work has none here. `missing` says what of the kernel could not be counted.
-    Work of one `stream` is done one after the other.
+    Each operand and each result counts once. Operations are those of matrix products, convolutions and attentions, with
+    a multiply-add as two; element-wise work counts as none. `missing` names what could not be counted. Kernels of the
+    same `stream` run one after another.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Work:
 
 
 def work_of(kernel: Kernel) -> Work:
-    """What `kernel` has to do."""
+    """Return the work of `kernel`."""
     product = _PRODUCTS[kernel.kind](kernel) if kernel.kind in PRODUCTS else (0, "")
     operations, dtype = product or (0, "")
     rate = RATES.get(dtype, "")
@@ -48,7 +48,7 @@ def work_of(kernel: Kernel) -> Work:
 
 
 def weights_of(kernels: Iterable[Kernel]) -> int:
-    """Bytes of all weights that the kernels read, each counted once."""
+    """Return the bytes of all weights that the kernels read, each counted once."""
     return _nbytes(tensor for kernel in kernels for tensor in kernel.reads if tensor.constant)
 
 
@@ -57,7 +57,7 @@ def _nbytes(tensors: Iterable[Tensor]) -> int:
 
 
 def _gemm(kernel: Kernel) -> tuple[int, str] | None:
-    """M x K by K x N, where K is found by what fits the result: a weight first, for a sum may look like a factor."""
+    """Count M x K by K x N. Weights are tried first, because an operand of a fused sum may have a factor's shape."""
     matrices = sorted((each for each in kernel.reads if len(each.shape) > 1), key=lambda each: not each.constant)
     for result in kernel.writes:
         for right in matrices:
@@ -76,7 +76,7 @@ def _fits(left: Tensor, right: Tensor, result: Tensor) -> bool:
 
 
 def _convolution(kernel: Kernel) -> tuple[int, str] | None:
-    """A constant filter of (outputs, inputs of a group, height, width) at each element of the result."""
+    """Count a constant filter (outputs, inputs of a group, height, width) at each element of the result."""
     for result in kernel.writes:
         for image, weight in zip(kernel.reads, kernel.reads[1:], strict=False):
             shapes = (image.shape, weight.shape, result.shape)
@@ -86,7 +86,7 @@ def _convolution(kernel: Kernel) -> tuple[int, str] | None:
 
 
 def _attention(kernel: Kernel) -> tuple[int, str] | None:
-    """Queries by keys, and what softmax makes of them by values; heads first, and keys transposed."""
+    """Count queries by keys, and the softmax of these by values; heads are the first axis, and keys are transposed."""
     for result in kernel.writes:
         if len(kernel.reads) < 3 or any(len(each.shape) != 3 for each in (*kernel.reads[:3], result)):
             continue
