@@ -78,7 +78,7 @@ def test_what_follows_a_difference_in_the_same_image_is_a_consequence():
 
 
 def test_positions_of_a_later_grid_are_found_in_its_scores():
-    # A 4x4 grid and the 2x2 grid of its even rows and columns: its tokens lie at 0, 2, 8 and 10.
+    # A 4x4 grid and the 2x2 grid of its even rows and columns, whose tokens are at positions 0, 2, 8 and 10.
     expected = {"logits": LOGITS, "selected_0": np.array([[0, 8], [0, 8]]), "scores_0": SCORES[[1, 1]]}
     near = agreement(expected, expected | {"selected_0": np.array([[0, 8], [0, 10]])}, TOLERANCE, 4)
     assert (near.selections[0].near_ties, near.selections[0].errors) == (1, 0)
@@ -87,7 +87,7 @@ def test_positions_of_a_later_grid_are_found_in_its_scores():
 
 
 @pytest.mark.parametrize("longer", ["expected", "got"])
-def test_a_selection_that_keeps_every_token_is_left_out_where_one_alone_makes_it(longer):
+def test_a_selection_that_keeps_every_token_is_ignored_if_only_one_side_makes_it(longer):
     margins = np.float32([[2, 2, 1e-3, 0.3], [2, 0.4, 2, 0.2]])
     second = {"selected": KEPT, "scores": SCORES, "owner": np.array([[0, 1, 0, 1], [0, 0, 2, 2]])}
     second["owner_margin"] = margins
@@ -96,7 +96,7 @@ def test_a_selection_that_keeps_every_token_is_left_out_where_one_alone_makes_it
     static = {"logits": LOGITS} | {f"{kind}_0": value for kind, value in second.items()}
     elastic = {"logits": LOGITS} | {f"{kind}_0": value for kind, value in everything.items()}
     elastic |= {f"{kind}_1": value for kind, value in second.items()}
-    moved = np.array([[0, 1], [0, 3]])  # a near tie, only by the limits or the scores of this selection
+    moved = np.array([[0, 1], [0, 3]])  # a near tie only with the limits or the scores of this selection
     expected, got = (elastic, static) if longer == "expected" else (static, elastic)
     verdict = agreement(expected, got, TOLERANCE, 2)
     assert verdict.passed
@@ -122,7 +122,7 @@ def test_an_absolute_tolerance_comes_on_top_of_the_relative_one():
     assert not agreement({"logits": LOGITS}, {"logits": LOGITS + 0.7}, tolerance, grid=2).passed
 
 
-def test_where_every_image_moved_none_is_held_to_the_limit():
+def test_if_every_image_has_other_tokens_no_limit_applies():
     scores = SCORES[[1, 1]]
     expected = {"logits": LOGITS, "selected_0": KEPT[[1, 1]], "scores_0": scores}
     got = {"selected_0": np.array([[0, 3], [0, 3]]), "logits": LOGITS + 0.5}
@@ -130,7 +130,7 @@ def test_where_every_image_moved_none_is_held_to_the_limit():
     assert (logits.unmoved, logits.max_error_unmoved, logits.limit, logits.passed) == (0, 0.0, 0.01, True)
 
 
-def test_logits_of_nothing_but_zeros_have_a_cosine_of_zero():
+def test_logits_that_are_all_zero_have_a_cosine_of_zero():
     zeros = {"logits": np.zeros((2, 3), np.float32)}
     logits = agreement(zeros, zeros, TOLERANCE, 2).logits
     assert (logits.min_cosine, logits.scale, logits.max_error, logits.passed) == (0.0, 1.0, 0.0, True)
@@ -147,7 +147,7 @@ def test_top1_and_cosine_are_those_of_each_image():
     assert verdict.logits.median_cosine == pytest.approx((1 + 14 / 30) / 2)
 
 
-def test_an_image_that_float32_loses_much_of_has_a_wider_limit():
+def test_an_image_with_a_large_float32_error_has_a_wider_limit():
     reference = {"logits": LOGITS, "selected_0": KEPT, "scores_0": SCORES}
     off = reference | {"logits": LOGITS + np.float32([[0, 0, 0], [0, 0, 0.5]])}
     assert not agreement(reference, off, TOLERANCE, 2).passed
@@ -179,7 +179,7 @@ def test_a_token_with_another_owner_is_a_near_tie_a_consequence_or_an_error():
     assert (follows.consequences, follows.errors) == (2, 0)
 
 
-def test_the_median_image_decides_where_near_ties_found_other_owners():
+def test_the_median_image_decides_if_near_ties_found_other_owners():
     images = 5
     expected = {
         "logits": np.repeat(LOGITS[:1], images, axis=0),

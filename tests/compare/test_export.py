@@ -69,8 +69,8 @@ def test_margins_are_those_of_the_scores(small):
         np.testing.assert_allclose(expected.margins(i), margins)
 
 
-def test_bytes_are_judged_as_floats_are(small):
-    """Bytes have no neighbours in float32, so the network is judged behind its normalisation."""
+def test_bytes_are_judged_in_the_same_way_as_floats(small):
+    """Bytes have no neighbours in float32, so the network is judged after the normalisation."""
     pictures, expected = clear_pictures(small, 3)
     same, of_bytes = clear_pictures(with_interface(small, "uint8", None), 3)
     np.testing.assert_array_equal(pictures, same)
@@ -81,7 +81,7 @@ def test_lower_contrast_is_tried_where_full_contrast_is_badly_conditioned():
     model = random_model(small_levit())
     for name, gains in model.module.named_parameters():
         if name.endswith(("qkv.bn.weight", "query.bn.weight", "kv.bn.weight", "proj.bn.weight", "fc2.bn.weight")):
-            gains.data *= 2  # attention jumps from token to token
+            gains.data *= 2  # small changes move attention from token to token
     with torch_engine(model, tokens=True, options=EngineOptions(device="cpu")) as reference:
         first = expect(reference, as_input(random_pictures(model.info, 8), model.info))
     assert (first.looseness() > FP32_TOLERANCE).sum() >= 3
@@ -103,7 +103,7 @@ def test_random_evo_levits_are_well_conditioned_and_attend_unevenly():
 
 @pytest.fixture(scope="module")
 def networks(small, small_onnx) -> dict[str, tuple[LoadedModel, onnx.ModelProto]]:
-    """A well and a badly conditioned network, each with its graph."""
+    """A well conditioned and a badly conditioned network, each with its graph."""
     proto = read_onnx(small_onnx)
     return {"well": (small, proto), "badly": sharpened(small, proto, gain=2)}
 
@@ -113,13 +113,13 @@ def test_a_badly_conditioned_network_passes_and_the_report_says_so(tmp_path, sma
     write_onnx(proto, tmp_path / "m.onnx")
     checks = list(verify_export(model, tmp_path / "m.onnx"))
     assert all(check.passed for check in checks), checks
-    assert max(check.error for check in checks) > FP32_TOLERANCE  # the limit of a well conditioned one refuses it
+    assert max(check.error for check in checks) > FP32_TOLERANCE  # beyond the limit of a well conditioned network
     assert all(check.limit <= LOOSEST for check in checks)
     assert all("badly conditioned" in check.detail for check in checks if check.output == "scores_1")
 
 
 def third(proto: onnx.ModelProto, kind: str, fits: Callable[[onnx.NodeProto], bool] = lambda _: True) -> onnx.NodeProto:
-    """The third node of a `kind`, which lies in the third block."""
+    """Return the third node of a `kind`, which is in the third block."""
     return [each for each in proto.graph.node if each.op_type == kind and fits(each)][2]
 
 

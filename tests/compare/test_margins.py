@@ -27,7 +27,7 @@ SCORES = [0.06, 0.0, 0.4, 0.0, 0.25, 0.0, 0.1, 0.0, 0.0, 0.02, 0.0, 0.02, 0.0, 0
 
 
 class Chosen(FakeEngine):
-    """Says to have kept the first 4 tokens by the scores given, the same for every picture."""
+    """An engine that outputs the given scores, and the 4 tokens with the highest, for every image."""
 
     def __init__(self, scores):
         outputs = {"selected_0": np.argsort(scores)[:-5:-1], "scores_0": np.float32(scores)}
@@ -44,8 +44,8 @@ def test_figures_of_scores_counted_by_hand():
     assert found.margin.worst == pytest.approx(found.margin.median)
 
 
-def test_of_few_images_all_reach_what_95_percent_do():
-    """Between two images lies no image: one of two would not reach what was interpolated."""
+def test_with_few_images_all_of_them_reach_the_value_for_95_percent():
+    """Percentiles are not interpolated: one of two images would not reach a value between them."""
     engine = Chosen(SCORES)
     both = {"selected_0": np.tile(np.arange(4), (2, 1)), "scores_0": np.float32([SCORES, np.linspace(0.06, 0.065, 16)])}
     engine._compute = lambda images: both
@@ -147,8 +147,8 @@ def test_artefacts_without_selections_are_refused_with_the_command_that_helps(cl
     assert cli("margins", "one.onnx", "--images", "images")[0] == 0
 
 
-def test_where_tokens_merge_nothing_is_said_of_class_attention(small):
-    """Tokens are then kept for being unlike others, which is no share of attention: a ratio for 90 % would be noise."""
+def test_class_attention_is_not_reported_if_tokens_merge(small):
+    """Merging keeps tokens that are unlike others, not those with attention: a ratio for 90 % of it would be noise."""
     merging = with_elastic(reconfigured(small, with_selection(SMALL, fast_path="merge")), (0.1, 1.0))
     with torch_engine(merging, tokens=True) as engine:
         found = margins_on(engine, random_pictures(merging.info, 6))
@@ -175,7 +175,7 @@ def test_ratios_are_recommended_for_an_elastic_artefact_within_its_bounds(small_
     assert evodeploy.margins(small_onnx, images).recommended == {}
 
 
-def test_a_recommended_ratio_keeps_what_it_is_recommended_for():
+def test_a_recommended_ratio_keeps_the_intended_number_of_tokens():
     stage = ElasticStage(100, 1, 100)
     for kept in range(1, 101):
         assert int(_ratio(kept / 100, stage) * 100) == kept  # 7 / 100 * 100 is above 7

@@ -33,7 +33,7 @@ def test_the_error_is_relative_to_the_largest_magnitude_of_its_image():
     assert "worst at image 0" in check.detail
 
 
-def test_the_limit_of_an_image_is_a_multiple_of_what_float32_loses_of_it():
+def test_the_limit_of_an_image_is_a_multiple_of_its_float32_error():
     ours = expected(losses=(1e-7, 1e-4))
     assert ours.limits("logits").tolist() == [FP32_TOLERANCE, MULTIPLE * 1e-4]
     off = 7e-4 * np.abs(LOGITS).max(axis=1)
@@ -45,7 +45,7 @@ def test_the_limit_of_an_image_is_a_multiple_of_what_float32_loses_of_it():
     assert "badly conditioned" not in check.detail
 
 
-def test_an_image_of_which_float32_loses_much_is_left_out_and_never_all_of_them():
+def test_images_with_large_float32_errors_are_left_out_but_never_all_of_them():
     much = LOOSEST / MULTIPLE * 1.01
     (check,) = checks(expected(losses=(1e-7, much)), logits=LOGITS + np.array([[0, 0, 0], [0, 5, 0]]))
     assert check.passed
@@ -62,7 +62,7 @@ def test_what_is_not_finite_never_passes(wrong):
         assert not check.passed
 
 
-def test_scores_are_relative_to_themselves_or_to_the_last_that_is_kept():
+def test_errors_of_scores_are_relative_to_themselves_or_to_the_last_one_kept():
     (check,) = checks(expected(), scores_0=SCORES + np.array([[0, 0, 0, 3e-5], [0, 0, 0, 0]]))
     assert check.passed
     assert check.error == pytest.approx(3e-5 / 0.4)
@@ -82,7 +82,7 @@ def test_selections_are_sets():
     assert "image 1: 1 others for 1" in check.detail
 
 
-def test_near_ties_are_left_out_with_what_follows_from_them():
+def test_near_ties_are_left_out_with_their_consequences():
     tied = np.array([[0.1, 0.3, 0.2, 0.4], [0.4, 0.1, 0.3, 0.3 * (1 - 5e-5)]])
     for ours in (expected(scores=tied), expected(score_losses=(1e-7, 0.05))):
         other = {"selected_0": np.array([[3, 1], [0, 3]]), "logits": LOGITS + np.array([[0, 0, 0], [0, 1, 0]])}
@@ -105,7 +105,7 @@ def test_ranked_classes_count_where_their_probabilities_do_not_tie():
         "classes": np.array([[1, 2, 3], [0, 1, 2]]),
     }
     ours = Expected(outputs, {"probabilities": np.array([1e-7, 1e-7])}, spare_ranks=1)
-    (check,) = checks(ours, classes=np.array([[1, 3], [1, 0]]))  # the last of the first image ties with the next
+    (check,) = checks(ours, classes=np.array([[1, 3], [1, 0]]))  # the first image's last class ties with the next one
     assert check.passed
     (check,) = checks(ours, probabilities=outputs["probabilities"][:, :2])
     assert check.passed
@@ -150,7 +150,7 @@ def test_the_reference_runs_in_float64_and_in_float32_three_times(small, small_i
     assert all(np.array_equal(parts.losses[name], value) for name, value in found.losses.items())
 
 
-def test_owners_are_compared_where_they_are_clear():
+def test_owners_are_compared_if_they_are_clear():
     ours = expected()
     owners = np.array([[1, 1, 3, 3], [0, 0, 2, 2]])
     ours.outputs.update(owner_0=owners, owner_margin_0=np.array([[0.3, 2, 1e-6, 2], [2, 0.3, 2, 0.2]]))

@@ -13,12 +13,12 @@ def test_errors_are_relative_to_the_largest_magnitude_of_all_images():
 
 
 def test_errors_relative_to_a_scale_of_each_value():
-    scale = np.array([[1, 4], [2, 0]])  # 0: the difference itself
+    scale = np.array([[1, 4], [2, 0]])  # with 0 the difference is absolute
     assert relative_errors(OURS, OURS + np.float32([[0.5, 1], [0, -3]]), scale).tolist() == [0.5, 3.0]
 
 
 @pytest.mark.parametrize("side", [0, 1])
-def test_nan_is_no_error_that_passes(side):
+def test_an_error_of_nan_does_not_pass(side):
     pair = [OURS, OURS.copy()]
     pair[side][0, 0] = np.nan
     assert not relative_errors(*pair)[0] <= 1e9

@@ -49,7 +49,7 @@ def test_the_command_prints_the_record(cli, small_checkpoint, small_onnx):
         ({"images": []}, "no images"),
     ],
 )
-def test_what_compares_nothing_is_refused(small_onnx, options, message):
+def test_options_that_compare_nothing_are_refused(small_onnx, options, message):
     with pytest.raises(evodeploy.UsageError, match=message):
         evodeploy.verify(small_onnx, small_onnx, **options)
 
@@ -86,7 +86,7 @@ def test_an_export_of_averaged_weights_is_compared_with_them(small_checkpoint, s
     assert average.info.ema
     assert evodeploy.verify(tmp_path / "c.pth", average.path, count=4).passed
     assert evodeploy.verify(tmp_path / "c.pth", small_onnx, count=4).passed
-    assert not evodeploy.verify(small_checkpoint, average.path, count=4).passed  # it has no averaged weights
+    assert not evodeploy.verify(small_checkpoint, average.path, count=4).passed  # this file has no averaged weights
 
 
 def test_the_first_ratio_that_fails_is_returned_and_named(small_elastic, monkeypatch):
@@ -94,7 +94,7 @@ def test_the_first_ratio_that_fails_is_returned_and_named(small_elastic, monkeyp
 
     def judged(*arguments):
         found = real(*arguments)
-        elsewhere = len(arguments) > 7  # the numbers of tokens come last
+        elsewhere = len(arguments) > 7  # the numbers of tokens are the last argument
         return dataclasses.replace(found, logits=dataclasses.replace(found.logits, limit=-1)) if elsewhere else found
 
     monkeypatch.setattr(verification, "_judged", judged)
@@ -103,7 +103,7 @@ def test_the_first_ratio_that_fails_is_returned_and_named(small_elastic, monkeyp
     assert str(verdict).splitlines()[-2].endswith("; at 6/6 tokens kept")
 
 
-def test_the_first_engine_is_closed_where_the_second_does_not_open(small_checkpoint, small_onnx, monkeypatch):
+def test_the_first_engine_is_closed_if_the_second_does_not_open(small_checkpoint, small_onnx, monkeypatch):
     opened = []
 
     def opens_one(*args, **options):

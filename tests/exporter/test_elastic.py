@@ -1,4 +1,4 @@
-"""One ONNX file at every keep ratio: in each runtime the same as the network that is configured with the ratio."""
+"""An elastic ONNX file at any keep ratio equals, in each runtime, the network that is configured with that ratio."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RUNTIMES = ["onnxruntime", "openvino"]
 
 
 def check_at_all_ratios(path, model, images, runtime):
-    """Every output at several ratios, and at the highest, which is all tokens, that of the dense network."""
+    """Check every output at several ratios, and compare the highest, which keeps all tokens, with the dense network."""
     with open_engine(path, runtime) as engine:
         assert [str(spec) for spec in engine.inputs[1:]] == [f"keep int64 ({len(model.info.elastic)})"]
         for keep in (model.info.keep_of(), *elastic_keeps(model.info)):
@@ -103,19 +103,19 @@ def test_threads_run_one_engine_at_ratios_of_their_own(small_elastic, runtime):
 
 
 def test_openvino_lays_tokens_out_in_one_way_in_an_elastic_evo_levit(tmp_path):
-    """Without BF16 in the processor it computes in FP32, where it never had two."""
+    """On processors without BF16 it computes in FP32, in which there never were two layouts."""
     path = tmp_path / "elastic.onnx"
     write_onnx(onnx_from_model(with_elastic(random_model(small_levit()), (0.1, 1.0))), path)
     with open_engine(path, "openvino", EngineOptions(precision="bf16")) as engine:
         engine.run(np.zeros((1, 3, *[engine.info.image_size] * 2), np.float32))
         nodes = [node.get_rt_info() for node in engine.compiled_graph().get_ops()]
     copies = [str(each["outputLayouts"].value) for each in nodes if each["layerType"].value == "Reorder"]
-    assert copies and copies.count("acb") <= 2  # the means that became the representative tokens
+    assert copies and copies.count("acb") <= 2  # for the means that became representative tokens
 
 
 @pytest.mark.parametrize("ratios", [0.3, (1.0, 0.2)])
 def test_openvino_opens_an_elastic_file_at_one_keep_ratio(small_elastic, small_images, ratios):
-    """It is then a static artefact of that ratio: its sizes are known, and a run takes no other."""
+    """It is then a static artefact with that ratio: its sizes are known, and runs accept no other ratio."""
     with (
         open_engine(small_elastic, "openvino") as elastic,
         open_engine(small_elastic, "openvino", EngineOptions(fixed_keep=ratios)) as fixed,
@@ -167,7 +167,7 @@ def test_onnx_runtime_refuses_cuda_graphs_of_an_elastic_file(small_elastic):
         OnnxRuntimeEngine(small_elastic, EngineOptions(cuda_graph=True))
 
 
-def test_a_file_whose_facts_do_not_fit_its_inputs_is_refused(small_elastic, small_onnx, tmp_path):
+def test_a_file_whose_metadata_does_not_fit_its_inputs_is_refused(small_elastic, small_onnx, tmp_path):
     elastic, static = read_onnx(small_elastic), read_onnx(small_onnx)
     facts = {"elastic": info_of(elastic), "static": info_of(static)}
     path = tmp_path / "wrong.onnx"
@@ -245,7 +245,7 @@ COMBINED = {
 
 
 def pairwise(options):
-    """Rows of values in which every two values of different options meet: by taking what covers most, in turn."""
+    """Return rows of values in which every two values of different options occur together, chosen greedily."""
     missing = {
         pair for a, b in itertools.combinations(options, 2) for pair in itertools.product(
             [(a, value) for value in options[a]], [(b, value) for value in options[b]]
@@ -271,7 +271,7 @@ def pictures(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", pairwise(COMBINED), ids=lambda row: "-".join(str(value) for value in row.values()))
-def test_elastic_goes_with_every_other_option(options, small_checkpoint, pictures, tmp_path):
+def test_elastic_can_be_combined_with_every_other_option(options, small_checkpoint, pictures, tmp_path):
     precision = options["precision"]
     folder = pictures if precision in ("int8", "fp8") else None
     done = evodeploy.export(small_checkpoint, tmp_path / "x.onnx", elastic=(0.1, 1.0), images=folder, **options)
@@ -279,7 +279,7 @@ def test_elastic_goes_with_every_other_option(options, small_checkpoint, picture
     info = done.info
     assert info.elastic and info.precision == precision
     if precision in ("bf16", "fp8"):
-        return  # no runtime for them on every CPU: checked as a graph
+        return  # not every CPU has a runtime for these, so only the graph is checked
     model = load_checkpoint(small_checkpoint, selection=options["selection"], fast_path=options["fast_path"])
     model = with_elastic(dataclasses.replace(model, info=dataclasses.replace(
         model.info, input_format=options["input_format"], top_k=options["top_k"]
@@ -318,6 +318,6 @@ def test_verify_compares_an_elastic_artefact_at_several_ratios_and_finds_one_tha
     assert all(line.startswith("  ok ") for line in lines)
     wrong = read_onnx(small_elastic)
     (gather,) = (node for node in wrong.graph.node if node.op_type == "Gather" and node.input[1] == "keep_stage_1")
-    gather.input[1] = "keep_stage_0"  # the same at equal ratios, as the default's are: only the random ones differ
+    gather.input[1] = "keep_stage_0"  # no difference at equal ratios, such as the default: only random ones show it
     write_onnx(wrong, tmp_path / "wrong.onnx")
     assert not evodeploy.verify(small_checkpoint, tmp_path / "wrong.onnx", count=4, engine="onnxruntime").passed

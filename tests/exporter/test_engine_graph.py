@@ -1,12 +1,12 @@
-"""What the exported graphs become in TensorRT for RTX, pinned: kernels, fused attentions, memory.
+"""The engines of TensorRT for RTX for the exported graphs, with pinned figures: kernels, fused attentions, memory.
 
-Counted for SM89, FP16, batch 1 to 64, with the version below; another one may fuse otherwise, so numbers are compared
-with that one alone. Exported plainly, Evo-DeiT-S takes 210 kernels and 200 MB, Evo-LeViT-128S 198
-kernels, both with hardly an attention fused.
+The figures are for SM89, FP16, batch 1 to 64, with the version below. Another version may fuse differently, so they are
+only compared with that version. With a plain export, Evo-DeiT-S has 210 kernels and 200 MB, and Evo-LeViT-128S 198
+kernels, both with hardly any fused attention.
 
-What remains of Evo-DeiT-S: 8 in each of 12 blocks (4 products, the attention, the layout of q, k and v, 2 norms), the
-images' cast and the patch embedding, 3 for the first scores and their order, 4 for the second, and 4 for the sum of
-tokens and the head.
+The remaining kernels of Evo-DeiT-S: 8 in each of 12 blocks (4 products, the attention, the layout of q, k and v, 2
+norms), the cast of the images and the patch embedding, 3 for the first scores and their order, 4 for the second, and 4
+for the sum of tokens and the head.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ VERSION = "1.7.1.116"
 
 @dataclass(frozen=True)
 class Budget:
-    """At most that many; attentions exactly."""
+    """Upper limits; only the number of attentions is exact."""
 
     nodes: int
     kernels: int

@@ -1,4 +1,4 @@
-"""Graphs that take bytes and that rank their classes: the same network with less to transfer."""
+"""Graphs that take uint8 images or rank their classes: the same network with less data to transfer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FORMATS = ("float32", "uint8", "uint8-nchw")
 
 @pytest.fixture(scope="module")
 def files(small, tmp_path_factory):
-    """The small model exported with each form of input, and once more with bytes in and its three best classes out."""
+    """The small model exported with each input format, and once with uint8 input and the three best classes."""
     folder = tmp_path_factory.mktemp("interface")
     paths = {name: folder / f"{name}.onnx" for name in (*FORMATS, "ranked")}
     for name, path in paths.items():
@@ -44,7 +44,7 @@ def outputs(path, pictures, runtime):
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_bytes_give_what_floats_give(files, pictures, runtime):
+def test_bytes_and_floats_give_the_same_outputs(files, pictures, runtime):
     floats, *others = (outputs(files[name], pictures, runtime) for name in FORMATS)
     for bytes_in in others:
         np.testing.assert_allclose(bytes_in["logits"], floats["logits"], atol=2e-6)
@@ -52,7 +52,7 @@ def test_bytes_give_what_floats_give(files, pictures, runtime):
             np.testing.assert_array_equal(np.sort(bytes_in[name]), np.sort(floats[name]))
 
 
-def test_inputs_say_what_they_take(files):
+def test_inputs_describe_their_format(files):
     shapes = {}
     for name in FORMATS:
         with open_engine(files[name], "onnxruntime") as engine:
@@ -86,7 +86,7 @@ def test_a_predictor_sees_no_difference(files):
             assert [set(kept) for kept in plain.kept] == [set(kept) for kept in other.kept]
 
 
-def test_halves_begin_after_the_normalising(files, pictures):
+def test_fp16_begins_after_the_normalisation(files, pictures):
     reduced = reduced_from_onnx(read_onnx(files["uint8"]), "fp16")
     normalising = [name for name, reason in reduced.kept.items() if reason.endswith("normalises the images")]
     assert len(normalising) == 4
@@ -107,7 +107,7 @@ def test_engines_build(files, name, tmp_path):
 
 
 @pytest.mark.parametrize("count", [0, 11, -1])
-def test_ranks_that_a_model_cannot_give_are_refused(small, count):
+def test_a_number_of_classes_that_a_model_does_not_have_is_refused(small, count):
     with pytest.raises(UsageError, match=f"the top {count} of 10 classes cannot be given: expected 1 to 10"):
         with_interface(small, "float32", count)
 

@@ -1,4 +1,4 @@
-"""The fast path that merges, as a graph: parity in every engine, precisions, and what TensorRT for RTX makes of it."""
+"""Exported graphs that merge fast tokens: parity in each runtime, precisions, and kernels of TensorRT for RTX."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def file(merging, tmp_path_factory):
     return path
 
 
-def test_the_export_computes_what_pytorch_does_and_says_where_tokens_went(merging, file):
+def test_the_export_agrees_with_pytorch_and_outputs_the_owners(merging, file):
     checks = list(verify_export(merging, file))
     assert all(check.passed for check in checks), checks
     others = [f"{what}_{i}" for what in ("selected", "scores", "owner", "owner_margin") for i in (0, 1)]
@@ -55,7 +55,7 @@ def test_openvino_agrees(merging, file):
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_who_owns_a_token_is_decided_in_single_precision(file, precision):
+def test_the_owner_of_a_token_is_decided_in_fp32(file, precision):
     reduced = reduced_from_onnx(read_onnx(file), precision)
     graph = onnx.shape_inference.infer_shapes(reduced.model, strict_mode=True).graph
     kinds = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output)}
@@ -67,7 +67,7 @@ def test_who_owns_a_token_is_decided_in_single_precision(file, precision):
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_lower_precisions_agree_but_for_near_ties(merging, file, tmp_path, precision):
+def test_lower_precisions_agree_except_for_near_ties(merging, file, tmp_path, precision):
     pictures, expected = clear_pictures(merging, 8)
     images = as_input(pictures, merging.info)
     if precision == "fp16":
@@ -83,7 +83,7 @@ def test_lower_precisions_agree_but_for_near_ties(merging, file, tmp_path, preci
 
 
 def test_no_boolean_becomes_a_float_by_a_cast(file):
-    """OpenVINO computes what follows such a cast in FP32: half of a BF16 network, a tenth of its speed."""
+    """OpenVINO computes what follows such a cast in FP32: half of a BF16 network, at a tenth of its speed."""
     graph = read_onnx(file).graph
     booleans = {node.output[0] for node in graph.node if node.op_type in ("Equal", "Less", "Greater")}
     casts = [node for node in graph.node if node.op_type == "Cast"]
@@ -91,7 +91,7 @@ def test_no_boolean_becomes_a_float_by_a_cast(file):
     assert not any(node.input[0] in booleans for node in casts)
 
 
-def test_an_elastic_file_merges_as_many_tokens_as_a_run_says(small, tmp_path):
+def test_an_elastic_file_merges_as_many_tokens_as_a_run_asks_for(small, tmp_path):
     model = with_elastic(reconfigured(small, with_selection(SMALL, fast_path="merge")), (0.1, 1.0))
     write_onnx(onnx_from_model(model, tokens=True), tmp_path / "m.onnx")
     images = np.random.default_rng(1).standard_normal((2, 3, 64, 64), dtype=np.float32)
@@ -106,7 +106,7 @@ def test_an_elastic_file_merges_as_many_tokens_as_a_run_says(small, tmp_path):
 
 
 def test_the_export_of_large_activations_stays_in_the_range_of_fp16(small):
-    """All 64 tokens are about 3000 or -3000 and merge into one: their sum is beyond, their mean is not."""
+    """All 64 tokens are about 3000 or -3000 and merge into one: their sum exceeds the range, their mean does not."""
     model = reconfigured(small, with_selection(SMALL, (0.02,), fast_path="merge"))
     with torch.no_grad():
         model.module.pos_embed[..., ::2] += 3000
@@ -117,7 +117,7 @@ def test_the_export_of_large_activations_stays_in_the_range_of_fp16(small):
 
 @pytest.mark.slow
 def test_the_engine_fuses_every_attention(tmp_path):
-    """Counted for SM89 as in test_engine_graph.py: resting takes 109 kernels, of which 49 are products."""
+    """Counts are for SM89 as in test_engine_graph.py. With resting tokens there are 109 kernels, 49 for products."""
     model = random_model(with_selection(ZOO["evo_deit_small_patch16_224"], fast_path="merge"))
     write_onnx(onnx_from_model(model), tmp_path / "m.onnx")
     request = BuildRequest(

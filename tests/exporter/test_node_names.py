@@ -1,4 +1,4 @@
-"""The nodes of an export are named by module and operator."""
+"""Names of an export's nodes: module and operator."""
 
 from __future__ import annotations
 

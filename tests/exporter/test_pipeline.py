@@ -1,4 +1,4 @@
-"""`evodeploy.export` as a program calls it; what it shares with the command is in tests/cli."""
+"""`evodeploy.export` as called by a program; tests/cli covers what it shares with the command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from evodeploy.errors import UsageError
 
 
 def test_an_export_is_a_record(small_checkpoint, tmp_path, logged, caplog):
-    caplog.set_level(logging.INFO)  # as basicConfig does
+    caplog.set_level(logging.INFO)  # the same as with basicConfig
     shutil.copy(small_checkpoint, tmp_path / "a.pth")
     done = evodeploy.export(str(tmp_path / "a.pth"), keep_ratio=(0.5, 0.25), mean=0.5, std=(0.25,) * 3, batch=2)
     assert done.path == tmp_path / "a.onnx"

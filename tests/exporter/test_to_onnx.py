@@ -54,11 +54,11 @@ def test_top_k_has_a_constant_k_and_both_outputs_named(graph):
         if node.op_type == "TopK":
             assert onnx.numpy_helper.to_array(constants[node.input[1]]).tolist() == [
                 64
-            ]  # all, in order: merging is then putting one behind the other
+            ]  # TopK sorts all tokens, so that joining slow and fast ones is a concatenation
             assert all(node.output)
 
 
-def test_one_self_contained_file_that_says_nothing_of_this_machine(small_onnx):
+def test_an_export_is_one_self_contained_file_without_details_of_this_machine(small_onnx):
     assert [path.name for path in small_onnx.parent.iterdir()] == ["small.onnx"]
     data = small_onnx.read_bytes()
     assert b"/evodeploy/" not in data

@@ -1,4 +1,4 @@
-"""A small Evo-LeViT and what is exported of it, once for all tests of graphs."""
+"""A small Evo-LeViT and its export, made once for all tests of graphs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from evodeploy.models.random_weights import random_model
 
 @pytest.fixture(scope="session")
 def levit():
-    """7 blocks and 2 subsamplings: 9 attentions."""
+    """An Evo-LeViT with 7 blocks and 2 subsamplings, so 9 attentions."""
     return random_model(small_levit(), seed=1)
 
 

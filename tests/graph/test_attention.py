@@ -42,7 +42,7 @@ def test_widening_twice_is_widening_once(levit_onnx):
     assert again.count == 0 and again.model is wide
 
 
-def test_where_keys_are_wide_enough_nothing_is_done(small_onnx):
+def test_keys_that_are_wide_enough_are_not_changed(small_onnx):
     model = read_onnx(small_onnx)
     same = with_wide_keys(model)
     assert same.model is model and same.count == 0
@@ -56,6 +56,6 @@ def test_an_old_opset_is_left_alone(small_onnx):
 
 
 def test_a_bias_before_softmax_hides_no_attention():
-    """Where tokens merge, a token counts as often as it has members."""
+    """With merging, the bias makes a token count as often as it has members."""
     merged = onnx_from_model(random_model(with_selection(SMALL, fast_path="merge")))
     assert sum(1 for _ in attentions(merged.graph)) == SMALL.depth

@@ -1,4 +1,4 @@
-"""Nodes that stay in FP32 because they are asked for, by name or by operator type."""
+"""Nodes that stay in FP32 on request, by name or by operator type."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ MOVED = "moves numbers between nodes that are kept"
 
 
 def network(*nodes, weights, shape=("batch", 4)):
-    """A network of the float input x and output y."""
+    """Return a network with the float input x and output y."""
     return model_of(nodes, [value("x", shape)], [value("y", shape)], weights)
 
 
 @pytest.fixture
 def outliers():
-    """What `up` makes leaves FP16's range; a Reshape lies between it and `down`, and `last` follows."""
+    """The output of `up` exceeds FP16's range. A Reshape is between it and `down`, and `last` follows."""
     nodes = (
         helper.make_node("Mul", ["x", "large"], ["a"], "up"),
         helper.make_node("Reshape", ["a", "shape"], ["b"], "between"),
@@ -61,7 +61,7 @@ def test_patterns_are_names_or_operator_types(small_onnx):
     half = reduced_from_onnx(proto, "fp16", ["Softmax"])
     assert {name for name, reason in half.kept.items() if reason == "asked for"} == {node.name for node in softmax}
     odd = softmax[0]
-    odd.name = "odd[0]*?"  # its characters mean something in a pattern
+    odd.name = "odd[0]*?"  # these characters have a meaning in patterns
     assert reduced_from_onnx(proto, "fp16", ["odd[0]*?"]).kept["odd[0]*?"] == "asked for"
     whole = reduced_from_onnx(proto, "fp16", ["*"]).model.graph
     assert {tensor.data_type for tensor in whole.initializer} <= {TensorProto.FLOAT, TensorProto.INT64}

@@ -1,4 +1,4 @@
-"""What nodes belong to, by their names and by what they lie between."""
+"""The parts that nodes belong to, by their names and by the nodes around them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def operators(graph, kind):
     return {node.op_type for node in graph.node if parts[node.name].kind == kind}
 
 
-def test_nodes_without_a_module_belong_to_what_they_lie_between(small_onnx, small_elastic):
+def test_nodes_without_a_module_are_classified_by_their_place(small_onnx, small_elastic):
     graph = read_onnx(small_onnx).graph
     assert operators(graph, "other") == set()
     assert kinds_of(graph, "Reshape", "Pad", "GatherElements", "TopK_2") == ["embedding"] * 2 + ["selection"] * 2
@@ -72,15 +72,15 @@ def test_nodes_without_a_module_belong_to_what_they_lie_between(small_onnx, smal
     assert set(kinds_of(elastic, *of_keep)) == {"selection"}
 
 
-def test_all_that_an_evo_levit_computes_has_a_kind(levit_onnx):
-    """What moves the scores to the next stage's grid is of the class attention; each block has two residual sums."""
+def test_every_node_of_an_evo_levit_has_a_kind(levit_onnx):
+    """Moving the scores to the next stage's grid counts as attention; each block has two residual sums."""
     assert operators(levit_onnx.graph, "other") == set()
     residual = [part.block for part in parts_of(levit_onnx.graph).values() if part.kind == "residual"]
     subsamplings, blocks = 2, 7
     assert len(residual) == subsamplings + 2 * blocks
 
 
-def test_what_serves_the_choice_alone_is_the_selection_where_tokens_merge():
+def test_if_tokens_merge_only_nodes_that_serve_the_choice_are_the_selection():
     graph = onnx_from_model(random_model(with_selection(SMALL, fast_path="merge"))).graph
     assert operators(graph, "selection") >= {"TopK", "ReduceMax"}
     assert operators(graph, "merging") >= {"ArgMax", "GatherElements", "ScatterElements"}
@@ -125,7 +125,7 @@ def test_a_graph_without_blocks_has_kinds_by_operator_and_selects_nothing_withou
     assert kinds_of(between, "between") == ["other"]
 
 
-def test_a_fused_node_is_of_its_main_part():
+def test_a_fused_node_counts_as_its_main_part():
     parts = [part_of(name) for name in ("blocks.0.attn/Transpose", "blocks.0/Add", "blocks.0.attn.proj/MatMul")]
     assert main_part(parts) == parts[2]
     assert main_part([]) is None

@@ -40,7 +40,7 @@ def test_all_weights_are_half_and_the_interface_is_unchanged(half, small_onnx):
     assert info_of(half.model) == dataclasses.replace(original_info, precision="fp16")
 
 
-def test_products_and_norms_run_in_half_and_what_selects_in_single(half):
+def test_products_and_norms_run_in_fp16_and_selections_in_fp32(half):
     kinds = types(half.model)
     for node in half.model.graph.node:
         if node.op_type in ("MatMul", "LayerNormalization", "Gelu", "Conv"):
@@ -51,17 +51,17 @@ def test_products_and_norms_run_in_half_and_what_selects_in_single(half):
     made = [node for node in half.model.graph.node if kinds[node.output[0]] == TensorProto.FLOAT16]
     assert half.count == sum(not node.name.startswith("cast_") for node in made)
     softmaxes = [kinds[node.output[0]] for node in half.model.graph.node if node.op_type == "Softmax"]
-    assert softmaxes.count(TensorProto.FLOAT) == 2  # of block 1, and of blocks 2 and 3 together
+    assert softmaxes.count(TensorProto.FLOAT) == 2  # one for block 1, one for blocks 2 and 3 together
     assert softmaxes.count(TensorProto.FLOAT16) == 6
 
 
-def test_it_computes_what_fp32_does_to_half_precision(tmp_path, half, small_onnx):
+def test_fp16_agrees_with_fp32_within_its_precision(tmp_path, half, small_onnx):
     write_onnx(half.model, tmp_path / "h.onnx")
     images = np.random.default_rng(0).standard_normal((16, 3, 64, 64), dtype=np.float32)
     with OnnxRuntimeEngine(small_onnx) as full, OnnxRuntimeEngine(tmp_path / "h.onnx") as halved:
         expected, got = full.run(images), halved.run(images)
     errors = np.abs(expected["logits"] - got["logits"]).max(axis=1) / np.abs(expected["logits"]).max()
-    assert np.median(errors) < 2e-3  # a flipped near-tie may move single images further
+    assert np.median(errors) < 2e-3  # a near tie with another result may change single images more
     kept = [np.isin(a, b).mean() for a, b in zip(expected["selected_0"], got["selected_0"], strict=True)]
     assert np.mean(kept) > 0.99
 
@@ -72,7 +72,7 @@ def tiny(weight, op="Mul"):
 
 
 def weight_in(precision, weight):
-    """What becomes of the weight of a product."""
+    """Return the weight of a product after the conversion."""
     (converted,) = reduced_from_onnx(tiny(weight), precision).model.graph.initializer
     return numpy_helper.to_array(converted).astype(np.float32).tolist()
 
@@ -85,8 +85,8 @@ def test_a_weight_beyond_the_range_of_half_is_refused_not_saturated():
     assert weight_in("bf16", np.float32([7e4, 1.0])) == pytest.approx([7e4, 1.0], rel=2**-8)
 
 
-def test_only_a_single_number_next_to_nothing_stays_one_in_half():
-    """It may be a floor under a divisor; FP16's smallest number is 2 ** -24."""
+def test_only_a_scalar_close_to_zero_stays_above_zero_in_fp16():
+    """It may be an epsilon that protects a divisor; FP16's smallest number is 2 ** -24."""
     assert [weight_in("fp16", np.float32(number)) for number in (1e-12, -1e-12, 0.0)] == [2**-24, -(2**-24), 0.0]
     assert weight_in("fp16", np.float32([1e-12, 1.0])) == [0.0, 1.0]
     assert weight_in("bf16", np.float32(1e-12)) == pytest.approx(1e-12, rel=2**-8)
@@ -137,7 +137,7 @@ def test_bfloat16_at_an_opset_that_has_it(tmp_path, small, small_images):
 
 
 def test_operators_without_a_bfloat16_form_stay_single(small_onnx):
-    reduced = reduced_from_onnx(read_onnx(small_onnx), "bf16")  # at opset 20 convolution has none
+    reduced = reduced_from_onnx(read_onnx(small_onnx), "bf16")  # at opset 20, convolution is not defined for BF16
     conv = next(node for node in reduced.model.graph.node if node.op_type == "Conv")
     assert reduced.kept[conv.name] == "Conv has no BF16 form at opset 20"
     assert types(reduced.model)[conv.output[0]] == TensorProto.FLOAT

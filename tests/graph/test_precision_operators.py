@@ -62,8 +62,8 @@ BODIES = {
     """,
 }
 
-# Two stages of merging as a network would have them: the fast tokens are added to the slow token most like them, and
-# the keys of the second attention are weighted by how many tokens each represents.
+# Two stages of merging, the same as in a network: the fast tokens are added to the slow token most like them, and the
+# keys of the second attention are weighted by the number of tokens that each represents.
 MERGING = """
     q = MatMul(x, square) xt = Transpose<perm = [0, 2, 1]>(x) z = MatMul(q, xt) a = Softmax<axis = -1>(z)
     c = ReduceSum<keepdims = 0>(a, one)
@@ -99,7 +99,7 @@ def model(body, opset):
 
 def computed(proto, folder, images):
     if any(attribute.name == "reduction" for node in proto.graph.node for attribute in node.attribute):
-        return ReferenceEvaluator(proto).run(None, {"x": images})[0]  # ONNX Runtime adds no FP16 on the CPU
+        return ReferenceEvaluator(proto).run(None, {"x": images})[0]  # ONNX Runtime cannot add FP16 on the CPU
     write_onnx(proto, folder / "m.onnx")
     with OnnxRuntimeEngine(folder / "m.onnx") as engine:
         return engine.run(images)["y"]
@@ -113,7 +113,7 @@ def kinds(proto):
 @pytest.mark.parametrize("body", [*BODIES.values(), MERGING], ids=[*BODIES, "token merging"])
 def test_fp16_is_a_valid_graph_that_computes_the_same(tmp_path, body):
     original = model(body, 20)
-    # Numbers that FP16 holds exactly, so that no comparison and no order changes.
+    # FP16 holds these numbers exactly, so that no comparison and no order changes.
     images = np.random.default_rng(0).permutation(64).reshape(2, 4, 8).astype(np.float32) / 16 - 2
     expected = computed(original, tmp_path, images)
     got = computed(reduced_from_onnx(original, "fp16").model, tmp_path, images)
@@ -124,7 +124,7 @@ def test_fp16_is_a_valid_graph_that_computes_the_same(tmp_path, body):
 
 @pytest.mark.parametrize("body", [*BODIES.values(), MERGING], ids=[*BODIES, "token merging"])
 def test_bf16_is_a_valid_graph(body):
-    reduced = reduced_from_onnx(model(body, 22), "bf16").model  # which checks it, types and all
+    reduced = reduced_from_onnx(model(body, 22), "bf16").model  # the conversion checks the graph, including types
     assert TensorProto.BFLOAT16 in kinds(reduced).values()
     assert kinds(reduced)["y"] == TensorProto.FLOAT
 

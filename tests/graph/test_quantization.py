@@ -67,14 +67,14 @@ def test_what_decides_a_selection_reads_no_quantized_value(quantized):
     seen = set()
     while waiting:
         node = made.get(waiting.pop())
-        if node is not None and node.output[0] not in seen and node.op_type != "Split":  # which the qkv layer feeds
+        if node is not None and node.output[0] not in seen and node.op_type != "Split":  # its input is the qkv layer
             seen.add(node.output[0])
             assert node.op_type != "DequantizeLinear", node.name
             waiting += node.input
     assert len(seen) > 10
 
 
-def test_it_computes_what_fp32_does_in_onnx_runtime_and_openvino(quantized, small_onnx, tmp_path):
+def test_int8_agrees_with_fp32_in_onnx_runtime_and_openvino(quantized, small_onnx, tmp_path):
     write_onnx(quantized.model, tmp_path / "q.onnx")
     with open_engine(small_onnx) as engine:
         expected = engine.run(images(16, seed=1))
@@ -84,10 +84,10 @@ def test_it_computes_what_fp32_does_in_onnx_runtime_and_openvino(quantized, smal
         verdict = agreement(expected, got, TOLERANCES["int8"], grid=8)
         assert verdict.passed, runtime
         assert verdict.logits.median_cosine > 0.99
-        assert verdict.logits.mean_error > 0  # it does round
+        assert verdict.logits.mean_error > 0  # values are rounded
 
 
-def test_the_facts_say_int8_and_the_interface_stays(quantized, small_onnx):
+def test_the_metadata_says_int8_and_the_interface_is_unchanged(quantized, small_onnx):
     original = read_onnx(small_onnx)
     assert precision_of(quantized.model) == "int8"
     assert info_of(quantized.model) == dataclasses.replace(info_of(original), precision="int8")
@@ -119,7 +119,7 @@ def test_fp8_uses_the_whole_range_of_e4m3(eighths, quantized):
     assert {t.data_type for t in zeros} == {TensorProto.FLOAT8E4M3FN}
 
 
-def test_fp8_computes_what_fp32_does_but_for_its_rounding(eighths, quantized, small_onnx, tmp_path):
+def test_fp8_agrees_with_fp32_except_for_rounding(eighths, quantized, small_onnx, tmp_path):
     errors = {}
     with open_engine(small_onnx) as engine:
         expected = engine.run(images(16, seed=1))
@@ -129,7 +129,7 @@ def test_fp8_computes_what_fp32_does_but_for_its_rounding(eighths, quantized, sm
             got = engine.run(images(16, seed=1))
         assert agreement(expected, got, TOLERANCES[name], grid=8).passed
         errors[name] = np.abs(got["logits"] - expected["logits"]).mean()
-    assert 1 < errors["fp8"] / errors["int8"] < 16  # three bits of mantissa against seven
+    assert 1 < errors["fp8"] / errors["int8"] < 16  # three bits of mantissa, compared with the seven bits of INT8
 
 
 @exact_layer_norm
@@ -149,7 +149,7 @@ def test_what_is_not_quantized_may_be_fp16(quantized, small_onnx, tmp_path):
         assert agreement(expected, engine.run(images(16, seed=1)), TOLERANCES["int8"], grid=8).passed
 
 
-def test_the_scale_of_a_channel_of_next_to_nothing_is_not_rounded_to_zero():
+def test_the_scale_of_a_channel_close_to_zero_is_not_rounded_to_zero():
     model = quantized_from_onnx(residual([[1, 1e-7], [0, 0]]), np.float32([[127, 127]])).model
     mixed = reduced_from_onnx(model, "fp16").model
     scales = [numpy_helper.to_array(t) for t in mixed.graph.initializer if "_scale" in t.name]
@@ -157,7 +157,7 @@ def test_the_scale_of_a_channel_of_next_to_nothing_is_not_rounded_to_zero():
 
 
 def residual(weight):
-    """y = x + relu(x) W, whose input is used by the sum as well."""
+    """Return the model of y = relu(x) + relu(x) W, in which the sum reads the layer's input too."""
     nodes = [
         helper.make_node("Relu", ["x"], ["r"]),
         helper.make_node("MatMul", ["r", "w"], ["p"]),
@@ -170,8 +170,8 @@ def test_only_the_layer_sees_the_rounded_input(tmp_path):
     result = quantized_from_onnx(residual([[1, 0], [0, 0]]), np.float32([[127, 127]]))
     write_onnx(result.model, tmp_path / "r.onnx")
     scales = [numpy_helper.to_array(t) for t in result.model.graph.initializer if t.name.endswith("_scale")]
-    assert all((scale > 0).all() for scale in scales)  # that of the channel of zeros too: TensorRT takes no other
-    with open_engine(tmp_path / "r.onnx") as engine:  # where one level is 1
+    assert all((scale > 0).all() for scale in scales)  # also for a channel of zeros, because TensorRT requires it
+    with open_engine(tmp_path / "r.onnx") as engine:  # one quantization step is 1
         np.testing.assert_allclose(engine.run(np.float32([[10.3, 3.4]]))["y"], [[20.3, 3.4]], rtol=1e-6)
 
 
@@ -193,7 +193,7 @@ def test_nothing_to_quantize_and_infinite_activations_are_refused():
         quantized_from_onnx(model, np.float32([[1, 0]]))
 
 
-def test_layer_norms_outliers_are_moved_out_of_the_way(quantized, small_onnx):
+def test_outliers_of_layer_norm_are_moved_into_the_weights(quantized, small_onnx):
     before = {t.name: numpy_helper.to_array(t) for t in read_onnx(small_onnx).graph.initializer}
     after = {t.name: numpy_helper.to_array(t) for t in quantized.model.graph.initializer}
     norms = [node for node in quantized.model.graph.node if node.op_type == "LayerNormalization"]

@@ -26,13 +26,13 @@ def scaled_by(factors, then="Tanh", shape=(2, 1)):
 
 
 def test_the_largest_of_all_images_counts_also_in_the_last_batch():
-    images = np.float32([[1]] * 8 + [[2]] * 2 + [[-3]])  # a model of fixed batch 2, so the last one is filled up
+    images = np.float32([[1]] * 8 + [[2]] * 2 + [[-3]])  # the model's batch is fixed at 2, so the last one is padded
     largest = check_fp16_range(scaled_by([100]), images)
     assert (largest.name, largest.magnitude, largest.images) == ("scaled", 300.0, 11)
 
 
 @pytest.mark.parametrize("beyond", [65505.0, float("inf")])
-def test_what_fp16_cannot_hold_is_an_error_by_name(beyond):
+def test_an_activation_that_fp16_cannot_hold_is_named_in_an_error(beyond):
     with pytest.raises(VerificationError, match="activation 'scaled' reaches .* on 2 images, beyond FP16's 65504"):
         check_fp16_range(scaled_by([1.0]), np.float32([[1], [beyond]]))
 
@@ -40,7 +40,7 @@ def test_what_fp16_cannot_hold_is_an_error_by_name(beyond):
 def test_without_images_the_range_is_that_of_random_ones_in_full_contrast(monkeypatch, tmp_path, small_checkpoint):
     seen = []
     monkeypatch.setattr("evodeploy.graph.ranges.check_fp16_range", lambda _, images, kept: seen.append(images))
-    looseness = Expected.looseness  # as if none was clear, and those of less contrast were clearer
+    looseness = Expected.looseness  # patched so that no image is clear, and those with less contrast are clearer
     monkeypatch.setattr(Expected, "looseness", lambda found: 1e9 - np.arange(len(looseness(found))))
     monkeypatch.setattr("evodeploy.exporter.writing._verified", lambda *_: ())
     info = export(small_checkpoint, tmp_path / "x.onnx", precision="fp16").info

@@ -16,7 +16,7 @@ SCALE = np.float32([1, 40, 0.5, 1])  # channel 1 has outliers
 
 
 def normed(*, layer="MatMul", outputs=("y",)):
-    """y = LayerNorm(x) W on x (batch, 3, 4); 'n' is LayerNorm's output."""
+    """Return the model of y = LayerNorm(x) W on x (batch, 3, 4); 'n' is the output of LayerNorm."""
     weight = np.random.default_rng(3).standard_normal((4, 5), dtype=np.float32)
     last = [helper.make_node("MatMul", ["n", "w"], ["y"])]
     if layer == "Gemm":
@@ -54,7 +54,7 @@ def test_the_function_stays_and_the_channels_become_even(layer, tmp_path):
 def test_a_norm_that_is_read_elsewhere_is_left_alone():
     for model in (normed(outputs=("y", "n")), normed()):
         if len(model.graph.output) == 1:
-            model.graph.node.append(helper.make_node("Mul", ["x", "scale"], ["z"]))  # its parameter serves elsewhere
+            model.graph.node.append(helper.make_node("Mul", ["x", "scale"], ["z"]))  # its scale is used elsewhere
         before = channel_ranges(model, IMAGES, {"n"})
         smooth = smoothed(model, before)
         assert smooth.model is model

@@ -1,4 +1,4 @@
-"""Modules that a program holds, in the shapes that timm and transformers give them."""
+"""Modules in memory, in the forms of timm and transformers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IMAGES = torch.randn(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1
 
 
 class Config:
-    """What `module.config` of transformers offers."""
+    """A stand-in for `module.config` of transformers."""
 
     def __init__(self, **values):
         self.values = values
@@ -30,7 +30,7 @@ class Config:
 @pytest.mark.parametrize("kind", SOURCES)
 def test_takes_over_every_kind_of_plain_vit(kind):
     module = filled(SOURCES[kind]())
-    module.num_heads = 2  # which its width does not say
+    module.num_heads = 2  # not the number that its width implies
     loaded = load_checkpoint(module)
     assert loaded.info.source == loaded.info.source_sha256 == ""
     with torch.inference_mode():
@@ -69,7 +69,7 @@ def test_reads_what_transformers_says():
 
 
 def test_refuses_a_module_that_computes_something_else():
-    """Its tensors are those of a plain ViT; no name of a tensor and no configuration says what differs."""
+    """Its tensors are those of a plain ViT, and neither a tensor's name nor a configuration shows the difference."""
 
     class Other(TimmViT):
         def forward(self, images):
@@ -96,7 +96,7 @@ def test_refuses_a_module_without_values(own):
 
 
 def test_refuses_a_quantized_module():
-    """Its state has other things than tensors."""
+    """Its state contains objects that are not tensors."""
 
     class Quantized(TimmViT):
         def get_extra_state(self):
@@ -134,7 +134,7 @@ def test_takes_over_a_network_of_its_own(name):
 
 
 def test_predicts_with_a_module():
-    """Exporting one is shown by `examples/from_timm.py`, which a test runs."""
+    """`examples/from_timm.py` exports one, and another test runs it."""
     module = filled(TimmViT())
     picture = np.random.default_rng(0).integers(0, 256, (60, 50, 3), np.uint8)
     with evodeploy.load(module) as dense:

@@ -21,7 +21,7 @@ ARGS = argparse.Namespace(model="evo_deit_test", num_heads=2, lr=5e-4, output_di
 
 @pytest.fixture
 def same(small, small_images):
-    """Check that a file loads as the small network."""
+    """A function that checks that a file loads as the small network."""
 
     def check(path, **options):
         loaded = load_checkpoint(path, **options)
@@ -62,7 +62,7 @@ def test_bare_nested_and_prefixed_states(tmp_path, small_state, same, prefix, ke
     torch.save(content, tmp_path / "c.pth")
     if key:
         same(tmp_path / "c.pth")
-    else:  # nothing states the heads of a bare state of this width, so 64 channels each are assumed
+    else:  # a bare state of this width does not state its heads, so heads of 64 channels are assumed
         assert load_checkpoint(tmp_path / "c.pth").config.heads == 1
 
 
@@ -145,7 +145,7 @@ def test_saving_and_loading_keeps_everything(tmp_path, small, same):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"name": "evo_deit_custom", "heads": 12},  # a published size, which has 3 heads
+        {"name": "evo_deit_custom", "heads": 12},  # the published model of this size has 3 heads
         {"name": "x", "width": 448, "heads": 7, "mlp_ratio": math.nextafter(1840 / 448, 5)},
     ],
 )

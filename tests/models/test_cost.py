@@ -1,4 +1,4 @@
-"""Costs by arithmetic, against what PyTorch counts on the network itself."""
+"""Calculated costs, compared with PyTorch's counts on the network itself."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_costs_are_what_pytorch_counts(name):
     with torch.device("meta"):
         network = layout_for(config).network(config).eval()
         images = torch.empty(1, 3, config.image_size, config.image_size)
-    # Under no_grad operators are counted whole; inference_mode would decompose them, at twice the time.
+    # no_grad counts whole operators; inference_mode would decompose them, which takes twice the time.
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(images)
     cost = cost_of(config)

@@ -1,4 +1,4 @@
-"""One network at every keep ratio: the same as the network that is configured with it."""
+"""A network run at any keep ratio equals the network that is configured with that ratio."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ RATIOS = (0.25, 0.5, 0.9)
 
 @pytest.mark.parametrize("selection", ["stage", "layer"])
 @pytest.mark.parametrize("config", [SMALL, LEVIT], ids=["deit", "levit"])
-def test_a_network_given_what_to_keep_is_the_one_configured_to_keep_it(config, selection):
-    model = random_model(with_selection(config, (1.0,), selection), seed=3)  # dense, as a plain ViT is
+def test_keeping_tokens_at_run_time_equals_configured_keep_ratios(config, selection):
+    model = random_model(with_selection(config, (1.0,), selection), seed=3)  # dense, like a plain ViT
     images = torch.randn(2, 3, config.image_size, config.image_size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         for ratio in RATIOS:
@@ -68,7 +68,7 @@ def test_what_is_kept_may_change_at_each_step_of_training(config):
         ((64,), "keep has 1 numbers of tokens, expected 2, one for each stage"),
     ],
 )
-def test_a_network_refuses_to_keep_what_it_does_not_have(small, keep, message):
+def test_a_network_cannot_keep_more_tokens_than_it_has(small, keep, message):
     with pytest.raises(InputError, match=message):
         small.module.evolve(torch.zeros(1, 3, 64, 64), keep)
 
@@ -101,7 +101,7 @@ def test_torch_compile_has_a_program_for_each_ratio(small, small_images):
             np.testing.assert_allclose(
                 engine.run(small_images)["logits"], eager.run(small_images)["logits"], rtol=1e-4, atol=1e-5
             )
-        for kept in range(10, 20):  # more than PyTorch compiles of one code object
+        for kept in range(10, 20):  # more than PyTorch's limit of compilations for one code object
             engine.run(small_images, (kept, 64))
 
 

@@ -87,14 +87,14 @@ def test_class_attention_is_computed_only_where_it_reaches_the_output(changes, c
 
 
 def test_tradeoffs_get_their_gradient_through_the_representative_tokens():
-    config = small(keep_ratios=(0.8, 0.8, 0.3))  # so that the last fast tokens were slow before
+    config = small(keep_ratios=(0.8, 0.8, 0.3))  # the last fast tokens were slow in earlier stages
     model, images = network(config, weights(config)), random_images(config)
     selected = [positions.sort().values.tolist() for positions in model.evolve(images).selected]
     target = torch.randn(3, 10, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     (model(images) * target).sum().backward()
     tradeoffs = {name: p for name, p in model.named_parameters() if name.endswith("learn_tradeoff")}
     reached = {name for name, p in tradeoffs.items() if p.grad is not None}
-    # The first attention sets g; the last stage's come after the last selection.
+    # The first attention sets g, and those of the last stage come after the last selection.
     unused = {"stages.0.blocks.0", "stages.2.blocks.0", "stages.2.blocks.1"}
     assert reached == set(tradeoffs) - {f"{name}.attn.learn_tradeoff" for name in unused}
     for name in reached:

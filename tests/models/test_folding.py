@@ -37,7 +37,7 @@ def test_folded_in_single_precision_gives_the_golden_outputs(tag):
     assert relative_error(short.classify(evolved), torch.from_numpy(expected["logits"])) < 1e-5
 
 
-def test_nothing_is_left_to_fold_and_the_original_is_as_it_was():
+def test_nothing_is_left_to_fold_and_the_original_is_unchanged():
     config = small()
     model = EvoLeViT(config).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

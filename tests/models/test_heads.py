@@ -1,4 +1,4 @@
-"""Attention heads that no tensor shows; what is loaded with them is in test_plain_vits.py."""
+"""The number of attention heads, which no tensor shows; test_plain_vits.py loads networks with them."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def test_known_widths_and_names_have_their_own_heads(width, hints, heads):
 
 
 @pytest.mark.parametrize(("width", "hints"), [(96, Hints()), (32, Hints()), (192, Hints(num_heads=5))])
-def test_heads_that_cannot_be_are_asked_for(width, hints):
+def test_widths_without_a_fitting_number_of_heads_are_refused(width, hints):
     with pytest.raises(UsageError, match=f"heads of width {width} .* expected 'num_heads'"):
         heads_of(width, hints)
 
 
 def test_published_checkpoints_imply_their_heads():
-    for width in (192, 384, 768, 1024, 1280, 1408):  # DeiT, DINO, DINOv2 and MAE publish files without a name
+    for width in (192, 384, 768, 1024, 1280, 1408):  # files of DeiT, DINO, DINOv2 and MAE contain no name
         assert assumption(EvoDeiTConfig("vit", width, heads_of(width, Hints())), Hints()) is None
     for name in ("vit_little_patch16_224.x", "deit3_small_patch16_LS", "dinov2_vits14", "evo_deit_tiny_patch16_384"):
         assert assumption(EvoDeiTConfig(name, 320, 5), Hints(model=name)) is None

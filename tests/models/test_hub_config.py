@@ -14,7 +14,7 @@ TIMM = {"architecture": "vit_tiny", "pretrained_cfg": {"mean": [0.5] * 3, "std":
 
 @pytest.fixture
 def hints_of(tmp_path):
-    """What a hub's files say of a checkpoint in their folder."""
+    """A function that writes a hub's files and reads the hints for a checkpoint in the same folder."""
 
     def read(config, processor=None):
         for name, content in (("config.json", config), ("preprocessor_config.json", processor or {})):
@@ -55,7 +55,7 @@ def hints_of(tmp_path):
         ({}, {"rescale_factor": "1/255"}, "rescale_factor is .*, expected a number"),
     ],
 )
-def test_what_a_hub_says_is_refused_with_file_field_got_and_expected(hints_of, config, processor, sentence):
+def test_an_invalid_hub_file_is_refused_with_file_field_value_and_expectation(hints_of, config, processor, sentence):
     with pytest.raises(BadFileError, match=sentence) as raised:
         hints_of(config, processor)
     assert str(raised.value).isprintable()
@@ -84,7 +84,7 @@ def test_a_pipe_in_place_of_a_configuration_is_refused_without_waiting_for_it(tm
         hints_near(tmp_path / "model.safetensors")
 
 
-def test_a_size_that_cannot_be_honoured_is_shown_short_and_clean(hints_of):
+def test_an_unsupported_size_is_shown_short_and_clean(hints_of):
     hints = hints_of({}, {"image_mean": [0.5] * 3, "size": {"\x1b[2J" * 500: 3}})
     with pytest.raises(
         BadFileError, match=r"crop_mode is size \{'.*… in preprocessor_config.json, expected one of center"

@@ -1,4 +1,4 @@
-"""The fast path that merges, against loops over single tokens."""
+"""Merging of fast tokens, compared with loops over single tokens."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_each_fast_token_goes_to_the_slow_one_that_correlates_most_and_is_averag
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_means_of_many_large_tokens_stay_in_the_range_of_half_precision(dtype):
-    """Their sum does not: 256 tokens of which each is about 300."""
+    """Their sum does not: there are 256 tokens with values of about 300."""
     slow, fast = (300 + tokens(2, count, 32, seed=count) for count in (1, 255))
     merged = merging.merge(torch.cat([slow, fast], dim=1).to(dtype), 1)
     expected = torch.cat([slow, fast], dim=1).mean(dim=1, keepdim=True)
@@ -69,8 +69,8 @@ def test_without_fast_tokens_nothing_changes():
     assert (merged.size == 1).all()
 
 
-def test_a_merged_token_is_attended_to_as_all_its_members_would_be():
-    """Attention over equal tokens, and over one of them that counts as often."""
+def test_a_merged_token_counts_in_attention_as_often_as_it_has_members():
+    """Compares attention over repeated tokens with attention over one token that counts as often."""
     query, keys = tokens(1, 2, 3, 8), tokens(1, 2, 4, 8, seed=1)
     size = torch.tensor([[1.0, 3.0, 2.0]], dtype=torch.float64)
     repeated = keys[:, :, [0, 1, 2, 2, 2, 3, 3]]
@@ -81,7 +81,7 @@ def test_a_merged_token_is_attended_to_as_all_its_members_would_be():
 
 
 @pytest.mark.parametrize("grid", [3, 8, 14])
-def test_slow_are_anchors_and_the_tokens_least_like_any(grid):
+def test_the_slow_tokens_are_anchors_and_those_least_like_any_anchor(grid):
     patches = tokens(2, grid**2, 16)
     scores = merging.unlikeness(patches, grid)
     anchors = [row * grid + column for row in range(0, grid, 2) for column in range(0, grid, 2)]
@@ -93,11 +93,11 @@ def test_slow_are_anchors_and_the_tokens_least_like_any(grid):
         assert set(scores[image].argsort(descending=True)[: len(anchors)].tolist()) == set(anchors)
     assert len(set(scores[0, anchors].tolist())) == len(anchors)
     few = scores[0].argsort(descending=True)[: len(anchors) // 2]
-    assert len({int(token) // grid // 4 for token in few}) == -(-grid // 4)  # from everywhere, also where few are kept
+    assert len({int(token) // grid // 4 for token in few}) == -(-grid // 4)  # even a few are from the whole image
 
 
 @pytest.mark.parametrize("grid", [5, 14, 66])
-def test_anchors_of_a_coarser_grid_come_first_and_of_one_grid_some_from_everywhere(grid):
+def test_anchors_of_coarser_grids_come_first_and_those_of_one_grid_are_spread_out(grid):
     expected, index = np.zeros((grid, grid)), 0
     for row in range(0, grid, 2):
         for column in range(0, grid, 2):
@@ -108,7 +108,7 @@ def test_anchors_of_a_coarser_grid_come_first_and_of_one_grid_some_from_everywhe
 
 
 def by_hand(network, image):
-    """`EvoDeiT.evolve` with merging on one image in float64, token by token."""
+    """Compute `EvoDeiT.evolve` with merging for one image in float64, token by token."""
     config = network.config
     x = network.embed(image[None])[0]
     kept, owners = [], []
@@ -155,7 +155,7 @@ def by_hand(network, image):
 
 
 @pytest.mark.parametrize("selection", ["stage", "layer"])
-def test_the_network_does_what_the_loops_do(small, selection):
+def test_the_network_equals_the_loops(small, selection):
     model = reconfigured(small, dataclasses.replace(MERGING, selection=selection))
     network = model.module.double()
     images = tokens(2, 3, 64, 64)

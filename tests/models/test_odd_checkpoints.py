@@ -1,4 +1,4 @@
-"""Checkpoints that a stranger may send: refused by name, in one sentence, before they take memory."""
+"""Malicious or unusual checkpoints: refused with the tensor's name, in one sentence, before they use memory."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ ARGS = argparse.Namespace(model="evo_deit_test", num_heads=2)
 
 @pytest.fixture
 def saved(tmp_path, small_state):
-    """A function that writes the small network with other tensors or training arguments in their place."""
+    """A function that writes the small network with some tensors or training arguments replaced."""
 
     def write(tensors=None, **changes):
         content = {"model": small_state | (tensors or {}), "args": argparse.Namespace(**vars(ARGS) | changes)}
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that quantized tensors will be gone
+            warnings.simplefilter("ignore")  # quantized tensors are deprecated
             torch.save(content, tmp_path / "x.pth")
         return tmp_path / "x.pth"
 
@@ -84,7 +84,7 @@ def test_fp64_weights_become_fp32_with_a_warning(saved, small_state, caplog):
     assert f"{len(small_state)} tensors are FP64" in caplog.text
 
 
-def test_half_precision_becomes_fp32_without_a_word(saved, small_state, caplog):
+def test_half_precision_becomes_fp32_without_a_warning(saved, small_state, caplog):
     load_checkpoint(saved({name: tensor.bfloat16() for name, tensor in small_state.items()}))
     assert caplog.text == ""
 
@@ -168,7 +168,7 @@ def test_a_storage_that_claims_more_than_its_entry_is_refused(tmp_path):
         ({"keep_ratio": [0.5] * 2, "stages": [4, 2]}, "stages"),
     ],
 )
-def test_what_a_run_says_of_itself_is_held_to_the_rules_of_its_artefacts(saved, changes, sentence):
+def test_the_settings_of_a_run_must_satisfy_the_rules_of_artefacts(saved, changes, sentence):
     with pytest.raises((BadFileError, UsageError), match=sentence):
         load_checkpoint(saved(**changes))
 

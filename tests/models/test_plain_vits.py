@@ -1,4 +1,7 @@
-"""Plain vision transformers of every naming: keep 1.0 is the source, keep below 1 runs, the rest is refused by name."""
+"""Plain vision transformers in every naming: at keep ratio 1.0 they equal the source, below 1.0 they run.
+
+Networks with unsupported parts are refused, and the error names the part.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +73,7 @@ def test_the_epsilon_is_the_familys(tmp_path):
         assert set(norms) == {eps}, source
 
 
-def test_where_selection_starts_is_chosen(tmp_path, images):
+def test_the_stages_can_be_chosen(tmp_path, images):
     path = saved(tmp_path, filled(TimmViT()).state_dict())
     model = load_checkpoint(path, stages=(1, 3, 5), keep_ratios=(0.7,))
     assert model.config.selecting_of() == model.info.stages == (1, 3, 5)
@@ -82,26 +85,26 @@ def test_where_selection_starts_is_chosen(tmp_path, images):
 
 
 @pytest.mark.parametrize("source", ["timm ViT, mean-pooled", "DINOv2", "Hugging Face ViT"])
-def test_saved_again_it_is_the_same_network(tmp_path, images, source):
+def test_saving_and_loading_gives_the_same_network(tmp_path, images, source):
     path = saved(tmp_path, filled(SOURCES[source]()).state_dict())
     for keep in (0.5, 1.0):
         model = load_checkpoint(path, stages=(2, 5), keep_ratios=(keep,))
         save_checkpoint(model, tmp_path / "again.pth")
         again = load_checkpoint(tmp_path / "again.pth")
         assert again.config == model.config
-        assert again.trained_to_select == (keep < 1)  # what it was saved as is what it is taken for
+        assert again.trained_to_select == (keep < 1)  # the saved keep ratios decide
     assert torch.equal(again.module(images), model.module(images))
 
 
 @pytest.mark.parametrize("source", ["timm ViT", "timm ViT, mean-pooled", "DINOv2"])
-def test_the_export_follows(tmp_path, source):
+def test_the_export_agrees_with_pytorch(tmp_path, source):
     model = load_checkpoint(saved(tmp_path, filled(SOURCES[source]()).state_dict()), keep_ratios=(0.5,))
     proto = onnx_from_model(model, tokens=True)
     write_onnx(proto, tmp_path / "c.onnx")
     assert [value.name for value in proto.graph.output][:3] == [model.info.output, "selected_0", "selected_1"]
     checks = list(verify_export(model, tmp_path / "c.onnx"))
     assert all(check.passed for check in checks), checks
-    if source != "timm ViT, mean-pooled":  # nothing is averaged, so the patches' mean is not computed
+    if source != "timm ViT, mean-pooled":  # the mean of the patch tokens is not computed if it is not used
         assert "ReduceMean" not in {node.op_type for node in proto.graph.node}
 
 
@@ -217,7 +220,7 @@ def test_a_hugging_face_config_next_to_the_file_states_heads_epsilon_labels_and_
     assert model.info.label(3) == "label 3"
     pre = model.info.preprocessing
     assert (pre.mean, pre.std, pre.interpolation, pre.crop_pct) == ((0.5,) * 3, (0.25,) * 3, "bilinear", 1.0)
-    other = path.rename(tmp_path / "other.safetensors")  # the config may be another model's
+    other = path.rename(tmp_path / "other.safetensors")  # the config may belong to another model
     assert load_checkpoint(other).config.heads == 2
 
 
@@ -303,7 +306,7 @@ STATED = {
 
 
 @pytest.mark.parametrize("message", STATED)
-def test_what_no_tensor_shows_is_refused_where_a_config_states_it(tmp_path, message):
+def test_an_unsupported_setting_in_a_config_is_refused(tmp_path, message):
     source, config = STATED[message]
     with pytest.raises(BadFileError, match=message):
         load_checkpoint(hub(tmp_path, {"config.json": {"architecture": "vit_tiny_patch8_48"} | config}, source))
@@ -313,7 +316,7 @@ def test_what_no_tensor_shows_is_refused_where_a_config_states_it(tmp_path, mess
     ("settings", "message"),
     [({"gp": "avg"}, "the pooling 'avg'"), ({"model": "rope_axial_ape_deit_small_patch16_LS"}, "rotary position")],
 )
-def test_what_no_tensor_shows_is_refused_where_the_run_states_it(tmp_path, settings, message):
+def test_an_unsupported_setting_of_the_run_is_refused(tmp_path, settings, message):
     content = {"state_dict": filled(SOURCES["timm ViT"]()).state_dict(), "args": argparse.Namespace(**settings)}
     with pytest.raises(BadFileError, match=message):
         load_checkpoint(saved(tmp_path, content))

@@ -20,7 +20,7 @@ INFO = ModelInfo("fake", 224, 4, 3, "stage", (0.5,))
 
 
 def old(image_size, **preprocessing):
-    """The metadata that the first version wrote."""
+    """Return metadata in the format of the first version."""
     values = dataclasses.asdict(dataclasses.replace(INFO, image_size=image_size))
     plain = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "interpolation": "bicubic"}
     return json.dumps(values | {"preprocessing": plain | preprocessing})
@@ -63,7 +63,7 @@ def test_shares_round_as_timm_and_as_hugging_face_do():
 
 @pytest.fixture
 def saved(tmp_path, small_state):
-    """Write the small network's tensors with other content, and read its preprocessing back."""
+    """A function that writes the small network's tensors with other content, and reads the preprocessing."""
 
     def run(name="c.pth", files=None, **content):
         for file, values in (files or {}).items():
@@ -221,7 +221,7 @@ def test_a_saved_checkpoint_keeps_preprocessing_and_class_names(tmp_path, small,
     assert read.class_names == names
 
 
-def test_a_checkpoint_run_like_an_artefact_takes_what_it_does_not_know_itself(tmp_path, small_state):
+def test_a_checkpoint_run_like_an_artefact_takes_what_it_does_not_state_from_it(tmp_path, small_state):
     torch.save({"model": small_state, "args": argparse.Namespace(crop_pct=None, mean=[0.5])}, tmp_path / "c.pth")
     own = dataclasses.replace(load_checkpoint(tmp_path / "c.pth").info, source_sha256="")
     other = Preprocessing((0.1,) * 3, (0.25,) * 3, "bilinear", 0.9, "squash", "hugging-face", ("interpolation",))

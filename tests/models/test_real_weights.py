@@ -1,4 +1,4 @@
-"""A trained DINOv2, imported, against the ONNX file that it was taken from: `make test-slow` installs it."""
+"""A trained DINOv2, imported from an ONNX file and compared with that file: `make test-slow` installs it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def backbone():
-    """The file's own backbone in ONNX Runtime: images to all normed tokens."""
+    """The file's own backbone in ONNX Runtime, from images to all normalised tokens."""
     import onnx
     import onnxruntime
     from real_weights import FINAL_NORM, source
@@ -54,7 +54,7 @@ def test_keeping_every_token_is_the_files_own_backbone(checkpoint, backbone, ima
     assert before.shape == (2, 384)
 
 
-def test_with_selection_it_stays_near(checkpoint, backbone, images):
+def test_with_selection_the_features_stay_close(checkpoint, backbone, images):
     model = load_checkpoint(checkpoint, keep_ratios=(0.5,), image_size=224)
     got, expected = model.module(torch.from_numpy(images)).numpy(), backbone(images)[:, 0]
     cosine = (got * expected).sum(1) / np.linalg.norm(got, axis=1) / np.linalg.norm(expected, axis=1)

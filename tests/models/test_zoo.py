@@ -27,7 +27,7 @@ def test_keep_ratios_that_cannot_be_honoured_are_refused(ratios, message):
         with_selection(SMALL, ratios)
 
 
-def test_one_keep_ratio_goes_for_all_stages():
+def test_one_keep_ratio_applies_to_all_stages():
     assert with_selection(SMALL, (0.25,)).keep_ratios == (0.25, 0.25)
 
 
@@ -35,7 +35,7 @@ def test_tokens_per_block_at_384_pixels():
     assert ZOO["evo_deit_base_patch16_384"].tokens_per_block == (576,) * 4 + (288,) * 8
 
 
-# DeiT's own figures: 5.7, 22.1 and 86.6 M parameters, 1.3, 4.6 and 17.6 GFLOPs.
+# DeiT publishes 5.7, 22.1 and 86.6 M parameters, and 1.3, 4.6 and 17.6 GFLOPs.
 @pytest.mark.parametrize(
     ("name", "parameters", "dense_gflops"), [("tiny", 5.72e6, 1.25), ("small", 22.05e6, 4.6), ("base", 86.57e6, 17.56)]
 )
