@@ -55,9 +55,10 @@ def main() -> None:
     bad = 0
     for name in names:
         entry = ENTRIES[name]
-        if lacking := set(entry.flags).difference(machine.flags):
-            found = {"name": name, "command": entry.command, "not_run": f"needs {', '.join(sorted(lacking))}"}
-            print(f"{name}: not run: the processor lacks {', '.join(sorted(lacking))}", flush=True)
+        if lacking := sorted(set(entry.flags).difference(machine.flags)):
+            reason = f"the processor lacks {', '.join(lacking)}"
+            found = {"name": name, "command": entry.command, "not_run": reason}
+            print(f"{name}: not run: {reason}", flush=True)
         else:
             found = measured(name, entry)
             bad += bool(found["differences"])

@@ -153,3 +153,14 @@ def test_names_are_listed_and_unknown_ones_refused(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main()
     assert "no figure is called nothing" in capsys.readouterr().err
+
+
+def test_a_command_whose_figures_need_another_processor_does_not_run(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(ENTRIES, "amx3", Entry("exit 3", 1, (), flags=("amx3",)))
+    monkeypatch.setattr(sys, "argv", ["figures.py", "--only", "amx3", "-o", str(tmp_path / "figures.json")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert "amx3: not run: the processor lacks amx3" in capsys.readouterr().out
+    (found,) = json.loads((tmp_path / "figures.json").read_text())["figures"]
+    assert found == {"name": "amx3", "command": "exit 3", "not_run": "the processor lacks amx3"}
