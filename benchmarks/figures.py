@@ -3,8 +3,8 @@
 Runs the command behind each table and sentence (figures_list.py), compares what it prints with what the pages say, and
 names each figure that differs by more than its noise. A value with an interval differs where the two intervals do not
 meet. Writes a JSON document after each command, with the machine's facts; ends with 1 where a figure differs or a
-command fails. It needs a quiet machine. A command whose figures need instructions that this processor lacks does not run,
-and the document says so.
+command fails. It needs a quiet machine. A command whose figures need instructions that this processor lacks does not
+run, and the document says so.
 """
 
 from __future__ import annotations

@@ -130,7 +130,8 @@ ENTRIES: dict[str, Entry] = {
     ),
     "elastic": Entry(
         "python $ROOT/benchmarks/elastic.py -o elastic.json", 10,
-        (Table("docs/howto/elastic.md", "network | runtime", labels=2),), noise=0.02, layout=layout.elastic, flags=(BF16,),
+        (Table("docs/howto/elastic.md", "network | runtime", labels=2),),
+        noise=0.02, layout=layout.elastic, flags=(BF16,),
     ),
     "elastic-stages": Entry(
         f"{DINO}; for stages in 2,5,8 4,8; do evodeploy export dino.pth --image-size 224 --elastic 0.2:1.0 "

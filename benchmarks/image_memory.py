@@ -52,7 +52,7 @@ def main() -> None:
             )
             taken = int(ran.stdout) * 1024
             ratio = f"{taken / (width * height):.1f}" if width * height > 1e6 else ""
-            memory = f"{taken / 1e6:.0f} MB" if taken >= 5e6 else "< 5 MB"  # less depends on the system, not on the image
+            memory = f"{taken / 1e6:.0f} MB" if taken >= 5e6 else "< 5 MB"  # less depends on the system
             size = path.stat().st_size
             print(
                 f"| {name} | {width} x {height} | {size if size < 1e4 else f'{size / 1e6:.1f} MB'}"
