@@ -22,7 +22,7 @@ from evodeploy.models.layouts import to_published
 from evodeploy.models.network import Network
 from evodeploy.text import brief, reason
 
-DIFFERENCE = 1e-6  # of float64 outputs, relative to the largest: rounding gives 1e-13, another activation over 1e-4
+DIFFERENCE = 1e-6  # of float64 outputs, relative to the largest: rounding gives 1e-13, another activation >= 1e-4
 
 
 def name_of(module: nn.Module) -> str:

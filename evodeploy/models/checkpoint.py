@@ -47,7 +47,7 @@ def load_checkpoint(
     ask for fewer. It never learnt to do without tokens, so the others are then merged into the kept ones, unless
     another `fast_path` is given. For another `image_size` than it was trained at, the position embeddings are
     interpolated. `stated` and the file `class_names` override the preprocessing and the class names of the source.
-    With `preprocessing`, no other statement about it is used. An assumed number of attention heads logs a warning.
+    If `preprocessing` is given, it is used unchanged. If the number of attention heads is assumed, a warning is logged.
 
     Raises BadFileError if `source` is not a checkpoint of a known family, UsageError if it does not fit the arguments,
     or if a module computes something else than the network rebuilt from its tensors.

@@ -63,7 +63,7 @@ def class_logits(query: Tensor, keys: Tensor, scale: float) -> Tensor:
 
 
 def widened(x: Tensor) -> Tensor:
-    """Return `x` in float32 if it has reduced precision, in which rounding would make scores equal and lose tokens."""
+    """Return `x` in float32 if its precision is reduced: rounding could make scores tie, and drop other tokens."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
