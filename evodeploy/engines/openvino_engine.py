@@ -100,7 +100,7 @@ class OpenVinoEngine(Engine):
         The engine must have been opened with `counting`, and no other thread may use it. OpenVINO marks a node that
         took less than a microsecond as not run, and gives no implementation for nodes that were fused into others.
         """
-        assert self._requests is not None  # a run was made
+        assert self._requests is not None  # set by the last run
         found = self._requests.idle[-1].get_profiling_info()
         ran = (each for each in found if each.exec_type != "undef" and each.node_type not in _NO_NODES)
         return [(each.node_name, each.node_type, each.real_time.total_seconds()) for each in ran]
