@@ -149,7 +149,7 @@ def document(needed: Mapping[str, Rule[Any]], known: Mapping[str, Rule[Any]] | N
 def record(kind: type[T], make: Callable[..., T] | None = None, *, strict: bool = False, **rules: Rule[Any]) -> Rule[T]:
     """Return the rule of an object that is read as the dataclass `kind`, by `make` if its fields must be consistent.
 
-    Each field has a rule; one with a default may be missing. Fields of later versions are ignored; `strict` refuses them.
+    Each field has a rule; one with a default may be missing. Unknown fields are ignored, or refused if `strict`.
     """
     fields = dataclasses.fields(kind)  # type: ignore[arg-type]
     needed = {each.name for each in fields if each.default is each.default_factory is dataclasses.MISSING}
