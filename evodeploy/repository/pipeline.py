@@ -37,20 +37,20 @@ def package(
 
     Args:
         artefact: An ONNX file or a TensorRT engine.
-            folder: Where `models/` and `manifests/` are made; other models in it stay.
-            name: The model's name; by default from the file name.
-            version: The folder of this version; other versions with the same inputs and outputs stay.
-            device: Where an ONNX file runs, cpu by default; engines run on gpu.
-            instances: Copies of the model on each device.
-            max_batch: The largest batch; by default the engine's, or 32 for an ONNX file.
-            max_wait: Seconds that a request may wait for others to fill a batch, 0.0005 by default.
-            accelerator: What ONNX Runtime runs an ONNX file with: tensorrt on a gpu, openvino on a cpu.
-            ensemble: Also write the ensemble NAME-images: the bytes of image files in, classes with names out.
-            top: How many classes the ensemble names: by default 5, or all if there are fewer.
-            force: Replace this version of an earlier package of this name.
+        folder: Where `models/` and `manifests/` are made; other models in it stay.
+        name: The model's name; by default from the file name.
+        version: The folder of this version; other versions with the same inputs and outputs stay.
+        device: Where an ONNX file runs, cpu by default; engines run on gpu.
+        instances: Copies of the model on each device.
+        max_batch: The largest batch; by default the engine's, or 32 for an ONNX file.
+        max_wait: Seconds that a request may wait for others to fill a batch, 0.0005 by default.
+        accelerator: What ONNX Runtime runs an ONNX file with: tensorrt on a gpu, openvino on a cpu.
+        ensemble: Also write the ensemble NAME-images: the bytes of image files in, classes with names out.
+        top: How many classes the ensemble names: by default 5, or all if there are fewer.
+        force: Replace this version of an earlier package of this name.
 
-        Raises UsageError if Triton cannot run the artefact as asked, or if files exist; BadFileError for a damaged
-        file; MissingExtraError without PyYAML.
+    Raises UsageError if Triton cannot run the artefact as asked, or if files exist; BadFileError for a damaged file;
+    MissingExtraError without PyYAML.
     """
     for what, value, most in (
         ("instances", instances, 1024),
