@@ -114,6 +114,12 @@ def test_the_readme_is_short_and_its_links_lead_to_files():
         assert link.startswith("https://") or (ROOT / link).exists(), link
 
 
+def test_every_link_has_a_text():
+    """Sphinx fills in a text that is missing; where Markdown is read in the repository, such a link is invisible."""
+    for path, text in {**written("docs", "examples", "sample"), ROOT / "README.md": README}.items():
+        assert "[](" not in text, path.name
+
+
 def test_messages_that_troubleshooting_explains_are_those_of_the_code():
     page = (ROOT / "docs/howto/troubleshooting.md").read_text(encoding="utf-8")
     code = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "evodeploy").rglob("*.py"))

@@ -99,6 +99,13 @@ def test_commands_work_after_the_installation_before_them(page, extras, commands
                 assert needed <= brought, f"{page}: `{command}` after {extras}"
 
 
+def test_the_pages_install_from_the_clone():
+    """evodeploy is not on PyPI: its name alone installs nothing, or what another gave that name."""
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        commands = re.findall(r"^(?: {4}|RUN )(.*pip install .*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert not [each for each in commands if re.search(r"install \"?evodeploy", each)], page.name
+
+
 def test_nox_resolves_what_the_pages_install():
     listed = re.findall(r'^    "([a-z0-9,-]+)",$', (ROOT / "noxfile.py").read_text(encoding="utf-8"), re.MULTILINE)
     asked = {extras for _, extras, _ in INSTALLATIONS}

@@ -27,7 +27,7 @@ def build_engine(
     ] = None,
     fp16: Annotated[bool, typer.Option("--fp16", help="Weights and activations in FP16.")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Weights and activations in BF16.")] = False,
-    fp32: Annotated[bool, typer.Option("--fp32", help="All in FP32. Without any: as in the ONNX.")] = False,
+    fp32: Annotated[bool, typer.Option("--fp32", help="All in FP32. By default: as in the ONNX.")] = False,
     keep_fp32: options.KeepFp32 = None,
     min_batch: Annotated[int | None, whole("--min-batch", 1, values.BATCH, "Smallest batch, 1 by default.")] = None,
     opt_batch: Annotated[

@@ -16,7 +16,9 @@ from evodeploy.specs import CropMode, InputFormat, Interpolation, Selection
 
 def export(
     checkpoint: Annotated[str, typer.Argument(help="A .pth, .pt or .safetensors file, or hf://OWNER/NAME@REVISION.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: next to the checkpoint.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Default: next to the checkpoint; of one of the hub, here.")
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="The published model it is; inferred from its tensors otherwise.")
     ] = None,

@@ -28,7 +28,7 @@ def sweep(
     keep: Annotated[
         str | None,
         typer.Option(
-            help="Keep ratios to try, by stage with a stroke: 1.0,0.7,0.7/0.5. Default: 1.0 to 0.3, or 1.0 alone for "
+            help="Keep ratios to try, by stage with a slash: 1.0,0.7,0.7/0.5. Default: 1.0 to 0.3, or 1.0 alone for "
             "a network that was not trained with selection."
         ),
     ] = None,
