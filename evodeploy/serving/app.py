@@ -41,7 +41,7 @@ def create_app(
         title=f"evodeploy: {name}", version=__version__, docs_url=None, redoc_url=None,
         description="Images to classes, and tensors by the Open Inference Protocol v2.",
     )  # fmt: skip
-    unlimited = frozenset({counts.PATH})
+    unlimited, room = frozenset({counts.PATH}), room or Room(limits)
     app.add_middleware(Gate, limits=limits, token=token, exempt=OPEN, unlimited=unlimited, room=room)
     if hosts is not None:
         app.add_middleware(HostGate, hosts=hosts)
@@ -67,8 +67,8 @@ def create_app(
         """Describe this server."""
         return {"name": "evodeploy", "version": __version__, "extensions": ["binary_tensor_data"]}
 
-    app.include_router(tensors.routes(backend, name))
-    app.include_router(images.routes(backend, limits))
+    app.include_router(tensors.routes(backend, name, room))
+    app.include_router(images.routes(backend, limits, room))
     app.include_router(pages.routes())
     plain = app.openapi
 

@@ -79,7 +79,7 @@ def create_calls(
             tensors.check_named(name, asked.model_name, asked.model_version or tensors.VERSION)
             return messages.request_of(asked, spec, outputs)
 
-        parsed, answer = await tensors.inferred(backend(), read)
+        parsed, answer = await tensors.inferred(backend(), room, read)
         return Response(messages.response_of(name, tensors.VERSION, parsed, answer.outputs, answer.shown))
 
     return calls

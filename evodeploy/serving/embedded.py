@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
+from fastapi.responses import JSONResponse
 
 from evodeploy.errors import BadFileError, EvodeployError, RuntimeFailedError, UsageError, needs
 from evodeploy.files import open_regular
-from evodeploy.machine.cores import usable_cores
 from evodeploy.serving.app import create_app
 from evodeploy.serving.connections import KEEP_ALIVE, BoundedProtocol
 from evodeploy.serving.gate import Room
@@ -75,6 +75,30 @@ def _calls(worker: Worker, settings: Settings, metrics: Metrics, room: Room) -> 
     return GrpcServer(app, METHODS, settings)
 
 
+class _Stopping:
+    """ASGI middleware that answers 503 to requests that uvicorn cancels when it stops; they would get 500 as plain text."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass the request on."""
+        begun = False
+
+        async def sent(message: Any) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sent)
+        except asyncio.CancelledError:
+            if begun:
+                raise
+            refusal = JSONResponse({"error": "the service stops: ask another, or again"}, 503)
+            await refusal(scope, receive, send)
+
+
 class _Server(uvicorn.Server):
     """uvicorn and optionally gRPC, which start and stop together in one event loop."""
 
@@ -83,8 +107,6 @@ class _Server(uvicorn.Server):
         self._calls = calls
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        pool = ThreadPoolExecutor(min(32, usable_cores() + 4), "evodeploy-prepare")  # Python's default counts all cores
-        asyncio.get_running_loop().set_default_executor(pool)
         if self._calls is not None:
             await self._calls.start()
         await super().startup(sockets)
@@ -99,7 +121,7 @@ def _listening(app: Any, settings: Settings, context: ssl.SSLContext | None, cal
     """Serve `app` on a port and yield it. After the body, requests that have begun are answered within the limit."""
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # otherwise any client that sends nonsense fills the log
     config = uvicorn.Config(
-        app,
+        _Stopping(app),
         http=BoundedProtocol,
         ws="none",
         lifespan="off",

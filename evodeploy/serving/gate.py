@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import functools
 import hmac
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from fastapi.responses import JSONResponse
 
+from evodeploy.machine.cores import usable_cores
 from evodeploy.serving.arrivals import RATE, Arrival, Arrivals
 from evodeploy.serving.settings import Limits
+
+T = TypeVar("T")
 
 HEADER_BYTES = 16 << 10  # of all headers of a request together
 BODIES = 512  # request bodies that may be received at once: above that, slow ones are dropped
@@ -22,6 +27,27 @@ class Room:
     def __init__(self, limits: Limits) -> None:
         self.admitted = 0
         self.arrivals = Arrivals(BODIES, limits.body * limits.admitted)  # in total as much as all admitted may hold
+        self._pool = ThreadPoolExecutor(min(32, usable_cores() + 4), "evodeploy-prepare")
+        self._left: list[Future[Any]] = []  # the work of threads whose requests have ended
+
+    @property
+    def taken(self) -> int:
+        """The places in use, by requests and by threads whose requests have ended."""
+        self._left = [each for each in self._left if not each.done()]
+        return self.admitted + len(self._left)
+
+    async def in_thread(self, work: Callable[..., T], *given: Any) -> T:
+        """Return the result of `work` from a thread, which keeps the place of its request if that ends first."""
+        held = [given]
+        future = self._pool.submit(lambda: work(*held.pop()))
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            if future.cancel():
+                held.clear()  # otherwise the pool keeps it until a thread is free
+            else:
+                self._left.append(future)
+            raise
 
 
 class Gate:
@@ -84,7 +110,7 @@ class Gate:
             return
         if not isinstance(body, bytes):
             await body(scope, receive, send)
-        elif self._room.admitted >= self._limits.admitted:
+        elif self._room.taken >= self._limits.admitted:
             await _too_many()(scope, receive, send)
         else:
             self._room.admitted += 1

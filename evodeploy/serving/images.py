@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -16,13 +15,14 @@ from evodeploy.inference.answers import classes_to_name, predictions_of
 from evodeploy.preprocess import prepare_upload
 from evodeploy.serving import openapi
 from evodeploy.serving.backend import KEEP_HEADER, Asked, Backend
+from evodeploy.serving.gate import Room
 from evodeploy.serving.refusals import check_query
 from evodeploy.serving.settings import Limits
 from evodeploy.specs import ModelInfo
 
 
-def routes(backend: Callable[[], Backend], limits: Limits) -> APIRouter:
-    """Create the endpoint for image files."""
+def routes(backend: Callable[[], Backend], limits: Limits, room: Room) -> APIRouter:
+    """Create the endpoint for image files, which are decoded in threads of `room`."""
     router = APIRouter(tags=["images"], responses=openapi.REFUSALS, dependencies=[Depends(check_query)])
 
     @router.post(
@@ -46,7 +46,7 @@ def routes(backend: Callable[[], Backend], limits: Limits) -> APIRouter:
         here.check(1, asked)
         classes = classes_to_name(here.info, top)
         body = await _image_of(request)
-        prepared = await asyncio.to_thread(prepare_upload, body, here.info, limits.pixels)
+        prepared = await room.in_thread(prepare_upload, body, here.info, limits.pixels)
         answer = await here.run(prepared[None], asked)
         (prediction,) = predictions_of(answer.outputs, here.info, classes, [0.0], 0.0)
         if isinstance(prediction, RuntimeFailedError):
@@ -66,7 +66,7 @@ def routes(backend: Callable[[], Backend], limits: Limits) -> APIRouter:
 
 async def _image_of(request: Request) -> bytes:
     """Return the bytes of the image: the body, or the one file of a form."""
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         return await request.body()
     async with request.form(max_files=1) as form:
         uploads = [value for value in form.values() if isinstance(value, UploadFile)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from evodeploy.preprocess import in_words
 from evodeploy.serving import openapi, protocol
 from evodeploy.serving.backend import KEEP_HEADER, Answer, Asked, Backend
 from evodeploy.serving.budget import Budget
+from evodeploy.serving.gate import Room
 from evodeploy.serving.protocol import InferenceRequest
 from evodeploy.serving.refusals import NoModelError, check_query
 from evodeploy.specs import ModelInfo, TensorSpec
@@ -24,7 +24,7 @@ PROTOCOL = "Open Inference Protocol"
 VERSION = "1"
 
 
-def routes(backend: Callable[[], Backend], name: str) -> APIRouter:
+def routes(backend: Callable[[], Backend], name: str, room: Room) -> APIRouter:
     """Create the endpoints of the one model `name`, with or without its version 1 in the path."""
 
     async def of_model(model: str) -> None:
@@ -33,7 +33,7 @@ def routes(backend: Callable[[], Backend], name: str) -> APIRouter:
     async def of_version(model: str, version: str) -> None:
         check_named(name, model, version)
 
-    models = _model_routes(backend, name)
+    models = _model_routes(backend, name, room)
     router = APIRouter()
     router.include_router(models, prefix="/v2/models/{model}", dependencies=[Depends(of_model)])
     router.include_router(models, prefix="/v2/models/{model}/versions/{version}", dependencies=[Depends(of_version)])
@@ -61,17 +61,17 @@ def metadata_of(here: Backend, name: str) -> dict[str, Any]:
 
 
 async def inferred(
-    here: Backend, read: Callable[[TensorSpec, list[str]], InferenceRequest]
+    here: Backend, room: Room, read: Callable[[TensorSpec, list[str]], InferenceRequest]
 ) -> tuple[InferenceRequest, Answer]:
-    """Parse the request with `read`, given the input and the names of the outputs; return it with its answer."""
+    """Parse the request with `read` in a thread of `room`, given the input and the names of the outputs; answer it."""
     arrived = time.monotonic()
     here.check(1, Asked())
-    parsed = await asyncio.to_thread(read, here.inputs[0], [spec.name for spec in here.outputs])
+    parsed = await room.in_thread(read, here.inputs[0], [spec.name for spec in here.outputs])
     asked = Asked(parsed.keep_ratio, parsed.least_keep_ratio, arrived)
     return parsed, await here.run(parsed.images, asked)
 
 
-def _model_routes(backend: Callable[[], Backend], name: str) -> APIRouter:
+def _model_routes(backend: Callable[[], Backend], name: str, room: Room) -> APIRouter:
     models = APIRouter(tags=[PROTOCOL], responses=openapi.REFUSALS, dependencies=[Depends(check_query)])
 
     @models.get("", responses=openapi.answer("The model", {"application/json": openapi.METADATA}))
@@ -96,7 +96,7 @@ def _model_routes(backend: Callable[[], Backend], name: str) -> APIRouter:
         """Compute outputs for prepared images, in JSON or with the binary tensor extension."""
         body, length = await request.body(), ", ".join(request.headers.getlist(protocol.JSON_LENGTH)) or None
         read = functools.partial(protocol.parse_request, body, length)
-        parsed, answer = await inferred(backend(), read)
+        parsed, answer = await inferred(backend(), room, read)
         body, length_of_json = protocol.make_response(name, parsed, answer.outputs, answer.shown)
         headers = {KEEP_HEADER: answer.shown}
         if length_of_json is None:

@@ -96,7 +96,6 @@ class Service:
 
     def close(self):
         self.worker.close()
-        self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
 
     def answer(self, case):

@@ -128,6 +128,9 @@ def test_a_form_may_bring_the_image(client):
     data = picture()
     expected = client.post("/v1/predict", content=data).json()
     assert client.post("/v1/predict", files={"image": ("it.png", data, "image/png")}).json() == expected
+    body = b'--x\r\nContent-Disposition: form-data; name="image"; filename="it.png"\r\n\r\n' + data + b"\r\n--x--\r\n"
+    capital = {"content-type": "Multipart/Form-Data; boundary=x"}
+    assert client.post("/v1/predict", content=body, headers=capital).json() == expected
     for wrong in ({"files": [("a", data), ("b", data)]}, {"files": {"a": ("", "text")}}):
         refused = client.post("/v1/predict", **wrong)
         assert (refused.status_code, list(refused.json())) == (400, ["error"])

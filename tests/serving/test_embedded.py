@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures
+import http.client
+import json
 import os
 import signal
 import socket
@@ -24,7 +26,7 @@ import evodeploy
 from evodeploy.engines.opener import open_engine
 from evodeploy.errors import RuntimeFailedError, UsageError
 from evodeploy.preprocess import prepare_upload
-from evodeploy.serving import embedded, images
+from evodeploy.serving import embedded, gate, images
 from evodeploy.serving.budget import Budget
 from evodeploy.serving.ports import listening as listening_on
 from evodeploy.serving.service import running
@@ -92,15 +94,40 @@ def test_metrics_ask_for_the_token_and_are_there_when_too_many_requests_are(serv
 
 def test_a_client_that_leaves_before_its_answer_is_counted_so_and_keeps_no_place(serve, held):
     with serve() as service, httpx.Client(base_url=service.address) as client:
-        host, port = service.address.removeprefix("http://").split(":")
         data = PICTURE.read_bytes()
-        with socket.create_connection((host, int(port)), timeout=60) as leaving:
-            head = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data)
-            leaving.sendall(head + data)
+        with asking(service, data, len(data)):
             wait_until(lambda: held.arrived == 1)
         wait_until(lambda: value(client, "evodeploy_requests_ongoing") == 1)  # the one that asks
         assert value(client, "evodeploy_requests_total", status="499") == 1
         held.set()
+
+
+def test_clients_that_leave_have_no_more_images_decoded_at_once_than_are_admitted(serve, monkeypatch):
+    begun, free = [], threading.Event()
+
+    def prepare(*given):
+        begun.append(given)
+        assert free.wait(60)
+        return prepare_upload(*given)
+
+    monkeypatch.setattr(images, "prepare_upload", prepare)
+    with serve(limits=Limits(admitted=2)) as service, httpx.Client(base_url=service.address) as client:
+        data = PICTURE.read_bytes()
+        for count in (1, 2):
+            with asking(service, data, len(data)):  # it leaves at the end
+                wait_until(lambda count=count: len(begun) == count)
+            wait_until(lambda: value(client, "evodeploy_requests_ongoing") == 1)  # the one that asks
+        assert client.post("/v1/predict", content=data).status_code == 429
+        free.set()
+        wait_until(lambda: client.post("/v1/predict", content=data).status_code == 200)
+
+
+def asking(service, data, length):
+    """A client that has sent these bytes of a body of this length."""
+    host, port = service.address.removeprefix("http://").split(":")
+    client = socket.create_connection((host, int(port)), timeout=60)
+    client.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % length + data)
+    return client
 
 
 def test_a_request_that_was_begun_is_answered_before_it_ends(serve, held):
@@ -114,11 +141,32 @@ def test_a_request_that_was_begun_is_answered_before_it_ends(serve, held):
 
 def test_a_request_that_never_ends_holds_it_no_longer_than_the_limit(serve):
     with serve(limits=Limits(seconds=0.5)) as service:
-        host, port = service.address.removeprefix("http://").split(":")
-        client = socket.create_connection((host, int(port)), timeout=60)
-        client.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
-    assert client.recv(4096)[:12] in (b"", b"HTTP/1.1 504", b"HTTP/1.1 500")
+        client = asking(service, b"", 9)
+    assert client.recv(4096)[:12] in (b"", b"HTTP/1.1 504", b"HTTP/1.1 503")
     client.close()
+
+
+def test_a_body_that_still_comes_once_a_stop_may_take_no_longer_is_refused_in_json(serve):
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        with serve(limits=Limits(seconds=2)) as service, httpx.Client(base_url=service.address) as other:
+            client = asking(service, b"x", 100_000)
+            wait_until(lambda: value(other, "evodeploy_requests_ongoing") == 2)  # and the one that asks
+            answer = pool.submit(answered, client)
+            pool.submit(drip, client, answer)  # else it is answered for its silence
+        assert answer.result() == (503, {"error": "the service stops: ask another, or again"})
+        client.close()
+
+
+def answered(client):
+    response = http.client.HTTPResponse(client)
+    response.begin()
+    return response.status, json.load(response)
+
+
+def drip(client, answer):
+    while not answer.done():
+        client.sendall(b"x")
+        time.sleep(0.05)
 
 
 def test_a_header_without_an_end_is_not_taken(serve):
@@ -137,7 +185,7 @@ def test_as_many_images_are_prepared_at_once_as_cores_may_be_used_and_four_more(
         assert free.wait(60)
         return prepare_upload(*given)
 
-    monkeypatch.setattr(embedded, "usable_cores", lambda: 1)
+    monkeypatch.setattr(gate, "usable_cores", lambda: 1)
     monkeypatch.setattr(images, "prepare_upload", prepare)
     with (
         serve() as service,

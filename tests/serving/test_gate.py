@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import threading
+import weakref
 
 import pytest
 
@@ -115,6 +118,65 @@ def test_who_leaves_is_answered_no_more_and_gives_the_place_back():
         application._app = echo
         assert await Client(b"x").at_once().ask(application) == 200
 
+    asyncio.run(run())
+
+
+def test_a_thread_keeps_the_place_of_a_client_that_has_left_until_it_ends():
+    async def run():
+        begun, free = threading.Event(), threading.Event()
+        room = Room(Limits())
+
+        def work():
+            begun.set()
+            assert free.wait(60)
+
+        async def decodes(scope, receive, send):
+            await room.in_thread(work)
+
+        client = Client(b"x").at_once()
+        application = Gate(decodes, Limits(admitted=1), None, frozenset(), room=room)
+        asking = asyncio.create_task(client.ask(application))
+        await asyncio.to_thread(begun.wait, 60)
+        client.left.set()
+        assert await asyncio.wait_for(asking, 60) is None
+        application._app = echo
+        assert await Client(b"x").at_once().ask(application) == 429
+        free.set()
+        while room.taken:
+            await asyncio.sleep(0.01)
+        assert await Client(b"x").at_once().ask(application) == 200
+
+    asyncio.run(run())
+
+
+def test_what_is_given_to_a_thread_is_dropped_where_the_request_ends_before_it_begins(monkeypatch):
+    class Body:
+        pass
+
+    async def run():
+        begun, free, ran = threading.Event(), threading.Event(), []
+        room, body = Room(Limits()), Body()
+
+        def work():
+            begun.set()
+            assert free.wait(60)
+
+        first = asyncio.create_task(room.in_thread(work))
+        await asyncio.to_thread(begun.wait, 60)
+        second = asyncio.create_task(room.in_thread(ran.append, body))
+        await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.wait([second])
+        held = weakref.ref(body)
+        del body, second
+        gc.collect()
+        assert (held(), room.taken) == (None, 0)
+        free.set()
+        await first
+        assert await room.in_thread(len, "abc") == 3
+        assert ran == []
+
+    monkeypatch.setattr(gate, "usable_cores", lambda: -3)  # one thread
     asyncio.run(run())
 
 
