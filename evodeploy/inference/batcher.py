@@ -79,7 +79,7 @@ class Batcher(Generic[T, P, R]):
         self._thread.join()
 
     def _admit(self, item: T, future: Future[R]) -> None:
-        if future.cancelled():
+        if _is_cancelled(future):
             return
         try:
             self._waiting.put(_Entry(self._prepare(item), future, time.monotonic() + self.patience))
@@ -97,6 +97,8 @@ class Batcher(Generic[T, P, R]):
     def _gathered(self) -> tuple[list[_Entry[P, R]], bool]:
         """Return the next batch, and whether it is the last."""
         first, self._next = self._next or self._waiting.get(), None
+        while first is not None and _is_cancelled(first.future):
+            first = self._waiting.get()
         if first is None:
             return [], True
         batch, weight = [first], self._weigh(first.item)
@@ -107,6 +109,8 @@ class Batcher(Generic[T, P, R]):
                 break
             if entry is None:
                 return batch, True
+            if _is_cancelled(entry.future):
+                continue
             weight += self._weigh(entry.item)
             if weight > self.largest:
                 self._next = entry
@@ -149,6 +153,11 @@ def run_alike(
             found = [error.with_traceback(None)] * len(numbers)
         results.update(zip(numbers, found, strict=True))
     return [results[number] for number in range(len(items))]
+
+
+def _is_cancelled(future: Future[R]) -> bool:
+    """Whether `future` was cancelled; then threads in `concurrent.futures.wait` learn of it. Ask until it was, once."""
+    return future.cancelled() and not future.set_running_or_notify_cancel()
 
 
 def _light(error: Exception) -> Exception:

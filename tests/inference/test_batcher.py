@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import concurrent.futures
 import gc
 import threading
 import time
@@ -81,7 +82,26 @@ def test_what_is_cancelled_while_it_waits_is_not_computed():
     compute.gate.set()
     assert [begun.result(10), wanted.result(10)] == [2, 6]
     one.close()
+    assert concurrent.futures.wait([given_up], 0).done == {given_up}
     assert compute.sizes == [1, 1]
+
+
+def test_what_is_cancelled_while_it_waits_takes_no_room_in_a_batch():
+    compute = Recorder()
+    compute.gate.clear()
+    one = Batcher(refuse_seven, compute, preparers=1, largest=6, patience=0.0, weigh=lambda value: value)
+    first = one.submit(6)
+    while not first.running():
+        time.sleep(0.001)
+    futures = [one.submit(value) for value in (3, 1, 4, 2, 3)]
+    while one._waiting.qsize() < 5:
+        time.sleep(0.001)
+    assert futures[0].cancel()
+    assert futures[2].cancel()
+    compute.gate.set()
+    assert [futures[place].result(10) for place in (1, 3, 4)] == [2, 4, 6]
+    one.close()
+    assert compute.sizes == [1, 3]
 
 
 def test_an_item_alone_is_not_kept_waiting_for_ever():
@@ -191,6 +211,7 @@ def test_a_cancelled_item_is_not_run():
     one.close()
     assert first.result(0) == 2
     assert second.cancelled()
+    assert concurrent.futures.wait([second], 0).done == {second}  # else it would wait for ever
 
 
 def test_an_error_among_the_results_is_raised_to_its_caller_alone():
