@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from evodeploy.engines.base import Engine
 from evodeploy.errors import UnavailableError
 from evodeploy.preprocess import as_input, random_pictures
@@ -89,9 +91,10 @@ class Controller:
             self._ends = self._clock() + self._state.slower * self._predicted(images, ratio)
 
     def ran(self, images: int, ratio: float, seconds: float) -> None:
-        """Note that this run is over, and how long it took."""
+        """Note that this run is over, and how long it took, unless its ratio is outside of the budget."""
         with self._lock:
-            self._state = plan.corrected(self._state, self._predicted(images, ratio), seconds)
+            if self._times.ratios[0] <= ratio <= self._times.ratios[-1]:
+                self._state = plan.corrected(self._state, self._predicted(images, ratio), seconds)
             self._ends = 0.0
 
     def failed(self) -> None:
@@ -123,8 +126,9 @@ class Controller:
         return sorted((now - each.arrived for each in self._waiting for _ in range(each.images)), reverse=True)
 
     def _predicted(self, images: int, ratio: float) -> float:
-        level = next((i for i, each in enumerate(self._times.ratios) if each >= ratio), len(self._times.ratios) - 1)
-        return self._times.of(images, level)
+        """Seconds of a run as measured, interpolated for a ratio between two that were measured."""
+        seconds = [self._times.of(images, level) for level in range(len(self._times.ratios))]
+        return float(np.interp(ratio, self._times.ratios, seconds))
 
     def _check_room(self, images: int) -> None:
         ages, remaining = self._ages, max(0.0, self._ends - self._clock())
@@ -144,7 +148,9 @@ def batches_of(engine: Engine, largest: int, every: bool = False) -> list[int]:
 def measured(engine: Engine, budget: Budget, largest: int) -> Times:
     """Measure runs of `batches_of(engine, largest)` images at the ratios of `budget`: the shortest of `RUNS`.
 
-    The machine may be busy with other work at the start. How much slower runs are later is measured while they serve.
+    If the engine takes no batches between two sizes, it fills up what is between them to the larger: the last batch before
+    such a gap is measured too, and the first number of images in it. The machine may be busy with other work at the
+    start. How much slower runs are later is measured while they serve.
 
     Raises UsageError if the artefact is not elastic, or not elastic to these ratios.
     """
@@ -152,17 +158,19 @@ def measured(engine: Engine, budget: Budget, largest: int) -> Times:
     assert info is not None
     keeps = [info.keep_of(ratio) for ratio in budget.ratios]
     sizes = batches_of(engine, largest)
-    table = []
-    for size in sizes:
-        images = as_input(random_pictures(info, size), info)
+    ends = [each for each in range(1, sizes[-1]) if engine.takes(each) and not engine.takes(each + 1)]
+    images = sorted({*sizes, *(each for end in ends for each in (end, end + 1, engine.next_batch(end + 1)))})
+    rows = {}
+    for size in dict.fromkeys(map(engine.next_batch, images)):
+        batch = as_input(random_pictures(info, size), info)
         row = []
         for keep in keeps:
-            engine.run(images, keep)
+            engine.run(batch, keep)
             seconds = []
             for _ in range(RUNS):
                 began = time.perf_counter()
-                engine.run(images, keep)
+                engine.run(batch, keep)
                 seconds.append(time.perf_counter() - began)
             row.append(min(seconds))
-        table.append(row)
-    return plan.times_of(sizes, budget.ratios, table)
+        rows[size] = row
+    return plan.times_of(images, budget.ratios, [rows[engine.next_batch(each)] for each in images])

@@ -76,7 +76,7 @@ def _calls(worker: Worker, settings: Settings, metrics: Metrics, room: Room) -> 
 
 
 class _Stopping:
-    """ASGI middleware that answers 503 to requests that uvicorn cancels when it stops; they would get 500 as plain text."""
+    """ASGI middleware that answers 503 to requests that uvicorn cancels when it stops: it would send plain text."""
 
     def __init__(self, app: Any) -> None:
         self._app = app

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import types
 
 import numpy as np
 import pytest
@@ -309,6 +310,36 @@ def test_an_engine_of_one_batch_alone_has_times_of_that():
     assert times.batches == measured(engine, BUDGET, 2).batches == (3,)
     with pytest.raises(UsageError, match="a batch of 3 images at keep ratio 0.3 takes"):
         plan.check_target(dataclasses.replace(times, seconds=((1.0,) * 5,)), BUDGET)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "seconds"),
+    [
+        (0.1, 0.5 * TIMES.of(16, 0)),
+        (0.5625, TIMES.of(16, 1) / 2 + TIMES.of(16, 2) / 2),
+    ],
+)
+def test_runs_at_ratios_that_clients_ask_for_make_no_machine_seem_faster(ratio, seconds):
+    controller = Controller(BUDGET, TIMES, Clock())
+    for _ in range(plan.RECENT):
+        controller.running(16, ratio, [])
+        controller.ran(16, ratio, seconds)
+    assert controller._state.slower == pytest.approx(1)
+
+
+def test_what_is_filled_up_to_a_batch_takes_as_long_as_that(monkeypatch):
+    clock = Clock()
+
+    def compute(images):
+        clock.now += len(images)
+        return {"logits": np.zeros((len(images), 10), np.float32)}
+
+    gaps = (BatchRange(1, 3), BatchRange(9, 16))
+    info = ModelInfo("small", 64, 8, 10, "stage", (0.5,), elastic=(ElasticStage(64, 12, 64),))
+    engine = FakeEngine(info, BatchRange(1, 16), compute, ranges=gaps)
+    monkeypatch.setattr("evodeploy.serving.controller.time", types.SimpleNamespace(perf_counter=clock))
+    times = measured(engine, BUDGET, 16)
+    assert [times.of(images, 0) for images in range(1, 17)] == [engine.next_batch(images) for images in range(1, 17)]
 
 
 @pytest.mark.parametrize("target", [0.1, 0.25, 1.0])
