@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from served import Direct
 
+from evodeploy.elastic import ElasticStage
 from evodeploy.engines.opener import open_engine
 from evodeploy.preprocess import cropped
 from evodeploy.serving.app import create_app
@@ -225,6 +226,30 @@ def test_an_elastic_model_has_its_own_ratios_until_the_slider_is_moved(browser, 
         page.wait_for_selector(".facts:has-text('keeping 100')")
         assert page.inner_text("#chosen") == "100\xa0%"
         page.close()
+
+
+@pytest.mark.parametrize(("low", "high", "shown"), [(55, 58, ("0.55", "0.58")), (7, 29, ("0.07", "0.29"))])
+def test_the_ends_of_the_slider_are_those_of_the_model(browser, digits, listening, low, high, shown):
+    """In floats 0.55 times 100 is above 55, and 0.29 times 100 below 29."""
+    page = page_of(browser, digits, listening, ElasticStage(100, low, high))
+    assert page.is_visible("#budget")
+    assert (page.get_attribute("#ratio", "min"), page.get_attribute("#ratio", "max")) == shown
+    page.close()
+
+
+def test_a_model_that_takes_no_whole_per_cent_has_no_slider(browser, digits, listening):
+    page = page_of(browser, digits, listening, ElasticStage(196, 104, 104))
+    assert page.is_hidden("#budget")
+    page.close()
+
+
+def page_of(browser, digits, listening, stage):
+    other = copy.copy(digits)
+    other.info = dataclasses.replace(digits.info, keep_ratios=(stage.high / stage.tokens,), elastic=(stage,))
+    page = browser.new_page()
+    page.goto(f"http://{listening(create_app(lambda: other, 'digits', Limits()))}/")
+    page.wait_for_selector("#model:has-text('digits')")
+    return page
 
 
 def test_with_a_target_the_server_chooses_the_ratio_unless_one_is_asked_for(browser, small_elastic):

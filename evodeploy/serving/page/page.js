@@ -33,13 +33,19 @@ async function asked(path, options = {}) {
   return answer;
 }
 
+// The smallest and the largest share that all stages take, in whole per cent as shown and sent: 0.55 * 100 is above 55.
+function wholePercents(stages) {
+  const least = stages.map(([low]) => Math.ceil(low * 100 - 1e-6));
+  const most = stages.map(([, high]) => Math.floor(high * 100 + 1e-6));
+  return [Math.max(...least), Math.min(...most)];
+}
+
 async function introduce() {
   const title = (await (await fetch("openapi.json")).json()).info.title.replace("evodeploy: ", "");
   facts = (await asked(`v2/models/${encodeURIComponent(title)}`)).parameters;
-  if (facts.elastic.length && at("budget").hidden) { // once: otherwise sending the form would reset the choice
-    ratio.min = Math.max(...facts.elastic.map(([low]) => Math.ceil(low * 100) / 100));
-    ratio.max = Math.min(...facts.elastic.map(([, high]) => high));
-    ratio.value = facts.keep_ratios[0];
+  const [least, most] = wholePercents(facts.elastic);
+  if (facts.elastic.length && least <= most && at("budget").hidden) { // once: otherwise sending the form would reset the choice
+    [ratio.min, ratio.max, ratio.value] = [least / 100, most / 100, facts.keep_ratios[0]];
     automatic.checked = facts.target !== null;
     at("choice").hidden = facts.target === null;
     at("budget").hidden = false;
