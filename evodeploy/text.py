@@ -85,6 +85,11 @@ def one_line(message: str, otherwise: str, line: int = 0) -> str:
     return brief(([each for each in lines if not each.startswith(_PLACE)] or lines)[line])
 
 
+def raised(traceback: str) -> str:
+    """Return the error that a `traceback` ends with, without its type if it is one of ours; "" for no text."""
+    return re.sub(r"^evodeploy[\w.]*: ", "", one_line(traceback, "", -1))
+
+
 def left_out(what: Sequence[object]) -> list[str]:
     """Return log lines about what was left out: the first `NAMED` entries, and the number of the others."""
     more = len(what) - NAMED

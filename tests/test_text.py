@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from evodeploy.text import brief, json_text, left_out, one_line, printable, reason
+from evodeploy.text import brief, json_text, left_out, one_line, printable, raised, reason
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,14 @@ def test_the_line_of_a_runtime_is_the_first_that_says_something():
     assert reason(RuntimeError(places)) == "Exception from src/core.cpp:1:"
     assert one_line("\n \nfirst\nsecond", "none") == "first"
     assert one_line(" \n", "none") == one_line("", "none") == "none"
+
+
+def test_what_was_raised_is_the_end_of_a_traceback_without_a_type_of_ours():
+    trace = 'Traceback (most recent call last):\n  File "x", line 1\n'
+    assert raised(f"{trace}evodeploy.errors.UsageError: --a: b\n") == "--a: b"
+    assert raised(f"{trace}evodeploy.serving.controller.BusyError: busy") == "busy"
+    assert raised(f"{trace}OSError: no space left") == "OSError: no space left"
+    assert raised(" \n") == ""
 
 
 def test_json_of_text_that_no_encoding_has_can_be_written():

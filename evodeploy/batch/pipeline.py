@@ -9,7 +9,6 @@ import contextlib
 import logging
 import math
 import os
-import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -31,7 +30,7 @@ from evodeploy.cluster import joined_ray, own_ray
 from evodeploy.errors import EvodeployError, RuntimeFailedError
 from evodeploy.machine.cores import usable_cores
 from evodeploy.specs import EngineOptions, ModelInfo
-from evodeploy.text import reason
+from evodeploy.text import raised, reason
 
 LEAST_STORE = 256 << 20  # bytes of shared memory for blocks in flight
 ATTEMPTS = 5  # of a task whose worker dies each time
@@ -143,8 +142,8 @@ def results(shards: Mapping[int, Shard], work: Work) -> Iterator[pa.Table]:
 
 def _why(error: Exception) -> str:
     """Return the reason why the work ended, as one sentence."""
-    if getattr(error, "actor_init_failed", False):  # the last line is the error, after its type
-        return re.sub(r"^[\w.]+: ", "", reason(error, -1))
+    if getattr(error, "actor_init_failed", False):  # its message is a traceback
+        return raised(str(error))
     return reason(getattr(error, "cause", None) or error)
 
 

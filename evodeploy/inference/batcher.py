@@ -156,7 +156,7 @@ def run_alike(
 
 
 def _is_cancelled(future: Future[R]) -> bool:
-    """Whether `future` was cancelled; then threads in `concurrent.futures.wait` learn of it. Ask until it was, once."""
+    """Return whether `future` was cancelled, and if so notify `concurrent.futures.wait`: call it until then only."""
     return future.cancelled() and not future.set_running_or_notify_cancel()
 
 

@@ -148,9 +148,9 @@ def batches_of(engine: Engine, largest: int, every: bool = False) -> list[int]:
 def measured(engine: Engine, budget: Budget, largest: int) -> Times:
     """Measure runs of `batches_of(engine, largest)` images at the ratios of `budget`: the shortest of `RUNS`.
 
-    Numbers of images that the engine takes no batch of are filled up to the next that it takes: the last batch before
-    such a gap is measured too, and the first number in it. The machine may be busy with other work at the start. How much
-    slower runs are later is measured while they serve.
+    Numbers of images that the engine takes no batch of are filled up to the next that it takes. The last batch before
+    such a gap is measured too, and the first number in it. The machine may be busy with other work at the start.
+    How much slower runs are later is measured while they serve.
 
     Raises UsageError if the artefact is not elastic, or not elastic to these ratios.
     """

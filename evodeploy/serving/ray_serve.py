@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -15,7 +14,7 @@ from evodeploy.errors import RuntimeFailedError, UsageError, needs
 from evodeploy.serving.arrivals import RATE
 from evodeploy.serving.ports import check_free
 from evodeploy.serving.settings import Settings
-from evodeploy.text import one_line, reason
+from evodeploy.text import raised, reason
 
 APPLICATION = NAMESPACE = "evodeploy"
 REPLACED = {"artefact", "engine", "options"}  # settings that an update may change; all others must stay
@@ -194,7 +193,7 @@ def _of_replica() -> str | None:
         messages = [each.message for each in serve.status().applications[APPLICATION].deployments.values()]
     except Exception:  # Ray passes on the errors of its parts: in that case there is no deployment
         return None
-    return re.sub(r"^evodeploy\.errors\.\w+: ", "", one_line("".join(messages), "", -1)) or None
+    return raised("".join(messages)) or None
 
 
 def _delete() -> None:

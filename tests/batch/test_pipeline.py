@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from fake_engines import FakeEngine
 from PIL import Image
+from ray.exceptions import RayActorError
 
 from evodeploy.batch import run
 from evodeploy.batch.decode import prepared_batches
 from evodeploy.batch.inputs import Files
-from evodeploy.batch.pipeline import Work, without_line
+from evodeploy.batch.pipeline import Work, _why, without_line
 from evodeploy.batch.run import BatchRequest, Summary, run_batch
 from evodeploy.errors import UsageError
 from evodeploy.inference.predictor import Predictor
@@ -52,6 +53,18 @@ def test_a_run_on_another_kind_of_device_is_another_run(begun):
 def test_a_gpu_that_ray_may_not_choose_is_refused(begun):
     with pytest.raises(UsageError, match=r"run on cuda:1, but Ray chooses the GPU of each actor: use --device cuda,"):
         begun("cuda:1")
+
+
+@pytest.mark.parametrize(
+    ("last", "sentence"),
+    [
+        ("evodeploy.errors.BadFileError: model.onnx has changed", "model.onnx has changed"),
+        ("OSError: no space left", "OSError: no space left"),
+    ],
+)
+def test_why_an_actor_does_not_start_is_the_end_of_its_traceback(last, sentence):
+    message = f"The actor died because of an error raised in its creation task\n  File x\n{last}\n"
+    assert _why(RayActorError("a1", message, True)) == sentence
 
 
 @pytest.mark.parametrize("form", ["float32", "uint8", "uint8-nchw"])
