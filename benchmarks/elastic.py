@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from in_turn import interleaved
 
-from evodeploy.benchmark.measure.interleaved import Budget, RunTimes, interleaved
+from evodeploy.benchmark.measure.interleaved import Budget, RunTimes
 from evodeploy.benchmark.measure.intervals import median_interval
 from evodeploy.engines.base import Array, Engine
 from evodeploy.engines.opener import open_engine

@@ -16,9 +16,10 @@ import numpy as np
 import onnx
 import torch
 import torch.nn.functional as F
+from in_turn import interleaved
 from torch import Tensor, nn
 
-from evodeploy.benchmark.measure.interleaved import Budget, interleaved
+from evodeploy.benchmark.measure.interleaved import Budget
 from evodeploy.builder.engine import build_engine
 from evodeploy.builder.request import BuildRequest
 from evodeploy.engines.opener import open_engine

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import openvino
+from in_turn import interleaved
 
-from evodeploy.benchmark.measure.interleaved import Budget, interleaved
+from evodeploy.benchmark.measure.interleaved import Budget
 from evodeploy.benchmark.measure.intervals import median_interval
 from evodeploy.engines.opener import open_engine
 from evodeploy.exporter.to_onnx import onnx_from_model

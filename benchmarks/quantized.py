@@ -14,8 +14,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from in_turn import interleaved
 
-from evodeploy.benchmark.measure.interleaved import Budget, interleaved
+from evodeploy.benchmark.measure.interleaved import Budget
 from evodeploy.benchmark.measure.intervals import ratio_of_medians
 from evodeploy.compare.agreement import agreement
 from evodeploy.compare.tolerance import TOLERANCES

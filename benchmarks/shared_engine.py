@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import openvino
+from in_turn import interleaved
 
-from evodeploy.benchmark.measure.interleaved import Budget, RunTimes, interleaved
+from evodeploy.benchmark.measure.interleaved import Budget, RunTimes
 from evodeploy.benchmark.measure.intervals import median_interval
 from evodeploy.engines.base import Array
 from evodeploy.engines.opener import open_engine

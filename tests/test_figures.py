@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
@@ -50,6 +51,18 @@ def test_every_table_of_numbers_has_its_command():
             if not any(place.page == name and heading.startswith(place.heading) for place in known):
                 missing.append(f"{name}: {heading}")
     assert not missing, "add a command to benchmarks/figures_list.py, or say in OTHERS what the numbers are"
+
+
+def test_scripts_import_what_there_is():
+    missing = []
+    for script in (ROOT / "benchmarks").glob("*.py"):
+        for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "evodeploy":
+                try:
+                    exec(ast.unparse(node), {})
+                except ImportError as error:
+                    missing.append(f"{script.name}: {error}")
+    assert missing == []
 
 
 @pytest.mark.parametrize("name", ENTRIES)

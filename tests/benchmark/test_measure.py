@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evodeploy.benchmark.measure import interleaved as measure
-from evodeploy.benchmark.measure.interleaved import TIMED, Budget, RunTimes, Stream, interleaved, measured
+from evodeploy.benchmark.measure.interleaved import TIMED, Budget, RunTimes, Stream, measured, wall_clock
 from evodeploy.errors import UsageError
 
 IMAGES = np.zeros((1, 3, 2, 2), np.float32)
@@ -32,6 +32,10 @@ def candidate(clock, log, name, *seconds):
     return run
 
 
+def in_turn(runs, budget):
+    return measured([wall_clock(run, IMAGES) for run in runs], budget).timings
+
+
 def alternating(clock, *seconds, asking=1.0):
     """A device's clock that shows `seconds` over and over, and takes `asking` seconds each time."""
     shown = [0]
@@ -47,14 +51,14 @@ def alternating(clock, *seconds, asking=1.0):
 def test_candidates_run_in_turn_after_warming_up(clock):
     log = []
     runs = [candidate(clock, log, "A", 0.5), candidate(clock, log, "B", 0.25)]
-    timings = interleaved(runs, IMAGES, SHORT)
+    timings = in_turn(runs, SHORT)
     assert "".join(log) == "AAAABBBB" + "AB" * 6
     assert [timing.samples for timing in timings] == [(0.5,) * 6, (0.25,) * 6]
 
 
 def test_warm_up_lasts_its_time_and_is_not_counted(clock):
     run = candidate(clock, [], "A", 8.0, 0.25)
-    (timing,) = interleaved([run], IMAGES, Budget(0, 6, min_seconds=0, warmup_seconds=2))
+    (timing,) = in_turn([run], Budget(0, 6, min_seconds=0, warmup_seconds=2))
     assert timing.warmup == (8.0,) + (0.25,) * 8
     assert timing.samples == (0.25,) * 6
     assert timing.settled
@@ -63,21 +67,21 @@ def test_warm_up_lasts_its_time_and_is_not_counted(clock):
 def test_warm_up_lasts_while_runs_get_faster(clock):
     falling = [2.0 - 0.125 * i for i in range(8)]
     run = candidate(clock, [], "A", 4.0, *falling, 1.0)
-    (timing,) = interleaved([run], IMAGES, Budget(0, 6, min_seconds=0, warmup_seconds=2))
+    (timing,) = in_turn([run], Budget(0, 6, min_seconds=0, warmup_seconds=2))
     assert timing.warmup[1:] == (*falling, 1.0, 1.0, 1.0)
     assert timing.settled
 
 
 def test_warm_up_ends_though_runs_get_faster_for_ever(clock):
     run = candidate(clock, [], "A", 4.0, *(2.0**-i for i in range(40)))
-    (timing,) = interleaved([run], IMAGES, Budget(0, 6, min_seconds=0, warmup_seconds=0.125))
+    (timing,) = in_turn([run], Budget(0, 6, min_seconds=0, warmup_seconds=0.125))
     assert not timing.settled
     assert "still getting faster after the warm-up" in timing.warnings
 
 
 def test_steady_runs_stop_once_the_least_time_is_over(clock):
     runs = [candidate(clock, [], "A", 0.25), candidate(clock, [], "B", 0.75)]
-    timings = interleaved(runs, IMAGES, Budget(seconds=100, rounds=6, min_seconds=4, warmup_seconds=0))
+    timings = in_turn(runs, Budget(seconds=100, rounds=6, min_seconds=4, warmup_seconds=0))
     assert [len(timing.samples) for timing in timings] == [8, 8]
 
 

@@ -150,11 +150,6 @@ class Stream:
         return (moments[self._in_flight - 1 + TIMED] - moments[self._in_flight - 1]) / TIMED
 
 
-def interleaved(runs: Sequence[Callable[[Array], object]], images: Array, budget: Budget) -> list[RunTimes]:
-    """Time each of `runs` on the same `images` by the host's time, as `measured` does."""
-    return list(measured([wall_clock(run, images) for run in runs], budget).timings)
-
-
 def measured(clocks: Sequence[Clock], budget: Budget) -> Measurement:
     """Warm up each of `clocks`, then run them in rounds A B C A B C … until `budget` is reached."""
     warmups = [_warm_up(clock, budget.warmup_seconds) for clock in clocks]
