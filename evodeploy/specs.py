@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -38,6 +38,11 @@ def check_choice(name: str, value: object, choices: Any) -> None:
     """Raise UsageError if `value` is neither None nor one of `choices`, a Literal."""
     if value is not None and value not in get_args(choices):
         raise UsageError(f"{name} is {brief(repr(value))}, expected one of {', '.join(get_args(choices))}")
+
+
+def lowest(precisions: Collection[Precision]) -> Precision:
+    """Return the one of `precisions` that rounds most: `Precision` lists them in that order."""
+    return max(precisions, key=get_args(Precision).index)
 
 
 @dataclass(frozen=True)

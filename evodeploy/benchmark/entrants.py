@@ -20,7 +20,6 @@ from evodeploy.benchmark.row_spec import RowSpec
 from evodeploy.engines.base import Array, Engine, Resident, run_all
 from evodeploy.errors import EvodeployError, InputError, OutOfMemoryError
 from evodeploy.preprocess import as_input, random_pictures
-from evodeploy.specs import Precision
 
 _log = logging.getLogger(__name__)
 
@@ -105,7 +104,7 @@ def racers_of(
     on_device = engine.device != "cpu"
     row = replace(
         row,
-        precision=_precision(spec, engine),
+        precision=spec.precision or engine.precision,
         device=engine.device,
         tf32=engine.tf32,
         transfers="included" if on_device else "none",
@@ -159,11 +158,6 @@ def _resident(engine: Engine, sample: Array, stack: ExitStack, row: Row) -> Race
     stack.callback(resident.close)
     work, batches = resident.run, row.in_flight
     return Racer(row, engine, resident.time, resident.outputs, sample, work, batches, resident)
-
-
-def _precision(spec: RowSpec, engine: Engine) -> Precision | None:
-    """Return the requested precision if the engine has that option, else the one in its artefact's metadata."""
-    return spec.precision or (engine.info.precision if engine.info else None)
 
 
 def _largest_fitting(entrant: Entrant, engine: Engine, batch: int, sample: Array) -> int:

@@ -17,11 +17,12 @@ from evodeploy.benchmark.measure.energy import SECONDS, joules_per_run
 from evodeploy.benchmark.measure.interleaved import Budget, Clock, Measurement, measured
 from evodeploy.benchmark.row import Row
 from evodeploy.benchmark.row_spec import Kept, Role, RowSpec
-from evodeploy.compare.tolerance import lowest
 from evodeploy.engines.base import Array, Engine
 from evodeploy.engines.finite import PROBLEM
 from evodeploy.errors import EvodeployError
+from evodeploy.inference.answers import softmax
 from evodeploy.machine.energy import meter_of
+from evodeploy.specs import lowest
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ def timed_rows(
     They run on `pictures` (N, H, W, 3), as `preprocess.cropped` returns them, or on noise. A row that cannot be opened,
     or fails, holds its reason, and the others continue. A row that runs out of memory is run with half the batch. Each
     row is compared with PyTorch eager in FP32, or else with the first row of the same model, weights and keep ratio,
-    preferably in FP32, on 16 images or more.
+    preferably in FP32, on 16 images or more. If their `top_k` differ, the probabilities that both give are compared.
     """
     with ExitStack() as stack:
         entrants = list(_opened_once(specs, stack))
@@ -136,12 +137,22 @@ def _verdict(racer: Racer, outputs: dict[Racer, Array]) -> Verdict | None:
     reference = _reference(racer, list(outputs))
     if reference is racer:
         return None
-    info = racer.engine.info
-    classifies = info is None or info.output == "logits"
-    merges = info is not None and not info.dense and info.fast_path == "merge"
+    info, keep = racer.engine.info, racer.row.spec.keep
+    merges = info is not None and info.fast_path == "merge" and not (keep.dense if keep else info.dense)
     tf32 = racer.row.tf32 or reference.row.tf32
     precision = lowest([each.row.precision or "fp32" for each in (racer, reference)])
-    return judged(outputs[reference], outputs[racer], precision, tf32=tf32, classifies=classifies, merges=merges)
+    expected, got = (outputs[each] for each in (reference, racer))
+    ours, theirs = (each.engine.info.top_k if each.engine.info else None for each in (reference, racer))
+    if ours != theirs:
+        most = min(each for each in (ours, theirs) if each)
+        expected, got = _best(expected, ours)[:, :most], _best(got, theirs)[:, :most]
+    classifies = ours is None and theirs is None and (info is None or info.output == "logits")
+    return judged(expected, got, precision, tf32=tf32, classifies=classifies, merges=merges)
+
+
+def _best(output: Array, top_k: int | None) -> Array:
+    """Return the probabilities of an artefact's best classes (N, K), the highest first; for logits those of all."""
+    return output if top_k else -np.sort(-softmax(output), axis=1)
 
 
 def _joules(racer: Racer, budget: Budget) -> float | None:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from evodeploy.specs import Precision
+from evodeploy.specs import Precision, lowest
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,6 @@ TOLERANCES: dict[Precision, Tolerance] = {
     "int8": Tolerance(0.1, 0.25),
     "fp8": Tolerance(0.25, 0.5),
 }
-
-
-def lowest(precisions: Collection[Precision]) -> Precision:
-    """Return the one of `precisions` that rounds most."""
-    return max(precisions, key=lambda precision: TOLERANCES[precision].logits)
 
 
 def tolerance_of(precisions: Collection[Precision], tf32: str = "") -> Tolerance:

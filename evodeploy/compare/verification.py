@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,14 +19,13 @@ from evodeploy.compare.parity import Expected, expect
 from evodeploy.compare.tolerance import TOLERANCES, Tolerance, tolerance_of
 from evodeploy.datasets.sources import images_of
 from evodeploy.engines.base import Array, Engine, run_all
-from evodeploy.engines.deploy_file import stated_precision
 from evodeploy.engines.finite import not_finite
 from evodeploy.engines.opener import Source, kind_of_source, open_engine, resolved, title_of
 from evodeploy.engines.torch_engine import TorchEngine
 from evodeploy.errors import UsageError, VerificationError
 from evodeploy.images import Images
 from evodeploy.preprocess import as_input, assumption, difference, pictures, random_pictures
-from evodeploy.specs import NO_METADATA, EngineOptions, ModelInfo, Precision
+from evodeploy.specs import NO_METADATA, EngineOptions, ModelInfo
 
 if TYPE_CHECKING:
     from torch import nn
@@ -81,8 +80,7 @@ def verify(
             _log.warning(warning)
         seen = random_pictures(info, count, seed) if images is None else pictures(images_of(images), info)
         _log.info(f"running {first.name} and {second.name} on {len(seen)} images")
-        stated_precisions = (stated_precision(reference), options.precision or stated_precision(candidate))
-        default = _tolerance(first, second, [each for each in stated_precisions if each])
+        default = _tolerance(first, second)
         stated = rtol is not None or score_tolerance is not None
         tolerance = dataclasses.replace(
             default,
@@ -134,9 +132,9 @@ def _judged(
     return agreement(right, got, dataclasses.replace(tolerance, reason=reason), grid, limits)
 
 
-def _tolerance(first: Engine, second: Engine, stated: Sequence[Precision]) -> Tolerance:
-    """Return the tolerance for the precisions of both, including those `stated`, and for products in TF32."""
-    precisions = {*stated, *(opened.info.precision for opened in (first, second) if opened.info)}
+def _tolerance(first: Engine, second: Engine) -> Tolerance:
+    """Return the tolerance for the precisions of both, and for products in TF32."""
+    precisions = {opened.precision for opened in (first, second) if opened.precision}
     return tolerance_of(precisions, " and ".join(f"{e.name} on {e.device}" for e in (first, second) if e.tf32))
 
 

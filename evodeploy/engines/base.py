@@ -14,7 +14,7 @@ from evodeploy.arrays import DLPack, as_array
 from evodeploy.engines.out_of_memory import means_out_of_memory
 from evodeploy.engines.usage import Usage
 from evodeploy.errors import EvodeployError, InputError, OutOfMemoryError, RuntimeFailedError
-from evodeploy.specs import KEEP, BatchRange, ModelInfo, TensorSpec
+from evodeploy.specs import KEEP, BatchRange, ModelInfo, Precision, TensorSpec, lowest
 from evodeploy.text import reason
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ class Engine(ABC):
     the same time. Its argument `keep` holds the number of tokens for each stage of an elastic artefact, and is empty
     for others. Any exception of `_run` is translated, and the engine stays usable afterwards. `device` is the device
     that it runs on: cpu or cuda:N. `tf32` says that FP32 products may be computed in TF32, with ten bits of each
-    factor. `deepest` is the largest number of batches in flight for one caller; it is 1 if more would not be faster.
+    factor. `converted` is the precision that was requested for FP32 weights. `deepest` is the largest number of batches
+    in flight for one caller; it is 1 if more would not be faster.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Engine(ABC):
     batch: BatchRange
     info: ModelInfo | None = None
     tf32: bool = False
+    converted: Precision | None = None
 
     def __init__(self) -> None:
         self._usage = Usage()
@@ -107,6 +109,12 @@ class Engine(ABC):
         `run`.
         """
         return None
+
+    @property
+    def precision(self) -> Precision | None:
+        """The lower one of its weights' precision and of `converted`. None if both are unknown."""
+        known = [each for each in (self.info.precision if self.info else None, self.converted) if each]
+        return lowest(known) if known else None
 
     @property
     def ranges(self) -> tuple[BatchRange, ...]:

@@ -125,11 +125,6 @@ def artefact_of(path: Path) -> Path:
     return path.parent / read_deploy_file(path).artefact if is_deploy_file(path) else path
 
 
-def stated_precision(source: object) -> Precision | None:
-    """Return the precision for FP32 weights that the deploy file `source` states; None for other paths and modules."""
-    return read_deploy_file(source).precision if isinstance(source, Path) and is_deploy_file(source) else None
-
-
 def checked_artefact(path: Path, stated: DeployFile) -> Path:
     """Return the artefact of the deploy file `path`. Raises BadFileError if its content has changed."""
     artefact = path.parent / stated.artefact

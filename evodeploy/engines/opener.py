@@ -175,7 +175,9 @@ def open_engine(
             raise UsageError(f"{opened}: {error}") from error
         return engine if options.fixed_keep is not None else at_stated_ratio(engine, opened, stated)
     name = runtime_for(opened, name, options)
-    return RUNTIMES[name].open(Opening(opened, name, options, tokens, like))
+    engine = RUNTIMES[name].open(Opening(opened, name, options, tokens, like))
+    engine.converted = options.precision
+    return engine
 
 
 def runtime_for(source: Path | nn.Module, name: str | None, options: EngineOptions) -> str:

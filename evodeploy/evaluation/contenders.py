@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evodeploy.engines.base import Engine
-from evodeploy.engines.deploy_file import stated_precision
 from evodeploy.engines.opener import kind_of_source, title_of
 from evodeploy.errors import BadFileError, UsageError
 from evodeploy.preprocess import assumption, difference
-from evodeploy.specs import NO_METADATA, EngineOptions, ModelInfo
+from evodeploy.specs import NO_METADATA, ModelInfo
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,26 +36,16 @@ class Contender:
 
 
 def contenders_of(
-    sources: Sequence[Path | nn.Module],
-    engines: Sequence[Engine],
-    options: EngineOptions,
-    keep_ratio: float | Sequence[float] | None,
+    sources: Sequence[Path | nn.Module], engines: Sequence[Engine], keep_ratio: float | Sequence[float] | None
 ) -> list[Contender]:
-    """Return `sources`, each opened as one of `engines` with `options`, all with the same class names.
+    """Return `sources`, each opened as one of `engines`, all with the same class names.
 
     Raises UsageError if their class names differ, BadFileError if one has no metadata, InputError if one does not
     support the keep ratio `keep_ratio`.
     """
     infos = [_keeping(info, keep_ratio) for info in _infos(engines, sources)]
     return [
-        Contender(
-            source,
-            opened.name,
-            opened.device,
-            options.precision or stated_precision(source) or info.precision,
-            opened.tf32,
-            info,
-        )
+        Contender(source, opened.name, opened.device, opened.precision or info.precision, opened.tf32, info)
         for source, opened, info in zip(sources, engines, infos, strict=True)
     ]
 

@@ -134,10 +134,9 @@ def _evaluated(
 
     With a `path` the answers are kept there, and resumed unless `fresh`.
     """
-    options = options or EngineOptions()
     with ExitStack() as stack:
         engines = [stack.enter_context(open_engine(source, engine, options)) for source in sources]
-        contenders = contenders_of(sources, engines, options, keep_ratio)
+        contenders = contenders_of(sources, engines, keep_ratio)
         data = listed(contenders[0].info)
         _log.info(f"{len(data.images)} images; {data.mapping}")
         for warning in warnings(contenders):

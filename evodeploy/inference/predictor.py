@@ -65,7 +65,7 @@ class Predictor:
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"<Predictor {self.info.model} {self.info.precision} with {self.engine.name} on {self.engine.device}>"
+        return f"<Predictor {self.info.model} {self.engine.precision} with {self.engine.name} on {self.engine.device}>"
 
     @overload
     def predict(  # type: ignore[overload-overlap]

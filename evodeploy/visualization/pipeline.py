@@ -132,7 +132,7 @@ def visualize(
         like = _run_as(source, keep_ratios, fast_path)
         with open_engine(source, engine, options, tokens=True, like=like) as opened:
             at_ratios = [evolutions(opened, seen, ratio) for ratio in keep_ratios or (None,)]
-            model = f"{opened.info.model}, {opened.info.precision.upper()}" if opened.info else ""
+            model = f"{opened.info.model}, {opened.precision.upper()}" if opened.info and opened.precision else ""
             _log.info(f"full colour marks the tokens that are kept; {opened.name} ran the model")
         drawn = Visualization(model, names, tuple(zip(*at_ratios, strict=True)), tuple(targets))
         for index, target in enumerate(targets):

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
 from benchmark.fakes import INFO, QUICK, fake, missing, raced
 from fake_engines import FakeEngine, FakeResident, brightness_logits
 
-from evodeploy.benchmark.row_spec import RowSpec
+from evodeploy.benchmark.row_spec import Kept, RowSpec
 from evodeploy.benchmark.timed_rows import timed_rows
+from evodeploy.elastic import ElasticStage
 from evodeploy.errors import OutOfMemoryError, RuntimeFailedError, UsageError
+from evodeploy.inference.answers import softmax
 from evodeploy.preprocess import normalised
-from evodeploy.specs import BatchRange, Preprocessing
+from evodeploy.specs import BatchRange, Preprocessing, TensorSpec
 
 
 def test_rows_come_in_order_and_are_judged_by_pytorch():
@@ -92,16 +95,27 @@ def test_where_no_half_of_the_batch_is_taken_the_reason_is_the_memory():
         assert "has no room for 8 MB more" in failed.reason
 
 
-@pytest.mark.parametrize(("fast_path", "wrong"), [("rest", True), ("merge", False)])
-def test_a_network_that_merges_is_judged_by_the_median_image(fast_path, wrong):
+@pytest.mark.parametrize(
+    ("fast_path", "ratio", "wrong"),
+    [("rest", None, True), ("merge", None, False), ("merge", 0.5, False), ("merge", 1.0, True)],
+)
+def test_a_network_that_merges_is_judged_by_the_median_image(fast_path, ratio, wrong):
+    """An elastic one that keeps every token merges none."""
+
     def rounded(images):
         logits = brightness_logits(images, 3)
         logits[images[:, 0, 0, 0] > 0.3] *= 2
         return {"logits": logits}
 
-    info = dataclasses.replace(INFO, fast_path=fast_path)
-    merging = RowSpec("bf16", "evo", "bf16", "", lambda: FakeEngine(info, compute=rounded))
-    row = raced([fake("torch"), merging])[1]
+    info, keep = dataclasses.replace(INFO, fast_path=fast_path), None
+    if ratio is not None:
+        info = dataclasses.replace(info, elastic=(ElasticStage(4, 1, 4),))
+        keep = Kept((ratio,), (int(ratio * 4),))
+    torch, merging = (
+        RowSpec(name, "evo", precision, "", partial(FakeEngine, info, compute=compute), keep=keep)
+        for name, precision, compute in (("torch", "fp32", None), ("bf16", "bf16", rounded))
+    )
+    row = raced([torch, merging])[1]
     assert 0.25 < row.verdict.deviating < 0.5
     assert row.wrong is wrong
 
@@ -255,3 +269,30 @@ def test_energy_is_measured_where_a_row_is_given_the_time(monkeypatch, seconds, 
     monkeypatch.setattr("evodeploy.benchmark.timed_rows.joules_per_run", lambda run, meter: 8.0)
     budget = dataclasses.replace(QUICK, seconds=seconds, precision=1.0)
     assert [row.joules for row in timed_rows([fake("torch")], (2,), budget)] == [joules]
+
+
+def best_of(top_k, by=1.0):
+    """A row whose graph gives the probabilities of its best classes, the best one `by` times what it should be."""
+
+    class Ranked(FakeEngine):
+        def __init__(self):
+            def compute(images):
+                ranked = -np.sort(-softmax(brightness_logits(images, 3)), axis=1)[:, :top_k]
+                ranked[:, 0] *= np.float32(by)
+                return {"probabilities": ranked, "classes": np.zeros((len(images), top_k), np.int64)}
+
+            super().__init__(dataclasses.replace(INFO, top_k=top_k), compute=compute)
+            shape = (None, top_k)
+            self.outputs = (TensorSpec("probabilities", "float32", shape), TensorSpec("classes", "int64", shape))
+
+    return RowSpec(f"top {top_k}", "evo", "fp32", "", Ranked)
+
+
+@pytest.mark.parametrize(
+    ("reference", "top1"), [(fake("torch"), 1.0), (dataclasses.replace(best_of(3), engine="torch"), None)]
+)
+def test_artefacts_that_give_other_numbers_of_classes_are_judged_by_what_both_give(reference, top1):
+    _, *rows, wrong = raced([reference, best_of(1), best_of(2), fake("logits"), best_of(2, by=1.1)])
+    assert [str(row.verdict) for row in rows if row.wrong] == []
+    assert [row.verdict.top1 for row in rows] == [None, None, top1]
+    assert wrong.wrong

@@ -8,8 +8,9 @@ from fake_engines import FakeEngine, brightness_logits, logits_by_first_pixel
 
 from evodeploy.elastic import ElasticStage, checked_keep, shared_ratios, shortest_ratio
 from evodeploy.engines.base import run_all
+from evodeploy.engines.opener import open_engine
 from evodeploy.errors import InputError, RuntimeFailedError, UsageError
-from evodeploy.specs import BatchRange, ModelInfo
+from evodeploy.specs import BatchRange, EngineOptions, ModelInfo
 
 INFO = ModelInfo("fake", image_size=8, patch_size=4, num_classes=3, selection="stage", keep_ratios=(0.5,))
 ELASTIC = dataclasses.replace(INFO, keep_ratios=(0.5, 0.3), elastic=(ElasticStage(40, 4, 40), ElasticStage(10, 2, 9)))
@@ -189,3 +190,18 @@ def test_ratios_outside_of_an_artefact_s_bounds_are_refused(ratios, message):
         ELASTIC.keep_of(ratios)
     with pytest.raises(InputError, match="fixed share of tokens"):
         INFO.keep_of(ratios)
+
+
+@pytest.mark.parametrize(
+    ("weights", "asked", "lower"),
+    [("fp32", None, "fp32"), ("fp32", "bf16", "bf16"), ("int8", "bf16", "int8"), ("fp16", "fp32", "fp16")],
+)
+def test_the_precision_is_the_lower_of_the_weights_and_of_what_was_asked_for(weights, asked, lower):
+    engine = FakeEngine(dataclasses.replace(INFO, precision=weights))
+    engine.converted = asked
+    assert engine.precision == lower
+
+
+def test_an_engine_knows_what_it_was_asked_for(small_checkpoint):
+    with open_engine(small_checkpoint, options=EngineOptions(precision="bf16")) as engine:
+        assert (engine.info.precision, engine.precision) == ("fp32", "bf16")

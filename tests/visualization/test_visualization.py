@@ -15,7 +15,7 @@ from evodeploy.engines.base import run_all
 from evodeploy.engines.opener import open_engine
 from evodeploy.errors import UsageError
 from evodeploy.preprocess import as_input, pictures
-from evodeploy.specs import ModelInfo, TensorSpec
+from evodeploy.specs import EngineOptions, ModelInfo, TensorSpec
 from evodeploy.visualization.drawing import coloured, enlarged, with_kept, with_scores
 from evodeploy.visualization.evolution import evolutions
 from evodeploy.visualization.figure import figure, overview, scale_in_words
@@ -172,6 +172,11 @@ def test_without_a_folder_nothing_is_written(small, tmp_path, monkeypatch, capsy
     assert Image.open(io.BytesIO(drawn._repr_png_())).size == drawn.overview().size
     assert drawn.to_dict() == {"pictures": []}
     assert (list(tmp_path.iterdir()), capsys.readouterr()) == ([], ("", ""))
+
+
+def test_the_heading_says_what_the_artefact_was_computed_in(small_checkpoint):
+    drawn = evodeploy.visualize(small_checkpoint, [PICTURE], options=EngineOptions(precision="bf16"))
+    assert drawn.model == "evo_deit_test, BF16"
 
 
 def test_an_empty_list_of_keep_ratios_is_refused(small_elastic):
