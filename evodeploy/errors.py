@@ -17,8 +17,11 @@ third-party libraries are translated where the library is called, and chained as
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator
 from typing import ClassVar
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # the same path may work the next time
 
 
 class EvodeployError(Exception):
@@ -75,3 +78,12 @@ def needs(extra: str) -> Iterator[None]:
         raise MissingExtraError(
             f'this needs {package}, which cannot be imported here ({error}): pip install "evodeploy[{extra}]"'
         ) from error
+
+
+def unwritten(what: object, error: OSError) -> EvodeployError:
+    """Return the exception for `error` while `what` is written: UnavailableError if the disk is full or fails.
+
+    Otherwise it is a UsageError: another path may work.
+    """
+    kind = UnavailableError if error.errno in _DISK else UsageError
+    return kind(f"cannot write {what}: {error.strerror or error}")

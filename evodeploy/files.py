@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from evodeploy.errors import BadFileError, UsageError
+from evodeploy.errors import BadFileError, UsageError, unwritten
 from evodeploy.kinds import Kind, suffix_of
 from evodeploy.locks import draft_of, owned
 from evodeploy.text import brief
@@ -98,7 +98,8 @@ def made_folder(folder: Path) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a draft in the folder of `path`. On success the draft becomes `path`, on any failure it is removed.
 
-    Raises UsageError if `path` cannot be written, is not a regular file, or another run is writing it.
+    Raises UsageError if `path` cannot be written, is not a regular file, or another run is writing it, UnavailableError
+    if the disk is full or fails.
     """
     draft = draft_of(path)
     try:
@@ -112,7 +113,7 @@ def replacing(path: Path) -> Iterator[Path]:
             finally:
                 draft.unlink(missing_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+        raise unwritten(path, error) from error
 
 
 def save_as(

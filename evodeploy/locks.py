@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
-from evodeploy.errors import UsageError
+from evodeploy.errors import UsageError, unwritten
 
 DRAFT, LOCK = "evodeploy-draft", "evodeploy-lock"
 LONGEST = 200  # bytes of an output's name that still fit into the name of its draft
@@ -51,8 +51,8 @@ def owned(path: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise UsageError(f"another run is writing {path}: let it end, or choose another output") from error
         except OSError as error:
-            where = f"its lock file {lock}: " if os.path.lexists(lock) else ""
-            raise UsageError(f"cannot write {path}: {where}{error.strerror or error}") from error
+            where = f": its lock file {lock}" if os.path.lexists(lock) else ""
+            raise unwritten(f"{path}{where}", error) from error
         before = _OWNED.set(_OWNED.get() | {path})
         stack.callback(_OWNED.reset, before)
         yield

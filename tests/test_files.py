@@ -14,10 +14,12 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 from sharing import refused_in_thread
 
 from evodeploy import locks
-from evodeploy.errors import BadFileError, UsageError
+from evodeploy.distillation.state import State, write_state
+from evodeploy.errors import BadFileError, UnavailableError, UsageError
 from evodeploy.evaluation.journal import Answer, Journal
 from evodeploy.files import (
     check_distinct,
@@ -66,7 +68,8 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(tmp_path, monkeypat
     def full(self, data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with pytest.raises(UsageError, match=r"cannot write .*out\.bin: No space left on device"), replacing(path) as draft:
+    no_room = pytest.raises(UnavailableError, match=r"cannot write .*out\.bin: No space left on device")
+    with no_room, replacing(path) as draft:
         monkeypatch.setattr(Path, "write_bytes", full)
         draft.write_bytes(b"new")
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("out.bin", b"old")]
@@ -84,9 +87,19 @@ def small_disk():
 
 
 def test_a_checkpoint_that_does_not_fit_is_one_sentence(small, tmp_path):
-    with small_disk(), pytest.raises(UsageError, match=r"cannot write .*c\.pth: File too large"):
+    with small_disk(), pytest.raises(UnavailableError, match=r"cannot write .*c\.pth: File too large"):
         save_checkpoint(small, tmp_path / "c.pth")
     assert files(tmp_path) == []
+
+
+def test_the_state_of_a_training_that_does_not_fit_is_one_sentence_and_leaves_the_earlier(tmp_path):
+    path = tmp_path / "c.pth.part"
+    write_state(State({}), path)
+    before = path.read_bytes()
+    large = State({}, tensors={"student": torch.zeros(10_000)})
+    with small_disk(), pytest.raises(UnavailableError, match=r"cannot write .*c\.pth\.part: File too large"):
+        write_state(large, path)
+    assert path.read_bytes() == before
 
 
 def test_an_evaluation_that_does_not_fit_is_one_sentence_and_keeps_its_answers(tmp_path):
@@ -95,7 +108,7 @@ def test_an_evaluation_that_does_not_fit_is_one_sentence_and_keeps_its_answers(t
     journal = Journal(path, task)
     with (
         small_disk(),
-        pytest.raises(UsageError, match=r"cannot write .*r\.part: (File too large|No space left)"),
+        pytest.raises(UnavailableError, match=r"cannot write .*r\.part: (File too large|No space left)"),
         journal.open(),
     ):
         for _ in range(1000):
@@ -312,7 +325,7 @@ def test_a_lock_that_fails_is_one_sentence_and_leaves_nothing(tmp_path, monkeypa
 
     monkeypatch.setattr(locks.fcntl, "flock", fail)
     monkeypatch.setattr(locks.tempfile, "tempdir", str(tmp_path))
-    with pytest.raises(UsageError, match=r"cannot write .*out\.log: Input/output"), owned(tmp_path / "out.log"):
+    with pytest.raises(UnavailableError, match=r"cannot write .*out\.log: Input/output"), owned(tmp_path / "out.log"):
         raise AssertionError("not reached")
     with pytest.raises(OSError, match="Input/output"), scratch():
         raise AssertionError("not reached")

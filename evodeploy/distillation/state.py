@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from evodeploy.errors import BadFileError, UsageError
-from evodeploy.files import open_regular, replacing
+from evodeploy.files import open_regular
+from evodeploy.models.saving import write_tensors
 from evodeploy.text import reason
 
 SCHEMA = 1
@@ -41,8 +42,7 @@ def write_state(state: State, path: Path) -> None:
     """Replace the file `path` by `state`. The change is atomic: a reader sees either the earlier state or this one."""
     content = {"schema": SCHEMA, "progress": vars(state.progress)}
     content |= {"task": state.task, "before": state.before, "tensors": state.tensors}
-    with replacing(path) as draft:
-        torch.save(content, draft)
+    write_tensors(content, path)
 
 
 def read_state(path: Path, task: dict[str, Any]) -> State:

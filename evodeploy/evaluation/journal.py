@@ -12,7 +12,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from evodeploy.errors import BadFileError, UsageError
+from evodeploy.errors import BadFileError, UsageError, unwritten
 from evodeploy.files import open_regular
 from evodeploy.schema import Rule, SchemaError, number, read_json, sequence, text, whole
 
@@ -105,7 +105,7 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+        raise unwritten(path, error) from error
 
 
 def _parsed(line: bytes) -> Any:

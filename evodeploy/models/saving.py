@@ -41,6 +41,11 @@ def save_checkpoint(
     content = {"model": to_published(config, model.module.state_dict()), "epoch": 0, "args": args}
     if distillation is not None:
         content["distillation"] = distillation
+    write_tensors(content, path)
+
+
+def write_tensors(content: dict[str, Any], path: Path) -> None:
+    """Replace `path` by `content` as torch.save writes it. Raises as `replacing` does."""
     with replacing(path) as draft, draft.open("wb", buffering=0) as file:
         try:
             torch.save(content, file)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evodeploy.errors import BadFileError, UsageError
+from evodeploy.errors import BadFileError, UsageError, unwritten
 from evodeploy.files import made_folder
 from evodeploy.locks import draft_of, owned
 from evodeploy.repository.config import LABELS, MODELS, Serving, config_text, has_labels
@@ -109,7 +109,7 @@ def write_package(model: ServedModel, serving: Serving, output: Path, force: boo
                 for file, values in numbers.items():
                     (draft / file).write_bytes(values.tobytes())
         except OSError as error:
-            raise UsageError(f"cannot write the package {folder}: {error.strerror or error}") from error
+            raise unwritten(f"the package {folder}", error) from error
     return Packaged(
         folder=folder / MODELS / name,
         version=version,

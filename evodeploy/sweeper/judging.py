@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from evodeploy.errors import EvodeployError, UsageError
+from evodeploy.engines.finite import PROBLEM
+from evodeploy.errors import EvodeployError, UsageError, VerificationError
 from evodeploy.evaluation.pipeline import evaluate
 from evodeploy.exporter.pipeline import export
 from evodeploy.files import sha256
@@ -87,6 +88,7 @@ class Judge:
         return isinstance(self._files.get(twin), ModelInfo)
 
     def _accuracy(self, candidate: Candidate, data: Path) -> list[float]:
+        """Return top-1 and its bounds. Raises VerificationError if the model returned NaN or infinity for an image."""
         request = self._request
         path = request.folder / request.file_of(candidate)
         journal = path.with_name(f"{path.name}.{candidate.dashed}.{candidate.engine}.{candidate.precision}.part")
@@ -103,6 +105,11 @@ class Judge:
                 journal=journal,
             )
         journal.unlink()
+        lost = [f"{name}: {reason}" for name, reason in report.broken]
+        if wrong := [each for each in lost if PROBLEM in each]:
+            raise VerificationError(f"{len(wrong)} of {report.images + len(lost)} images have no answer: {wrong[0]}")
+        if lost:
+            _log.warning(f"{len(lost)} images cannot be read, and do not count; the first: {lost[0]}")
         top1 = report.scores[0].top1
         return [top1.value, top1.low, top1.high]
 

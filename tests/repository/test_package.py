@@ -330,9 +330,9 @@ def test_a_full_disk_leaves_the_earlier_package(cli, folder, monkeypatch):
     monkeypatch.setattr(shutil, "copyfile", full)
     for options in (("--force",), ("--name", "new")):
         code, _, err = cli("package", "Net_v2.onnx", "--triton", "out", *options)
-        assert (code, "No space left on device" in err) == (2, True)
+        assert (code, "No space left on device" in err) == (3, True)
         assert contents(folder) == before
-    assert cli("package", "Net_v2.onnx", "--triton", "fresh")[0] == 2
+    assert cli("package", "Net_v2.onnx", "--triton", "fresh")[0] == 3
     assert not (folder / "fresh").exists()
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 import shutil
 
 import numpy as np
@@ -15,7 +17,16 @@ from reference_pages import check_fields
 
 import evodeploy
 from evodeploy.benchmark.measure.interleaved import Measurement, RunTimes
-from evodeploy.errors import InputError, MissingExtraError, OutOfMemoryError, UnavailableError, UsageError
+from evodeploy.engines.finite import PROBLEM
+from evodeploy.errors import (
+    InputError,
+    MissingExtraError,
+    OutOfMemoryError,
+    UnavailableError,
+    UsageError,
+    VerificationError,
+)
+from evodeploy.evaluation.report import Accuracy, Evaluation, Score
 from evodeploy.exporter.record import Export
 from evodeploy.models.loaded import ANY_SHARE
 from evodeploy.onnx_files import info_of, read_onnx
@@ -359,6 +370,48 @@ def test_what_is_missing_on_the_machine_is_tried_again_by_the_next_run(cli, here
     facts = json.loads(out)
     assert [point["candidate"]["precision"] for point in facts["points"]] == ["fp32", "bf16"]
     assert facts["left_out"] == {}
+
+
+def test_a_full_disk_ends_a_sweep_and_the_next_run_resumes_it(cli, small_checkpoint, tmp_path, monkeypatch):
+    """What does not fit now is not left out for good."""
+    arguments = ("sweep", small_checkpoint, "-o", tmp_path / "out", "--seconds", 0.1, "--batch", 2, "--threads", 1)
+    arguments += ("--engines", "onnxruntime", "--precisions", "fp32", "--keep", "1.0", "--json")
+
+    def full(model, draft):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("evodeploy.exporter.writing.save_onnx", full)
+        code, _, err = cli(*arguments)
+    assert (code, "No space left on device" in err) == (3, True)
+    monkeypatch.setattr(timing, "open_engine", lambda path, *_: FakeEngine(info_of(read_onnx(path))))
+    monkeypatch.setattr(timing.interleaved, "measured", run_once)
+    code, out, err = cli(*arguments)
+    assert code == 0, err
+    assert (len(json.loads(out)["points"]), json.loads(out)["left_out"]) == (1, {})
+
+
+def test_a_candidate_whose_outputs_are_no_numbers_for_some_images_is_left_out(tmp_path, monkeypatch, logged):
+    """Its accuracy on the other images is not comparable with that of the other candidates."""
+    unread = ("a.png", "a.png is not a readable image")
+    reports = {"onnxruntime": (unread,), "openvino": (unread, ("b.png", f"m.onnx: {PROBLEM}"))}
+
+    def evaluate(path, data, *, engine, journal, **options):
+        journal.touch()
+        score = Score(path.name, engine, "fp32", Accuracy.of(9, 9), None, 1.0, ())
+        return Evaluation(9, reports[engine], (score,), ())
+
+    monkeypatch.setattr(judging, "evaluate", evaluate)
+    monkeypatch.setattr(judging.Judge, "_info", lambda *_: INFO)
+    (tmp_path / "models").mkdir()
+    state = State(tmp_path / "state.json", {})
+    judge = judging.Judge(SweepRequest(tmp_path / "a.pth", tmp_path, (), data=tmp_path), state)
+    with pytest.raises(VerificationError, match=r"1 of 11 images have no answer: b\.png: m\.onnx: .* is no number"):
+        judge.judge(Candidate((1.0,), "fp32", "openvino"))
+    judge.judge(Candidate((1.0,), "fp32", "onnxruntime"))
+    assert list(state.accuracies) == ["keep 1, onnxruntime FP32"]
+    assert logged[-1] == "1 images cannot be read, and do not count; the first: a.png: a.png is not a readable image"
+    assert list((tmp_path / "models").iterdir()) == []
 
 
 def test_the_reference_is_not_replaced_where_its_engine_is_missing(cli, here, small_checkpoint, monkeypatch):
