@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from evodeploy.cli import bench_compare, bench_trtexec, values
-from evodeploy.cli.console import Force, Json, note, result_json, show
+from evodeploy.cli.console import Force, Json, result_json, saved, show
 from evodeploy.cli.options import Device, FastPath, Threads
 from evodeploy.cli.values import real, whole
 from evodeploy.errors import UnavailableError
@@ -125,13 +125,7 @@ def bench(
         keeps=values.keeps(keep) if keep is not None else None,
         fast_path=fast_path,
     )
-    for path, _ in outputs:
-        report.save(path, force=force)
-        note(f"wrote {path}")
-    if as_json:
-        result_json(report.to_dict())
-    else:
-        show(report)
+    saved(report, outputs, force, lambda: result_json(report.to_dict()) if as_json else show(report))
     if not report.timed:
         raise UnavailableError("nothing could be measured: each row above gives its reason")
     if report.wrong:

@@ -8,8 +8,9 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
@@ -20,6 +21,8 @@ from evodeploy.text import json_text, printable
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.segment import Segment
+
+    from evodeploy.kinds import Kind
 
 _log = logging.getLogger(__name__)
 
@@ -107,12 +110,32 @@ class Record(Protocol):
         """Return plain values for JSON."""
 
 
+class Saved(Protocol):
+    """A record that can be written to files."""
+
+    def save(self, path: Path, *, force: bool = False) -> None:
+        """Write it to `path` in the format of its suffix."""
+
+
 def answer(record: Record, as_json: bool, *following: str) -> None:
     """Print a `record` as a JSON document, or else as text with the lines `following` it."""
     if as_json:
         result_json(record.to_dict())
     else:
         result("\n".join([str(record), *following]))
+
+
+def saved(record: Saved, outputs: Iterable[tuple[Path, Kind]], force: bool, shown: Callable[[], None]) -> None:
+    """Write `record` to all `outputs` and print it with `shown`, even if one of them fails, as on a full disk."""
+
+    def write(path: Path) -> None:
+        record.save(path, force=force)
+        note(f"wrote {path}")
+
+    with contextlib.ExitStack() as last_first:
+        last_first.callback(shown)
+        for path, _ in reversed([*outputs]):
+            last_first.callback(write, path)
 
 
 def error_json(code: int, message: str) -> None:

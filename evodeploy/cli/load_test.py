@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from evodeploy.cli import token, values
-from evodeploy.cli.console import Force, Json, answer, note
+from evodeploy.cli.console import Force, Json, answer, saved
 from evodeploy.cli.values import real, whole
 
 
@@ -62,7 +62,4 @@ def load_test(
         keep_ratio=keep_ratio,
         token=token.read(token_file),
     )
-    for path, _ in outputs:
-        test.save(path, force=force)
-        note(f"wrote {path}")
-    answer(test, as_json)
+    saved(test, outputs, force, lambda: answer(test, as_json))

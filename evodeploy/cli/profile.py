@@ -10,7 +10,7 @@ import typer
 
 import evodeploy
 from evodeploy.cli import options, values
-from evodeploy.cli.console import Force, Json, answer, note
+from evodeploy.cli.console import Force, Json, answer, saved
 from evodeploy.cli.values import whole
 from evodeploy.files import claimed
 from evodeploy.kinds import DRAWING, PAGE, REPORT, suffix_of
@@ -52,7 +52,4 @@ def profile(
         runs=runs,
         images=images,
     )
-    for path, _ in outputs:
-        found.save(path, force=force)
-        note(f"wrote {path}")
-    answer(found, as_json)
+    saved(found, outputs, force, lambda: answer(found, as_json))

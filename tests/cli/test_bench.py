@@ -8,6 +8,9 @@ import shutil
 import pytest
 from PIL import Image
 
+from evodeploy.benchmark.report.report import Report
+from evodeploy.errors import UnavailableError
+
 QUICK = ("--engines", "torch,onnxruntime", "--precisions", "fp32", "--batch", "1,2", "--seconds", "0", "--rounds", "6")
 
 
@@ -105,3 +108,20 @@ def test_without_builds_nothing_is_built_or_looked_up(cli, home, monkeypatch):
     assert code == 3
     assert json.loads(out)["results"][0]["reason"].endswith("none is built: --no-build")
     assert not (home / "engines").exists()
+
+
+def test_rows_that_cannot_be_written_to_one_file_are_shown_and_in_the_other(cli, home, tmp_path, monkeypatch):
+    monkeypatch.chdir(home)
+    save = Report.save
+
+    def full(report, path, *, force=False):
+        if path.suffix == ".json":
+            raise UnavailableError(f"cannot write {path}: No space left on device")
+        save(report, path, force=force)
+
+    monkeypatch.setattr(Report, "save", full)
+    outputs = ("-o", tmp_path / "r.json", "--csv", tmp_path / "r.csv")
+    code, out, err = cli("bench", "small.onnx", *QUICK[2:5], "1", *QUICK[6:], "--engines", "onnxruntime", *outputs)
+    assert (code, "fastest at batch 1: onnxruntime fp32" in out) == (3, True)
+    assert err.endswith("r.json: No space left on device\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["r.csv"]
