@@ -135,6 +135,16 @@ def test_unlike_machines_and_models_are_refused(part, name):
         compare([document()], [other], 0.02)
 
 
+def test_memory_that_another_kernel_keeps_for_itself_makes_no_other_machine():
+    other = document()
+    memory = other["environment"]["memory_bytes"]
+    other["environment"] |= {"memory_bytes": memory - memory // 500, "system": "Linux-99"}
+    assert compare([document()], [other], 0.02).differences[0].endswith(" → Linux-99")
+    other["environment"]["memory_bytes"] = memory // 2
+    with pytest.raises(UsageError, match="cannot be compared: the machine's memory bytes is"):
+        compare([document()], [other], 0.02)
+
+
 def test_what_is_no_document_is_refused(tmp_path):
     path = tmp_path / "a.json"
     path.write_text("{")

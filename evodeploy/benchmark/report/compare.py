@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 MIN_CHANGE = 0.02  # a share of the median
 SIGNIFICANT = 0.01  # the highest probability that any row of a comparison is reported as changed by chance
 MACHINE = ("processor", "cores", "threads", "memory_bytes", "gpus")
+MEMORY = 0.02  # by which it may differ, as a share
 
 
 @dataclass(frozen=True)
@@ -155,11 +157,18 @@ def _refuse_unlike(old: Document, new: Document) -> None:
     for whose, part, names in (("machine", "environment", MACHINE), ("model", "model", tuple(new["model"]))):
         for name in names:
             first, second = (_names_alone(document[part].get(name)) for document in (old, new))
-            if first != second:
+            if not _alike(name, first, second):
                 what = f"the {whose}'s {name.replace('_', ' ')}"
                 raise UsageError(
                     f"unlike benches cannot be compared: {what} is {first} in the one, {second} in the other"
                 )
+
+
+def _alike(name: str, first: Any, second: Any) -> bool:
+    """Return whether the two are the same. Memory may differ by a little: each kernel reserves another share."""
+    if name == "memory_bytes" and type(first) is type(second) is int:
+        return math.isclose(first, second, rel_tol=MEMORY)
+    return bool(first == second)
 
 
 def _names_alone(value: Any) -> Any:
