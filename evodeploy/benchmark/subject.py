@@ -219,7 +219,8 @@ def _model(
             return model, f"{source.name}, which {onnx.name} was exported from, is taken for the PyTorch rows"
         name = name or info.model
         if name not in ZOO:
-            return None, f"the checkpoint of {info.model} is not given and not next to its export"
+            cure = "give it, or name the published model of its size with --model"
+            return None, f"the checkpoint of {info.model} is not given and not next to its export: {cure}"
         config = dataclasses.replace(named(name), image_size=info.image_size)
         selecting = with_selection(config, info.keep_ratios, info.selection, info.stages or None, info.fast_path)
         model = random_model(selecting)

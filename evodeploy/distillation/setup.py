@@ -22,7 +22,7 @@ from evodeploy.hub import local
 from evodeploy.machine.cpu import has_bf16
 from evodeploy.models.checkpoint import load_checkpoint
 from evodeploy.models.loaded import LoadedModel, reconfigured
-from evodeploy.models.zoo import dense_twin
+from evodeploy.models.zoo import dense_twin, with_selection
 from evodeploy.preprocess import difference
 from evodeploy.specs import FastPath
 from evodeploy.text import brief
@@ -58,7 +58,7 @@ def student_of(
     }
     loaded = load_checkpoint(_read(source), keep_ratios=ratios, **how)
     if ratios is None and loaded.info.dense:
-        loaded = load_checkpoint(_read(source), keep_ratios=(KEEP,), **how)
+        loaded = reconfigured(loaded, with_selection(loaded.config, (KEEP,)))
     if loaded.info.dense and elastic is None:
         raise UsageError("a keep ratio of 1.0 is the network as it is: give one below, or elastic")
     return loaded
@@ -68,9 +68,7 @@ def teacher_of(source: Source | None, student: LoadedModel) -> LoadedModel:
     """Return the dense twin of `student`, or the network `source`; raises UsageError if its outputs do not match."""
     if source is None:
         return reconfigured(student, dense_twin(student.config))
-    teacher = load_checkpoint(_read(source))
-    if teacher.info.image_size != student.info.image_size:
-        teacher = load_checkpoint(_read(source), image_size=student.info.image_size)
+    teacher = load_checkpoint(_read(source), image_size=student.info.image_size)
     ours, theirs = student.config, teacher.config
     if (ours.num_classes, ours.output_width) != (theirs.num_classes, theirs.output_width):
         raise UsageError(

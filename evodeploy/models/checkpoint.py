@@ -71,9 +71,13 @@ def load_checkpoint(
     if image_size is not None and image_size != config.image_size:
         trained_at = config.image_size
         config, state = at_image_size(layout, config, state, image_size)
-    if isinstance(source, Path) and (guess := assumption(config, hints)):  # for a module, check_same detects it
-        _log.warning("%s: %s", name, guess)
+    if isinstance(source, Path) and (guess := assumption(config, hints, selects=layout.selects)):
+        _log.warning("%s: %s", name, guess)  # for a module, check_same detects it
     module = fitted(layout, config, state, name)
+    if inferred.heads != config.heads:
+        raise UsageError(
+            f"{name} states {inferred.heads} attention heads, but {config.name} has {config.heads}: leave out --model"
+        )
     if class_names is not None:
         names = fitting(read_class_names(class_names), config.num_classes, class_names)
     else:

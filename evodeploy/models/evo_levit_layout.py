@@ -108,20 +108,21 @@ def _infer(shapes: Shapes, hints: Hints) -> EvoLeViTConfig:
         shape_of(shapes, f"{starts[f'stages.{stage}.blocks.0.attn.']}qkv.c.weight", 2) for stage in range(len(depths))
     ]
     widths, keys = tuple(width for _, width in qkv), tuple(rows // 4 for rows, _ in qkv)
+    heads = hints.num_heads if isinstance(hints.num_heads, tuple) else ()
     fits = [
         config
         for config in EVO_LEVIT.values()
         if (config.widths, config.depths) == (widths, depths)
-        and keys == tuple(heads * config.key_width for heads in config.heads)
+        and keys == tuple(count * config.key_width for count in config.heads)
+        and heads in ((), config.heads)
     ]
     sizes: dict[str, Any] = {"image_size": grid * STEM_STRIDE, "num_classes": shape_of(shapes, "head.l.weight", 2)[0]}
+    own = hints.model if hints.model not in EVO_LEVIT else None  # a published name goes with its size alone
     for published in fits:
         if published.image_size == sizes["image_size"]:
-            return dataclasses.replace(published, **sizes)
-    name = hints.model if hints.model and hints.model not in EVO_LEVIT else "evo_levit_custom"
+            return dataclasses.replace(published, name=own or published.name, **sizes)
     if fits:
-        return dataclasses.replace(fits[0], name=name, **sizes)
-    heads = hints.num_heads if isinstance(hints.num_heads, tuple) else ()
+        return dataclasses.replace(fits[0], name=own or "evo_levit_custom", **sizes)
     key_width = keys[0] // heads[0] if heads else 0
     if keys != tuple(count * key_width for count in heads):
         raise UsageError(
@@ -129,7 +130,7 @@ def _infer(shapes: Shapes, hints: Hints) -> EvoLeViTConfig:
             "for each stage as 'num_heads' in the checkpoint's args"
         )
     ratios = (0.5,) * len(selecting_stages(depths))
-    return EvoLeViTConfig(name, widths, heads, depths, key_width, keep_ratios=ratios, **sizes)
+    return EvoLeViTConfig(own or "evo_levit_custom", widths, heads, depths, key_width, keep_ratios=ratios, **sizes)
 
 
 @functools.cache

@@ -13,6 +13,7 @@ _OF_WIDTH = {1152: 16, 1280: 16, 1408: 16, 1664: 16}  # the known sizes whose he
 _OF_NAME = {"test_vit": 2}  # timm's, whose heads are not 64 wide either
 # Widths in the files that DeiT, DINO, DINOv2 and MAE publish without a name in them.
 _PUBLISHED = {192, 384, 768, 1024, *_OF_WIDTH}
+_EVO_DEIT = {config.width for config in ZOO.values() if isinstance(config, EvoDeiTConfig)}
 # The names that timm, DeiT, DINO, DINOv2, MAE and Evo-ViT give their networks. `vit_small` alone is ambiguous: it has 6
 # heads in DINO and 12 in MoCo v3.
 _KNOWN = re.compile(r"(evo_)?(vit|deit3?)_\w+_patch\d+\w*|(flexivit|dino|dinov2)_\w+|vit_(tiny|base|large|huge)")
@@ -30,12 +31,16 @@ def heads_of(width: int, hints: Hints) -> int:
     return heads
 
 
-def assumption(config: ModelConfig, hints: Hints) -> str | None:
-    """Return a warning if the heads of `config` are a guess: no `hints`, known name or published size states them."""
+def assumption(config: ModelConfig, hints: Hints, *, selects: bool) -> str | None:
+    """Return a warning if the heads of `config` are a guess: no `hints`, known name or published size states them.
+
+    `selects` states that its family is trained with selection: an Evo-DeiT of a published width may have any name.
+    """
     if hints.num_heads is not None or config.name in ZOO or not isinstance(config, EvoDeiTConfig):
         return None
     name = _name(hints)
-    if name in _OF_NAME or _KNOWN.fullmatch(name) or (not name and config.width in _PUBLISHED):
+    published = (selects and config.width in _EVO_DEIT) or (not name and config.width in _PUBLISHED)
+    if published or name in _OF_NAME or _KNOWN.fullmatch(name):
         return None
     return (
         f"nothing states the number of attention heads, and {config.heads} of {config.width // config.heads} channels "

@@ -22,7 +22,6 @@ from evodeploy.schema import (
     whole,
 )
 from evodeploy.specs import LARGEST_NAME
-from evodeploy.text import brief
 
 _DESCRIPTIONS = ("config.json", "preprocessor_config.json")
 _NAME = text(LARGEST_NAME)
@@ -53,7 +52,9 @@ _RULES = document(
         TIMM_KEY: _NAME,
         "pretrained_cfg": optional(document({}, _TRANSFORM)),
         "global_pool": optional(_NAME),
-        "model_args": optional(document({}, {"num_heads": _HEADS, "global_pool": optional(_NAME)})),
+        "model_args": optional(
+            document({}, {"num_heads": _HEADS, "global_pool": optional(_NAME), "act_layer": optional(_NAME)})
+        ),
         "label_names": optional(_LABELS),
         "hidden_act": _NAME,
         "num_attention_heads": _HEADS,
@@ -67,33 +68,31 @@ def hints_near(checkpoint: Path) -> Hints:
     """Read the hints in `config.json` and `preprocessor_config.json` in the folder of a hub's `checkpoint`.
 
     They are empty if the checkpoint has another name than a hub gives it: the JSON files may then belong to another
-    model. Raises BadFileError if the config names an activation that the network does not compute.
+    model. Raises BadFileError.
     """
     if checkpoint.name not in CHECKPOINTS:
         return Hints()
     config = _read(checkpoint.with_name(_DESCRIPTIONS[0]))
     processor = {} if TIMM_KEY in config else _read(checkpoint.with_name(_DESCRIPTIONS[1]))
-    return _hints(config, processor, str(checkpoint))
+    return _hints(config, processor)
 
 
 def hints_of(config: dict[str, Any], source: str) -> Hints:
     """Return the hints in a `config` in memory, with the content of a `config.json`; `source` is what it describes."""
     try:
-        return _hints(_RULES(config), {}, source)
+        return _hints(_RULES(config), {})
     except SchemaError as error:
         raise BadFileError(f"the configuration of {source}: {error}") from error
 
 
-def _hints(config: dict[str, Any], processor: dict[str, Any], source: str) -> Hints:
+def _hints(config: dict[str, Any], processor: dict[str, Any]) -> Hints:
     if TIMM_KEY in config:
         return _timm(config)
-    activation = config.get("hidden_act", "gelu")
-    if activation != "gelu":
-        raise BadFileError(f"{source} has the activation '{brief(activation)}', expected 'gelu', the exact one")
     return Hints(
         num_heads=config.get("num_attention_heads"),
         norm_eps=config.get("layer_norm_eps"),
         class_names=_labels(config.get("id2label") or {}),
+        activation=config.get("hidden_act"),
         stated=(stated_by_hugging_face(processor),),
     )
 
@@ -125,5 +124,6 @@ def _timm(config: dict[str, Any]) -> Hints:
         num_heads=more.get("num_heads"),
         class_names=_labels(labels) if isinstance(labels, dict) else labels,
         global_pool=config.get("global_pool") or more.get("global_pool"),
+        activation=more.get("act_layer"),
         stated=(stated_by_timm(config.get("pretrained_cfg") or config),),
     )

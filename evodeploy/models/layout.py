@@ -25,8 +25,8 @@ class Hints:
     """Facts in the training run's `args`, or in a hub's config, that the tensors do not show.
 
     A field that is absent or of another type is None. `num_heads` is one number, or one for each stage of an Evo-LeViT.
-    `global_pool` is timm's name of the pooling: token, avg and others. `stated` holds what each source states about
-    preprocessing, in order of priority.
+    `global_pool` is timm's name of the pooling: token, avg and others. `activation` is that between an MLP's layers.
+    `stated` holds what each source states about preprocessing, in order of priority.
     """
 
     model: str | None = None
@@ -39,6 +39,7 @@ class Hints:
     norm_eps: float | None = None
     fast_path: FastPath | None = None
     global_pool: str | None = None
+    activation: str | None = None
     stated: tuple[Stated, ...] = ()
 
     @classmethod
@@ -47,13 +48,15 @@ class Hints:
         model, selection = args.get("model"), args.get("selection")
         ratios, names = args.get("keep_ratio"), args.get("class_names")
         pooling, eps, stages = args.get("pooling"), args.get("norm_eps"), args.get("stages")
-        fast_path, global_pool, more = args.get("fast_path"), args.get("gp"), args.get("model_kwargs")
-        stated_heads = args.get("num_heads", more.get("num_heads") if isinstance(more, Mapping) else None)
+        given = args.get("model_kwargs")
+        more = given if isinstance(given, Mapping) else {}
+        fast_path, activation = args.get("fast_path"), more.get("act_layer")
+        global_pool = args.get("gp") or more.get("global_pool")
         numbered = isinstance(stages, (list, tuple)) and all(isinstance(block, int) for block in stages)
         listed = isinstance(ratios, (list, tuple)) and all(isinstance(r, float) and 0 < r <= 1 for r in ratios)
         return cls(
             model=model if isinstance(model, str) else None,
-            num_heads=_head_counts(stated_heads),
+            num_heads=_head_counts(args.get("num_heads", more.get("num_heads"))),
             selection=selection if selection in ("stage", "layer") else None,
             keep_ratios=tuple(ratios) if listed and ratios else None,
             class_names=tuple(map(str, names)) if isinstance(names, (list, tuple)) else (),
@@ -62,6 +65,7 @@ class Hints:
             norm_eps=eps if isinstance(eps, float) and 0 < eps < 1 else None,
             fast_path=fast_path if fast_path in ("rest", "merge") else None,
             global_pool=global_pool if isinstance(global_pool, str) else None,
+            activation=activation if isinstance(activation, str) else None,
             stated=(stated_by_settings(args),),
         )
 

@@ -94,6 +94,10 @@ def _check_stated(hints: Hints, pooled_norm: bool) -> None:
             f"the vision transformer has rotary position embeddings ('{brief(hints.model)}'), which are not supported: "
             "expected learnt positions alone"
         )
+    if hints.activation and hints.activation != "gelu":
+        raise BadFileError(
+            f"the vision transformer has the activation '{brief(hints.activation)}', expected 'gelu', the exact one"
+        )
     norm, pooling = ("fc_norm", "avg") if pooled_norm else ("norm", "token")
     if hints.global_pool and hints.global_pool != pooling:
         raise BadFileError(

@@ -21,7 +21,9 @@ def test_an_onnx_finds_the_checkpoint_it_was_made_from(small_onnx, small_checkpo
     onnx.write_bytes(small_onnx.read_bytes())
     alone = subject_of([onnx])
     assert alone.model is None  # a size of its own: no checkpoint, no network
-    assert "not next to its export" in alone.no_model
+    assert alone.no_model.endswith("next to its export: give it, or name the published model of its size with --model")
+    named = subject_of([onnx], "evo_deit_tiny_patch16_224")
+    assert (named.random, named.model.config.stages) == (True, SMALL.stages)
     assert alone.info.image_size == SMALL.image_size
     checkpoint.write_bytes(small_checkpoint.read_bytes())
     assert subject_of([onnx]).model.config == SMALL

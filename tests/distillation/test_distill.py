@@ -368,6 +368,20 @@ def test_a_plain_vit_learns_to_select_by_default_with_tokens_that_merge(pictures
     assert torch.load(output, weights_only=False)["distillation"]["teacher_sha256"]
 
 
+def test_what_is_assumed_of_student_and_teacher_is_said_once_of_each(tmp_path, caplog):
+    """Of a plain ViT that keeps every token, and of a teacher of another image size."""
+    path = tmp_path / "vit.pth"
+    torch.save(filled(TimmViT()).state_dict(), path)
+    student = setup.student_of(path, None, None, None, None, 32)
+    assert student.config == load_checkpoint(filled(TimmViT()), keep_ratios=(0.5,), image_size=32).config
+    assert (student.trained_at, student.trained_to_select) == (48, False)
+    assert len(caplog.messages) == 1
+    teacher = setup.teacher_of(path, student)
+    assert (teacher.trained_at, teacher.info.dense) == (48, True)
+    assert len(caplog.messages) == 2
+    assert all("nothing states the number of attention heads" in each for each in caplog.messages)
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_reduced_precision_trains(classifier, pictures, tmp_path, precision):
     steps = []

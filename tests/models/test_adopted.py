@@ -64,7 +64,7 @@ def test_reads_what_transformers_says():
     loaded = load_checkpoint(module)
     assert (loaded.config.heads, loaded.info.class_names[3]) == (2, "kind 3")
     module.config = Config(hidden_act="gelu_new")
-    with pytest.raises(BadFileError, match="the HuggingFace has the activation 'gelu_new', expected 'gelu'"):
+    with pytest.raises(BadFileError, match="has the activation 'gelu_new', expected 'gelu'"):
         load_checkpoint(module)
 
 

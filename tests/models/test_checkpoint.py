@@ -239,6 +239,21 @@ def test_a_named_model_that_does_not_fit_is_refused(tmp_path, small_state):
         load_checkpoint(saved(tmp_path, {"model": small_state, "args": ARGS}), model="evo_deit_tiny_patch16_224")
 
 
+def test_a_named_model_of_other_heads_than_the_file_states_is_refused(tmp_path):
+    config = dataclasses.replace(ZOO["evo_deit_tiny_patch16_224"], name="mine", heads=12)
+    save_checkpoint(random_model(config), tmp_path / "c.pth")
+    with pytest.raises(UsageError, match="states 12 attention heads, but evo_deit_tiny_patch16_224 has 3: leave out"):
+        load_checkpoint(tmp_path / "c.pth", model="evo_deit_tiny_patch16_224")
+
+
+def test_a_published_size_under_a_name_of_its_own_is_no_guess(tmp_path, caplog):
+    content = {"model": published("evo_deit_tiny_patch16_224"), "args": argparse.Namespace(model="mine")}
+    loaded = load_checkpoint(saved(tmp_path, content))
+    assert loaded.config == dataclasses.replace(ZOO["evo_deit_tiny_patch16_224"], name="mine")
+    assert loaded.info.class_names == ()
+    assert caplog.messages == []
+
+
 def test_a_block_number_out_of_all_proportion_is_refused(tmp_path, small_state):
     state = small_state | {"qks.999999999.qk.weight": torch.zeros(1)}
     with pytest.raises(BadFileError, match="names block 999999999"):

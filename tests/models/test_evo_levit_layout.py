@@ -63,6 +63,21 @@ def test_a_published_network_at_another_image_size_and_class_count():
     assert found == dataclasses.replace(config, name="flowers")
 
 
+def test_a_published_size_keeps_its_own_name_and_has_no_imagenet_classes(tmp_path):
+    config = dataclasses.replace(ZOO["EvoLeViT_128S"], name="birds")
+    save_checkpoint(random_model(config), tmp_path / "birds.pth")
+    again = load_checkpoint(tmp_path / "birds.pth")
+    assert again.config == config
+    assert again.info.class_names == ()
+
+
+def test_a_published_size_keeps_its_own_heads():
+    """No tensor shows them: all have the shapes of 4, 6 and 8 heads of 16 channels."""
+    config = dataclasses.replace(ZOO["EvoLeViT_128S"], heads=(8, 12, 16), key_width=8)
+    assert LAYOUT.required(config) == LAYOUT.required(ZOO["EvoLeViT_128S"])
+    assert load_checkpoint(random_model(config).module).config == dataclasses.replace(config, name="evo_levit_custom")
+
+
 def test_a_custom_network_needs_its_number_of_heads():
     config = small()
     message = LAYOUT.infer(LAYOUT.required(config), Hints(model="small", num_heads=config.heads))

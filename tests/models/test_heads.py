@@ -34,15 +34,22 @@ def test_widths_without_a_fitting_number_of_heads_are_refused(width, hints):
 
 def test_published_checkpoints_imply_their_heads():
     for width in (192, 384, 768, 1024, 1280, 1408):  # files of DeiT, DINO, DINOv2 and MAE contain no name
-        assert assumption(EvoDeiTConfig("vit", width, heads_of(width, Hints())), Hints()) is None
+        assert assumption(EvoDeiTConfig("vit", width, heads_of(width, Hints())), Hints(), selects=False) is None
     for name in ("vit_little_patch16_224.x", "deit3_small_patch16_LS", "dinov2_vits14", "evo_deit_tiny_patch16_384"):
-        assert assumption(EvoDeiTConfig(name, 320, 5), Hints(model=name)) is None
+        assert assumption(EvoDeiTConfig(name, 320, 5), Hints(model=name), selects=False) is None
     for config in ZOO.values():
-        assert assumption(config, Hints()) is None
+        assert assumption(config, Hints(), selects=True) is None
 
 
-@pytest.mark.parametrize(("width", "name"), [(320, None), (384, "vit_small"), (384, "mine")])
-def test_other_heads_are_a_guess(width, name):
+def test_an_evo_deit_of_a_published_width_may_have_any_name():
+    assert assumption(EvoDeiTConfig("mine", 384, 6), Hints(model="mine"), selects=True) is None
+
+
+@pytest.mark.parametrize(
+    ("width", "name", "selects"),
+    [(320, None, False), (384, "vit_small", False), (384, "mine", False), (320, "mine", True)],
+)
+def test_other_heads_are_a_guess(width, name, selects):
     hints = Hints(model=name)
-    said = assumption(EvoDeiTConfig("vit", width, heads_of(width, hints)), hints)
+    said = assumption(EvoDeiTConfig("vit", width, heads_of(width, hints)), hints, selects=selects)
     assert f"and {width // 64} of 64 channels each are assumed" in said

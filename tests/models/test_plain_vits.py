@@ -244,7 +244,7 @@ def test_a_timm_config_next_to_the_file_states_its_name_and_preprocessing(tmp_pa
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [({"hidden_act": "quick_gelu"}, "activation 'quick_gelu', expected 'gelu'"), ("{", "not readable JSON")],
+    [({"hidden_act": "relu\x1b[2J"}, r"the activation 'relu\\x1b\[2J', expected 'gelu'"), ("{", "not readable JSON")],
 )
 def test_a_config_that_does_not_fit_is_refused(tmp_path, content, message):
     with pytest.raises(BadFileError, match=message):
@@ -299,6 +299,7 @@ STATED = {
     "the pooling 'avg' and the norm 'norm', expected 'token'": ("timm ViT", {"global_pool": "avg"}),
     "the pooling 'max' and the norm 'norm', expected 'token'": ("timm ViT", {"model_args": {"global_pool": "max"}}),
     "the pooling 'token' and the norm 'fc_norm', expected 'avg'": ("timm ViT, mean-pooled", {"global_pool": "token"}),
+    "the activation 'quick_gelu', expected 'gelu'": ("timm ViT", {"model_args": {"act_layer": "quick_gelu"}}),
     "rotary position embeddings .'vit_base_patch16_rope_ape_224.naver_in1k'": (
         "DeiT III", {"architecture": "vit_base_patch16_rope_ape_224.naver_in1k"},
     ),
@@ -314,7 +315,12 @@ def test_an_unsupported_setting_in_a_config_is_refused(tmp_path, message):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"gp": "avg"}, "the pooling 'avg'"), ({"model": "rope_axial_ape_deit_small_patch16_LS"}, "rotary position")],
+    [
+        ({"gp": "avg"}, "the pooling 'avg'"),
+        ({"model": "rope_axial_ape_deit_small_patch16_LS"}, "rotary position"),
+        ({"gp": None, "model_kwargs": {"global_pool": "avg"}}, "the pooling 'avg'"),
+        ({"model_kwargs": {"act_layer": "quick_gelu"}}, "the activation 'quick_gelu', expected 'gelu'"),
+    ],
 )
 def test_an_unsupported_setting_of_the_run_is_refused(tmp_path, settings, message):
     content = {"state_dict": filled(SOURCES["timm ViT"]()).state_dict(), "args": argparse.Namespace(**settings)}
