@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,7 +25,7 @@ class TorchResident(GatedResident):
 
     def run(self) -> None:
         """See Resident."""
-        with self._engine.working(self._host):
+        with self._engine.working(self._host), self._current():
             self._timeline.start()
             self._timeline.launch()
             self._timeline.end()
@@ -32,7 +33,7 @@ class TorchResident(GatedResident):
 
     def time(self) -> float:
         """See Resident."""
-        with self._engine.working(self._host):
+        with self._engine.working(self._host), self._current():
             return self._clock()
 
     def outputs(self) -> dict[str, Array]:
@@ -44,9 +45,13 @@ class TorchResident(GatedResident):
         """See Resident."""
         self._timeline.images, self._timeline.values = None, ()
 
+    def _current(self) -> AbstractContextManager[None]:
+        """Make the engine's GPU the current device, because events are recorded in the stream of the current device."""
+        return torch.cuda.device(self._engine.device)
+
 
 class _TorchTimeline:
-    """Forward passes in PyTorch's current stream."""
+    """Forward passes in the current stream of the engine's GPU, which is the current one."""
 
     def __init__(self, engine: TorchEngine, images: Tensor, keep: tuple[int, ...]) -> None:
         self._engine, self._keep = engine, keep
@@ -55,8 +60,7 @@ class _TorchTimeline:
         self._start, self._end = (torch.Event(engine.device, enable_timing=True) for _ in range(2))
 
     def hold(self, seconds: float) -> None:
-        with torch.cuda.device(self._engine.device):
-            hold(torch.cuda.current_stream().cuda_stream, seconds)
+        hold(torch.cuda.current_stream().cuda_stream, seconds)
 
     def start(self) -> None:
         self._start.record()

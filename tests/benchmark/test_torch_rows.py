@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 import pytest
@@ -93,3 +94,32 @@ def test_the_peak_is_measured_under_the_policy_of_its_name(monkeypatch):
     found = peak.peaks([("cpu", "tf32"), ("cpu", "bf16")], threads=1)
     assert found == {("cpu", "tf32"): 1024, ("cpu", "bf16"): 1024}
     assert allowed == [True, False] * peak.ROUNDS
+
+
+def test_the_peak_of_a_gpu_is_timed_in_its_own_stream(monkeypatch):
+    """An event without a stream is recorded in that of the GPU that is current."""
+    current, recorded = ["cuda:0"], []
+
+    class Event:
+        def __init__(self, device, enable_timing):
+            pass
+
+        def record(self):
+            recorded.append(current[-1])
+
+        def synchronize(self):
+            pass
+
+        def elapsed_time(self, end):
+            return 40.0
+
+    @contextlib.contextmanager
+    def made_current(device):
+        current.append(device)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "device", made_current)
+    assert peak._seconds(lambda: None, "cuda:1") == pytest.approx(0.04)
+    assert recorded == ["cuda:1", "cuda:1"]

@@ -19,13 +19,15 @@ IMAGES = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
 class Event:
-    """Says that it has not happened, and that 40 ms lie between any two."""
+    """Has not happened yet; 40 ms lie between any two; is recorded on the device that is current."""
+
+    current = "another"
 
     def __init__(self, device, enable_timing):
         assert (device, enable_timing) == ("cpu", True)
 
     def record(self):
-        pass
+        assert self.current == "cpu"
 
     def synchronize(self):
         pass
@@ -35,6 +37,15 @@ class Event:
 
     def query(self):
         return False
+
+
+@contextlib.contextmanager
+def made_current(device):
+    before, Event.current = Event.current, device
+    try:
+        yield
+    finally:
+        Event.current = before
 
 
 class Doubling(torch.nn.Module):
@@ -52,7 +63,7 @@ def held(monkeypatch):
     """The streams that were held; the current one of a device is called 7."""
     streams = []
     monkeypatch.setattr(torch, "Event", Event)
-    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "device", made_current)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=7))
     monkeypatch.setattr(torch_resident, "hold", lambda stream, seconds: streams.append(stream))
     return streams
@@ -66,6 +77,7 @@ def engine(module):
 def test_the_device_measures_ten_runs_at_a_time_and_the_outputs_are_those_of_the_batch(held):
     with engine(Doubling()) as opened:
         resident = TorchResident(opened, IMAGES, ())
+        resident.run()
         assert resident.time() == pytest.approx(4e-3)
         assert (resident.launches, resident.hidden, held) == (10, True, [7])
         np.testing.assert_array_equal(resident.outputs()["logits"], IMAGES * 2)

@@ -89,8 +89,9 @@ def _seconds(product: Product, device: str) -> float:
     import torch
 
     start_event, end_event = (torch.Event(device, enable_timing=True) for _ in range(2))
-    start_event.record()
-    product()
-    end_event.record()
+    with torch.cuda.device(device):  # events are recorded in the stream of the current device
+        start_event.record()
+        product()
+        end_event.record()
     end_event.synchronize()
     return float(start_event.elapsed_time(end_event)) / 1e3
