@@ -10,6 +10,7 @@ import sys
 
 _LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
+_NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE, also if CUDA_VISIBLE_DEVICES hides all GPUs
 
 
 def driver_problem() -> str | None:
@@ -19,7 +20,7 @@ def driver_problem() -> str | None:
     except OSError:
         return f"no NVIDIA driver is installed ({_LIBRARY} not found)"
     status = cuda.cuInit(0)
-    if status != 0:
+    if status not in (0, _NO_DEVICE):
         return f"the NVIDIA driver does not start (cuInit error {status})"
     count = ctypes.c_int()
     status = cuda.cuDeviceGetCount(ctypes.byref(count))

@@ -15,8 +15,8 @@ from evodeploy.machine.cpu import caches, clock_mhz, cpu_flags, governor, memory
 from evodeploy.machine.nvml import Gpu, gpus
 
 _PACKAGES = (
-    "evodeploy", "numpy", "torch", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx",
-    "pycuda",
+    "evodeploy", "numpy", "torch", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "pycuda", "cuda-bindings",
+    *(f"{name}{cuda}" for name in ("tensorrt", "tensorrt-lean", "tensorrt-rtx") for cuda in ("", "-cu12", "-cu13")),
 )  # fmt: skip
 _FLAGS = {
     "avx2", "fma", "avx512f", "avx512_bf16", "avx512_fp16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8",

@@ -12,7 +12,7 @@ from evodeploy.machine.driver import architecture, driver_problem
 from evodeploy.specs import Precision
 
 _PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-
+_OLDEST = (10, 9)  # version of TensorRT, as in the extras: older ones lack names that are used here
 
 # Builder options that TensorRT for RTX would ignore or fail on, with the reason. Measured with 1.7.1.116.
 _RTX_LACKS = {
@@ -111,12 +111,20 @@ def load_flavour(name: str | None = None) -> Flavour:
     if name is not None and name not in _PACKAGES:
         raise UsageError(f"no runtime is called '{name}': expected {' or '.join(_PACKAGES)}")
     preferred = list(_PACKAGES) if driver_problem() is None else list(reversed(_PACKAGES))
+    candidates = [name] if name else preferred
     problems = {}
-    for candidate in [name] if name else preferred:
+    for candidate in candidates:
         try:
-            return Flavour(candidate, importlib.import_module(_PACKAGES[candidate]))
+            found = Flavour(candidate, importlib.import_module(_PACKAGES[candidate]))
+            _check_age(found)
+            return found
         except Exception as error:  # bindings without their libraries raise OSError, ImportError or other types
             problems[candidate] = error
     reasons = "; ".join(f"{key}: {(str(error) or repr(error)).splitlines()[0]}" for key, error in problems.items())
-    extra = name or "tensorrt-rtx"
-    raise MissingExtraError(f'TensorRT cannot be imported here ({reasons}): pip install "evodeploy[{extra}]"')
+    raise MissingExtraError(f'TensorRT cannot be used here ({reasons}): pip install "evodeploy[{candidates[0]}]"')
+
+
+def _check_age(flavour: Flavour) -> None:
+    """Raise UnavailableError if it is a TensorRT before `_OLDEST`."""
+    if flavour.name == "tensorrt" and tuple(map(int, flavour.version.split(".")[:2])) < _OLDEST:
+        raise UnavailableError(f"{flavour.version} is older than {'.'.join(map(str, _OLDEST))}")

@@ -20,26 +20,39 @@ Sink = Callable[[str, str], None]
 class Relay:
     """Passes on TensorRT's log, since a process keeps only the first logger that it registers.
 
-    Messages go to `sink` if there is one, else to `usual`.
+    A message goes to the sink that its thread set. Messages of TensorRT's own threads go to the sink that was set last,
+    by any thread. All others go to `usual`.
     """
 
     usual: Sink | None = None
-    sink: Sink | None = None
+
+    def __init__(self) -> None:
+        self._sinks: list[tuple[int | None, Sink]] = []  # each with its thread, in the order they were set
 
     def __call__(self, severity: str, message: str) -> None:
         """Take one message."""
-        sink = self.sink or self.usual
+        here = _own_thread()
+        found = [sink for thread, sink in self._sinks if here in (thread, None)]
+        sink = found[-1] if found else self.usual
         if sink is not None:
             sink(severity, message)
 
     @contextlib.contextmanager
     def to(self, sink: Sink) -> Iterator[None]:
         """Pass messages to `sink` inside the `with` block."""
-        before, self.sink = self.sink, sink
+        entry = _own_thread(), sink
+        self._sinks.append(entry)
         try:
             yield
         finally:
-            self.sink = before
+            self._sinks.remove(entry)
+
+
+def _own_thread() -> int | None:
+    """Return the number of this thread, or None if Python did not start it, as with TensorRT's own threads."""
+    here = threading.get_ident()
+    known = (each.ident for each in threading.enumerate() if not isinstance(each, threading._DummyThread))
+    return here if here in known else None
 
 
 @once
@@ -71,9 +84,7 @@ class Errors:
     def __call__(self, severity: str, message: str) -> None:
         """Take one message."""
         if severity in ("ERROR", "INTERNAL_ERROR"):
-            here = threading.get_ident()
-            ours = any(thread.ident == here for thread in threading.enumerate())
-            self._logged.append((here if ours else None, message))
+            self._logged.append((_own_thread(), message))
 
     def forget(self) -> list[str]:
         """Drop the errors of this thread, and return them."""
