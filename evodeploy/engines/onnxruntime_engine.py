@@ -15,7 +15,7 @@ from evodeploy.engines.interface import batch_range, check_interface
 from evodeploy.engines.onnxruntime_binding import BoundBatch
 from evodeploy.engines.onnxruntime_providers import ON_CPU, PROFILE, Provider, cache_prefix, elastic_profile
 from evodeploy.engines.out_of_memory import means_out_of_memory
-from evodeploy.errors import BadFileError, OutOfMemoryError, UnavailableError, UsageError, needs
+from evodeploy.errors import BadFileError, EvodeployError, OutOfMemoryError, UnavailableError, UsageError, needs
 from evodeploy.files import check_input
 from evodeploy.onnx_files import parse_info
 from evodeploy.specs import METADATA_KEY, EngineOptions, TensorSpec
@@ -111,15 +111,21 @@ class OnnxRuntimeEngine(Engine):
 
 
 def _profile_of(path: Path) -> dict[str, str]:
-    """Return the `elastic_profile` of the file `path`, which is opened on the CPU to read it. Raises BadFileError."""
-    import onnxruntime as ort
+    """Return the `elastic_profile` of the file `path`. Raises BadFileError.
 
-    session = ort.SessionOptions()
+    The file is loaded without initialising a session, which needs kernels: the CPU has none for BF16.
+    """
+    import onnxruntime as ort
+    from onnxruntime.capi import _pybind_state as native
+
+    session, model = ort.SessionOptions(), _model(path)
     session.log_severity_level = 4
-    session.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    opened = _opened(path, session, list(ON_CPU.chain))
-    info = parse_info(opened.get_modelmeta().custom_metadata_map.get(METADATA_KEY), path)
-    return elastic_profile([_spec(value) for value in opened.get_inputs()], info)
+    try:
+        read = native.InferenceSession(session, model, isinstance(model, str), False)
+    except Exception as error:
+        raise _failure(path, error) from error
+    info = parse_info(read.model_meta.custom_metadata_map.get(METADATA_KEY), path)
+    return elastic_profile([_spec(value) for value in read.inputs_meta], info)
 
 
 def _new_session(
@@ -161,9 +167,16 @@ def _opened(path: Path, session: Any, providers: list[Any], fused: bool = True) 
         if fused and "float8" in str(error):  # before 1.32 it fuses FP8 products into an integer product
             session.add_session_config_entry("session.disable_quant_qdq", "1")
             return _opened(path, session, providers, fused=False)
-        kind = OutOfMemoryError if means_out_of_memory(error) else BadFileError
-        fix = ". The engine 'openvino' may run it" if "NOT_IMPLEMENTED" in str(error) else ""  # BF16 on a CPU
-        raise kind(f"ONNX Runtime {ort.__version__} cannot load {path}: {reason(error)}{fix}") from error
+        raise _failure(path, error) from error
+
+
+def _failure(path: Path, error: Exception) -> EvodeployError:
+    """Translate an error that ONNX Runtime raised while it loaded `path`."""
+    import onnxruntime as ort
+
+    kind = OutOfMemoryError if means_out_of_memory(error) else BadFileError
+    fix = ". The engine 'openvino' may run it" if "NOT_IMPLEMENTED" in str(error) else ""  # BF16 on a CPU
+    return kind(f"ONNX Runtime {ort.__version__} cannot load {path}: {reason(error)}{fix}")
 
 
 def _model(path: Path) -> str | bytes:

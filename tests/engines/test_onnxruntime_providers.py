@@ -13,10 +13,12 @@ from graphs import restated
 
 from evodeploy.engines.device import cuda_index
 from evodeploy.engines.onnxruntime_binding import BoundBatch
-from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine
+from evodeploy.engines.onnxruntime_engine import OnnxRuntimeEngine, _profile_of
 from evodeploy.engines.onnxruntime_providers import ON_CPU, ON_CUDA, ON_TENSORRT
 from evodeploy.engines.opener import open_engine
 from evodeploy.errors import BadFileError, UnavailableError, UsageError
+from evodeploy.graph.precision import reduced_from_onnx
+from evodeploy.onnx_files import read_onnx, write_onnx
 from evodeploy.specs import EngineOptions
 
 
@@ -115,11 +117,9 @@ def test_a_provider_with_one_graph_gets_a_session_for_each_batch_size(small_onnx
 
 
 def test_what_tensorrt_leaves_is_run_by_the_same_gpu(small_onnx, tensorrt_here, monkeypatch):
-    asked, real = [], ort.InferenceSession
+    asked = []
 
     def session(path, options, providers):
-        if providers == list(ON_CPU.chain):  # what the file is, read before
-            return real(path, options, providers=providers)
         asked.extend(providers)
         raise RuntimeError("no GPU")
 
@@ -141,7 +141,7 @@ def test_tensorrt_s_provider_knows_the_range_of_an_elastic_file(
             open_engine(path, "onnxruntime-tensorrt")
         (name, options) = first_choices[-1]
         assert (name, sum(key.startswith("trt_profile") for key in options)) == ("TensorrtExecutionProvider", keys)
-    assert first_choices[1][1] == {
+    assert first_choices[0][1] == {
         "device_id": "0",
         "trt_profile_min_shapes": "images:1x3x64x64,keep:6x6",
         "trt_profile_opt_shapes": "images:32x3x64x64,keep:64x64",
@@ -152,6 +152,17 @@ def test_tensorrt_s_provider_knows_the_range_of_an_elastic_file(
         assert (engine.batch.min, engine.batch.max) == (1, 128)
 
 
+def test_an_elastic_file_in_bf16_is_read_for_its_range_though_a_cpu_cannot_run_it(small_elastic, tmp_path):
+    path = tmp_path / "bf16.onnx"
+    write_onnx(reduced_from_onnx(read_onnx(small_elastic), "bf16").model, path)
+    with pytest.raises(BadFileError, match="NOT_IMPLEMENTED"):
+        open_engine(path, "onnxruntime")
+    assert _profile_of(path) == _profile_of(small_elastic) != {}
+    path.write_bytes(b"damaged")
+    with pytest.raises(BadFileError, match=r"ONNX Runtime .* cannot load .*bf16\.onnx"):
+        _profile_of(path)
+
+
 def test_engines_that_tensorrt_s_provider_keeps_are_of_one_export(small_onnx, tensorrt_here, first_choices, tmp_path):
     """It names them by the file's name and its nodes': an export of other weights by that name would get them."""
     path = tmp_path / "model.onnx"
@@ -159,7 +170,7 @@ def test_engines_that_tensorrt_s_provider_keeps_are_of_one_export(small_onnx, te
         restated(small_onnx, path, source=source)
         with pytest.raises(UnavailableError, match="does not start here"):
             open_engine(path, "onnxruntime-tensorrt", EngineOptions(cache=tmp_path / "kept"))
-    prefixes = [each[1]["trt_engine_cache_prefix"] for each in first_choices if isinstance(each, tuple)]
+    prefixes = [options["trt_engine_cache_prefix"] for _, options in first_choices]
     assert len({*prefixes}) == 2
 
 
