@@ -7,7 +7,6 @@ of another TensorRT, GPU or evodeploy are never read. They are removed when the 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import logging
@@ -50,22 +49,26 @@ def cached_build(request: BuildRequest, folder: Path, limit: int = LIMIT) -> Pla
     """Write the engine of `request` as `build_engine` does, or copy it from `folder` if it was built before.
 
     A new engine is kept there, and a damaged entry is built again. Processes may share the folder: one builds, and
-    others that need the same engine wait for it. Raises the same errors as `build_engine`, and UsageError if the folder
-    cannot be used.
+    others that need the same engine wait for it. Raises the same errors as `build_engine`, UsageError if the folder
+    cannot be used, and BadFileError if the ONNX is replaced during the build: then nothing is kept.
     """
     flavour = load_flavour(request.runtime)
-    kept = folder / f"{key_of(request, flavour, _gpu())}.engine"
+    key = key_of(request, flavour, _gpu())
+    kept = folder / f"{key}.engine"
     with _alone_with(kept):
         record = _intact(kept)
         if record is None:
-            record = build_engine(dataclasses.replace(request, output=kept))
+            record = build_engine(request)
+            if key_of(request, flavour, _gpu()) != key:
+                raise BadFileError(
+                    f"{request.onnx} was replaced while an engine was built from it: build again once it is complete"
+                )
+            _copy(request.output, kept)
         else:
             _log.info(f"taking the {record.precision.upper()} engine of {request.onnx.name} from {folder}")
             with contextlib.suppress(OSError):  # it may belong to another user
                 os.utime(kept)
-        for source, copy in zip(_files(kept), _files(request.output), strict=True):
-            with replacing(copy) as draft:
-                shutil.copyfile(source, draft)
+            _copy(kept, request.output)
     _shrink(folder, limit)
     return record
 
@@ -92,8 +95,10 @@ def _gpu() -> str:
     return f"{architecture()} {gpu_name()}" if driver_problem() is None else ""
 
 
-def _files(plan: Path) -> tuple[Path, Path]:
-    return plan, sidecar_path(plan)
+def _copy(plan: Path, target: Path) -> None:
+    for source, copy in ((plan, target), (sidecar_path(plan), sidecar_path(target))):
+        with replacing(copy) as draft:
+            shutil.copyfile(source, draft)
 
 
 def _intact(plan: Path) -> PlanRecord | None:

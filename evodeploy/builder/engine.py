@@ -36,10 +36,8 @@ def build_decided(request: BuildRequest, decided: Decided, progress: Progress | 
     """Write the engine that was `decided` for `request`, and its sidecar."""
     flavour, options, engine = decided.flavour, request.options, decided.engine
     with scratch() as folder, _build_log(request) as log:
-        source = request.onnx
-        if decided.proto is not decided.source:
-            source = folder / request.onnx.name
-            write_onnx(decided.proto, source)
+        source = folder / request.onnx.name
+        write_onnx(decided.proto, source)  # even if nothing was converted: the file may have been replaced
         around = f" with {engine.rest.upper()} around it" if engine.rest else ""
         _log.info(f"building {engine.precision.upper()}{around} with {flavour}")
         floats = engine.rest or engine.precision

@@ -115,7 +115,7 @@ def plan_from_onnx(
             raise BadFileError(
                 f"{flavour} cannot build {path.name}: its input '{inputs[1].name}' decides no size: export it again"
             )
-        check_lengths(path, outputs, elastic=keep is not None)
+        check_lengths(Path(path.name), outputs, elastic=keep is not None)
         _check_products(trt, network, precision)
         let_attention_decompose(trt, network)
         config = builder.create_builder_config()

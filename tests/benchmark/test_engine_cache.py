@@ -22,7 +22,7 @@ from evodeploy.builder.options import BuilderOptions
 from evodeploy.builder.request import BuildRequest
 from evodeploy.engines.tensorrt.flavour import Flavour
 from evodeploy.engines.tensorrt.sidecar import read_sidecar, sidecar_path, write_sidecar
-from evodeploy.errors import RuntimeFailedError, UsageError
+from evodeploy.errors import BadFileError, RuntimeFailedError, UsageError
 from evodeploy.files import replacing, sha256
 from evodeploy.locks import locked
 
@@ -157,6 +157,20 @@ def test_a_build_that_fails_leaves_nothing(folder, request_of, built, monkeypatc
     assert not request_of().output.exists()
 
 
+def test_of_an_onnx_that_is_replaced_during_the_build_no_engine_is_kept(folder, request_of, built, monkeypatch):
+    """It would be taken for one of the file as it was."""
+    build = engine_cache.build_engine
+
+    def replacing_it(request):
+        request.onnx.write_bytes(b"another network")
+        return build(request)
+
+    monkeypatch.setattr(engine_cache, "build_engine", replacing_it)
+    with pytest.raises(BadFileError, match="m.onnx was replaced while an engine was built from it"):
+        cached_build(request_of(), folder)
+    assert list(folder.iterdir()) == []
+
+
 def test_two_that_want_the_same_engine_build_it_once(folder, request_of, built, monkeypatch):
     build, lock = engine_cache.build_engine, engine_cache.locked
     arrived = threading.Semaphore(0)
@@ -197,7 +211,7 @@ def build(request):
 engine_cache.build_engine = build
 engine_cache.load_flavour = lambda name: Flavour("tensorrt", SimpleNamespace(__version__="10.13.0.35"))
 onnx, output, folder = map(Path, sys.argv[1:])
-engine_cache.cached_build(BuildRequest(onnx, output, "fp16"), folder, print)
+engine_cache.cached_build(BuildRequest(onnx, output, "fp16"), folder)
 """
 
 
@@ -211,10 +225,11 @@ def test_a_killed_build_is_begun_again_and_nothing_of_it_is_left(folder, request
         pass
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert any("draft" in name for name in entries(folder))
+    assert any("draft" in path.name for path in mine.output.parent.iterdir())
     record = cached_build(mine, folder)
     assert sha256(mine.output) == record.plan_sha256
     assert entries(folder) == ["engine", "engine.json"]
+    assert not any("draft" in path.name for path in mine.output.parent.iterdir())
 
 
 def test_beyond_its_limit_the_folder_loses_what_was_not_used_for_longest(folder, request_of, built):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -13,6 +15,7 @@ import pytest
 from graphs import value, write_graph
 from onnx import TensorProto, helper
 
+from evodeploy.builder import decisions
 from evodeploy.builder import onnx_to_plan as builder
 from evodeploy.builder.build_log import BuildLog
 from evodeploy.builder.engine import build_engine
@@ -270,6 +273,20 @@ def test_an_fp16_plan_may_be_larger_than_its_weights(small_onnx, tmp_path, monke
     assert record.plan_bytes > 4 * weights  # as an FP32 one would be
 
 
+def test_an_onnx_that_is_replaced_meanwhile_is_built_as_it_was_read(small_onnx, tmp_path, monkeypatch):
+    path, read = tmp_path / "m.onnx", decisions.read_onnx
+    path.write_bytes(small_onnx.read_bytes())
+
+    def replaced(source):
+        model = read(source)
+        source.write_bytes(b"another")
+        return model
+
+    monkeypatch.setattr(decisions, "read_onnx", replaced)
+    record = build_engine(request(path, tmp_path / "x.engine", precision="fp32"))
+    assert record.source_sha256 == sha256(small_onnx)
+
+
 def test_progress_is_reported_and_can_cancel(small_onnx, tmp_path):
     phases = set()
 
@@ -322,11 +339,30 @@ def test_attention_in_fp32_may_decompose_also_where_the_rest_is_fp16(tmp_path, s
 
 
 def test_without_tensorrt_the_install_line_is_named(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "tensorrt_rtx", None)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     with pytest.raises(UnavailableError, match=r"pip install \"evodeploy\[tensorrt-rtx\]\""):
         flavour.load_flavour("tensorrt-rtx")
     with pytest.raises(UsageError, match="no runtime is called 'onnx'"):
         flavour.load_flavour("onnx")
+
+
+@pytest.mark.parametrize(("version", "problem"), [("8.6.1", "8.6.1 is older than 10.9"), ("10.9.0.34", "")])
+def test_a_tensorrt_that_is_older_than_those_that_work_is_refused(monkeypatch, version, problem):
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__=version))
+    if not problem:
+        assert flavour.load_flavour("tensorrt").version == version
+        return
+    with pytest.raises(UnavailableError, match=rf"\(tensorrt: {problem}\): pip install \"evodeploy\[tensorrt\]\""):
+        flavour.load_flavour("tensorrt")
+
+
+@pytest.mark.parametrize(("problem", "extra"), [(None, "tensorrt"), ("there is none", "tensorrt-rtx")])
+def test_the_tensorrt_that_is_named_is_the_one_for_this_machine(monkeypatch, problem, extra):
+    monkeypatch.setattr(flavour, "driver_problem", lambda: problem)
+    for module in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UnavailableError, match=rf"pip install \"evodeploy\[{extra}\]\""):
+        flavour.load_flavour()
 
 
 def test_a_builder_that_cannot_start_is_reported(monkeypatch, small_onnx):

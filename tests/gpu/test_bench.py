@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(0)]  # the part has a limit, which is longer than one test's
 HOW = ("--batch", "1,4,16", "--seconds", "1", "--json")
 
 
