@@ -65,6 +65,14 @@ class Decided:
     engine: Decisions
 
 
+def read_source(path: Path) -> tuple[str, onnx.ModelProto]:
+    """Return the checksum and the content of the ONNX file `path`. Raises the same errors as `read_onnx`.
+
+    The checksum is computed first: a file that is replaced meanwhile must not count as built.
+    """
+    return onnx_sha256(path), read_onnx(path)
+
+
 def decide(request: BuildRequest) -> Decided:
     """Check everything and convert the ONNX in memory. Choices that were made by default are logged.
 
@@ -72,8 +80,11 @@ def decide(request: BuildRequest) -> Decided:
     possible, UnavailableError if something is missing on this machine, VerificationError if activations exceed the
     range of FP16.
     """
-    checksum = onnx_sha256(request.onnx)  # first: a file that is replaced meanwhile must not count as built
-    model = read_onnx(request.onnx)
+    return decide_on(request, *read_source(request.onnx))
+
+
+def decide_on(request: BuildRequest, checksum: str, model: onnx.ModelProto) -> Decided:
+    """Do the same as `decide`, for the result of `read_source`."""
     held = precision_of(model)
     conversion = _conversion(request, held)
     quantized = held in ("int8", "fp8")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from evodeploy.arguments import checked
 from evodeploy.builder.build_log import BuildLog
-from evodeploy.builder.decisions import decide
+from evodeploy.builder.decisions import decide_on, read_source
 from evodeploy.builder.pipeline import engine_files
 from evodeploy.builder.record import Refit
 from evodeploy.builder.request import BuildRequest
@@ -17,13 +17,20 @@ from evodeploy.engines.tensorrt.compatibility import check_fits, check_unchanged
 from evodeploy.engines.tensorrt.cuda import device
 from evodeploy.engines.tensorrt.flavour import Flavour
 from evodeploy.engines.tensorrt.log import shared_logger
-from evodeploy.engines.tensorrt.sidecar import PlanRecord, keep_profile, read_sidecar, write_sidecar
+from evodeploy.engines.tensorrt.sidecar import PlanRecord, read_sidecar, write_sidecar
 from evodeploy.errors import BadFileError, RuntimeFailedError, UnavailableError, UsageError
 from evodeploy.files import claimed, replacing, sha256
 from evodeploy.locks import scratch
 from evodeploy.machine.driver import architecture, driver_problem
-from evodeploy.onnx_files import info_of, precision_of, read_onnx, write_onnx
-from evodeploy.specs import ASKED
+from evodeploy.onnx_files import info_of, precision_of, write_onnx
+from evodeploy.specs import ASKED, ModelInfo, Precision
+from evodeploy.text import brief
+
+# Fields of ModelInfo that a plan keeps whatever its weights are.
+_FIXED = (
+    "keep_ratios", "elastic", "selection", "stages", "fast_path", "pooling", "image_size", "patch_size", "input_format",
+    "top_k",
+)  # fmt: skip
 
 
 @checked
@@ -41,9 +48,9 @@ def refit(
     change, nor do the nodes that were kept in FP32. FP16's range is measured on `images`, instead of two random ones.
     With `force` an existing output is replaced.
 
-    Raises UsageError if the engine accepts no other weights, UnavailableError if it cannot run, BadFileError if the
-    ONNX is of another network, VerificationError if activations exceed the range of FP16. After an error nothing is
-    written.
+    Raises UsageError if the engine accepts no other weights or the ONNX's metadata describe another network,
+    UnavailableError if the engine cannot run, BadFileError if the weights do not match it, VerificationError if
+    activations exceed the range of FP16. After an error nothing is written.
     """
     begun = time.perf_counter()
     plan, source, path = Path(engine), Path(onnx), Path(output)
@@ -66,16 +73,16 @@ def _refit(plan: Path, onnx: Path, output: Path, images: Path | None) -> PlanRec
     check_unchanged(record, plan, data)
     check_fits(record, plan, flavour, architecture())
     asked = tuple(node for node, why in record.kept_fp32.items() if why == ASKED)
-    _check_precision(record, plan, onnx, asked)
+    checksum, model = read_source(onnx)
+    _check_precision(record, plan, onnx, precision_of(model), asked)
+    info = info_of(model)
+    _check_network(record, plan, onnx, info)
     batches = tuple((profile.min, profile.opt, profile.max) for profile in record.profiles)
     precision = record.rest or record.precision
     request = BuildRequest(
         onnx, output, precision, batches, record.runtime, record.targets, images=images, keep_fp32=asked
     )
-    decided = decide(request)
-    if decided.engine.keep != keep_profile(record.model):
-        kept = decided.engine.keep or "a fixed number of"
-        raise UsageError(f"{onnx} keeps {kept} tokens, and {plan} was built for others: export it as that one was")
+    decided = decide_on(request, checksum, model)
     with scratch() as folder:
         source = folder / onnx.name
         write_onnx(decided.proto, source)
@@ -83,12 +90,11 @@ def _refit(plan: Path, onnx: Path, output: Path, images: Path | None) -> PlanRec
             content, refittable = refitted(data, source, flavour)
     with replacing(output) as draft:
         draft.write_bytes(content)
-    info = info_of(decided.source)
     record = dataclasses.replace(
         record,
         model=dataclasses.replace(info, precision=record.precision) if info else None,
         source=onnx.name,
-        source_sha256=decided.checksum,
+        source_sha256=checksum,
         plan_sha256=sha256(output),
         plan_bytes=len(content),
         stripped=False,
@@ -99,14 +105,24 @@ def _refit(plan: Path, onnx: Path, output: Path, images: Path | None) -> PlanRec
     return record
 
 
-def _check_precision(record: PlanRecord, plan: Path, onnx: Path, asked: tuple[str, ...]) -> None:
-    """Raise UsageError if the weights cannot become those of the plan, in which the nodes in `asked` stay FP32."""
-    held, reduced = precision_of(read_onnx(onnx)), record.precision in ("fp16", "bf16")
+def _check_precision(record: PlanRecord, plan: Path, onnx: Path, held: Precision, asked: tuple[str, ...]) -> None:
+    """Raise UsageError if weights in `held` cannot become those of the plan, whose nodes in `asked` stay FP32."""
+    reduced = record.precision in ("fp16", "bf16")
     expected = "fp32" if reduced and asked else record.precision
     if held != expected and not (reduced and held == "fp32"):
         raise UsageError(
             f"{onnx} holds {held.upper()} weights, expected {expected.upper()} ones for {plan}: export it again"
         )
+
+
+def _check_network(record: PlanRecord, plan: Path, onnx: Path, info: ModelInfo | None) -> None:
+    """Raise UsageError if `info`, the metadata of `onnx`, differs from `plan` in what weights do not decide."""
+    had, has = ({name: getattr(each, name, None) for name in _FIXED} for each in (record.model, info))
+    other = [
+        f"{name} {brief(str(has[name]))}, expected {brief(str(had[name]))}" for name in had if has[name] != had[name]
+    ]
+    if other:
+        raise UsageError(f"{onnx} is another network than {plan} ({'; '.join(other[:3])}): export it as that one was")
 
 
 def refitted(plan: bytes, onnx: Path, flavour: Flavour) -> tuple[bytes, bool]:

@@ -13,12 +13,14 @@ import gc
 import itertools
 import json
 import logging
+import shutil
 import sys
 import threading
 from pathlib import Path
 
 import fake_tensorrt
 import numpy as np
+import onnx
 import onnxruntime
 import sharing
 from cuda_shim.plans import write_exact, write_plan
@@ -39,6 +41,7 @@ from evodeploy.errors import (
     UnavailableError,
     UsageError,
 )
+from evodeploy.files import sha256
 from evodeploy.graph.fixed_keep import with_keep
 from evodeploy.graph.precision import reduced_from_onnx
 from evodeploy.machine.driver import architecture
@@ -511,7 +514,7 @@ def elastic_built():
             for batch, keep in itertools.product((1, 8), ((6, 64), (64, 6))):
                 same(engine.run(IMAGES[:batch], keep), IMAGES[:batch], keep)
     static = write_exact(PLAN.with_name("static.onnx"))
-    with refused(UsageError, "static.onnx keeps a fixed number of tokens", "made.engine was built for others"):
+    with refused(UsageError, "static.onnx is another network than", "keep_ratios None, expected (0.5, 0.25)"):
         refitting.refit(made, static, PLAN.with_name("again.engine"))
 
 
@@ -761,11 +764,32 @@ def refit():
     write_onnx(reduced_from_onnx(read_onnx(ONNX), "fp16").model, half)
     with refused(UsageError, "half.onnx holds FP16 weights, expected FP32 ones for"):
         refitting.refit(PLAN, half, PLAN.with_name("again.engine"))
+    fewer = restated(ONNX, PLAN.with_name("fewer.onnx"), keep_ratios=(0.25, 0.25))
+    with refused(UsageError, "fewer.onnx is another network than", "(keep_ratios (0.25, 0.25), expected (0.5, 0.5))"):
+        refitting.refit(PLAN, fewer, PLAN.with_name("again.engine"))
+    refit_while_it_is_replaced(half)
     with refused(BadFileError, "other.onnx does not fit the engine: the weights 'w' have another shape"):
         fake_tensorrt.OnnxParserRefitter.fits = False
         refitting.refit(PLAN, ONNX, PLAN.with_name("again.engine"))
     assert not PLAN.with_name("again.engine").exists()
     assert on_the_device() == [0] * 6
+
+
+def refit_while_it_is_replaced(other):
+    """The plan gets the weights of the file as it was read first."""
+    path, load = shutil.copy(ONNX, PLAN.with_name("replaced.onnx")), onnx.load
+
+    def replaced(source):
+        model = load(source)
+        shutil.copy(other, path)
+        return model
+
+    onnx.load = replaced
+    record = refitting.refit(PLAN, path, PLAN.with_name("replaced.engine")).record
+    onnx.load = load
+    assert record.source_sha256 == sha256(ONNX)
+    with open_engine(PLAN.with_name("replaced.engine"), "tensorrt") as engine:
+        same(engine.run(IMAGES[:2]), IMAGES[:2])
 
 
 def refit_kept():
