@@ -37,6 +37,8 @@ SAMPLE = 2048  # images for the spread of features and the probe, if targets are
 def state_of(part: Path, task: dict[str, object], resume: bool, force: bool) -> State:
     """Return the state of the interrupted training if `resume` is set, or a new one."""
     if not part.exists() or (force and not resume):
+        if resume:
+            _log.info("there is no %s to resume: the training starts at step 0", part)
         return State(task)
     if not resume:
         raise UsageError(

@@ -71,10 +71,11 @@ def read_checkpoint(path: Path, ema: bool = False) -> RawCheckpoint:
 def _hints(content: dict[Any, Any], path: Path) -> Hints:
     """Read the hints in the training run's settings, and in a hub's files next to the checkpoint.
 
-    The settings have priority, except for preprocessing. Without settings, a name that the hub's files do not state is
-    read from `arch`.
+    The settings have priority, except for preprocessing. A name that neither states is read from `arch`.
     """
-    near = hints_near(path)
+    near, arch = hints_near(path), content.get("arch")
+    if near.model is None and isinstance(arch, str):
+        near = dataclasses.replace(near, model=arch)
     for name in _SETTINGS:
         settings = content.get(name)
         settings = vars(settings) if isinstance(settings, argparse.Namespace) else settings
@@ -82,8 +83,7 @@ def _hints(content: dict[Any, Any], path: Path) -> Hints:
             hints = Hints.from_args(settings)
             said = {name: value for name, value in vars(hints).items() if value not in (None, ())}
             return dataclasses.replace(near, **said | {"stated": (*near.stated, *hints.stated)})
-    arch = content.get("arch")
-    return dataclasses.replace(near, model=arch) if near.model is None and isinstance(arch, str) else near
+    return near
 
 
 def _tensors(path: Path, state: dict[Any, Any], content: dict[Any, Any]) -> State:

@@ -32,6 +32,16 @@ _LABELS: Rule[Any] = Rule(
     _LISTED.expected, lambda value, field: (_NUMBERED if isinstance(value, dict) else _LISTED)(value, field)
 )
 _HEADS = optional(whole(1, 1024))
+
+
+def _square(value: Any, field: str) -> Any:
+    """Refuse two sides that differ: their position embeddings may be as many as those of a square."""
+    if isinstance(value, (list, tuple)) and len(set(map(str, value))) > 1:
+        raise SchemaError(field, " x ".join(map(str, value[:3])), "a square")
+    return value
+
+
+_IMAGE_SIZE: Rule[Any] = Rule("a side, or two that are equal", _square)
 _NUMBER = optional(number(-1e30, 1e30))
 _CHANNELS = optional(sequence(number(-1e30, 1e30), 0, 100))
 # Only the types are checked here, because an option may replace a value that is not supported.
@@ -53,11 +63,20 @@ _RULES = document(
         "pretrained_cfg": optional(document({}, _TRANSFORM)),
         "global_pool": optional(_NAME),
         "model_args": optional(
-            document({}, {"num_heads": _HEADS, "global_pool": optional(_NAME), "act_layer": optional(_NAME)})
+            document(
+                {},
+                {
+                    "num_heads": _HEADS,
+                    "global_pool": optional(_NAME),
+                    "act_layer": optional(_NAME),
+                    "img_size": _IMAGE_SIZE,
+                },
+            )
         ),
         "label_names": optional(_LABELS),
         "hidden_act": _NAME,
         "num_attention_heads": _HEADS,
+        "image_size": _IMAGE_SIZE,
         "layer_norm_eps": optional(number(0, 1, above=True)),
         "id2label": optional(_NUMBERED),
     },

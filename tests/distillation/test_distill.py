@@ -180,6 +180,12 @@ def test_a_resumed_training_ends_where_an_uninterrupted_one_does(
     assert not state.exists()
 
 
+def test_a_training_with_nothing_to_resume_logs_that_it_starts_anew(tmp_path, logged):
+    part = tmp_path / "out.pth.part"
+    assert job.state_of(part, {}, resume=True, force=False).progress.step == 0
+    assert f"there is no {part} to resume: the training starts at step 0" in logged
+
+
 @pytest.mark.parametrize("changed", ["student", "teacher"])
 def test_a_training_is_not_resumed_with_other_settings_next_to_the_weights(
     classifier, pictures, tmp_path, monkeypatch, changed

@@ -254,6 +254,11 @@ def test_a_published_size_under_a_name_of_its_own_is_no_guess(tmp_path, caplog):
     assert caplog.messages == []
 
 
+def test_a_name_that_the_settings_do_not_state_is_read_from_arch(tmp_path):
+    content = {"model": published("evo_deit_tiny_patch16_224"), "args": argparse.Namespace(lr=1e-4), "arch": "mine"}
+    assert load_checkpoint(saved(tmp_path, content)).config.name == "mine"
+
+
 def test_a_block_number_out_of_all_proportion_is_refused(tmp_path, small_state):
     state = small_state | {"qks.999999999.qk.weight": torch.zeros(1)}
     with pytest.raises(BadFileError, match="names block 999999999"):

@@ -31,6 +31,8 @@ def hints_of(tmp_path):
         ({"num_attention_heads": 0.5}, None, "config.json: num_attention_heads is 0.5, expected a whole number"),
         ({"num_attention_heads": True}, None, "num_attention_heads is true, expected"),
         ({"num_attention_heads": 10**6}, None, "num_attention_heads is 1000000, expected"),
+        ({"image_size": [16, 64]}, None, 'image_size is "16 x 64", expected a square'),
+        (TIMM | {"model_args": {"img_size": [16, 64]}}, None, 'model_args.img_size is "16 x 64", expected a square'),
         ({"layer_norm_eps": 0}, None, "layer_norm_eps is 0, expected a number above 0"),
         ({"layer_norm_eps": "1e-6"}, None, 'layer_norm_eps is "1e-6", expected'),
         ({"hidden_act": None}, None, "hidden_act is null, expected text"),
