@@ -125,11 +125,12 @@ def _finished(racers: Sequence[Racer], measurement: Measurement, budget: Budget)
             yield replace(racer.row, reason=failed.get(racer, PROBLEM))
             continue
         row = replace(racer.row, timing=timing, stopped=measurement.stopped, verdict=_verdict(racer, outputs))
+        samples = len(timing.samples)  # what was recorded before is of the warm-up, or of rounds that began again
         try:
-            row = replace(row, joules=_joules(racer, budget), clocks=racer.clocks.summary())
+            row = replace(row, joules=_joules(racer, budget), clocks=racer.clocks.summary(samples))
         except EvodeployError as error:
             row = replace(racer.row, reason=str(error))
-        resident, exposed = racer.resident, any(racer.exposed[-len(timing.samples) :])  # without those of the warm-up
+        resident, exposed = racer.resident, any(racer.exposed[-samples:])
         yield replace(row, launches=resident.launches, exposed=exposed) if resident else row
 
 

@@ -128,7 +128,8 @@ def test_each_row_of_a_gpu_has_the_clocks_of_its_own_samples(library, monkeypatc
 
 def test_a_gpu_that_slowed_down_is_reported_with_the_reason():
     states = [GpuState(1500, 2619, 60, ()), GpuState(1200, 2619, 84, ("power_cap",)), GpuState(None, None, None, ())]
-    clocks = ClockLog([*states, GpuState(1400, 2619, 70, ("power_cap",))]).summary()
+    warm_up = GpuState(300, 405, 90, ("idle",))
+    clocks = ClockLog([warm_up, *states, GpuState(1400, 2619, 70, ("power_cap",))]).summary(len(states) + 1)
     assert clocks == Clocks(1400, 1200, 2619, 84, (("power_cap", 0.5),))
     hot = dataclasses.replace(row("torch", 4), clocks=clocks)
     found = report([hot, row("tensorrt", 2)])

@@ -36,18 +36,19 @@ class ClockLog:
         if state is not None:
             self.states.append(state)
 
-    def summary(self) -> Clocks | None:
-        """Return a summary of the recorded states, or None if there are none."""
-        if not self.states:
+    def summary(self, samples: int) -> Clocks | None:
+        """Return a summary of the states of the last `samples`, without the warm-up; None if no state was recorded."""
+        states = self.states[-samples:]
+        if not states:
             return None
-        counts = Counter(name for state in self.states for name in state.slowdowns)
-        mhz = [state.mhz for state in self.states if state.mhz is not None]
+        counts = Counter(name for state in states for name in state.slowdowns)
+        mhz = [state.mhz for state in states if state.mhz is not None]
         return Clocks(
             mhz=_median(mhz),
             lowest_mhz=min(mhz, default=None),
-            memory_mhz=_median([state.memory_mhz for state in self.states if state.memory_mhz is not None]),
-            celsius=max((state.celsius for state in self.states if state.celsius is not None), default=None),
-            slowdowns=tuple((name, count / len(self.states)) for name, count in counts.items()),
+            memory_mhz=_median([state.memory_mhz for state in states if state.memory_mhz is not None]),
+            celsius=max((state.celsius for state in states if state.celsius is not None), default=None),
+            slowdowns=tuple((name, count / len(states)) for name, count in counts.items()),
         )
 
 
