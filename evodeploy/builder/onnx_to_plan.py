@@ -223,5 +223,11 @@ def _monitor(trt: Any, progress: Progress, interrupted: threading.Event) -> Any:
 def _spec(trt: Any, tensor: Any) -> TensorSpec:
     import numpy as np
 
-    shape = tuple(None if size < 0 else int(size) for size in tensor.shape)
-    return TensorSpec(tensor.name, np.dtype(trt.nptype(tensor.dtype)).name, shape)
+    try:
+        dtype = np.dtype(trt.nptype(tensor.dtype)).name
+    except TypeError as error:  # BF16, FP8 and INT4
+        raise BadFileError(
+            f"'{tensor.name}' of the ONNX is {tensor.dtype.name}, expected a type that NumPy has: export inputs and "
+            "outputs in FP32"
+        ) from error
+    return TensorSpec(tensor.name, dtype, tuple(None if size < 0 else int(size) for size in tensor.shape))

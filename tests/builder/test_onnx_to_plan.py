@@ -227,6 +227,14 @@ def test_what_the_parser_refuses_is_named_with_its_node(tmp_path):
         build_engine(request(path, tmp_path / "x.engine"))
 
 
+def test_a_type_that_numpy_lacks_is_refused(tmp_path):
+    images, summed = (value(name, ("batch", 3), TensorProto.BFLOAT16) for name in ("images", "sum"))
+    node = helper.make_node("Add", ["images", "images"], ["sum"])
+    path = write_graph(tmp_path / "bf16.onnx", [node], [images], [summed])
+    with pytest.raises(BadFileError, match="'images' of the ONNX is BF16, expected a type that NumPy has"):
+        build_engine(request(path, tmp_path / "x.engine"))
+
+
 def test_an_output_whose_length_is_not_known_is_refused(tmp_path):
     node = helper.make_node("Transpose", ["images"], ["turned"], perm=[1, 0])
     turned = value("turned", (3, "batch"))
