@@ -79,12 +79,12 @@ def newest_export(folder: Path) -> Path | None:
     try:
         sources = {newest: _source(newest)}
     except BadFileError as error:
-        raise BadFileError(f"the newest ONNX file here cannot be taken: {error}; name the file to take") from error
+        raise BadFileError(f"the newest ONNX file here cannot be used: {error}; name the file to use") from error
     for path in others:
         with contextlib.suppress(BadFileError):
             sources[path] = _source(path)
     if sources[newest] is None:
-        raise UsageError(f"the newest ONNX file here, {newest}, is not an export of evodeploy's: name the file to take")
+        raise UsageError(f"the newest ONNX file here, {newest}, was not exported by evodeploy: name the file to use")
     ours = {path: source for path, source in sources.items() if source is not None}
     if len(set(ours.values())) > 1:
         names = ", ".join(str(path) for path in ours)

@@ -70,7 +70,7 @@ def joined_ray(address: str, **options: Any) -> Iterator[None]:
             ray.init(address, **QUIET, **options)
         except Exception as error:  # Ray passes on the errors of its parts
             lacking = os.environ.get("RAY_AUTH_MODE") != "token"
-            token = ": where it asks for a token, as `ray start` lets it, set RAY_AUTH_MODE=token here too" * lacking
+            token = ": if that Ray requires a token, as `ray start` allows, set RAY_AUTH_MODE=token here too" * lacking
             raise RuntimeFailedError(f"cannot join Ray at {address}: {reason(error)}{token}") from error
         own_handler()
         try:

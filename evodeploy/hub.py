@@ -37,7 +37,7 @@ def local(source: str | os.PathLike[str]) -> Path:
     named = _ID.fullmatch(text)
     if named is None:
         raise UsageError(
-            f"{brief(text)} is not a name of the hub: expected hf://OWNER/NAME or hf://OWNER/NAME@REVISION"
+            f"{brief(text)} is not a name on the hub: expected hf://OWNER/NAME or hf://OWNER/NAME@REVISION"
         )
     repository, revision = named[1], named[2]
     with needs("hub"):
@@ -52,7 +52,7 @@ def local(source: str | os.PathLike[str]) -> Path:
     if config is None or TIMM_KEY not in read_json_file(config, "a hub's description of the checkpoint"):
         _fetched(repository, commit, "preprocessor_config.json")
     if revision is None:
-        _log.warning("%s is taken as it is now: pin it as %s", text, origin(checkpoint) or text)
+        _log.warning("%s is used as it is now: pin this revision as %s", text, origin(checkpoint) or text)
     return checkpoint
 
 
@@ -84,11 +84,12 @@ def _fetched(repository: str, revision: str | None, name: str) -> Path | None:
     except RepositoryNotFoundError as error:
         raise UsageError(f"{source}: the hub has no such model, or it is private and HF_TOKEN is not set") from error
     except HFValidationError as error:
-        raise UsageError(f"{source} is not a name of the hub: {reason(error)}") from error
+        raise UsageError(f"{source} is not a name on the hub: {reason(error)}") from error
     except LocalEntryNotFoundError as error:  # offline, no network, or the hub does not answer
         why = f" ({reason(error.__cause__)})" if error.__cause__ else ""
         raise UnavailableError(
-            f"{source}: {name} is not in the cache and the hub cannot be reached{why}: fetch it once where it can"
+            f"{source}: {name} is not in the cache and the hub cannot be reached{why}: fetch it once "
+            "while the hub can be reached"
         ) from error
     except EntryNotFoundError:
         return None

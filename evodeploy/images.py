@@ -73,7 +73,7 @@ def open_image(source: ImageLike) -> Image.Image:
         array = as_array(source)
         if not isinstance(array, np.ndarray):
             raise InputError(
-                f"an image is a {type(source).__name__}, expected a path, bytes, a Pillow image or an array"
+                f"an image is of type {type(source).__name__}, expected a path, bytes, a Pillow image or an array"
             )
         return Image.fromarray(_bytes_of(array))
     try:

@@ -49,7 +49,7 @@ def owned(path: Path) -> Iterator[None]:
         try:
             stack.enter_context(locked(lock))
         except BlockingIOError as error:
-            raise UsageError(f"another run is writing {path}: let it end, or choose another output") from error
+            raise UsageError(f"another run is writing {path}: wait until it ends, or choose another output") from error
         except OSError as error:
             where = f": its lock file {lock}" if os.path.lexists(lock) else ""
             raise unwritten(f"{path}{where}", error) from error

@@ -208,7 +208,7 @@ def pictures(images: Sequence[ImageLike], info: ModelInfo) -> NDArray[np.uint8]:
     most = HELD // math.prod(shape)
     if len(images) > most:
         raise UsageError(
-            f"there are {len(images)} images, expected {most} at most of this size, for all are held at once"
+            f"there are {len(images)} images, expected {most} at most of this size, because all are held at once"
         )
     seen = np.empty((len(images), *shape), np.uint8)
     for index, image in enumerate(images):

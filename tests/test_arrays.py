@@ -72,5 +72,5 @@ def test_reads_a_view_and_an_empty_batch():
 
 
 def test_refuses_what_is_no_image():
-    with pytest.raises(InputError, match="an image is a list, expected a path, bytes, a Pillow image"):
+    with pytest.raises(InputError, match="an image is of type list, expected a path, bytes, a Pillow image"):
         open_image([1, 2])

@@ -76,7 +76,7 @@ def test_why_the_newest_onnx_file_cannot_be_read_is_said(small_onnx, tmp_path):
     shutil.copy(small_onnx, tmp_path / "a.onnx")
     os.utime(tmp_path / "a.onnx", (1, 1))
     (tmp_path / "b.onnx").write_bytes(small_onnx.read_bytes()[:500])
-    with pytest.raises(BadFileError, match=r"newest ONNX file here .*b.onnx is damaged .*; name the file to take"):
+    with pytest.raises(BadFileError, match=r"newest ONNX file here .*b.onnx is damaged .*; name the file to use"):
         newest_export(tmp_path)
     os.utime(tmp_path / "b.onnx", (0, 0))
     assert newest_export(tmp_path) == tmp_path / "a.onnx"

@@ -201,7 +201,9 @@ def test_the_second_of_two_writers_is_refused(tmp_path):
 
     with replacing(path) as draft:
         draft.write_bytes(b"first")
-        assert refused_in_thread(second) == f"another run is writing {path}: let it end, or choose another output"
+        assert (
+            refused_in_thread(second) == f"another run is writing {path}: wait until it ends, or choose another output"
+        )
         assert draft.read_bytes() == b"first"
     assert path.read_bytes() == b"first"
     assert refused_in_thread(second) is None

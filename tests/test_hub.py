@@ -145,7 +145,7 @@ def test_reads_the_processor_of_a_transformers_model(hub):
 
 def test_warns_of_a_revision_that_may_change(hub, caplog):
     assert origin(local("hf://timm/small")) == f"hf://timm/small@{COMMIT}"
-    assert caplog.messages == [f"hf://timm/small is taken as it is now: pin it as hf://timm/small@{COMMIT}"]
+    assert caplog.messages == [f"hf://timm/small is used as it is now: pin this revision as hf://timm/small@{COMMIT}"]
 
 
 def test_takes_a_tag_and_an_older_format(hub):
@@ -170,11 +170,11 @@ def test_offline_the_cache_is_enough(hub, monkeypatch):
 @pytest.mark.parametrize(
     ("source", "kind", "words"),
     [
-        ("hf://small", UsageError, "hf://small is not a name of the hub: expected hf://OWNER/NAME"),
+        ("hf://small", UsageError, "hf://small is not a name on the hub: expected hf://OWNER/NAME"),
         ("hf://timm/small@", UsageError, "expected hf://OWNER/NAME"),
-        ("hf://timm/../x", UsageError, "is not a name of the hub"),
-        ("hf://timm/small@../../x", UsageError, "is not a name of the hub"),
-        ("hf://timm/small@/x", UsageError, "is not a name of the hub"),
+        ("hf://timm/../x", UsageError, "is not a name on the hub"),
+        ("hf://timm/small@../../x", UsageError, "is not a name on the hub"),
+        ("hf://timm/small@/x", UsageError, "is not a name on the hub"),
         ("hf://timm/other", UsageError, "the hub has no such model"),
         ("hf://timm/small@v9", UsageError, "the hub has no such revision"),
         ("hf://gated/one", UnavailableError, "gated: accept its terms"),

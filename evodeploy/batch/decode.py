@@ -79,7 +79,7 @@ def _prepared(
         data = image.read_bytes() if isinstance(image, Path) else image if isinstance(image, bytes) else image.read()
         return prepare(Image.open(io.BytesIO(data), formats=FORMATS), info), None
     except UnidentifiedImageError:
-        return None, "not an image, or one of an unknown format"
+        return None, "not an image, or an image in an unknown format"
     except OSError as error:
         return None, error.strerror or str(error)
     except Exception as error:  # decoders raise errors of any type for other bytes, which must not end the run

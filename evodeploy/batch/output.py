@@ -70,7 +70,7 @@ class OutputFolder:
                 flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel releases it, however this process ends
             except BlockingIOError as error:
                 raise UsageError(
-                    f"another run is writing to {self.path}: let it end, or choose another --output"
+                    f"another run is writing to {self.path}: wait until it ends, or choose another --output"
                 ) from error
             self._check(dict(manifest), force)
             self._tidy()

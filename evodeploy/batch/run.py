@@ -119,8 +119,8 @@ def _work(request: BatchRequest) -> Work:
     kind, _, index = engine.device.partition(":")
     if index not in ("", "0"):
         raise UsageError(
-            f"the engine would run on {engine.device}, but Ray chooses the GPU of each actor: use --device {kind}, and "
-            "CUDA_VISIBLE_DEVICES for those to choose from"
+            f"the engine would run on {engine.device}, but Ray chooses the GPU of each actor: use --device "
+            f"{kind}, and set CUDA_VISIBLE_DEVICES to the GPUs it may choose"
         )
     wanted = info.num_classes or request.top is not None
     return Work(

@@ -41,7 +41,9 @@ def usual_folder() -> Path:
     try:
         caches = stated if stated.is_absolute() else Path.home() / ".cache"
     except RuntimeError as error:
-        raise UsageError("no folder is known for the engine cache (no home): name one with --engine-cache") from error
+        raise UsageError(
+            "there is no folder for the engine cache, as no home folder is known: name one with --engine-cache"
+        ) from error
     return caches / "evodeploy" / "engines"
 
 
@@ -65,7 +67,7 @@ def cached_build(request: BuildRequest, folder: Path, limit: int = LIMIT) -> Pla
                 )
             _copy(request.output, kept)
         else:
-            _log.info(f"taking the {record.precision.upper()} engine of {request.onnx.name} from {folder}")
+            _log.info(f"using the {record.precision.upper()} engine of {request.onnx.name} from {folder}")
             with contextlib.suppress(OSError):  # it may belong to another user
                 os.utime(kept)
             _copy(kept, request.output)

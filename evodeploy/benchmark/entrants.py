@@ -191,6 +191,8 @@ def sample_of(engine: Engine, pictures: Pictures | None, count: int, made: dict[
             made[kind] = as_input(pictures[np.arange(count) % len(pictures)], engine.info)
         return made[kind]
     if spec.dtype != "float32":
-        raise InputError(f"input '{spec.name}' is {spec.dtype}, and the file does not say what of: export it again")
+        raise InputError(
+            f"input '{spec.name}' is {spec.dtype}, and the file does not state what its values are: export it again"
+        )
     generator = np.random.Generator(np.random.PCG64(0))
     return generator.standard_normal((count, *(size or 1 for size in spec.shape[1:])), dtype=np.float32)

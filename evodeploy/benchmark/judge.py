@@ -45,7 +45,7 @@ class Verdict:
     def __str__(self) -> str:
         return self.problem or (
             f"{self.deviating:.0%} of {self.images} images are off by more than {self.limit:.0e} of the largest "
-            f"magnitude (the median image by {self.error:.1e}), {self.allowed:.0%} may be"
+            f"magnitude (the median image by {self.error:.1e}), at most {self.allowed:.0%} may be"
         )
 
 

@@ -76,7 +76,9 @@ def refuse_static(facts: Facts, roles: Mapping[Path, Role], kept: tuple[Kept, ..
         if ratios is not None:
             raise UsageError(f"{path} {fixed}: leave --keep out, or export the checkpoint with --elastic")
         if kept and (roles[path] == "evo" or any(each.dense for each in kept)):
-            raise UsageError(f"{path} {fixed}, and the other files keep what each run says: bench them one by one")
+            raise UsageError(
+                f"{path} {fixed}, and the other files take a keep ratio in each run: bench them one by one"
+            )
 
 
 def _reach_all(info: ModelInfo, facts: Facts) -> bool:

@@ -129,5 +129,5 @@ def _peaks(timed: Sequence[Row], threads: int) -> Peaks:
     try:
         return peaks([(row.device, row.arithmetic) for row in timed if row.arithmetic], threads)
     except RuntimeFailedError as error:
-        _log.warning(f"{error}: no row says its share of them")
+        _log.warning(f"{error}: no row has its share of the peak")
         return {}

@@ -67,8 +67,8 @@ def without_tf32(spec: RowSpec) -> RowSpec:
         if engine.tf32 and spec.precision == "fp32":
             engine.close()
             raise UnavailableError(
-                "its FP32 products may be TF32, which --no-tf32 leaves out: TensorRT builds engines without by "
-                "`evodeploy build-engine --no-tf32`"
+                "its FP32 products may be TF32, which --no-tf32 excludes: build the engine with `evodeploy "
+                "build-engine --no-tf32`"
             )
         return engine
 

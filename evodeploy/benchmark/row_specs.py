@@ -190,7 +190,7 @@ def _rows(
         found = [(plan.built and side.random_files, _plan_rows(name, side, plan, how)) for plan in side.plans]
         if not side.plans and side.role == "evo":
             why = no_plan or side.lacking
-            reason = f"no engine is given or lies next to the ONNX it was built from, and none is built: {why}"
+            reason = f"no engine is given or found next to its ONNX file, and none is built: {why}"
             found = [(False, [RowSpec(name, side.role, None, "", Refusal(reason))])]
     yield from (dataclasses.replace(row, random=random) for random, rows in found for row in rows)
 

@@ -71,7 +71,7 @@ def sources_of(artefacts: Source | Sequence[Source] | None, model_name: str | No
     if onnx is None:
         return []
     paths = family_of(onnx).paths
-    _log.info(f"taking {', '.join(map(str, paths))}, the newest export of this folder")
+    _log.info(f"using {', '.join(map(str, paths))}, the newest export in this folder")
     return list(paths)
 
 
@@ -110,7 +110,7 @@ def subject_of(
     if len(checkpoints) > 1:
         raise UsageError(f"{len(checkpoints)} checkpoints given, expected one: bench them one after another")
     if fast_path is not None and paths:
-        raise UsageError(f"{paths[0]} states its own fast path, as it was exported: leave out --fast-path")
+        raise UsageError(f"{paths[0]} was exported with a fast path of its own: leave out --fast-path")
     facts = {path: _facts(path) for path in paths}
     describing = _of_the_model(facts)
     try:
@@ -123,7 +123,7 @@ def subject_of(
     if model is not None and all(kind_of(path) == "onnx" for path in facts):
         for source in tuple(facts):
             built = family_of(source).engines
-            notes += [f"{path.name}, which was built from {source.name}, is taken too" for path in built]
+            notes += [f"{path.name}, which was built from {source.name}, is used too" for path in built]
             facts |= {path: _facts(path) for path in built}
     model = as_elastic(model, facts, keeps)
     if fast_path is not None and model is not None and model.info.dense:
@@ -216,11 +216,11 @@ def _model(
         source = family_of(onnx).checkpoint if onnx else None
         if onnx is not None and source is not None:
             model = load_checkpoint_like(source, info)
-            return model, f"{source.name}, which {onnx.name} was exported from, is taken for the PyTorch rows"
+            return model, f"{source.name}, which {onnx.name} was exported from, is used for the PyTorch rows"
         name = name or info.model
         if name not in ZOO:
             cure = "give it, or name the published model of its size with --model"
-            return None, f"the checkpoint of {info.model} is not given and not next to its export: {cure}"
+            return None, f"the checkpoint of {info.model} was not given and is not next to its export: {cure}"
         config = dataclasses.replace(named(name), image_size=info.image_size)
         selecting = with_selection(config, info.keep_ratios, info.selection, info.stages or None, info.fast_path)
         model = random_model(selecting)

@@ -79,8 +79,8 @@ def trtexec_lines(
         raise UsageError("--print-trtexec prints lines for engines or ONNX files, got none: name some")
     if any(line.command.startswith(RTX_TOOL) for line in found):
         _log.info(
-            f"TensorRT for RTX has a tool of its own, {RTX_TOOL}. NVIDIA publishes no list of its options: those that "
-            "its documentation does not name are taken to be trtexec's"
+            f"TensorRT for RTX has its own tool, {RTX_TOOL}. NVIDIA publishes no list of its options: those not "
+            "in its documentation are assumed to be trtexec's"
         )
     return found
 

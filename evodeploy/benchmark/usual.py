@@ -69,7 +69,7 @@ def stated_by_all(stated: Collection[DeployFile], name: str) -> Any:
     found = sorted({value for each in stated if (value := getattr(each, name)) is not None})
     if len(found) > 1:
         raise UsageError(
-            f"the deploy files state {name} {' and '.join(map(str, found))}, expected one for all rows of a "
-            f"bench: choose it with --{name}"
+            f"the deploy files state {name} {' and '.join(map(str, found))}, expected the same for all rows of "
+            f"a bench: choose it with --{name}"
         )
     return found[0] if found else None

@@ -98,7 +98,10 @@ def decide_on(request: BuildRequest, checksum: str, model: onnx.ModelProto) -> D
         from evodeploy.graph.precision import reduced_from_onnx
     wide = with_wide_keys(model)
     if wide.count:
-        _log.info(f"widening the keys of {wide.count} attentions to their values' width: engines fuse no others")
+        _log.info(
+            f"widening the keys of {wide.count} attentions to the width of their values, because engines fuse "
+            "only attentions with equal widths"
+        )
     converted = wide
     if conversion is not None:
         converted = reduced_from_onnx(wide.model, conversion, request.keep_fp32)
@@ -134,11 +137,11 @@ def _conversion(request: BuildRequest, held: Precision) -> Reduced | None:
     wanted = request.precision or held
     if wanted == held:
         if request.images is not None:
-            raise UsageError("--images serves the check of FP16's range: add --fp16 for an FP32 ONNX, or leave it out")
+            raise UsageError("--images is for the range check of --fp16: add --fp16 for an FP32 ONNX, or leave it out")
         if request.keep_fp32:
             raise UsageError(
-                "--keep-fp32 serves --fp16 and --bf16: add one for an FP32 ONNX, or leave it out; what an ONNX that is "
-                "converted already keeps in FP32 stays so"
+                "--keep-fp32 is for --fp16 and --bf16: add one for an FP32 ONNX, or leave it out; an ONNX that "
+                "is converted already keeps its FP32 nodes"
             )
         return None
     if wanted == "fp32":
@@ -183,5 +186,5 @@ def _largest_activation(model: onnx.ModelProto, folder: Path | None, kept: Colle
     except (BadFileError, UnavailableError, UsageError) as error:
         if folder is not None:
             raise
-        _log.warning(f"whether FP16 holds every activation is not checked: {error}")
+        _log.warning(f"cannot check whether FP16 holds every activation: {error}")
         return ""

@@ -113,7 +113,8 @@ def plan_from_onnx(
             raise BadFileError(f"{path.name} has {len(inputs)} inputs and {len(outputs)} outputs, expected {wanted}")
         if keep is not None and not network.get_input(1).is_shape_tensor:
             raise BadFileError(
-                f"{flavour} cannot build {path.name}: its input '{inputs[1].name}' decides no size: export it again"
+                f"{flavour} cannot build {path.name}: its input '{inputs[1].name}' does not determine the size "
+                "of any tensor: export it again"
             )
         check_lengths(Path(path.name), outputs, elastic=keep is not None)
         _check_products(trt, network, precision)

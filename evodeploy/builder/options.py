@@ -68,9 +68,11 @@ def check_options(flavour: Flavour, options: BuilderOptions, profiles: int = 1) 
 def _refit_problem(flavour: Flavour, options: BuilderOptions, profiles: int) -> str:
     """Return why a refittable engine cannot be built this way, according to NVIDIA; empty if it can."""
     if options.version_compatible:
-        return "and --version-compatible exclude each other, for the lean runtime cannot refit: leave out one of them"
+        return (
+            "and --version-compatible exclude each other, because the lean runtime cannot refit: leave out one of them"
+        )
     if profiles > 1:
-        return f"allows one profile, got {profiles}: TensorRT has no more in an engine that takes other weights"
+        return f"allows one profile, got {profiles}: TensorRT supports only one in an engine that can be refitted"
     if flavour.name == "tensorrt" and flavour.version.startswith("11.3.0"):
         return f"may drop a bias in {flavour}, as its release notes say: leave it out, or use another version"
     return ""

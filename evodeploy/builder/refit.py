@@ -62,9 +62,12 @@ def refit(
 def _refit(plan: Path, onnx: Path, output: Path, images: Path | None) -> PlanRecord:
     record = read_sidecar(plan)
     if not record.refittable:
-        raise UsageError(f"{plan} takes no other weights: build it with --refittable or --strip-plan")
+        raise UsageError(f"{plan} cannot take other weights: build it with --refittable or --strip-plan")
     if record.version_compatible:
-        raise UsageError(f"{plan} is version-compatible, and TensorRT refits none that is: build it without")
+        raise UsageError(
+            f"{plan} is version-compatible, and TensorRT cannot refit such engines: build it without "
+            "--version-compatible"
+        )
     problem = driver_problem()
     if problem is not None:
         raise UnavailableError(f"an engine is refitted on the GPU it was built for, and here {problem}")

@@ -20,19 +20,17 @@ def bench(
         list[Path] | None,
         values.artefact("A checkpoint, ONNX files, engines, deploy files. Default: the newest export of this folder."),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="A published model, with random weights where none are given.")
-    ] = None,
+    model: Annotated[str | None, typer.Option(help="A published model, with random weights if none are given.")] = None,
     engines: Annotated[
         str | None,
         typer.Option(
-            help="Engines to compare; one that can replay CUDA graphs has rows with and without. Default: torch, "
-            "torch-compile, on a GPU its other modes too, and what is installed."
+            help="Engines to compare; an engine that can replay CUDA graphs has rows with and without them. "
+            "Default: torch, torch-compile (on a GPU its other modes too), and all that are installed."
         ),
     ] = None,
     precisions: Annotated[
         str | None,
-        typer.Option(help="What FP32 files are computed in. Default: fp32, and bf16 or fp16 where it is fast here."),
+        typer.Option(help="Precisions to compute FP32 files in. Default: fp32, and bf16 or fp16 if it is fast here."),
     ] = None,
     tf32: Annotated[
         bool | None,
@@ -82,7 +80,7 @@ def bench(
     ] = False,
     min_change: bench_compare.MinChange = bench_compare.MIN_CHANGE,
     print_trtexec: Annotated[
-        bool, typer.Option("--print-trtexec", help="Print the line of trtexec for each TensorRT row, and run nothing.")
+        bool, typer.Option("--print-trtexec", help="Print the trtexec command for each TensorRT row, and run nothing.")
     ] = False,
     force: Force = False,
     as_json: Json = False,

@@ -31,11 +31,12 @@ def build_engine(
     keep_fp32: options.KeepFp32 = None,
     min_batch: Annotated[int | None, whole("--min-batch", 1, values.BATCH, "Smallest batch, 1 by default.")] = None,
     opt_batch: Annotated[
-        int | None, whole("--opt-batch", 1, values.BATCH, "Batch to be fastest at, 32 by default.")
+        int | None, whole("--opt-batch", 1, values.BATCH, "Batch size to optimize for, 32 by default.")
     ] = None,
     max_batch: Annotated[int | None, whole("--max-batch", 1, values.BATCH, "Largest batch, 128 by default.")] = None,
     profile: Annotated[
-        list[str] | None, typer.Option(help="MIN:OPT:MAX in place of these three, again for each optimization profile.")
+        list[str] | None,
+        typer.Option(help="MIN:OPT:MAX instead of these three; repeat it for more optimization profiles."),
     ] = None,
     runtime: Annotated[str | None, typer.Option(help="tensorrt or tensorrt-rtx; what is installed by default.")] = None,
     target: Annotated[
@@ -47,9 +48,11 @@ def build_engine(
     optimization_level: Annotated[
         int | None, whole("--optimization-level", 0, 5, "Build longer for a faster engine.")
     ] = None,
-    workspace: Annotated[str | None, typer.Option(help="Memory that a kernel may use besides its tensors: 4G.")] = None,
+    workspace: Annotated[
+        str | None, typer.Option(help="Memory that a kernel may use besides its tensors, such as 4G.")
+    ] = None,
     timing_cache: Annotated[
-        Path | None, typer.Option(help="A file in which builds share what they measured of kernels.")
+        Path | None, typer.Option(help="A file in which builds share their kernel timings.")
     ] = None,
     version_compatible: Annotated[
         bool, typer.Option("--version-compatible", help="Let later versions of TensorRT run it, and the lean runtime.")
@@ -130,7 +133,7 @@ def _newest() -> Path:
     onnx = newest_export(Path())
     if onnx is None:
         raise UsageError("there is no ONNX file in this folder: `evodeploy export ckpt.pth` makes one")
-    note(f"taking {onnx}, the newest ONNX file of this folder; name another to build from that")
+    note(f"using {onnx}, the newest ONNX file in this folder; name another to build from that")
     return onnx
 
 

@@ -16,19 +16,26 @@ from evodeploy.errors import VerificationError
 
 
 def debug(
-    reference: Annotated[Path, values.artefact("What is right: a checkpoint, or any ONNX file.")],
-    other: Annotated[Path | None, typer.Argument(help="The ONNX file that is compared, or --precision.")] = None,
+    reference: Annotated[Path, values.artefact("The reference: a checkpoint, or any ONNX file.")],
+    other: Annotated[
+        Path | None, typer.Argument(help="The ONNX file to compare with it; leave it out with --precision.")
+    ] = None,
     precision: Annotated[
         Literal["fp16", "bf16"] | None,
         typer.Option(help="Compare the reference with its conversion to this, in memory."),
     ] = None,
     keep_fp32: options.KeepFp32 = None,
     images: options.Images = None,
-    random: Annotated[int, whole("--random", 1, values.RANDOM, "How many random images.")] = 8,
+    random: Annotated[int, whole("--random", 1, values.RANDOM, "Number of random images.")] = 8,
     seed: Annotated[int, whole("--seed", 0, values.SEED, "Seed of the random images.")] = 0,
     tolerance: Annotated[
         float | None,
-        real("--tolerance", 0, math.inf, "Largest error of an output, relative to the largest. Default: by precision."),
+        real(
+            "--tolerance",
+            0,
+            math.inf,
+            "Largest allowed error of an output, relative to its largest value. Default: by precision.",
+        ),
     ] = None,
     keep_ratio: options.KeepRatio = None,
     repair: Annotated[
@@ -59,4 +66,4 @@ def debug(
     )
     answer(report, as_json)
     if not report.passed:
-        raise VerificationError(f"{report.other} is beyond the tolerance")
+        raise VerificationError(f"the error of {report.other} is beyond the tolerance")

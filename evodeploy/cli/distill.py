@@ -43,7 +43,7 @@ def distill(
     ] = None,  # not a Path, which would turn hf:// into hf:/
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; the first GPU where there is one.")] = None,
     precision: Annotated[
-        str | None, typer.Option(help="What products are computed in: fp32, bf16, fp16. Default: what is fast here.")
+        str | None, typer.Option(help="Precision of products: fp32, bf16 or fp16. Default: one that is fast here.")
     ] = None,
     batch: Annotated[int, whole("--batch", 1, values.BATCH, "Images of one step.")] = 8,
     micro_batch: Annotated[
@@ -54,7 +54,9 @@ def distill(
     ] = None,
     augment: Annotated[
         bool | None,
-        typer.Option("--augment/--no-augment", help="Crop, mirror, change brightness; by default where it suits."),
+        typer.Option(
+            "--augment/--no-augment", help="Crop, mirror, change brightness; by default if that suits the images."
+        ),
     ] = None,
     seed: Annotated[int, whole("--seed", 0, values.SEED, "The same seed gives the same weights.")] = 0,
     threads: options.Threads = None,

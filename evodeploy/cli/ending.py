@@ -121,12 +121,12 @@ def _ending(error: BaseException) -> tuple[int, str]:
         return CLOSED, ""
     if isinstance(error, MemoryError):
         why = f" ({brief(str(error))})" if str(error) else ""
-        return ENVIRONMENT, f"there is not enough memory for this{why}: take smaller batches, fewer or smaller images"
+        return ENVIRONMENT, f"there is not enough memory for this{why}: use smaller batches, fewer or smaller images"
     if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename is not None else "the system refused something: "
+        where = f"{error.filename}: " if error.filename is not None else "the operating system reported an error: "
         return ENVIRONMENT, f"{where}{error.strerror or error}"
     what = brief(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
-    return FAULT, f"evodeploy failed where it should not have ({what}): -v shows where, please report it"
+    return FAULT, f"evodeploy failed unexpectedly ({what}): -v shows where; please report it"
 
 
 def _parsing(error: Any) -> str:

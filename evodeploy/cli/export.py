@@ -34,8 +34,8 @@ def export(
     elastic: Annotated[
         str | None,
         typer.Option(
-            help="Let each run choose its keep ratio, from LOW to HIGH; without them from 0.1 to 1.0. --keep-ratio is "
-            "what a run gets that asks for none.",
+            help="Let each run choose its keep ratio, from LOW to HIGH; without them from 0.1 to 1.0. --keep-ratio "
+            "is the default of a run.",
             metavar="[LOW:HIGH]",
         ),
     ] = None,
@@ -73,7 +73,8 @@ def export(
         typer.Option(help="Mean of the channels in [0, 1], as trained: one number, or R,G,B.", metavar="NUMBERS"),
     ] = None,
     std: Annotated[
-        str | None, typer.Option(help="Deviation of the channels, as trained: one number, or R,G,B.", metavar="NUMBERS")
+        str | None,
+        typer.Option(help="Standard deviation of the channels, as trained: one number, or R,G,B.", metavar="NUMBERS"),
     ] = None,
     crop_pct: Annotated[
         float | None,

@@ -49,7 +49,7 @@ def inspect(
         return
     for name, given in (("--kernels", kernels), ("--batch", batch), ("--keep-ratio", keep_ratio)):
         if given not in (None, False):
-            raise UsageError(f"{name} says more about --gpu, which is missing")
+            raise UsageError(f"{name} needs --gpu: add it, or leave {name} out")
     from evodeploy.inspection.describe import describe
 
     facts = describe(file)

@@ -32,7 +32,7 @@ def load_test(
     ] = None,
     seconds: Annotated[float, real("--seconds", 0.1, values.SECONDS, "How long each load lasts.")] = 10.0,
     target: Annotated[
-        float | None, real("--target", 0.01, 3_600_000, "Milliseconds in which an answer is in time.")
+        float | None, real("--target", 0.01, 3_600_000, "An answer within this number of milliseconds is in time.")
     ] = None,
     keep_ratio: Annotated[
         float | None, real("--keep-ratio", 0.001, 1, "Ask an elastic model for this share of tokens.")

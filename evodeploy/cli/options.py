@@ -39,7 +39,7 @@ Cache = Annotated[
 ]
 Tf32 = Annotated[
     bool | None,
-    typer.Option("--tf32/--no-tf32", help="On a GPU, let FP32 products round to TF32 or not; the runtime's default."),
+    typer.Option("--tf32/--no-tf32", help="On a GPU, let FP32 products round to TF32 or not. Default: the runtime's."),
 ]
 FixedKeep = Annotated[
     str | None,
@@ -83,14 +83,17 @@ Labels = Annotated[
 ClassMap = Annotated[
     Path | None,
     typer.Option(
-        "--class-map", metavar="FILE", help="Which class of the model each of the data's is: CSV name,class, or JSON."
+        "--class-map", metavar="FILE", help="The model's class for each class of the data: CSV name,class, or JSON."
     ),
 ]
 Limit = Annotated[int | None, whole("--limit", 1, IMAGES, "Use this many of the images, evenly spread over all.")]
 
 Ray = Annotated[
     str | None,
-    typer.Option("--ray", help="Join the Ray at this address, or `auto` for the one of this machine, and start none."),
+    typer.Option(
+        "--ray",
+        help="Join the Ray cluster at this address, or `auto` for that of this machine, instead of starting one.",
+    ),
 ]
 
 Stages = Annotated[
@@ -101,12 +104,13 @@ FastPath = Annotated[
     FastPathName | None,
     typer.Option(
         "--fast-path",
-        help="What becomes of tokens that are not kept: rest, as the published models learnt, or merge into the kept "
-        "ones most like them, the default for a network not trained with selection.",
+        help="What happens to tokens that are not kept: rest, as in the published models, or merge into the most "
+        "similar kept ones, the default for a network not trained with selection.",
     ),
 ]
 ImageSize = Annotated[
-    int | None, whole("--image-size", 1, SIDE, "Pixels a side, where not as trained: positions are interpolated.")
+    int | None,
+    whole("--image-size", 1, SIDE, "Side of the images in pixels, if not as trained: positions are interpolated."),
 ]
 
 

@@ -30,7 +30,8 @@ def package(
         int | None, whole("--top", 1, values.CLASSES, "With --ensemble: classes named; 5 by default.")
     ] = None,
     device: Annotated[
-        Literal["cpu", "gpu"] | None, typer.Option(help="Where an ONNX file is run, cpu by default; engines on gpu.")
+        Literal["cpu", "gpu"] | None,
+        typer.Option(help="Where to run an ONNX file, cpu by default. Engines run on gpu."),
     ] = None,
     instances: Annotated[int, whole("--instances", 1, 1024, "Copies of the model on each device.")] = 1,
     max_batch: Annotated[

@@ -22,7 +22,7 @@ from evodeploy.specs import EngineOptions
 def profile(
     context: typer.Context,
     file: Annotated[Path, values.artefact("An ONNX file, or a TensorRT engine on a machine with its GPU.")],
-    batch: Annotated[int, whole("--batch", 1, values.BATCH, "Images of a run.")] = 1,
+    batch: Annotated[int, whole("--batch", 1, values.BATCH, "Images in each run.")] = 1,
     keep_ratio: options.KeepRatio = None,
     other_ratio: Annotated[
         str | None, typer.Option(metavar="RATIO", help="A second keep ratio, profiled in turn with the first.")

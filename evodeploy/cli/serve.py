@@ -38,7 +38,7 @@ def serve(
     ] = 30.0,
     token_file: token.File = None,
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="Another host that requests may name, where no token is asked for.")
+        list[str] | None, typer.Option(help="Another host that requests may name, if no token is required.")
     ] = None,
     tls_cert: Annotated[
         Path | None, typer.Option(help="A certificate in PEM: serve HTTPS, and gRPC by TLS; not with Ray.")
@@ -51,11 +51,15 @@ def serve(
     keep_ratio: Annotated[
         str | None, typer.Option(help="With --target-p99, the shares of tokens to keep: LOW:HIGH, 0.3:1 by default.")
     ] = None,
-    replicas: Annotated[int, whole("--replicas", 1, 256, "Processes with an engine each; on Ray from 2 on.")] = 1,
+    replicas: Annotated[
+        int, whole("--replicas", 1, 256, "Processes with an engine each; from 2 on, Ray runs them.")
+    ] = 1,
     max_replicas: Annotated[
-        int | None, whole("--max-replicas", 1, 256, "Let Ray start as many replicas under load.")
+        int | None, whole("--max-replicas", 1, 256, "Let Ray start up to this number of replicas under load.")
     ] = None,
-    gpus: Annotated[float, real("--gpus", 0, 64, "With Ray, GPUs of a replica, also a share of one: 0.5.")] = 0.0,
+    gpus: Annotated[
+        float, real("--gpus", 0, 64, "With Ray, GPUs of each replica, or a share of one such as 0.5.")
+    ] = 0.0,
     metrics_port: Annotated[
         int | None,
         whole("--metrics-port", 1, 65535, "The port of metrics of the Ray that it starts, 8099 by default."),
@@ -106,4 +110,4 @@ def serve(
         return
     with service.running(settings, ray) as running:
         service.until_stopped(lambda: answer(running, as_json))
-        note("answering what was begun, then stopping")
+        note("answering the requests that have begun, then stopping")

@@ -48,10 +48,16 @@ def sweep(
     budget: Annotated[float | None, real("--budget", 0, 10**6, "Minutes after which nothing new is begun.")] = None,
     target_latency: Annotated[
         float | None,
-        real("--target-latency", 0, 10**6, "Choose the most accurate whose batch takes up to this, in milliseconds."),
+        real(
+            "--target-latency",
+            0,
+            10**6,
+            "Choose the most accurate candidate whose batch takes at most this, in milliseconds.",
+        ),
     ] = None,
     min_accuracy: Annotated[
-        float | None, real("--min-accuracy", 0, 100, "Choose the fastest that reaches this top-1, in percent.")
+        float | None,
+        real("--min-accuracy", 0, 100, "Choose the fastest candidate that reaches this top-1, in percent."),
     ] = None,
     fast_path: FastPath = None,
     threads: Threads = None,

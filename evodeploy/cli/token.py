@@ -32,5 +32,7 @@ def read(file: Path | None) -> str | None:
     if not token:
         raise UsageError(f"{source} is empty, expected a bearer token")
     if not re.fullmatch("[!-~]+", token):  # the characters that a header can hold
-        raise UsageError(f"the token in {source} has spaces, lines or other characters: expected ASCII without")
+        raise UsageError(
+            f"the token in {source} has spaces, line breaks or characters beyond ASCII: expected ASCII without spaces"
+        )
     return token

@@ -225,4 +225,4 @@ def for_ray(*names: object) -> None:
         try:
             name.encode()
         except UnicodeEncodeError as error:
-            raise UsageError(f"the name '{brief(name)}' is not UTF-8, and Ray takes no such: rename it") from error
+            raise UsageError(f"the name '{brief(name)}' is not UTF-8, which Ray does not accept: rename it") from error

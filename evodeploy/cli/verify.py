@@ -19,11 +19,13 @@ def verify(
     reference: Annotated[Path, values.artefact("Reference: a checkpoint, an ONNX file, an engine or a deploy file.")],
     candidate: Annotated[Path, values.artefact("What is compared with it: the same kinds.")],
     images: options.Images = None,
-    random: Annotated[int, whole("--random", 1, values.RANDOM, "How many random images.")] = 32,
+    random: Annotated[int, whole("--random", 1, values.RANDOM, "Number of random images.")] = 32,
     seed: Annotated[int, whole("--seed", 0, values.SEED, "Seed of the random images and keep ratios.")] = 0,
     rtol: Annotated[
         float | None,
-        real("--rtol", 0, math.inf, "Largest error of a logit, relative to the largest. Default: by precision."),
+        real(
+            "--rtol", 0, math.inf, "Largest allowed error of a logit, relative to the largest. Default: by precision."
+        ),
     ] = None,
     atol: Annotated[float, real("--atol", 0, math.inf, "Absolute error of a logit that always passes.")] = 0.0,
     score_tol: Annotated[

@@ -23,8 +23,8 @@ def visualize(
     keep_ratio: Annotated[
         str | None,
         typer.Option(
-            help="A list of keep ratios, a picture column for each: 0.2,0.5,0.8, or 0.7/0.5 by stage. Of an elastic "
-            "artefact or a checkpoint."
+            help="A list of keep ratios, a picture column for each: 0.2,0.5,0.8, or 0.7/0.5 by stage. For an "
+            "elastic artefact or a checkpoint."
         ),
     ] = None,
     fast_path: options.FastPath = None,

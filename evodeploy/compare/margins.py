@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _NO_ATTENTION = (
-    "tokens merge: kept are those least like any other, not those with most class attention, so no share of it says\n"
-    "which keep ratio is enough: measure it with `evodeploy eval`"
+    "tokens merge: the kept ones are least similar to any other, not those with most class attention, so its share\n"
+    "does not show which keep ratio is enough: measure that with `evodeploy eval`"
 )
 SHARES = (0.9, 0.95)  # of the class attention, for which keep ratios are reported
 

@@ -86,7 +86,7 @@ def run_selections(engine: Engine, seen: NDArray[np.uint8], keep: Sequence[int] 
     outputs = run_all(engine, as_input(seen, info), keep=keep)
     bad = int(not_finite(outputs).sum())
     if bad:
-        raise RuntimeFailedError(f"the outputs are no numbers (NaN or infinite) for {bad} of {len(seen)} images")
+        raise RuntimeFailedError(f"the outputs are not finite (NaN or infinite) for {bad} of {len(seen)} images")
     return selections_from(outputs, info)
 
 

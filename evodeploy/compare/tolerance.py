@@ -43,6 +43,6 @@ def tolerance_of(precisions: Collection[Precision], tf32: str = "") -> Tolerance
     """
     coarsest = lowest(precisions)
     if coarsest == "fp32" and tf32:
-        reason = f"FP16, for FP32 products of {tf32} may be TF32, which keeps ten bits of a factor as FP16 does"
+        reason = f"FP16, because FP32 products of {tf32} may be TF32, which, like FP16, keeps ten bits of a factor"
         return dataclasses.replace(TOLERANCES["fp16"], reason=reason)
     return dataclasses.replace(TOLERANCES[coarsest], reason=f"{coarsest.upper()}, the lowest precision of the two")

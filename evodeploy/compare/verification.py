@@ -87,7 +87,7 @@ def verify(
             logits=default.logits if rtol is None else rtol,
             score=default.score if score_tolerance is None else score_tolerance,
             absolute=atol,
-            reason=f"{default.reason}, but where stated" if stated else default.reason,
+            reason=f"{default.reason}, except where stated" if stated else default.reason,
         )
         verdict = _judged(first, second, reference, candidate, seen, tolerance, stated)
         for keep in elastic_keeps(info, seed) if _both_elastic(first, second) else []:
@@ -182,7 +182,7 @@ def _one_model(first: Engine, second: Engine, reference: Path | nn.Module, candi
     for what in (*shared, "top_k"):
         if getattr(ours, what) != getattr(theirs, what):
             raise UsageError(
-                f"{names[0]} and {names[1]} are not one model: {what.replace('_', ' ')} {getattr(ours, what)} and "
+                f"{names[0]} and {names[1]} are different models: {what.replace('_', ' ')} {getattr(ours, what)} and "
                 f"{getattr(theirs, what)}"
             )
     if unlike := difference(ours, theirs):
@@ -201,6 +201,6 @@ def _outputs(
     bad = int(not_finite(outputs).sum())
     if bad:
         raise VerificationError(
-            f"the outputs of {title_of(source)} are no numbers (NaN or infinite) for {bad} of {len(seen)} images"
+            f"the outputs of {title_of(source)} are not finite (NaN or infinite) for {bad} of {len(seen)} images"
         )
     return outputs

@@ -108,13 +108,13 @@ def matched(
                 f"{info.num_classes} classes"
             )
     if numbers and len(numbers) == len(labels):
-        return Matching(numbers, "labels are the model's numbers of classes")
+        return Matching(numbers, "labels are the model's class numbers")
     if numbers:
         raise UsageError(f"{title} has labels that are numbers and labels that are names: give one kind")
     if used and classes.all_names(used):
-        words = f"{what} taken by the model's class names"
+        words = f"{what} matched by the model's class names"
     elif used and classes.all_wnids(used):
-        words = f"{what} taken by WordNet id, as ImageNet's classes"
+        words = f"{what} matched by WordNet id, as ImageNet's classes"
     elif len(names) == info.num_classes:
         order = "sorted order" if names == tuple(sorted(names)) else "their order"
         numbers = {name: number for number, name in enumerate(names)}
@@ -155,7 +155,7 @@ def _mapped(path: Path, labels: Collection[Label], classes: Classes) -> dict[Lab
         name = str(label)
         number = classes.number(table[name]) if name in table else None
         if number is None:
-            given = f"says '{brief(str(table[name]), 60)}' of" if name in table else "lacks"
+            given = f"gives '{brief(str(table[name]), 60)}' for" if name in table else "lacks"
             raise BadFileError(f"{path} {given} the data's class '{brief(name, 60)}', expected {classes.expected}")
         numbers[label] = number
     return numbers
@@ -176,8 +176,8 @@ def _read_map(path: Path) -> dict[str, Label]:
             if rows and {"name", "class"} <= rows[0].keys():
                 return _once((row["name"], row["class"] or "") for row in rows)
     except (ValueError, csv.Error) as error:
-        raise BadFileError(f"{path} is no mapping of classes: {error}: expected {_EXPECTED}") from error
-    raise BadFileError(f"{path} is no mapping of classes: expected {_EXPECTED}")
+        raise BadFileError(f"{path} is not a mapping of classes: {error}: expected {_EXPECTED}") from error
+    raise BadFileError(f"{path} is not a mapping of classes: expected {_EXPECTED}")
 
 
 def _once(pairs: Iterable[tuple[str, T]]) -> dict[str, T]:

@@ -67,10 +67,10 @@ def labelled_images(
     classes cannot be matched, BadFileError if a file is invalid.
     """
     if not info.num_classes:
-        raise UsageError(f"{info.model} has no classifier: it gives features, which are neither right nor wrong")
+        raise UsageError(f"{info.model} has no classifier: it gives features, whose accuracy cannot be measured")
     if real_labels is not None:
         if labels is not None or class_map is not None:
-            raise UsageError("--real-labels are labels themselves: leave out --labels and --class-map")
+            raise UsageError("--real-labels gives the labels already: leave out --labels and --class-map")
         return _with_real_labels(dataset_of(data), real_labels, info)
     if labels is not None:
         entries = read_labels(labels)
@@ -110,10 +110,10 @@ def _with_labels(
     if labels.paths and folder.is_dir() and isinstance(dataset.examples[0].image, Path):  # missing ones are broken
         pairs = [(Example(name, folder / name), entry) for name, entry in labels.by_key.items()]
     elif labels.paths and (unused := len(labels.by_key) - len(pairs)):
-        _log.warning(f"{unused} labels in {labels.file} are of no image of {dataset.title}")
+        _log.warning(f"{unused} labels in {labels.file} match no image of {dataset.title}")
     if not pairs:
         first = brief(dataset.examples[0].name, 100)
-        raise UsageError(f"{labels.file} has a label for none of the images of {dataset.title}, such as '{first}'")
+        raise UsageError(f"{labels.file} has no label for any image of {dataset.title}, such as '{first}'")
     classes, words = Classes(info), f"labels taken from {labels.file}"
     given = {entry.label for _, entry in pairs}
     if class_map is not None:
@@ -145,14 +145,14 @@ def _keyed(dataset: Dataset, key_of: Callable[[str], str | None]) -> dict[str | 
 
 def _with_real_labels(dataset: Dataset, file: Path, info: ModelInfo) -> LabelledImages:
     if not has_imagenet_classes(info):
-        raise UsageError(f"ReaL labels are of ImageNet's 1000 classes, and {info.model} has others: leave them out")
+        raise UsageError(f"ReaL labels are for ImageNet's 1000 classes, and {info.model} has others: leave them out")
     known = read_real_labels(file)
     images = []
     for number, example in _keyed(dataset, number_of).items():
         if number is None or not 1 <= int(number) <= len(known):
             raise UsageError(
-                f"'{brief(example.name, 100)}' is none of the {len(known)} images that {file} labels: expected names "
-                "such as ILSVRC2012_val_00000293.JPEG"
+                f"'{brief(example.name, 100)}' is not one of the {len(known)} images that {file} labels: "
+                "expected names such as ILSVRC2012_val_00000293.JPEG"
             )
         if shown := known[int(number) - 1]:
             images.append(Labelled(example.name, example.image, shown))

@@ -126,8 +126,8 @@ def _from_devkit(path: Path, numbers: Sequence[str]) -> list[str]:
     companion = next((path.with_name(name) for name in SYNSETS if path.with_name(name).is_file()), None)
     if companion is None:
         raise UsageError(
-            f"{path} holds the devkit's numbers of classes, which are not the model's: put {' or '.join(SYNSETS)} of "
-            "the devkit next to it, which say what they are"
+            f"{path} holds the devkit's class numbers, which are not the model's: put {' or '.join(SYNSETS)} of "
+            "the devkit next to it, which give their meaning"
         )
     table = _meta(companion) if companion.suffix == ".mat" else _map_clsloc(companion)
     if sorted(table.values()) != list(imagenet_wnids()):
@@ -136,7 +136,7 @@ def _from_devkit(path: Path, numbers: Sequence[str]) -> list[str]:
         )
     unknown = next(((line, number) for line, number in enumerate(numbers, 1) if int(number) not in table), None)
     if unknown is not None:
-        raise BadFileError(f"{path}, line {unknown[0]}: {companion} knows no class {unknown[1]}, expected 1 to 1000")
+        raise BadFileError(f"{path}, line {unknown[0]}: {companion} lists no class {unknown[1]}, expected 1 to 1000")
     return [table[int(number)] for number in numbers]
 
 
@@ -172,5 +172,5 @@ def read_real_labels(path: Path) -> tuple[tuple[int, ...], ...]:
     except SchemaError as error:
         raise BadFileError(f"{path} holds no ReaL labels: {error}") from error
     if len(labels) != VALIDATION:
-        raise BadFileError(f"{path} has labels of {len(labels)} images, expected {VALIDATION}, as the ReaL labels have")
+        raise BadFileError(f"{path} has labels of {len(labels)} images, expected {VALIDATION}, as in the ReaL labels")
     return labels

@@ -160,8 +160,8 @@ def rows_of(path: Path, column: str) -> int:
     if column not in schema.names:
         names = ", ".join(schema.names)
         raise UsageError(
-            f"{path} has no column '{column}': call the one with images so, or name it by --image-column of "
-            f"`evodeploy batch` ({names})"
+            f"{path} has no column '{column}': rename the column of images to that, or name it with "
+            f"--image-column of `evodeploy batch` ({names})"
         )
     kind = schema.field(column).type
     if not (_is_image(kind) or (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0)):
@@ -221,7 +221,7 @@ def named(label: Label | None, classes: tuple[str, ...], where: object) -> Label
     if type(label) is not int or not classes:
         return label
     if not 0 <= label < len(classes):
-        raise BadFileError(f"{where} has the label {label}, and states {len(classes)} classes: it is damaged")
+        raise BadFileError(f"{where} has the label {label}, but the file states {len(classes)} classes: it is damaged")
     return classes[label]
 
 

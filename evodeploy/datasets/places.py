@@ -61,7 +61,7 @@ def files_of(given: str, left_out: Callable[[str], bool] | None = None) -> Itera
     elif not path.exists():
         raise UsageError(f"{shown} does not exist ({EXPECTED})")
     elif _COMPRESSED.fullmatch(path.name):
-        raise UsageError(f"{shown} is compressed, so its images have no place of their own: unpack it to a .tar")
+        raise UsageError(f"{shown} is compressed, so its images cannot be read one by one: unpack it to a .tar")
     else:
         raise UsageError(f"cannot recognise {shown}: {EXPECTED}")
 
@@ -76,10 +76,12 @@ def _listed(path: Path) -> Iterator[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeError as error:
-        raise BadFileError(f"{path} is no list of paths in UTF-8: {error}") from error
+        raise BadFileError(f"{path} is not a list of paths in UTF-8: {error}") from error
     for number, line in enumerate(lines, 1):
         if "\0" in line:
-            raise BadFileError(f"{path} is no list of paths: line {number} holds a NUL, which no name has")
+            raise BadFileError(
+                f"{path} is not a list of paths: line {number} holds a NUL character, which no file name has"
+            )
     yield from (str(path.parent / line) for line in lines if line.strip())
 
 
@@ -96,7 +98,7 @@ def _expanded(pattern: str) -> list[str]:
             count = found[1].count(",") + 1
         total *= count
         if total > EXPANDED:
-            raise UsageError(f"the braces of {brief(pattern)} stand for more than {EXPANDED} names: name fewer")
+            raise UsageError(f"the braces of {brief(pattern)} expand to more than {EXPANDED} names: name fewer")
         step = 1 if not numbers or first <= last else -1
         padded = numbers and any(len(each) > 1 and each.startswith("0") for each in numbers.groups())
         width = max(map(len, numbers.groups())) if numbers and padded else 0

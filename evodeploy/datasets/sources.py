@@ -57,7 +57,7 @@ def _listed(given: str, path: Path) -> Dataset:
     kind, chosen = next((kind, kinds[kind]) for kind in ("", *CONTAINERS) if kind in kinds)
     if left := len(files) - len(chosen):
         what = "images" if not kind else f"{kind} files"
-        _log.warning(f"{left} files of {brief(given)} are left out, for it has {what}: name one kind")
+        _log.warning(f"{left} files of {brief(given)} are left out, because it has {what}: name one kind")
     root = path if path.is_dir() else common_folder(chosen)
     return _dataset(brief(given), chosen, root, kind, path.is_dir())
 
@@ -117,5 +117,5 @@ def _each(images: Images) -> Iterator[ImageLike]:
             yield from _each(each)
     else:
         raise InputError(
-            f"images are a {type(images).__name__}, expected a path, bytes, a Pillow image, an array, or several"
+            f"images are of type {type(images).__name__}, expected a path, bytes, a Pillow image, an array, or several"
         )

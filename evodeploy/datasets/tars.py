@@ -98,18 +98,20 @@ def members_of(path: Path, labelled: bool = True) -> list[tuple[Member, Label | 
                 raise BadFileError(f"{where} has {size} bytes, expected at most {limit}")
             if extension in IMAGES:
                 if key in images:
-                    raise BadFileError(f"{where} is a second image of its key, next to {brief(images[key].name)}")
+                    raise BadFileError(f"{where} is a second image with the same key as {brief(images[key].name)}")
                 images[key] = member
             else:
                 label = _label(member, os.pread(file.fileno(), size, offset), extension)
                 if label is not None and labels.setdefault(key, label) != label:
-                    raise BadFileError(f"{where} says {brief(str(label), 60)}, and another file of its key does not")
+                    raise BadFileError(
+                        f"{where} says {brief(str(label), 60)}, but another file with the same key gives another label"
+                    )
     if not images:
         raise BadFileError(f"{path} holds no images: expected names that end with {', '.join(IMAGES)}")
     if left := {key for keys in (others, labels) for key in keys if key not in images}:
         _log.warning(
-            f"{len(left)} samples of {path} are left out, such as '{brief(min(left).lstrip('/'), 100)}': they have no "
-            f"image, which is called by a name, one dot, and {', '.join(IMAGES)}"
+            f"{len(left)} samples of {path} are left out, such as '{brief(min(left).lstrip('/'), 100)}': they "
+            f"have no image, whose name must be a key, one dot, and {', '.join(IMAGES)}"
         )
     return [(image, labels.get(key)) for key, image in images.items()]
 
@@ -132,7 +134,7 @@ def _members(path: Path, file: _Bounded) -> Iterator[tuple[str, int, int]]:
     """Yield name, offset and size of each regular file."""
     end = os.fstat(file.fileno()).st_size
     if os.pread(file.fileno(), 5, 0).startswith(_COMPRESSED):
-        raise BadFileError(f"{path} is compressed, so its images have no place of their own: unpack it to a tar")
+        raise BadFileError(f"{path} is compressed, so its images cannot be read one by one: unpack it to a tar")
     place = 0
     try:
         if os.pread(file.fileno(), _BLOCK, 0) != bytes(_BLOCK):  # Python 3.10 cannot read an empty tar
@@ -143,9 +145,9 @@ def _members(path: Path, file: _Bounded) -> Iterator[tuple[str, int, int]]:
         raise BadFileError(f"{path} is not a readable tar: {reason(error)}") from error
     file.seek(min(place, end))
     if file.read(_BLOCK) != bytes(_BLOCK):  # tarfile stops at a damaged header as if it were the end
-        raise BadFileError(f"{path} is damaged or cut short at byte {place}: make it anew")
+        raise BadFileError(f"{path} is damaged or cut short at byte {place}: create it again")
     if file.read(_AFTER).strip(b"\0"):
-        raise BadFileError(f"{path} has more after its end at byte {place}, as tars joined by cat do: make it anew")
+        raise BadFileError(f"{path} has more after its end at byte {place}, like tars joined by cat: create it again")
 
 
 def _regular(path: Path, archive: tarfile.TarFile, end: int) -> Iterator[tuple[str, int, int]]:
@@ -157,7 +159,7 @@ def _regular(path: Path, archive: tarfile.TarFile, end: int) -> Iterator[tuple[s
         where = brief(f"{path}/{member.name}")
         if not member.isreg() or member.issparse():
             kind = "sparse" if member.issparse() else "a link, a device or a pipe"
-            raise BadFileError(f"{where} is {kind}, expected regular files alone: pack them anew")
+            raise BadFileError(f"{where} is {kind}, expected regular files alone: pack them again")
         if member.size < 0 or member.offset_data + member.size > end:
             raise BadFileError(f"{where} claims {member.size} bytes, more than {path} has: it is cut short")
         yield member.name, member.offset_data, member.size
@@ -170,7 +172,7 @@ def _label(member: Member, data: bytes, extension: str) -> Label | None:
             return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else text or None
         values = read_json(data.decode("utf-8"))
     except ValueError as error:
-        raise BadFileError(f"{brief(str(member))} is no label: {reason(error)}") from error
+        raise BadFileError(f"{brief(str(member))} is not a label: {reason(error)}") from error
     label = values.get("label", values.get("cls")) if isinstance(values, dict) else values
     if label is None or isinstance(label, str) or type(label) is int:
         return label

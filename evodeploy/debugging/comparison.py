@@ -52,12 +52,12 @@ def compare(asked: Question, names: tuple[str, str], *, random: bool) -> DebugRe
     reference, other = emulated(asked.reference), emulated(asked.other)
     if set(reference.inputs) != set(other.inputs):
         ours, theirs = (", ".join(sorted(graph.inputs)) for graph in (reference, other))
-        raise UsageError(f"the reference takes {ours} and the other {theirs}: they are not of one model")
+        raise UsageError(f"the reference takes {ours} and the other {theirs}: they are different models")
     _log.info(f"comparing {len(reference.shared_with(other))} values on {asked.images} images")
     found = probed(reference, other, asked.feeds, asked.budget)
     nodes = node_errors(reference, found)
     if not nodes:
-        raise UsageError("the two have no float value of one name and shape in common, so no node can be compared")
+        raise UsageError("the two have no float value with the same name and shape, so no node can be compared")
     return DebugReport(
         reference=names[0],
         other=names[1],

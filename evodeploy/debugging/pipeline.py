@@ -73,7 +73,7 @@ def debug(
         BadFileError: A file is not an ONNX model, or ONNX Runtime cannot load it.
     """
     if (other is None) == (precision is None):
-        raise UsageError("what is compared is an ONNX file, or --precision for a conversion: give one of the two")
+        raise UsageError("give either an ONNX file to compare, or --precision to compare a conversion")
     if keep_fp32 and precision is None:
         raise UsageError("--keep-fp32 is for the conversion with --precision: leave it out for a file")
     if count < 1 or seed < 0 or budget < 1:
@@ -95,7 +95,9 @@ def debug(
         if given is None and held in ("fp16", "bf16"):
             raise UsageError(f"the reference holds {held.upper()} weights already: give the FP32 file it was made from")
         if given is not None and held != "fp32":
-            _log.warning(f"the reference is in {held.upper()}: what it rounds counts as right, and nothing is proposed")
+            _log.warning(
+                f"the reference is in {held.upper()}: its rounding errors are not counted, and nothing is proposed"
+            )
         target: Precision = precision or precision_of(given or right)
         always = beyond_range(right, target)
         feeds, seen = inputs_of(right, info, images, count, seed, given)

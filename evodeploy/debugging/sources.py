@@ -32,7 +32,10 @@ CHUNK = 8  # images at a time if the batch is dynamic
 def read_other(path: Path) -> ModelProto:
     """Read the ONNX file to compare; raises UsageError for another kind of file, and the errors of `read_onnx`."""
     if kind_of_source(path) != "onnx":
-        raise UsageError(f"{path} is not an ONNX file: what is compared node by node is an ONNX file, or --precision")
+        raise UsageError(
+            f"{path} is not an ONNX file: only an ONNX file, or a conversion with --precision, can be compared "
+            "node by node"
+        )
     return read_onnx(path)
 
 
@@ -86,8 +89,8 @@ def _check_alike(infos: Sequence[ModelInfo]) -> None:
         found = [getattr(info, fact) for info in infos]
         if any(each != found[0] for each in found):
             raise UsageError(
-                f"the {fact.replace('_', ' ')} of the reference is {found[0]} and of the other {found[1]}: "
-                "they are not of one network"
+                f"the {fact.replace('_', ' ')} of the reference is {found[0]} and of the other {found[1]}: they "
+                "are different networks"
             )
 
 
@@ -109,11 +112,11 @@ def inputs_of(
     inputs = [value for value in model.graph.input if value.name not in weights]
     batches = [batch_of(each) for each in (model, like) if each is not None and batch_of(each)]
     if len(set(batches)) > 1:
-        raise UsageError(f"the reference takes batches of {batches[0]} and the other of {batches[1]}: export one anew")
+        raise UsageError(f"the reference takes batches of {batches[0]} and the other of {batches[1]}: export one again")
     batch = batches[0] if batches else None
     if info is None:
         if images is not None:
-            raise UsageError(f"the ONNX {NO_METADATA}; leave the images out, and it is compared on random numbers")
+            raise UsageError(f"the ONNX {NO_METADATA}; leave the images out to compare it on random numbers")
         generator = np.random.Generator(np.random.PCG64(seed))
         size = batch or count
         return [{value.name: _random(value, size, generator) for value in inputs}], size

@@ -28,9 +28,9 @@ def reason_not_to(count: int, sample: NDArray[np.uint8]) -> str | None:
         return f"{count} images are few (less than {FEW})"
     colour = float((sample.max(axis=3).astype(np.int16) - sample.min(axis=3)).mean())
     if colour < GREY:
-        return "the images have no colour, as writing, scans and drawings"
+        return "the images have no colour, like writing, scans and drawings"
     flat = float(((sample < EXTREME) | (sample >= 256 - EXTREME)).mean())
-    return "most of the images is black or white, as writing and drawings" if flat > WRITTEN else None
+    return "most of the images is black or white, like writing and drawings" if flat > WRITTEN else None
 
 
 NUMBERS = 7  # random numbers for each image

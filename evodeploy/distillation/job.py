@@ -67,7 +67,7 @@ class Job:
         clock = time.perf_counter()
         recipe, info = self.recipe, self.student.info
         master = self.teacher.module.to(self.device)
-        asking = f"asking the teacher, {self.teacher.config.name}"
+        asking = f"computing the outputs of the teacher, {self.teacher.config.name}"
         _log.info(asking)
         known = self._answers(asking, master, self.held)
         once = not recipe.augment and len(self.pictures) <= REMEMBERED
@@ -127,7 +127,11 @@ def _warn_of_loss(record: Distilled) -> None:
     was, now = lowest.before.agreement, lowest.after.agreement
     if now.value < was.value:
         at = f"at keep ratio {ratios_in_words(lowest.keep_ratios)} agreement fell from {was} to {now}"
-        _log.warning("%s in %d steps: train longer, as the first steps lose some, or lower --rate", at, record.steps)
+        _log.warning(
+            "%s in %d steps: train longer, because the first steps lose some agreement, or lower --rate",
+            at,
+            record.steps,
+        )
 
 
 def _labels(pictures: Pictures) -> torch.Tensor | None:
@@ -137,7 +141,10 @@ def _labels(pictures: Pictures) -> torch.Tensor | None:
 
 def _compared(classes: int, probe: Probe | None) -> str:
     if classes:
-        return "agreement is the share with the teacher's class"
+        return "agreement is the share of images with the teacher's class"
     if probe is not None:
-        return "agreement is the share with the teacher's class, read by a linear probe of the teacher's features"
+        return (
+            "agreement is the share of images with the teacher's class, read by a linear probe of the "
+            "teacher's features"
+        )
     return "agreement is 1 for the teacher's features, 0 for those of any other image"

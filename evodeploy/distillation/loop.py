@@ -125,7 +125,7 @@ class Loop:
             loss, agreed, images, seconds = self._optimizer.step(done, self.processes, numbers).tolist()
         except FloatingPointError as error:
             raise RuntimeFailedError(
-                f"the training broke down in step {progress.step + 1}: {error}. The learning rate {self.recipe.rate:g} "
+                f"the training diverged in step {progress.step + 1}: {error}. The learning rate {self.recipe.rate:g} "
                 f"is too high, or {self.recipe.precision} too narrow: give a lower rate, or the precision fp32"
             ) from error
         follow(self.average, self.student, min(self.recipe.average, (1 + progress.step) / (10 + progress.step)))

@@ -45,7 +45,7 @@ def student_of(
 ) -> LoadedModel:
     """Load the network to train, with its keep ratios; raises UsageError if these leave nothing to train for."""
     if keep_ratio is not None and elastic is not None:
-        raise UsageError("keep_ratio and elastic exclude each other: give one ratio, or the range of all")
+        raise UsageError("keep_ratio and elastic exclude each other: give one ratio, or a range")
     asked = (keep_ratio,) if isinstance(keep_ratio, (int, float)) else keep_ratio
     ratios = None if asked is None else tuple(map(float, asked))
     if elastic is not None:
@@ -60,7 +60,7 @@ def student_of(
     if ratios is None and loaded.info.dense:
         loaded = reconfigured(loaded, with_selection(loaded.config, (KEEP,)))
     if loaded.info.dense and elastic is None:
-        raise UsageError("a keep ratio of 1.0 is the network as it is: give one below, or elastic")
+        raise UsageError("a keep ratio of 1.0 leaves the network as it is: give a lower one, or elastic")
     return loaded
 
 
@@ -109,7 +109,7 @@ def sides(
         if labels and train.classes and class_map is None and (strange := sorted(map(str, {*held.classes} - known))):
             raise UsageError(f"{val} has classes that {source} lacks, such as {brief(strange[0])}: rename them")
         if {example.place for example in train.examples} & {example.place for example in held.examples}:
-            raise UsageError(f"{val} and {source} share images: what is trained on measures nothing")
+            raise UsageError(f"{val} and {source} share images: images used for training cannot measure accuracy")
     limited = held.limited(MOST_EVALUATED)
     _log.info(
         "%d images to train on, %d to evaluate on (%s)%s",

@@ -65,7 +65,7 @@ def read_state(path: Path, task: dict[str, Any]) -> State:
     changed = [name for name in task if known.task.get(name) != task[name]]
     if changed:
         raise UsageError(
-            f"{path} is the beginning of another distillation ({', '.join(changed)} changed): pass the same options, "
+            f"{path} belongs to another distillation ({', '.join(changed)} changed): pass the same options, "
             "or --force to start over"
         )
     return known

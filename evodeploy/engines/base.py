@@ -165,7 +165,7 @@ class Engine(ABC):
         """Translate the exceptions of a runtime during a run of `batch` images, or, with 0, while the engine opens."""
         when, fix = f"at batch {batch}", "use a smaller batch"
         if not batch:
-            when, fix = f"while it opens on {self.device}", "end what else uses that memory"
+            when, fix = f"while it opens on {self.device}", "stop what else uses that memory"
         try:
             yield
         except EvodeployError:
@@ -178,7 +178,7 @@ class Engine(ABC):
     def _check(self, images: object) -> None:
         spec = self.inputs[0]
         if not isinstance(images, np.ndarray):
-            raise InputError(f"input '{spec.name}' is a {type(images).__name__}, expected a NumPy array")
+            raise InputError(f"input '{spec.name}' is of type {type(images).__name__}, expected a NumPy array")
         if images.dtype != np.dtype(spec.dtype):
             raise InputError(f"input '{spec.name}' is {images.dtype}, expected {spec.dtype}: convert it with .astype")
         if images.ndim != len(spec.shape) or images.shape[1:] != spec.shape[1:]:

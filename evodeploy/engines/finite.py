@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from evodeploy.engines.base import Array
 
-PROBLEM = "the model's output for this image is no number (NaN or infinite): `evodeploy verify` the artefact"
+PROBLEM = (
+    "the model's output for this image is not finite (NaN or infinite): check the artefact with `evodeploy verify`"
+)
 
 
 def not_finite(outputs: Mapping[str, Array]) -> NDArray[np.bool_]:

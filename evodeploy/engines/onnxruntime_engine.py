@@ -75,7 +75,7 @@ class OnnxRuntimeEngine(Engine):
         check_interface(path, self.inputs, self.outputs, self.info)
         if options.cuda_graph and self.info is not None and self.info.elastic:
             raise UsageError(
-                f"{path} is elastic, and a CUDA graph of the engine '{self.name}' has one shape: leave it out"
+                f"{path} is elastic, but a CUDA graph of the engine '{self.name}' has one shape: leave out cuda_graph"
             )
         self.batch = PROFILE if profile and self.inputs[0].shape[0] is None else batch_range(self.inputs)
         self._bound: dict[int, BoundBatch] | None = {} if options.cuda_graph else None

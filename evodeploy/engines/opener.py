@@ -124,7 +124,9 @@ def resolved(source: Source) -> Path | nn.Module:
     if isinstance(source, (str, os.PathLike)):
         return local(source)
     if not callable(getattr(source, "state_dict", None)):  # torch may not be installed
-        raise UsageError(f"a source is a {type(source).__name__}, expected a path, a name of the hub or a torch module")
+        raise UsageError(
+            f"a source is of type {type(source).__name__}, expected a path, a name of the hub or a torch module"
+        )
     return source
 
 

@@ -72,7 +72,7 @@ class OpenVinoEngine(Engine):
             self._requests: _Requests | None = _Requests(self._compile())
         actual = self._requests.compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         if actual != hint:
-            raise UnavailableError(f"OpenVINO computes in {actual} on this processor where {hint} is asked for")
+            raise UnavailableError(f"OpenVINO computes in {actual} on this processor, although {hint} was asked for")
         self._one_at_a_time = threading.Lock()
         self.inputs, self.outputs = _interface(model)
         self.batch = batch_range(self.inputs)

@@ -62,16 +62,16 @@ class TorchEngine(Engine):
         self.tf32 = self.device != "cpu" and options.tf32 is not False  # PyTorch's default for convolutions
         if gpu is not None and not torch.cuda.is_available():
             raise UnavailableError(
-                f"PyTorch {torch.__version__} finds no GPU here, got device {self.device}: take the device cpu, or "
-                "install PyTorch for CUDA"
+                f"PyTorch {torch.__version__} finds no GPU here, got device {self.device}: use the device cpu, "
+                "or install PyTorch for CUDA"
             )
         if mode.on_gpu and self.device == "cpu":
             raise UnavailableError(f"{name} replays CUDA graphs, and on the CPU is the same as torch-compile: use that")
         self._autocast = torch_dtype(options.precision) if mode.autocast else None
         if mode.autocast and self._autocast is None:
             raise UsageError(
-                f"{name} casts FP32 weights to the precision that is asked for, got {options.precision or 'none'}: "
-                "take the precision fp16 or bf16, or the engine torch"
+                f"{name} casts FP32 weights to the precision that is asked for, got "
+                f"{options.precision or 'none'}: use the precision fp16 or bf16, or the engine torch"
             )
         if options.threads:
             torch.set_num_threads(options.threads)

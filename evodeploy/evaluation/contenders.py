@@ -90,4 +90,4 @@ def warnings(contenders: Sequence[Contender]) -> Iterator[str]:
         if warning := assumption(each.info):
             yield f"{each.title}: {warning}"
         if unlike := difference(first.info, each.info):
-            yield f"{first.title} and {each.title} prepare images differently ({unlike}): each is evaluated on its own"
+            yield f"{first.title} and {each.title} prepare images differently ({unlike}): each gets its own preparation"

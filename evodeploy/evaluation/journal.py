@@ -80,7 +80,7 @@ class Journal:
                     return
                 if number == 0 and entry != self._task:
                     raise UsageError(
-                        f"{path} is the beginning of another evaluation: remove it, pass --force to start over, or "
+                        f"{path} belongs to another evaluation: remove it, pass --force to start over, or "
                         "name another output with -o"
                     )
                 if number:

@@ -144,7 +144,7 @@ def _evaluated(
         journal = Journal(path, _task(contenders, data) if path is not None else {}, fresh)
         if len(journal.answers) > len(data.images):
             raise BadFileError(
-                f"{journal.path} has answers to {len(journal.answers)} images, expected {len(data.images)} at most: "
+                f"{journal.path} has answers for {len(journal.answers)} images, expected {len(data.images)} at most: "
                 "remove it, or pass --force to start over"
             )
         if journal.answers:

@@ -155,7 +155,7 @@ def _check_images(precision: Precision, images: bool, *, verify: bool) -> None:
             raise UsageError(f"--{precision} is calibrated on images like those it will see: add --images DIR")
     elif images and not (precision == "fp16" and verify):
         raise UsageError(
-            "--images serves --int8, --fp8 and the range check of --fp16: leave it out, or add one (--fp16 + --verify)"
+            "--images is for --int8, --fp8 and the range check of --fp16: leave it out, or add one (--fp16 + --verify)"
         )
 
 

@@ -41,7 +41,7 @@ def log_model(model: LoadedModel, source: Path | nn.Module) -> None:
     if model.trained_at:
         _log.warning(
             f"position embeddings trained at {model.trained_at} px are interpolated for "
-            f"{config.image_size} px: what that costs in accuracy no check of the export shows"
+            f"{config.image_size} px: the checks of the export do not show what that costs in accuracy"
         )
     selecting = selection_note(model)
     if selecting is not None:
@@ -49,7 +49,7 @@ def log_model(model: LoadedModel, source: Path | nn.Module) -> None:
     if warning := assumption(model.info):
         _log.warning(warning)
     if model.info.input_format != "float32":
-        _log.info(f"the graph takes bytes and normalises them; before it, of an RGB image: {in_words(model.info)}")
+        _log.info(f"the graph takes bytes and normalises them; prepare an RGB image as follows: {in_words(model.info)}")
     if model.info.elastic:
         bounds = ", ".join(f"{stage.low} to {stage.high} of {stage.tokens}" for stage in model.info.elastic)
         _log.info(f"elastic: each run says how many tokens its stages keep, {bounds}")

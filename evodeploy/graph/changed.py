@@ -26,4 +26,4 @@ class Changed:
     def check_changed(self, precision: Precision, keep_fp32: Sequence[str]) -> None:
         """Raise UsageError if the patterns `keep_fp32` left nothing to convert to `precision`."""
         if keep_fp32 and not self.count:
-            raise UsageError(f"--keep-fp32 leaves no node for {precision.upper()}: name fewer")
+            raise UsageError(f"--keep-fp32 leaves no node to convert to {precision.upper()}: name fewer")

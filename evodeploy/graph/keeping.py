@@ -68,6 +68,6 @@ def _no_match(graph: GraphProto, pattern: str) -> str:
     known = sorted({node_name(node) for node in graph.node} | {node.op_type for node in graph.node})
     close = difflib.get_close_matches(pattern, known, 3, 0.4) or known[:3]
     return (
-        f"no node of the ONNX is called '{brief(pattern, 60)}', nor is of such an operator type: --keep-fp32 takes "
+        f"no node of the ONNX has the name or operator type '{brief(pattern, 60)}': --keep-fp32 takes "
         f"names or patterns of them, such as {', '.join(brief(name, 60) for name in close)}"
     )

@@ -165,7 +165,7 @@ class _Quantizer:
 
 def _reason(node: NodeProto) -> str:
     if node.op_type == "Conv":
-        return "a convolution of the image: little work, and all that follows rests on it"
+        return "a convolution of the image: little work, and all that follows depends on it"
     return f"{node.op_type} of two computed values: attention, or what tokens are selected or merged by"
 
 

@@ -71,9 +71,9 @@ def check_fp16_range(model: onnx.ModelProto, images: Array, kept: Collection[str
     name, magnitude = max((beyond or ranges).items(), key=lambda item: item[1])
     largest = LargestActivation(name, magnitude, len(images))
     if beyond:
-        others = f" and {len(beyond) - 1} other activations as far or less" if len(beyond) > 1 else ""
+        others = f" and {len(beyond) - 1} other activations by the same or less" if len(beyond) > 1 else ""
         raise VerificationError(
-            f"the activation {largest}{others}, beyond FP16's {FP16_LARGEST:.0f}: take BF16 or FP32, or "
+            f"the activation {largest}{others}, beyond FP16's {FP16_LARGEST:.0f}: use BF16 or FP32, or "
             "measure on your own --images; nothing was written"
         )
     return largest

@@ -119,7 +119,7 @@ class Predictor:
         if isinstance(images, (str, bytes, os.PathLike)):
             raise UsageError("stream takes several images, and got one: give a list, or call predict")
         if not isinstance(images, Iterable):
-            raise InputError(f"images are a {type(images).__name__}, expected an image, or several")
+            raise InputError(f"images are of type {type(images).__name__}, expected an image, or several")
         check_classes(self.info, top)
         ratios = self._ratios(keep_ratio)
         self._check_open()
@@ -192,7 +192,7 @@ class Predictor:
             raise UsageError(f"the artefact gives its {self.info.top_k} best classes, not logits: use predict")
         images = as_array(images)
         if not isinstance(images, np.ndarray):
-            raise InputError(f"images are a {type(images).__name__}, expected a NumPy array or a tensor")
+            raise InputError(f"images are of type {type(images).__name__}, expected a NumPy array or a tensor")
         if len(images) == 0:
             return np.empty((0, self.engine.outputs[0].shape[1] or 0), np.float32)
         outputs = run_all(self.engine, images, BATCH)

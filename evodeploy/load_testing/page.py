@@ -22,7 +22,7 @@ def as_html(test: LoadTest) -> str:
     targets = {load.target for load in test.loads if load.target is not None}
     plots = []
     if lanes:
-        heading = "Milliseconds from when it was to be sent to its answer"
+        heading = "Milliseconds from the time a request was to be sent to its answer"
         limits = [("target", target * 1000) for target in sorted(targets)]
         plots.append(element("figure", element("h3", heading), dots("Latency", "ms", lanes)))
         plots.append(element("figure", element("h3", "Slowest of a hundred"), bars("p99", "ms", p99, limits)))

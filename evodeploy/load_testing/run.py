@@ -52,7 +52,7 @@ def load_test(
     if by_grpc and model is None:
         raise UsageError("gRPC takes tensors: name the model that they are for")
     if labels and images is None:
-        raise UsageError("labels are those of images: give a folder of them")
+        raise UsageError("labels need images: give a folder of them")
     if (rates is not None and connections is not None) or (images is not None and model is not None):
         what = "rates and connections" if connections is not None and rates is not None else "images and a model"
         raise UsageError(f"{what} exclude each other: choose one")
@@ -87,7 +87,7 @@ def load_test(
     if isinstance(wanted, Bodies) and not any(load.accuracy for load in loads) and wanted.unmatched():
         (name, number), label = min(wanted.seen), str(wanted.classes[0])
         _log.warning(
-            f"no label is a class that was answered: labels are such as '{brief(label, 60)}', classes such as "
+            f"no label matches an answered class: labels are such as '{brief(label, 60)}', classes such as "
             f"'{brief(name, 60)}' ({number}); name the folders as the model's classes, by name, number or WordNet id"
         )
     return LoadTest(url, wanted.what, tuple(loads))

@@ -95,9 +95,9 @@ def address_of(url: str, schemes: Sequence[str], such: str) -> tuple[str, str, i
         parts = urllib.parse.urlsplit(url)
         host, port = parts.hostname, PORTS.get(parts.scheme) if parts.port is None else parts.port
     except ValueError as error:
-        raise UsageError(f"'{brief(url, 60)}' is no address of a server ({error})") from error
+        raise UsageError(f"'{brief(url, 60)}' is not the address of a server ({error})") from error
     if parts.scheme not in schemes or not host or port is None or parts.path not in ("", "/") or parts.query:
-        raise UsageError(f"'{brief(url, 60)}' is no address of a server, expected such as {such}")
+        raise UsageError(f"'{brief(url, 60)}' is not the address of a server, expected one such as {such}")
     return parts.scheme, host, port
 
 
@@ -174,7 +174,7 @@ def tensor_for(document: dict[str, Any], model: str) -> tuple[str, str, list[int
             raise ValueError(f"the shape {shape} is large")
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(
-            f"the model '{brief(model, 60)}' has no one input that can be sent ({reason(error)})"
+            f"the model '{brief(model, 60)}' does not have one input that can be sent ({reason(error)})"
         ) from error
     drawn = np.random.default_rng(1)
     array = drawn.integers(0, 100, shape) if dtype.kind in "iu" else drawn.standard_normal(shape)

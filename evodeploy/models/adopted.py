@@ -87,7 +87,7 @@ def check_same(module: nn.Module, network: Network, size: int) -> None:
     difference = float((ours - theirs).abs().max() / theirs.abs().max())
     if not difference <= DIFFERENCE:
         raise UsageError(
-            f"{name_of(module)} cannot be taken over exactly: its tensors are those of a plain vision transformer, but "
+            f"{name_of(module)} cannot be converted exactly: its tensors are those of a plain vision transformer, but "
             f"its outputs differ by {difference:.1e} of their largest (another activation, epsilon or pooling)"
         )
 

@@ -59,7 +59,9 @@ def load_checkpoint(
     inferred = layout.infer(shapes_of(state), raw.hints)
     config = inferred if model is None else _as_named(model, inferred)
     if not isinstance(config, layout.config):
-        raise UsageError(f"{name} is an {layout.family} checkpoint, but {config.name} is none: leave out --model")
+        raise UsageError(
+            f"{name} is an {layout.family} checkpoint, but {config.name} is of another family: leave out --model"
+        )
     if isinstance(source, nn.Module) and not isinstance(source, Network):
         check_same(source, fitted(layout, dense_twin(inferred), state, name), inferred.image_size)
     hints = raw.hints
@@ -93,7 +95,7 @@ def load_checkpoint(
 
 def _adopted(module: nn.Module, ema: bool) -> RawCheckpoint:
     if ema:
-        raise UsageError("a module has no averaged weights next to its own: leave out ema")
+        raise UsageError("a module has no averaged weights besides its own: leave out ema")
     if isinstance(module, Network):
         return raw_from_network(module)
     return raw_from(module)
@@ -121,7 +123,9 @@ def load_checkpoint_like(source: Path | nn.Module, info: ModelInfo, model: str |
     names = info.class_names if exported and len(info.class_names) == info.num_classes else loaded.info.class_names
     how = completed(loaded.info.preprocessing, info.preprocessing)
     if info.elastic and tuple(stage.tokens for stage in info.elastic) != loaded.config.stage_tokens:
-        raise UsageError(f"{loaded.config.name} has not the elastic stages of {info.model}: they are not of one model")
+        raise UsageError(
+            f"{loaded.config.name} does not have the elastic stages of {info.model}: they are different models"
+        )
     own = dataclasses.replace(loaded.info, preprocessing=how, class_names=names, elastic=info.elastic)
     return with_interface(dataclasses.replace(loaded, info=own), info.input_format, info.top_k)
 

@@ -57,7 +57,7 @@ def read_checkpoint(path: Path, ema: bool = False) -> RawCheckpoint:
     check_input(path, _WHAT)
     content = _load_safetensors(path) if suffix_of(path) == ".safetensors" else _load_torch(path)
     if not isinstance(content, dict):
-        raise BadFileError(f"{path} holds a {type(content).__name__}, expected a dictionary of tensors")
+        raise BadFileError(f"{path} holds an object of type {type(content).__name__}, expected a dictionary of tensors")
     has_ema = any(isinstance(content.get(key), dict) for key in _EMA_KEYS)
     if ema and not has_ema:
         raise UsageError(f"{path} has no EMA weights ('model_ema' or 'state_dict_ema'): leave out --ema")
@@ -93,10 +93,12 @@ def _tensors(path: Path, state: dict[Any, Any], content: dict[Any, Any]) -> Stat
         name = brief(str(key), _SHOWN)
         if not isinstance(value, Tensor):
             known = brief(", ".join(sorted(map(str, content))[:6]))
-            raise BadFileError(f"{path} is no checkpoint: '{name}' is a {type(value).__name__}, not a tensor ({known})")
+            raise BadFileError(
+                f"{path} is not a checkpoint: '{name}' is of type {type(value).__name__}, not a tensor ({known})"
+            )
         own = _PREFIX.sub("", str(key))
         if own in tensors:
-            raise BadFileError(f"{path} holds '{name}' twice, with a prefix and without: one of them must go")
+            raise BadFileError(f"{path} holds '{name}' twice, with a prefix and without: remove one of them")
         _check_tensor(path, name, value)
         tensors[own] = value
     _check_storages(path, tensors)

@@ -46,7 +46,7 @@ def _from_json(values: Any) -> list[str]:
         values = [values[str(index)] for index in range(len(values))]
         values = [value[-1] if isinstance(value, list) and value else value for value in values]
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise ValueError("expected a list of names, or an object of numbers to names")
+        raise ValueError("expected a list of names, or an object from numbers to names")
     return values
 
 

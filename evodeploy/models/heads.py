@@ -25,8 +25,8 @@ def heads_of(width: int, hints: Hints) -> int:
     heads = hints.num_heads if isinstance(hints.num_heads, int) else implied
     if heads == 0 or width % heads:
         raise UsageError(
-            f"cannot infer the attention heads of width {width} from the tensors: expected 'num_heads' in the "
-            "checkpoint's args, by which the width can be divided, or a config.json next to model.safetensors"
+            f"cannot infer the attention heads of width {width} from the tensors: expected 'num_heads', a "
+            "divisor of the width, in the checkpoint's args, or a config.json next to model.safetensors"
         )
     return heads
 

@@ -54,7 +54,7 @@ def shapes_of(state: State) -> Shapes:
 def at_image_size(layout: Layout[Any], config: Any, state: State, image_size: int) -> tuple[Any, State]:
     """Return `config` and `state` for images of another size; raises UsageError if the family's size is fixed."""
     if layout.at_grid is None:
-        raise UsageError(f"{config.name} runs at {config.image_size} px alone: leave out --image-size")
+        raise UsageError(f"{config.name} runs at {config.image_size} px only: leave out --image-size")
     resized = dataclasses.replace(config, image_size=image_size)
     return resized, layout.at_grid(state, resized.grid)
 

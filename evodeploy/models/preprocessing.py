@@ -218,7 +218,7 @@ def _checked(name: str, source: Stated) -> Any:
         fits = len(value) == 3 and all(least <= each <= _LARGEST for each in value)
         expected = f"three numbers from {least:g} to {_LARGEST:g} of channels in [0, 1]"
         if any(abs(each) > _LARGEST for each in value):
-            expected += " (divide by 255 what is of channels in [0, 255])"
+            expected += " (divide values for channels in [0, 255] by 255)"
     if not fits:
         numbers = value if isinstance(value, tuple) else (value,)
         got = brief(value if isinstance(value, str) else ", ".join(f"{number:g}" for number in numbers))

@@ -102,7 +102,7 @@ def _check_stated(hints: Hints, pooled_norm: bool) -> None:
     if hints.global_pool and hints.global_pool != pooling:
         raise BadFileError(
             f"the vision transformer has the pooling '{brief(hints.global_pool)}' and the norm '{norm}', expected "
-            f"'{pooling}' with that norm: it computes no other"
+            f"'{pooling}' with that norm, as no other is supported"
         )
 
 

@@ -46,7 +46,7 @@ class EvoDeiTConfig:
         if self.width % self.heads or self.image_size < 1 or self.image_size % self.patch_size:
             raise UsageError(
                 f"{self.name}: width {self.width} must be a multiple of the {self.heads} heads, and image size "
-                f"{self.image_size} a positive one of the patch size {self.patch_size}"
+                f"{self.image_size} a positive multiple of the patch size {self.patch_size}"
             )
         if sorted({0, *self.stages, self.depth}) != [0, *self.stages, self.depth]:
             raise UsageError(f"{self.name}: stages {self.stages} must begin, in order, after block 0 of {self.depth}")
@@ -196,7 +196,7 @@ def with_selection(
     if "fast_path" in config.settings and fast_path is not None:
         changes["fast_path"] = fast_path
     elif fast_path == "merge":
-        raise UsageError(f"{config.name} has one token for all that rest, and merges none: leave out --fast-path")
+        raise UsageError(f"{config.name} sums up all dropped tokens in one, so it merges none: leave out --fast-path")
     if keep_ratios is not None:
         count = len(config.stages if stages is None else stages)
         changes["keep_ratios"] = keep_ratios * count if len(keep_ratios) == 1 else keep_ratios

@@ -75,8 +75,8 @@ def profile(
     name = runtime_for(path, engine, options)
     if name not in ("onnxruntime", "openvino", "tensorrt"):
         raise UsageError(
-            f"the profiler of the engine '{name}' is not read: expected onnxruntime or openvino with an ONNX file, or "
-            "tensorrt with an engine file"
+            f"profiles of the engine '{name}' are not supported: expected onnxruntime or openvino with an "
+            "ONNX file, or tensorrt with an engine file"
         )
     if options.cuda_graph:
         raise UsageError("a CUDA graph is one launch, whose layers have no times of their own: leave out cuda_graph")
@@ -171,7 +171,7 @@ def _input(engine: Engine, batch: int, images: Images | None) -> Array:
         given = pictures(images_of(images)[:batch], info)
         return as_input(given[np.arange(batch) % len(given)], info)
     if images is not None:
-        raise UsageError(f"the artefact {NO_METADATA}; leave the images out, and it runs on random numbers")
+        raise UsageError(f"the artefact {NO_METADATA}; leave the images out to run it on random numbers")
     shape = (batch, *(size or 1 for size in spec.shape[1:]))
     return np.random.default_rng(0).random(shape, np.float32).astype(spec.dtype)
 

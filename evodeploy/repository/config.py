@@ -71,7 +71,9 @@ def dims_of(model: ServedModel, spec: TensorSpec) -> list[int]:
 def type_of(spec: TensorSpec) -> Word:
     """Return Triton's name for the tensor's type. Raises UsageError if it has none."""
     if spec.dtype not in _TYPES:
-        raise UsageError(f"'{spec.name}' is {spec.dtype}, a type that Triton has not (expected {', '.join(_TYPES)})")
+        raise UsageError(
+            f"'{spec.name}' is {spec.dtype}, a type that Triton does not have (expected {', '.join(_TYPES)})"
+        )
     return Word(_TYPES[spec.dtype])
 
 

@@ -27,7 +27,7 @@ _GRACE = 45  # seconds until Kubernetes kills it; by default `serve` answers the
 _BUCKET = "Replace YOUR-BUCKET by where the folder models was uploaded to (s3://, gs://, pvc:// or https://)."
 _ADAPTIVE = (
     "In place of Triton: `evodeploy serve`, which keeps fewer tokens under load to answer 99 of 100 requests in the",
-    "milliseconds of --target-p99, which are to be chosen, as are the shares of tokens of --keep-ratio.",
+    "milliseconds of --target-p99. Choose these, and the shares of tokens in --keep-ratio.",
     "Replace YOUR-REGISTRY by that of an image with evodeploy[serve,{}], YOUR-HOST by the host that requests name.",
 )
 _IMAGE = "Replace YOUR-REGISTRY by that of an image of Triton whose Python has evodeploy, for the ensemble."

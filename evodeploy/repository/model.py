@@ -61,7 +61,7 @@ def served_model(path: Path, max_batch: int | None = None) -> ServedModel:
     if model.batches is None:
         if max_batch is not None and model.keep:
             raise UsageError(
-                f"{path} is elastic, so Triton runs each request as it comes, with its own number of kept tokens: "
+                f"{path} is elastic, so Triton runs each request separately, with its own number of kept tokens: "
                 "leave out --max-batch"
             )
         if max_batch is not None:
@@ -69,8 +69,8 @@ def served_model(path: Path, max_batch: int | None = None) -> ServedModel:
         return model
     if model.batches.min > 1:
         raise UsageError(
-            f"{path} takes {model.batches.min} images or more, and Triton passes on what comes, be it one: "
-            "build it with --min-batch 1"
+            f"{path} takes {model.batches.min} images or more, but Triton also passes on single images: build "
+            "it with --min-batch 1"
         )
     for spec in model.outputs:
         if spec.shape[:1] != (None,):
@@ -86,8 +86,9 @@ def served_model(path: Path, max_batch: int | None = None) -> ServedModel:
 def _onnx(path: Path) -> ServedModel:
     if others := external_data(path):
         raise UsageError(
-            f"{path} keeps weights in other files ({brief(', '.join(others))}), and a package has the one file: write "
-            f"one with Python's onnx.save(onnx.load('{path.name}'), 'whole.onnx'), or package an engine built from it"
+            f"{path} keeps weights in other files ({brief(', '.join(others))}), but a package has only one "
+            f"model file: write one with Python's onnx.save(onnx.load('{path.name}'), 'whole.onnx'), or package an "
+            "engine built from it"
         )
     model = read_onnx(path)
     images, info = input_spec(model), info_of(model)

@@ -71,8 +71,8 @@ def write_package(model: ServedModel, serving: Serving, output: Path, force: boo
     name, version = serving.name, serving.version
     if not re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name):
         raise UsageError(
-            f"the name is '{name}', expected up to 63 of a-z, 0-9 and -, the first a letter and the last no -: choose "
-            "another by --name"
+            f"the name is '{name}', expected up to 63 of the characters a-z, 0-9 and -, beginning with a letter "
+            "and not ending with -: choose another --name"
         )
     texts = {f"{MODELS}/{name}/config.pbtxt": config_text(model, serving)}
     if model.info and has_labels(model):
@@ -158,8 +158,8 @@ def _check_versions(serving: Serving, earlier: _Earlier, kept: dict[str, int], c
     if kept and differing:
         again = "give the same options, or " if all(what.startswith("--") for what in differing) else ""
         raise UsageError(
-            f"version {min(kept.values())} of {name} has other {', '.join(differing)} than {serving.version}, and one "
-            f"configuration is for all: {again}choose another --name"
+            f"version {min(kept.values())} of {name} has other {', '.join(differing)} than {serving.version}, "
+            f"but all versions share one configuration: {again}choose another --name"
         )
 
 
@@ -191,7 +191,7 @@ def _check_earlier(folder: Path, serving: Serving, earlier: _Earlier, source: Pa
     folders = {parent for path in listed for parent in path.parents}
     for path in (*(path for model in models for path in model.rglob("*")), *there):
         if path.is_symlink() or (path not in listed if path.is_file() else path not in folders):
-            raise UsageError(f"{path} is not of an earlier package: move it away, or choose another --name")
+            raise UsageError(f"{path} does not belong to an earlier package: move it away, or choose another --name")
         if path.is_file() and path.samefile(source):
             raise UsageError(f"{source} is the input and would be replaced: choose another --name or --triton")
 

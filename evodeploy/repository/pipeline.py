@@ -62,11 +62,11 @@ def package(
     if max_wait is not None and not 0 <= max_wait <= LONGEST:
         raise UsageError(f"max_wait is {max_wait}, expected 0 to {LONGEST} seconds")
     if top is not None and not ensemble:
-        raise UsageError("--top says how many classes --ensemble names, which is missing")
+        raise UsageError("--top is the number of classes that --ensemble names: add --ensemble, or leave --top out")
     path = Path(artefact)
     model = served_model(path, max_batch)
     if max_wait is not None and model.batches is None:
-        raise UsageError(f"Triton joins no requests for {path} into batches: leave out --max-queue-delay-us")
+        raise UsageError(f"Triton does not join requests for {path} into batches: leave out --max-queue-delay-us")
     serving = Serving(
         name=model_name(path) if name is None else name,
         device=device or ("gpu" if model.backend == "tensorrt" else "cpu"),

@@ -60,7 +60,7 @@ def budget_of(milliseconds: float | None, keep_ratios: tuple[float, float] | Non
     if milliseconds is not None:
         return Budget(milliseconds / 1000, *(keep_ratios or (LOW,)))
     if keep_ratios is not None:
-        raise UsageError("a range of keep ratios is for a target: give --target-p99 too")
+        raise UsageError("a range of keep ratios needs a target: give --target-p99 too")
     return None
 
 
@@ -127,7 +127,7 @@ def check_target(times: Times, budget: Budget) -> None:
         give = math.ceil(least / MARGIN * 1000)
         raise UsageError(
             f"{what} at keep ratio {times.ratios[0]:g} takes {least * 500:.1f} ms, so a target of "
-            f"{budget.target * 1000:g} ms cannot be held: give {give} or more, or a lower ratio"
+            f"{budget.target * 1000:g} ms cannot be met: give {give} or more, or a lower ratio"
         )
 
 

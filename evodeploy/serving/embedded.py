@@ -39,9 +39,9 @@ LARGEST_PEM = 1 << 20  # bytes of a file with a certificate or a key
 def running(settings: Settings) -> Iterator[tuple[str, str | None, Settings]]:
     """Run a service as `service.running` describes it; yield its address, the one of gRPC, and the full `settings`."""
     if settings.gpus:
-        raise UsageError("gpus are shared out among replicas on Ray: choose a GPU by the device, cuda:N")
+        raise UsageError("gpus is for replicas on Ray: choose a GPU with the device, cuda:N")
     if settings.metrics_port is not None:
-        raise UsageError("one process has its metrics at its own port, at /metrics: leave --metrics-port out")
+        raise UsageError("one process serves its metrics at its own port, at /metrics: leave --metrics-port out")
     context = None if settings.tls is None else _context(settings.tls)
     check_free(settings.host, settings.port, "--port")
     if settings.grpc_port is not None:

@@ -99,7 +99,7 @@ class Gate:
         if not all(each.isdigit() and len(each) < 20 and int(each) <= self._limits.body for each in lengths):
             return self._too_large()
         if _upgrades(headers) and _sends(headers):
-            error = "a body with an offer of another protocol (Upgrade) is not taken: ask in HTTP/1.1 alone"
+            error = "a body with an offer of another protocol (Upgrade) is not accepted: use HTTP/1.1 only"
             return JSONResponse({"error": error}, 400)
         return None
 

@@ -111,7 +111,9 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
         async def answer(_: Any, context: Any) -> None:
             if self._ends:
                 self._refused += 1
-                await context.abort(grpc.StatusCode.UNAVAILABLE, "the service stops: ask another, or again")
+                await context.abort(
+                    grpc.StatusCode.UNAVAILABLE, "the service is stopping: ask another one, or try again later"
+                )
             call = asyncio.current_task()
             assert call is not None
             self._calls.add(call)

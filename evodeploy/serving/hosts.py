@@ -56,7 +56,7 @@ class HostGate:
                 await JSONResponse({"error": answer}, 421)(scope, receive, send)
                 return
             if _is_of_another_site(scope):
-                error = "a page of another site asks, which this service takes no requests from"
+                error = "the request comes from a page of another site, from which this service accepts none"
                 await JSONResponse({"error": error}, 403)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

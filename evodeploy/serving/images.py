@@ -71,7 +71,7 @@ async def _image_of(request: Request) -> bytes:
     async with request.form(max_files=1) as form:
         uploads = [value for value in form.values() if isinstance(value, UploadFile)]
         if len(uploads) != 1:
-            raise InputError(f"the form has {len(uploads)} files, expected an image")
+            raise InputError(f"the form has {len(uploads)} files, expected one image")
         return await uploads[0].read()
 
 

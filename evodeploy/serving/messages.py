@@ -36,7 +36,7 @@ def read(kind: str, body: bytes) -> Any:
         _count(memoryview(body), wanted.DESCRIPTOR, MOST_FIELDS)
         return wanted.FromString(body)
     except (DecodeError, IndexError) as error:
-        raise InputError(f"the bytes are no {kind}") from error
+        raise InputError(f"the bytes are not a valid {kind}") from error
 
 
 def write(kind: str, **fields: Any) -> bytes:
@@ -52,7 +52,7 @@ def request_of(message: Any, spec: TensorSpec, outputs: Sequence[str]) -> Infere
         raise InputError(f"the request asks for {len(message.outputs)} outputs: there are {len(outputs)}")
     tensor, raw = message.inputs[0], len(message.raw_input_contents) > 0
     if len(message.raw_input_contents) > 1 or (raw and tensor.HasField("contents")):
-        raise InputError(f"the data of input '{spec.name}' are there more than once")
+        raise InputError(f"the data of input '{spec.name}' are given more than once")
     data = message.raw_input_contents[0] if raw else _packed(tensor.contents, spec)
     given = {
         "name": tensor.name,
@@ -107,7 +107,7 @@ def _count(data: memoryview, kind: Any, left: int) -> int:
         elif tag & 7 in (1, 5):
             place += 8 if tag & 7 == 1 else 4
         else:
-            raise DecodeError("a group, which this protocol has none of")
+            raise DecodeError("a group, which this protocol does not use")
     return left
 
 
@@ -132,7 +132,7 @@ def _packed(contents: Any, spec: TensorSpec) -> bytes:
     given = np.fromiter(getattr(contents, _FIELDS[datatype]), {"i": np.int64, "u": np.uint64}.get(dtype.kind, dtype))
     packed = given.astype(dtype.newbyteorder("<"))
     if dtype.kind in "iu" and (packed != given).any():
-        raise InputError(f"the data of input '{spec.name}' are not numbers of the range of {datatype}")
+        raise InputError(f"the data of input '{spec.name}' are not numbers in the range of {datatype}")
     return packed.tobytes()
 
 

@@ -92,9 +92,9 @@ _ERROR = {"content": {"application/json": {"schema": {"type": "object", "propert
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The request is not one that the model takes", **_ERROR},
     401: {"description": "A bearer token is needed", **_ERROR},
-    403: {"description": "A page of another site asks", **_ERROR},
+    403: {"description": "The request comes from a page of another site", **_ERROR},
     404: {"description": "There is no such model or version", **_ERROR},
-    408: {"description": "The body came too slowly", **_ERROR},
+    408: {"description": "The body arrived too slowly", **_ERROR},
     413: {"description": "The request is too large", **_ERROR},
     421: {"description": "The host is not one of this service", **_ERROR},
     422: {"description": "A parameter is of another type", **_ERROR},

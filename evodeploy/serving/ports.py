@@ -15,7 +15,7 @@ ABSENT = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)  # the machine lacks such an 
 
 
 def check_free(host: str, port: int, option: str) -> None:
-    """Raise UsageError if `port` of `host` cannot be listened on; the message names the `option` to choose another.
+    """Raise UsageError if nothing can listen on `port` of `host`; the message names the `option` to choose another.
 
     Ray shares its port with other processes of this user that do the same (SO_REUSEPORT): each would get some requests.
     """
@@ -33,8 +33,8 @@ def listening(host: str, port: int, option: str) -> list[socket.socket]:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:  # the latter for a name that is not valid in DNS
         why = getattr(error, "strerror", None) or error
-        raise UsageError(f"'{brief(host, 60)}' is no address ({why}): choose another --host") from error
-    failed = f"port {port} of {host} cannot be listened on"
+        raise UsageError(f"'{brief(host, 60)}' is not an address ({why}): choose another --host") from error
+    failed = f"cannot listen on port {port} of {host}"
     with contextlib.ExitStack() as stack:
         sockets: list[socket.socket] = []
         absent: OSError | None = None

@@ -55,7 +55,7 @@ def check_known(what: str, given: Iterable[str], known: Collection[str]) -> None
     """Raise InputError if one of the names in `given` is not `known`. `what` is the kind of thing they name."""
     for name in given:
         if name not in known:
-            expected = f"expected {', '.join(known)}" if known else "there is none here"
+            expected = f"expected {', '.join(known)}" if known else "there are none here"
             raise InputError(f"the {what} '{brief(name, 60)}' is not known: {expected}")
 
 
@@ -108,7 +108,9 @@ def make_response(
             tail.append(data)
         else:
             if value.dtype.kind == "f" and not np.isfinite(value).all():
-                raise RuntimeFailedError(f"output '{name}' is not finite, which JSON cannot say: ask for it in binary")
+                raise RuntimeFailedError(
+                    f"output '{name}' is not finite, which JSON cannot express: ask for it in binary"
+                )
             entry["data"] = value.ravel().tolist()
         described.append(entry)
     document: dict[str, Any] = {"model_name": model, "outputs": described, "parameters": {"keep_ratio": keep_ratio}}
@@ -132,7 +134,7 @@ def _split(body: bytes, json_length: str | None) -> tuple[dict[str, Any], bytes]
     except (ValueError, RecursionError) as error:
         raise InputError(f"the request is not JSON: {error}") from error
     if not isinstance(header, dict):
-        raise InputError(f"the request is a {type(header).__name__}, expected a JSON object")
+        raise InputError(f"the request is of type {type(header).__name__}, expected a JSON object")
     return header, body[length:]
 
 
@@ -158,11 +160,11 @@ def _tensor(tensor: dict[str, Any], rest: bytes, spec: TensorSpec) -> Array:
         return _finite(_from_list(tensor.get("data"), count, spec), spec).reshape(shape)
     if size != len(rest) or size != count * np.dtype(spec.dtype).itemsize:
         raise InputError(
-            f"input '{spec.name}' brings {len(rest)} bytes and says {str(size)[:20]}, expected "
+            f"input '{spec.name}' has {len(rest)} bytes and states {str(size)[:20]}, expected "
             f"{count * np.dtype(spec.dtype).itemsize} of them for the shape {shape}"
         )
     if "data" in tensor:
-        raise InputError(f"the data of input '{spec.name}' are there more than once")
+        raise InputError(f"the data of input '{spec.name}' are given more than once")
     values = np.frombuffer(rest, np.dtype(spec.dtype).newbyteorder("<")).astype(spec.dtype, copy=False)
     return _finite(values, spec).reshape(shape)
 
@@ -176,7 +178,7 @@ def _from_list(data: Any, count: int, spec: TensorSpec) -> Array:
             raise TypeError("no numbers")
         values = given.astype(np.float64).ravel()
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"the data of input '{spec.name}' are not numbers of the range of {spec.dtype}") from error
+        raise InputError(f"the data of input '{spec.name}' are not numbers in the range of {spec.dtype}") from error
     if values.size != count:
         raise InputError(f"input '{spec.name}' has {values.size} numbers, expected {count} for its shape")
     if np.dtype(spec.dtype).kind == "u" and not ((values >= 0) & (values <= 255) & (values == values.round())).all():

@@ -90,7 +90,7 @@ def _check_offered(settings: Settings, cluster: str | None) -> None:
     for what in (what for what, is_asked in asked.items() if is_asked):
         raise UsageError(f"{what} is for one process without Ray: put a proxy before Ray, or leave replicas out")
     if cluster is not None and settings.metrics_port is not None:
-        raise UsageError(f"the Ray at {cluster} has a port of metrics already: leave --metrics-port out")
+        raise UsageError(f"the Ray at {cluster} has a metrics port already: leave --metrics-port out")
 
 
 def _import_ray() -> None:
@@ -133,12 +133,12 @@ def _check_joined(settings: Settings, cluster: str) -> None:
         check_free(settings.host, settings.port, "--port")
         return
     if APPLICATION in serve.status().applications:
-        raise UsageError(f"a service runs on the Ray at {cluster} already: stop it, or hand it this file by --update")
+        raise UsageError(f"a service runs on the Ray at {cluster} already: stop it, or give it this file with --update")
     if running != (settings.host, settings.port):
         host, port = running
         raise UsageError(
-            f"Serve of the Ray at {cluster} listens on {host}:{port}, and a Ray has one: "
-            f"give --host {host} --port {port}"
+            f"Serve of the Ray at {cluster} listens on {host}:{port}, and a Ray has only one address: give "
+            f"--host {host} --port {port}"
         )
 
 

@@ -82,7 +82,8 @@ class Settings:
         """Check the settings. Raises UsageError if they are invalid or contradict each other."""
         if self.replicas < 1 or (self.max_replicas is not None and self.max_replicas < self.replicas):
             raise UsageError(
-                f"{self.replicas} replicas that may become {self.max_replicas}: expected 1 or more, growing"
+                f"replicas is {self.replicas} and max_replicas {self.max_replicas}, expected 1 or more, "
+                "max_replicas not below replicas"
             )
         if self.name is not None and (not re.fullmatch(r"[\w.-]{1,200}", self.name) or set(self.name) == {"."}):
             raise UsageError(f"the name is '{brief(self.name, 60)}', expected letters, digits, _, - and dots")

@@ -73,7 +73,7 @@ def _checked(request: SweepRequest) -> dict[str, str | None]:
     if request.images and not any(candidate.precision == "int8" for candidate in request.candidates):
         raise UsageError("--images calibrates INT8, which is not tried: add int8 to --precisions, or leave it out")
     if request.data is None and any((request.labels, request.class_map, request.limit)):
-        raise UsageError("--labels, --class-map and --limit are of the labelled images: add --data, or leave them out")
+        raise UsageError("--labels, --class-map and --limit are for the labelled images: add --data, or leave them out")
     if request.by_stage and request.data is None:
         raise UsageError("a search by stage weighs accuracy against work: add --data DIR with labelled images")
     if request.least is not None and request.data is None:

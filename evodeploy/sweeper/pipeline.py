@@ -141,7 +141,7 @@ def _keeps(model: LoadedModel, asked: Sequence[float | Sequence[float]] | None, 
         if len(each) > 1:
             with_selection(model.config, each)  # raises if the network has another number of stages
     if by_stage and any(len(each) > 1 for each in ratios):
-        raise UsageError("--by-stage finds the stages' ratios itself: give --keep ratios without strokes")
+        raise UsageError("--by-stage finds the stages' ratios itself: give --keep ratios without slashes")
     if not model.trained_to_select:
         selecting = any(ratio < 1 for each in ratios for ratio in each)
         _log.warning(
@@ -159,7 +159,7 @@ def _elastic(model: LoadedModel, ratios: Sequence[Keep]) -> bool:
     try:
         with_elastic(model, ANY_SHARE)
     except UsageError as error:
-        _log.info(f"{error}; so every keep ratio is a file of its own")
+        _log.info(f"{error}; so each keep ratio is a separate file")
         return False
     return True
 

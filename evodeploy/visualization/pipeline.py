@@ -149,7 +149,7 @@ def _run_as(
     """Return the facts with which the checkpoint `source` is to run, or None. Exported artefacts cannot be changed."""
     if kind_of_source(source) != "checkpoint":
         if fast_path is not None:
-            raise UsageError(f"{title_of(source)} states its own fast path, as it was exported: leave out --fast-path")
+            raise UsageError(f"{title_of(source)} was exported with a fast path of its own: leave out --fast-path")
         return None
     if keep_ratios is None and fast_path is None:
         return None

@@ -54,7 +54,7 @@ def test_an_image_that_cannot_be_read_is_an_error_in_its_place(folder):
     np.testing.assert_array_equal(row["images"], expected(folder, 0))
     unknown, none, missing, cut = row["errors"]
     assert (unknown, none, missing) == (
-        "not an image, or one of an unknown format", None, "No such file or directory",
+        "not an image, or an image in an unknown format", None, "No such file or directory",
     )  # fmt: skip
     assert "truncated" in cut
 
@@ -88,7 +88,7 @@ def test_images_of_a_tar_as_files(folder):
 def test_an_empty_row_is_an_error(folder):
     pq.write_table(pa.table({"im": pa.array([None, b""], pa.binary())}), folder / "t.parquet")
     (row,) = decoded(Rows("t.parquet", "im", 0, 2), folder, 9)
-    assert row["errors"] == ["the row holds no image", "not an image, or one of an unknown format"]
+    assert row["errors"] == ["the row holds no image", "not an image, or an image in an unknown format"]
     assert len(row["images"]) == 0
 
 

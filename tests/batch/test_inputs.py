@@ -183,7 +183,7 @@ ODD = os.fsdecode(b"lat\xe9")
         (f"{ODD}/list.txt", f"{ODD}/list.txt", UsageError, r"'lat\\udce9/a.png' is not UTF-8"),
         (f"{ODD}.parquet", f"{ODD}.parquet", UsageError, r"'lat\\udce9.parquet' is not UTF-8"),
         ("list.txt", f"{ODD}.png", UsageError, r"lat\\udce9.png does not exist"),
-        ("latin.txt", "latin.txt", BadFileError, r"latin.txt is no list of paths in UTF-8"),
+        ("latin.txt", "latin.txt", BadFileError, r"latin.txt is not a list of paths in UTF-8"),
     ],
 )
 def test_names_that_are_not_utf8_are_refused_before_any_work(tmp_path, monkeypatch, made, given, error, sentence):

@@ -220,14 +220,14 @@ def test_results_of_a_gpu_run_are_compared_with_a_bench_of_one_of_its_models(tmp
     code, out, err = cli("bench", "--compare", tmp_path / "old.json", tmp_path / "new.json")
     assert code == 0, err
     assert "1 faster of 2" in out
-    with pytest.raises(UsageError, match="no model is in both: a, b in the one, c in the other"):
+    with pytest.raises(UsageError, match="no model is in both benches: the old one has a, b, the new one c"):
         compare(read_benches(tmp_path / "old.json"), [of_model("c")], 0.02)
 
 
 @pytest.mark.parametrize(
     ("benches", "sentence"),
     [
-        ([], "holds no bench: the part that makes one did not get that far"),
+        ([], "holds no bench: the run ended before the first was complete"),
         ({}, "benches is an object of 0, expected a list"),
         ([{"schema": 1}], "is of schema 1, expected 3"),
         ([of_model("a"), of_model("a")], "holds 2 benches of a, expected one of each model"),

@@ -77,7 +77,7 @@ def test_the_second_bench_takes_what_the_first_built(folder, request_of, built, 
         assert read_sidecar(plan) == record
         assert sha256(plan) == record.plan_sha256
     assert len(built) == 1
-    assert list(logged) == [f"taking the FP16 engine of m.onnx from {folder}"]
+    assert list(logged) == [f"using the FP16 engine of m.onnx from {folder}"]
     assert entries(folder) == ["engine", "engine.json"]
     assert folder.stat().st_mode & 0o077 == 0  # an engine runs code when it is opened
 

@@ -133,7 +133,9 @@ def test_a_static_artefact_takes_no_ratios_and_is_no_elastic_ones_twin(small_onn
         subject_of([small_onnx], keeps=[0.5])
     dense = restated(small_onnx, tmp_path / "dense.onnx", keep_ratios=(1.0, 1.0))
     for static in (small_onnx, dense):
-        with pytest.raises(UsageError, match="and the other files keep what each run says: bench them one by one"):
+        with pytest.raises(
+            UsageError, match="and the other files take a keep ratio in each run: bench them one by one"
+        ):
             subject_of([small_elastic, static])
 
 

@@ -143,5 +143,5 @@ def test_drift_and_variation_are_warned_of():
 def test_what_no_measurement_can_keep_to_is_refused():
     with pytest.raises(UsageError, match="5 rounds are too few"):
         Budget(rounds=5)
-    with pytest.raises(UsageError, match="at least 2 s of at most 1 s"):
+    with pytest.raises(UsageError, match="the minimum of 2 s is above the maximum of 1 s"):
         Budget(seconds=1, min_seconds=2)

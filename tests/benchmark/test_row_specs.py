@@ -217,7 +217,7 @@ def test_without_a_home_a_bench_has_rows_with_that_reason(small_checkpoint, gpu,
     with row_specs_of(subject_of([small_checkpoint]), ["tensorrt"], ["fp16"], 1, Builds((1,), None)) as found:
         rows = raced(found, [1])
     assert {row.reason for row in rows} == {
-        "no folder is known for the engine cache (no home): name one with --engine-cache"
+        "there is no folder for the engine cache, as no home folder is known: name one with --engine-cache"
     }
 
 

@@ -42,7 +42,7 @@ def test_an_onnx_brings_the_engines_that_were_built_from_it(small_onnx, small_ch
     (tmp_path / "c.engine").write_bytes(b"without a record")
     subject = subject_of([onnx])
     assert [path.name for path in subject.plans] == ["a.engine"]
-    assert "a.engine, which was built from small.onnx, is taken too" in subject.notes
+    assert "a.engine, which was built from small.onnx, is used too" in subject.notes
 
 
 def test_two_checkpoints_are_refused(small_checkpoint):
@@ -114,5 +114,5 @@ def test_a_checkpoint_and_random_weights_are_given_a_fast_path_and_files_state_t
     with pytest.raises(UsageError, match="EvoLeViT_128S .* merges none: leave out --fast-path"):
         subject_of([], "EvoLeViT_128S", fast_path="merge")
     for paths in ([small_onnx], [small_checkpoint, small_onnx]):
-        with pytest.raises(UsageError, match=".onnx states its own fast path, as it was exported: leave out"):
+        with pytest.raises(UsageError, match=".onnx was exported with a fast path of its own: leave out"):
             subject_of(paths, fast_path="merge")

@@ -78,7 +78,7 @@ def test_a_row_that_may_be_tf32_says_so_and_is_compared_with_the_peak_of_that():
 
 def test_without_tf32_an_engine_that_may_compute_so_is_refused_but_not_in_half_precision():
     refused, half, _ = raced([without_tf32(tf32_engine()), without_tf32(tf32_engine("fp16"))], [2])
-    assert "which --no-tf32 leaves out" in refused.reason
+    assert "which --no-tf32 excludes" in refused.reason
     assert (half.label, half.timing is not None) == ("tensorrt fp16", True)
 
 

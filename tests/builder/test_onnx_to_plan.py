@@ -340,9 +340,9 @@ def test_attention_in_fp32_may_decompose_also_where_the_rest_is_fp16(tmp_path, s
     )
     assert half.kept_fp32[kept[0]] == "asked for"
     assert half.targets == ("sm80", "sm86", "sm89", "sm120", "sm121")  # kernels of SM75 multiply FP16 alone
-    with pytest.raises(UsageError, match="--keep-fp32 serves --fp16 and --bf16"):
+    with pytest.raises(UsageError, match="--keep-fp32 is for --fp16 and --bf16"):
         build_engine(request(tmp_path / "m.onnx", tmp_path / "x.engine", keep_fp32=kept))
-    with pytest.raises(UsageError, match="--keep-fp32 leaves no node for FP16: name fewer"):
+    with pytest.raises(UsageError, match="--keep-fp32 leaves no node to convert to FP16: name fewer"):
         build_engine(request(tmp_path / "m.onnx", tmp_path / "x.engine", precision="fp16", keep_fp32=("*",)))
 
 

@@ -156,7 +156,7 @@ def test_images_measure_the_range_before_fp16_and_only_there(small_onnx, tmp_pat
     record = build_with(small_onnx, tmp_path / "x.engine", images=folder)
     assert record.largest_activation
     assert any(record.largest_activation in line and "65504" in line for line in logged)
-    with pytest.raises(UsageError, match="--images serves the check of FP16's range"):
+    with pytest.raises(UsageError, match="--images is for the range check of --fp16"):
         build_with(small_onnx, tmp_path / "y.engine", precision="fp32", images=folder)
 
 

@@ -79,7 +79,7 @@ def test_the_ratios_of_an_elastic_file_are_rows_and_compared(cli, home, small_el
         (("--compare", "one.json"), "--compare takes two JSON documents"),
         (("--compare", "a", "b", "--threads", "2"), "--threads has no meaning with --compare"),
         (("--min-change", "0.1"), "--min-change needs --compare"),
-        (("--seconds", "1", "--min-seconds", "2"), "raise the latter"),
+        (("--seconds", "1", "--min-seconds", "2"), "raise the maximum"),
         (("--images", "nowhere"), "nowhere does not exist (expected a folder, a glob, an image"),
     ],
 )

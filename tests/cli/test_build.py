@@ -106,13 +106,13 @@ def test_refit_refuses_what_it_cannot_do(cli, folder):
     assert cli("build-engine", "m.onnx", "--fp16", "--target", "sm89")[0] == 0
     code, out, err = cli("refit", "m.engine", "m.onnx", "-o", "other.engine")
     assert (code, out) == (2, "")
-    assert "takes no other weights: build it with --refittable or --strip-plan" in err
+    assert "cannot take other weights: build it with --refittable or --strip-plan" in err
     record = json.loads((folder / "m.engine.json").read_text())
     portable = record | {"refittable": True, "version_compatible": True}
     (folder / "m.engine.json").write_text(json.dumps(portable))
     code, out, err = cli("refit", "m.engine", "m.onnx", "-o", "other.engine")
     assert (code, out) == (2, "")
-    assert "m.engine is version-compatible, and TensorRT refits none that is: build it without" in err
+    assert "m.engine is version-compatible, and TensorRT cannot refit such engines: build it without" in err
     (folder / "m.engine.json").write_text(json.dumps(record | {"refittable": True}))
     code, out, err = cli("refit", "m.engine", "m.onnx", "-o", "other.engine")
     assert code == 3
@@ -136,7 +136,7 @@ def test_without_a_file_the_newest_export_is_taken_and_named(cli, folder):
     os.utime("older.onnx", (1e9, 1e9))
     code, out, err = cli("build-engine", "--target", "sm89", "--dry-run")
     assert code == 0, err
-    assert "taking m.onnx, the newest ONNX file of this folder; name another" in err
+    assert "using m.onnx, the newest ONNX file in this folder; name another" in err
     assert "would build m.engine" in out
 
 
@@ -157,4 +157,4 @@ def test_without_a_file_nothing_is_guessed(cli, folder, command):
     saved("other.onnx", None)  # of another tool
     code, out, err = cli(*command)
     assert (code, out) == (2, "")
-    assert "other.onnx, is not an export of evodeploy's" in err
+    assert "other.onnx, was not exported by evodeploy" in err

@@ -44,13 +44,13 @@ def test_the_sequence_of_the_mission_typed_in_one_folder(cli, folder):
     assert err.count("  ok   batch") == 3
     code, out, err = cli("build-engine", "--fp16")
     assert code == 0
-    assert "taking ckpt.onnx, the newest ONNX file of this folder" in err
+    assert "using ckpt.onnx, the newest ONNX file in this folder" in err
     assert "building for every target" in err
     assert "fp16 for sm75, sm80, sm86, sm89, sm120, sm121, batch 1 to 128 (best at 32)" in out
     code, out, err = cli("bench", "--engines", "torch,onnxruntime,tensorrt", "--precisions", "fp32", "--batch", "2",
                          "--seconds", "0", "--rounds", "6")  # fmt: skip
     assert code == 0
-    assert "taking ckpt.pth, ckpt.onnx, ckpt.engine, the newest export of this folder" in err
+    assert "using ckpt.pth, ckpt.onnx, ckpt.engine, the newest export in this folder" in err
     rows = [tuple(line.split()[:4]) for line in out.splitlines() if line.strip().startswith("2 ")]
     assert rows == [
         ("2", "torch", "fp32", "evo"), ("2", "onnxruntime", "fp32", "evo"), ("2", "tensorrt-rtx", "fp16", "evo"),
@@ -151,7 +151,7 @@ def test_activations_beyond_fp16_are_reported_not_saturated(cli, folder):
     torch.save(content, "large.pth")
     code, _, err = cli("export", "large.pth", "--fp16")
     assert code == 1
-    assert "beyond FP16's 65504: take BF16 or FP32" in err
+    assert "beyond FP16's 65504: use BF16 or FP32" in err
     assert names(folder) == ["ckpt.pth", "large.pth"]
 
 
@@ -164,7 +164,7 @@ def test_activations_are_measured_on_the_images_given(cli, folder):
     assert re.search(r"largest activation: '\w+' reaches [\d.]+ on 3 images; FP16 holds 65504", err)
     code, _, err = cli("export", "ckpt.pth", "-o", "x.onnx", "--images", "images")
     assert code == 2
-    assert "--images serves --int8, --fp8 and the range check of --fp16" in err
+    assert "--images is for --int8, --fp8 and the range check of --fp16" in err
 
 
 def test_int8_is_calibrated_on_the_images_given_and_goes_through_every_command(cli, folder):

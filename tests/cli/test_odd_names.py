@@ -43,7 +43,11 @@ def test_an_error_is_one_line(cli, tmp_path, name):
 def test_what_ray_could_not_write_down_is_refused_first(cli, line):
     odd = os.fsdecode(b"lat\xe9")
     code, out, err = cli(*(odd if each == "ODD" else each for each in line))
-    assert (code, out, err) == (2, "", "Error: the name 'lat\\udce9' is not UTF-8, and Ray takes no such: rename it\n")
+    assert (code, out, err) == (
+        2,
+        "",
+        "Error: the name 'lat\\udce9' is not UTF-8, which Ray does not accept: rename it\n",
+    )
 
 
 def test_a_prediction_is_one_line(cli, tmp_path, small_state):

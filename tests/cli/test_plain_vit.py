@@ -139,7 +139,7 @@ def test_a_sweep_tries_fewer_tokens_only_where_asked(cli, folder, monkeypatch, o
         (("--selection", "layer"), "was not trained with selection and keeps every token, so --stages"),
         (("--fast-path", "rest"), "so --stages, --selection and --fast-path change nothing"),
         (("--stages", "5,2"), "must begin, in order, after block 0 of 6"),
-        (("--image-size", "50"), "image size 50 a positive one of the patch size 8"),
+        (("--image-size", "50"), "image size 50 a positive multiple of the patch size 8"),
         (("--image-size", "0"), "--image-size is '0', expected a whole number"),
         (("--stages", "2", "--keep-ratio", "0.5,0.4"), "2 keep ratios given, but .* has 1 selecting stages"),
     ],

@@ -94,7 +94,7 @@ def test_what_is_assumed_is_a_warning_that_names_the_options(said):
 
 
 def test_a_graph_that_takes_bytes_says_what_is_done_before_it(said):
-    words = "before it, of an RGB image: both sides resized to 71 (bilinear), the centre 64 x 64 cropped"
+    words = "prepare an RGB image as follows: both sides resized to 71 (bilinear), the centre 64 x 64 cropped"
     assert words in said("--input", "uint8", *OPTIONS)
     assert "before it" not in said(*OPTIONS)
 
@@ -129,7 +129,7 @@ def test_inspect_shows_preprocessing_and_what_of_it_is_assumed(cli, assumed, sta
         (("--std", "0"), "std is 0, 0, 0 in the arguments, expected three numbers from 0.0001"),
         (
             ("--mean", "123.675,116.28,103.53"),
-            "expected three numbers from -5 to 5 of channels in [0, 1] (divide by 255",
+            "expected three numbers from -5 to 5 of channels in [0, 1] (divide values for",
         ),
         (
             ("--std", "58.395"),

@@ -28,22 +28,22 @@ def nothing_starts(monkeypatch):
     [
         (("--token-file", "none.txt"), "none.txt does not exist (expected a bearer token)"),
         (("--token-file", "/dev/zero"), "/dev/zero is a device, not a file"),
-        (("--token-file", "lines.txt"), "the token in lines.txt has spaces, lines or other characters"),
-        (("--token-file", "cat.txt"), "the token in cat.txt has spaces, lines or other characters"),
+        (("--token-file", "lines.txt"), "the token in lines.txt has spaces, line breaks or characters beyond ASCII"),
+        (("--token-file", "cat.txt"), "the token in cat.txt has spaces, line breaks or characters beyond ASCII"),
         (("--name", "a/b"), "the name is 'a/b', expected letters"),
         (("--name", ".."), "the name is '..', expected letters"),
         (("--port", "8099", "--replicas", "2"), "requests and metrics would share port 8099"),
         (("--target-p99", "50"), "leave --target-p99 out, or export the checkpoint with --elastic"),
         (("--target-p99", "50", "--replicas", "2"), "or export the checkpoint with --elastic"),
-        (("--keep-ratio", "0.3:1"), "a range of keep ratios is for a target: give --target-p99 too"),
+        (("--keep-ratio", "0.3:1"), "a range of keep ratios needs a target: give --target-p99 too"),
         (("--target-p99", "50", "--keep-ratio", "0.5:0.5"), "or export the checkpoint with --elastic"),
         *(
             (("--target-p99", "50", "--keep-ratio", ratios), f"--keep-ratio is '{ratios}', expected LOW:HIGH")
             for ratios in ("1:0.3", "0_3:1", "0.2", "0.2:", "a:b", "nan:1", "0.2:0.7:1", ":")
         ),
-        (("--gpus", "0.5"), "gpus are shared out among replicas on Ray"),
-        (("--metrics-port", "8099"), "one process has its metrics at its own port, at /metrics: leave --met"),
-        (("--metrics-port", "8099", "--ray", "auto"), "the Ray at auto has a port of metrics already"),
+        (("--gpus", "0.5"), "gpus is for replicas on Ray"),
+        (("--metrics-port", "8099"), "one process serves its metrics at its own port, at /metrics: leave --met"),
+        (("--metrics-port", "8099", "--ray", "auto"), "the Ray at auto has a metrics port already"),
         (("--gpus", "0.5", "--replicas", "2"), "onnxruntime computes on the CPU: give --device cuda too"),
         (("--gpus", "1", "--replicas", "2", "--device", "cuda:1"), "--device is cuda:1, and Ray chooses the GPU"),
         (("--tls-cert", "cat.txt"), "give both --tls-cert and --tls-key"),
@@ -54,11 +54,11 @@ def nothing_starts(monkeypatch):
         (("--port", "0", "--replicas", "2"), "port 0 is for one process without Ray"),
         (("--allow-host", "a b"), "--allow-host is 'a b', expected the name or address of a host"),
         (("--token-file", "empty.txt"), "empty.txt is empty, expected a bearer token"),
-        (("--replicas", "3", "--max-replicas", "2"), "3 replicas that may become 2"),
+        (("--replicas", "3", "--max-replicas", "2"), "replicas is 3 and max_replicas 2"),
         (("--engine", "torhc"), "the engine 'torhc' does not run"),
         (("--replicas", "0"), "--replicas"),
         (("--timeout", "0"), "--timeout"),
-        (("--host", "999.1.1.1"), "'999.1.1.1' is no address"),
+        (("--host", "999.1.1.1"), "'999.1.1.1' is not an address"),
     ],
 )
 def test_what_cannot_be_served_is_refused(cli, small_onnx, tmp_path, monkeypatch, options, message):
@@ -121,9 +121,13 @@ def test_files_that_are_no_certificate_are_refused(cli, small_onnx, tmp_path):
 @pytest.mark.parametrize(
     ("running", "applications", "sentence"),
     [
-        (None, (), "port {port} of 127.0.0.1 cannot be listened on"),
-        (("127.0.0.1", 8000), (), "listens on 127.0.0.1:8000, and a Ray has one: give --host 127.0.0.1 --port 8000"),
-        (("127.0.0.1", 8000), ("evodeploy",), "already: stop it, or hand it this file by --update"),
+        (None, (), "cannot listen on port {port} of 127.0.0.1"),
+        (
+            ("127.0.0.1", 8000),
+            (),
+            "listens on 127.0.0.1:8000, and a Ray has only one address: give --host 127.0.0.1 --port 8000",
+        ),
+        (("127.0.0.1", 8000), ("evodeploy",), "already: stop it, or give it this file with --update"),
     ],
 )
 def test_a_joined_ray_that_cannot_listen_as_asked_is_refused(

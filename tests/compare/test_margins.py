@@ -157,7 +157,7 @@ def test_class_attention_is_not_reported_if_tokens_merge(small):
         assert 0 < each.margin.median < 0.5
     assert found.recommended == {}
     assert json.loads(json.dumps(found.to_dict()))["selections"][0]["attention"] is None
-    assert "tokens merge: kept are those least like any other" in str(found)
+    assert "tokens merge: the kept ones are least similar to any other" in str(found)
     assert "of it at" not in str(found)
     assert "--keep-ratio" not in str(found)
 

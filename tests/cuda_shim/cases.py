@@ -723,10 +723,15 @@ def context_lost():
     engine = open_engine(PLAN, "tensorrt")
     batch = engine.resident(IMAGES[:2])
     shim.shim_fail(b"kernel", 1, LAUNCH_FAILED)
-    with refused(RuntimeFailedError, "cuda:0 is lost to this process", "launch failure", "start the process again"):
+    with refused(
+        RuntimeFailedError,
+        "cuda:0 cannot be used by this process any more",
+        "launch failure",
+        "start the process again",
+    ):
         engine.run(IMAGES[:3])
     for again in (lambda: engine.run(IMAGES[:3]), batch.time, lambda: open_engine(PLAN, "tensorrt")):
-        with refused(RuntimeFailedError, "cuda:0 was lost to an earlier failure"):
+        with refused(RuntimeFailedError, "cuda:0 cannot be used after an earlier failure"):
             again()
     with open_engine(PLAN, "tensorrt", EngineOptions(device="cuda:1")) as other:
         same(other.run(IMAGES[:3]), IMAGES[:3])
@@ -880,7 +885,7 @@ def benched():
 
 def bench_builds():
     """The engines of the model and of its twin are built, and the next time taken from the cache."""
-    for first in ("building FP32", "taking the FP32 engine of"):
+    for first in ("building FP32", "using the FP32 engine of"):
         lines = logged(logging.INFO)
         with benched() as candidates:
             assert [line.startswith(first) for line in lines] == [True, True], lines

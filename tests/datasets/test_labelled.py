@@ -157,11 +157,11 @@ def test_a_file_maps_classes_by_name_or_number(tmp_path, text):
         ("name,class\nkatze,cat\nbiene,bee\nkatze,ant\n", "it names 'katze' twice"),
         ('{"katze": 0, "biene": 2, "katze": 1}', "it names 'katze' twice"),
         ("name,class\nkatze,cat\n", "lacks the data's class 'biene', expected a class name of the model or a number"),
-        ('{"katze": 3, "biene": 2}', "says '3' of the data's class 'katze', expected a class name of the model or a"),
-        ("biene,bee\n", "is no mapping of classes: expected CSV with the columns name,class, or a JSON object"),
-        ('{"katze": [1]}', "is no mapping of classes: expected CSV"),
-        ('{"katze": ', "is no mapping of classes: .*: expected CSV"),
-        ("[" * 10**5, "is no mapping of classes"),
+        ('{"katze": 3, "biene": 2}', "gives '3' for the data's class 'katze', expected a class name of the model or a"),
+        ("biene,bee\n", "is not a mapping of classes: expected CSV with the columns name,class, or a JSON object"),
+        ('{"katze": [1]}', "is not a mapping of classes: expected CSV"),
+        ('{"katze": ', "is not a mapping of classes: .*: expected CSV"),
+        ("[" * 10**5, "is not a mapping of classes"),
     ],
 )
 def test_a_file_that_does_not_map_the_classes_is_refused(tmp_path, text, sentence):
@@ -193,7 +193,7 @@ def test_the_number_that_means_no_label_needs_no_stated_classes(tmp_path, logged
 
 def test_a_number_that_the_stated_classes_lack_is_refused(tmp_path):
     names = {"info": {"features": {"label": {"names": ["bee", "ant"]}}}}
-    with pytest.raises(BadFileError, match=r"a\.parquet has the label 2, and states 2 classes"):
+    with pytest.raises(BadFileError, match=r"a\.parquet has the label 2, but the file states 2 classes"):
         labelled_images(parquet(tmp_path / "a.parquet", [0, 1, 2], huggingface=names), INFO)
 
 

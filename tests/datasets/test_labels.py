@@ -93,11 +93,11 @@ def write_companion(file):
 @pytest.mark.parametrize(
     ("text", "companion", "error", "sentence"),
     [
-        (FORMS["devkit"], None, UsageError, "the devkit's numbers of classes, .* not the model's: put meta.mat"),
+        (FORMS["devkit"], None, UsageError, "the devkit's class numbers, .* not the model's: put meta.mat"),
         (FORMS["devkit"], "few", BadFileError, "does not name ImageNet's 1000 classes once each"),
         (FORMS["devkit"], "odd", BadFileError, "is not the devkit's map_clsloc.txt: expected lines such as n02119789"),
         (FORMS["devkit"], "no.mat", BadFileError, "is not the devkit's meta.mat"),
-        ("0\n" * 300, "good", BadFileError, "line 1: map_clsloc.txt knows no class 0, expected 1 to 1000"),
+        ("0\n" * 300, "good", BadFileError, "line 1: map_clsloc.txt lists no class 0, expected 1 to 1000"),
         ("n00000001\n" * 300, None, BadFileError, "line 1: '.*' has the label 'n00000001', expected a class name"),
         ("some words that are no label of any image\nb\n", None, BadFileError, "is not a file of labels"),
         ("a.png 1\n\n./x/../a.png 2\n", None, BadFileError, "line 3: 'a.png' has a label already, in line 1"),
@@ -107,7 +107,7 @@ def write_companion(file):
             "ImageId,PredictionString\nx,n01440764\n",
             None,
             UsageError,
-            "has a label for none of the images of .*val, such as",
+            "has no label for any image of .*val, such as",
         ),
         ("\0", None, BadFileError, "is not a file of labels"),
     ],
@@ -159,7 +159,7 @@ def test_real_labels_are_several_or_none_by_the_number_of_the_image(val, tmp_pat
             "[[1]]",
             ModelInfo("fake", 8, 4, 10, "stage", (0.5,)),
             UsageError,
-            "of ImageNet's 1000 classes, and fake has others",
+            "for ImageNet's 1000 classes, and fake has others",
         ),
         (json.dumps([[]] * 300), INFO, UsageError, "there is nothing to evaluate"),
     ],
@@ -185,11 +185,11 @@ def test_images_without_a_label_and_labels_without_an_image_are_left_out_aloud(v
     assert [image.name for image in found.images] == [name(1)]
     assert [*logged][1:] == [
         "2 images of val/* have no label in labels.txt",
-        "2 labels in labels.txt are of no image of val/*",
+        "2 labels in labels.txt match no image of val/*",
     ]
 
 
 def test_an_image_of_another_name_has_no_real_labels(val):
     (val / "x.png").touch()
-    with pytest.raises(UsageError, match=r"'x\.png' is none of the 300 images that real\.json labels"):
+    with pytest.raises(UsageError, match=r"'x\.png' is not one of the 300 images that real\.json labels"):
         labelled_images(val, INFO, real_labels=real(n1=[1]))

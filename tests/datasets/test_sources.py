@@ -194,8 +194,8 @@ def test_images_come_before_tars_and_tars_before_parquet(sources, digits, logged
     Path("data/x.png").write_bytes(digits[0])
     assert images_of("data") == [Path("data/x.png")]
     assert [*logged] == [
-        "2 files of data are left out, for it has .tar files: name one kind",
-        "3 files of data are left out, for it has images: name one kind",
+        "2 files of data are left out, because it has .tar files: name one kind",
+        "3 files of data are left out, because it has images: name one kind",
     ]
 
 
@@ -214,7 +214,7 @@ def test_braces_are_written_out_as_a_shell_does(pattern, expected):
 
 
 def test_braces_that_stand_for_too_many_names_are_refused():
-    with pytest.raises(UsageError, match="stand for more than 100000 names"):
+    with pytest.raises(UsageError, match="expand to more than 100000 names"):
         dataset_of("{0..999999999}{0..9}.tar")
 
 

@@ -272,12 +272,12 @@ def test_batches_that_differ_are_refused_and_one_fixed_is_taken_by_both(small_on
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "what is compared is an ONNX file, or --precision"),
-        ({"other": "b.onnx", "precision": "fp16"}, "give one of the two"),
+        ({}, "give either an ONNX file to compare, or --precision"),
+        ({"other": "b.onnx", "precision": "fp16"}, "give either an ONNX file"),
         ({"other": "b.onnx", "keep_fp32": ["Softmax"]}, "--keep-fp32 is for the conversion"),
         ({"precision": "fp16", "images": "pictures"}, "metadata: .*; leave the images out"),
         ({"precision": "fp16", "keep_ratio": 0.5}, "neither model is elastic"),
-        ({"precision": "fp16", "keep_fp32": ["Conv"]}, "no node of the ONNX is called 'Conv'"),
+        ({"precision": "fp16", "keep_fp32": ["Conv"]}, "no node of the ONNX has the name or operator type 'Conv'"),
         ({"other": "c.onnx"}, "the reference takes x and the other images"),
         ({"other": "full.engine"}, "is not an ONNX file"),
         ({"reference": "half.onnx", "precision": "fp16"}, "holds FP16 weights already: give the FP32 file"),

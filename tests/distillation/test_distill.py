@@ -79,7 +79,10 @@ def test_what_takes_long_before_and_after_training_logs_its_progress(backbone, p
     assert held and held == [
         each.replace("after", "before") for each in shown if "after training, at keep ratio 0.25" in each
     ]
-    assert any(each.startswith("asking the teacher, ") and each.endswith(": 8 of 32 images") for each in shown)
+    assert any(
+        each.startswith("computing the outputs of the teacher, ") and each.endswith(": 8 of 32 images")
+        for each in shown
+    )
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_others(classifier, pictures, tmp_path):
@@ -342,9 +345,7 @@ def test_a_loss_that_is_no_number_ends_with_a_sentence(classifier, pictures, tmp
         return loss * (math.nan if self.state.progress.step == 2 else 1), agrees
 
     monkeypatch.setattr(loop.Loop, "_compared", broken)
-    with pytest.raises(
-        RuntimeFailedError, match=r"broke down in step 3: the loss is not a finite number\. The learning"
-    ):
+    with pytest.raises(RuntimeFailedError, match=r"diverged in step 3: the loss is not a finite number\. The learning"):
         evodeploy.distill(classifier, pictures, tmp_path / "out.pth", **SHORT)
     assert not (tmp_path / "out.pth").exists()
 

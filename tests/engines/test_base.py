@@ -31,7 +31,7 @@ def engine():
         (GOOD[0], r"shape \(3, 8, 8\)"),
         (GOOD[:0], "batch of 0 images is outside this engine's range of 1 to 4"),
         (np.repeat(GOOD, 3, axis=0), "batch of 6 images"),
-        ([[1.0]], "is a list, expected a NumPy array"),
+        ([[1.0]], "is of type list, expected a NumPy array"),
     ],
 )
 def test_input_that_does_not_fit_is_refused_and_the_next_call_works(engine, images, message):

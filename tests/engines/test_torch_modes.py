@@ -126,13 +126,13 @@ def test_a_gpu_is_named_with_its_number(monkeypatch, device, found):
 
 @pytest.mark.parametrize("precision", [None, "fp32"])
 def test_autocast_needs_a_precision_to_cast_to(precision):
-    with pytest.raises(UsageError, match="take the precision fp16 or bf16, or the engine torch"):
+    with pytest.raises(UsageError, match="use the precision fp16 or bf16, or the engine torch"):
         opened(DEIT, "torch-autocast", precision)
 
 
 def test_a_gpu_that_pytorch_does_not_find_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UnavailableError, match="finds no GPU here, got device cuda:1: take the device cpu, or install"):
+    with pytest.raises(UnavailableError, match="finds no GPU here, got device cuda:1: use the device cpu, or install"):
         on_gpu(Doubling())
     with pytest.raises(UsageError, match="no device is called 'gpu'"):
         on_gpu(Doubling(), "gpu")

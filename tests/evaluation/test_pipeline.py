@@ -177,7 +177,7 @@ def test_the_journal_of_another_evaluation_is_refused(cli, here):
     (here / "r.json.part").write_text('{"artefacts": [], "images": ""}\n')
     code, _, err = cli("eval", "a.onnx", "--data", "data", "-o", "r.json")
     assert code == 2
-    assert "r.json.part is the beginning of another evaluation" in err
+    assert "r.json.part belongs to another evaluation" in err
     assert cli("eval", "a.onnx", "--data", "data", "-o", "r.json", "--force")[0] == 0
 
 
@@ -187,7 +187,7 @@ def test_answers_to_images_that_were_replaced_are_not_mixed_in(here, tmp_path):
     evodeploy.evaluate("a.onnx", copied, journal=journal)
     evodeploy.evaluate("a.onnx", "data", journal=journal)  # the same ones
     Image.new("RGB", (70, 60)).save(min(copied.glob("*/*.png")))
-    with pytest.raises(UsageError, match="is the beginning of another evaluation"):
+    with pytest.raises(UsageError, match="belongs to another evaluation"):
         evodeploy.evaluate("a.onnx", copied, journal=journal)
 
 
@@ -197,7 +197,7 @@ def test_one_evaluation_at_a_time_writes_a_journal(here, tmp_path):
 
     refused = []
     evaluate(progress=lambda done, left: refused.append(done == 1 and refused_in_thread(evaluate)))
-    assert "answers.part: let it end, or choose another output" in refused[0]
+    assert "answers.part: wait until it ends, or choose another output" in refused[0]
     assert refused_in_thread(evaluate) is None
 
 
@@ -214,7 +214,7 @@ def test_answers_of_another_device_or_of_tf32_are_not_mixed_in(here, monkeypatch
     with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="interrupted"):
         patched.setattr(pipeline, "open_engine", elsewhere)
         evodeploy.evaluate("a.onnx", "data", batch=1, output="r.json", progress=interrupt)
-    with pytest.raises(UsageError, match="the beginning of another evaluation"):
+    with pytest.raises(UsageError, match="belongs to another evaluation"):
         evodeploy.evaluate("a.onnx", "data", batch=1, output="r.json")
 
 
@@ -227,7 +227,7 @@ def test_answers_before_a_file_next_to_the_checkpoint_changed_are_not_mixed_in(s
     with pytest.raises(RuntimeError, match="interrupted"):
         run(progress=interrupt)
     (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5]}')
-    with pytest.raises(UsageError, match="the beginning of another evaluation"):
+    with pytest.raises(UsageError, match="belongs to another evaluation"):
         run()
 
 
@@ -257,7 +257,7 @@ def test_images_whose_outputs_are_no_numbers_do_not_count(cli, here, small_onnx,
     assert 0 < report["images"] < COUNT
     assert len(report["broken"]) == COUNT + 1 - report["images"]
     reasons = {reason for _, reason in report["broken"]}
-    assert f"{tmp_path / 'nan.onnx'}: the model's output for this image is no number" in "".join(reasons)
+    assert f"{tmp_path / 'nan.onnx'}: the model's output for this image is not finite" in "".join(reasons)
 
 
 def test_a_network_without_a_number_is_an_error(cli, here, tmp_path):
@@ -271,7 +271,7 @@ def test_a_network_without_a_number_is_an_error(cli, here, tmp_path):
     code, out, err = cli("predict", tmp_path / "nan.onnx", *sorted((here / "data").glob("c*/[0-9]*.png"))[:2])
     assert (code, out) == (4, "")
     assert "none of 2 images has a prediction" in err
-    assert "is no number" in err
+    assert "is not finite" in err
 
 
 def test_no_artefact_is_refused(tmp_path):

@@ -162,7 +162,7 @@ def test_a_static_file_has_no_keep_ratio_to_fix(small_onnx, tmp_path):
 
 def test_onnx_runtime_refuses_cuda_graphs_of_an_elastic_file(small_elastic):
     with pytest.raises(
-        UsageError, match="elastic.onnx is elastic, and a CUDA graph of the engine 'onnxruntime' has one"
+        UsageError, match="elastic.onnx is elastic, but a CUDA graph of the engine 'onnxruntime' has one"
     ):
         OnnxRuntimeEngine(small_elastic, EngineOptions(cuda_graph=True))
 

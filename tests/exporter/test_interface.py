@@ -129,4 +129,4 @@ def test_from_the_command_line_to_agreement(cli, small_checkpoint, tmp_path):
     assert cli("export", small_checkpoint, "-o", tmp_path / "plain.onnx", "--tokens")[0] == 0
     code, out, err = cli("verify", tmp_path / "plain.onnx", path)
     assert code == 2
-    assert "are not one model: top k None and 3" in err
+    assert "are different models: top k None and 3" in err

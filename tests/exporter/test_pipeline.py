@@ -41,7 +41,7 @@ def test_an_export_is_a_record(small_checkpoint, tmp_path, logged, caplog):
         ({"precision": "int8"}, "--int8 is calibrated on images like those it will see"),
         ({"precision": "bf16", "opset": 20}, "--bf16 needs opset 22 or higher"),
         ({"precision": "fp8", "opset": 18, "images": "."}, "--fp8 needs opset 19 or higher"),
-        ({"precision": "fp16", "images": ".", "verify": False}, "--images serves"),
+        ({"precision": "fp16", "images": ".", "verify": False}, "--images is for"),
     ],
 )
 def test_refuses_arguments_that_do_not_fit(small_checkpoint, tmp_path, arguments, message):
@@ -62,5 +62,5 @@ def test_numbers_of_numpy_are_numbers(small_checkpoint, tmp_path):
 
 
 def test_an_image_size_without_a_patch_is_refused(small_checkpoint, tmp_path):
-    with pytest.raises(UsageError, match="image size -8 a positive one of the patch size 8"):
+    with pytest.raises(UsageError, match="image size -8 a positive multiple of the patch size 8"):
         evodeploy.export(small_checkpoint, tmp_path / "x.onnx", image_size=-8)

@@ -190,10 +190,10 @@ def illegal_address():
     resident = engine.resident(IMAGES[:2])
     same(engine.run(IMAGES[:3]), IMAGES[:3])
     fake_tensorrt.ExecutionContext.wrong_address = True
-    with refused(RuntimeFailedError, "cuda:0 is lost to this process", "illegal memory access"):
+    with refused(RuntimeFailedError, "cuda:0 cannot be used by this process any more", "illegal memory access"):
         engine.run(IMAGES[:3])
     for again in (lambda: engine.run(IMAGES[:3]), resident.time, lambda: open_engine(PLAN, "tensorrt")):
-        with refused(RuntimeFailedError, "cuda:0 was lost to an earlier failure"):
+        with refused(RuntimeFailedError, "cuda:0 cannot be used after an earlier failure"):
             again()
     engine.close()
 

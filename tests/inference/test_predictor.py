@@ -208,23 +208,23 @@ def test_an_output_that_is_no_number_is_a_failure_of_its_image_alone():
         answers = list(p.stream([light, dark, light]))
         assert [isinstance(answer, Failure) for answer in answers] == [False, True, False]
         assert answers[0].label.name == answers[2].label.name == "ant"
-        assert "is no number" in str(answers[1])
+        assert "is not finite" in str(answers[1])
         assert answers[0].timing.batch == 3
-        with pytest.raises(RuntimeFailedError, match="is no number"):
+        with pytest.raises(RuntimeFailedError, match="is not finite"):
             p.predict([light, dark])
         futures = [p.submit(light), p.submit(dark)]
         assert futures[0].result(10).label.name == "ant"
-        with pytest.raises(RuntimeFailedError, match="is no number"):
+        with pytest.raises(RuntimeFailedError, match="is not finite"):
             futures[1].result(10)
         images = np.stack([np.ones((3, 8, 8)), -np.ones((3, 8, 8))]).astype(np.float32)
         assert p.predict_logits(images[:1]).shape == (1, 3)
-        with pytest.raises(RuntimeFailedError, match="image 1 of 2: .* is no number"):
+        with pytest.raises(RuntimeFailedError, match="image 1 of 2: .* is not finite"):
             p.predict_logits(images)
 
 
 def test_infinite_logits_are_no_answer():
     infinite = {"logits": np.float32([[np.inf, 0, 0]])}
-    with predictor(compute=lambda images: infinite) as p, pytest.raises(RuntimeFailedError, match="is no number"):
+    with predictor(compute=lambda images: infinite) as p, pytest.raises(RuntimeFailedError, match="is not finite"):
         p.predict(plain(0))
 
 
@@ -330,13 +330,13 @@ def test_a_stream_of_one_image_is_refused(one):
 
 @pytest.mark.parametrize("images", [None, 5])
 def test_what_is_no_image_is_refused(images):
-    with predictor() as p, pytest.raises(InputError, match=f"images are a {type(images).__name__}, expected"):
+    with predictor() as p, pytest.raises(InputError, match=f"images are of type {type(images).__name__}, expected"):
         p.predict(images)
 
 
 @pytest.mark.parametrize("source", [None, 5, {"a": 1}])
 def test_a_source_of_another_kind_is_refused(source):
-    with pytest.raises(UsageError, match=f"a source is a {type(source).__name__}, expected a path"):
+    with pytest.raises(UsageError, match=f"a source is of type {type(source).__name__}, expected a path"):
         evodeploy.load(source)
 
 

@@ -206,7 +206,7 @@ def test_a_record_is_saved_under_a_name(tmp_path):
     ],
 )
 def test_what_is_no_address_is_refused(url):
-    with pytest.raises(UsageError, match="is no address of a server"):
+    with pytest.raises(UsageError, match="is not the address of a server"):
         evodeploy.load_test(url, model="m")
 
 
@@ -351,6 +351,6 @@ def test_labels_are_names_numbers_or_wordnet_ids(tmp_path, monkeypatch, logged, 
         test = evodeploy.load_test(url, rates=(30, 60), images=tmp_path, labels=True, seconds=0.2)
         server.shutdown()
     assert [load.accuracy for load in test.loads] == [accuracy] * 2
-    warned = [line for line in logged if "no label is a class that was answered" in line]
+    warned = [line for line in logged if "no label matches an answered class" in line]
     assert len(warned) == 1 - accuracy
     assert all(f"labels are such as '{folder}', classes such as '{label[0]}' ({label[1]})" in line for line in warned)

@@ -75,7 +75,7 @@ def test_refuses_a_module_that_computes_something_else():
         def forward(self, images):
             return super().forward(images) * 1.001
 
-    with pytest.raises(UsageError, match=r"the Other cannot be taken over exactly.*differ by 1\.0e-03"):
+    with pytest.raises(UsageError, match=r"the Other cannot be converted exactly.*differ by 1\.0e-03"):
         load_checkpoint(filled(Other()))
 
 

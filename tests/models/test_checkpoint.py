@@ -228,9 +228,9 @@ def test_another_network_is_refused_by_its_names(tmp_path):
 
 
 def test_a_dictionary_of_other_things_is_refused(tmp_path):
-    with pytest.raises(BadFileError, match="'epoch' is a int"):
+    with pytest.raises(BadFileError, match="'epoch' is of type int"):
         load_checkpoint(saved(tmp_path, {"epoch": 3}))
-    with pytest.raises(BadFileError, match="holds a list"):
+    with pytest.raises(BadFileError, match="holds an object of type list"):
         load_checkpoint(saved(tmp_path, [1, 2]))
 
 

@@ -188,6 +188,6 @@ def test_the_fast_path_travels_with_checkpoints_modules_and_what_is_made_from_th
 
 
 def test_an_evo_levit_does_not_merge():
-    with pytest.raises(UsageError, match="EvoLeViT_128S has one token for all .*leave out --fast-path"):
+    with pytest.raises(UsageError, match="EvoLeViT_128S sums up all dropped tokens.*leave out --fast-path"):
         with_selection(ZOO["EvoLeViT_128S"], fast_path="merge")
     assert random_model(with_selection(ZOO["EvoLeViT_128S"], fast_path="rest")).info.fast_path == "rest"

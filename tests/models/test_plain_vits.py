@@ -138,7 +138,7 @@ def test_the_image_size_is_chosen(tmp_path, source, recipe):
     before = load_checkpoint(path).module.pos_embed
     assert torch.equal(model.module.pos_embed, resized(before, 4, **recipe))
     assert model.module(torch.randn(2, 3, 32, 32)).shape == (2, model.config.output_width)
-    with pytest.raises(UsageError, match="image size 36 a positive one of the patch size 8"):
+    with pytest.raises(UsageError, match="image size 36 a positive multiple of the patch size 8"):
         load_checkpoint(path, image_size=36)
 
 
@@ -148,7 +148,7 @@ def test_an_evo_deit_takes_another_image_size_and_an_evo_levit_none(tmp_path, sm
     assert load_checkpoint(small_checkpoint, image_size=96).config.tokens == 144
     assert load_checkpoint(small_checkpoint, image_size=64).trained_at is None
     save_checkpoint(random_model(small_levit()), tmp_path / "levit.pth")
-    with pytest.raises(UsageError, match="px alone: leave out --image-size"):
+    with pytest.raises(UsageError, match="px only: leave out --image-size"):
         load_checkpoint(tmp_path / "levit.pth", image_size=512)
     with pytest.raises(UsageError, match="leave out --stages"):
         load_checkpoint(tmp_path / "levit.pth", stages=(1,))

@@ -148,9 +148,9 @@ def test_any_onnx_file_is_profiled_and_left_as_it_is(foreign, engine):
 
 
 def test_what_has_no_profiler_here_is_refused(small_onnx, small_checkpoint):
-    with pytest.raises(UsageError, match="the profiler of the engine 'torch' is not read"):
+    with pytest.raises(UsageError, match="profiles of the engine 'torch' are not supported"):
         evodeploy.profile(small_checkpoint)
-    with pytest.raises(UsageError, match="the profiler of the engine 'onnxruntime-cuda' is not read"):
+    with pytest.raises(UsageError, match="profiles of the engine 'onnxruntime-cuda' are not supported"):
         evodeploy.profile(small_onnx, engine="onnxruntime-cuda")
     with pytest.raises(UsageError, match="no option precision"):
         evodeploy.profile(small_onnx, engine="onnxruntime", options=EngineOptions(precision="fp16"))

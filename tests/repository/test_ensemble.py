@@ -163,7 +163,7 @@ def test_outputs_that_are_no_numbers_are_an_error(named, tmp_path, repository):
     evodeploy.package(named, tmp_path / "out", ensemble=True)
     logits = np.zeros((2, 10), np.float32)
     logits[1, 3] = np.nan
-    with pytest.raises(TritonError, match="^image 1 of 2: the model's output for this image is no number") as caught:
+    with pytest.raises(TritonError, match="^image 1 of 2: the model's output for this image is not finite") as caught:
         repository.infer("net-postprocess", logits=logits)
     assert caught.value.code == TritonError.INTERNAL
 
@@ -224,7 +224,9 @@ def test_versions_that_take_or_give_something_else_are_refused(named, tmp_path):
     preprocessing = info_of(read_onnx(named)).preprocessing
     restated(named, tmp_path / "net.onnx", preprocessing=dataclasses.replace(preprocessing, crop_pct=1.0))
     evodeploy.package(named, tmp_path / "out")
-    with pytest.raises(UsageError, match="version 1 of net has other preprocessing than 2, and one configuration"):
+    with pytest.raises(
+        UsageError, match="version 1 of net has other preprocessing than 2, but all versions share one configuration"
+    ):
         evodeploy.package(tmp_path / "net.onnx", tmp_path / "out", version=2)
     assert [path.name for path in (tmp_path / "out" / "models" / "net").iterdir() if path.is_dir()] == ["1"]
     with pytest.raises(UsageError, match="another --name"):
@@ -239,7 +241,7 @@ def test_the_command_prints_what_the_function_returns(named, tmp_path, cli):
     assert (cli(*again)[1], json.loads(cli(*again, "--json")[1])) == (f"{written}\n", written.to_dict())
     assert "net-images  image files to labels; needs evodeploy in Triton's Python" in str(written)
     code, _, err = cli("package", named, "--triton", tmp_path / "other", "--top", 3)
-    assert (code, "--ensemble names, which is missing" in err) == (2, True)
+    assert (code, "--ensemble names: add --ensemble" in err) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def test_a_request_for_an_elastic_model_brings_its_numbers_of_kept_tokens(cli, f
     assert np.frombuffer((model / "warmup" / "keep").read_bytes(), "<i8").tolist() == [32, 16]
     assert read.parameters["default_keep"].string_value == "32 16"
     code, _, err = cli("package", path, "--triton", "other", "--max-batch", 8)
-    assert (code, "runs each request as it comes" in " ".join(err.split())) == (2, True)
+    assert (code, "runs each request separately" in " ".join(err.split())) == (2, True)
 
 
 def test_a_smaller_batch_may_be_served(cli, folder):
@@ -233,7 +233,7 @@ def test_force_removes_nothing_that_is_not_listed(cli, folder, name):
     path.write_bytes(b"a photograph")
     before = contents(folder)
     code, _, err = cli("package", "Net_v2.onnx", "--triton", "out", "--force")
-    assert (code, "is not of an earlier package: move it away" in err) == (2, True)
+    assert (code, "does not belong to an earlier package: move it away" in err) == (2, True)
     assert contents(folder) == before
 
 
@@ -302,7 +302,7 @@ def test_the_name_of_a_file_adds_nothing_to_the_configuration(cli, folder):
 def test_names_that_kubernetes_does_not_take_are_refused(cli, folder, name):
     before = contents(folder)
     code, _, err = cli("package", "Net_v2.onnx", "--triton", "out", f"--name={name}")
-    assert (code, "expected up to 63 of a-z, 0-9 and -" in err) == (2, True)
+    assert (code, "expected up to 63 of the characters a-z, 0-9 and -" in err) == (2, True)
     assert contents(folder) == before
     assert not (folder / "out").exists()
 
@@ -414,7 +414,7 @@ def test_the_second_of_two_at_once_is_refused(cli, folder):
         (
             {"outputs": (TensorSpec("x", "float8_e4m3fn", (None, 10)),)},
             [],
-            "'x' is float8_e4m3fn, a type that Triton has not",
+            "'x' is float8_e4m3fn, a type that Triton does not have",
         ),
         ({}, ["--max-batch", 65], "takes up to 64 images, fewer than --max-batch 65"),
         ({}, ["--device", "cpu"], "runs on a GPU as it is: leave out --device cpu"),
@@ -442,5 +442,5 @@ def test_weights_in_other_files_are_refused(cli, folder, small_onnx):
     path, _ = sharded(small_onnx, folder)
     code, _, err = cli("package", path, "--triton", "out")
     assert code == 2
-    assert "model.onnx keeps weights in other files (weights.bin), and a package has the one file" in err
+    assert "model.onnx keeps weights in other files (weights.bin), but a package has only one model file" in err
     assert not (folder / "out").exists()

@@ -80,8 +80,8 @@ def test_what_is_wrong_with_a_request_is_said(client, path, content, message):
     ("asked", "message"),
     [
         (("POST", "/v1/predict?keep_ration=0.5"), "expected top, keep_ratio, least_keep_ratio"),
-        (("POST", "/v2/models/small/infer?keep_ratio=0.5"), "there is none here"),
-        (("GET", "/v2/models/small?x"), "there is none here"),
+        (("POST", "/v2/models/small/infer?keep_ratio=0.5"), "there are none here"),
+        (("GET", "/v2/models/small?x"), "there are none here"),
     ],
 )
 def test_a_query_parameter_that_is_not_known_is_refused(client, asked, message):
@@ -199,11 +199,11 @@ def test_outputs_that_are_no_numbers_are_an_error_and_no_broken_json(client, bac
     monkeypatch.setattr(backend, "run", run)
     answer = client.post("/v1/predict", content=picture())
     assert answer.status_code == 500, answer.json()
-    assert "is no number" in answer.json()["error"]
+    assert "is not finite" in answer.json()["error"]
     zeros = {"name": "images", "datatype": "FP32", "shape": [1, 3, 64, 64], "data": [0] * 3 * 64 * 64}
     answer = client.post("/v2/models/small/infer", json={"inputs": [zeros]})
     assert answer.status_code == 500
-    assert "'logits' is not finite, which JSON cannot say: ask for it in binary" in answer.json()["error"]
+    assert "'logits' is not finite, which JSON cannot express: ask for it in binary" in answer.json()["error"]
     asked = {"inputs": [zeros], "outputs": [{"name": "logits", "parameters": {"binary_data": True}}]}
     assert client.post("/v2/models/small/infer", json=asked).status_code == 200
 

@@ -48,7 +48,7 @@ def test_it_answers_on_one_port_and_ends_in_order(serve, small_onnx, logged):
         with open_engine(small_onnx) as engine:
             np.testing.assert_allclose(logits(place, images), engine.run(images)["logits"], atol=1e-5)
         assert httpx.get(f"{service.address}/v2", headers={"Host": "evil.example"}).status_code == 421
-        with pytest.raises(UsageError, match="cannot be listened on"), serve(port=int(place.split(":")[1])) as other:
+        with pytest.raises(UsageError, match="cannot listen on port"), serve(port=int(place.split(":")[1])) as other:
             pytest.fail(f"{other} shares the port")
     assert any("answers; Prometheus metrics" in line for line in logged)
     with pytest.raises(httpx.ConnectError):
@@ -264,7 +264,7 @@ def test_signals_end_the_command_in_order(small_onnx, to):
         "running batches of up to 16 images once, before requests are taken",
         f"{address} answers; Prometheus metrics: {address}/metrics",
         *(f"{each} answers by gRPC" for each in addresses[1:]),
-        "answering what was begun, then stopping",
+        "answering the requests that have begun, then stopping",
     ]
     assert load.answers.keys() <= {200, "ConnectError", "RemoteProtocolError", "ReadError", "WriteError"}, load.answers
     assert [pid for pid in below if is_alive(pid)] == []

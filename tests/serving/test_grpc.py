@@ -143,7 +143,7 @@ def test_hostile_messages_are_refused_in_a_sentence_and_do_no_harm(serve, monkey
         ):
             found, details = refused(stub.ModelInfer, asked)
             assert (found, words in details) == (code, True), details
-        assert refused(bytes_to, b"\xff" * 99) == (Code.INVALID_ARGUMENT, "the bytes are no ModelInferRequest")
+        assert refused(bytes_to, b"\xff" * 99) == (Code.INVALID_ARGUMENT, "the bytes are not a valid ModelInferRequest")
         assert refused(channel.stream_unary("/inference.GRPCInferenceService/ModelInfer"), iter(())) == (
             Code.INVALID_ARGUMENT,
             "the call has no message",
@@ -327,9 +327,7 @@ def test_its_port_is_its_own_and_named_in_the_log(serve, logged):
     with serve() as service:
         assert f"{service.grpc} answers by gRPC" in list(logged)
         port = int(service.grpc.rpartition(":")[2])
-        with pytest.raises(
-            UsageError, match=f"port {port} of .* cannot be listened on .*: choose another with --grpc-"
-        ):
+        with pytest.raises(UsageError, match=f"cannot listen on port {port} of .*: choose another with --grpc-"):
             running(Settings(service.artefact, port=0, grpc_port=port)).__enter__()
 
 

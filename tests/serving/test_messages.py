@@ -64,22 +64,22 @@ def test_data_are_raw_or_typed():
         (ModelInferRequest(inputs=[{}] * 100), "has 100 inputs, expected one"),
         (asked(outputs=["logits"] * 3), "asks for 3 outputs: there are 2"),
         (asked(outputs=["none"]), "there is no output 'none'"),
-        (asked(raw=[RAW] * 2), "the data of input 'images' are there more than once"),
-        (asked(raw=[RAW[:-1]]), "brings 31 bytes and says 31, expected 32"),
-        (asked(raw=[b""]), "brings 0 bytes and says 0, expected 32"),
-        (asked(raw=()), "brings 0 bytes and says 0, expected 32"),
+        (asked(raw=[RAW] * 2), "the data of input 'images' are given more than once"),
+        (asked(raw=[RAW[:-1]]), "has 31 bytes and states 31, expected 32"),
+        (asked(raw=[b""]), "has 0 bytes and states 0, expected 32"),
+        (asked(raw=()), "has 0 bytes and states 0, expected 32"),
         (asked(name="pictures"), "is 'pictures' FP32, expected 'images' FP32"),
         (asked(datatype="FP64"), "is 'images' FP64, expected 'images' FP32"),
-        (asked((2**31 - 1, 1, 2, 2)), "brings 32 bytes and says 32, expected 34359738352"),
+        (asked((2**31 - 1, 1, 2, 2)), "has 32 bytes and states 32, expected 34359738352"),
         (asked((2**62, 1, 2, 2)), "has the shape"),
         (asked((-2, 1, 2, 2)), "has the shape"),
         (asked((0, 1, 2, 2)), "has the shape"),
         (asked([1] * 100_000), "has the shape"),
         (asked(()), r"has the shape \[\]"),
         (asked(raw=[np.float32([0] * 7 + [np.nan]).tobytes()]), "are not finite in FP32"),
-        (typed(fp32_contents=[1, 2]), "brings 8 bytes and says 8, expected 32"),
+        (typed(fp32_contents=[1, 2]), "has 8 bytes and states 8, expected 32"),
         (typed(fp32_contents=[np.inf] * 8), "are not finite in FP32"),
-        (typed(int_contents=range(8)), "brings 0 bytes"),
+        (typed(int_contents=range(8)), "has 0 bytes"),
         (asked(id="x" * 201), "expected text of up to 200 characters"),
         (asked(parameters={"keep_ratio": {"double_param": 1.5}}), "'keep_ratio' is 1.5, expected a number above 0"),
         (asked(parameters={"keep_ratio": {"bool_param": True}}), "'keep_ratio' is true, expected a number above 0"),
@@ -97,13 +97,13 @@ def test_what_is_no_request_is_refused_in_a_sentence(message, words):
 def test_data_that_are_there_twice_or_have_no_field_or_range_are_refused():
     twice = typed(fp32_contents=IMAGES.ravel())
     twice.raw_input_contents.append(RAW)
-    with pytest.raises(InputError, match="are there more than once"):
+    with pytest.raises(InputError, match="are given more than once"):
         request_of(twice, SPECS["FP32"], OUTPUTS)
     with pytest.raises(InputError, match="FP16, which has no typed contents: send raw_input_contents"):
         request_of(typed("FP16", fp32_contents=range(8)), SPECS["FP16"], OUTPUTS)
-    with pytest.raises(InputError, match="are not numbers of the range of UINT8"):
+    with pytest.raises(InputError, match="are not numbers in the range of UINT8"):
         request_of(typed("UINT8", (1, 2, 2, 1), uint_contents=[0, 256, 3, 4]), SPECS["UINT8"], OUTPUTS)
-    with pytest.raises(InputError, match="the bytes are no ModelReadyRequest"):
+    with pytest.raises(InputError, match="the bytes are not a valid ModelReadyRequest"):
         read("ModelReadyRequest", b"\xff")
 
 
@@ -113,11 +113,11 @@ def test_data_that_are_there_twice_or_have_no_field_or_range_are_refused():
         (b"\x2a\x00" * (8 << 20), "has more than 10000 fields"),  # inputs
         (b"\x3a\x00" * (8 << 20), "has more than 10000 fields"),  # raw_input_contents
         (b"\x2a\x80\x80\x80\x08" + b"\x22\x00" * (8 << 20), "has more than 10000 fields"),  # parameters of an input
-        (b"\x2a\x05\x2a\x03\x42\x00" + b"\x42", "no ModelInferRequest"),  # cut off
-        (b"\x2a" + b"\x80" * (16 << 20), "no ModelInferRequest"),  # a size without an end
-        (b"\x0b\x0c", "no ModelInferRequest"),  # a group
-        (b"\x0f", "no ModelInferRequest"),  # a type that there is not
-        (b"\x0a\x02\xff\xff", "no ModelInferRequest"),  # a name that is no text
+        (b"\x2a\x05\x2a\x03\x42\x00" + b"\x42", "not a valid ModelInferRequest"),  # cut off
+        (b"\x2a" + b"\x80" * (16 << 20), "not a valid ModelInferRequest"),  # a size without an end
+        (b"\x0b\x0c", "not a valid ModelInferRequest"),  # a group
+        (b"\x0f", "not a valid ModelInferRequest"),  # a type that there is not
+        (b"\x0a\x02\xff\xff", "not a valid ModelInferRequest"),  # a name that is no text
     ],
 )
 def test_small_messages_do_not_become_large_ones(body, words):

@@ -21,18 +21,18 @@ def test_a_port_that_another_would_share_is_refused():
     with socket.create_server(("127.0.0.1", 0), reuse_port=True) as other:
         port = other.getsockname()[1]
         for host in ("127.0.0.1", "localhost", "0.0.0.0"):
-            with pytest.raises(UsageError, match=f"port {port} of {host} cannot be listened on .*another with --port"):
+            with pytest.raises(UsageError, match=f"cannot listen on port {port} of {host} .*another with --port"):
                 check_free(host, port, "--port")
 
 
 @pytest.mark.parametrize("host", ["", "no.such.host.invalid", "a" * 300, "a..b"])
 def test_what_is_no_address_is_refused(host):
-    with pytest.raises(UsageError, match=r"'.{0,60}' is no address \(.+\): choose another --host"):
+    with pytest.raises(UsageError, match=r"'.{0,60}' is not an address \(.+\): choose another --host"):
         check_free(host, 8000, "--port")
 
 
 def test_an_address_of_another_machine_is_refused():
-    with pytest.raises(UsageError, match=r"port 8000 of 192.0.2.1 cannot .*address\): choose another --host"):
+    with pytest.raises(UsageError, match=r"cannot listen on port 8000 of 192.0.2.1 .*address\): choose another --host"):
         check_free("192.0.2.1", 8000, "--port")
 
 

@@ -48,7 +48,7 @@ def test_tensors_in_binary():
     [
         (b"", "not JSON"),
         (b"[" * 100_000, "not JSON"),
-        (b"[]", "is a list, expected a JSON object"),
+        (b"[]", "is of type list, expected a JSON object"),
         (b"{}", "'inputs' must be a list of one tensor"),
         (body(tensor(), tensor()), "'inputs' must be a list of one tensor"),
         (body(tensor(name="pictures")), "is 'pictures' FP32, expected 'images' FP32"),
@@ -67,11 +67,11 @@ def test_tensors_in_binary():
         (body(tensor(data=["1"] * 8)), "are not numbers"),
         (body(tensor(data=[1.5] * 7 + ["1"])), "are not numbers"),
         (body(tensor(data=[True] * 8)), "are not numbers"),
-        (body(tensor(data=[10**400] * 8)), "are not numbers of the range of float32"),
+        (body(tensor(data=[10**400] * 8)), "are not numbers in the range of float32"),
         (body(tensor(data=None)), "has 1 numbers|are not numbers"),
         (body(tensor(parameters=3)), "'parameters' must be an object"),
-        (body(tensor(parameters={"binary_data_size": 32})), "brings 0 bytes and says 32, expected 32"),
-        (body(tensor(parameters={"binary_data_size": "x" * 99})), "brings 0 bytes and says xxx"),
+        (body(tensor(parameters={"binary_data_size": 32})), "has 0 bytes and states 32, expected 32"),
+        (body(tensor(parameters={"binary_data_size": "x" * 99})), "has 0 bytes and states xxx"),
         (body(tensor(), outputs=[{"name": "none"}]), "there is no output 'none': expected some of logits, selected_0"),
         (body(tensor(), outputs={}), "'outputs' must be a list"),
         (body(tensor(), outputs=[None]), "there is no output ''"),
@@ -88,7 +88,7 @@ def test_tensors_in_binary():
         (body(tensor(data={"a": 1})), "are not numbers"),
         (body(tensor(name=3)), "is '' FP32, expected 'images' FP32"),
         (body(tensor(shape=[2**62, 1, 2, 2])), "has the shape"),
-        (body(tensor(parameters={"binary_data_size": 1.5})), "brings 0 bytes and says 1.5"),
+        (body(tensor(parameters={"binary_data_size": 1.5})), "has 0 bytes and states 1.5"),
         (body(tensor(), outputs=["logits"]), "there is no output ''"),
         (body(tensor(), outputs=[{"name": "logits", "parameters": {"classification": 3}}]), "classification"),
         (
@@ -113,8 +113,8 @@ def test_what_is_no_request_is_refused_in_a_sentence(given, message):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (tensor(), "brings 32 bytes and says None, expected 32"),
-        (tensor(parameters={"binary_data_size": 32}), "the data of input 'images' are there more than once"),
+        (tensor(), "has 32 bytes and states None, expected 32"),
+        (tensor(parameters={"binary_data_size": 32}), "the data of input 'images' are given more than once"),
     ],
 )
 def test_data_that_are_there_twice_are_refused(given, message):

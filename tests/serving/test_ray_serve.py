@@ -127,7 +127,7 @@ def test_another_host_or_a_second_service_on_its_port_is_refused(service, small_
     for options in ((), ("--replicas", 2)):
         code, out, err = cli("serve", small_onnx, "--port", port, *options)
         assert (code, out) == (2, "")
-        assert f"port {port} of 127.0.0.1 cannot be listened on (Address already in use): choose another" in err
+        assert f"cannot listen on port {port} of 127.0.0.1 (Address already in use): choose another" in err
     code, _, err = cli("serve", small_onnx, "--port", free_port(), "--metrics-port", metrics, "--replicas", 2)
     assert (code, "choose another with --metrics-port" in err) == (2, True)
 
@@ -191,7 +191,7 @@ def test_a_signal_to_all_of_it_ends_it_in_order(service):
     assert process.returncode == 0, err
     assert err.splitlines() == [
         f"http://{address} answers; Prometheus metrics: http://127.0.0.1:{metrics}/metrics",
-        "answering what was begun, then stopping",
+        "answering the requests that have begun, then stopping",
     ]
     assert 500 not in load.answers
     assert [pid for pid in below if is_alive(pid)] == []
@@ -314,7 +314,10 @@ def test_signals_end_it_in_order(small_onnx, decoys, to):
             for pid in below if to == "all" else below[:1]:  # all: as systemd does
                 os.kill(pid, signal.SIGTERM)
         _, err = process.communicate(timeout=120)
-        assert (process.returncode, err.splitlines()[1:]) == (0, ["answering what was begun, then stopping"])
+        assert (process.returncode, err.splitlines()[1:]) == (
+            0,
+            ["answering the requests that have begun, then stopping"],
+        )
         assert [pid for pid in below if is_alive(pid)] == []
 
 
@@ -375,7 +378,10 @@ def test_another_ray_is_joined_where_it_is_asked_for_and_else_left_alone(small_o
             assert own.wait(120) == 0
         elsewhere = serve(small_onnx, "--port", free_port(), "--ray", cluster)
         _, err = elsewhere.communicate(timeout=120)
-        assert (elsewhere.returncode, f"listens on 127.0.0.1:{port}, and a Ray has one" in err) == (2, True), err
+        assert (elsewhere.returncode, f"listens on 127.0.0.1:{port}, and a Ray has only one address" in err) == (
+            2,
+            True,
+        ), err
         process = serve(small_onnx, "--port", port, "--ray", cluster)
         while "serving" not in process.stdout.readline():
             assert process.poll() is None, process.stderr.read()

@@ -161,7 +161,7 @@ def test_several_ratios_are_one_file_where_the_network_can_be_elastic(
     assert asked[0].elastic == elastic
     named = [line for line in logged if "evo_deit_test cannot be elastic" in line]
     assert len(named) == (fewest > 64)
-    assert all(line.endswith("a stage has 64; so every keep ratio is a file of its own") for line in named)
+    assert all(line.endswith("a stage has 64; so each keep ratio is a separate file") for line in named)
 
 
 def test_a_fast_path_that_changes_nothing_is_refused(here, small_checkpoint):
@@ -255,8 +255,8 @@ def test_a_budget_that_ends_in_the_last_sitting_leaves_the_reference_a_point(tmp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"labels": "labels.csv"}, "--labels, --class-map and --limit are of the labelled images: add --data"),
-        ({"limit": 5}, "--labels, --class-map and --limit are of the labelled images: add --data"),
+        ({"labels": "labels.csv"}, "--labels, --class-map and --limit are for the labelled images: add --data"),
+        ({"limit": 5}, "--labels, --class-map and --limit are for the labelled images: add --data"),
         ({"images": "data"}, "--images calibrates INT8, which is not tried"),
         ({"threads": 0}, "threads is 0"),
         ({"batch": 0}, "batch is 0"),
@@ -406,7 +406,7 @@ def test_a_candidate_whose_outputs_are_no_numbers_for_some_images_is_left_out(tm
     (tmp_path / "models").mkdir()
     state = State(tmp_path / "state.json", {})
     judge = judging.Judge(SweepRequest(tmp_path / "a.pth", tmp_path, (), data=tmp_path), state)
-    with pytest.raises(VerificationError, match=r"1 of 11 images have no answer: b\.png: m\.onnx: .* is no number"):
+    with pytest.raises(VerificationError, match=r"1 of 11 images have no answer: b\.png: m\.onnx: .* is not finite"):
         judge.judge(Candidate((1.0,), "fp32", "openvino"))
     judge.judge(Candidate((1.0,), "fp32", "onnxruntime"))
     assert list(state.accuracies) == ["keep 1, onnxruntime FP32"]
@@ -448,6 +448,6 @@ def test_ratios_are_searched_by_stage(cli, here, small_checkpoint):
     assert code == 0, err
     assert "evaluating" not in err
     code, _, err = cli(*arguments[:-1], "1.0,0.7/0.5")
-    assert (code, "give --keep ratios without strokes" in err) == (2, True)
+    assert (code, "give --keep ratios without slashes" in err) == (2, True)
     code, _, err = cli("sweep", small_checkpoint, "-o", "other", "--by-stage")
     assert (code, "add --data DIR" in err) == (2, True)

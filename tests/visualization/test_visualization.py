@@ -146,7 +146,7 @@ def test_a_checkpoint_is_drawn_at_each_keep_ratio_and_what_is_exported_states_it
     assert kept == [[12, 12], [64, 64]]
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "new" / "a.png")).shape[1], drawn.figure().width)
     code, _, err = cli("visualize", small_onnx, tmp_path / "a.png", "-o", tmp_path / "x", "--fast-path", "merge")
-    assert (code, "states its own fast path, as it was exported: leave out --fast-path" in err) == (2, True)
+    assert (code, "was exported with a fast path of its own: leave out --fast-path" in err) == (2, True)
     with pytest.raises(UsageError, match="fast_path is 'sleep', expected one of rest, merge"):
         evodeploy.visualize(small_checkpoint, [PICTURE], fast_path="sleep")
 

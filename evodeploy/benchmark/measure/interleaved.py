@@ -47,7 +47,9 @@ class Budget:
         if self.rounds < FEWEST:
             raise UsageError(f"{self.rounds} rounds are too few for a confidence interval: expected {FEWEST} or more")
         if self.min_seconds > self.seconds:
-            raise UsageError(f"at least {self.min_seconds:g} s of at most {self.seconds:g} s: raise the latter")
+            raise UsageError(
+                f"the minimum of {self.min_seconds:g} s is above the maximum of {self.seconds:g} s: raise the maximum"
+            )
 
 
 @dataclass(frozen=True)

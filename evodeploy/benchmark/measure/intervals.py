@@ -43,7 +43,7 @@ def median_interval(samples: Sequence[float]) -> Interval:
     independent.
     """
     if len(samples) < FEWEST:
-        raise ValueError(f"a median's interval takes at least {FEWEST} samples, got {len(samples)}")
+        raise ValueError(f"a median's interval needs at least {FEWEST} samples, got {len(samples)}")
     rank = _rank(len(samples))
     ordered = np.sort(np.asarray(samples, np.float64))
     return Interval(float(np.median(ordered)), float(ordered[rank - 1]), float(ordered[-rank]))

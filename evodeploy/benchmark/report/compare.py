@@ -65,8 +65,8 @@ class Comparison:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         yield from map(line, self.differences)
         yield _table(self.changes)
-        yield from (line(f"– {label}: only in the old") for label in self.only_old)
-        yield from (line(f"– {label}: only in the new") for label in self.only_new)
+        yield from (line(f"– {label}: only in the old bench") for label in self.only_old)
+        yield from (line(f"– {label}: only in the new bench") for label in self.only_new)
         moved = [change.verdict for change in self.changes if change.verdict != "same"]
         counts = ", ".join(f"{moved.count(verdict)} {verdict}" for verdict in dict.fromkeys(moved))
         yield line(f"\n{counts or 'no row changed'} of {len(self.changes)}")
@@ -93,7 +93,7 @@ def compare(old: Sequence[Document], new: Sequence[Document], smallest: float) -
     """
     pairs = list(_pairs(old, new))
     if not pairs:
-        raise UsageError(f"no model is in both: {_names(old)} in the one, {_names(new)} in the other")
+        raise UsageError(f"no model is in both benches: the old one has {_names(old)}, the new one {_names(new)}")
     for pair in pairs:
         _refuse_unlike(*pair)
     several = len(old) > 1 or len(new) > 1
@@ -160,7 +160,7 @@ def _refuse_unlike(old: Document, new: Document) -> None:
             if not _alike(name, first, second):
                 what = f"the {whose}'s {name.replace('_', ' ')}"
                 raise UsageError(
-                    f"unlike benches cannot be compared: {what} is {first} in the one, {second} in the other"
+                    f"these benches cannot be compared: {what} is {first} in the old one and {second} in the new one"
                 )
 
 

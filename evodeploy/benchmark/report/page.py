@@ -41,7 +41,7 @@ def as_html(report: Report) -> str:
     body += [element("h2", "All rows"), _rows(report)]
     found = list(cautions(report))
     if found:
-        body += [element("h2", "To be careful about"), _list(found, "cautions")]
+        body += [element("h2", "Cautions"), _list(found, "cautions")]
     body += [element("h2", "How and on what"), *_method(report)]
     return document(f"{report.subject.name}: bench", body)
 
@@ -142,7 +142,7 @@ def _limits(report: Report, rows: Sequence[Row], colours: dict[str, str]) -> str
                    key=lambda pair: -pair[1])  # fmt: skip
     return _figure(
         f"Speed and its limit at batch {rows[0].asked}",
-        "GFLOP/s of the model's matrix products. Upright lines: the fastest product this machine computes.",
+        "GFLOP/s of the model's matrix products. Vertical lines: the fastest product this machine computes.",
         bars(f"Speed and its limit at batch {rows[0].asked}", "GFLOP/s", lanes, peaks),
         (("row", "GFLOP/s", "of peak"), table),
     )
@@ -166,7 +166,8 @@ def _end_to_end(report: Report) -> str:
     legend = _legend({stage: f"c{i}" for i, stage in enumerate(STAGES)})
     return _figure(
         f"One image, batch {done[0].batch}",
-        "Stage after stage, in one thread but for the engine's. Named: throughput, and the stage that takes longest.",
+        "Stages run one after another, in one thread except inside the engine. Labels: the throughput, and the "
+        "stage that takes longest.",
         legend + bars("Milliseconds of one image by stage", "ms", lanes),
         (("engine", *STAGES, "img/s"), table),
     )

@@ -75,7 +75,7 @@ def read_benches(path: Path) -> list[Document]:
     except SchemaError as error:
         raise BadFileError(f"{path} is not what `make test-gpu` writes: {error}") from error
     if not benches:
-        raise BadFileError(f"{path} holds no bench: the part that makes one did not get that far")
+        raise BadFileError(f"{path} holds no bench: the run ended before the first was complete")
     read = [_read(bench, path, f"benches[{index}]") for index, bench in enumerate(benches)]
     name, count = Counter(bench["model"]["name"] for bench in read).most_common(1)[0]
     if count > 1:
@@ -86,7 +86,7 @@ def read_benches(path: Path) -> list[Document]:
 def _read(found: Any, path: Path, where: str) -> Document:
     version = found.get("schema") if isinstance(found, dict) else None
     if version != SCHEMA:
-        raise BadFileError(f"{path} is of schema {brief(str(version))}, expected {SCHEMA}: take it again")
+        raise BadFileError(f"{path} is of schema {brief(str(version))}, expected {SCHEMA}: run the bench again")
     try:
         return _DOCUMENT(found, where)
     except SchemaError as error:

@@ -89,7 +89,7 @@ class Report:
         yield line("evo: the model; dense: its twin that keeps every token; eager: PyTorch eager in FP32 on evo;")
         yield line("torch: the fastest PyTorch row of the same model, in any precision")
         if any(row.spec.keep for row in self.rows):
-            yield line("keep: the share of tokens in runs of one artefact; eager and torch are at the same share")
+            yield line("keep: the share of tokens that a run keeps; eager and torch keep the same share")
         yield line("")
         yield as_table(self, options.max_width)
         if self.end_to_end:
@@ -160,7 +160,10 @@ def cautions(report: Report) -> Iterator[str]:
         if row.wrong and row.verdict is not None:
             lines.append(f"WRONG: {at}: {row.verdict}")
         if row.exposed:
-            lines.append(f"{at}: the GPU began before all was enqueued, so the host's time for that may be in its own")
+            lines.append(
+                f"{at}: the GPU began before all work was enqueued, so its time may include the host's time "
+                "for enqueueing"
+            )
         if row.batch < row.asked:
             lines.append(f"{at} ran out of memory and was run at batch {row.batch}")
     lines += [f"{stages.label}, from files to labels: {stages.reason}" for stages in report.end_to_end if stages.reason]
@@ -176,8 +179,8 @@ def cautions(report: Report) -> Iterator[str]:
     late = [str(batch) for batch in dict.fromkeys(row.asked for row in report.rows if row.stopped == "time")]
     if late:
         yield (
-            f"batch {', '.join(late)}: the time was spent before every median was known to "
-            f"{report.budget.precision:.1%}: --seconds raises it"
+            f"batch {', '.join(late)}: the time limit came before every median was known to "
+            f"{report.budget.precision:.1%}: raise it with --seconds"
         )
 
 
@@ -191,4 +194,7 @@ def _slowdowns(report: Report) -> Iterator[str]:
             f"batch {row.asked} the most: {reasons} of its samples, {clocks.lowest_mhz} MHz at the lowest"
         )
     if any(gpu.mig for gpu in report.environment.gpus):
-        yield "the GPU is divided (MIG): energy and memory are the whole card's, so rows have none; clocks are too"
+        yield (
+            "the GPU is divided (MIG): energy and memory are known for the whole card only, so rows have none; "
+            "clocks are the whole card's too"
+        )

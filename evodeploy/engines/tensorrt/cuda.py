@@ -53,7 +53,7 @@ class Device:
             self._context = driver.Device(index).retain_primary_context()
         except driver.Error as error:
             kind = OutOfMemoryError if means_out_of_memory(error) else RuntimeFailedError
-            raise kind(f"{self} does not start ({reason(error)}): end what else uses it") from error
+            raise kind(f"{self} does not start ({reason(error)}): stop what else uses it") from error
         weakref.finalize(self, _detach, self._context)  # the destructor of pycuda's primary context does this wrongly
 
     def __str__(self) -> str:
@@ -66,7 +66,9 @@ class Device:
         Raises RuntimeFailedError if a failure, now or earlier, has lost the context. Nothing can run in it any more.
         """
         if self._lost:
-            raise RuntimeFailedError(f"{self} was lost to an earlier failure ({self._lost}): start the process again")
+            raise RuntimeFailedError(
+                f"{self} cannot be used after an earlier failure ({self._lost}): start the process again"
+            )
         with self.releasing():
             try:
                 yield
@@ -74,7 +76,7 @@ class Device:
                 if not self.lost():
                     raise
                 raise RuntimeFailedError(
-                    f"{self} is lost to this process ({self._lost}): start the process again"
+                    f"{self} cannot be used by this process any more ({self._lost}): start the process again"
                 ) from error
 
     @contextmanager
@@ -127,7 +129,7 @@ class Device:
             array: Array = self.driver.pagelocked_empty(shape, dtype)
         except self.driver.MemoryError as error:
             raise OutOfMemoryError(
-                f"no {shape} {dtype} of page-locked memory can be had on this machine: "
+                f"cannot allocate {shape} {dtype} of page-locked memory on this machine: "
                 "build the engine with a smaller --max-batch"
             ) from error
         return array
@@ -137,7 +139,7 @@ class Device:
         free, total = self.driver.mem_get_info()
         return OutOfMemoryError(
             f"{self} has no room for {wanted / 1e6:.1f} MB more: {free / 1e6:.1f} of {total / 1e6:.1f} MB are free; "
-            "end what else uses it, or build the engine with a smaller --max-batch"
+            "stop what else uses it, or build the engine with a smaller --max-batch"
         )
 
 

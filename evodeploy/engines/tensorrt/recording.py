@@ -68,7 +68,9 @@ class RecordedExecution:
                 graph = self._captured(execution, key)
             except RuntimeFailedError as error:
                 self._refused.add(key)
-                _log.warning("batches of %s run without a CUDA graph, for it cannot be recorded: %s", _said(key), error)
+                _log.warning(
+                    "batches of %s run without a CUDA graph, because it cannot be recorded: %s", _said(key), error
+                )
                 return
         self._recorded[key] = graph, execution
         self._free = None

@@ -49,7 +49,7 @@ def configure(plan: Plan, plan_sha256: str, architecture: str, options: EngineOp
         try:
             _write(path, kernels.serialize(), known)
         except EvodeployError as error:  # the engine has done its work, and the next start works without the file
-            _log.warning("the finished kernels are not kept: %s", error)
+            _log.warning("the compiled kernels cannot be kept: %s", error)
 
     return save
 
@@ -64,7 +64,7 @@ def _read(path: Path) -> bytes:
 
 def _write(path: Path, kernels: Any, known: bytes) -> None:
     if kernels is None:
-        raise RuntimeFailedError("TensorRT gave none")
+        raise RuntimeFailedError("TensorRT gave no kernels")
     held = bytes(kernels)
     if held != known:
         with replacing(path) as draft:

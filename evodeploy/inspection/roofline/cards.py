@@ -60,7 +60,7 @@ class Card:
         peak = getattr(self.rates, name)
         if peak is None:
             has = ", ".join(field.name.upper() for field in fields(self.rates) if getattr(self.rates, field.name))
-            raise UsageError(f"{self.title} multiplies no {rate.upper()}, which this engine needs; it has {has}")
+            raise UsageError(f"{self.title} has no {rate.upper()} products, which this engine needs; it has {has}")
         return name, float(peak)
 
     def per_second(self, rate: str, *, tf32: bool) -> float:

@@ -37,7 +37,7 @@ def test_an_engine_closes_though_another_process_keeps_its_kernels_meanwhile(sav
         save()
     assert not path.exists()
     (line,) = caplog.messages
-    assert line.startswith("the finished kernels are not kept: another run is writing")
+    assert line.startswith("the compiled kernels cannot be kept: another run is writing")
 
 
 def test_an_engine_closes_though_tensorrt_gives_no_kernels(saving, caplog):
@@ -48,4 +48,4 @@ def test_an_engine_closes_though_tensorrt_gives_no_kernels(saving, caplog):
     with caplog.at_level(logging.WARNING, "evodeploy"):
         save()
     assert path.read_bytes() == b"before"
-    assert caplog.messages == ["the finished kernels are not kept: TensorRT gave none"]
+    assert caplog.messages == ["the compiled kernels cannot be kept: TensorRT gave no kernels"]

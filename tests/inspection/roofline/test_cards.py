@@ -35,7 +35,7 @@ def test_fp32_products_round_to_tf32_only_where_they_may():
 
 def test_a_card_without_the_units_is_refused():
     with pytest.raises(
-        UsageError, match=r"NVIDIA A100 80GB SXM multiplies no FP8.*it has FP32, TF32, FP16, BF16, INT8"
+        UsageError, match=r"NVIDIA A100 80GB SXM has no FP8 products.*it has FP32, TF32, FP16, BF16, INT8"
     ):
         CARDS["a100"].per_second("fp8", tf32=True)
 
