@@ -43,7 +43,10 @@ def batch(
     ray: options.Ray = None,
     as_json: Json = False,
 ) -> None:
-    """Predict any number of images into Parquet, on Ray; the same command resumes after a kill."""
+    """Predict any number of images into Parquet, on Ray.
+
+    The same command resumes after a kill.
+    """
     values.for_ray(artefact, output, *inputs)
     with needs("batch"):
         from evodeploy.batch.run import BatchRequest, run_batch

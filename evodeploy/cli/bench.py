@@ -85,10 +85,10 @@ def bench(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Measure engines against PyTorch, and the model against its dense twin, in turn in one process.
+    """Measure engines, and the model against its dense twin.
 
-    Ends with 1 where a row computes something else than PyTorch, or where --compare finds one slower; with 3 where
-    nothing could be measured.
+    All take turns in one process, next to PyTorch. Ends with 1 where a row computes something else than PyTorch, or
+    where --compare finds one slower; with 3 where nothing could be measured.
     """
     if compare:
         bench_compare.compare(context, artefacts or [], min_change, as_json)

@@ -31,7 +31,10 @@ def bisect(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Find the smallest part of an ONNX file that TensorRT refuses to build, and write it as a file."""
+    """Find the smallest part of a network that TensorRT refuses.
+
+    It is written as an ONNX file.
+    """
     found = evodeploy.bisect(
         onnx,
         output,

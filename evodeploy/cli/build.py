@@ -77,7 +77,10 @@ def build_engine(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Build a TensorRT engine with a dynamic batch; TensorRT for RTX builds without a GPU."""
+    """Build a TensorRT engine with a dynamic batch.
+
+    TensorRT for RTX builds without a GPU.
+    """
     onnx = onnx or _newest()
     with _progress() as progress:
         built = evodeploy.build(
@@ -121,7 +124,10 @@ def refit(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Give an engine the weights of another ONNX file, without building it again; needs the GPU it was built for."""
+    """Give an engine the weights of another ONNX file.
+
+    It is not built again. This needs the GPU that it was built for.
+    """
     done = evodeploy.refit(engine, onnx, output, images=images, force=force)
     answer(done, as_json)
 

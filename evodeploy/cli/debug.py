@@ -48,7 +48,10 @@ def debug(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Compare two networks node by node: where the error begins, how it grows, and which nodes to keep in FP32."""
+    """Compare two networks node by node.
+
+    Shows where the error begins, how it grows, and which nodes to keep in FP32.
+    """
     report = evodeploy.debug(
         reference,
         other,

@@ -64,7 +64,10 @@ def distill(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Train a checkpoint to give its dense outputs with fewer tokens, on images without labels."""
+    """Train a checkpoint to need fewer tokens, without labels.
+
+    It learns to give its dense outputs with fewer tokens.
+    """
     record = evodeploy.distill(
         checkpoint,
         images,

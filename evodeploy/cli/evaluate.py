@@ -39,7 +39,10 @@ def evaluate(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Measure top-1 and top-5 accuracy on labelled images, and whether artefacts differ significantly."""
+    """Measure top-1 and top-5 accuracy on labelled images.
+
+    Several artefacts are compared: whether they differ significantly.
+    """
     with progress("evaluating") as done:
         report = evodeploy.evaluate(
             artefacts,

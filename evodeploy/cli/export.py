@@ -92,7 +92,10 @@ def export(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Turn a checkpoint into one self-contained ONNX file, compared with PyTorch before it is kept."""
+    """Turn a checkpoint into an ONNX file, and compare them.
+
+    The file is self-contained, and kept only if it agrees with PyTorch.
+    """
     precision = values.one_precision(fp16=fp16, bf16=bf16, int8=int8, fp8=fp8) or "fp32"
     done = evodeploy.export(
         checkpoint,

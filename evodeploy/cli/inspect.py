@@ -40,7 +40,10 @@ def inspect(
     kernels: Annotated[bool, typer.Option("--kernels", help="With --gpu: the ten heaviest kernels too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Say what a file of the pipeline is, or how fast an engine can be at most on a GPU."""
+    """Show what a file is, or how fast an engine can be on a GPU.
+
+    The file may be any of the pipeline: a checkpoint, an ONNX file, an engine or a deploy file.
+    """
     if gpu is not None:
         sizes = values.batches(batch) if batch else None
         ratios = values.ratios(keep_ratio)
@@ -66,7 +69,10 @@ def inspect(
 
 
 def doctor(as_json: Json = False) -> None:
-    """Say which runtimes and devices work on this machine, and how to fix those that do not."""
+    """Show which runtimes and devices work on this machine.
+
+    Says also how to fix those that do not.
+    """
     from evodeploy.inspection.diagnosis import diagnose
 
     findings = diagnose()

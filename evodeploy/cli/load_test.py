@@ -43,7 +43,10 @@ def load_test(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """See how a server answers under load: latencies count from when each request was to be sent."""
+    """Measure how a server answers under load.
+
+    Latencies count from when each request was to be sent.
+    """
     from evodeploy import load_test as tested
     from evodeploy.files import claimed
     from evodeploy.kinds import PAGE, REPORT

@@ -21,7 +21,10 @@ def margins(
     how: EngineOptions = options.ENGINE_OPTIONS,
     as_json: Json = False,
 ) -> None:
-    """Measure how clear each selection is, and which keep ratio holds most of the class attention."""
+    """Measure how clear each selection of tokens is.
+
+    Shows also which keep ratio holds most of the class attention.
+    """
     found = evodeploy.margins(artefact, images, engine=engine, options=how)
     if as_json:
         result_json(found.to_dict())

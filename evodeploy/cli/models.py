@@ -14,7 +14,7 @@ from evodeploy.text import rich_table
 
 
 def models(as_json: Json = False) -> None:
-    """List the published models: sizes, cost, and the tokens that each block computes on."""
+    """List the published models: sizes, cost, tokens per block."""
     from evodeploy.models.published import published_models
 
     rows = published_models()
@@ -39,7 +39,10 @@ def init(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Write a checkpoint of random weights in the published format: to measure speed, no training is needed."""
+    """Write a checkpoint of random weights, to measure speed.
+
+    It has the published format.
+    """
     from evodeploy.models.published import random_checkpoint
 
     done = random_checkpoint(name, output, seed=seed, force=force)

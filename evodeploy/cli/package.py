@@ -51,7 +51,10 @@ def package(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Write a model repository for Triton Inference Server, and Kubernetes manifests, into one folder."""
+    """Write a model repository for Triton Inference Server.
+
+    Kubernetes manifests are written into the same folder.
+    """
     written = evodeploy.package(
         artefact,
         triton,

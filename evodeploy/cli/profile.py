@@ -38,7 +38,10 @@ def profile(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Say where the time of a run goes, by block, by kind of work and by node, as the runtime's profiler says."""
+    """Show where the time of a run goes, block by block.
+
+    Also by kind of work and by node, as the runtime's profiler says.
+    """
     drawn = PAGE if picture is not None and suffix_of(picture) in PAGE.suffixes else DRAWING
     outputs = [(path, kind) for path, kind in ((output, REPORT), (picture, drawn)) if path is not None]
     context.with_resource(claimed(outputs, force, file))

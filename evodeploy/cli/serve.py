@@ -71,9 +71,10 @@ def serve(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Serve an artefact over HTTP: images, tensors by the Open Inference Protocol, a web page. Tensors by gRPC too.
+    """Serve an artefact over HTTP and gRPC.
 
-    One process serves, with one engine. With --replicas, --max-replicas or --ray it is Ray Serve.
+    Images and a web page over HTTP, tensors by the Open Inference Protocol over both. One process serves, with one
+    engine. With --replicas, --max-replicas or --ray it is Ray Serve.
     """
     from evodeploy.serving import service
     from evodeploy.serving.budget import budget_of

@@ -64,9 +64,10 @@ def sweep(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Try keep ratios, precisions and engines, and find what is worth deploying: accuracy against throughput.
+    """Find the best keep ratio, precision and engine to deploy.
 
-    Ends with 1 where no candidate meets the target; all that was measured is shown and written all the same.
+    Candidates are compared by accuracy and throughput. Ends with 1 where no candidate meets the target; all that was
+    measured is shown and written all the same.
     """
     from evodeploy.sweeper.pipeline import sweep as swept
 

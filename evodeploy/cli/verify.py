@@ -36,7 +36,7 @@ def verify(
     how: EngineOptions = options.ENGINE_OPTIONS,
     as_json: Json = False,
 ) -> None:
-    """Compare two artefacts of a model: logits, top-1, and the tokens that each selection keeps.
+    """Compare two artefacts of a model: logits and kept tokens.
 
     The options of the runtime are the candidate's; the reference takes --threads alone.
     """

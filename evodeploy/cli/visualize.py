@@ -33,7 +33,10 @@ def visualize(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Draw which patches of images each selection keeps, and the class attention or what else it chooses by."""
+    """Draw which patches of images each selection keeps.
+
+    Draws also the class attention, or what else it chooses by.
+    """
     with progress("drawing") as done:
         drawn = evodeploy.visualize(
             artefact,

@@ -60,6 +60,14 @@ def test_the_sequence_of_the_mission_typed_in_one_folder(cli, folder):
     assert names(folder) == ["ckpt.engine", "ckpt.engine.json", "ckpt.onnx", "ckpt.pth"]
 
 
+def test_the_list_of_commands_has_a_whole_sentence_for_each(cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = cli("--help")
+    listed = out.partition("Commands:\n")[2].splitlines()
+    assert len(listed) > 20
+    assert [line for line in listed if line.endswith("...") or not line.endswith(".")] == []
+
+
 def test_nothing_to_build_is_a_usage_error_with_the_command_that_helps(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, err = cli("build-engine", "--fp16")
