@@ -10,6 +10,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 from PIL import Image
+from versions import needs_bf16
 
 import evodeploy
 from evodeploy.artefacts import fingerprint
@@ -47,6 +48,7 @@ def test_a_deploy_file_is_read_as_it_was_written(deployed):
     assert artefact_of(deployed) == deployed.parent / "models" / "chosen.onnx"
 
 
+@needs_bf16
 def test_a_deploy_file_decides_what_the_caller_leaves_open(deployed, small_images):
     opened = []
     with evodeploy.load(str(deployed)) as predictor:
@@ -159,13 +161,15 @@ def test_a_keep_ratio_that_the_artefact_does_not_have_is_refused(kept, ratio, me
 
 
 def test_a_keep_ratio_of_a_static_artefact_is_refused(deployed):
-    deployed.write_text(deployed.read_text().replace("[measured]", "keep_ratio = 0.5\n[measured]"))
+    text = deployed.read_text().replace("bf16", "fp32")
+    deployed.write_text(text.replace("[measured]", "keep_ratio = 0.5\n[measured]"))
     with pytest.raises(BadFileError, match=r"does not have: this artefact keeps a fixed share of tokens"):
         evodeploy.open_engine(deployed)
     with pytest.raises(InputError, match="this artefact keeps a fixed share of tokens"):
         evodeploy.bench(deployed, device="cpu")
 
 
+@needs_bf16
 def test_verify_judges_it_by_the_precision_that_it_states(deployed, small_onnx):
     for pair in ((small_onnx, deployed), (deployed, small_onnx)):
         assert evodeploy.verify(*pair, count=2).tolerance.reason.startswith("BF16")
@@ -213,8 +217,8 @@ def test_a_bench_runs_where_and_as_closely_as_it_states(deployed, monkeypatch):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (("tf32 = false", "tf32 = true"), "state tf32 False and True, expected one .*: choose it with --tf32"),
-        (('device = "cpu"', 'device = "cuda:1"'), "state device cpu and cuda:1, expected one .* with --device"),
+        (("tf32 = false", "tf32 = true"), "state tf32 False and True, expected the same .*: choose it with --tf32"),
+        (('device = "cpu"', 'device = "cuda:1"'), "state device cpu and cuda:1, expected the same .* with --device"),
     ],
 )
 def test_a_bench_of_files_that_state_different_things_is_refused(deployed, lines, message):

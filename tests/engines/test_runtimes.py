@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from versions import needs_bf16
 
 from evodeploy.engines.opener import open_engine
 from evodeploy.errors import BadFileError, InputError, UsageError
@@ -102,6 +103,7 @@ def test_an_engine_is_chosen_by_the_file(small_onnx, small_checkpoint):
         open_engine(small_onnx.with_suffix(".txt"))
 
 
+@needs_bf16
 def test_an_engine_is_chosen_by_what_is_asked_of_it(small_onnx):
     with open_engine(small_onnx, options=EngineOptions(precision="bf16")) as engine:
         assert engine.name == "openvino"
