@@ -140,8 +140,7 @@ class ModelInfo:
     `pooling` is what the head reads: the mean of the patch tokens, or the class token. `stages` holds the block at
     which each selecting stage begins, if the family lets them be chosen. `fast_path` is what happens to tokens that are
     not selected: they rest, or each is merged into the most similar kept token. With merging, the selection keeps the
-    tokens that no other could represent. A network without a classifier has `num_classes` 0. `ema` is true if the
-    weights are the averaged ones of the source.
+    tokens that no other could represent. A network without a classifier has `num_classes` 0. `ema`: averaged weights.
 
     `input_format` is the input of the artefact: `float32` is (batch, 3, H, W), normalised; `uint8` is (batch, H, W, 3)
     and `uint8-nchw` (batch, 3, H, W), RGB from 0 to 255, which the graph itself normalises. With `top_k` the artefact

@@ -60,7 +60,7 @@ def load_checkpoint(
     config = inferred if model is None else _as_named(model, inferred)
     if not isinstance(config, layout.config):
         raise UsageError(
-            f"{name} is an {layout.family} checkpoint, but {config.name} is of another family: leave out --model"
+            f"{name} is of the family {layout.family}, but {config.name} is of another: leave out --model"
         )
     if isinstance(source, nn.Module) and not isinstance(source, Network):
         check_same(source, fitted(layout, dense_twin(inferred), state, name), inferred.image_size)

@@ -121,7 +121,5 @@ def test_a_saved_network_loads_as_it_was(tmp_path):
 
 def test_naming_a_model_of_the_other_family_is_refused(tmp_path):
     save_checkpoint(random_model(small()), tmp_path / "small.pth")
-    with pytest.raises(
-        UsageError, match="is an Evo-LeViT checkpoint, but evo_deit_tiny_patch16_224 is of another family"
-    ):
+    with pytest.raises(UsageError, match="is of the family Evo-LeViT, but evo_deit_tiny_patch16_224 is of another"):
         load_checkpoint(tmp_path / "small.pth", model="evo_deit_tiny_patch16_224")
