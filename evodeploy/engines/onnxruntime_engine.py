@@ -139,6 +139,7 @@ def _new_session(
     # because they name the missing libraries.
     session.log_severity_level = 3 if provider.on_gpu else 4
     session.add_session_config_entry("session.force_spinning_stop", "1")  # idle workers leave the cores to others
+    session.add_session_config_entry("session.x64quantprecision", "1")  # without VNNI, products that do not saturate
     if trace is not None:
         session.enable_profiling = True
         session.profile_file_prefix = str(trace / "trace")

@@ -26,6 +26,7 @@ from evodeploy.errors import (
     needs,
 )
 from evodeploy.files import check_input
+from evodeploy.machine.cpu import saturates_int8
 from evodeploy.onnx_files import parse_info
 from evodeploy.specs import KEEP, METADATA_KEY, EngineOptions, ModelInfo, TensorSpec
 from evodeploy.text import reason
@@ -55,6 +56,8 @@ class OpenVinoEngine(Engine):
         # By default OpenVINO would choose bfloat16 if the processor supports it.
         hint = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}[options.precision or "fp32"]
         properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+        if saturates_int8():
+            properties["LP_TRANSFORMS_MODE"] = "NO"  # a file in INT8 is computed in FP32 between its roundings
         if counting:
             properties["PERF_COUNT"] = True
         if options.threads:

@@ -24,6 +24,12 @@ def has_bf16() -> bool:
     return bool({"avx512_bf16", "amx_bf16"} & cpu_flags())
 
 
+def saturates_int8() -> bool:
+    """Return whether fast INT8 products saturate: x86 without VNNI adds pairs of them in 16 bits."""
+    flags = cpu_flags()
+    return "avx2" in flags and not {"avx512_vnni", "avx_vnni"} & flags
+
+
 def _cpuinfo(field: str) -> str | None:
     for line in (_text(Path("/proc/cpuinfo")) or "").splitlines():
         name, _, value = line.partition(":")

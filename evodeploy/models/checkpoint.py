@@ -59,9 +59,7 @@ def load_checkpoint(
     inferred = layout.infer(shapes_of(state), raw.hints)
     config = inferred if model is None else _as_named(model, inferred)
     if not isinstance(config, layout.config):
-        raise UsageError(
-            f"{name} is of the family {layout.family}, but {config.name} is of another: leave out --model"
-        )
+        raise UsageError(f"{name} is of the family {layout.family}, but {config.name} is of another: leave out --model")
     if isinstance(source, nn.Module) and not isinstance(source, Network):
         check_same(source, fitted(layout, dense_twin(inferred), state, name), inferred.image_size)
     hints = raw.hints
