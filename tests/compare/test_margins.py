@@ -71,7 +71,7 @@ def test_a_title_names_the_block_of_its_selection(ratios, count, blocks):
 
 
 def test_scores_that_are_no_numbers_are_refused():
-    with pytest.raises(RuntimeFailedError, match="no numbers .* for 3 of 3 images"):
+    with pytest.raises(RuntimeFailedError, match="not finite .* for 3 of 3 images"):
         margins_on(Chosen([np.nan, *SCORES[1:]]), random_pictures(INFO, 3))
 
 

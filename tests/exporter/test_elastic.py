@@ -13,6 +13,7 @@ from cases import SMALL
 from levit_cases import small as small_levit
 from PIL import Image
 from sharing import batches_of, in_threads, same
+from versions import needs_bf16
 
 import evodeploy
 from evodeploy.compare.export import configured, verify_export
@@ -102,8 +103,8 @@ def test_threads_run_one_engine_at_ratios_of_their_own(small_elastic, runtime):
         same(engine.run(batches[0], keeps[0]), expected[keeps[0], 0])
 
 
+@needs_bf16  # in FP32 there never were two layouts
 def test_openvino_lays_tokens_out_in_one_way_in_an_elastic_evo_levit(tmp_path):
-    """On processors without BF16 it computes in FP32, in which there never were two layouts."""
     path = tmp_path / "elastic.onnx"
     write_onnx(onnx_from_model(with_elastic(random_model(small_levit()), (0.1, 1.0))), path)
     with open_engine(path, "openvino", EngineOptions(precision="bf16")) as engine:

@@ -101,7 +101,7 @@ def test_an_offer_of_http_2_is_not_taken_and_a_body_with_it_is_refused_by_name(c
         client.settimeout(10)
         given = answer(client)
     assert given.startswith(expected)
-    assert (b"(Upgrade) is not taken" in given) == bool(body)
+    assert (b"(Upgrade) is not accepted" in given) == bool(body)
 
 
 def test_ordinary_requests_one_after_another_are_answered(connect, monkeypatch):
