@@ -2,9 +2,9 @@
 
 Runs the command behind each table and sentence (figures_list.py), compares what it prints with what the pages say, and
 names each figure that differs by more than its noise. A value with an interval differs where the two intervals do not
-meet. Writes a JSON document after each command, with the machine's facts; ends with 1 where a figure differs or a
-command fails. It needs a quiet machine. A command whose figures need instructions that this processor lacks does not
-run, and the document says so.
+meet. Writes a JSON document after each command; each entry has the facts of the machine that ran it, and those that
+do not run this time keep their last results. Ends with 1 where a figure differs or a command fails. It needs a quiet
+machine. A command whose figures need instructions that this processor lacks does not run.
 """
 
 from __future__ import annotations
@@ -51,23 +51,30 @@ def main() -> None:
     if load > QUIET:
         print(f"warning: the load is {load:.1f}: times of this run say little", file=sys.stderr)
     machine = environment(usable_cores())
-    document = {"load": load, "environment": dataclasses.asdict(machine), "figures": []}
+    results = before(asked.output)
     bad = 0
     for name in names:
         entry = ENTRIES[name]
         if lacking := sorted(set(entry.flags).difference(machine.flags)):
             reason = f"the processor lacks {', '.join(lacking)}"
-            found = {"name": name, "command": entry.command, "not_run": reason}
+            results.setdefault(name, {"name": name, "command": entry.command, "not_run": reason})
             print(f"{name}: not run: {reason}", flush=True)
         else:
-            found = measured(name, entry)
+            found = measured(name, entry) | {"environment": dataclasses.asdict(machine)}
+            results[name] = found
             bad += bool(found["differences"])
             print(f"{name}: {found['seconds'] / 60:.1f} min, {found['compared']} figures compared", flush=True)
             for difference in found["differences"]:
                 print(f"  {difference}", flush=True)
-        document["figures"].append(found)
-        write(asked.output, document)
+        write(asked.output, {"figures": [results[each] for each in ENTRIES if each in results]})
     sys.exit(1 if bad else 0)
+
+
+def before(path: Path) -> dict[str, dict[str, Any]]:
+    """The results of earlier runs in a document, by name."""
+    if not path.exists():
+        return {}
+    return {found["name"]: found for found in json.loads(path.read_text(encoding="utf-8"))["figures"]}
 
 
 def described(name: str, entry: Entry) -> str:

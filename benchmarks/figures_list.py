@@ -96,7 +96,7 @@ ENTRIES: dict[str, Entry] = {
         "python $ROOT/benchmarks/quantized.py", 4,
         (
             Table(RESULTS, "engine | precision | file", "engine | precision | file | img/s", {2: 2, 3: 4}, 2,
-                  rows="INT8|ime .*FP32"),
+                  rows=r"(?i)^onnx|^openv"),
             Table(PRECISION, "weights and pictures | same top-1", "engine | precision | file | accuracy",
                   {1: 4, 2: 6, 3: 5}, only="the sample|the same", rows="^onnxruntime . (INT8|FP8)"),
         ),

@@ -2,7 +2,7 @@
 
 Streams 10,000 images of the sample's digits, a tenth of them broken in turn: truncated, empty, not an image, a missing
 file, an array of a wrong type, a decompression bomb. Each must come back in its place with the right result or failure,
-and memory must not grow. Prints a line every thousand images.
+and memory must not grow. Prints a line every tenth of the images.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> None:
                 wrong += failed != (number % 10 == 7) or (
                     not isinstance(answer, evodeploy.Failure) and answer.label.name != names[number % len(good)]
                 )
-                if (number + 1) % 1000 == 0:
+                if (number + 1) % max(1, count // 10) == 0:
                     memory.append(_resident())
                     print(f"{number + 1:6} images, {wrong} wrong, {memory[-1]:.0f} MB", flush=True)
     lost = count - number - 1

@@ -168,6 +168,27 @@ def test_names_are_listed_and_unknown_ones_refused(monkeypatch, capsys):
     assert "no figure is called nothing" in capsys.readouterr().err
 
 
+def test_results_of_earlier_runs_stay_and_each_has_its_machine(monkeypatch, tmp_path):
+    path = tmp_path / "figures.json"
+
+    def ran(name):
+        monkeypatch.setattr(sys, "argv", ["figures.py", "--only", name, "-o", str(path)])
+        with pytest.raises(SystemExit):
+            main()
+        return json.loads(path.read_text())["figures"]
+
+    monkeypatch.setitem(ENTRIES, "one", Entry("echo 1", 1, ()))
+    monkeypatch.setitem(ENTRIES, "two", Entry("echo 2", 1, ()))
+    ran("two")
+    first = ran("one")
+    assert [(each["name"], each["output"]) for each in first] == [("one", "1\n"), ("two", "2\n")]
+    assert all(each["environment"]["processor"] for each in first)
+    monkeypatch.setitem(ENTRIES, "one", Entry("echo 3", 1, ()))
+    assert [each["output"] for each in ran("one")] == ["3\n", "2\n"]
+    monkeypatch.setitem(ENTRIES, "two", Entry("echo 4", 1, (), flags=("amx3",)))
+    assert ran("two")[1]["output"] == "2\n"  # what ran on another machine is not lost
+
+
 def test_a_command_whose_figures_need_another_processor_does_not_run(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(ENTRIES, "amx3", Entry("exit 3", 1, (), flags=("amx3",)))
     monkeypatch.setattr(sys, "argv", ["figures.py", "--only", "amx3", "-o", str(tmp_path / "figures.json")])

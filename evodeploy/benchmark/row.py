@@ -73,6 +73,12 @@ class Row:
         return self.timing.interval.inverted(self.batch) if self.timing else None
 
     @property
+    def operations_per_second(self) -> float | None:
+        """The matrix operations per second; a multiply-add counts as two."""
+        speed = self.images_per_second
+        return None if speed is None or self.spec.flops is None else speed.value * self.spec.flops
+
+    @property
     def wrong(self) -> bool:
         """Whether it was timed, but computes wrong results."""
         return self.verdict is not None and not self.verdict.correct

@@ -18,6 +18,7 @@ def diagnose() -> list[dict[str, Any]]:
     probes: dict[str, Callable[[], str]] = {
         "processor": lambda: f"{processor_name()}, {usable_cores()} cores",
         "NVIDIA GPU": _gpu,
+        "pycuda": _pycuda,
         "torch": _torch,
         "onnx": _onnx,
         "onnxruntime": _onnxruntime,
@@ -42,6 +43,13 @@ def _gpu() -> str:
     if problem is not None:
         raise UnavailableError(problem)
     return "the driver works"
+
+
+def _pycuda() -> str:
+    with needs("cuda"):
+        import pycuda.driver
+        from cuda.bindings import driver as calls  # noqa: F401 - the engines need both
+    return str(pycuda.VERSION_TEXT)
 
 
 def _torch() -> str:

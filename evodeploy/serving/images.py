@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from starlette.datastructures import UploadFile
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from evodeploy.compare.selections import selections_from
 from evodeploy.engines.base import Array
@@ -45,7 +47,9 @@ def routes(backend: Callable[[], Backend], limits: Limits, room: Room) -> APIRou
         here, asked = backend(), Asked(keep_ratio, least_keep_ratio)
         here.check(1, asked)
         classes = classes_to_name(here.info, top)
-        body = await _image_of(request)
+        body = await request.body()
+        if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+            body = await room.in_thread(_file_of, request.headers, body)
         prepared = await room.in_thread(prepare_upload, body, here.info, limits.pixels)
         answer = await here.run(prepared[None], asked)
         (prediction,) = predictions_of(answer.outputs, here.info, classes, [0.0], 0.0)
@@ -64,15 +68,21 @@ def routes(backend: Callable[[], Backend], limits: Limits, room: Room) -> APIRou
     return router
 
 
-async def _image_of(request: Request) -> bytes:
-    """Return the bytes of the image: the body, or the one file of a form."""
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        return await request.body()
-    async with request.form(max_files=1) as form:
-        uploads = [value for value in form.values() if isinstance(value, UploadFile)]
-        if len(uploads) != 1:
-            raise InputError(f"the form has {len(uploads)} files, expected one image")
-        return await uploads[0].read()
+def _file_of(headers: Headers, body: bytes) -> bytes:
+    """Return the one file of a form. It takes seconds for a form of many parts, so it is work for a thread."""
+
+    async def whole() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    try:
+        form = asyncio.run(MultiPartParser(headers, whole(), max_files=1).parse())
+    except MultiPartException as error:
+        raise InputError(f"the form is not valid: {error.message}") from error
+    uploads = [value for value in form.values() if isinstance(value, UploadFile)]
+    if len(uploads) != 1:
+        raise InputError(f"the form has {len(uploads)} files, expected one image")
+    with uploads[0].file as file:
+        return file.read()
 
 
 def _selections(outputs: dict[str, Array], info: ModelInfo) -> list[dict[str, Any]]:

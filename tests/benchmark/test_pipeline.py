@@ -32,6 +32,14 @@ def test_a_machine_whose_limit_cannot_be_measured_still_gives_its_rows(small, lo
     assert [row["share_of_peak"] for row in report.to_dict()["results"]] == [None] * 2
 
 
+def test_no_row_is_above_the_limit_if_the_machine_was_slower_when_its_products_were_timed(small, monkeypatch):
+    monkeypatch.setattr(peak, "SIDES", {"cpu": (64,)})
+    monkeypatch.setattr(peak, "_seconds", lambda product, device: 1e3)
+    results = evodeploy.bench(small.module, batches=[1], device="cpu", **QUICK).to_dict()["results"]
+    shares = [row["share_of_peak"] for row in results]
+    assert len(shares) == 2 and max(shares) == 1.0 and min(shares) > 0.0
+
+
 def test_a_module_is_benched_and_its_report_prints_and_is_saved(small, tmp_path, monkeypatch):
     monkeypatch.setattr(peak, "SIDES", {"cpu": (64,)})
     report = evodeploy.bench(small.module, batches=[1], device="cpu", **QUICK)

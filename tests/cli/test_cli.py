@@ -287,6 +287,7 @@ def test_doctor_shows_what_works(cli):
     found = {finding["name"]: finding for finding in json.loads(out)}
     assert found["onnxruntime"]["works"]
     assert "sm89" in found["tensorrt-rtx"]["detail"]
+    assert not found["pycuda"]["works"] and 'pip install "evodeploy[cuda]"' in found["pycuda"]["detail"]
     assert not found["tensorrt"]["works"]
     assert 'pip install "evodeploy[tensorrt]"' in found["tensorrt"]["detail"]
 

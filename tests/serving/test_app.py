@@ -138,6 +138,19 @@ def test_a_form_may_bring_the_image(client):
     assert (refused.status_code, list(refused.json())) == (400, ["error"])
 
 
+def test_forms_are_parsed_outside_the_event_loop(client, monkeypatch):
+    threads = []
+
+    class Parser(images.MultiPartParser):
+        def on_headers_finished(self):
+            threads.append(threading.current_thread().name)
+            super().on_headers_finished()
+
+    monkeypatch.setattr(images, "MultiPartParser", Parser)
+    assert client.post("/v1/predict", files={"image": ("it.png", picture(), "image/png")}).status_code == 200
+    assert [name.partition("_")[0] for name in threads] == ["evodeploy-prepare"]
+
+
 def test_every_refusal_has_its_reason_as_error(client):
     for path, status, reason in (
         ("/v1/predict?top=x", 422, "query top: "),

@@ -129,7 +129,7 @@ def _latencies(report: Report, rows: Sequence[Row], colours: dict[str, str]) -> 
 def _limits(report: Report, rows: Sequence[Row], colours: dict[str, str]) -> str:
     lanes, table = [], []
     for row in rows:
-        achieved, share = report.operations_per_second(row), report.share_of_peak(row)
+        achieved, share = row.operations_per_second, report.share_of_peak(row)
         if achieved is not None:
             note = "" if share is None else f"{share:.0%} of {row.arithmetic}"
             twin = row.spec.role == "dense"
@@ -194,7 +194,7 @@ def _method(report: Report) -> list[str]:
         f"All rows ran in turn in one process, {budget.rounds} rounds at least, until every median was known to "
         f"{budget.precision:.1%} or {budget.seconds:g} s were spent on each row. Ratios are medians over rounds, "
         "intervals hold the true median with 95 % confidence. FLOPs count the matrix products of the graph, a "
-        "multiply-add as two; the peak is the best of this machine's own products, measured after the bench."
+        "multiply-add as two; the peak is this machine's fastest product, measured after the bench, or the fastest row."
     )
     facts = {
         "processor": f"{machine.processor}, {machine.cores} cores, {machine.threads} threads used",

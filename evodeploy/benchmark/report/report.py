@@ -46,14 +46,9 @@ class Report:
         """Whether any row was timed."""
         return any(row.timing for row in self.rows)
 
-    def operations_per_second(self, row: Row) -> float | None:
-        """Return the row's matrix operations per second; a multiply-add counts as two."""
-        speed = row.images_per_second
-        return None if speed is None or row.spec.flops is None else speed.value * row.spec.flops
-
     def share_of_peak(self, row: Row) -> float | None:
-        """Return the row's share of this machine's fastest matrix product in the same arithmetic (MFU)."""
-        achieved, arithmetic = self.operations_per_second(row), row.arithmetic
+        """Return the row's share of this machine's peak in the same arithmetic (MFU)."""
+        achieved, arithmetic = row.operations_per_second, row.arithmetic
         peak = self.peaks.get((row.device, arithmetic)) if arithmetic else None
         return None if achieved is None or peak is None else achieved / peak
 
