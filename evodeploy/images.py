@@ -61,7 +61,7 @@ def open_image(source: ImageLike) -> Image.Image:
     Arrays and tensors are (H, W), (H, W, 3), (H, W, 4), whose alpha is dropped, or with the channels first, as in
     torchvision, (3, H, W). Values are uint8, or floats from 0 to 1, which are rounded to the 256 levels of an image
     file. Raises UsageError if there is no such file, BadFileError if it is not a readable image (broken, truncated,
-    with one side far longer than the other, or larger than Pillow's limit of 179 megapixels), InputError for other
+    with one side far longer than the other, or larger than Pillow's limit of 178.9 megapixels), InputError for other
     arrays and for tensors that are not in host memory.
     """
     if isinstance(source, os.PathLike):

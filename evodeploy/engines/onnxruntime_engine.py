@@ -17,6 +17,7 @@ from evodeploy.engines.onnxruntime_providers import ON_CPU, PROFILE, Provider, c
 from evodeploy.engines.out_of_memory import means_out_of_memory
 from evodeploy.errors import BadFileError, EvodeployError, OutOfMemoryError, UnavailableError, UsageError, needs
 from evodeploy.files import check_input
+from evodeploy.machine.cpu import saturates_int8
 from evodeploy.onnx_files import parse_info
 from evodeploy.specs import METADATA_KEY, EngineOptions, TensorSpec
 from evodeploy.text import reason
@@ -139,7 +140,8 @@ def _new_session(
     # because they name the missing libraries.
     session.log_severity_level = 3 if provider.on_gpu else 4
     session.add_session_config_entry("session.force_spinning_stop", "1")  # idle workers leave the cores to others
-    session.add_session_config_entry("session.x64quantprecision", "1")  # without VNNI, products that do not saturate
+    if saturates_int8():  # elsewhere this only makes INT8 products slower
+        session.add_session_config_entry("session.x64quantprecision", "1")
     if trace is not None:
         session.enable_profiling = True
         session.profile_file_prefix = str(trace / "trace")

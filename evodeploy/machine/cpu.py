@@ -25,9 +25,8 @@ def has_bf16() -> bool:
 
 
 def saturates_int8() -> bool:
-    """Return whether fast INT8 products saturate: x86 without VNNI adds pairs of them in 16 bits."""
-    flags = cpu_flags()
-    return "avx2" in flags and not {"avx512_vnni", "avx_vnni"} & flags
+    """Return whether fast INT8 products may saturate: x86 adds pairs of them in 16 bits, unless VNNI is known."""
+    return platform.machine().lower() in ("x86_64", "amd64") and not {"avx512_vnni", "avx_vnni"} & cpu_flags()
 
 
 def _cpuinfo(field: str) -> str | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
-from evodeploy.engines import openvino_engine
+from evodeploy.engines import onnxruntime_engine, openvino_engine
 from evodeploy.engines.opener import open_engine
 from evodeploy.machine import cpu
 
@@ -50,19 +53,34 @@ def test_sums_of_the_largest_products_are_exact(largest, name):
 
 
 @pytest.mark.parametrize(
-    ("flags", "saturates"),
+    ("machine", "flags", "saturates"),
     [
-        ({"avx2", "fma"}, True),
-        ({"avx2", "avx512f"}, True),
-        ({"avx2", "avx_vnni"}, False),
-        ({"avx2", "avx512f", "avx512_vnni"}, False),
-        ({"asimd", "i8mm"}, False),
-        (set(), False),
+        ("x86_64", {"sse4_1"}, True),
+        ("x86_64", {"avx2", "avx512f"}, True),
+        ("x86_64", {"avx2", "avx_vnni"}, False),
+        ("x86_64", {"avx2", "avx512f", "avx512_vnni"}, False),
+        ("AMD64", set(), True),
+        ("aarch64", {"asimd", "i8mm"}, False),
     ],
 )
-def test_processors_whose_int8_products_saturate(monkeypatch, flags, saturates):
+def test_processors_whose_int8_products_saturate(monkeypatch, machine, flags, saturates):
+    monkeypatch.setattr(cpu.platform, "machine", lambda: machine)
     monkeypatch.setattr(cpu, "cpu_flags", lambda: flags)
     assert cpu.saturates_int8() == saturates
+
+
+@pytest.mark.parametrize("saturates", [True, False])
+def test_onnxruntime_takes_its_slower_exact_products_only_if_the_fast_ones_saturate(largest, monkeypatch, saturates):
+    monkeypatch.setattr(onnxruntime_engine, "saturates_int8", lambda: saturates)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", opened := Mock(wraps=onnxruntime.InferenceSession))
+    with open_engine(largest, "onnxruntime"):
+        pass
+    options = opened.call_args.args[1]
+    if saturates:
+        assert options.get_session_config_entry("session.x64quantprecision") == "1"
+    else:
+        with pytest.raises(RuntimeError, match="x64quantprecision"):
+            options.get_session_config_entry("session.x64quantprecision")
 
 
 def test_openvino_is_exact_with_the_setting_for_processors_that_saturate(largest, monkeypatch):
