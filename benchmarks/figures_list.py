@@ -176,8 +176,8 @@ ENTRIES: dict[str, Entry] = {
         "--data pictures --images training --keep 1.0,0.8,0.65,0.5,0.35,0.2 --precisions fp32,bf16,int8 "
         "--min-accuracy 98", 12,
         (
-            Text(RESULTS, r"chose keep ratio ([\d.]+) in INT8 on OpenVINO, ([\d.]+) % at ([\d.]+) ×",
-                 r"keep ratio ([\d.]+) in INT8 on openvino, ([\d.]+)% at ([\d.]+) times"),
+            Text(RESULTS, r"chose keep ratio ([\d.]+) in \w+ on [\w ]+, ([\d.]+) % at ([\d.]+) ×",
+                 r"keep ratio ([\d.]+) in \w+ on \w+, ([\d.]+)% at ([\d.]+) times"),
         ),
         noise=0.1, layout=layout.sweep_choice, flags=(BF16, VNNI),
     ),
