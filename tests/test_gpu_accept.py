@@ -8,13 +8,17 @@ import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from gpu import prepare
-from gpu.accept import steps_of
+from cuda_shim.plans import write_exact, write_plan
+from gpu import elastic_step, prepare, rtx_step
+from gpu.accept import main, steps_of
+from gpu.facts import NotRunError
 from gpu.prepare import joined, pack
 from gpu.runner_step import OWN, SHARED
 from gpu.steps import NOT_ALL_RUN, PASSED, Step, run_steps
+from torch.autograd import DeviceType
 
 from evodeploy.benchmark.report.reading import read_benches
 
@@ -118,6 +122,44 @@ def test_the_step_of_elastic_engines_works_in_pytorch_on_the_cpu_too(tmp_path):
     assert list(found["measured"]) == ["0.1", "0.3", "0.5", "0.7", "1"]
     assert all(row["largest_difference"] < 1e-4 for row in found["measured"].values())
     assert {check["outcome"] for check in checks.values()} <= {"passed", "not run"}
+
+
+@pytest.mark.slow
+def test_kernels_of_elastic_and_static_engines_are_compared_without_those_of_the_dense_one(tmp_path):
+    kernels = elastic_step.kernels_of(elastic_step.built("tensorrt-rtx", tmp_path, ("sm89",)))
+    assert kernels["1.0"] < kernels["0.3"] == kernels["elastic"]
+
+
+def test_kernels_that_pytorch_launches_are_counted_once():
+    events = [
+        ("cudaLaunchKernel", DeviceType.CPU),
+        ("gemm", DeviceType.CUDA),
+        ("Memcpy DtoH (Device -> Pageable)", DeviceType.CUDA),
+        ("cudaStreamSynchronize", DeviceType.CPU),
+        ("Memset (Device)", DeviceType.CUDA),
+    ]
+    found = [name for name, kind in events if elastic_step.is_kernel(SimpleNamespace(name=name, device_type=kind))]
+    assert found == ["gemm"]
+
+
+def test_an_engine_that_is_refused_for_another_reason_than_its_gpu_is_a_failure(tmp_path, monkeypatch):
+    onnx = write_exact(tmp_path / "exact.onnx")
+    plan = write_plan(tmp_path / "sm80.engine", onnx, runtime="tensorrt-rtx", targets=("sm80",))
+    with monkeypatch.context() as patched, pytest.raises(NotRunError, match="pycuda is not here"):
+        patched.setattr("importlib.util.find_spec", lambda name: None)
+        rtx_step.refusal(plan)
+    monkeypatch.setattr(rtx_step, "need_pycuda", lambda: None)
+    with pytest.raises(AssertionError, match="runs on an NVIDIA GPU only, and here no NVIDIA driver"):
+        rtx_step.refusal(plan)
+
+
+def test_every_step_finds_pycuda(tmp_path, monkeypatch):
+    found = []
+    monkeypatch.setenv("PYTHONPATH", "before")
+    monkeypatch.setattr("sys.argv", ["accept.py", "--steps", "elastic", "--pycuda", str(tmp_path)])
+    monkeypatch.setattr("gpu.accept.run_steps", lambda *_: found.extend(os.environ["PYTHONPATH"].split(os.pathsep)))
+    main()
+    assert found[-2:] == [str(tmp_path), "before"]
 
 
 def test_without_a_driver_nothing_is_run(libraries, tmp_path):

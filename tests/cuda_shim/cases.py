@@ -847,7 +847,7 @@ def bad_plan():
 def another_gpu():
     with refused(
         UnavailableError,
-        f"built for sm86 with tensorrt 10.13.0.35; here: {architecture()} with tensorrt 10.13.0.35: build it again "
+        f"built for sm50 with tensorrt 10.13.0.35; here: {architecture()} with tensorrt 10.13.0.35: build it again "
         "with `evodeploy build-engine small.onnx`",
     ):
         open_engine(PLAN, "tensorrt")

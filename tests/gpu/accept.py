@@ -39,9 +39,14 @@ SECONDS = {
 RESERVE = 15  # seconds of the whole, for starting and writing
 
 
+def pycuda_of(given: argparse.Namespace, work: Path) -> Path:
+    """The folder that holds pycuda, or that gets it: steps are run in another folder than this."""
+    return (given.pycuda or work / "pycuda").resolve()
+
+
 def steps_of(names: Sequence[str], given: argparse.Namespace, work: Path, end: float) -> list[Step]:
     """The steps called `names`; `work` is theirs, `end` when the last must have ended, by time.time()."""
-    built = (given.pycuda or work / "pycuda").resolve()  # steps are run in another folder than this
+    built = pycuda_of(given, work)
     runner = (sys.executable, str(GPU / "runner_step.py"), "--pycuda", str(built))
     if given.wheels and not given.pycuda:
         runner = (*runner, "--source", str(given.wheels.resolve()))
@@ -50,7 +55,7 @@ def steps_of(names: Sequence[str], given: argparse.Namespace, work: Path, end: f
         "runner": (*runner, *cases),
         "clock": (*runner, "--cases", "resident_clock"),
         "nvml": (sys.executable, str(GPU / "nvml_step.py")),
-        "lean": (sys.executable, str(GPU / "lean_step.py"), "--pycuda", str(built)),
+        "lean": (sys.executable, str(GPU / "lean_step.py")),
         "rtx": (sys.executable, str(GPU / "rtx_step.py")),
         "torch": (sys.executable, str(GPU / "torch_step.py")),
         "elastic": (sys.executable, str(GPU / "elastic_step.py")),
@@ -84,10 +89,11 @@ def main() -> int:
         parser.error(f"no step is called '{unknown[0]}': expected some of {', '.join(SECONDS)}")
     seconds = 60 * given.minutes - RESERVE
     with tempfile.TemporaryDirectory() as folder:
+        site = Path(folder) / "site"
         if given.wheels:
-            site = Path(folder) / "site"
             unpack(given.wheels, site)
-            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH"))))
+        paths = (site, pycuda_of(given, Path(folder)), os.environ.get("PYTHONPATH", ""))
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, map(str, paths)))
         steps = steps_of(names, given, Path(folder), time.time() + seconds)
         return run_steps(steps, (given.output or results_path()).resolve(), seconds)
 

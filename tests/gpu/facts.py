@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import time
@@ -16,6 +17,12 @@ VARIABLE = "EVODEPLOY_GPU_FACTS"  # names the file to the step's process
 
 class NotRunError(Exception):
     """What a check needs is not on this machine; the message says what."""
+
+
+def need_pycuda() -> None:
+    """Raise NotRunError where pycuda is missing, without which evodeploy opens no engine."""
+    if importlib.util.find_spec("pycuda") is None:
+        raise NotRunError("pycuda is not here: the step runner compiles it")
 
 
 class Facts:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
-import os
-import sys
+import importlib
 import tempfile
 from pathlib import Path
 
 from cuda_shim.plans import write_exact, write_plan
-from gpu.facts import NotRunError, of_this_process
+from gpu.facts import NotRunError, need_pycuda, of_this_process
 from gpu.on_driver import is_shim
 
 from evodeploy.engines.opener import open_engine
@@ -25,8 +22,7 @@ def version() -> str:
     problem = driver_problem() or ("the shim is no GPU" if is_shim() else None)
     if problem:  # without a driver the runtime would end this process
         raise NotRunError(problem)
-    if importlib.util.find_spec("pycuda") is None:
-        raise NotRunError("pycuda is not here: the step runner compiles it")
+    need_pycuda()
     try:
         return str(importlib.import_module("tensorrt_lean").__version__)
     except Exception as error:  # bindings without their libraries raise OSError, ImportError or others
@@ -49,11 +45,6 @@ def refusal(content: bytes, release: str, folder: Path) -> str:
 
 def main() -> None:
     """Run all checks."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--pycuda", type=Path)
-    given = parser.parse_args()
-    if given.pycuda and given.pycuda.exists():
-        sys.path.insert(0, os.fspath(given.pycuda))
     facts = of_this_process()
     release = ""
     with facts.check("the_lean_runtime_is_here") as found:

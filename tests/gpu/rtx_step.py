@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from gpu.facts import NotRunError, of_this_process
+from gpu.facts import NotRunError, need_pycuda, of_this_process
 from gpu.on_driver import is_shim
 
 from evodeploy.machine.driver import architecture, driver_problem
@@ -40,6 +40,21 @@ def built(folder: Path) -> Path:
     return plan
 
 
+def refusal(plan: Path) -> str:
+    """What evodeploy says of `plan` on a GPU that it was not built for; nothing on sm80."""
+    from evodeploy.engines.opener import open_engine
+    from evodeploy.errors import UnavailableError
+
+    need_pycuda()
+    try:
+        open_engine(plan).close()
+    except UnavailableError as error:
+        assert "was built for sm80" in str(error), error
+        return str(error)
+    assert architecture() == "sm80"
+    return ""
+
+
 def main() -> None:
     """Run all checks."""
     facts, trt = of_this_process(), None
@@ -55,14 +70,7 @@ def main() -> None:
         if not plan:
             return
         with facts.check("evodeploy_refuses_it_elsewhere") as found:
-            from evodeploy.engines.opener import open_engine
-            from evodeploy.errors import UnavailableError
-
-            try:
-                open_engine(plan[0]).close()
-                assert architecture() == "sm80"
-            except UnavailableError as error:
-                found["message"] = str(error)
+            found["message"] = refusal(plan[0])
         with facts.check("what_its_runtime_says") as found:
             from evodeploy.engines.tensorrt.flavour import Flavour
             from evodeploy.engines.tensorrt.log import shared_logger
