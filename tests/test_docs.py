@@ -120,6 +120,12 @@ def test_every_link_has_a_text():
         assert "[](" not in text, path.name
 
 
+def test_tests_that_the_pages_name_are_there():
+    for path, text in written("docs").items():
+        for name in re.findall(r"`(tests/[\w./-]+)`", text):
+            assert (ROOT / name).exists(), f"{path.name} names {name}"
+
+
 def test_messages_that_troubleshooting_explains_are_those_of_the_code():
     page = (ROOT / "docs/howto/troubleshooting.md").read_text(encoding="utf-8")
     code = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "evodeploy").rglob("*.py"))
