@@ -205,7 +205,7 @@ ENTRIES: dict[str, Entry] = {
                  rf" {ratio} +([\d.]+)% \S+ +([\d.]+)% \S+ +([\d.]+)% \S+ +([\d.]+)% ")
             for ratio in ("1", "0.7", "0.5", "0.3", "0.1")
         ),
-        noise=0.01,
+        noise=0.02,
     ),
     "distilled-sets": Entry(
         f"{SETS}; for set in digits photographs; do {DISTILL} --minutes 15 -o $set.pth --json > distilled-$set.json; "

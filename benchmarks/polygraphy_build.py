@@ -39,11 +39,11 @@ def main() -> None:
         sys.exit("polygraphy is not installed: pip install polygraphy")
     commands = {
         "evodeploy": [
-            "-m", "evodeploy", "build-engine", "m.onnx", "-o", "evodeploy.plan", "--runtime", "tensorrt-rtx",
+            "-m", "evodeploy", "build-engine", "m.onnx", "-o", "evodeploy.engine", "--runtime", "tensorrt-rtx",
             "--target", "sm89", "--max-batch", "64", "--force",
         ],
         "Polygraphy": [
-            str(polygraphy), "convert", "m.onnx", "--convert-to", "trt", "-o", "Polygraphy.plan", "--strongly-typed",
+            str(polygraphy), "convert", "m.onnx", "--convert-to", "trt", "-o", "Polygraphy.engine", "--strongly-typed",
             "--compute-capabilities", "8.9", *(part for kind, shape in shapes.items()
             for part in (f"--trt-{kind}-shapes", shape)),
         ],
@@ -59,7 +59,7 @@ def main() -> None:
                 seconds[name].append(time.perf_counter() - began)
         print("| tool | seconds, median of 5 | plan | kernels |\n|---|---|---|---|")
         for name in commands:
-            plan = Path(folder, f"{name}.plan")
+            plan = Path(folder, f"{name}.engine")
             program = read_program(plan)
             kernels = "?" if program is None else f"{program.total}, {program.attentions} fused attentions"
             took, size = statistics.median(seconds[name]), plan.stat().st_size / 1e6

@@ -33,5 +33,7 @@ def _plain_attention(query: Any, key: Any, value: Any, bias: Any = None, *_: Any
 
 
 def _fused_attention(query: Any, key: Any, value: Any, bias: Any = None, *_: Any, scale: float, **__: Any) -> Any:
-    mixed, *_unused = opset23.Attention(query, key, value, bias, scale=scale)
+    if bias is not None:  # ONNX Runtime's Attention refuses a bias of one row, which it would have to broadcast
+        return _plain_attention(query, key, value, bias, scale=scale)
+    mixed, *_unused = opset23.Attention(query, key, value, scale=scale)
     return mixed

@@ -47,6 +47,12 @@ def test_the_export_agrees_with_pytorch_and_outputs_the_owners(merging, file):
     assert info_of(read_onnx(file)).fast_path == "merge"
 
 
+def test_the_export_agrees_with_the_attention_operator_too(merging, tmp_path):
+    write_onnx(onnx_from_model(merging, opset=23), tmp_path / "m.onnx")
+    checks = list(verify_export(merging, tmp_path / "m.onnx"))
+    assert checks and all(check.passed for check in checks), checks
+
+
 def test_openvino_agrees(merging, file):
     pictures, expected = clear_pictures(merging, 8)
     with OpenVinoEngine(file) as engine:
