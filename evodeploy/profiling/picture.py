@@ -13,11 +13,11 @@ from evodeploy.profiling.table import heading, overhead
 from evodeploy.text import brief, printable, ratios_in_words
 
 WIDTH = 400  # units, which are pixels on a phone
-LEFT, RIGHT = 100, 52
+LEFT = 100
 TOP, LINE = 44, 30
 MODULES, NODES = 15, 7  # heights
 COLUMN, ENTRY = 190, 17  # sizes of the legend
-LETTER = 6.3  # width of a letter in a label, in units
+LETTER = 7  # width of a letter, or of a figure, in a wide font, in units
 COLOURS: dict[str, str] = dict(
     zip(
         KINDS,
@@ -37,20 +37,21 @@ def as_svg(profile: Profile) -> str:
     kinds = profile.kinds
     kept = f", keep ratio {ratios_in_words(profile.keep_ratios)}" if profile.keep_ratios else ""
     longest = max((group.seconds for group in groups), default=0.0) or 1.0
-    scale = (WIDTH - LEFT - RIGHT) / longest
+    times = [f"{group.seconds * 1e3:.2f} ms" for group in groups]
+    scale = (WIDTH - LEFT - 8 - LETTER * max(map(len, times), default=0)) / longest
     legend = TOP + LINE * len(groups) + 8
     height = legend + ENTRY * ((len(kinds) + 1) // 2) + 6
     parts = [
         text(brief(f"{profile.path.name}, {profile.engine}, batch {profile.batch}", 54), 8, 18, class_="heading"),
         text(f"{profile.total * 1e3:.2f} ms in nodes{kept}; above modules, below nodes", 8, 34, class_="pale"),
     ]
-    for index, group in enumerate(groups):
+    for index, (group, time) in enumerate(zip(groups, times, strict=True)):
         y = TOP + LINE * index
         nodes = tuple(node for node in profile.nodes if node.group == group.name)
         parts.append(text(_short(group.name, 16), LEFT - 6, y + 12, text_anchor="end"))
         parts += _line(nodes, y, scale)
         end = LEFT + group.seconds * scale
-        parts.append(text(f"{group.seconds * 1e3:.2f} ms", end + 5, y + 12, class_="pale"))
+        parts.append(text(time, end + 5, y + 12, class_="pale"))
     for index, kind in enumerate(kinds):
         x, y = 8 + COLUMN * (index % 2), legend + ENTRY * (index // 2)
         parts.append(element("rect", x=x, y=y, width=10, height=10, fill=COLOURS[kind.name]))

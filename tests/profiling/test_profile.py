@@ -251,6 +251,14 @@ def test_the_name_of_a_tensorrt_layer_holds_nodes(layer, nodes):
     assert nodes_in(layer) == nodes
 
 
+@pytest.mark.parametrize("seconds", [0.000_001, 0.09, 1234.5])
+def test_times_in_the_picture_end_before_its_edge(tmp_path, seconds):
+    node = NodeTime("n", "Add", "", "", "other", (), seconds, 1)
+    Profile(tmp_path / "x.onnx", "onnxruntime", "cpu", 1, (), 1, 0.0, 0.0, (node,)).save(tmp_path / "x.svg")
+    labels = re.findall(r'<text x="([\d.]+)"[^>]*>([\d.]+ ms)</text>', (tmp_path / "x.svg").read_text(encoding="utf-8"))
+    assert [float(x) + 7 * len(label) <= 400 for x, label in labels] == [True]
+
+
 def test_a_profile_without_time_has_no_shares(tmp_path):
     node = NodeTime("n", "Add", "", "", "other", (), 0.0, 1)
     empty = Profile(tmp_path / "x.onnx", "onnxruntime", "cpu", 1, (), 1, 0.0, 0.0, (node,))
