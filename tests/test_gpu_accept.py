@@ -21,6 +21,7 @@ from gpu.steps import NOT_ALL_RUN, PASSED, Step, run_steps
 from torch.autograd import DeviceType
 
 from evodeploy.benchmark.report.reading import read_benches
+from evodeploy.engines.tensorrt import runner
 
 ACCEPT = Path(__file__).parent / "gpu" / "accept.py"
 NEED_A_GPU = {"next_to_torch", "torch_in_its_default_stream_while_recording", "torch_out_of_memory_while_recording",
@@ -145,10 +146,11 @@ def test_kernels_that_pytorch_launches_are_counted_once():
 def test_an_engine_that_is_refused_for_another_reason_than_its_gpu_is_a_failure(tmp_path, monkeypatch):
     onnx = write_exact(tmp_path / "exact.onnx")
     plan = write_plan(tmp_path / "sm80.engine", onnx, runtime="tensorrt-rtx", targets=("sm80",))
-    with monkeypatch.context() as patched, pytest.raises(NotRunError, match="pycuda is not here"):
-        patched.setattr("importlib.util.find_spec", lambda name: None)
+    with monkeypatch.context() as patched, pytest.raises(NotRunError, match=r"pycuda .* is not here"):
+        patched.setitem(sys.modules, "pycuda", None)
         rtx_step.refusal(plan)
     monkeypatch.setattr(rtx_step, "need_pycuda", lambda: None)
+    monkeypatch.setattr(runner, "driver_problem", lambda: "no NVIDIA driver")
     with pytest.raises(AssertionError, match="runs on an NVIDIA GPU only, and here no NVIDIA driver"):
         rtx_step.refusal(plan)
 

@@ -135,7 +135,6 @@ def _peaks(timed: Sequence[Row], threads: int) -> Peaks:
         _log.warning(f"{error}: no row has its share of the peak")
         return {}
     for row in timed:
-        key = row.device, row.arithmetic or ""
-        if key in best and not row.wrong:
+        if row.arithmetic and (key := (row.device, row.arithmetic)) in best and not row.wrong:
             best[key] = max(best[key], row.operations_per_second or 0.0)
     return best

@@ -47,9 +47,14 @@ def _gpu() -> str:
 
 def _pycuda() -> str:
     with needs("cuda"):
-        import pycuda.driver
-        from cuda.bindings import driver as calls  # noqa: F401 - the engines need both
-    return str(pycuda.VERSION_TEXT)
+        import cuda.bindings.driver
+        import pycuda
+    problem = driver_problem()
+    if problem is not None:
+        raise UnavailableError(f"{pycuda.VERSION_TEXT} is installed, but needs a GPU: {problem}")
+    import pycuda.driver
+
+    return f"{pycuda.VERSION_TEXT}, cuda-bindings {cuda.bindings.__version__}"
 
 
 def _torch() -> str:

@@ -48,7 +48,8 @@ def routes(backend: Callable[[], Backend], limits: Limits, room: Room) -> APIRou
         here.check(1, asked)
         classes = classes_to_name(here.info, top)
         body = await request.body()
-        if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == "multipart/form-data":
             body = await room.in_thread(_file_of, request.headers, body)
         prepared = await room.in_thread(prepare_upload, body, here.info, limits.pixels)
         answer = await here.run(prepared[None], asked)
@@ -78,7 +79,7 @@ def _file_of(headers: Headers, body: bytes) -> bytes:
         form = asyncio.run(MultiPartParser(headers, whole(), max_files=1).parse())
     except MultiPartException as error:
         raise InputError(f"the form is not valid: {error.message}") from error
-    uploads = [value for value in form.values() if isinstance(value, UploadFile)]
+    uploads = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
     if len(uploads) != 1:
         raise InputError(f"the form has {len(uploads)} files, expected one image")
     with uploads[0].file as file:

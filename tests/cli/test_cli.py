@@ -281,7 +281,9 @@ def test_models_lists_the_zoo(cli):
     assert "4×196 8×98" in out
 
 
-def test_doctor_shows_what_works(cli):
+def test_doctor_shows_what_works(cli, monkeypatch):
+    for name in ("pycuda", "tensorrt"):
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
     code, out, _ = cli("doctor", "--json")
     assert code == 0
     found = {finding["name"]: finding for finding in json.loads(out)}

@@ -92,7 +92,7 @@ def main() -> int:
         site = Path(folder) / "site"
         if given.wheels:
             unpack(given.wheels, site)
-        paths = (site, pycuda_of(given, Path(folder)), os.environ.get("PYTHONPATH", ""))
+        paths = (site if given.wheels else "", pycuda_of(given, Path(folder)), os.environ.get("PYTHONPATH", ""))
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, map(str, paths)))
         steps = steps_of(names, given, Path(folder), time.time() + seconds)
         return run_steps(steps, (given.output or results_path()).resolve(), seconds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import importlib
 import json
 import os
 import time
@@ -20,9 +20,12 @@ class NotRunError(Exception):
 
 
 def need_pycuda() -> None:
-    """Raise NotRunError where pycuda is missing, without which evodeploy opens no engine."""
-    if importlib.util.find_spec("pycuda") is None:
-        raise NotRunError("pycuda is not here: the step runner compiles it")
+    """Raise NotRunError where pycuda or cuda-bindings is missing, without which evodeploy opens no engine."""
+    try:
+        importlib.import_module("pycuda")
+        importlib.import_module("cuda.bindings.driver")
+    except ImportError as error:
+        raise NotRunError(f"pycuda or cuda-bindings is not here ({error}): the step runner compiles pycuda") from error
 
 
 class Facts:

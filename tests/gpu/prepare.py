@@ -21,6 +21,7 @@ SOURCES = ("pycuda==2026.1",)
 # Headers, then what is imported, the largest last: a copy that is cut short lacks only that.
 WHEELS = (
     "nvidia-cuda-runtime==13.0.96", "nvidia-cuda-profiler-api==13.0.85",
+    "cuda-pathfinder==1.9.1", "cuda-bindings==13.5.0",
     "tensorrt-lean-cu13-bindings==11.4.0.106", "tensorrt-lean-cu13-libs==11.4.0.106",
     "tensorrt-rtx-cu13-bindings==1.7.1.116", "tensorrt-rtx-cu13-libs==1.7.1.116",
 )  # fmt: skip

@@ -131,6 +131,10 @@ def test_a_form_may_bring_the_image(client):
     body = b'--x\r\nContent-Disposition: form-data; name="image"; filename="it.png"\r\n\r\n' + data + b"\r\n--x--\r\n"
     capital = {"content-type": "Multipart/Form-Data; boundary=x"}
     assert client.post("/v1/predict", content=body, headers=capital).json() == expected
+    text = b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\ntext\r\n'
+    assert (
+        client.post("/v1/predict", content=body.replace(b"--x--", text + b"--x--"), headers=capital).json() == expected
+    )
     for wrong in ({"files": [("a", data), ("b", data)]}, {"files": {"a": ("", "text")}}):
         refused = client.post("/v1/predict", **wrong)
         assert (refused.status_code, list(refused.json())) == (400, ["error"])
@@ -147,7 +151,9 @@ def test_forms_are_parsed_outside_the_event_loop(client, monkeypatch):
             super().on_headers_finished()
 
     monkeypatch.setattr(images, "MultiPartParser", Parser)
-    assert client.post("/v1/predict", files={"image": ("it.png", picture(), "image/png")}).status_code == 200
+    large = picture(size=(900, 800))
+    assert len(large) > Parser.spool_max_size  # the parser then writes to a file, in a further thread
+    assert client.post("/v1/predict", files={"image": ("it.png", large, "image/png")}).status_code == 200
     assert [name.partition("_")[0] for name in threads] == ["evodeploy-prepare"]
 
 
