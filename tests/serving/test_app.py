@@ -132,9 +132,8 @@ def test_a_form_may_bring_the_image(client):
     capital = {"content-type": "Multipart/Form-Data; boundary=x"}
     assert client.post("/v1/predict", content=body, headers=capital).json() == expected
     text = b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\ntext\r\n'
-    assert (
-        client.post("/v1/predict", content=body.replace(b"--x--", text + b"--x--"), headers=capital).json() == expected
-    )
+    both = body.replace(b"--x--", text + b"--x--")
+    assert client.post("/v1/predict", content=both, headers=capital).json() == expected
     for wrong in ({"files": [("a", data), ("b", data)]}, {"files": {"a": ("", "text")}}):
         refused = client.post("/v1/predict", **wrong)
         assert (refused.status_code, list(refused.json())) == (400, ["error"])
