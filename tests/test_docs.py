@@ -120,6 +120,17 @@ def test_every_link_has_a_text():
         assert "[](" not in text, path.name
 
 
+def test_rows_of_a_table_have_as_many_cells_as_its_heading():
+    bars = re.compile(r"(?<!\\)\|")
+    tables = 0
+    for path, text in written("docs").items():
+        for table in re.findall(r"^\|.*\n\|[-: |]+\|\n(?:\|.*\n)+", text, re.MULTILINE):
+            tables += 1
+            counts = {len(bars.findall(row)) for row in table.splitlines()}
+            assert len(counts) == 1, f"{path.name}: {table[:60]}"
+    assert tables > 30
+
+
 def test_tests_that_the_pages_name_are_there():
     for path, text in written("docs").items():
         for name in re.findall(r"`tests/([\w./-]+)`", text):
