@@ -4,7 +4,7 @@
 # make test-gpu what needs an NVIDIA GPU, in four parts; leaves gpu-results-*.json. TENSORRT=tensorrt-rtx,cuda for RTX
 # make test-pythons  the tests on Python 3.10 to 3.13, and on the lowest versions of the dependencies
 # make release-check  test, test-slow and test-pythons: what a release has passed
-# make figures  every figure of the README and of docs/ measured again, on a quiet machine (three hours); FIGURES="--only models"
+# make figures  every figure of the README and of docs/ measured again, on a quiet machine (four hours); FIGURES="--only models"
 # make check    lint and types; make fix fixes what can be fixed automatically
 # make docs     the documentation as HTML, in docs/_build
 

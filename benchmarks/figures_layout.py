@@ -6,6 +6,7 @@ Each function takes the folder that the command ran in and the text that it prin
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -83,6 +84,15 @@ def precision(folder: Path, printed: str) -> str:
     return table("weights and pictures | precision", rows)
 
 
+def kept(folder: Path, printed: str) -> str:
+    """Lay out two tables of benchmarks/precision_agreement.py and two of `evodeploy inspect`: what differs."""
+    shares = [float(found) for found in re.findall(r"selected_\d \| ([\d.]+)%", printed)]
+    few, many = map(int, re.findall(r"activation bytes +(\d+)", printed))
+    half = len(shares) // 2
+    points = max(abs(one - other) for one, other in zip(shares[:half], shares[half:], strict=True))
+    return f"the same tokens to {math.ceil(points * 10) / 10:.1f} points, {many / few - 1:.0%} more memory\n{printed}"
+
+
 def quantized(folder: Path, printed: str) -> str:
     """Lay out benchmarks/quantized.py: 100.00% is 100 % on the page."""
     return printed.replace("100.00%", "100 %")
@@ -156,6 +166,25 @@ def distilled(folder: Path, printed: str) -> str:
     dense = (_percent(record["teacher"]["accuracy"]) for record in records)
     rows.append(("dense, the teacher", next(dense), "", next(dense), ""))
     return table("keep ratio | digits, before | after | photographs, before | after", rows)
+
+
+def latency(folder: Path, printed: str) -> str:
+    """Lay out adaptive.json: the requests in time, the tokens kept, the p99 and the answers that are right."""
+    document = _read(folder / "adaptive.json")
+    points = {(point["server"], point["factor"]): point for point in document["points"]}
+    lines = []
+    for factor in (1.5, 2.0, 3.0):
+        adaptive = points["adaptive", factor]
+        refused = adaptive["refused"] / adaptive["requests"]
+        line = f"{factor:g} times: {adaptive['in_time']:.0%} in time, {adaptive['keep_ratio']:.0%} of the tokens, "
+        line += f"p99 {adaptive['latency']['p99']:.2f} s, {refused:.0%} refused"
+        others = [f"{name} {points[name, factor]['in_time']:.0%}" for name in ("dense", "keep 0.5")]
+        lines.append(", ".join([line, *others]))
+    for name in ("adaptive", "dense"):
+        mine = [point for point in document["points"] if point["server"] == name and point["answered"]]
+        right = sum(point["accuracy"] * point["answered"] for point in mine)
+        lines.append(f"{name}: {right / sum(point['answered'] for point in mine):.1%} are right")
+    return "\n".join([f"capacity {document['capacity'][0]:.1f}", *lines])
 
 
 def _percent(share: dict[str, float]) -> str:

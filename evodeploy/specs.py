@@ -241,9 +241,7 @@ def output_name(num_classes: int) -> str:
 
 NO_METADATA = "carries no evodeploy metadata: export its checkpoint with `evodeploy export`"
 METADATA_KEY = "evodeploy"  # the ONNX metadata property that holds ModelInfo as JSON
-
 ASKED = "asked for"  # the reason for a node that stayed in FP32 because `keep_fp32` names it
-
 KEEP = "keep"  # the input with the number of tokens that each stage keeps
 
 FP16_LARGEST = 65504.0  # the largest magnitude in FP16

@@ -144,6 +144,14 @@ def test_the_table_of_distilled_weights_is_that_of_their_stored_records(tmp_path
     assert compared(place, figures_layout.distilled(tmp_path, ""), 0.0) == (6 * 4, [])
 
 
+def test_the_sentences_on_a_latency_target_are_those_of_its_stored_results(tmp_path):
+    shutil.copy(ROOT / "benchmarks" / "results" / "adaptive.json", tmp_path)
+    printed = figures_layout.latency(tmp_path, "")
+    assert [compared(place, printed, 0.0) for place in ENTRIES["adaptive"].places] == [
+        (count, []) for count in (1, 2, 2, 2, 1, 2, 1)
+    ]
+
+
 def test_a_bench_becomes_the_tables_of_the_pages(tmp_path):
     def row(model, engine, precision, batch):
         one = {"value": 1.0}

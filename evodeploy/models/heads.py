@@ -7,6 +7,7 @@ import re
 from evodeploy.errors import UsageError
 from evodeploy.models.layout import Hints
 from evodeploy.models.zoo import ZOO, EvoDeiTConfig, ModelConfig
+from evodeploy.text import brief
 
 _USUAL = 64  # channels of a head
 _OF_WIDTH = {1152: 16, 1280: 16, 1408: 16, 1664: 16}  # the known sizes whose heads are not 64 wide
@@ -22,7 +23,12 @@ _KNOWN = re.compile(r"(evo_)?(vit|deit3?)_\w+_patch\d+\w*|(flexivit|dino|dinov2)
 def heads_of(width: int, hints: Hints) -> int:
     """Return the heads that `hints` state, else those implied by the name or `width`; raises UsageError without any."""
     implied = _OF_NAME.get(_name(hints)) or _OF_WIDTH.get(width) or (0 if width % _USUAL else width // _USUAL)
-    heads = hints.num_heads if isinstance(hints.num_heads, int) else implied
+    if isinstance(hints.num_heads, tuple):
+        raise UsageError(
+            f"the checkpoint states num_heads {brief(str([*hints.num_heads]))}, expected one number for a vision "
+            "transformer: only an Evo-LeViT has one for each stage"
+        )
+    heads = hints.num_heads or implied
     if heads == 0 or width % heads:
         raise UsageError(
             f"cannot infer the attention heads of width {width} from the tensors: expected 'num_heads', a "

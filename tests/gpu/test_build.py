@@ -10,6 +10,7 @@ from onnx import TensorProto, numpy_helper
 import evodeploy
 from evodeploy.compare.verification import verify
 from evodeploy.engines.opener import open_engine
+from evodeploy.engines.tensorrt.flavour import load_flavour
 from evodeploy.onnx_files import read_onnx, write_onnx
 
 pytestmark = pytest.mark.gpu
@@ -29,6 +30,8 @@ def test_an_engine_keeps_the_tokens_that_pytorch_keeps(exported, plan, found):
 @pytest.mark.parametrize("how", ["refittable", "strip_plan"])
 def test_an_engine_takes_the_weights_of_another_file(exported, runtime, tmp_path, how):
     skip_unless_built(runtime)
+    if runtime == "tensorrt" and load_flavour(runtime).version.startswith("11.3.0"):
+        pytest.skip("TensorRT 11.3.0 may drop a bias in a refittable engine, so evodeploy refuses it")
     other = retrained(exported[1], tmp_path / "other.onnx")
     options = {"runtime": runtime, "tf32": False, "opt_batch": 4, "max_batch": 4, how: True}
     plan = evodeploy.build(exported[1], tmp_path / "before.engine", **options).path

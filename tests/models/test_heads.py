@@ -32,6 +32,11 @@ def test_widths_without_a_fitting_number_of_heads_are_refused(width, hints):
         heads_of(width, hints)
 
 
+def test_heads_of_each_stage_are_refused_for_a_vision_transformer():
+    with pytest.raises(UsageError, match=r"states num_heads \[6, 6\], expected one number for a vision transformer"):
+        heads_of(384, Hints(num_heads=(6, 6)))
+
+
 def test_published_checkpoints_imply_their_heads():
     for width in (192, 384, 768, 1024, 1280, 1408):  # files of DeiT, DINO, DINOv2 and MAE contain no name
         assert assumption(EvoDeiTConfig("vit", width, heads_of(width, Hints())), Hints(), selects=False) is None
