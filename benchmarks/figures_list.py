@@ -134,7 +134,8 @@ ENTRIES: dict[str, Entry] = {
     ),
     "polygraphy": Entry(
         "python $ROOT/benchmarks/polygraphy_build.py", 3,
-        (Text(RESULTS, r"same ([\d.]+) s of TensorRT", r"Polygraphy[^|]*\| ([\d.]+) \|"),),
+        (Text(RESULTS, r"takes ([\d.]+) s for the FP16 file, Polygraphy ([\d.]+) s",
+              r"evodeploy \| ([\d.]+) \|[\s\S]*Polygraphy \| ([\d.]+) \|"),),
         noise=0.2, needs="pip install polygraphy",
     ),
     "stream": Entry(

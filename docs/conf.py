@@ -31,6 +31,7 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 
 html_theme = "furo"
 html_title = "evodeploy"
+html_show_copyright = False  # LICENSE has it
 html_math_renderer = "mathml"  # browsers draw it themselves; MathJax would be loaded from the network
 
 # The commands' reference is what the commands say of themselves.
