@@ -171,12 +171,10 @@ def _tensor(tensor: dict[str, Any], rest: bytes, spec: TensorSpec) -> Array:
 
 def _from_list(data: Any, count: int, spec: TensorSpec) -> Array:
     try:
-        given = np.asarray(data)
-        if given.dtype.kind not in "iufO":  # strings and booleans would become numbers; huge integers are objects
-            raise TypeError(f"{given.dtype}")
-        if given.dtype.kind == "O" and not all(type(value) is int for value in given.ravel()):
+        given = np.asarray(data, object).ravel()  # as objects: otherwise all texts take as much as the longest
+        if not {*map(type, given)} <= {int, float}:  # texts and booleans would become numbers
             raise TypeError("no numbers")
-        values = given.astype(np.float64).ravel()
+        values = given.astype(np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"the data of input '{spec.name}' are not numbers in the range of {spec.dtype}") from error
     if values.size != count:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -133,6 +134,18 @@ def test_more_lists_than_data_need_are_refused_unread(monkeypatch):
     for many in ([[]] * 20, [{}] * 20):
         with pytest.raises(InputError, match="more than 20 lists and objects: send flat data, or bytes"):
             parse_request(body(tensor(data=many)), None, FLOATS, OUTPUTS)
+
+
+def test_texts_in_place_of_numbers_take_no_more_memory_than_they_have():
+    """NumPy would give each of them the length of the longest."""
+    given = body(tensor(data=["x" * 1000, *[""] * 20_000]))
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="are not numbers"):
+            parse_request(given, None, FLOATS, OUTPUTS)
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000  # bytes; 80 million as an array of text
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("length", ["-1", "x", "9999", "²", "9" * 5000])
