@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
@@ -21,6 +22,9 @@ from evodeploy.serving.gate import Room
 from evodeploy.serving.refusals import check_query
 from evodeploy.serving.settings import Limits
 from evodeploy.specs import ModelInfo
+
+# No text of a form is used, and some of Python's codecs fail with any error, or take minutes for a long text.
+_CHARSET = re.compile(r";\s*charset\s*=[^;]*", re.IGNORECASE)
 
 
 def routes(backend: Callable[[], Backend], limits: Limits, room: Room) -> APIRouter:
@@ -75,8 +79,9 @@ def _file_of(headers: Headers, body: bytes) -> bytes:
     async def whole() -> AsyncGenerator[bytes, None]:
         yield body
 
+    kind = _CHARSET.sub("", headers["content-type"])
     try:
-        form = asyncio.run(MultiPartParser(headers, whole(), max_files=1).parse())
+        form = asyncio.run(MultiPartParser(Headers({"content-type": kind}), whole(), max_files=1).parse())
     except MultiPartException as error:
         raise InputError(f"the form is not valid: {error.message}") from error
     uploads = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]

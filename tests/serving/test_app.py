@@ -141,6 +141,19 @@ def test_a_form_may_bring_the_image(client):
     assert (refused.status_code, list(refused.json())) == (400, ["error"])
 
 
+@pytest.mark.parametrize("charset", ["utf-8", "undefined", '"undefined"', "punycode"])
+def test_the_charset_of_a_form_does_not_matter(client, charset):
+    """These codecs of Python fail with other errors than most, or take minutes for a long text."""
+    head = b'--x\r\nContent-Disposition: form-data; name="note"\r\n\r\n-%s\r\n' % (b"a" * 100)
+    body = head + b'--x\r\nContent-Disposition: form-data; name="a.b"; filename="a.b"\r\n\r\n'
+    for kind in (
+        f"multipart/form-data; boundary=x; charset={charset}",
+        f"multipart/form-data;Charset ={charset};boundary=x",
+    ):
+        answer = client.post("/v1/predict", content=body + picture() + b"\r\n--x--\r\n", headers={"content-type": kind})
+        assert answer.status_code == 200, answer.text
+
+
 def test_forms_are_parsed_outside_the_event_loop(client, monkeypatch):
     threads = []
 
