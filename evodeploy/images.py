@@ -26,6 +26,7 @@ UPLOADED = ("JPEG", "PNG", "WEBP", "TIFF")  # the formats that services accept
 UPLOADED_BYTES, UPLOADED_PIXELS = 16 << 20, 50_000_000  # default limits of an image that a service accepts
 LARGEST_ASPECT = 10_000  # of the longer side to the shorter
 MOST_SCANS = 100  # in a JPEG file that a service accepts, the same as in libtiff; ordinary files have ten
+MOST_EXIF = 16  # EXIF blocks in such a file: Pillow copies all earlier ones for each; ordinary files have one
 
 # A JPEG marker that is followed by its length: no restart marker, fill byte or byte of a scan.
 _MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
@@ -117,6 +118,12 @@ def check_scans(body: bytes) -> None:
         if scans > MOST_SCANS:
             raise BadFileError(f"the image has more than {MOST_SCANS} scans: save it as a JPEG that is not progressive")
         place = found.end() + int.from_bytes(body[found.end() : found.end() + 2], "big")
+
+
+def check_exif(body: bytes) -> None:
+    """Raise BadFileError for a JPEG file of more than `MOST_EXIF` EXIF blocks."""
+    if body.startswith(b"\xff\xd8") and body.count(b"Exif\0\0") > MOST_EXIF:
+        raise BadFileError(f"the image has more than {MOST_EXIF} EXIF blocks: save it without them")
 
 
 def _bytes_of(given: Array) -> NDArray[np.uint8]:

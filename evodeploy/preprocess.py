@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from evodeploy.errors import BadFileError, EvodeployError, UsageError
-from evodeploy.images import UPLOADED, ImageLike, check_scans, check_sides, open_image
+from evodeploy.images import UPLOADED, ImageLike, check_exif, check_scans, check_sides, open_image
 from evodeploy.resampling import rows, taps
 from evodeploy.specs import Interpolation, ModelInfo, Preprocessing
+from evodeploy.tiff import check_tags
 
 Array = NDArray[Any]
 
@@ -52,10 +53,12 @@ def prepare(image: Image.Image, info: ModelInfo) -> Array:
 def prepare_upload(body: bytes, info: ModelInfo, pixels: int) -> Array:
     """Return an uploaded image file, the bytes `body`, in the form that the model takes, without the batch axis.
 
-    Its size is checked before it is decoded. Raises BadFileError if it has more than `pixels` pixels or too many scans,
-    or is not an image in one of the formats `UPLOADED`.
+    Its size is checked before it is decoded. Raises BadFileError if it has more than `pixels` pixels, if decoding it
+    would take much more time or memory than that, or if it is not an image in one of the formats `UPLOADED`.
     """
     try:
+        check_exif(body)
+        check_tags(body, pixels)
         with Image.open(io.BytesIO(body), formats=UPLOADED) as image:
             size = image.width * image.height
             if size > pixels:

@@ -253,6 +253,15 @@ def test_files_that_are_no_image_are_refused(tmp_path):
             open_image(tmp_path / name)
 
 
+def test_more_exif_blocks_than_an_image_has_are_refused_before_they_are_copied():
+    data = io.BytesIO()
+    photo(50, 40).save(data, "JPEG")
+    body, block = data.getvalue(), b"\xff\xe1\0\x0cExif\0\0\0\0\0\0"
+    assert prepare_upload(body[:2] + block * 16 + body[2:], INFO, 2000).shape == (3, 32, 32)
+    with pytest.raises(BadFileError, match="the image has more than 16 EXIF blocks"):
+        prepare_upload(body[:2] + block * 17 + body[2:], INFO, 2000)
+
+
 def test_a_picture_that_pillow_has_opened_and_cannot_read_is_refused(tmp_path):
     photo(50, 40).save(tmp_path / "i.png")
     data = (tmp_path / "i.png").read_bytes()

@@ -21,7 +21,7 @@ from served import Direct
 from evodeploy.benchmark.measure.intervals import Interval
 from evodeploy.benchmark.report.compare import Change, Comparison
 from evodeploy.engines.tensorrt.flavour import load_flavour
-from evodeploy.images import MOST_SCANS
+from evodeploy.images import MOST_EXIF, MOST_SCANS
 from evodeploy.machine import environment
 from evodeploy.serving import arrivals, calls, connections, gate, grpc_server, messages, metrics, openapi, pages
 from evodeploy.serving.app import create_app
@@ -30,6 +30,7 @@ from evodeploy.serving.metrics import Metrics
 from evodeploy.serving.protocol import JSON_LENGTH, MOST_LISTS
 from evodeploy.serving.settings import Limits
 from evodeploy.specs import Precision
+from evodeploy.tiff import MOST_NUMBERS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -125,7 +126,8 @@ def test_limits_are_the_numbers_of_the_code():
     for number in (
         f"{limits.body >> 20} MiB of a body",
         f"{limits.pixels // 1_000_000} million pixels",
-        f"{MOST_SCANS} scans of a JPEG",
+        f"{MOST_SCANS} scans of a JPEG, {MOST_EXIF} EXIF blocks",
+        f"{MOST_NUMBERS:,} numbers in the tags of a TIFF",
         f"{MOST_LISTS:,} lists and objects",
         f"{limits.admitted} requests in a replica",
         f"{limits.seconds:g} seconds without a byte",
