@@ -212,4 +212,4 @@ def ratio_of(text: str | None) -> float | None:
         ratios: Sequence[float] = [float(part) for part in (text or "").split(",")]
     except ValueError:
         return None
-    return sum(ratios) / len(ratios)
+    return sum(ratios) / len(ratios) if all(0 < each <= 1 for each in ratios) else None  # NaN could not be saved

@@ -20,7 +20,7 @@ from evodeploy.load_testing import run
 from evodeploy.load_testing.arrivals import closed_loop, open_loop, poisson
 from evodeploy.load_testing.page import as_html
 from evodeploy.load_testing.records import Load, LoadTest, Outcome, Reply
-from evodeploy.load_testing.target import pictures_of
+from evodeploy.load_testing.target import pictures_of, ratio_of
 from evodeploy.serving.service import running
 from evodeploy.serving.settings import Settings
 
@@ -272,6 +272,13 @@ def test_connections_that_end_without_a_word_are_reported():
     assert set(test.loads[0].answers) <= {"200", "RemoteDisconnected"}
     assert test.loads[0].answered
     assert test.loads[0].keep_ratio is None
+
+
+@pytest.mark.parametrize(
+    ("text", "ratio"), [("0.5", 0.5), ("1,0.5", 0.75), ("nan", None), ("0.5,inf", None), ("", None)]
+)
+def test_a_ratio_that_is_none_is_not_counted(text, ratio):
+    assert ratio_of(text) == ratio
 
 
 class Tench(http.server.BaseHTTPRequestHandler):
