@@ -22,6 +22,7 @@ TURNED = Image.Exif()
 TURNED[0x0112] = 6
 JPEG: dict[str, Any] = {"format": "JPEG", "quality": 30}
 PNG: dict[str, Any] = {"format": "PNG", "compress_level": 1}
+WEBP: dict[str, Any] = {"format": "WEBP", "method": 0}
 MEASURE = """
 import sys
 from pathlib import Path
@@ -85,6 +86,10 @@ def _classes(side: int) -> dict[str, Callable[[Path], tuple[int, int]]]:
         "PNG, RGBA": saved("RGBA", **PNG),
         "PNG, RGBA, turned by EXIF": saved("RGBA", exif=TURNED, **PNG),
         "PNG, grey of 16 bits": saved("I;16", **PNG),
+        "WEBP": saved("RGB", **WEBP),
+        "WEBP, animated, turned by EXIF": saved(
+            "RGBA", exif=TURNED, save_all=True, append_images=[Image.new("RGBA", (side, side), "red")], **WEBP
+        ),
         "TIFF, grey of floats": saved("F", format="TIFF", compression="tiff_adobe_deflate"),
         "PNG, 100 times as wide as high": saved("RGB", (side * 10, side // 10), **PNG),
         "PNG, 101 times as high as wide": saved("RGB", (side // 10 - 8, (side // 10 - 8) * 101), **PNG),
