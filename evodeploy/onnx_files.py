@@ -120,13 +120,22 @@ def input_spec(model: onnx.ModelProto) -> TensorSpec:
 
     Raises BadFileError if there are other inputs, or if the type of one is unknown.
     """
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in weights]
-    info = info_of(model)
+    inputs, info = fed_inputs(model), info_of(model)
     if len(inputs) != (2 if info and info.elastic else 1):
         raise BadFileError(f"the ONNX has {len(inputs)} inputs, expected one batch of images")
     images, *_ = map(_spec, inputs)
     return images
+
+
+def fed_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """Return the inputs that a run is given: older files list the weights among them."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in weights]
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of ONNX's own operators, or 0 if `model` has only operators of others."""
+    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
 
 
 def output_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:

@@ -6,20 +6,17 @@ import dataclasses
 import io
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from evodeploy.arrays import Array
 from evodeploy.errors import BadFileError, EvodeployError, UsageError
 from evodeploy.images import UPLOADED, ImageLike, check_exif, check_scans, check_sides, open_image
 from evodeploy.resampling import rows, taps
 from evodeploy.specs import Interpolation, ModelInfo, Preprocessing
 from evodeploy.tiff import check_tags
-
-Array = NDArray[Any]
-
 
 _FILTERS: dict[Interpolation, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,

@@ -12,6 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper
 
 from evodeploy.arrays import Array
 from evodeploy.errors import BadFileError, RuntimeFailedError
+from evodeploy.onnx_files import fed_inputs
 from evodeploy.text import reason
 
 _OWN = "_own"  # suffix of a value that is both given and computed
@@ -34,7 +35,7 @@ class Graph:
         self.nodes: list[NodeProto] = list(model.graph.node)
         self.makers = {name: node for node in self.nodes for name in node.output if name}
         self.weights = {tensor.name: tensor for tensor in model.graph.initializer}
-        self.inputs = {value.name: value for value in model.graph.input if value.name not in self.weights}
+        self.inputs = {value.name: value for value in fed_inputs(model)}
         self.types: dict[str, int] = {
             value.name: value.type.tensor_type.elem_type
             for value in (*inferred.value_info, *inferred.output, *inferred.input)

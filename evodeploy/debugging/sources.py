@@ -19,7 +19,7 @@ from evodeploy.errors import UsageError, needs
 from evodeploy.graph.fixed_keep import with_keep
 from evodeploy.graph.nodes import node_name
 from evodeploy.images import Images
-from evodeploy.onnx_files import info_of, read_onnx
+from evodeploy.onnx_files import fed_inputs, info_of, opset_of, read_onnx
 from evodeploy.preprocess import as_input, pictures, random_pictures
 from evodeploy.specs import FP16_LARGEST, NO_METADATA, ModelInfo, Precision
 
@@ -53,11 +53,10 @@ def exported(source: Path | nn.Module, like: ModelProto | None, precision: Preci
         return onnx_from_model(load_checkpoint(source), opset=opset_for(precision or "fp32", None))
     if info is None:
         raise UsageError(f"the ONNX {NO_METADATA}: compare it with another ONNX file")
-    opset = next(each.version for each in like.opset_import if each.domain in ("", "ai.onnx"))
     tokens = any(value.name.startswith("selected_") for value in like.graph.output)
     first = like.graph.input[0].type.tensor_type.shape.dim[0]
     return onnx_from_model(
-        load_checkpoint_like(source, info), opset=opset, batch=first.dim_value or None, tokens=tokens
+        load_checkpoint_like(source, info), opset=opset_of(like), batch=first.dim_value or None, tokens=tokens
     )
 
 
@@ -108,8 +107,7 @@ def inputs_of(
     distributed floats, bytes, or zeros and ones for other integers. Raises UsageError if images are given and the model
     has no metadata, or if the two have batches of different sizes.
     """
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in weights]
+    inputs = fed_inputs(model)
     batches = [batch_of(each) for each in (model, like) if each is not None and batch_of(each)]
     if len(set(batches)) > 1:
         raise UsageError(f"the reference takes batches of {batches[0]} and the other of {batches[1]}: export one again")
@@ -154,8 +152,7 @@ def _random(value: ValueInfoProto, batch: int, generator: np.random.Generator) -
 
 def batch_of(model: ModelProto) -> int | None:
     """Return the fixed batch size of `model`; None if any batch is accepted."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    return next((_sides(value)[:1] or [None] for value in model.graph.input if value.name not in weights), [None])[0]
+    return next((_sides(value)[:1] or [None] for value in fed_inputs(model)), [None])[0]
 
 
 def _sides(value: ValueInfoProto) -> list[int | None]:

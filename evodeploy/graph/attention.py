@@ -15,6 +15,7 @@ from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from evodeploy.graph.changed import Changed
 from evodeploy.graph.nodes import users_of
+from evodeploy.onnx_files import opset_of
 
 _PADS_AS_INPUT = 11  # the first opset in which Pad takes its widths as an input
 
@@ -76,8 +77,7 @@ def with_wide_keys(model: ModelProto) -> Changed:
     Zeros add nothing to the products of queries and keys, so the result does not change. An engine writes them in the
     step that lays out the keys anyway.
     """
-    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
-    if opset < _PADS_AS_INPUT:
+    if opset_of(model) < _PADS_AS_INPUT:
         return Changed(model, 0)
     wide = ModelProto()
     wide.CopyFrom(model)

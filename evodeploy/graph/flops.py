@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from evodeploy.errors import needs
 from evodeploy.graph.fixed_keep import with_keep
+from evodeploy.onnx_files import fed_inputs
 
 if TYPE_CHECKING:
     import onnx
@@ -56,8 +57,7 @@ def _skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
     graph.name = model.graph.name
     graph.node.extend(model.graph.node)
     graph.output.extend(helper.make_empty_tensor_value_info(value.name) for value in model.graph.output)
-    weights = {tensor.name for tensor in model.graph.initializer}
-    graph.input.extend(value for value in model.graph.input if value.name not in weights)
+    graph.input.extend(fed_inputs(model))
     for value in graph.input:
         batch = value.type.tensor_type.shape.dim[0]
         batch.dim_value = batch.dim_value or 1

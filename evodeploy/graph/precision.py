@@ -22,7 +22,7 @@ from evodeploy.graph.changed import Changed
 from evodeploy.graph.islands import normalising_nodes, scoring_nodes
 from evodeploy.graph.keeping import joined, kept_nodes
 from evodeploy.graph.nodes import node_name
-from evodeploy.onnx_files import info_of, precision_of, set_info
+from evodeploy.onnx_files import info_of, opset_of, precision_of, set_info
 from evodeploy.specs import ASKED, FP16_LARGEST, Reduced
 
 _FP16_SMALLEST = np.float32(2**-24)
@@ -69,7 +69,7 @@ class _Converter:
         graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
         self.model = model
         self.target = target
-        self.opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+        self.opset = opset_of(model)
         # Each value's type: at first that in the FP32 model, then, node by node, that in the converted model.
         self.types = {value.name: value.type for value in (*graph.input, *graph.output, *graph.value_info)}
         for tensor in graph.initializer:

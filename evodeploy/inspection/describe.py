@@ -14,7 +14,7 @@ from evodeploy.files import sha256
 from evodeploy.inspection.operations import gflop_per_image
 from evodeploy.inspection.program import read_program
 from evodeploy.kinds import is_deploy_file, kind_of
-from evodeploy.onnx_files import info_of, precision_of, read_onnx
+from evodeploy.onnx_files import info_of, opset_of, precision_of, read_onnx
 from evodeploy.specs import ModelInfo, Preprocessing
 
 
@@ -60,7 +60,7 @@ def _onnx(path: Path) -> dict[str, Any]:
     return {
         **_model(info),
         "precision": precision_of(model),
-        "opset": next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None),
+        "opset": opset_of(model) or None,
         "inputs": [value.name for value in model.graph.input],
         "outputs": [value.name for value in model.graph.output],
         "nodes": len(model.graph.node),

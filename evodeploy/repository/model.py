@@ -9,7 +9,7 @@ from pathlib import Path
 from evodeploy.engines.tensorrt.sidecar import Profile, check_intact, read_sidecar
 from evodeploy.errors import UsageError
 from evodeploy.kinds import kind_of
-from evodeploy.onnx_files import external_data, info_of, input_spec, output_specs, read_onnx
+from evodeploy.onnx_files import external_data, info_of, input_spec, opset_of, output_specs, read_onnx
 from evodeploy.specs import ModelInfo, TensorSpec
 from evodeploy.text import brief
 
@@ -93,7 +93,6 @@ def _onnx(path: Path) -> ServedModel:
     model = read_onnx(path)
     images, info = input_spec(model), info_of(model)
     joined = images.shape[0] is None and not (info and info.elastic)
-    opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     return ServedModel(
         path=path,
         backend="onnxruntime",
@@ -101,7 +100,7 @@ def _onnx(path: Path) -> ServedModel:
         outputs=output_specs(model),
         batches=_halved(ONNX_MAX_BATCH) if joined else None,
         info=info,
-        made=f"ONNX of operator set {opset} and IR version {model.ir_version}",
+        made=f"ONNX of operator set {opset_of(model)} and IR version {model.ir_version}",
     )
 
 

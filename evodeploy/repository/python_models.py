@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from evodeploy.arrays import Array
 from evodeploy.engines.finite import PROBLEM, not_finite
 from evodeploy.errors import BadFileError, EvodeployError, InputError, RuntimeFailedError
 from evodeploy.inference.answers import ranked
 from evodeploy.machine.cores import usable_cores
-from evodeploy.preprocess import Array, prepare_upload
+from evodeploy.preprocess import prepare_upload
 from evodeploy.spec_rules import read_model_info
 from evodeploy.specs import KEEP
 from evodeploy.text import brief

@@ -20,7 +20,8 @@ import yaml
 from cuda_shim.plans import write_elastic, write_plan
 from data_kinds import contents
 from google.protobuf import text_format
-from graphs import restated, sharded
+from graphs import model_of, restated, sharded, value
+from onnx import helper
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInstanceGroup
 
 from evodeploy.engines.tensorrt.sidecar import PlanRecord, Profile, write_sidecar
@@ -159,8 +160,8 @@ def test_other_inputs_and_outputs_are_taken_as_they_are(cli, folder):
 
 def test_a_fixed_batch_is_served_as_it_is(cli, folder):
     model = read_onnx(folder / "Net_v2.onnx")
-    for value in (*model.graph.input, *model.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_value = 4
+    for each in (*model.graph.input, *model.graph.output):
+        each.type.tensor_type.shape.dim[0].dim_value = 4
     onnx.save(model, folder / "four.onnx")
     assert cli("package", "four.onnx", "--triton", "out")[0] == 0
     read = config(folder / "out" / "models" / "four")
@@ -444,3 +445,11 @@ def test_weights_in_other_files_are_refused(cli, folder, small_onnx):
     assert code == 2
     assert "model.onnx keeps weights in other files (weights.bin), but a package has only one model file" in err
     assert not (folder / "out").exists()
+
+
+def test_a_file_of_operators_of_others_alone_is_packaged(cli, folder):
+    node = helper.make_node("FastGelu", ["x"], ["y"], domain="com.microsoft")
+    model = model_of([node], [value("x")], [value("y")])
+    model.opset_import[0].CopyFrom(helper.make_opsetid("com.microsoft", 1))
+    onnx.save(model, folder / "others.onnx")
+    assert cli("package", "others.onnx", "--triton", "out")[0] == 0
