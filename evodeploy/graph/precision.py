@@ -52,13 +52,20 @@ def reduced_from_onnx(model: ModelProto, precision: Reduced, keep_fp32: Sequence
     """Convert `model`, or the unquantized part of a quantized model; counts nodes that compute in `precision`.
 
     Nodes whose name or operator type matches one of the patterns `keep_fp32` stay in FP32. Raises UsageError if the
-    floats are not FP32, if a weight is out of range (65504 for FP16), or if no node matches a pattern.
+    floats are not FP32, if a weight is out of range (65504 for FP16), if no node matches a pattern, or for operators
+    outside of ONNX's own.
     """
     held = precision_of(model)
     if held in ("fp16", "bf16") or TensorProto.FLOAT not in {each.data_type for each in model.graph.initializer}:
         raise UsageError(f"the ONNX holds {held.upper()} weights already: leave out --{precision}")
     if any(attribute.g.node for node in model.graph.node for attribute in node.attribute):
         raise UsageError("the ONNX has subgraphs (If, Loop, Scan), which the conversion of precision does not take")
+    foreign = next((node for node in model.graph.node if not onnx.defs.has(node.op_type, node.domain)), None)
+    if foreign is not None:
+        raise UsageError(
+            f"the ONNX has {foreign.op_type} of {foreign.domain}, which is no operator of ONNX, and the conversion of "
+            f"precision takes no others: leave out --{precision}"
+        )
     return _Converter(model, _format(precision), keep_fp32).convert()
 
 

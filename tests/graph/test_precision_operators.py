@@ -155,3 +155,10 @@ def test_subgraphs_are_refused():
     proto.graph.initializer.append(numpy_helper.from_array(np.float32(0), "limit"))
     with pytest.raises(UsageError, match="subgraphs"):
         reduced_from_onnx(proto, "fp16")
+
+
+def test_operators_of_others_are_refused():
+    proto = model("z = Mul(x, w) y = Identity(z)", 20)
+    proto.graph.node[1].op_type, proto.graph.node[1].domain = "FastGelu", "com.microsoft"
+    with pytest.raises(UsageError, match=r"has FastGelu of com\.microsoft, which is no operator of ONNX"):
+        reduced_from_onnx(proto, "fp16")
