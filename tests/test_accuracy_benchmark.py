@@ -6,23 +6,19 @@ import dataclasses
 import json
 import sys
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from accuracy_entrants import equal_side
+from accuracy_report import as_svg, equal_time, front, tables
 from cases import SMALL
+from token_merging import TokenMerging, equal_work, gflops, published, rows_per_block
 
 from evodeploy.models.cost import cost_of
 from evodeploy.models.random_weights import random_model
 from evodeploy.models.saving import save_checkpoint
 from evodeploy.models.zoo import dense_twin
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-
-from accuracy_entrants import equal_side
-from accuracy_report import as_svg, equal_time, front, tables
-from token_merging import TokenMerging, equal_work, gflops, published, rows_per_block
 
 DENSE = dense_twin(dataclasses.replace(SMALL, pooling="class", num_classes=0))
 

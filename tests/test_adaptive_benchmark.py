@@ -8,11 +8,8 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-
 import adaptive_report
+import pytest
 from adaptive_report import as_svg, table
 
 

@@ -10,15 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import figures_layout
 import pytest
+from figures import compared, differs, main, measured
+from figures_list import ENTRIES
+from figures_places import Entry, Table, Text, tables
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import figures_layout  # noqa: E402
-from figures import compared, differs, main, measured  # noqa: E402
-from figures_list import ENTRIES  # noqa: E402
-from figures_places import Entry, Table, Text, tables  # noqa: E402
 
 # Tables of numbers that no command of ours measures, each with what its numbers are.
 OTHERS = {

@@ -5,19 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import subprocess
-import sys
 import time
-from pathlib import Path
 
+import gpu_evo_over_dense as script
 import pytest
 
 from evodeploy.benchmark.report.reading import read_benches
 from evodeploy.benchmark.subject import Subject
 from evodeploy.engines.torch_engine import TorchEngine
 from evodeploy.models.zoo import ZOO
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-import gpu_evo_over_dense as script
 
 QUICK = script.Settings(models=("small",), batches=(1, 2), engine="torch", precision="fp32", seconds=0.0, threads=1)
 

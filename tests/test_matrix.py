@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
+from matrix import steps
 
 from evodeploy.models.random_weights import random_model
 from evodeploy.models.zoo import ZOO, with_selection
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-
-from matrix import steps
 
 REPRESENTATIVE = {("evo_deit_tiny_patch16_224", "stage"), ("EvoLeViT_128S", "stage")}
 CASES = [

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 from evodeploy.models.checkpoint import load_checkpoint
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 pytestmark = pytest.mark.slow
 
 

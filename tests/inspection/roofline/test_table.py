@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
+from roofline import tables, work_of
 
 from evodeploy.models.zoo import dense_twin, named
-
-sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
-
-from roofline import tables, work_of
 
 PAGE = Path(__file__).parents[3] / "docs/howto/choose-a-gpu.md"
 
