@@ -43,6 +43,11 @@ def pictures_by_answer(source: Path, home: Path, count: int, wrong: int | None =
             coarse.save(home / "data" / f"c{answer.index}" / f"{i:02}.png")
 
 
+def listing(folder: Path) -> list[str]:
+    """The names of what is in `folder`, sorted."""
+    return sorted(path.name for path in folder.iterdir())
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """What each file below `folder` holds."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from data_kinds import listing
 from sharing import refused_in_thread
 
 from evodeploy import locks
@@ -36,10 +37,6 @@ from evodeploy.locks import draft_of, locked, owned, scratch
 from evodeploy.models.saving import save_checkpoint
 
 OURS = b"[INFO] a build\n"
-
-
-def files(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_failure_while_writing_leaves_the_old_file_and_no_draft(tmp_path):
@@ -89,7 +86,7 @@ def small_disk():
 def test_a_checkpoint_that_does_not_fit_is_one_sentence(small, tmp_path):
     with small_disk(), pytest.raises(UnavailableError, match=r"cannot write .*c\.pth: File too large"):
         save_checkpoint(small, tmp_path / "c.pth")
-    assert files(tmp_path) == []
+    assert listing(tmp_path) == []
 
 
 def test_the_state_of_a_training_that_does_not_fit_is_one_sentence_and_leaves_the_earlier(tmp_path):
@@ -207,7 +204,7 @@ def test_the_second_of_two_writers_is_refused(tmp_path):
         assert draft.read_bytes() == b"first"
     assert path.read_bytes() == b"first"
     assert refused_in_thread(second) is None
-    assert files(tmp_path) == ["out.log"]
+    assert listing(tmp_path) == ["out.log"]
 
 
 def test_a_claimed_output_is_owned_from_its_check_to_the_end(tmp_path):
@@ -222,7 +219,7 @@ def test_a_claimed_output_is_owned_from_its_check_to_the_end(tmp_path):
         with replacing(path) as draft:  # the owner itself may
             draft.write_bytes(OURS)
         assert "already exists" in refused_in_thread(claim)
-    assert files(tmp_path) == ["out.log"]
+    assert listing(tmp_path) == ["out.log"]
 
 
 def test_an_output_that_another_run_finishes_meanwhile_is_not_replaced(tmp_path, monkeypatch):
@@ -235,7 +232,7 @@ def test_an_output_that_another_run_finishes_meanwhile_is_not_replaced(tmp_path,
     monkeypatch.setattr("evodeploy.files.owned", late)
     with pytest.raises(UsageError, match="already exists"), claimed([(path, LOG)], False):
         raise AssertionError("not reached")
-    assert files(tmp_path) == ["out.log"]
+    assert listing(tmp_path) == ["out.log"]
 
 
 KILLED = """
@@ -260,14 +257,14 @@ def test_what_a_killed_run_left_is_cleared_at_the_next_write(tmp_path, monkeypat
     assert done.returncode == -signal.SIGKILL, done.stderr
     left = Path(done.stdout.strip())
     assert (left / "large").exists()
-    assert files(tmp_path) == [".out.log.evodeploy-draft", ".out.log.evodeploy-lock", "tmp"]
+    assert listing(tmp_path) == [".out.log.evodeploy-draft", ".out.log.evodeploy-lock", "tmp"]
     with replacing(path) as draft:
         draft.write_bytes(b"whole")
-    assert files(tmp_path) == ["out.log", "tmp"]
+    assert listing(tmp_path) == ["out.log", "tmp"]
     with scratch() as mine, scratch() as other:
         assert mine.is_dir()  # and is not taken for one that was left
-        assert files(tmp_path / "tmp") == sorted([mine.name, other.name, "evodeploy-scratch-of-mine"])
-    assert files(tmp_path / "tmp") == ["evodeploy-scratch-of-mine"]
+        assert listing(tmp_path / "tmp") == sorted([mine.name, other.name, "evodeploy-scratch-of-mine"])
+    assert listing(tmp_path / "tmp") == ["evodeploy-scratch-of-mine"]
 
 
 def test_a_user_s_hidden_files_are_no_drafts(tmp_path):
@@ -275,14 +272,14 @@ def test_a_user_s_hidden_files_are_no_drafts(tmp_path):
         (tmp_path / name).write_bytes(b"theirs")
     with replacing(tmp_path / "out.log") as draft:
         draft.write_bytes(b"x")
-    assert files(tmp_path) == [".out.log.draft", ".out.log.part", ".x.part", "out.log"]
+    assert listing(tmp_path) == [".out.log.draft", ".out.log.part", ".x.part", "out.log"]
 
 
 def test_a_long_name_has_a_draft(tmp_path):
     path = tmp_path / ("ß" * 120 + ".log")
     with replacing(path) as draft:
         draft.write_bytes(b"x")
-    assert files(tmp_path) == [path.name]
+    assert listing(tmp_path) == [path.name]
 
 
 def test_a_folder_in_the_draft_s_place_is_one_sentence(tmp_path):
@@ -304,7 +301,7 @@ def test_a_lock_is_waited_for(tmp_path):
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
-    assert files(tmp_path) == []
+    assert listing(tmp_path) == []
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF])
@@ -318,7 +315,7 @@ def test_outputs_are_written_where_locks_are_not_offered(tmp_path, monkeypatch, 
         assert mine.is_dir()  # though the other run could not see that it is in use
         assert other.is_dir()
         draft.write_bytes(b"x")
-    assert files(tmp_path) == ["out.log"]
+    assert listing(tmp_path) == ["out.log"]
 
 
 def test_a_lock_that_fails_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
@@ -331,7 +328,7 @@ def test_a_lock_that_fails_is_one_sentence_and_leaves_nothing(tmp_path, monkeypa
         raise AssertionError("not reached")
     with pytest.raises(OSError, match="Input/output"), scratch():
         raise AssertionError("not reached")
-    assert files(tmp_path) == []
+    assert listing(tmp_path) == []
 
 
 def test_a_lock_file_of_another_user_is_taken_over_or_named(tmp_path, monkeypatch):
@@ -347,12 +344,12 @@ def test_a_lock_file_of_another_user_is_taken_over_or_named(tmp_path, monkeypatc
     monkeypatch.setattr(locks.os, "open", refuse)
     with replacing(tmp_path / "out.log") as draft:
         draft.write_bytes(b"x")
-    assert files(tmp_path) == ["out.log"]
+    assert listing(tmp_path) == ["out.log"]
     lock.touch()
     denied.add(os.O_RDONLY)
     with pytest.raises(UsageError, match=r"lock file .*\.out\.log\.evodeploy-lock: Permission denied"):
         owned(tmp_path / "out.log").__enter__()
-    assert files(tmp_path) == [lock.name, "out.log"]
+    assert listing(tmp_path) == [lock.name, "out.log"]
 
 
 def test_a_new_folder_that_stays_empty_is_removed(tmp_path):

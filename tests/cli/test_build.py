@@ -12,6 +12,7 @@ import sys
 import time
 
 import pytest
+from data_kinds import listing
 
 from evodeploy.onnx_files import info_of, read_onnx, set_info, write_onnx
 
@@ -23,10 +24,6 @@ def folder(small_onnx, tmp_path, monkeypatch):
     return tmp_path
 
 
-def files(folder):
-    return sorted(path.name for path in folder.iterdir())
-
-
 def test_several_profiles_and_a_log(cli, folder):
     code, out, err = cli(
         "build-engine", "m.onnx", "--fp16", "--target", "sm89,sm120", "--profile", "1:1:4", "--profile", "8:16:32",
@@ -34,7 +31,7 @@ def test_several_profiles_and_a_log(cli, folder):
     )  # fmt: skip
     assert code == 0, err
     assert "batch 1 to 4 (best at 1); 8 to 32 (best at 16)" in out
-    assert files(folder) == ["build.log", "m.engine", "m.engine.json", "m.onnx"]
+    assert listing(folder) == ["build.log", "m.engine", "m.engine.json", "m.onnx"]
     assert json.loads((folder / "m.engine.json").read_text())["profiles"][1] == {"min": 8, "opt": 16, "max": 32}
     code, out, err = cli("inspect", "m.engine", "--json")
     assert json.loads(out)["attention_fused"] == "6 of 6"  # of one profile, not of both
@@ -45,7 +42,7 @@ def test_a_dry_run_says_what_would_be_built_and_writes_nothing(cli, folder):
     assert code == 0, err
     assert "would build m.engine: fp16 with tensorrt-rtx" in out
     assert "tf32: False" in out
-    assert files(folder) == ["m.onnx"]
+    assert listing(folder) == ["m.onnx"]
     code, out, err = cli("build-engine", "m.onnx", "--fp16", "--target", "sm86", "--dry-run", "--json")
     facts = json.loads(out)
     assert facts["profiles"] == [{"min": 1, "opt": 32, "max": 128}]
@@ -73,7 +70,7 @@ def test_a_bad_option_is_one_sentence_and_leaves_nothing(cli, folder, options, m
     assert code == 2
     assert out == ""
     assert any(part in err for part in message.split("|"))
-    assert files(folder) == ["m.onnx"]
+    assert listing(folder) == ["m.onnx"]
 
 
 def test_a_timing_cache_may_be_a_link(cli, folder):
@@ -99,7 +96,7 @@ def test_a_signal_ends_a_build_and_leaves_nothing(folder, number, code):
     _, err = process.communicate()
     assert process.returncode == code
     assert "Traceback" not in err
-    assert files(folder) == ["build.log", "m.onnx"]
+    assert listing(folder) == ["build.log", "m.onnx"]
 
 
 def test_refit_refuses_what_it_cannot_do(cli, folder):
@@ -118,7 +115,7 @@ def test_refit_refuses_what_it_cannot_do(cli, folder):
     assert code == 3
     assert "refitted on the GPU it was built for, and here no NVIDIA driver" in err
     assert cli("refit", "m.engine", "m.onnx", "-o", "m.engine", "--force")[0] == 2
-    assert files(folder) == ["m.engine", "m.engine.json", "m.onnx"]
+    assert listing(folder) == ["m.engine", "m.engine.json", "m.onnx"]
 
 
 def test_an_engine_without_weights_is_not_run_and_says_how_it_gets_them(cli, folder):

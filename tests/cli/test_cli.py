@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from data_kinds import listing
 from PIL import Image
 
 from evodeploy.cli import batch, build, console
@@ -29,10 +30,6 @@ def folder(tmp_path, monkeypatch, small_checkpoint):
 def with_onnx(folder, small_onnx):
     (folder / "ckpt.onnx").write_bytes(small_onnx.read_bytes())
     return folder
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 def test_the_sequence_of_the_mission_typed_in_one_folder(cli, folder):
@@ -57,7 +54,7 @@ def test_the_sequence_of_the_mission_typed_in_one_folder(cli, folder):
         ("2", "torch", "fp32", "dense"), ("2", "onnxruntime", "fp32", "dense"),
     ]  # fmt: skip
     assert "– tensorrt-rtx fp16 (evo): ckpt.engine is a tensorrt-rtx engine and runs on an NVIDIA GPU only" in out
-    assert names(folder) == ["ckpt.engine", "ckpt.engine.json", "ckpt.onnx", "ckpt.pth"]
+    assert listing(folder) == ["ckpt.engine", "ckpt.engine.json", "ckpt.onnx", "ckpt.pth"]
 
 
 def test_the_list_of_commands_has_a_whole_sentence_for_each(cli, monkeypatch):
@@ -78,24 +75,13 @@ def test_nothing_to_build_is_a_usage_error_with_the_command_that_helps(cli, tmp_
 @pytest.mark.slow
 def test_with_nothing_there_bench_takes_random_weights(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    options = (
-        "--model",
-        "evo_deit_tiny_patch16_224",
-        "--engines",
-        "torch",
-        "--batch",
-        "1",
-        "--seconds",
-        "0",
-        "--rounds",
-        "6",
-    )
-    code, out, err = cli("bench", *options, "--json")
+    options = ("--engines", "torch", "--batch", "1", "--seconds", "0", "--rounds", "6", "--json")
+    code, out, err = cli("bench", "--model", "evo_deit_tiny_patch16_224", *options)
     assert code == 0
     assert "evo_deit_tiny_patch16_224 with random weights" in err
     document = json.loads(out)
     assert {(row["model"], row["precision"]) for row in document["results"]} >= {("evo", "fp32"), ("dense", "fp32")}
-    assert names(tmp_path) == []
+    assert listing(tmp_path) == []
 
 
 def test_an_existing_output_is_kept_without_force(cli, with_onnx):
@@ -119,7 +105,7 @@ def test_a_failed_verification_ends_with_1_and_leaves_nothing(cli, folder, monke
     assert (code, out) == (1, "")
     assert "FAIL batch 1: logits" in err
     assert "nothing was written" in err
-    assert names(folder) == ["ckpt.pth"]
+    assert listing(folder) == ["ckpt.pth"]
 
 
 def test_export_options_reach_the_file(cli, folder):
@@ -149,7 +135,7 @@ def test_export_in_reduced_precision(cli, folder):
     code, _, err = cli("profile", "ckpt.bf16.onnx", "--runs", "1")
     assert (code, "cannot load ckpt.bf16.onnx: " in err, "The engine 'openvino' may run it" in err) == (4, True, True)
     assert cli("profile", "ckpt.bf16.onnx", "--runs", "1", "--engine", "openvino")[0] == 0
-    assert names(folder) == ["ckpt.bf16.onnx", "ckpt.fp16.onnx", "ckpt.pth"]
+    assert listing(folder) == ["ckpt.bf16.onnx", "ckpt.fp16.onnx", "ckpt.pth"]
 
 
 def test_activations_beyond_fp16_are_reported_not_saturated(cli, folder):
@@ -160,7 +146,7 @@ def test_activations_beyond_fp16_are_reported_not_saturated(cli, folder):
     code, _, err = cli("export", "large.pth", "--fp16")
     assert code == 1
     assert "beyond FP16's 65504: use BF16 or FP32" in err
-    assert names(folder) == ["ckpt.pth", "large.pth"]
+    assert listing(folder) == ["ckpt.pth", "large.pth"]
 
 
 def test_activations_are_measured_on_the_images_given(cli, folder):
@@ -318,7 +304,7 @@ def test_an_interrupt_leaves_nothing_behind(monkeypatch, cli, folder):
 
     monkeypatch.setattr("evodeploy.exporter.to_onnx.onnx_from_model", interrupted)
     assert cli("export", "ckpt.pth")[0] == 130
-    assert names(folder) == ["ckpt.pth"]
+    assert listing(folder) == ["ckpt.pth"]
 
 
 def test_the_package_runs_as_a_module():

@@ -18,7 +18,7 @@ import onnx
 import pytest
 import yaml
 from cuda_shim.plans import write_elastic, write_plan
-from data_kinds import contents
+from data_kinds import contents, listing
 from google.protobuf import text_format
 from graphs import model_of, restated, sharded, value
 from onnx import helper
@@ -67,7 +67,7 @@ def test_an_onnx_file_with_its_tokens(cli, folder):
     assert (code, err) == (0, "")
     assert f"next: tritonserver --model-repository={folder / 'out' / 'models'}" in out
     model = folder / "out" / "models" / "net-v2"
-    assert sorted(path.name for path in model.iterdir()) == ["1", "config.pbtxt", "labels.txt", "package.json"]
+    assert listing(model) == ["1", "config.pbtxt", "labels.txt", "package.json"]
     assert (model / "1" / "model.onnx").read_bytes() == (folder / "Net_v2.onnx").read_bytes()
     assert (model / "labels.txt").read_text().splitlines() == [f"digit {i}" for i in range(10)]
     read = config(model)
@@ -93,11 +93,11 @@ def test_nothing_is_written_outside_the_folder_named(cli, folder):
     assert code == 0
     assert sorted(folder.iterdir()) == sorted([*before, folder / "deep"])
     assert [path.name for path in (folder / "deep").iterdir()] == ["out"]
-    assert sorted(path.name for path in (folder / "deep" / "out").iterdir()) == ["manifests", "models"]
+    assert listing(folder / "deep" / "out") == ["manifests", "models"]
     manifests = folder / "deep" / "out" / "manifests"
     names = ["net-v2.kserve.yaml", "net-v2.kubernetes.yaml"]
     assert json.loads(out)["manifests"] == [str(manifests / name) for name in names]
-    assert sorted(path.name for path in manifests.iterdir()) == names
+    assert listing(manifests) == names
 
 
 def test_an_engine_is_batched_as_its_profile_says(cli, folder):
@@ -369,7 +369,7 @@ def test_an_interrupted_move_loses_no_earlier_package(cli, folder, monkeypatch, 
     assert cli("package", "Net_v2.onnx", "--triton", "out")[0] == 2  # there is one, so it wants --force
     assert {name: text for name, text in contents(folder).items() if "draft" not in name} == before
     assert cli("package", "Net_v2.onnx", "--triton", "out", "--force")[0] == 0
-    assert sorted(path.name for path in (folder / "out").iterdir()) == ["manifests", "models"]
+    assert listing(folder / "out") == ["manifests", "models"]
 
 
 def test_an_interrupted_first_package_leaves_none(cli, folder, monkeypatch):
@@ -391,7 +391,7 @@ def test_the_draft_of_a_killed_run_is_cleared(cli, folder):
     (draft / "models" / "half").touch()
     (folder / "out" / ".net-v2.evodeploy-lock").touch()
     assert cli("package", "Net_v2.onnx", "--triton", "out")[0] == 0
-    assert sorted(path.name for path in (folder / "out").iterdir()) == ["manifests", "models"]
+    assert listing(folder / "out") == ["manifests", "models"]
 
 
 def test_the_second_of_two_at_once_is_refused(cli, folder):

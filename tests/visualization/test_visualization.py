@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from data_kinds import listing
 from fake_engines import FakeEngine
 from PIL import Image
 
@@ -79,7 +80,7 @@ def test_each_row_of_a_table_has_a_picture(small_onnx, tmp_path):
     drawn = evodeploy.visualize(small_onnx, tmp_path / "some.parquet", tmp_path / "drawn")
     names = ["some.parquet, row 0.png", "some.parquet, row 1.png", "overview.png"]
     assert [path.name for path in drawn.pictures] == names
-    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == sorted(names)
+    assert listing(tmp_path / "drawn") == sorted(names)
 
 
 def test_small_pictures_keep_their_pixels():
@@ -209,7 +210,7 @@ def test_from_the_command_line(cli, small_onnx, small_checkpoint, tmp_path):
     code, out, err = cli("visualize", small_onnx, tmp_path / "a.png", tmp_path / "b.png", "-o", tmp_path / "new")
     assert code == 0, err
     assert out.splitlines() == [str(tmp_path / "new" / name) for name in ("a.png", "b.png", "overview.png")]
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a.png", "b.png", "overview.png"]
+    assert listing(tmp_path / "new") == ["a.png", "b.png", "overview.png"]
     assert cli("visualize", small_onnx, tmp_path / "a.png", "-o", tmp_path / "new")[0] == 2
     assert cli("visualize", small_checkpoint, tmp_path / "a.png", "-o", tmp_path / "new", "--force")[0] == 0
     code, _, err = cli("visualize", small_onnx, tmp_path / "a.png", tmp_path / "a.png", "-o", tmp_path / "x")
