@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gpu.facts import NotRunError, need_pycuda, of_this_process
-from gpu.on_driver import is_shim
+from gpu.facts import NotRunError, need_gpu, need_pycuda, of_this_process
 
 from evodeploy.engines.base import Array, Engine
 from evodeploy.engines.opener import open_engine
-from evodeploy.machine.driver import driver_problem
 from evodeploy.specs import EngineOptions, ModelInfo
 
 SAMPLE = Path(__file__).parents[2] / "sample"
@@ -142,9 +140,7 @@ def in_engines(runtime: str, folder: Path) -> dict[str, Any]:
     from evodeploy.engines.tensorrt.flavour import load_flavour
     from evodeploy.errors import EvodeployError
 
-    problem = driver_problem() or ("the shim is no GPU" if is_shim() else None)
-    if problem:
-        raise NotRunError(problem)
+    need_gpu()
     try:
         importlib.import_module(runtime.replace("-", "_"))
         load_flavour(runtime).resolve_targets((), "fp32")

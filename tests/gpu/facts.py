@@ -12,11 +12,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gpu.on_driver import is_shim
+
+from evodeploy.machine.driver import driver_problem
+
 VARIABLE = "EVODEPLOY_GPU_FACTS"  # names the file to the step's process
 
 
 class NotRunError(Exception):
     """What a check needs is not on this machine; the message says what."""
+
+
+def need_gpu() -> None:
+    """Raise NotRunError without a driver, where a runtime would end this process, and on the shim."""
+    problem = driver_problem() or ("the shim is no GPU" if is_shim() else None)
+    if problem:
+        raise NotRunError(problem)
 
 
 def need_pycuda() -> None:

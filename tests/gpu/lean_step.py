@@ -7,21 +7,18 @@ import tempfile
 from pathlib import Path
 
 from cuda_shim.plans import write_exact, write_plan
-from gpu.facts import NotRunError, need_pycuda, of_this_process
-from gpu.on_driver import is_shim
+from gpu.facts import NotRunError, need_gpu, need_pycuda, of_this_process
 
 from evodeploy.engines.opener import open_engine
 from evodeploy.errors import RuntimeFailedError
-from evodeploy.machine.driver import architecture, driver_problem
+from evodeploy.machine.driver import architecture
 
 CONTENTS = {"garbage": b"no plan at all " * 100, "zeros": bytes(4096), "head_of_a_plan": b"ftrt" + bytes(60)}
 
 
 def version() -> str:
     """The lean runtime's; raises NotRunError."""
-    problem = driver_problem() or ("the shim is no GPU" if is_shim() else None)
-    if problem:  # without a driver the runtime would end this process
-        raise NotRunError(problem)
+    need_gpu()
     need_pycuda()
     try:
         return str(importlib.import_module("tensorrt_lean").__version__)

@@ -8,19 +8,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from gpu.facts import NotRunError, need_pycuda, of_this_process
-from gpu.on_driver import is_shim
+from gpu.facts import NotRunError, need_gpu, need_pycuda, of_this_process
 
-from evodeploy.machine.driver import architecture, driver_problem
+from evodeploy.machine.driver import architecture
 
 SAMPLE = Path(__file__).parents[2] / "sample"
 
 
 def rtx() -> Any:
     """The module; raises NotRunError."""
-    problem = driver_problem() or ("the shim is no GPU" if is_shim() else None)
-    if problem:
-        raise NotRunError(problem)
+    need_gpu()
     try:
         return importlib.import_module("tensorrt_rtx")
     except Exception as error:  # bindings without their libraries raise OSError, ImportError or others

@@ -53,17 +53,9 @@ def main() -> None:
         with facts.check("verify") as found:
             found["report"] = json.loads(evodeploy(folder, "verify", "digits.pth", "digits.onnx", "--json"))
         with facts.check("bench_runs_nothing_eagerly") as found:
-            options = (
-                "--batch",
-                given.batches,
-                "--seconds",
-                given.seconds,
-                "--threads",
-                given.threads,
-                "-o",
-                "bench.json",
-            )
-            evodeploy(folder, "bench", "digits.pth", "--engines", given.engines, *options, seconds=given.limit)
+            options = ("--engines", given.engines, "--batch", given.batches, "--seconds", given.seconds)
+            options += ("--threads", given.threads, "-o", "bench.json")
+            evodeploy(folder, "bench", "digits.pth", *options, seconds=given.limit)
             # two precisions, two roles and three batches: more programs than PyTorch compiles of one code object
             document = json.loads((folder / "bench.json").read_text())
             facts.bench(document)
