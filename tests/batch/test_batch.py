@@ -6,8 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -18,6 +16,7 @@ import ray.data
 from graphs import restated, retrained, sharded
 from PIL import Image
 from processes import listening, named_below
+from served import started
 
 import evodeploy
 from evodeploy.batch import pipeline
@@ -96,22 +95,8 @@ def test_every_image_is_answered_once_as_a_predictor_answers_it(whole, small_onn
 
 def killed(small_onnx, photos, out, how):
     """Start the command, stop it by the signal `how` once some parts are there, and return its exit code."""
-    command = [
-        sys.executable,
-        "-m",
-        "evodeploy",
-        "batch",
-        small_onnx,
-        photos,
-        "--output",
-        out,
-        "--actors",
-        2,
-        "--batch",
-        3,
-    ]
-    command += ["--top", 2, "--shard", SHARD]
-    process = subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True)
+    options = ("--actors", 2, "--batch", 3, "--top", 2, "--shard", SHARD)
+    process = started("batch", small_onnx, photos, "--output", out, *options)
     while len(parts(out)) < 3:
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
