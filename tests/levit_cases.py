@@ -38,8 +38,8 @@ def published_network(config):
     return network(config, {name: state[name] for name in LAYOUT.required(config)}).float()
 
 
-def random_images(config, batch=3, seed=0):
-    generator = torch.Generator().manual_seed(seed)
+def random_images(config, batch=3):
+    generator = torch.Generator().manual_seed(0)
     size = config.image_size
     return torch.randn(batch, 3, size, size, generator=generator, dtype=torch.float64)
 

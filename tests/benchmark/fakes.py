@@ -40,9 +40,9 @@ def fake(name, role="evo", precision="fp32", flops=None, **options):
     return RowSpec(name, role, precision, "", lambda: FakeEngine(INFO, **options), flops=flops)
 
 
-def missing(name, reason="no GPU here"):
+def missing(name):
     def refuse():
-        raise UnavailableError(reason)
+        raise UnavailableError("no GPU here")
 
     return RowSpec(name, "evo", "fp16", "", refuse)
 

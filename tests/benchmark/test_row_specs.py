@@ -142,8 +142,8 @@ def gpu(monkeypatch, small_onnx):
     return requests
 
 
-def built_rows(paths, precisions=("fp32", "fp16"), batches=(8, 1)):
-    builds = Builds(batches, Path("cache"))
+def built_rows(paths, precisions=("fp32", "fp16")):
+    builds = Builds((8, 1), Path("cache"))
     with row_specs_of(subject_of(paths), ["tensorrt"], precisions, 1, builds) as found:
         return [(c.role, c.precision, c.artefact) for c in found if not c.cuda_graph]
 

@@ -15,10 +15,10 @@ SCORES = np.float32([[0.4, 0.3, 0.2, 0.1], [0.4, 0.1, 0.201, 0.2]])
 KEPT = np.array([[0, 1], [0, 2]])
 
 
-def judge(expected=None, got=None, grid=2, **changes):
+def judge(expected=None, got=None, **changes):
     reference = {"logits": LOGITS, "selected_0": KEPT, "scores_0": SCORES} | (expected or {})
     candidate = reference | (got or {})
-    return agreement(reference, candidate, dataclasses.replace(TOLERANCE, **changes), grid)
+    return agreement(reference, candidate, dataclasses.replace(TOLERANCE, **changes), grid=2)
 
 
 def test_the_same_outputs_agree_wholly():

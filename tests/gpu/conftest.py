@@ -85,7 +85,7 @@ def elastic(exported, runtime):
     return built_elastic(exported[0], runtime)
 
 
-def built_elastic(checkpoint, runtime, targets=()):
+def built_elastic(checkpoint, runtime):
     """The elastic ONNX of `checkpoint` and its engine, made where they are missing.
 
     They lie in a folder of their own: the bench takes the engines that lie next to the checkpoint, which are static.
@@ -99,7 +99,7 @@ def built_elastic(checkpoint, runtime, targets=()):
     if not onnx.exists():
         export(checkpoint, onnx, elastic=(0.1, 1.0))
     if not plan.exists():
-        build(onnx, plan, runtime=runtime, targets=targets, tf32=False, opt_batch=8, max_batch=LARGEST)
+        build(onnx, plan, runtime=runtime, tf32=False, opt_batch=8, max_batch=LARGEST)
     return onnx, plan
 
 

@@ -66,9 +66,9 @@ def test_fp16_agrees_with_fp32_within_its_precision(tmp_path, half, small_onnx):
     assert np.mean(kept) > 0.99
 
 
-def tiny(weight, op="Mul"):
+def tiny(weight):
     described = [value("x", ("batch", 2))], [value("y", ("batch", 2))]
-    return model_of([helper.make_node(op, ["x", "w"], ["y"])], *described, {"w": weight})
+    return model_of([helper.make_node("Mul", ["x", "w"], ["y"])], *described, {"w": weight})
 
 
 def weight_in(precision, weight):

@@ -48,10 +48,10 @@ class Simulated:
         return sum(each <= BUDGET.target for each in self.seconds) / len(self.seconds)
 
 
-def simulate(arrivals, noise=0.1, slower=1.0, only=None, stalls=0.0, measured=TIMES):
+def simulate(arrivals, slower=1.0, only=None, stalls=0.0, measured=TIMES):
     """Single images at these times through a controller, or at the level `only` without one.
 
-    Runs take `slower` times `TIMES`, vary by `noise`, and a share of them, `stalls`, takes four times as long.
+    Runs take `slower` times `TIMES`, vary by a tenth, and a share of them, `stalls`, takes four times as long.
     """
     clock, varied = Clock(), np.random.default_rng(4)
     controller = Controller(BUDGET, measured, clock)
@@ -77,7 +77,7 @@ def simulate(arrivals, noise=0.1, slower=1.0, only=None, stalls=0.0, measured=TI
         del waiting[: len(batch)]
         began = clock.now
         controller.running(len(batch), ratio, [entry for _, entry in batch])
-        took = TIMES.of(len(batch), RATIOS.index(ratio)) * slower * (1 + noise * varied.uniform(-1, 1))
+        took = TIMES.of(len(batch), RATIOS.index(ratio)) * slower * (1 + 0.1 * varied.uniform(-1, 1))
         took *= 4 if varied.random() < stalls else 1
         come(began + took)
         clock.now = began + took
