@@ -122,6 +122,19 @@ def libraries(pytestconfig, tmp_path_factory):
     return pycuda, folder
 
 
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("here is no Chromium: apt install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
 @pytest.fixture
 def unreadable(monkeypatch):
     """Make a folder one that cannot be listed, also for root."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 from benchmark.fakes import report, row
 
@@ -16,22 +14,14 @@ SCALES = """() => [...document.querySelectorAll('svg')].filter(svg => svg.getBou
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_report_is_readable_at_380_pixels(tmp_path, scheme):
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("here is no Chromium: apt install chromium")
-    from playwright.sync_api import sync_playwright
-
+def test_the_report_is_readable_at_380_pixels(browser, tmp_path, scheme):
     names = [(name, role) for name in ("torch", "openvino") for role in ("evo", "dense")]
     rows = [row(name, 4, batch, role) for name, role in names for batch in (1, 8)]
     path = tmp_path / "report.html"
     path.write_text(as_html(report(rows, {("cpu", "fp32"): 1e9})), encoding="utf-8")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 380, "height": 800}, color_scheme=scheme)
-        page.goto(path.as_uri())
-        assert page.evaluate("document.documentElement.scrollWidth") <= 380
-        scales = page.evaluate(SCALES)
-        assert scales
-        assert min(scales) * FONT >= 9
-        browser.close()
+    page = browser.new_page(viewport={"width": 380, "height": 800}, color_scheme=scheme)
+    page.goto(path.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= 380
+    scales = page.evaluate(SCALES)
+    assert scales
+    assert min(scales) * FONT >= 9
