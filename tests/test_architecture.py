@@ -23,7 +23,6 @@ GROUND = {
     "errors",
     "specs",
     "files",
-    "hub",
     "images",
     "kinds",
     "locks",

@@ -58,7 +58,7 @@ def artefact(about: str) -> Any:
     """Return an argument that is a file, or the name of a checkpoint on the hub, which is fetched."""
 
     def file(text: str) -> Path:
-        from evodeploy.hub import local
+        from evodeploy.models.hub import local
 
         return local(text)
 

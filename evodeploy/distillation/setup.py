@@ -18,9 +18,9 @@ from evodeploy.distillation.augmentation import reason_not_to
 from evodeploy.distillation.data import LEAST, MOST_EVALUATED, Listing, Pictures, held_out, listed
 from evodeploy.distillation.recipe import Recipe, TrainingPrecision, kept_to_resume
 from evodeploy.errors import UsageError
-from evodeploy.hub import local
 from evodeploy.machine.cpu import has_bf16
 from evodeploy.models.checkpoint import load_checkpoint
+from evodeploy.models.hub import local
 from evodeploy.models.loaded import LoadedModel, reconfigured
 from evodeploy.models.zoo import dense_twin, with_selection
 from evodeploy.preprocess import difference

@@ -16,8 +16,8 @@ from evodeploy.engines.deploy_file import DeployFile, artefact_of, at_stated_rat
 from evodeploy.engines.device import cuda_index
 from evodeploy.engines.torch_modes import TORCH_MODES
 from evodeploy.errors import UsageError, needs
-from evodeploy.hub import local
 from evodeploy.kinds import ArtefactKind, is_deploy_file, kind_of
+from evodeploy.models.hub import local
 from evodeploy.specs import EngineOptions, ModelInfo
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from evodeploy.errors import UsageError, needs
 from evodeploy.exporter.record import Export
 from evodeploy.exporter.writing import log_model, write
 from evodeploy.files import check_input, claimed, replacing
-from evodeploy.hub import origin
 from evodeploy.kinds import ONNX
+from evodeploy.models.hub import origin
 from evodeploy.onnx_files import info_of
 from evodeploy.specs import CropMode, FastPath, InputFormat, Interpolation, Precision, Selection
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evodeploy.errors import BadFileError
-from evodeploy.hub import CHECKPOINTS, TIMM_KEY
+from evodeploy.models.hub import CHECKPOINTS, TIMM_KEY
 from evodeploy.models.layout import Hints
 from evodeploy.models.preprocessing import stated_by_hugging_face, stated_by_timm
 from evodeploy.schema import (

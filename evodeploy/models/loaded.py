@@ -9,8 +9,8 @@ from pathlib import Path
 from evodeploy.elastic import ElasticStage
 from evodeploy.errors import InputError, UsageError
 from evodeploy.files import sha256
-from evodeploy.hub import origin
 from evodeploy.models.class_names import imagenet_names
+from evodeploy.models.hub import origin
 from evodeploy.models.layouts import layout_for
 from evodeploy.models.network import Network
 from evodeploy.models.zoo import ZOO, ModelConfig

@@ -15,9 +15,9 @@ from evodeploy.arguments import checked, several_names
 from evodeploy.engines.deploy_file import SCHEMA, DeployFile
 from evodeploy.errors import UsageError, VerificationError, needs
 from evodeploy.files import sha256
-from evodeploy.hub import local
 from evodeploy.machine.cores import usable_cores
 from evodeploy.machine.cpu import processor_name
+from evodeploy.models.hub import local
 from evodeploy.preprocess import assumption
 from evodeploy.specs import EngineOptions, FastPath
 from evodeploy.sweeper.begin import begun

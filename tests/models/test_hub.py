@@ -14,7 +14,7 @@ from vit_sources import CLASSES, SIZE, HuggingFace, TimmViT, filled
 
 import evodeploy
 from evodeploy.errors import BadFileError, UnavailableError, UsageError
-from evodeploy.hub import local, origin
+from evodeploy.models.hub import local, origin
 
 COMMIT, EARLIER = "a" * 40, "b" * 40
 NAMES = [f"kind {index}" for index in range(CLASSES)]
