@@ -63,17 +63,30 @@ def canonical(state: State) -> State:
         raise BadFileError("the vision transformer has no class token ('cls_token'), whose attention selects tokens")
     if "pos_embed" not in state:
         raise BadFileError("the vision transformer has no learnt positions ('pos_embed'), which Evo-DeiT adds")
-    kept = {name: tensor for name, tensor in state.items() if not any(scale.fullmatch(name) for scale in _SCALES)}
-    for name, gamma in state.items():
-        for scale, layer in _SCALES.items():
-            if match := scale.fullmatch(name):
-                _fold(kept, f"{match[1]}.{layer}", name, gamma)
-    for name in [name for name in kept if name.endswith(".attn.qkv.weight")]:
-        kept.setdefault(name.replace("weight", "bias"), torch.zeros(kept[name].shape[:1]))
+    scaled = _scaled_layers(state)
+    kept = {name: tensor for name, tensor in state.items() if name not in scaled}
+    for name, layer in scaled.items():
+        _fold(kept, layer, name, state[name])
+    if not any(name.endswith(".attn.qkv.bias") for name in kept):  # a single missing one is reported later
+        weights = [name for name in kept if name.endswith(".attn.qkv.weight")]
+        kept |= {name.replace("weight", "bias"): torch.zeros(kept[name].shape[:1]) for name in weights}
     positions = kept["pos_embed"]
     if positions.ndim == 3 and math.isqrt(positions.shape[1]) ** 2 == positions.shape[1] > 1:
         kept["pos_embed"] = F.pad(positions, (0, 0, 1, 0))  # DeiT III adds positions to the patch tokens only
     return kept
+
+
+def _scaled_layers(state: State) -> dict[str, str]:
+    """Map the name of each layer scale to that of its layer. Raises BadFileError if not every layer has its scale."""
+    matches = ((scale.fullmatch(name), layer) for name in state for scale, layer in _SCALES.items())
+    scaled = {match[0]: f"{match[1]}.{layer}" for match, layer in matches if match}
+    blocks = {match[0] for name in state if (match := re.match(r"blocks\.\d+(?=\.)", name))}
+    layers = [f"{block}.{layer}" for block in blocks for layer in _SCALES.values()]
+    if scaled and sorted(scaled.values()) != sorted(layers):
+        raise BadFileError(
+            f"the checkpoint has {len(scaled)} layer scales in {len(blocks)} blocks, expected two in each or none"
+        )
+    return scaled
 
 
 def _fold(state: State, layer: str, name: str, gamma: torch.Tensor) -> None:

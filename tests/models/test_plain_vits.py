@@ -183,7 +183,10 @@ REFUSED = {
     | {"dinov2.encoder.layer.0.extra.weight": ONE},
     "class token next to the patches' mean": FACE | {"classifier.weight": torch.ones(CLASSES, 2 * WIDTH)},
     "attention has weight for k, q, expected": {n: t for n, t in FACE.items() if ".2.attention.attention.v" not in n},
-    "names block 99999": TIMM | {"blocks.99999.norm1.weight": ONE},
+    "1 missing .blocks.3.attn.qkv.bias": {n: t for n, t in TIMM.items() if n != "blocks.3.attn.qkv.bias"},
+    "11 layer scales in 6 blocks, expected two in each": {n: t for n, t in TIMM.items() if n != "blocks.3.ls2.gamma"},
+    "13 layer scales in 6 blocks, expected two in each": TIMM | {"blocks.3.gamma_2": TIMM["blocks.3.ls2.gamma"]},
+    "names block 99999": TimmViT().state_dict() | {"blocks.99999.norm1.weight": ONE},
 }  # fmt: skip
 
 
