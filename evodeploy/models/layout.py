@@ -46,19 +46,18 @@ class Hints:
     def from_args(cls, args: Mapping[str, Any]) -> Hints:
         """Read the known attributes of the right type from the `args` namespace."""
         model, selection = args.get("model"), args.get("selection")
-        ratios, names = args.get("keep_ratio"), args.get("class_names")
+        names = args.get("class_names")
         pooling, eps, stages = args.get("pooling"), args.get("norm_eps"), args.get("stages")
         given = args.get("model_kwargs")
         more = given if isinstance(given, Mapping) else {}
         fast_path, activation = args.get("fast_path"), more.get("act_layer")
         global_pool = args.get("gp") or more.get("global_pool")
         numbered = isinstance(stages, (list, tuple)) and all(isinstance(block, int) for block in stages)
-        listed = isinstance(ratios, (list, tuple)) and all(isinstance(r, float) and 0 < r <= 1 for r in ratios)
         return cls(
             model=model if isinstance(model, str) else None,
             num_heads=_head_counts(args.get("num_heads", more.get("num_heads"))),
             selection=selection if selection in ("stage", "layer") else None,
-            keep_ratios=tuple(ratios) if listed and ratios else None,
+            keep_ratios=_shares(args.get("keep_ratio")),
             class_names=tuple(map(str, names)) if isinstance(names, (list, tuple)) else (),
             stages=tuple(stages) if numbered and stages else None,
             pooling=pooling if pooling in ("mean", "class") else None,
@@ -75,6 +74,13 @@ def _head_counts(value: Any) -> int | tuple[int, ...] | None:
     if not counts or not all(isinstance(count, int) and count > 0 for count in counts):
         return None
     return tuple(counts) if counts is value else counts[0]
+
+
+def _shares(value: Any) -> tuple[float, ...] | None:
+    """Return one share above 0 and up to 1, or several, as a tuple."""
+    shares = value if isinstance(value, (list, tuple)) else (value,)
+    numbers = all(isinstance(share, (int, float)) and not isinstance(share, bool) for share in shares)
+    return tuple(map(float, shares)) if shares and numbers and all(0 < share <= 1 for share in shares) else None
 
 
 def shape_of(shapes: Shapes, name: str, axes: int) -> tuple[int, ...]:

@@ -254,6 +254,23 @@ def test_a_published_size_under_a_name_of_its_own_is_no_guess(tmp_path, caplog):
     assert caplog.messages == []
 
 
+@pytest.mark.parametrize(
+    ("stated", "ratios"),
+    [
+        (0.7, (0.7, 0.7)),
+        (1, (1.0, 1.0)),
+        ([1, 0.5], (1.0, 0.5)),
+        ([0.7], (0.7, 0.7)),
+        (None, (0.5, 0.5)),
+        (True, (0.5, 0.5)),
+    ],
+)
+def test_the_keep_ratio_of_the_training_is_one_number_or_several(tmp_path, small_state, stated, ratios):
+    torch.save({"model": small_state, "args": {"num_heads": 2, "keep_ratio": stated}}, tmp_path / "c.pth")
+    model = load_checkpoint(tmp_path / "c.pth")
+    assert model.config.keep_ratios == model.info.keep_ratios == ratios
+
+
 def test_a_name_that_the_settings_do_not_state_is_read_from_arch(tmp_path):
     content = {"model": published("evo_deit_tiny_patch16_224"), "args": argparse.Namespace(lr=1e-4), "arch": "mine"}
     assert load_checkpoint(saved(tmp_path, content)).config.name == "mine"
