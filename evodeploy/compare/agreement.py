@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evodeploy.compare.relative import relative_errors, thresholds
+from evodeploy.compare.relative import as_ranked, relative_errors, thresholds
 from evodeploy.compare.selections import OF_A_SELECTION, on_grid, renumbered, shared_selections
 from evodeploy.compare.tolerance import Tolerance
 from evodeploy.engines.base import Array
 from evodeploy.text import WIDE, plain
 
-# Limit for the logits of the median image if near ties gave tokens other owners: a token that is equally like two kept
-# tokens changes the mean of either a little. With random weights, the median image differed by up to 2e-2.
-OWNERS_EFFECT = 5e-2
+# Limit for the logits of the median image if near ties gave tokens other owners, or kept other tokens in every image:
+# both change the outputs a little. With random weights, the median image differed by up to 2e-2.
+NEAR_TIES_EFFECT = 5e-2
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class LogitAgreement:
     Errors are relative to the reference's largest magnitude, `scale`; cosines are between the two logit vectors of an
     image. `max_error_unmoved` is the error of the image nearest to its limit or furthest beyond it, and `limit` is that
     limit. In `regrouped` images the same tokens were kept, but near ties gave some of the others another owner, so the
-    computation differs slightly: `median_error` is that of the median image with the same tokens, and `median_limit`
-    its limit. `top1` is None for features of a network without a classifier.
+    computation differs slightly: `median_error` is that of the median image with the same tokens, or of all images if
+    none has the same, and `median_limit` its limit. `top1` is None for features of a network without a classifier.
     """
 
     images: int
@@ -53,7 +53,7 @@ class LogitAgreement:
 
     @property
     def passed(self) -> bool:
-        """Whether the unmoved images, and the median of those with the same tokens, are within their limits."""
+        """Whether the unmoved images, and the median image if it is judged, are within their limits."""
         return self.max_error_unmoved <= self.limit and self.median_error <= self.median_limit
 
 
@@ -116,8 +116,8 @@ def agreement(
 ) -> Agreement:
     """Compare outputs of N images: `logits` (N, classes), and if both have them `selected_i` (N, K), `owner_i`.
 
-    Features of a network without a classifier are compared in the same way as logits. So are the ranked `probabilities`
-    of `classes`, which hardly change if two classes nearly tie and swap ranks. `scores_i` and `owner_margin_i`
+    Features of a network without a classifier are compared in the same way as logits. So are `probabilities`, those of
+    the same `classes`, which hardly change if two classes nearly tie and swap ranks. `scores_i` and `owner_margin_i`
     (N, tokens) of `expected`, if present, separate near-ties from errors. `selected_i` holds positions in the first
     grid, with `grid` patches along a side. `limits` (N,) by output widen the tolerance of single images; they are
     relative to the largest magnitude of the image. A selection that keeps every token is ignored if only one of the two
@@ -143,10 +143,12 @@ def agreement(
             judged, differs = _owners(owner, expected[owner], got[owner], expected.get(margin), moved | merged, allowed)
             selections.append(judged)
             merged |= differs
-    logits = _logits(expected[output], got[output], moved, merged, tolerance, limits.get(output, np.zeros(count)))
+    ranked = output == "probabilities"
+    answers = as_ranked(expected["classes"], got["classes"], got[output]) if ranked else got[output]
+    logits = _logits(expected[output], answers, moved, merged, tolerance, limits.get(output, np.zeros(count)))
     if output == "features":
         logits = dataclasses.replace(logits, top1=None)
-    elif output == "probabilities":
+    elif ranked:
         same = expected["classes"][:, 0] == got["classes"][:, 0]
         logits = dataclasses.replace(logits, top1=float(same.mean()))
     return Agreement(logits, tuple(selections), tolerance)
@@ -161,6 +163,8 @@ def _logits(
     errors = relative_errors(expected, got, scale)
     allowed = np.maximum(tolerance.logits + tolerance.absolute / scale, limits * np.abs(expected).max(axis=1) / scale)
     judged, regrouped = np.flatnonzero(~moved & ~merged), int((merged & ~moved).sum())
+    same = ~moved | moved.all()  # if near ties moved every image, the median of all is judged: no other can be
+    by_median = bool(regrouped or moved.all())
     worst = judged[(errors - allowed)[judged].argmax()] if judged.size else None
     norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(got, axis=1)
     cosines = (expected * got).sum(axis=1) / np.where(norms > 0, norms, 1)
@@ -176,8 +180,8 @@ def _logits(
         scale=scale,
         limit=float(allowed.min() if worst is None else allowed[worst]),
         regrouped=regrouped,
-        median_error=float(np.median(errors[~moved])) if regrouped else 0.0,
-        median_limit=max(OWNERS_EFFECT, float(np.median(allowed[~moved]))) if regrouped else 0.0,
+        median_error=float(np.median(errors[same])) if by_median else 0.0,
+        median_limit=max(NEAR_TIES_EFFECT, float(np.median(allowed[same]))) if by_median else 0.0,
     )
 
 

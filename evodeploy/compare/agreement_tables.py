@@ -19,9 +19,12 @@ def logits_table(verdict: Agreement) -> Table:
             f"{logits.max_error_unmoved:.1e}",
             limit,
         )
-    if logits.regrouped:
+    same = logits.unmoved + logits.regrouped
+    if logits.regrouped or not same:
         table.add_row(
-            f"median of the {logits.unmoved + logits.regrouped} images with the same tokens",
+            f"median of the {same} images with the same tokens"
+            if same
+            else "median of all images, whose tokens differ",
             f"{logits.median_error:.1e}",
             f"{logits.median_limit:.0e}",
         )

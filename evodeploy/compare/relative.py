@@ -21,6 +21,18 @@ def relative_errors(expected: Array, got: Array, scale: Array | float | None = N
     return errors
 
 
+def as_ranked(classes: Array, got: Array, probabilities: Array) -> Array:
+    """Return the `probabilities` (N, K) of the classes `got` (N, K) in the order of `classes` (N, K).
+
+    A class that is not in `got` counts as having the lowest of its `probabilities`, which is the most it can have.
+    """
+    ranked = np.repeat(probabilities.min(axis=1, keepdims=True), classes.shape[1], axis=1)
+    for row, ours, theirs, values in zip(ranked, classes, got, probabilities, strict=True):
+        _, places, sources = np.intersect1d(ours, theirs, return_indices=True)
+        row[places] = values[sources]
+    return ranked
+
+
 def thresholds(scores: Array, kept: int) -> NDArray[np.float64]:
     """Return the mean of the last score kept and the first dropped: (N,) from `scores` (N, tokens), `kept` < tokens."""
     last, first = _boundary(scores, kept)

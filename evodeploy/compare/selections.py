@@ -54,7 +54,7 @@ def on_grid(positions: NDArray[np.int64], grid: int, side: int) -> NDArray[np.in
 
     Each later grid holds every second row and column of the previous one.
     """
-    stride = 2 ** round(math.log2(grid / side))
+    stride = 2 ** math.ceil(math.log2(grid / side))  # odd sides are halved upwards: grid / side may be less
     rows, columns = positions // grid // stride, positions % grid // stride
     return np.asarray(rows * side + columns, np.int64)
 

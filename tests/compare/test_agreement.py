@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from evodeploy.compare.agreement import agreement
+from evodeploy.compare.selections import on_grid
 from evodeploy.compare.tolerance import Tolerance
+from evodeploy.models.evo_levit_config import EvoLeViTConfig
 
 TOLERANCE = Tolerance(logits=1e-2, score=1e-2)
 LOGITS = np.float32([[1, 5, 2], [4, -10, 6]])
@@ -86,6 +88,13 @@ def test_positions_of_a_later_grid_are_found_in_its_scores():
     assert (far.selections[0].near_ties, far.selections[0].errors) == (0, 1)
 
 
+@pytest.mark.parametrize("image_size", [16, 64, 80, 96, 112, 144, 160, 224, 384])
+def test_positions_of_every_grid_are_those_of_its_own_tokens(image_size):
+    config = EvoLeViTConfig("four", (8,) * 4, (1,) * 4, (1,) * 4, 8, image_size, keep_ratios=(1.0,) * 2)
+    for stage, side in enumerate(config.grids):
+        assert on_grid(np.array(config.origins(stage)), config.grid, side).tolist() == [*range(side**2)]
+
+
 @pytest.mark.parametrize("longer", ["expected", "got"])
 def test_a_selection_that_keeps_every_token_is_ignored_if_only_one_side_makes_it(longer):
     margins = np.float32([[2, 2, 1e-3, 0.3], [2, 0.4, 2, 0.2]])
@@ -122,12 +131,33 @@ def test_an_absolute_tolerance_comes_on_top_of_the_relative_one():
     assert not agreement({"logits": LOGITS}, {"logits": LOGITS + 0.7}, tolerance, grid=2).passed
 
 
-def test_if_every_image_has_other_tokens_no_limit_applies():
+def test_if_every_image_has_other_tokens_the_median_image_decides():
     scores = SCORES[[1, 1]]
     expected = {"logits": LOGITS, "selected_0": KEPT[[1, 1]], "scores_0": scores}
-    got = {"selected_0": np.array([[0, 3], [0, 3]]), "logits": LOGITS + 0.5}
-    logits = agreement(expected, expected | got, TOLERANCE, 2).logits
-    assert (logits.unmoved, logits.max_error_unmoved, logits.limit, logits.passed) == (0, 0.0, 0.01, True)
+    near = expected | {"selected_0": np.array([[0, 3], [0, 3]])}
+    for got, error in ((LOGITS + 0.4, 0.04), (LOGITS + 0.6, 0.06), (LOGITS[:, ::-1], 0.15)):
+        verdict = agreement(expected, near | {"logits": got}, TOLERANCE, 2)
+        assert (verdict.logits.unmoved, verdict.logits.max_error_unmoved, verdict.logits.limit) == (0, 0.0, 0.01)
+        assert (verdict.logits.median_error, verdict.logits.median_limit) == (pytest.approx(error), 0.05)
+        assert verdict.selections[0].errors == 0
+        assert verdict.passed == (error < 0.05)
+        assert "median of all images, whose tokens differ" in str(verdict)
+
+
+def test_ranked_probabilities_are_compared_by_class():
+    expected = {"probabilities": np.float32([[0.6, 0.2, 0.195]]), "classes": np.array([[4, 7, 1]])}
+
+    def judged(probabilities, classes):
+        got = {"probabilities": np.float32([probabilities]), "classes": np.array([classes])}
+        return agreement(expected, got, TOLERANCE, 2)
+
+    assert judged([0.6, 0.2, 0.195], [4, 7, 1]).logits.max_error == 0
+    assert judged([0.6, 0.2, 0.195], [4, 1, 7]).passed  # two classes that nearly tie
+    assert judged([0.6, 0.2, 0.196], [4, 7, 2]).passed  # so may the last one and the first that is not among them
+    wrong = judged([0.6, 0.2, 0.195], [7, 4, 1])
+    assert (wrong.passed, wrong.logits.top1) == (False, 0.0)
+    assert wrong.logits.max_error == pytest.approx(0.4 / 0.6)
+    assert not judged([0.6, 0.2, 0.195], [3, 2, 0]).passed
 
 
 def test_logits_that_are_all_zero_have_a_cosine_of_zero():
