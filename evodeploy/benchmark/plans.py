@@ -122,9 +122,8 @@ def _built(role: Role, source: Path, wanted: Wanted, builds: Builds, folder: Pat
             profiles, options = like.profiles, _options(like)
         asked = tuple((profile.min, profile.opt, profile.max) for profile in profiles)
         kept = [] if like is None else [name for name, why in like.kept_fp32.items() if why == ASKED]
-        request = BuildRequest(
-            source, output, wanted.precision, asked, wanted.runtime, options=options, keep_fp32=tuple(kept)
-        )
+        precision = (like.rest if like else None) or wanted.precision  # of a quantized engine, the one around it
+        request = BuildRequest(source, output, precision, asked, wanted.runtime, options=options, keep_fp32=tuple(kept))
         cached_build(request, builds.cache or usual_folder())
     except EvodeployError as error:
         return dataclasses.replace(plan, path=None, reason=str(error))

@@ -3,11 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from benchmark.fakes import INFO, planned, raced
 from cases import SMALL
 from fake_engines import FakeEngine
 from graphs import restated
+from onnx import numpy_helper
 
 from evodeploy.benchmark import plans, row_specs, usual
 from evodeploy.benchmark.plans import Builds
@@ -177,6 +179,16 @@ def test_the_twin_of_a_given_engine_is_built_as_that_was(small_checkpoint, small
     half = gpu[-1]
     assert (half.profiles, half.runtime) == (((1, 4, 16),), "tensorrt")
     assert half.options.chosen == {"version_compatible": True, "tf32": False}
+
+
+def test_the_twin_of_a_quantized_engine_computes_the_rest_as_that_does(small_checkpoint, small_onnx, tmp_path, gpu):
+    given = planned(small_onnx, tmp_path / "m.engine", precision="int8", rest="fp16")
+    twin = restated(small_onnx, tmp_path / "d.onnx", keep_ratios=(1.0, 1.0))
+    model = read_onnx(twin)
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros((2, 2), np.int8), "quantized"))
+    write_onnx(model, twin)
+    assert ("dense", "int8", "dense.tensorrt.int8.engine") in built_rows([small_checkpoint, given, twin], ("fp16",))
+    assert [request.precision for request in gpu if request.onnx == twin] == ["fp16"]
 
 
 def test_each_tensorrt_has_rows_and_a_twin_of_its_own(small_checkpoint, small_onnx, tmp_path, gpu):
