@@ -160,20 +160,8 @@ class Engine(ABC):
     def _in_use(self) -> AbstractContextManager[None]:
         return self._usage.working(f"{self.name} engine")
 
-    @contextmanager
-    def _translated(self, batch: int = 0) -> Iterator[None]:
-        """Translate the exceptions of a runtime during a run of `batch` images, or, with 0, while the engine opens."""
-        when, fix = f"at batch {batch}", "use a smaller batch"
-        if not batch:
-            when, fix = f"while it opens on {self.device}", "stop what else uses that memory"
-        try:
-            yield
-        except EvodeployError:
-            raise
-        except Exception as error:
-            if means_out_of_memory(error):
-                raise OutOfMemoryError(f"{self.name} runs out of memory {when} ({reason(error)}): {fix}") from error
-            raise RuntimeFailedError(f"{self.name} failed {when}: {reason(error)}") from error
+    def _translated(self, batch: int = 0) -> AbstractContextManager[None]:
+        return translated(self.name, self.device, batch)
 
     def _check(self, images: object) -> None:
         spec = self.inputs[0]
@@ -200,6 +188,22 @@ class Engine(ABC):
 
     def __exit__(self, *failure: object) -> None:
         self.close()
+
+
+@contextmanager
+def translated(name: str, device: str, batch: int = 0) -> Iterator[None]:
+    """Translate the exceptions of the runtime `name` in a run of `batch` images, or, with 0, while its engine opens."""
+    when, fix = f"at batch {batch}", "use a smaller batch"
+    if not batch:
+        when, fix = f"while it opens on {device}", "stop what else uses that memory"
+    try:
+        yield
+    except EvodeployError:
+        raise
+    except Exception as error:
+        if means_out_of_memory(error):
+            raise OutOfMemoryError(f"{name} runs out of memory {when} ({reason(error)}): {fix}") from error
+        raise RuntimeFailedError(f"{name} failed {when}: {reason(error)}") from error
 
 
 def run_all(engine: Engine, images: Array, chunk: int = 32, keep: Sequence[int] | None = None) -> dict[str, Array]:

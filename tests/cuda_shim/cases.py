@@ -717,6 +717,17 @@ def failing_enqueue():
         with refused(RuntimeFailedError, "tensorrt failed at batch 2: cuMemcpyDtoHAsync failed: invalid argument"):
             engine.run(IMAGES[:2])
         same(engine.run(IMAGES), IMAGES)
+        batch = engine.resident(IMAGES[:2])
+        for work, call in ((batch.time, b"cuEventRecord"), (batch.run, b"cuStreamSynchronize"),
+                           (batch.outputs, b"cuMemcpyDtoHAsync_v2")):  # fmt: skip
+            shim.shim_fail(call, 1, 1)
+            with refused(RuntimeFailedError, "tensorrt failed at batch 2: cu", " failed: invalid argument"):
+                work()
+        shim.shim_fail(b"cuEventRecord", 1, 2)
+        with refused(OutOfMemoryError, "tensorrt runs out of memory at batch 2"):
+            batch.time()
+        assert batch.time() > 0
+        same(batch.outputs(), IMAGES[:2])
 
 
 def context_lost():

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from evodeploy.engines.base import Array
+from evodeploy.engines.base import Array, translated
 from evodeploy.engines.gate import GatedClock, GatedResident, hold
 from evodeploy.engines.tensorrt.cuda import Device
 from evodeploy.engines.tensorrt.lane import Lane
@@ -42,22 +42,19 @@ class LaneResident(GatedResident):
 
     def run(self) -> None:
         """See Resident."""
-        with self._usage.working("tensorrt engine"), self._device.active():
-            self._check_open()
+        with self._working():
             self._timeline.launch()
             for lane in self._timeline.lanes:
                 lane.stream.synchronize()
 
     def time(self) -> float:
         """See Resident."""
-        with self._usage.working("tensorrt engine"), self._device.active():
-            self._check_open()
+        with self._working():
             return self._clock() / len(self._timeline.lanes)
 
     def outputs(self) -> dict[str, Array]:
         """See Resident."""
-        with self._usage.working("tensorrt engine"), self._device.active():
-            self._check_open()
+        with self._working():
             lane = self._timeline.lanes[-1]
             lane.unload()
             return lane.collect()
@@ -69,9 +66,15 @@ class LaneResident(GatedResident):
             with self._device.releasing():
                 self._held.close()
 
-    def _check_open(self) -> None:
-        if self not in self._open_ones:
-            raise UsageError("the batch on the device is closed: make another with `resident`")
+    @contextlib.contextmanager
+    def _working(self) -> Iterator[None]:
+        """Keep the engine open for the work inside. Raises the same errors as a run, UsageError after `close`."""
+        name = "tensorrt"
+        with self._usage.working(f"{name} engine"), translated(name, str(self._device), self._timeline.lanes[0].batch):
+            if self not in self._open_ones:
+                raise UsageError("the batch on the device is closed: make another with `resident`")
+            with self._device.active():
+                yield
 
 
 class _LanesTimeline:
