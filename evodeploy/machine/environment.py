@@ -34,7 +34,8 @@ _VARIABLES = (
     "OV_",
     "TORCH",
     "CUDA_",
-    "NVIDIA_",
+    "NVIDIA_TF32_",  # not all of NVIDIA's: NVIDIA_API_KEY is a secret
+    "NVIDIA_VISIBLE_",
 )
 
 
