@@ -108,11 +108,16 @@ def _guarded(racer: Racer) -> Clock:
 def _finished(racers: Sequence[Racer], measurement: Measurement, budget: Budget) -> Iterator[Row]:
     """Yield the judged rows of what was timed, with energy if it can be measured and `budget` allows the time.
 
-    A racer that fails here, or whose outputs are not finite, becomes a row with that reason, and is not a reference.
+    A racer that fails here, whose outputs are not finite, or that recorded no CUDA graph, becomes a row with that
+    reason, and is not a reference.
     """
     outputs: dict[Racer, Array] = {}
     failed: dict[Racer, str] = {}
     for racer in racers:
+        why = racer.engine.without_graph(racer.row.batch, racer.row.spec.tokens)
+        if why:
+            failed[racer] = f"it ran without a CUDA graph, which cannot be recorded: {why}"
+            continue
         try:
             got = racer.first_outputs()
         except EvodeployError as error:

@@ -121,6 +121,10 @@ class Engine(ABC):
         """The accepted batch sizes, all within `batch`. By default this is all of `batch`."""
         return (self.batch,)
 
+    def without_graph(self, batch: int, keep: Sequence[int] | None = None) -> str:
+        """Return why such runs replayed no CUDA graph although the engine was opened for them, or an empty string."""
+        return ""
+
     def takes(self, batch: int) -> bool:
         """Return whether a run may have `batch` images."""
         return any(batch in each for each in self.ranges)

@@ -193,6 +193,19 @@ def test_a_depth_for_which_there_is_no_room_is_a_row_with_its_reason():
     assert [row.in_flight for row in rows if row.timing] == [1, 2, 1, 2]
 
 
+def test_a_row_of_a_cuda_graph_that_cannot_be_recorded_says_so():
+    """Its time would be that of the row without a graph."""
+
+    class Refusing(FakeEngine):
+        def without_graph(self, batch, keep=None):
+            return "no graph for you" if batch == 2 else ""
+
+    graphs = RowSpec("tensorrt", "evo", "fp32", "", lambda: Refusing(INFO, device_seconds=0.25), cuda_graph=True)
+    rows = raced([fake("torch"), graphs], [1, 2])
+    assert [row.timing is None for row in rows] == [False, False, False, False, True, True]
+    assert rows[-1].reason == "it ran without a CUDA graph, which cannot be recorded: no graph for you"
+
+
 def test_one_that_takes_other_images_is_a_row_with_its_reason():
     larger = dataclasses.replace(INFO, image_size=16)
     first, second = raced([fake("torch"), RowSpec("other", "evo", "fp32", "", lambda: FakeEngine(larger))])

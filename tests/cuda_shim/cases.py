@@ -334,6 +334,8 @@ def graphs_refused():
         batch = engine.resident(IMAGES[:4])  # in a lane of its own
         same(batch.outputs(), IMAGES[:4])
         assert fake_tensorrt.Engine.captures == 4  # each was tried twice
+        assert "operation not permitted" in engine.without_graph(4)
+        assert engine.without_graph(8) == ""
         fake_tensorrt.Engine.capturable = True
         same(engine.run(IMAGES[:4]), IMAGES[:4])
         same(engine.run(IMAGES[:8]), IMAGES[:8])
@@ -555,6 +557,7 @@ def elastic_graphs():
             "batches of 2 that keep 60, 60",
             "batches of 2 that keep 60, 61",
         ]
+        assert engine.without_graph(2, (60, 61)) and not engine.without_graph(2)
     assert on_the_device() == [0] * 6
 
 

@@ -24,8 +24,10 @@ class RecordedExecution:
     If recording fails, batches of that size are launched without a graph, and a warning gives the reason.
     """
 
-    def __init__(self, device: Device, execution: Callable[[], Execution], refused: set[Key], stream: int) -> None:
-        """Prepare without a graph; `refused` holds what cannot be recorded, and is shared by the lanes of an engine."""
+    def __init__(
+        self, device: Device, execution: Callable[[], Execution], refused: dict[Key, str], stream: int
+    ) -> None:
+        """Prepare without a graph. `refused` maps what cannot be recorded to the reason; an engine's lanes share it."""
         self._device, self._calls = device, device.calls
         self._new, self._refused, self._stream = execution, refused, stream
         self._recorded: dict[Key, tuple[Any, Execution]] = {}  # the graph used last comes last
@@ -67,7 +69,7 @@ class RecordedExecution:
             try:
                 graph = self._captured(execution, key)
             except RuntimeFailedError as error:
-                self._refused.add(key)
+                self._refused[key] = str(error)
                 _log.warning(
                     "batches of %s run without a CUDA graph, because it cannot be recorded: %s", _said(key), error
                 )

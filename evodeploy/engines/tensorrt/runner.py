@@ -81,8 +81,9 @@ class TensorRtEngine(Engine):
                 stack.callback(rtx.configure(plan, record.plan_sha256, architecture(index), options))
             self._ranges = tuple(BatchRange(profile.min, profile.max) for profile in plan.profiles)
             self.batch = BatchRange(min(p.min for p in plan.profiles), max(p.max for p in plan.profiles))
-            refused: set[Key] | None = set() if options.cuda_graph and not rtx.is_rtx(flavour) else None
-            self._new_lane = partial(_new_lane, gpu, plan, record, refused)
+            self._refused: dict[Key, str] = {}
+            records = options.cuda_graph and not rtx.is_rtx(flavour)
+            self._new_lane = partial(_new_lane, gpu, plan, record, self._refused if records else None)
             self._lanes = LanePool(self._new_lane, LANES)
             stack.callback(self._lanes.close)
             stack.callback(_close_all, self._residents)
@@ -95,6 +96,10 @@ class TensorRtEngine(Engine):
     def ranges(self) -> tuple[BatchRange, ...]:
         """The ranges of the profiles. There may be gaps between them."""
         return self._ranges
+
+    def without_graph(self, batch: int, keep: Sequence[int] | None = None) -> str:
+        """See Engine. TensorRT for RTX records by itself, and does not say whether it did."""
+        return self._refused.get((batch, self._kept(keep)), "")
 
     def run_many(
         self, batches: Iterable[Array], in_flight: int = 2, keep: Sequence[int] | None = None
@@ -141,7 +146,7 @@ class TensorRtEngine(Engine):
         self._release()
 
 
-def _new_lane(gpu: Device, plan: Plan, record: PlanRecord, refused: set[Key] | None) -> Lane:
+def _new_lane(gpu: Device, plan: Plan, record: PlanRecord, refused: dict[Key, str] | None) -> Lane:
     """Return a lane, which records CUDA graphs except for the keys in `refused`. If that is None, it records none."""
     longest = max((stage.tokens for stage in record.elastic), default=0)
     tensors = Tensors(record.inputs[0], record.keep, record.outputs, longest)
