@@ -57,6 +57,8 @@ def test_what_computes_something_else_or_was_halved_does_not_show_that_selection
     assert crossovers([rows[0], wrong[1]]) == []
     assert over_dense(rows[0], [rows[0], wrong[1]]) is None
     assert crossovers([dataclasses.replace(rows[0], asked=16), dataclasses.replace(rows[1], asked=16)]) == []
+    full = dataclasses.replace(rows[0], asked=16, batch=16)
+    assert crossovers([full, dataclasses.replace(rows[1], asked=16)]) == []
 
 
 def test_files_of_the_same_precision_have_a_crossover_each():

@@ -66,21 +66,19 @@ def over_dense(row: Row, rows: Sequence[Row]) -> Interval | None:
 
     A twin with wrong results does not count.
     """
-    if row.spec.role == "dense":
-        return None
-    twins = (each for each in _peers(row, rows) if each.way == row.way and each.spec.role == "dense")
-    return _over(row, next((twin for twin in twins if not twin.wrong), None))
+    return _over(row, _twin(row, rows))
 
 
 def crossovers(rows: Sequence[Row]) -> list[Crossover]:
     """Return one crossover for each engine that ran both. A batch counts if the whole interval is above 1.
 
-    Rows with wrong results are excluded, and so are batches that were halved.
+    Rows with wrong results are excluded, and so are batches that were halved, of the model or of its twin.
     """
     ratios: dict[str, dict[int, Interval]] = {}
     for row in rows:
-        ratio = over_dense(row, rows)
-        if ratio is not None and not row.wrong and row.batch == row.asked:
+        twin = _twin(row, rows)
+        ratio = _over(row, twin)
+        if twin is not None and ratio is not None and not row.wrong and row.batch == twin.batch == row.asked:
             ratios.setdefault(name(row, rows), {})[row.batch] = ratio
     return [_crossover(label, by_batch) for label, by_batch in ratios.items()]
 
@@ -103,6 +101,14 @@ def _crossover(label: str, by_batch: dict[int, Interval]) -> Crossover:
     losing = [batch for batch in batches if by_batch[batch].low <= 1]
     paying = [batch for batch in batches if not losing or batch > losing[-1]]
     return Crossover(label, paying[0] if paying else None, tuple(batches))
+
+
+def _twin(row: Row, rows: Sequence[Row]) -> Row | None:
+    """Return the row of the dense twin on the same engine, measured like `row`, if its results are not wrong."""
+    if row.spec.role == "dense":
+        return None
+    twins = (each for each in _peers(row, rows) if each.way == row.way and each.spec.role == "dense")
+    return next((twin for twin in twins if not twin.wrong), None)
 
 
 def _is_eager(row: Row) -> bool:
