@@ -105,7 +105,8 @@ class Errors:
     def _taken(self, thread: int | None) -> list[str]:
         found = [entry for entry in list(self._logged) if entry[0] == thread]
         for entry in found:
-            self._logged.remove(entry)
+            with contextlib.suppress(ValueError):  # another thread has just taken it
+                self._logged.remove(entry)
         return [message for _, message in found]
 
 

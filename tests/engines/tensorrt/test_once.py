@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import collections
 import threading
 import time
 from types import ModuleType
@@ -89,3 +90,16 @@ def test_an_error_of_tensorrts_own_thread_is_known_as_such_also_after_that_threa
     _thread.start_new_thread(fail, ())
     assert done.wait(60)
     assert errors.reason() == "of a worker"
+
+
+def test_an_error_that_two_threads_take_at_a_time_costs_neither_its_reason():
+    class Shared(collections.deque):
+        def remove(self, entry):
+            self.clear()  # the other thread was faster
+            super().remove(entry)
+
+    errors, done = Errors(), threading.Event()
+    _thread.start_new_thread(lambda: errors("ERROR", "no kernel") or done.set(), ())
+    done.wait()
+    errors._logged = Shared(errors._logged)
+    assert errors.reason() == "no kernel"
