@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from evodeploy.engines.device import onnxruntime_extra
 from evodeploy.engines.tensorrt.flavour import load_flavour
 from evodeploy.errors import EvodeployError, UnavailableError, needs
 from evodeploy.machine.cores import usable_cores
@@ -71,7 +72,7 @@ def _onnx() -> str:
 
 
 def _onnxruntime() -> str:
-    with needs("cpu"):
+    with needs(onnxruntime_extra()):
         import onnxruntime
     providers = ", ".join(name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers())
     return f"{onnxruntime.__version__}, {providers}"
