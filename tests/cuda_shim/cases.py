@@ -256,6 +256,10 @@ def resident():
         elsewhere = engine.resident(IMAGES[:2], in_flight=3)
         assert round(elsewhere.time(), 6) == round(0.001 / 3, 6)  # of each batch: three streams at a time
         same(elsewhere.outputs(), IMAGES[:2])
+        streams = shim.shim_live(STREAM)
+        more = engine.resident(IMAGES[:2], in_flight=9)
+        assert shim.shim_live(STREAM) == streams + engine.deepest
+        more.close()
         in_a_thread(elsewhere.close)
         assert on_the_device() == held
         forgotten = engine.resident(IMAGES[:2])

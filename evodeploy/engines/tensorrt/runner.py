@@ -105,7 +105,7 @@ class TensorRtEngine(Engine):
         self, batches: Iterable[Array], in_flight: int = 2, keep: Sequence[int] | None = None
     ) -> Iterator[dict[str, Array]]:
         """See Engine. Only one caller at a time looks ahead, so that waiting lanes cannot block each other."""
-        depth = max(1, min(in_flight, self.deepest))
+        depth = self._depth(in_flight)
         if not self._ahead.acquire(blocking=False):
             yield from super().run_many(batches, keep=keep)
             return
@@ -125,8 +125,9 @@ class TensorRtEngine(Engine):
 
     def resident(self, images: Array, in_flight: int = 1, keep: Sequence[int] | None = None) -> Resident:
         """See Engine."""
+        depth = self._depth(in_flight)
         with self.working(images, keep) as kept, self._gpu.active():
-            return LaneResident(self._gpu, self._new_lane, in_flight, images, kept, self._residents, self._usage)
+            return LaneResident(self._gpu, self._new_lane, depth, images, kept, self._residents, self._usage)
 
     def _run(self, images: Array, keep: tuple[int, ...]) -> dict[str, Array]:
         with self._gpu.active(), self._lanes.working() as lane:
@@ -141,6 +142,9 @@ class TensorRtEngine(Engine):
     def _finish(self, lane: Lane) -> dict[str, Array]:
         with self._in_use(), self._translated(lane.batch), self._gpu.active(), self._lanes.working(lane):
             return lane.collect()
+
+    def _depth(self, in_flight: int) -> int:
+        return max(1, min(in_flight, self.deepest))
 
     def _close(self) -> None:
         self._release()
