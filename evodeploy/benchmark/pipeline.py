@@ -69,11 +69,11 @@ def bench(
     that is fast there. A runtime that can replay CUDA graphs has rows with and without. With `build`, missing TensorRT
     engines are built, and kept in the folder `engine_cache`.
 
-    Each row is timed at each of `batches` for `min_seconds` to `seconds` and at least `rounds` rounds, until the 95 %
-    interval of every median is narrower than `precision_target`, relative to it. It runs on the pictures of the folder
-    `images`, for which the time from files to labels is measured too, or on noise. `tf32` lets FP32 products on a GPU
-    round to TF32, in all engines or in none; by default it follows the deploy files, else it is allowed. A row that
-    cannot run holds the reason.
+    At each of `batches` the rows are timed in turn for at least `rounds` rounds and, on average over the rows,
+    `min_seconds` to `seconds`, until the 95 % interval of every median is narrower than `precision_target`, relative to
+    it. They run on the pictures of the folder `images`, for which the time from files to labels is measured too, or on
+    noise. `tf32` lets FP32 products on a GPU round to TF32, in all engines or in none; by default it follows the deploy
+    files, else it is allowed. A row that cannot run holds the reason.
 
     An elastic artefact, or a checkpoint with `keeps`, has a row for each of these keep ratios, from one file and one
     engine: each is a share of tokens for all stages, or one for each stage. The row at 1.0 is the dense twin. By

@@ -52,10 +52,10 @@ def bench(
     images: Annotated[
         Path | None, typer.Option(help="Images, as for `evodeploy eval`: run on them, and time files to labels too.")
     ] = None,
-    seconds: Annotated[float, real("--seconds", 0, values.SECONDS, "Measured time for each row, at most.")] = 5.0,
+    seconds: Annotated[float, real("--seconds", 0, values.SECONDS, "Average time for a row, at most.")] = 5.0,
     min_seconds: Annotated[
         float | None,
-        real("--min-seconds", 0, values.SECONDS, "Measured time for each row, at least; 1 or --seconds by default."),
+        real("--min-seconds", 0, values.SECONDS, "Average time for a row, at least; 1 or --seconds by default."),
     ] = None,
     rounds: Annotated[int, whole("--rounds", 6, 10**6, "Rounds, at least.")] = 10,
     precision_target: Annotated[

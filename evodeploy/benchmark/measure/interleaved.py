@@ -30,7 +30,7 @@ Stop = Literal["precise", "time"]
 
 @dataclass(frozen=True)
 class Budget:
-    """When measuring ends. Times are in seconds per candidate.
+    """When measuring ends. Times are in seconds per candidate: of the warm-up for each, of the rest on average.
 
     It ends after `rounds` rounds and `min_seconds`, once every median is known to `precision` (the width of its 95 %
     interval relative to it), or after `seconds` regardless of that. `rounds` are always run.

@@ -192,7 +192,7 @@ def _method(report: Report) -> list[str]:
     machine, budget = report.environment, report.budget
     words = (
         f"All rows ran in turn in one process, {budget.rounds} rounds at least, until every median was known to "
-        f"{budget.precision:.1%} or {budget.seconds:g} s were spent on each row. Ratios are medians over rounds, "
+        f"{budget.precision:.1%} or a row had taken {budget.seconds:g} s on average. Ratios are medians over rounds, "
         "intervals hold the true median with 95 % confidence. FLOPs count the matrix products of the graph, a "
         "multiply-add as two; the peak is this machine's fastest product, measured after the bench, or the fastest row."
     )
