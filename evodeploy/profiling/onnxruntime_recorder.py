@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,12 +44,12 @@ def runs_of(events: Sequence[Mapping[str, Any]]) -> list[list[Step]]:
     """Return the steps of each run in a trace: the kernels' events between the beginning and the end of the run."""
     kernels = [each for each in events if each["cat"] == "Node" and each["name"].endswith(_ENDING)]
     kernels.sort(key=lambda each: int(each["ts"]))
+    begins = [int(each["ts"]) for each in kernels]
     runs = sorted((each for each in events if each["name"] == "model_run"), key=lambda each: int(each["ts"]))
     return [
         [
             Step(each["name"].removesuffix(_ENDING), each["args"]["op_name"], each["dur"] / 1e6)
-            for each in kernels
-            if run["ts"] <= each["ts"] <= run["ts"] + run["dur"]
+            for each in kernels[bisect_left(begins, run["ts"]) : bisect_right(begins, run["ts"] + run["dur"])]
         ]
         for run in runs
     ]
