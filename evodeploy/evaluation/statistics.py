@@ -24,5 +24,8 @@ def mcnemar(first_only: int, second_only: int) -> float:
     1947).
     """
     count, fewer = first_only + second_only, min(first_only, second_only)
-    tail = sum(math.comb(count, k) for k in range(fewer + 1))
+    ways = tail = 1  # binomial coefficients, each from the one before: there may be thousands, of thousands of digits
+    for k in range(fewer):
+        ways = ways * (count - k) // (k + 1)
+        tail += ways
     return float(min(1.0, 2 * tail / 2**count))

@@ -31,3 +31,4 @@ def test_mcnemar_counts_the_coins_that_fall_as_unevenly(first, second):
 def test_mcnemar_of_many_images():
     assert mcnemar(500, 400) == pytest.approx(math.erfc(99 / 30 / math.sqrt(2)), rel=0.03)  # continuity-corrected
     assert mcnemar(3000, 3000) == 1.0
+    assert mcnemar(24_000, 25_000) == pytest.approx(math.erfc(999 / math.sqrt(49_000) / math.sqrt(2)), rel=0.03)
