@@ -45,10 +45,19 @@ Force = Annotated[bool, typer.Option("--force", "-f", help="Replace the output w
 class _Handler(logging.Handler):
     """Shows the package's log on stderr, as lines without times."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._warnings: set[str] = set()
+
     def emit(self, record: logging.LogRecord) -> None:
         """Write one message. Errors of writing are passed on."""
         label = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
-        write(label + record.getMessage())
+        text = label + record.getMessage()
+        if record.levelno == logging.WARNING:
+            if text in self._warnings:  # some commands read the same file several times
+                return
+            self._warnings.add(text)
+        write(text)
 
 
 def write(text: str) -> None:

@@ -150,3 +150,11 @@ def test_options_that_do_not_fit(cli, folder, options, message):
     code, out, err = cli("export", "vit.pth", *options)
     assert (code, out) == (2, "")
     assert re.search(message, err), err
+
+
+def test_a_file_that_is_read_several_times_is_warned_of_once(cli, folder):
+    code, _, err = cli("visualize", "vit.pth", "image.png", "-o", "drawn", "--keep-ratio", "0.5,0.7")
+    assert code == 0, err
+    assert err.count("nothing states the number of attention heads") == 1
+    code, _, err = cli("visualize", "vit.pth", "image.png", "-o", "again", "--keep-ratio", "0.5,0.7")
+    assert err.count("nothing states the number of attention heads") == 1  # of each command
