@@ -10,12 +10,15 @@ import typer
 
 import evodeploy
 from evodeploy.cli import options, values
-from evodeploy.cli.console import Force, Json, answer
+from evodeploy.cli.console import Force, Json, answer, saved
 from evodeploy.cli.values import real, whole
 from evodeploy.errors import VerificationError
+from evodeploy.files import claimed
+from evodeploy.kinds import DRAWING, REPORT
 
 
 def debug(
+    context: typer.Context,
     reference: Annotated[Path, values.artefact("The reference: a checkpoint, or any ONNX file.")],
     other: Annotated[
         Path | None, typer.Argument(help="The ONNX file to compare with it; leave it out with --precision.")
@@ -52,6 +55,8 @@ def debug(
 
     Shows where the error begins, how it grows, and which nodes to keep in FP32.
     """
+    outputs = [(path, kind) for path, kind in ((output, REPORT), (picture, DRAWING)) if path is not None]
+    context.with_resource(claimed(outputs, force, reference, *([other] if other else [])))
     report = evodeploy.debug(
         reference,
         other,
@@ -63,10 +68,7 @@ def debug(
         tolerance=tolerance,
         keep_ratio=values.ratios(keep_ratio),
         repair=repair,
-        output=output,
-        picture=picture,
-        force=force,
     )
-    answer(report, as_json)
+    saved(report, outputs, force, lambda: answer(report, as_json))
     if not report.passed:
         raise VerificationError(f"the error of {report.other} is beyond the tolerance")

@@ -15,12 +15,9 @@ from evodeploy.debugging.report import DebugReport
 from evodeploy.engines.device import onnxruntime_extra
 from evodeploy.engines.opener import Source, resolved, title_of
 from evodeploy.errors import UsageError, needs
-from evodeploy.files import claimed, replacing
 from evodeploy.images import Images
-from evodeploy.kinds import DRAWING, REPORT
 from evodeploy.onnx_files import precision_of
 from evodeploy.specs import Precision
-from evodeploy.text import json_text
 
 _log = logging.getLogger(__name__)
 
@@ -40,10 +37,7 @@ def debug(
     tolerance: float | None = None,
     keep_ratio: float | Sequence[float] | None = None,
     repair: bool = True,
-    output: str | os.PathLike[str] | None = None,
-    picture: str | os.PathLike[str] | None = None,
     budget: int = BUDGET,
-    force: bool = False,
 ) -> DebugReport:
     """Compare two ONNX networks node by node, and propose the fewest nodes to keep in FP32.
 
@@ -63,10 +57,7 @@ def debug(
             the precision.
         keep_ratio: The keep ratio at which elastic files are compared; their own by default.
         repair: Propose the nodes to keep in FP32 if the tolerance is not met.
-        output: Write the report to this file, as JSON.
-        picture: Write a drawing of the error along the network to this file, as SVG.
         budget: The approximate number of bytes of the values in memory at a time.
-        force: Replace existing outputs.
 
     Raises:
         UsageError: The two have no node in common, or the arguments contradict each other.
@@ -82,46 +73,29 @@ def debug(
         raise UsageError(f"the tolerance is {tolerance}, expected 0 or more")
     source = resolved(reference)
     path = None if other is None else Path(other)
-    sources = [each for each in (source, path) if isinstance(each, Path)]
-    outputs = [(Path(name), kind) for name, kind in ((output, REPORT), (picture, DRAWING)) if name is not None]
     with needs("onnx"), needs(onnxruntime_extra()):
         from evodeploy.debugging.comparison import Question, compare, converter, repaired
         from evodeploy.debugging.sources import beyond_range, exported, inputs_of, read_other, static
-    with claimed(outputs, force, *sources):
-        read = None if path is None else read_other(path)
-        first = exported(source, read, precision)
-        right, given, info = static(first, read, keep_ratio)
-        held = precision_of(right)
-        if given is None and held in ("fp16", "bf16"):
-            raise UsageError(f"the reference holds {held.upper()} weights already: give the FP32 file it was made from")
-        if given is not None and held != "fp32":
-            _log.warning(
-                f"the reference is in {held.upper()}: its rounding errors are not counted, and nothing is proposed"
-            )
-        target: Precision = precision or precision_of(given or right)
-        always = beyond_range(right, target)
-        feeds, seen = inputs_of(right, info, images, count, seed, given)
-        if given is None:
-            given = converter(right, target, feeds)([*keep_fp32, *always]).model
-        limit = tolerance_of((held, target)).logits if tolerance is None else tolerance
-        asked = Question(right, given, feeds, seen, info.output if info else None, limit, budget)
-        name = f"{title_of(source)} in {target.upper()}" if path is None else title_of(path)
-        report = compare(asked, (title_of(source), name), random=images is None)
-        if repair and not report.passed and target != "fp32" and held == "fp32":
-            proposal = repaired(asked, report, target, [*keep_fp32, *always])
-            report = dataclasses.replace(report, proposal=proposal)
-        for place, kind in outputs:
-            with replacing(place) as draft:
-                draft.write_text(_document(report) if kind is REPORT else _drawing(report), encoding="utf-8")
-            _log.info(f"wrote {place}")
+    read = None if path is None else read_other(path)
+    first = exported(source, read, precision)
+    right, given, info = static(first, read, keep_ratio)
+    held = precision_of(right)
+    if given is None and held in ("fp16", "bf16"):
+        raise UsageError(f"the reference holds {held.upper()} weights already: give the FP32 file it was made from")
+    if given is not None and held != "fp32":
+        _log.warning(
+            f"the reference is in {held.upper()}: its rounding errors are not counted, and nothing is proposed"
+        )
+    target: Precision = precision or precision_of(given or right)
+    always = beyond_range(right, target)
+    feeds, seen = inputs_of(right, info, images, count, seed, given)
+    if given is None:
+        given = converter(right, target, feeds)([*keep_fp32, *always]).model
+    limit = tolerance_of((held, target)).logits if tolerance is None else tolerance
+    asked = Question(right, given, feeds, seen, info.output if info else None, limit, budget)
+    name = f"{title_of(source)} in {target.upper()}" if path is None else title_of(path)
+    report = compare(asked, (title_of(source), name), random=images is None)
+    if repair and not report.passed and target != "fp32" and held == "fp32":
+        proposal = repaired(asked, report, target, [*keep_fp32, *always])
+        report = dataclasses.replace(report, proposal=proposal)
     return report
-
-
-def _document(report: DebugReport) -> str:
-    return json_text(report.to_dict()) + "\n"
-
-
-def _drawing(report: DebugReport) -> str:
-    from evodeploy.debugging.picture import as_svg
-
-    return as_svg(report)

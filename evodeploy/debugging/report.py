@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from evodeploy.text import WIDE, plain, rich_table
+from evodeploy.files import save_as
+from evodeploy.kinds import DRAWING, REPORT
+from evodeploy.text import WIDE, json_text, plain, rich_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -140,6 +143,17 @@ class DebugReport:
             document["proposal"]["options"] = self.proposal.options
         finite: dict[str, Any] = _finite(document)
         return finite
+
+    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
+        """Write the report to `path`: everything as .json, or a drawing of the error along the network as .svg.
+
+        Raises UsageError for another suffix, or if the file exists. `force` replaces an existing file of the same kind.
+        """
+        from evodeploy.debugging.picture import as_svg
+
+        save_as(
+            path, "a report", {REPORT: lambda: json_text(self.to_dict()) + "\n", DRAWING: lambda: as_svg(self)}, force
+        )
 
     def __str__(self) -> str:
         noise = " random" if self.random else ""

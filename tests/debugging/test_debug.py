@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shlex
 from pathlib import Path
@@ -158,12 +160,13 @@ def test_parts_of_any_size_give_the_same_report(tmp_path):
 
 def test_a_checkpoint_is_compared_with_what_was_exported_of_it(small_checkpoint, small_onnx, tmp_path, logged):
     half = written(reduced_from_onnx(read_onnx(small_onnx), "fp16").model, tmp_path / "half.onnx")
-    report = evodeploy.debug(small_checkpoint, half, count=3, picture=tmp_path / "errors.svg")
+    report = evodeploy.debug(small_checkpoint, half, count=3)
     assert report.passed
     assert report.only_in_reference == 0
     assert [output.name for output in report.outputs] == ["logits"]
     assert {f"blocks.{index}" for index in range(6)} < {node.block for node in report.nodes}
     assert [(selection.node, selection.kept) for selection in report.selections] == [("TopK", 32), ("TopK_2", 32)]
+    report.save(tmp_path / "errors.svg")
     assert (tmp_path / "errors.svg").read_text().count("<circle") == len(report.nodes) + 2
 
 
@@ -193,6 +196,19 @@ def test_the_command_prints_options_that_repair(tmp_path, cli):
     assert (code, "within the tolerance" in out) == (0, True)
     code, _, err = cli("debug", full, "--precision", "fp16", "-o", report)
     assert (code, "already exists" in err) == (2, True)
+
+
+def test_a_full_disk_does_not_lose_the_report(tmp_path, cli, monkeypatch):
+    def full(*args, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    network_ = written(network(), tmp_path / "full.onnx")
+    monkeypatch.setattr(Path, "touch", full)  # of every draft
+    report, picture = tmp_path / "report.json", tmp_path / "errors.svg"
+    code, out, err = cli("debug", network_, "--precision", "fp16", "-o", report, "--picture", picture, "--json")
+    assert (code, json.loads(out)["passed"]) == (3, True)
+    assert "cannot write" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["full.onnx"]
 
 
 @pytest.mark.slow  # a quick one is test_the_command_prints_options_that_repair, in memory
