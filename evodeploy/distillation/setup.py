@@ -105,7 +105,7 @@ def sides(
         if len(train) < LEAST:
             raise UsageError(f"{source} has {len(train)} images, expected {LEAST} or more: add images")
         held = listed(val, student.info, labels, train.classes, class_map)
-        known = {*train.classes, *student.info.class_names}
+        known = {*train.classes, *student.info.class_names, *range(student.info.num_classes)}
         if labels and train.classes and class_map is None and (strange := sorted(map(str, {*held.classes} - known))):
             raise UsageError(f"{val} has classes that {source} lacks, such as {brief(strange[0])}: rename them")
         if {example.place for example in train.examples} & {example.place for example in held.examples}:

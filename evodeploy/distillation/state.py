@@ -60,12 +60,13 @@ def read_state(path: Path, task: dict[str, Any]) -> State:
         raise
     except Exception as error:  # a damaged file can raise any error
         raise BadFileError(
-            f"{path} is not the state of a distillation ({reason(error)}): remove it, or pass --force to start over"
+            f"{path} is not the state of a distillation ({reason(error)}): remove it, or pass --force without --resume "
+            "to start over"
         ) from error
     changed = [name for name in task if known.task.get(name) != task[name]]
     if changed:
         raise UsageError(
             f"{path} belongs to another distillation ({', '.join(changed)} changed): pass the same options, "
-            "or --force to start over"
+            "or --force without --resume to start over"
         )
     return known

@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from data_kinds import write_tar
 from levit_cases import small as small_levit
 from vit_sources import TimmViT, filled
 
@@ -270,6 +271,16 @@ def test_pictures_to_evaluate_on_of_other_classes_are_refused(kind, pictures, tm
         evodeploy.distill(
             request.getfixturevalue(kind), pictures, tmp_path / "out.pth", val=tmp_path / "val", labels=True, **SHORT
         )
+
+
+def test_a_number_of_a_class_needs_no_image_to_train_on(classifier, pictures, tmp_path):
+    image = (pictures / "bird" / "0.png").read_bytes()
+    for name, classes in (("train", 3), ("val", 4)):
+        samples = {f"{i}.png": image for i in range(20)} | {f"{i}.cls": b"%d" % (i % classes) for i in range(20)}
+        write_tar(tmp_path / f"{name}.tar", samples)
+    options = SHORT | {"keep_ratio": 0.5, "labels": True, "val": tmp_path / "val.tar"}
+    record = evodeploy.distill(classifier, tmp_path / "train.tar", tmp_path / "out.pth", **options)
+    assert (record.images, record.held_out) == (20, 20)
 
 
 def test_too_few_pictures_are_refused_also_with_others_to_evaluate_on(classifier, pictures, tmp_path):
