@@ -18,6 +18,7 @@ from evodeploy.compare.keeps import elastic_keeps
 from evodeploy.compare.parity import Expected, expect
 from evodeploy.compare.tolerance import TOLERANCES, Tolerance, tolerance_of
 from evodeploy.datasets.sources import images_of
+from evodeploy.elastic import ElasticStage
 from evodeploy.engines.base import Array, Engine, run_all
 from evodeploy.engines.finite import not_finite
 from evodeploy.engines.opener import Source, kind_of_source, open_engine, resolved, title_of
@@ -60,9 +61,10 @@ def verify(
     for the candidate. If FP32 is compared with a checkpoint on the CPU, images with large float32 errors get wider
     limits, as in `compare.parity`.
 
-    Two elastic artefacts are compared at their keep ratios, at five from the lowest to the highest and at two random
-    ones, with a line in the log for each. A checkpoint is elastic if the other artefact is. The first comparison that
-    fails is returned, with its tokens named in the reason of its tolerance, or else the one at their own keep ratios.
+    Two elastic artefacts are compared at their keep ratios, at five from the lowest to the highest that both accept and
+    at two random ones, with a line in the log for each. A checkpoint is elastic if the other artefact is. The first
+    comparison that fails is returned, with its tokens named in the reason of its tolerance, or else the one at their
+    own keep ratios.
 
     Raises UsageError if the two are not of one model, VerificationError if an output is NaN or infinite. Artefacts that
     disagree raise no error, see `Agreement.passed`.
@@ -90,7 +92,7 @@ def verify(
             reason=f"{default.reason}, except where stated" if stated else default.reason,
         )
         verdict = _judged(first, second, reference, candidate, seen, tolerance, stated)
-        for keep in elastic_keeps(info, seed) if _both_elastic(first, second) else []:
+        for keep in elastic_keeps(dataclasses.replace(info, elastic=_shared(first, second)), seed):
             at = _judged(first, second, reference, candidate, seen, tolerance, stated, keep)
             kept = f"{'/'.join(map(str, keep))} tokens kept"
             error = f"logits differ by {at.logits.max_error:.1e} of the largest"
@@ -101,8 +103,12 @@ def verify(
         return verdict
 
 
-def _both_elastic(first: Engine, second: Engine) -> bool:
-    return first.info is not None and second.info is not None and first.info.elastic == second.info.elastic
+def _shared(first: Engine, second: Engine) -> tuple[ElasticStage, ...]:
+    """Return the stages with the numbers of tokens that both accept; () if one is static, or if they share none."""
+    assert first.info is not None and second.info is not None  # checked before
+    pairs = zip(first.info.elastic, second.info.elastic, strict=False)
+    stages = tuple(ElasticStage(one.tokens, max(one.low, two.low), min(one.high, two.high)) for one, two in pairs)
+    return stages if all(stage.low <= stage.high for stage in stages) else ()
 
 
 def _judged(

@@ -76,7 +76,7 @@ def export(
         precision: The precision of weights and activations. INT8 and FP8 quantize the linear layers.
         keep_fp32: Nodes that stay in FP32 when the others are converted: patterns of names and operator types, such as
             `blocks.11.*` and `Softmax`.
-        verify: Compare ONNX Runtime with PyTorch, and check that FP16 holds every activation.
+        verify: Compare ONNX Runtime with PyTorch, in FP32, and check that FP16 holds every activation.
         image_size: Pixels of a side. If it is not the trained size, position embeddings are interpolated.
         images: Images to measure activations on, see `evaluate`: for INT8 and FP8, and the range check of FP16.
         input_format: The input of the graph: normalised floats, or bytes that it normalises itself.

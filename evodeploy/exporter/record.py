@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Export:
-    """An ONNX file that was written, and the checks against PyTorch that it passed before it was kept.
+    """An ONNX file that was written, and the checks against PyTorch that its FP32 graph passed before it was kept.
 
     `info` is the file's metadata, `nodes` the number of its operators, `size` its bytes, `seconds` the duration of the
     export. `checks` is empty if `verify` was off. `kept_fp32` maps the names of nodes that a conversion left in FP32
@@ -34,11 +34,12 @@ class Export:
 
     @property
     def verified(self) -> bool:
-        """Whether the file was compared with PyTorch."""
+        """Whether the graph was compared with PyTorch: in FP32, before a conversion to another precision."""
         return bool(self.checks)
 
     def __str__(self) -> str:
-        checked = f"all {len(self.checks)} checks passed" if self.verified else "not verified"
+        graph = "" if self.info.precision == "fp32" else "of its FP32 graph "
+        checked = f"all {len(self.checks)} checks {graph}passed" if self.verified else "not verified"
         return f"{self.path}  {megabytes(self.size)}  {self.seconds:.1f} s  {checked}"
 
     def to_dict(self) -> dict[str, Any]:

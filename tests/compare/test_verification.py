@@ -14,6 +14,7 @@ import evodeploy
 from evodeploy.compare import verification
 from evodeploy.engines.deploy_file import DeployFile
 from evodeploy.files import sha256
+from evodeploy.onnx_files import info_of, read_onnx
 
 IMAGES = np.random.default_rng(2).integers(0, 256, (3, 70, 80, 3), np.uint8)
 
@@ -101,6 +102,18 @@ def test_the_first_ratio_that_fails_is_returned_and_named(small_elastic, monkeyp
     verdict = evodeploy.verify(small_elastic, small_elastic, count=1)
     assert not verdict.passed
     assert str(verdict).splitlines()[-2].endswith("; at 6/6 tokens kept")
+
+
+def test_elastic_files_with_other_bounds_are_compared_at_the_ratios_that_both_accept(small_elastic, tmp_path, logged):
+    stages = info_of(read_onnx(small_elastic)).elastic
+    narrow = tuple(dataclasses.replace(stage, low=stage.low + 2, high=stage.high - 1) for stage in stages)
+    other = restated(small_elastic, tmp_path / "narrow.onnx", elastic=narrow)
+    for pair in ((small_elastic, other), (other, small_elastic)):
+        begun = len(logged)
+        assert evodeploy.verify(*pair, count=1).passed
+        compared = [line.split()[1] for line in logged[begun:] if "tokens kept" in line]
+        assert compared[0] == "/".join(str(stage.low) for stage in narrow)
+        assert compared[-1] == "/".join(str(stage.high) for stage in narrow)
 
 
 def test_the_first_engine_is_closed_if_the_second_does_not_open(small_checkpoint, small_onnx, monkeypatch):

@@ -32,6 +32,11 @@ def test_an_export_is_a_record(small_checkpoint, tmp_path, logged, caplog):
         evodeploy.export(tmp_path / "a.pth")
 
 
+def test_the_checks_of_a_converted_export_are_named_as_those_of_its_fp32_graph(small_checkpoint, tmp_path):
+    done = evodeploy.export(small_checkpoint, tmp_path / "a.onnx", precision="bf16")
+    assert str(done).endswith(f"all {len(done.checks)} checks of its FP32 graph passed")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
