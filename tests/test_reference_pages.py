@@ -23,6 +23,7 @@ from evodeploy.benchmark.report.compare import Change, Comparison
 from evodeploy.engines.tensorrt.flavour import load_flavour
 from evodeploy.images import MOST_EXIF, MOST_SCANS
 from evodeploy.machine import environment
+from evodeploy.models import untrained
 from evodeploy.serving import arrivals, calls, connections, gate, grpc_server, messages, metrics, openapi, pages
 from evodeploy.serving.app import create_app
 from evodeploy.serving.backend import KEEP_HEADER
@@ -239,3 +240,14 @@ def test_a_field_that_a_page_lacks_is_named():
     with pytest.raises(AssertionError, match=r"section 'Load test': remove url, which the code does not have"):
         check_listed("results-file.md", "Load test", ["url"], [])
     assert fields_of([{"a": None, "b": [{"c": 1}], "d": {"x": 1}}, {"a": {"e": 1}}], {"d.*"}) == {"a.e", "b[].c", "d.*"}
+
+
+@pytest.mark.parametrize("fast_path", untrained._FIGURES)
+def test_the_warning_of_an_untrained_selection_has_the_figures_of_its_page(fast_path):
+    said = untrained._FIGURES[fast_path]
+    page = (PACKAGE.parent / re.search(r"\((docs/.*)\)", said)[1]).read_text(encoding="utf-8")
+    ratios = re.findall(r"([\d.]+ %)[^%]*? (all|[\d.]+)(?=[ ,]|$)", said)
+    assert len(ratios) == 3
+    for accuracy, ratio in ratios:
+        row = r"1\.0|dense" if ratio == "all" else re.escape(ratio)
+        assert re.search(rf"^\| ({row}) \| {re.escape(accuracy)}", page, re.MULTILINE)
