@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from evodeploy.specs import EngineOptions, ModelInfo
 
 OVERVIEW = "overview.png"
+MOST_COLUMNS = 16  # images of an overview: a folder may have thousands, which nobody could see in one picture
 
 _log = logging.getLogger(__name__)
 
@@ -60,9 +61,10 @@ class Visualization:
         return strips(evolutions, title) if len(evolutions) > 1 else figure(evolutions[0], title)
 
     def overview(self) -> Image.Image:
-        """Draw all images next to each other, and what each selection keeps; at several keep ratios only the last."""
-        columns = [last_of_each(each) if len(each) > 1 else each[0] for each in self.evolutions]
-        return overview(columns, [_stem(name) for name in self.names])
+        """Draw the first 16 images in a row, and what each selection keeps; at several keep ratios only the last."""
+        shown = self.evolutions[:MOST_COLUMNS]
+        columns = [last_of_each(each) if len(each) > 1 else each[0] for each in shown]
+        return overview(columns, [_stem(name) for name in self.names[:MOST_COLUMNS]])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the paths of the figures, as plain values for JSON."""
@@ -107,9 +109,9 @@ def visualize(
     checkpoint, or an ONNX file or engine that was exported with its selections as outputs. It runs in the runtime
     `engine` with `options`. An elastic artefact or a checkpoint runs at each of `keep_ratios`, by default its own.
     `fast_path` is what happens to the tokens that a checkpoint does not keep, by default the same as in `export`.
-    The folder `output` gets a PNG file for each image, and an overview if there are several. It is made if it is
-    missing, and `force` replaces earlier figures. Without `output` nothing is written. `progress` is called with the
-    number of figures drawn and of all.
+    The folder `output` gets a PNG file for each image and, if there are several, an overview of the first 16. It is
+    made if it is missing, and `force` replaces earlier figures. Without `output` nothing is written. `progress` is
+    called with the number of figures drawn and of all.
 
     Raises UsageError if the artefact keeps every token or does not output its selections, if `fast_path` is given for
     an exported artefact, which states its own, and if figures cannot be written or would have the same name. Raises

@@ -163,6 +163,11 @@ def test_figures_show_every_selection(small_onnx):
     assert overview(found, ["one", "a name that is much too long for its column" * 3]).width > 2 * 64
 
 
+def test_an_overview_of_many_images_shows_the_first_sixteen(small_onnx):
+    sixteen, many = (evodeploy.visualize(small_onnx, [PICTURE] * count).overview() for count in (16, 40))
+    assert np.array_equal(np.asarray(sixteen), np.asarray(many))
+
+
 def test_without_a_folder_nothing_is_written(small, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     drawn = evodeploy.visualize(small.module, [PICTURE, Image.fromarray(PICTURE[::-1])])
