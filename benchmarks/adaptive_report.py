@@ -43,10 +43,15 @@ def table(document: Document) -> Iterator[str]:
     yield "| all rates | answers | accuracy |"
     yield "|---|---|---|"
     for name in _servers(document):
-        mine = [point for point in document["points"] if point["server"] == name and point["answered"]]
-        answers = sum(point["answered"] for point in mine)
-        right = sum(point["accuracy"] * point["answered"] for point in mine)
-        yield f"| {name} | {answers} | {right / max(1, answers):.2%} |"
+        answers, accuracy = over_all_rates(document, name)
+        yield f"| {name} | {answers} | {accuracy:.2%} |"
+
+
+def over_all_rates(document: Document, name: str) -> tuple[int, float]:
+    """Return the number of answers of the server `name`, and the share of them that are right."""
+    mine = [point for point in document["points"] if point["server"] == name and point["answered"]]
+    answers = sum(point["answered"] for point in mine)
+    return answers, sum(point["accuracy"] * point["answered"] for point in mine) / max(1, answers)
 
 
 def _milliseconds(point: Point, name: str) -> str:

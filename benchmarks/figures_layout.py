@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from adaptive_report import over_all_rates
+
 Row = Sequence[object]
 BENCHED = [
     ("torch", "fp32"), ("torch", "bf16"), ("torch-compile", "fp32"), ("torch-compile", "bf16"),
@@ -180,10 +182,7 @@ def latency(folder: Path, printed: str) -> str:
         line += f"p99 {adaptive['latency']['p99']:.2f} s, {refused:.0%} refused"
         others = [f"{name} {points[name, factor]['in_time']:.0%}" for name in ("dense", "keep 0.5")]
         lines.append(", ".join([line, *others]))
-    for name in ("adaptive", "dense"):
-        mine = [point for point in document["points"] if point["server"] == name and point["answered"]]
-        right = sum(point["accuracy"] * point["answered"] for point in mine)
-        lines.append(f"{name}: {right / sum(point['answered'] for point in mine):.1%} are right")
+    lines += [f"{name}: {over_all_rates(document, name)[1]:.1%} are right" for name in ("adaptive", "dense")]
     return "\n".join([f"capacity {document['capacity'][0]:.1f}", *lines])
 
 
